@@ -1,0 +1,58 @@
+"""Tasks as Gymnasium environments. Knows no learning.
+
+`make` builds any of them by name; `known` gives reward and termination as functions; `snapshot`
+and `restore` carry a run over a crash.
+"""
+
+from __future__ import annotations
+
+import ctypes.util
+import os
+import sys
+
+if (
+    sys.platform == "linux"
+    and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    and "MUJOCO_GL" not in os.environ
+    and ctypes.util.find_library("EGL")
+    and ctypes.util.find_library("GL")
+):
+    # MuJoCo picks its OpenGL while it is imported, and would pick one that needs a screen. Where
+    # the libraries are missing its import would fail, so there it is left alone.
+    os.environ["MUJOCO_GL"] = "egl"
+
+from envs.mujoco_env import MujocoEnv, RenderingUnavailable, SimulationDiverged
+from envs.registry import (
+    TASKS,
+    Description,
+    UnknownEnvironment,
+    check_box,
+    describe,
+    known,
+    make,
+    names,
+)
+from envs.snapshots import Snapshot, can_snapshot, restore, snapshot
+from envs.task import Known, Physics, Task, never
+
+__all__ = [
+    "TASKS",
+    "Description",
+    "Known",
+    "MujocoEnv",
+    "Physics",
+    "RenderingUnavailable",
+    "SimulationDiverged",
+    "Snapshot",
+    "Task",
+    "UnknownEnvironment",
+    "can_snapshot",
+    "check_box",
+    "describe",
+    "known",
+    "make",
+    "names",
+    "never",
+    "restore",
+    "snapshot",
+]

@@ -1,0 +1,205 @@
+"""Any Task as a gymnasium.Env."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import Any
+
+import gymnasium
+import mujoco
+import numpy as np
+
+from envs.task import Physics, Task, actuation, sensor_views
+
+_DIVERGED = [
+    int(mujoco.mjtWarning.mjWARN_BADQPOS),
+    int(mujoco.mjtWarning.mjWARN_BADQVEL),
+    int(mujoco.mjtWarning.mjWARN_BADQACC),
+]
+_STATE = int(mujoco.mjtState.mjSTATE_INTEGRATION)
+
+# Without a handler of one's own MuJoCo writes MUJOCO_LOG.TXT into the working directory.
+if mujoco.get_mju_user_warning() is None:
+    mujoco.set_mju_user_warning(logging.getLogger("mujoco").info)
+
+
+class SimulationDiverged(RuntimeError):
+    """The physics blew up; the message names the task and the step."""
+
+
+class RenderingUnavailable(RuntimeError):
+    """There is no OpenGL to render with; the message says how to get it."""
+
+
+class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
+    """Runs a Task.
+
+    Observations are float32: it is what models train on and replay buffers keep, and reward and
+    termination are computed from the very numbers that are handed out, so that a stored transition
+    gives its reward again to the last bit. The physics itself stays in float64. Bounds are the
+    largest finite float32, as nothing tighter is known of a simulated state. Actions outside
+    [-1, 1] act as the nearest bound, as everywhere in MuJoCo. An episode is cut by gymnasium's
+    TimeLimit, which `envs.make` adds.
+
+    `render_mode` is None or "rgb_array"; `width` and `height` are pixels.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 25}
+
+    def __init__(
+        self, task: Task, render_mode: str | None = None, width: int = 640, height: int = 360
+    ) -> None:
+        """Compile the task; ValueError where its MJCF is unfit (see `Task.compile`)."""
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise ValueError(f"render_mode {render_mode!r} is not None or 'rgb_array'")
+        self.task = task
+        self.render_mode = render_mode
+        self.model = task.compile()
+        self.data = mujoco.MjData(self.model)
+        self.metadata = {
+            **self.metadata,
+            "render_fps": round(1 / (self.model.opt.timestep * task.frame_skip)),
+        }
+        offscreen = self.model.vis.global_
+        offscreen.offwidth = max(offscreen.offwidth, width)
+        offscreen.offheight = max(offscreen.offheight, height)
+        self._size = (height, width)
+        self._renderer: mujoco.Renderer | None = None
+        self._offset, self._scale = actuation(self.model)
+        self._physics = Physics(
+            self.data.qpos, self.data.qvel, sensor_views(self.model, self.data.sensordata)
+        )
+        self._warnings = self.data.warning.number  # a view
+        self._noise = np.asarray(task.process_noise)
+        self._obs: np.ndarray | None = None
+        self._steps = 0
+        largest = np.finfo(np.float32).max
+        self.observation_space = gymnasium.spaces.Box(
+            -largest, largest, task.observation(self._physics).shape, np.float32
+        )
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (self.model.nu,), np.float32)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start an episode from `task.initial`; the seed determines all of it."""
+        super().reset(seed=seed)
+        mujoco.mj_resetData(self.model, self.data)
+        self.data.qpos[:], self.data.qvel[:] = self.task.initial(self.np_random)
+        mujoco.mj_step1(self.model, self.data)
+        self._steps = 0
+        self._obs = self._observe()
+        return self._obs.copy(), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """One control step.
+
+        Raises ValueError for an action that is not finite or not (A,), SimulationDiverged where
+        the physics blows up.
+        """
+        if self._obs is None:
+            raise gymnasium.error.ResetNeeded(f"{self.task.name}: call reset() before step()")
+        action = np.asarray(action)
+        if action.shape != self.action_space.shape:
+            raise ValueError(
+                f"{self.task.name}: action has shape {action.shape}, "
+                f"expected {self.action_space.shape}"
+            )
+        if not np.isfinite(action).all():
+            raise ValueError(f"{self.task.name}: action {action.tolist()} is not finite")
+        model, data, obs = self.model, self.data, self._obs
+        data.ctrl[:] = self._offset + self._scale * action
+        if self._noise.size:
+            data.qfrc_applied[:] = self._noise * self.np_random.standard_normal(model.nv)
+        mujoco.mj_step(model, data, nstep=self.task.frame_skip)
+        self._steps += 1
+        if model.nsensordata:
+            mujoco.mj_step1(model, data)  # sensors would otherwise lag by one substep
+        next_obs = self._observe()
+        if self._warnings[_DIVERGED].any() or not np.isfinite(next_obs).all():
+            raise SimulationDiverged(
+                f"{self.task.name}: the simulation diverged at step {self._steps} of the episode"
+            )
+        self._obs = next_obs
+        reward = float(self.task.reward(obs, action, next_obs))
+        return next_obs.copy(), reward, bool(self.task.terminated(next_obs)), False, {}
+
+    def render(self) -> np.ndarray | None:
+        """The scene (height, width, 3) uint8; None without a `render_mode`.
+
+        Raises RenderingUnavailable where there is no OpenGL.
+        """
+        if self.render_mode is None:
+            return None
+        renderer = self._renderer = self._renderer or _renderer(self.model, *self._size)
+        # Positions lag the state by one substep after a step without sensors.
+        mujoco.mj_kinematics(self.model, self.data)
+        mujoco.mj_comPos(self.model, self.data)
+        mujoco.mj_camlight(self.model, self.data)
+        renderer.update_scene(self.data, self.task.camera)
+        return renderer.render()
+
+    def close(self) -> None:
+        """Free the renderer, if there is one."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that the continuation depends on, as plain values and numpy arrays."""
+        return {
+            "state": get_state(self.model, self.data),
+            "rng": self.np_random.bit_generator.state,
+            "obs": None if self._obs is None else self._obs.copy(),
+            "steps": self._steps,
+        }
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Go back to a snapshot, of this or of another env of the task, bit by bit.
+
+        Raises ValueError for a snapshot of another task.
+        """
+        set_state(self.model, self.data, snapshot["state"])
+        self.np_random.bit_generator.state = snapshot["rng"]
+        self._obs = None if snapshot["obs"] is None else np.array(snapshot["obs"])
+        self._steps = int(snapshot["steps"])
+
+    def _observe(self) -> np.ndarray:
+        return self.task.observation(self._physics).astype(np.float32)
+
+
+def get_state(model: mujoco.MjModel, data: mujoco.MjData) -> np.ndarray:
+    """MuJoCo's integration state, flat float64: all that the next `mj_step` depends on."""
+    state = np.empty(mujoco.mj_stateSize(model, _STATE))
+    mujoco.mj_getState(model, data, state, _STATE)
+    return state
+
+
+def set_state(model: mujoco.MjModel, data: mujoco.MjData, state: np.ndarray) -> None:
+    """Put back what `get_state` gave; ValueError for a state of another model."""
+    state = np.asarray(state, dtype=np.float64)
+    expected = (mujoco.mj_stateSize(model, _STATE),)
+    if state.shape != expected:
+        raise ValueError(
+            f"snapshot state has shape {state.shape}, this environment's is {expected}"
+        )
+    mujoco.mj_resetData(model, data)
+    mujoco.mj_setState(model, data, state, _STATE)
+    mujoco.mj_forward(model, data)
+
+
+def _renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Renderer:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # GLFW warns of what the exception then says
+            return mujoco.Renderer(model, height, width)
+    except Exception as error:  # MuJoCo, GLFW, PyOpenGL and ctypes each raise their own
+        raise RenderingUnavailable(
+            "no OpenGL for off-screen rendering; on Debian or Ubuntu `apt install libegl1 libgl1`, "
+            f"and without a screen set MUJOCO_GL=egl ({_first_line(error)})"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,0 +1,42 @@
+"""Light, colours and floor for models borrowed from elsewhere: what assets/scene.xml gives ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import mujoco
+
+SCENE = Path(__file__).parent / "assets" / "scene.xml"
+_UNCOLOURED = (0.5, 0.5, 0.5, 1.0)  # MuJoCo's default; with it a geom shows its material
+
+
+def dress(spec: mujoco.MjSpec, materials: Mapping[str, str], default: str) -> None:
+    """Light the model as our own are, and colour its geoms with the materials of scene.xml.
+
+    `materials` maps the name of a geom, or of its body where that has none, to a material;
+    geoms in neither get `default`. Mass, contacts and motion stay as they are.
+    """
+    scene = mujoco.MjSpec.from_file(str(SCENE))
+    for part in ("headlight", "quality", "map", "rgba"):
+        source, target = getattr(scene.visual, part), getattr(spec.visual, part)
+        for field in dir(source):
+            if not field.startswith("_"):
+                setattr(target, field, getattr(source, field))
+    for texture in spec.textures:
+        if int(texture.type) == int(mujoco.mjtTexture.mjTEXTURE_SKYBOX):
+            spec.delete(texture)
+    for light in spec.lights:
+        spec.delete(light)
+    spec.attach(scene, frame=spec.worldbody.add_frame(), prefix="scene/")
+    spec.worldbody.add_light(
+        type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
+        pos=[-1.2, -2.6, 4],
+        dir=[0.28, 0.55, -1],
+        diffuse=[0.62, 0.60, 0.56],
+        specular=[0.3, 0.3, 0.3],
+    )
+    for geom in spec.geoms:
+        material = materials.get(geom.name) or materials.get(geom.parent.name) or default
+        geom.material = f"scene/{material}"
+        geom.rgba = _UNCOLOURED

@@ -1,0 +1,138 @@
+"""A task: an MJCF file and four pure functions.
+
+The four functions are written once in array-API style. The environment runs them on numpy
+float64 and float32, planners on torch tensors of any dtype and device; leading dimensions are
+free. They sit in the planner's hot loop: no copies that are not needed, no loops over rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mujoco
+import numpy as np
+from array_api_compat import array_namespace, device
+
+Array = Any
+"""A numpy array or a torch tensor."""
+
+RewardFn = Callable[[Array, Array, Array], Array]
+"""`reward(obs (..., O), action (..., A), next_obs (..., O)) -> (...)`."""
+
+TerminatedFn = Callable[[Array], Array]
+"""`terminated(next_obs (..., O)) -> (...)` bool."""
+
+
+class Physics(NamedTuple):
+    """What an observation is made of, with any leading dimensions."""
+
+    qpos: Array  # (..., nq)
+    qvel: Array  # (..., nv)
+    sensors: Mapping[str, Array]  # name -> (..., d), evaluated at this qpos and qvel
+
+
+class Known(NamedTuple):
+    """What is known of an environment's reward and termination as functions of observations."""
+
+    reward: RewardFn | None
+    terminated: TerminatedFn | None
+    why: str  # what is missing or inexact, in one sentence; empty when nothing is
+
+
+@dataclass(frozen=True)
+class Task:
+    """A control problem in MuJoCo.
+
+    An action is in [-1, 1]^A and is mapped affinely onto each actuator's `ctrlrange`; the reward
+    gets the action as it was given, so a cost in N·m scales it back. Reward and termination see
+    nothing but their arguments.
+    """
+
+    name: str
+    summary: str
+    """One line for listings."""
+    mjcf: Path
+    observation: Callable[[Physics], Array]
+    """`observation(physics) -> obs (..., O)`."""
+    reward: RewardFn
+    terminated: TerminatedFn
+    initial: Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]
+    """`initial(rng) -> (qpos (nq,), qvel (nv,))`."""
+    frame_skip: int
+    """MuJoCo steps in a control step."""
+    episode_steps: int
+    """Control steps in an episode; `envs.make` truncates there."""
+    process_noise: tuple[float, ...] = ()
+    """Std of a random force on each degree of freedom, in N or N·m, drawn once a control step
+    and held over it; empty for none."""
+    camera: str | int = -1
+    """Camera to render from; -1 is a free camera that sees everything."""
+    prepare: Callable[[mujoco.MjSpec], None] | None = None
+    """Edits to a borrowed MJCF before it is compiled: sensors, a camera, colours."""
+
+    def compile(self) -> mujoco.MjModel:
+        """The task's model.
+
+        Raises ValueError, in one line that names the file, for an MJCF that does not compile, an
+        actuator without `ctrlrange`, a sensor of accelerations or forces (these are not functions
+        of the state), and process noise of the wrong length.
+        """
+        try:
+            spec = mujoco.MjSpec.from_file(str(self.mjcf))
+            if self.prepare is not None:
+                self.prepare(spec)
+            model = spec.compile()
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{self.mjcf}: {' '.join(str(error).split())}") from error
+        unlimited = [
+            model.actuator(i).name or f"#{i}"
+            for i in range(model.nu)
+            if not model.actuator_ctrllimited[i]
+        ]
+        if unlimited:
+            raise ValueError(
+                f"{self.mjcf}: actuators without ctrlrange, so without a bounded action: "
+                f"{', '.join(unlimited)}"
+            )
+        unsteady = [
+            model.sensor(i).name or f"#{i}"
+            for i in range(model.nsensor)
+            if model.sensor_needstage[i] == int(mujoco.mjtStage.mjSTAGE_ACC)
+        ]
+        if unsteady:
+            raise ValueError(
+                f"{self.mjcf}: sensors that need accelerations, not only the state: "
+                f"{', '.join(unsteady)}"
+            )
+        if len(self.process_noise) not in (0, model.nv):
+            raise ValueError(
+                f"{self.name}: process_noise needs {model.nv} values, one a degree of freedom, "
+                f"or none; got {len(self.process_noise)}"
+            )
+        return model
+
+
+def actuation(model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray]:
+    """Offset and scale, each (A,), with `ctrl = offset + scale * action`."""
+    low, high = model.actuator_ctrlrange.T
+    return (low + high) / 2, (high - low) / 2
+
+
+def sensor_views(model: mujoco.MjModel, sensordata: Array) -> dict[str, Array]:
+    """Each sensor's view (..., d) of `sensordata` (..., nsensordata), under its name."""
+    return {
+        model.sensor(i).name: sensordata[..., address : address + size]
+        for i, (address, size) in enumerate(zip(model.sensor_adr, model.sensor_dim, strict=True))
+    }
+
+
+def never(next_obs: Array) -> Array:
+    """The termination of a task that does not end: False (...) for `next_obs` (..., O).
+
+    A caller that sees `terminated is never` can leave termination out altogether.
+    """
+    xp = array_namespace(next_obs)
+    return xp.zeros(next_obs.shape[:-1], dtype=xp.bool, device=device(next_obs))

@@ -1,0 +1,1 @@
+"""The `mbrl` command: presets, studies, benchmarks, plots, statistics."""

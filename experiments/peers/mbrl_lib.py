@@ -1,0 +1,371 @@
+"""mbrl-lib 0.2.0 at work, timed: a script for the virtual environment that has it.
+
+Reads one JSON request a line on stdin and answers each with one JSON line on stdout, so that
+the caller can take turns with it. A request names a `work` and any of its options; those of
+every work are `repeats` (timings wanted, default 1) and `threads` (torch's intra-op threads,
+default as they are). The answer holds `seconds`, one entry a repeat, `threads`, and what one
+repeat did; a request that cannot be met is answered by {"error": "one line"}. What a request
+needs is built and run once untimed the first time it is asked for, and kept.
+
+`info`    versions and threads.
+`step`    `steps` calls of ModelEnv.step, each on `rows` states: `transitions`.
+`score`   ModelEnv.evaluate_action_sequences of `candidates` plans: `transitions`.
+`action`  one plan by its TrajectoryOptimizerAgent, task "cart-pole" or "half-cheetah",
+          optimizer "cem", "icem" or "mppi": `transitions`.
+`train`   one epoch of its ModelTrainer on bootstrapped batches: `batches`, updates of all
+          members at once.
+
+The networks and normalisation are those of its own PETS configuration (4 layers of 200, SiLU,
+bounded log-variance, inputs normalised in double precision) with `members` of them, and no
+elite selection, which would only cost it a copy of the weights.
+
+Its package is reached by `import_module` throughout, since this repository has an `mbrl` too.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+VERSION = "0.2.0"
+SEED = 0
+
+Run = Callable[[], Any]  # does the work once and returns its numbers, to be checked as finite
+Facts = dict[str, int]  # what the last run did
+
+TASKS: dict[str, dict[str, Any]] = {
+    "cart-pole": {
+        "config": "pets_cartpole",
+        "known": "cartpole",
+        "terminated": "cartpole",
+        "obs": 4,
+        "action": 1,
+        "horizon": 15,
+        "population": 350,
+    },
+    "half-cheetah": {
+        "config": "pets_halfcheetah",
+        "known": "halfcheetah",
+        "terminated": "no_termination",
+        "obs": 18,
+        "action": 6,
+        "horizon": 30,
+        "population": 500,
+    },
+}
+
+# Its wheel leaves out the folder of optimiser configurations; the values not given by a request
+# are those of its shipped overrides (pets_icem_cartpole, pets_mppi_halfcheetah).
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "cem": {
+        "_target_": "mbrl.planning.CEMOptimizer",
+        "elite_ratio": 0.1,
+        "alpha": 0.1,
+        "return_mean_elites": True,
+    },
+    "icem": {
+        "_target_": "mbrl.planning.ICEMOptimizer",
+        "elite_ratio": 0.1,
+        "alpha": 0.1,
+        "return_mean_elites": True,
+        "population_decay_factor": 1.3,
+        "colored_noise_exponent": 2,
+        "keep_elite_frac": 0.3,
+    },
+    "mppi": {
+        "_target_": "mbrl.planning.MPPIOptimizer",
+        "gamma": 0.9,
+        "sigma": 1.0,
+        "beta": 0.9,
+    },
+}
+
+
+def peer(module: str) -> ModuleType:
+    """A module of mbrl-lib."""
+    return import_module(f"mbrl.{module}")
+
+
+def shipped_config(task: str) -> Any:
+    """Its PETS configuration for a task, as its wheel ships it, set to run on the CPU."""
+    load = import_module("omegaconf").OmegaConf.load
+    folder = Path(str(import_module("mbrl").__file__)).parent / "examples" / "conf"
+    config = import_module("omegaconf").OmegaConf.create(
+        {"device": "cpu", "seed": SEED, "debug_mode": False, "action_optimizer": {}}
+    )
+    config.algorithm = load(folder / "algorithm" / "pets.yaml")
+    config.dynamics_model = load(folder / "dynamics_model" / "gaussian_mlp_ensemble.yaml")
+    config.overrides = load(folder / "overrides" / f"{task}.yaml")
+    # It was written for a hydra that left nested targets to the callee.
+    config.algorithm.agent._recursive_ = False
+    config.dynamics_model._recursive_ = False
+    return config
+
+
+def stub_simulator() -> None:
+    """Stand in for gymnasium's MuJoCo base class: only a pure function beside it is wanted."""
+    stub: Any = ModuleType("gymnasium.envs.mujoco")
+    stub.mujoco_env = SimpleNamespace(MujocoEnv=type("MujocoEnv", (), {}))
+    sys.modules["gymnasium.envs.mujoco"] = stub
+
+
+def random_transitions(rows: int, obs: int, action: int) -> Any:
+    """A TransitionBatch of smooth random dynamics, in double as its PETS stores them."""
+    draw = np.random.default_rng(SEED)
+    state, act = draw.normal(size=(rows, obs)), draw.uniform(-1, 1, size=(rows, action))
+    change = np.tanh(state @ draw.normal(size=(obs, obs)) + act @ draw.normal(size=(action, obs)))
+    none = np.zeros(rows, dtype=bool)
+    return peer("types").TransitionBatch(
+        state, act, state + 0.1 * change, change.sum(axis=1), none, none
+    )
+
+
+def model_for(config: Any, obs: int, action: int, *, members: int, propagation: str) -> Any:
+    """Its transition model, untrained, with its input normaliser set by random data."""
+    config.dynamics_model.ensemble_size = members
+    config.dynamics_model.propagation_method = propagation
+    model = peer("util.common").create_one_dim_tr_model(config, (obs,), (action,))
+    model.update_normalizer(random_transitions(1000, obs, action))
+    return model
+
+
+def model_env(model: Any, obs: int, action: int, *, known: str | None, terminated: str) -> Any:
+    """Its ModelEnv, with a reward and termination function of its own by name."""
+    box = import_module("gymnasium").spaces.Box
+    spaces = SimpleNamespace(
+        observation_space=box(-np.inf, np.inf, (obs,)), action_space=box(-1.0, 1.0, (action,))
+    )
+    reward = getattr(peer("env.reward_fns"), known) if known else None
+    return peer("models").ModelEnv(
+        spaces,
+        model,
+        getattr(peer("env.termination_fns"), terminated),
+        reward,
+        generator=torch.Generator().manual_seed(SEED),
+    )
+
+
+def locomotion_env(
+    members: int, obs: int, action: int, propagation: str, learned_reward: bool
+) -> Any:
+    """A ModelEnv of half-cheetah's size, without the task's own preprocessing of observations."""
+    config = shipped_config("pets_halfcheetah")
+    config.overrides.obs_process_fn = None
+    config.algorithm.learned_rewards = learned_reward
+    model = model_for(config, obs, action, members=members, propagation=propagation)
+    known = None if learned_reward else "halfcheetah"
+    return model_env(model, obs, action, known=known, terminated="no_termination")
+
+
+def step(
+    rows: int = 10_000,
+    steps: int = 5,
+    propagation: str = "random_model",
+    members: int = 5,
+    obs: int = 17,
+    action: int = 6,
+    learned_reward: bool = False,
+) -> tuple[Run, Facts]:
+    """Sampled steps of `rows` states; propagation random_model, fixed_model or expectation."""
+    env = locomotion_env(members, obs, action, propagation, learned_reward)
+    draw = np.random.default_rng(SEED)
+    start = draw.normal(size=(rows, obs))
+    actions = torch.as_tensor(draw.uniform(-1, 1, size=(steps, rows, action)), dtype=torch.float32)
+
+    def run() -> torch.Tensor:
+        state = env.reset(start, return_as_np=False)
+        for act in actions:
+            _, _, _, state = env.step(act, state, sample=True)
+        return state["obs"]
+
+    return run, {"transitions": rows * steps, "outputs": obs + learned_reward}
+
+
+def score(
+    candidates: int = 500,
+    horizon: int = 30,
+    particles: int = 20,
+    propagation: str = "random_model",
+    members: int = 5,
+    obs: int = 17,
+    action: int = 6,
+    learned_reward: bool = False,
+) -> tuple[Run, Facts]:
+    """Scores of `candidates` action sequences from one state, averaged over particles."""
+    env = locomotion_env(members, obs, action, propagation, learned_reward)
+    draw = np.random.default_rng(SEED)
+    start = draw.normal(size=obs)
+    actions = torch.as_tensor(
+        draw.uniform(-1, 1, size=(candidates, horizon, action)), dtype=torch.float32
+    )
+
+    def run() -> torch.Tensor:
+        return env.evaluate_action_sequences(actions, initial_state=start, num_particles=particles)
+
+    transitions = candidates * horizon * particles
+    return run, {"transitions": transitions, "outputs": obs + learned_reward}
+
+
+def action(
+    task: str = "cart-pole",
+    optimizer: str = "cem",
+    horizon: int | None = None,
+    population: int | None = None,
+    iterations: int = 5,
+    particles: int = 20,
+    propagation: str = "random_model",
+    members: int = 5,
+) -> tuple[Run, Facts]:
+    """One plan, warm-started from the last; horizon and population default to the task's."""
+    about = TASKS[accepted("task", task, TASKS)]
+    search = OPTIMIZERS[accepted("optimizer", optimizer, OPTIMIZERS)]
+    stub_simulator()
+    config = shipped_config(about["config"])
+    config.overrides.planning_horizon = horizon or about["horizon"]
+    config.action_optimizer = {
+        **search,
+        "num_iterations": iterations,
+        "population_size": population or about["population"],
+        "lower_bound": "???",
+        "upper_bound": "???",
+        "device": "cpu",
+    }
+    size = about["obs"], about["action"]
+    model = model_for(config, *size, members=members, propagation=propagation)
+    env = model_env(model, *size, known=about["known"], terminated=about["terminated"])
+    agent = peer("planning").create_trajectory_optim_agent_for_model(
+        env, config.algorithm.agent, num_particles=particles
+    )
+    facts = {"transitions": 0, "candidates": 0}
+    evaluate = agent.trajectory_eval_fn
+
+    def counted(state: np.ndarray, sequences: torch.Tensor) -> torch.Tensor:
+        facts["candidates"] += len(sequences)
+        facts["transitions"] += len(sequences) * sequences.shape[1] * particles
+        return evaluate(state, sequences)
+
+    agent.set_trajectory_eval_fn(counted)
+    start = 0.1 * np.random.default_rng(SEED).normal(size=about["obs"])
+
+    def run() -> np.ndarray:
+        facts.update(transitions=0, candidates=0)  # iCEM's first plan scores fewer than the rest
+        return agent.act(start)
+
+    return run, facts
+
+
+def train(
+    rows: int = 10_240,
+    batch: int = 256,
+    members: int = 5,
+    obs: int = 17,
+    action: int = 6,
+    learned_reward: bool = True,
+) -> tuple[Run, Facts]:
+    """One pass over `rows` transitions, resampled with replacement for each member."""
+    config = shipped_config("pets_halfcheetah")
+    config.overrides.obs_process_fn = None
+    config.overrides.no_delta_list = None
+    config.algorithm.learned_rewards = learned_reward
+    model = model_for(config, obs, action, members=members, propagation="random_model")
+    kinds = dict.fromkeys(("obs_type", "action_type", "reward_type"), np.double)
+    buffer = peer("util").ReplayBuffer(
+        rows, (obs,), (action,), rng=np.random.default_rng(SEED), **kinds
+    )
+    buffer.add_batch(*random_transitions(rows, obs, action).astuple())
+    batches, _ = peer("util.common").get_basic_buffer_iterators(
+        buffer, batch, val_ratio=0, ensemble_size=members
+    )
+    trainer = peer("models").ModelTrainer(
+        model, optim_lr=config.overrides.model_lr, weight_decay=config.overrides.model_wd
+    )
+
+    def run() -> list[float]:
+        return trainer.train(batches, num_epochs=1, evaluate=False, silent=True)[0]
+
+    return run, {"batches": len(batches), "outputs": obs + learned_reward}
+
+
+WORKS: dict[str, Callable[..., tuple[Run, Facts]]] = {
+    "step": step,
+    "score": score,
+    "action": action,
+    "train": train,
+}
+
+
+def accepted(option: str, value: object, choices: Any) -> Any:
+    """The value, if it is among the choices."""
+    if value not in choices:
+        raise ValueError(f"{option} {value!r} is not one of {', '.join(map(str, choices))}")
+    return value
+
+
+@functools.cache
+def ready(work: str, threads: int, **options: Any) -> tuple[Run, Facts]:
+    """The work built, run once and seen to give finite numbers; kept for the next request."""
+    del threads  # part of the key: another number of threads warms up anew
+    for option in options:
+        accepted(f"{work} option", option, inspect.signature(WORKS[work]).parameters)
+    torch.manual_seed(SEED)
+    run, facts = WORKS[work](**options)
+    if not np.isfinite(np.asarray(run())).all():
+        raise ValueError(f"{work} gave numbers that are not finite, so its time says nothing")
+    return run, facts
+
+
+def answer(
+    work: str = "info", repeats: int = 1, threads: int | None = None, **options: Any
+) -> dict[str, Any]:
+    """Does what one request asks for."""
+    accepted("work", work, ("info", *WORKS))
+    if threads is not None:
+        torch.set_num_threads(threads)
+    threads = torch.get_num_threads()
+    if work == "info":
+        packages = ("mbrl", "torch", "numpy", "gymnasium", "hydra-core")
+        versions = {name: version(name) for name in packages}
+        return {"versions": versions, "python": platform.python_version(), "threads": threads}
+    run, facts = ready(work, threads, **options)
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return {"seconds": seconds, "threads": threads, **facts}
+
+
+def main() -> None:
+    """Answers requests until stdin ends."""
+    found = import_module("mbrl")
+    # The version alone could one day be ours.
+    if getattr(found, "__version__", None) != VERSION or not find_spec("mbrl.planning"):
+        sys.exit(f"this Python has no mbrl-lib {VERSION}: {sys.executable}")
+    # The peer prints: what it says goes to stderr, so that stdout holds answers only.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    for line in sys.stdin:
+        try:
+            reply = answer(**json.loads(line))
+        except (ValueError, TypeError, RuntimeError) as error:
+            reply = {"error": " ".join(str(error).split())}
+        print(json.dumps(reply), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()

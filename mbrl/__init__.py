@@ -1,0 +1,1 @@
+"""Models of the world, and what learns from them."""

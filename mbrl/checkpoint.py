@@ -1,0 +1,179 @@
+"""A run's folder: created once, saved atomically, resumed exactly, read without running code."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+CONFIG, WEIGHTS, STATE = "config.json", "model.safetensors", "state.pt"
+
+
+class RunError(Exception):
+    """A run folder that cannot be created, opened, saved or resumed; one line says why."""
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Have `write` fill a temporary file beside `path`, put it on disk and rename it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        _sync(temporary)
+        temporary.replace(path)
+        _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class Run:
+    """The folder of one run: `config.json`, `metrics.jsonl`, `checkpoints/`, and so on.
+
+    Only one process at a time may hold a run for writing.
+    """
+
+    def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
+        self.path, self.config = path, dict(config)
+        self._lock: int | None = None
+
+    @classmethod
+    def create(cls, path: Path, config: Mapping[str, Any]) -> Run:
+        """A new run.
+
+        Raises:
+            RunError: something is there already, or the folder cannot be written.
+        """
+        if path.exists():
+            raise RunError(f"run folder {path} exists already; resume it or name another")
+        try:
+            path.mkdir(parents=True)
+            text = json.dumps(config, indent=2)
+            write_atomically(path / CONFIG, lambda temporary: temporary.write_text(text + "\n"))
+        except OSError as error:
+            raise RunError(f"cannot create run folder {path}: {error.strerror}") from error
+        return cls(path, config)
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """A run that exists.
+
+        Raises:
+            RunError: the folder is none, or its config.json cannot be read.
+        """
+        try:
+            config = json.loads((path / CONFIG).read_text())
+        except FileNotFoundError:
+            raise RunError(f"{path} is not a run folder: it holds no {CONFIG}") from None
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise RunError(f"{path / CONFIG} cannot be read: {error}") from None
+        if not isinstance(config, dict):
+            raise RunError(f"{path / CONFIG} holds no JSON object")
+        return cls(path, config)
+
+    def __enter__(self) -> Run:
+        """Hold the run for writing.
+
+        Raises:
+            RunError: another process holds it.
+        """
+        self._lock = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._lock)
+            self._lock = None
+            raise RunError(f"run {self.path} is being written by another process") from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def latest(self) -> int | None:
+        """Environment steps at the newest checkpoint, None before the first."""
+        if not self._checkpoints.is_dir():
+            return None
+        names = [entry.name for entry in self._checkpoints.iterdir()]
+        return max((int(name) for name in names if name.isdigit()), default=None)
+
+    def save(self, env_steps: int, weights: Mapping[str, Tensor], state: Any) -> None:
+        """Make this the newest checkpoint; the ones before it go once it is on disk.
+
+        Args:
+            env_steps: names the checkpoint.
+            weights: tensors, for `model.safetensors`.
+            state: tensors, numbers, strings, None, dicts, lists and tuples, for `state.pt`.
+
+        Raises:
+            RunError: the disk refuses.
+        """
+        target = self._checkpoints / str(env_steps)
+        temporary = self._checkpoints / f".{env_steps}.tmp"
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
+            safetensors.torch.save_file(contiguous, temporary / WEIGHTS)
+            torch.save(state, temporary / STATE)
+            for name in (WEIGHTS, STATE):
+                _sync(temporary / name)
+            if target.exists():
+                shutil.rmtree(target)
+            temporary.rename(target)
+            _sync(self._checkpoints)
+        except OSError as error:
+            raise RunError(f"cannot save checkpoint {target}: {error.strerror}") from error
+        for entry in self._checkpoints.iterdir():
+            if entry.name != target.name:
+                shutil.rmtree(entry, ignore_errors=True)
+
+    def load(self, *, device: torch.device | str = "cpu") -> tuple[dict[str, Tensor], Any]:
+        """Weights and state of the newest checkpoint. Runs no code from the files.
+
+        Raises:
+            RunError: there is none, or a file is truncated, foreign or holds code.
+        """
+        latest = self.latest()
+        if latest is None:
+            raise RunError(f"run {self.path} has no checkpoint yet")
+        folder = self._checkpoints / str(latest)
+        try:
+            weights = safetensors.torch.load_file(folder / WEIGHTS, device=str(device))
+        except (OSError, safetensors.SafetensorError) as error:
+            raise RunError(
+                f"{folder / WEIGHTS} is not a whole safetensors file ({_first_line(error)})"
+            ) from None
+        try:
+            state = torch.load(folder / STATE, weights_only=True, map_location=device)
+        except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+            raise RunError(
+                f"{folder / STATE} is truncated, foreign or holds more than tensors and plain "
+                f"values ({_first_line(error)})"
+            ) from None
+        return weights, state
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:120] or type(error).__name__
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,133 @@
+"""Experience: the replay buffer and the normaliser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
+
+from mbrl.types import Transition
+
+
+class Replay:
+    """A ring of transitions in one float32 block, rows (obs, action, reward, next_obs, ends).
+
+    Rows are reserved at once and cost memory only once written; nothing is ever copied to grow.
+    A row takes 4·(2O + A + 2) bytes. `terminated` and the end of an episode (terminated or
+    truncated) share the last column, as its bits 1 and 2.
+
+    Args:
+        capacity: rows kept; the oldest are overwritten.
+        obs_size: O.
+        action_size: A.
+        device: where the rows live.
+
+    Raises:
+        ValueError: a size below one; a transition of the wrong shape or with a number that is
+            not finite.
+    """
+
+    def __init__(
+        self, capacity: int, obs_size: int, action_size: int, *, device: torch.device | str = "cpu"
+    ) -> None:
+        if min(capacity, obs_size, action_size) < 1:
+            raise ValueError(
+                f"capacity, obs_size and action_size must be >= 1, "
+                f"got {capacity}, {obs_size}, {action_size}"
+            )
+        self.capacity, self.obs_size, self.action_size = capacity, obs_size, action_size
+        self._rows = torch.empty(capacity, 2 * obs_size + action_size + 2, device=device)
+        self._written = 0
+
+    def __len__(self) -> int:
+        return min(self._written, self.capacity)
+
+    def append(self, transition: Transition, *, truncated: bool | Tensor = False) -> None:
+        """Add one transition (no leading dimension) or a batch (T,) in time order."""
+        obs = torch.as_tensor(transition.obs)
+        lead = obs.shape[:-1]
+        sizes = {"obs": (self.obs_size,), "action": (self.action_size,), "reward": (),
+                 "next_obs": (self.obs_size,), "terminated": ()}  # fmt: skip
+        columns = []
+        for name, size in sizes.items():
+            value = torch.as_tensor(getattr(transition, name)).to(self._rows)
+            if tuple(value.shape) != (*lead, *size):
+                raise ValueError(f"{name} has shape {tuple(value.shape)}, not {(*lead, *size)}")
+            if not bool(torch.isfinite(value).all()):
+                raise ValueError(f"{name} holds a number that is not finite")
+            columns.append(value.reshape(-1, *(size or (1,))))
+        over = torch.as_tensor(truncated, dtype=torch.bool, device=self._rows.device)
+        columns[-1] = columns[-1] + 2 * (over.expand(lead).reshape(-1, 1) | (columns[-1] > 0))
+        rows = torch.cat(columns, -1)
+        skip = max(0, len(rows) - self.capacity)
+        at = (self._written + skip + torch.arange(len(rows) - skip)) % self.capacity
+        self._rows[at.to(self._rows.device)] = rows[skip:]
+        self._written += len(rows)
+
+    def rows(self, index: Int[Tensor, B] | slice) -> Transition:
+        """The transitions at these places, 0 the oldest kept; a view for a slice of step 1."""
+        if self._written > self.capacity:
+            if isinstance(index, slice):
+                index = torch.arange(len(self), device=self._rows.device)[index]
+            index = (index + self._written) % self.capacity
+        block = self._rows[: len(self)][index]
+        o, a = self.obs_size, self.action_size
+        obs, action, reward, next_obs, ends = block.split([o, a, 1, o, 1], -1)
+        return Transition(
+            obs, action, reward.squeeze(-1), next_obs, ends.squeeze(-1).remainder(2) > 0
+        )
+
+    def all(self) -> Transition:
+        """Everything kept, oldest first; a view unless the ring has turned over."""
+        return self.rows(slice(None))
+
+    def sample(self, batch: int, *, generator: Generator) -> Transition:
+        """`batch` transitions drawn uniformly with replacement.
+
+        Raises:
+            ValueError: the buffer is empty.
+        """
+        if not len(self):
+            raise ValueError("cannot sample from an empty replay buffer")
+        index = torch.randint(len(self), (batch,), generator=generator, device=generator.device)
+        return self.rows(index.to(self._rows.device))
+
+    def episodes(self) -> Iterator[Transition]:
+        """Each unbroken run of steps in time order; the last one may be unfinished."""
+        ends = self._rows[: len(self), -1] > 0
+        if self._written > self.capacity:
+            ends = ends.roll(-(self._written % self.capacity))
+        start = 0
+        for end in [*(ends.nonzero().flatten() + 1).tolist(), len(self)]:
+            if end > start:
+                yield self.rows(slice(start, end))
+            start = end
+
+    def state_dict(self) -> dict[str, Tensor | int]:
+        """The rows kept and the count of rows ever written."""
+        return {"rows": self._rows[: len(self)].clone(), "written": self._written}
+
+    def load_state_dict(self, state: dict[str, Tensor | int]) -> None:
+        """Take back what `state_dict` gave.
+
+        Raises:
+            ValueError: rows of another width, or more of them than the capacity.
+        """
+        rows, written = torch.as_tensor(state["rows"]), int(state["written"])
+        fits = rows.ndim == 2 and rows.shape[1] == self._rows.shape[1]
+        if not fits or len(rows) != min(written, self.capacity):
+            raise ValueError(
+                f"replay rows of shape {tuple(rows.shape)} do not fit a buffer of "
+                f"{self.capacity} x {self._rows.shape[1]}"
+            )
+        self._rows[: len(rows)] = rows.to(self._rows)
+        self._written = written
+
+
+def moments(x: Float[Tensor, "T D"]) -> tuple[Float[Tensor, D], Float[Tensor, D]]:
+    """Mean and std of each column in float64; a column that does not move gets std 1."""
+    x = x.double()
+    std = x.std(0, correction=0)
+    return x.mean(0), torch.where(std > 1e-8 * (1 + x.mean(0).abs()), std, torch.ones_like(std))

@@ -1,0 +1,527 @@
+"""Ensembles of probabilistic (or deterministic) neural networks.
+
+Lakshminarayanan et al. 2017, "Simple and scalable predictive uncertainty estimation using deep
+ensembles"; Chua et al. 2018, "Deep reinforcement learning in a handful of trials using
+probabilistic dynamics models" (PETS): each member predicts a diagonal Gaussian over the change
+of the observation, its log-variance softly held between learned bounds.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+
+from mbrl.data import moments
+from mbrl.nn import ACTIVATIONS, StackedMLP, stacked_mlp
+from mbrl.parallel import parallel_map
+from mbrl.types import Gaussian, Metrics, Step, Transition
+
+
+@dataclass(frozen=True)
+class EnsembleConfig:
+    """How the nets look and how they are fitted."""
+
+    members: int = 5
+    """E, how many nets."""
+    hidden: tuple[int, ...] = (200, 200, 200, 200)
+    """Width of each hidden layer."""
+    activation: str = "silu"
+    """silu, relu, elu or tanh."""
+    probabilistic: bool = True
+    """Learn a variance (Gaussian likelihood); without, squared error and no noise."""
+    learn_reward: bool = False
+    """Predict the reward too."""
+    learn_termination: bool = False
+    """Predict termination too (cross-entropy)."""
+    elites: int | None = None
+    """Step with only this many members, the best on held-out data; all of them if unset."""
+    bootstrap: bool = True
+    """Each member trains on its own resample of the data; without, all on the same data."""
+    normalise: bool = True
+    """Scale inputs and targets to mean 0 and std 1 on the data."""
+    holdout: float = 0.1
+    """Share of the data held out for early stopping and for ranking members; 0 turns both off."""
+    holdout_max: int = 5000
+    """Most transitions ever held out."""
+    batch: int = 256
+    """Rows per member in an update."""
+    learning_rate: float = 1e-3
+    """Adam's step size."""
+    weight_decay: tuple[float, ...] | float = 5e-5
+    """L2 penalty on the weights, one number or one per layer (input layer first)."""
+    bound_weight: float = 0.01
+    """Pull on the log-variance bounds towards each other."""
+    epochs: int = 100
+    """Most passes over the data in one fit."""
+    patience: int = 10
+    """A member stops after this many passes without a better held-out score."""
+    improvement: float = 0.01
+    """How much better the held-out score must be to count."""
+    warm: bool = True
+    """Refit from the weights of the last fit; without, from fresh ones."""
+
+    def __post_init__(self) -> None:
+        layers = len(self.hidden) + 1
+        decay = self.weight_decay
+        for name in ("members", "batch", "epochs", "patience", "holdout_max"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        if not self.hidden or min(self.hidden) < 1:
+            raise ValueError(f"hidden must be one or more widths >= 1, got {self.hidden}")
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"activation {self.activation!r} is not one of {[*ACTIVATIONS]}")
+        if self.elites is not None and not 1 <= self.elites <= self.members:
+            raise ValueError(f"elites must be in 1..{self.members} (members), got {self.elites}")
+        if not 0 <= self.holdout < 1:
+            raise ValueError(f"holdout must be in [0, 1), got {self.holdout}")
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate must be > 0, got {self.learning_rate}")
+        if isinstance(decay, tuple) and len(decay) != layers:
+            raise ValueError(f"weight_decay must be one number or {layers}, got {len(decay)}")
+
+
+class _Folded(NamedTuple):
+    """Weights of the members that step, from (obs, action) - mean to physical units."""
+
+    members: int
+    weights: list[Tensor]
+    biases: list[Tensor]
+    span: Tensor  # (E, 1, D) upper less lower bound of the log-variance
+    floor: Tensor  # (E, 1, D) log of the least std
+
+
+_FALSE = torch.zeros((), dtype=torch.bool)
+
+
+class Ensemble(nn.Module):
+    """E nets that each map (obs, action) to a Gaussian over the change of obs.
+
+    A `GaussianDynamics`, differentiable in state and action, on any device; its state is the
+    observation. `members` counts the elites: after each `fit` the members stand best first.
+
+    Args:
+        obs_size: O (and S).
+        action_size: A.
+        config: see `EnsembleConfig`.
+        generator: draws the initial weights.
+
+    Attributes:
+        scale: (S,) std of the one-step change of each observation in the data last fitted.
+    """
+
+    scale: Tensor
+    _in_mean: Tensor
+    _in_std: Tensor
+    _out_mean: Tensor
+    _out_std: Tensor
+
+    def __init__(
+        self,
+        obs_size: int,
+        action_size: int,
+        config: EnsembleConfig | None = None,
+        *,
+        generator: Generator,
+    ) -> None:
+        super().__init__()
+        self.config = config = config or EnsembleConfig()
+        self.obs_size, self.action_size = obs_size, action_size
+        self.gaussians = obs_size + config.learn_reward
+        outputs = self.gaussians * (1 + config.probabilistic) + config.learn_termination
+        self.net = StackedMLP(
+            config.members,
+            (obs_size + action_size, *config.hidden, outputs),
+            activation=config.activation,
+            generator=generator,
+        )
+        bounds = (config.members, 1, self.gaussians)
+        self.max_log_var = nn.Parameter(torch.full(bounds, 0.5))
+        self.min_log_var = nn.Parameter(torch.full(bounds, -10.0))
+        inputs = obs_size + action_size
+        self.register_buffer("_in_mean", torch.zeros(inputs))
+        self.register_buffer("_in_std", torch.ones(inputs))
+        self.register_buffer("_out_mean", torch.zeros(self.gaussians))
+        self.register_buffer("_out_std", torch.ones(self.gaussians))
+        self.register_buffer("scale", torch.ones(obs_size))
+        normalisers = [self._in_mean, self._in_std, self._out_mean, self._out_std]
+        self._sources = [*self.stacked(), *normalisers]
+        self._folded_key: tuple[int, ...] = ()
+
+    @property
+    def members(self) -> int:
+        """E of the protocol: how many members step."""
+        return self.config.elites or self.config.members
+
+    def stacked(self) -> list[Tensor]:
+        """All parameters, members in front: weights, biases, upper and lower bounds."""
+        return [*self.net.weights, *self.net.biases, self.max_log_var, self.min_log_var]
+
+    def encode(self, obs: Float[Tensor, "*lead O"]) -> Float[Tensor, "*lead S"]:
+        """The identity."""
+        return obs
+
+    def decode(self, state: Float[Tensor, "*lead S"]) -> Float[Tensor, "*lead O"]:
+        """The identity."""
+        return state
+
+    def predict(self, state: Float[Tensor, "E B S"], action: Float[Tensor, "E B A"]) -> Gaussian:
+        """Mean and std of next state and reward, (E, B, S + 1); an unlearned reward is 0 ± 0.
+
+        Raises:
+            ValueError: wrong shapes.
+        """
+        mean, std, _ = self._gaussian(state, action)
+        if std is None:
+            std = torch.zeros_like(mean)
+        if not self.config.learn_reward:
+            mean, std = F.pad(mean, (0, 1)), F.pad(std, (0, 1))
+        return Gaussian(mean, std)
+
+    def step(
+        self,
+        state: Float[Tensor, "E B S"],
+        action: Float[Tensor, "E B A"],
+        *,
+        noise: Float[Tensor, "E B S"] | None,
+    ) -> Step:
+        """One step of each member: mean + std · noise, or the mean where noise is None.
+
+        A learned reward is its mean (its noise averages out of every score) and a learned
+        termination is where its probability passes one half; unlearned ones are 0 and False.
+
+        Raises:
+            ValueError: wrong shapes.
+        """
+        mean, std, logit = self._gaussian(state, action)
+        next_state, reward = mean, mean.new_zeros(()).expand(mean.shape[:-1])
+        if self.config.learn_reward:
+            next_state, reward = mean[..., :-1], mean[..., -1]
+            std = None if std is None else std[..., :-1]
+        if noise is not None and std is not None:
+            next_state = torch.addcmul(next_state, std, noise)
+        if logit is None:
+            return Step(next_state, reward, _FALSE.to(mean.device).expand(mean.shape[:-1]))
+        return Step(next_state, reward, logit > 0)
+
+    def _gaussian(
+        self, state: Tensor, action: Tensor
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Mean and std of next state (and reward), and the termination logit."""
+        folded = self._folded()
+        for name, value, size in (
+            ("state", state, self.obs_size),
+            ("action", action, self.action_size),
+        ):
+            if value.ndim != 3 or value.shape[0] != folded.members or value.shape[2] != size:
+                raise ValueError(
+                    f"{name} must have shape {(folded.members, 'B', size)}, "
+                    f"got {tuple(value.shape)}"
+                )
+        x = torch.cat((state, action), -1) - self._in_mean
+        out = stacked_mlp(x, folded.weights, folded.biases, self.config.activation)
+        gaussians = self.gaussians
+        change = out[..., :gaussians]
+        if self.config.learn_reward:
+            state = F.pad(state, (0, 1))
+        logit = out[..., -1] if self.config.learn_termination else None
+        if not self.config.probabilistic:
+            return state + change, None, logit
+        log_std = F.softplus(folded.span - F.softplus(out[..., gaussians : 2 * gaussians]))
+        std = torch.add(folded.floor, log_std, alpha=0.5).exp()
+        return state + change, std, logit
+
+    def _folded(self) -> _Folded:
+        """The members that step, with the normalisers folded into them.
+
+        Kept until a parameter or a normaliser changes (which its version counter tells).
+        """
+        sources = self._sources
+        key = (sources[0].data_ptr(), *(source._version for source in sources))
+        if key != self._folded_key:
+            self._folded_key, self._folded_value = key, self._fold()
+        return self._folded_value
+
+    @torch.no_grad()
+    def _fold(self) -> _Folded:
+        members, gaussians = self.members, self.gaussians
+        stacked = [parameter.detach()[:members].double() for parameter in self.stacked()]
+        layers = len(self.net.weights)
+        weights, biases = stacked[:layers], stacked[layers : 2 * layers]
+        high, low = stacked[2 * layers :]
+        weights[0] = weights[0] / self._in_std.double().unsqueeze(-1)
+        scale = torch.ones(self.net.sizes[-1], dtype=torch.double, device=high.device)
+        shift = torch.zeros_like(scale).repeat(members, 1, 1)
+        scale[:gaussians] = self._out_std
+        shift[..., :gaussians] = self._out_mean.double()
+        if self.config.probabilistic:  # out of the net comes high - raw log-variance
+            scale[gaussians : 2 * gaussians] = -1
+            shift[..., gaussians : 2 * gaussians] = high
+        weights[-1], biases[-1] = weights[-1] * scale, biases[-1] * scale + shift
+        floor = 0.5 * low + self._out_std.double().log()
+        dtype = self.scale.dtype
+        return _Folded(
+            members,
+            [weight.to(dtype).contiguous() for weight in weights],
+            [bias.to(dtype).contiguous() for bias in biases],
+            (high - low).to(dtype),
+            floor.to(dtype),
+        )
+
+    def _heads(
+        self, out: Tensor, high: Tensor, low: Tensor
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Split the raw output (E, B, ...) into normalised mean, bounded log-variance, logit."""
+        gaussians = self.gaussians
+        logit = out[..., -1] if self.config.learn_termination else None
+        if not self.config.probabilistic:
+            return out[..., :gaussians], None, logit
+        log_var = high - F.softplus(high - out[..., gaussians : 2 * gaussians])
+        return out[..., :gaussians], low + F.softplus(log_var - low), logit
+
+    def fit(self, data: Transition, *, generator: Generator) -> Metrics:
+        """Fit every member to transitions (T,) until its held-out score stops improving.
+
+        The score is the Gaussian negative log-likelihood in normalised units (mean squared
+        error for a deterministic ensemble), plus the cross-entropy of a learned termination.
+        Members are independent of one another: each has its own resample, order, optimiser and
+        stopping time, and the outcome does not depend on the number of threads.
+
+        Returns:
+            `loss` and `holdout_loss` (mean over members, at each one's best pass),
+            `holdout_mse` (normalised units, of the members that step), `epochs` and `updates`
+            (mean over members).
+
+        Raises:
+            ValueError: wrong shapes, fewer than two transitions, numbers that are not finite.
+        """
+        inputs, targets, ends = self._prepare(data)
+        config, count = self.config, len(inputs)
+        held = min(int(config.holdout * count), config.holdout_max, count - 1)
+        if config.holdout and count > 1:
+            held = max(held, 1)
+        order = torch.randperm(count, generator=generator).to(inputs.device)
+        test, train = order[:held], order[held:]
+        rows = (inputs[train], targets[train], ends[train])
+        held_rows = (inputs[test], targets[test], ends[test])
+        if not config.warm:
+            self.net.reset(slice(None), generator=generator)
+            nn.init.constant_(self.max_log_var, 0.5)
+            nn.init.constant_(self.min_log_var, -10.0)
+        groups = (
+            [slice(e, e + 1) for e in range(config.members)]
+            if inputs.device.type == "cpu"
+            else [slice(0, config.members)]
+        )
+        seeds = torch.randint(2**62, (len(groups),), generator=generator).tolist()
+        fits = [
+            _Fit(self, group, rows, held_rows, torch.Generator().manual_seed(seed))
+            for group, seed in zip(groups, seeds, strict=True)
+        ]
+        _run(fits)
+        for fit in fits:
+            fit.finish()
+        best = torch.cat([fit.best for fit in fits])
+        if held:
+            self._reorder(best.argsort())
+        epochs = [fit.best_epoch for fit in fits]
+        updates = [fit.updates for fit in fits]
+        metrics = {
+            "loss": float(torch.cat([fit.loss for fit in fits]).mean()),
+            "epochs": sum(map(float, epochs)) / len(epochs),
+            "updates": sum(updates) / len(updates),
+        }
+        if held:
+            metrics["holdout_loss"] = float(best.mean())
+            metrics["holdout_mse"] = self._error(*held_rows[:2])
+        return metrics
+
+    def _prepare(self, data: Transition) -> tuple[Tensor, Tensor, Tensor]:
+        """Check the data, set the normalisers, and return inputs, targets and ends (T, ...)."""
+        device = self.scale.device
+        obs, action, reward, next_obs, terminated = (
+            torch.as_tensor(value).to(device) for value in data
+        )
+        steps = len(obs)
+        shapes = {
+            "obs": (obs, (steps, self.obs_size)),
+            "action": (action, (steps, self.action_size)),
+            "reward": (reward, (steps,)),
+            "next_obs": (next_obs, (steps, self.obs_size)),
+            "terminated": (terminated, (steps,)),
+        }
+        for name, (value, shape) in shapes.items():
+            if tuple(value.shape) != shape:
+                raise ValueError(f"{name} must have shape {shape}, got {tuple(value.shape)}")
+            if not bool(torch.isfinite(value).all()):
+                raise ValueError(f"{name} holds a number that is not finite")
+        if steps < 2:
+            raise ValueError(f"a fit needs at least 2 transitions, got {steps}")
+        inputs, targets = torch.cat((obs, action), -1), next_obs - obs
+        if self.config.learn_reward:
+            targets = torch.cat((targets, reward.unsqueeze(-1)), -1)
+        self.scale.copy_(moments(next_obs - obs)[1])
+        if self.config.normalise:
+            for value, mean, std in (
+                (inputs, self._in_mean, self._in_std),
+                (targets, self._out_mean, self._out_std),
+            ):
+                for kept, fresh in zip((mean, std), moments(value), strict=True):
+                    kept.copy_(fresh)
+        dtype = self.scale.dtype
+        return (
+            ((inputs - self._in_mean) / self._in_std).to(dtype),
+            ((targets - self._out_mean) / self._out_std).to(dtype),
+            terminated.to(dtype),
+        )
+
+    def loss(
+        self, out: Tensor, target: Tensor, ends: Tensor, high: Tensor, low: Tensor
+    ) -> Float[Tensor, E]:
+        """Each member's mean loss over raw outputs (E, B, ...): PETS eq. 1, per dimension."""
+        mean, log_var, logit = self._heads(out, high, low)
+        if log_var is None:
+            loss = (mean - target).square().mean((1, 2))
+        else:
+            loss = 0.5 * ((mean - target).square() * (-log_var).exp() + log_var).mean((1, 2))
+        if logit is not None:
+            loss = loss + F.binary_cross_entropy_with_logits(logit, ends, reduction="none").mean(1)
+        return loss
+
+    @torch.no_grad()
+    def _error(self, inputs: Tensor, targets: Tensor) -> float:
+        """Mean squared error of the stepping members' mean, in normalised units."""
+        out = self.net(inputs.expand(self.config.members, -1, -1))[: self.members]
+        return float((out[..., : self.gaussians] - targets).square().mean())
+
+    @torch.no_grad()
+    def _reorder(self, order: Tensor) -> None:
+        for parameter in self.stacked():
+            parameter.copy_(parameter[order.to(parameter.device)])
+
+
+class _Fit:
+    """The fit of some members, a pass over the data at a time, writing into the ensemble.
+
+    On the CPU it holds one member, so that members train side by side on single-threaded
+    workers and a stopped one costs nothing more; on an accelerator it holds them all.
+    """
+
+    def __init__(
+        self,
+        model: Ensemble,
+        members: slice,
+        rows: tuple[Tensor, ...],
+        held: tuple[Tensor, ...],
+        generator: Generator,
+    ) -> None:
+        self.model, self.members, self.generator = model, members, generator
+        self.rows, self.held = rows, held
+        config, stacked = model.config, model.stacked()
+        self.shapes = [p[members].shape for p in stacked]
+        self.flat = torch.cat([p.detach()[members].flatten(1) for p in stacked], 1)
+        self.grad = torch.zeros_like(self.flat)
+        self.leaves = [part.requires_grad_() for part in self._parts(self.flat)]
+        for leaf, grad in zip(self.leaves, self._parts(self.grad), strict=True):
+            leaf.grad = grad
+        layers = len(model.net.weights)
+        decay = config.weight_decay
+        decays = [*decay] if isinstance(decay, tuple) else [decay] * layers
+        self.decay = torch.cat(
+            [
+                self.flat.new_full((shape[1:].numel(),), wd)
+                for shape, wd in zip(self.shapes, decays + [0.0] * (layers + 2), strict=True)
+            ]
+        )
+        self.weights, self.biases = self.leaves[:layers], self.leaves[layers : 2 * layers]
+        self.high, self.low = self.leaves[2 * layers :]
+        flat = nn.Parameter(self.flat)
+        flat.grad = self.grad
+        self.optimiser = torch.optim.Adam([flat], lr=config.learning_rate, fused=True)
+        count, size = len(rows[0]), len(self.flat)
+        if config.bootstrap:
+            self.index = torch.randint(count, (size, count), generator=generator)
+        else:
+            self.index = torch.arange(count).expand(size, count)
+        self.index = self.index.to(self.flat.device)
+        self.best = self.flat.new_full((size,), torch.inf)
+        self.loss = self.flat.new_zeros(size)
+        self.since = torch.zeros_like(self.loss)
+        self.kept = self.flat.clone()
+        self.best_epoch = self.epoch = self.updates = 0
+
+    def _parts(self, flat: Tensor) -> list[Tensor]:
+        """Views of (size, everything) in the shapes of the ensemble's parameters."""
+        parts = flat.split([shape[1:].numel() for shape in self.shapes], 1)
+        return [part.view(shape) for part, shape in zip(parts, self.shapes, strict=True)]
+
+    def run_epoch(self) -> bool:
+        """One pass over the data; False when no member is left to improve."""
+        config = self.model.config
+        size, count = self.index.shape
+        total = torch.zeros_like(self.loss)
+        order = torch.rand(size, count, generator=self.generator).argsort(-1)
+        index = self.index.gather(1, order.to(self.index.device))
+        for batch in index.split(config.batch, 1):
+            total += self._update(*(rows[batch] for rows in self.rows)) * batch.shape[1]
+        self.epoch += 1
+        with torch.no_grad():
+            score = self._held_out() if len(self.held[0]) else total / count
+            needed = self.best - config.improvement * self.best.abs().nan_to_num(posinf=0)
+            better = (score < needed) if len(self.held[0]) else torch.ones_like(needed) > 0
+            self.since = torch.where(better, 0, self.since + 1)
+            self.best = torch.where(better, score, self.best)
+            self.loss = torch.where(better, total / count, self.loss)
+            torch.where(better.unsqueeze(-1), self.flat, self.kept, out=self.kept)
+            if bool(better.any()):
+                self.best_epoch = self.epoch
+        return self.epoch < config.epochs and bool((self.since < config.patience).any())
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Write each member's best weights into the ensemble."""
+        for parameter, part in zip(self.model.stacked(), self._parts(self.kept), strict=True):
+            parameter[self.members] = part
+
+    def _update(self, inputs: Tensor, targets: Tensor, ends: Tensor) -> Tensor:
+        config = self.model.config
+        out = stacked_mlp(inputs, self.weights, self.biases, config.activation)
+        loss = self.model.loss(out, targets, ends, self.high, self.low)
+        bounds = config.bound_weight * (self.high.sum() - self.low.sum())
+        torch.mul(self.flat.detach(), self.decay, out=self.grad)
+        (loss.sum() + bounds).backward()
+        self.optimiser.step()
+        self.updates += 1
+        return loss.detach()
+
+    def _held_out(self) -> Tensor:
+        size = self.index.shape[0]
+        inputs, targets, ends = (rows.expand(size, *rows.shape) for rows in self.held)
+        out = stacked_mlp(inputs, self.weights, self.biases, self.model.config.activation)
+        return self.model.loss(out, targets, ends, self.high, self.low)
+
+
+def _run(fits: Sequence[_Fit]) -> None:
+    """Run all fits to their end; a free worker takes the one that is furthest behind."""
+    waiting = [(0, place) for place in range(len(fits))]
+    lock = threading.Lock()
+
+    def work(_: int) -> None:
+        while True:
+            with lock:
+                if not waiting:
+                    return
+                epoch, place = heapq.heappop(waiting)
+            if fits[place].run_epoch():
+                with lock:
+                    heapq.heappush(waiting, (epoch + 1, place))
+
+    with torch.enable_grad():
+        parallel_map(work, range(min(len(fits), torch.get_num_threads())))

@@ -1,0 +1,62 @@
+"""Single-threaded workers, one block of work each.
+
+Intra-op threads meet at a barrier in every matrix product and so run at the pace of the
+slowest core: one busy neighbour on the machine stops them all. Blocks of independent work
+on single-threaded workers never wait for one another.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_worker = threading.local()
+
+
+def _become_worker() -> None:
+    torch.set_num_threads(1)
+    _worker.here = True
+
+
+@cache
+def _pool(workers: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(workers, "mbrl-worker", initializer=_become_worker)
+
+
+def parallel_map(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """`[work(item) for item in items]` on as many workers as `torch.get_num_threads()`.
+
+    Each worker runs torch on one thread, in the caller's grad mode. `work` must not depend on
+    the order of the items; then the result is the same, bit for bit, for any number of workers
+    (the caller alone included, when it has one thread or is itself a worker).
+    """
+    items = list(items)
+    workers = torch.get_num_threads()
+    if getattr(_worker, "here", False) or len(items) < 2 or workers < 2:
+        return [_single_threaded(work, item) for item in items]
+    grad = torch.is_grad_enabled()
+
+    def task(item: T) -> R:
+        with torch.set_grad_enabled(grad):
+            return work(item)
+
+    return list(_pool(workers).map(task, items))
+
+
+def _single_threaded(work: Callable[[T], R], item: T) -> R:
+    threads = torch.get_num_threads()
+    if threads == 1:
+        return work(item)
+    torch.set_num_threads(1)
+    try:
+        return work(item)
+    finally:
+        torch.set_num_threads(threads)

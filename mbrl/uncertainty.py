@@ -1,0 +1,215 @@
+"""What a model does not know: the two uncertainties, calibration, proper scores.
+
+Pure functions on an equally weighted mixture of E Gaussians: `mean` and `std` of shape
+(E, ..., D), as `GaussianDynamics.predict` gives them, against a `target` of shape (..., D).
+Dimensions D are judged one at a time, except in `negative_log_likelihood`. E = 1 is a plain
+Gaussian; `std` = 0 with E = P is a cloud of P particles, so imagined trajectories can be
+judged by the same functions (all but the likelihood).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.special import ndtr
+
+
+class Spread(NamedTuple):
+    """Predictive variances, each (..., D), in the square of the target's units.
+
+    Variances, not standard deviations: only they add up, total = aleatoric + epistemic.
+    """
+
+    aleatoric: Tensor
+    epistemic: Tensor
+    total: Tensor
+
+
+def spread(mean: Float[Tensor, "E *lead D"], std: Float[Tensor, "E *lead D"]) -> Spread:
+    """The law of total variance over members (Depeweg et al. 2018).
+
+    Aleatoric is the mean over members of their variance: noise that no data removes.
+    Epistemic is the variance over members of their mean (divided by E, not E - 1, so the two
+    add up to the mixture's variance exactly): what more data would remove; 0 for E = 1.
+    Values are not looked at, so this is fit for a planning loop. Raises ValueError for
+    shapes that differ.
+    """
+    _same_shape(mean, std)
+    aleatoric = std.square().mean(0)
+    epistemic = mean.var(0, correction=0)
+    return Spread(aleatoric, epistemic, aleatoric + epistemic)
+
+
+def sharpness(
+    mean: Float[Tensor, "E *lead D"], std: Float[Tensor, "E *lead D"]
+) -> Float[Tensor, " D"]:
+    """Root mean predictive variance of each dimension, in the target's units (lower is sharper).
+
+    Gneiting et al. (2007): of two calibrated models, the sharper one is better.
+    """
+    total = spread(mean, std).total
+    return total.reshape(-1, total.shape[-1]).mean(0).sqrt()
+
+
+def pit(
+    mean: Float[Tensor, "E *lead D"],
+    std: Float[Tensor, "E *lead D"],
+    target: Float[Tensor, "*lead D"],
+) -> Float[Tensor, "*lead D"]:
+    """Probability integral transform: the mixture's CDF at the target, in [0, 1].
+
+    Uniform over targets if and only if the marginal of each dimension is calibrated
+    (Dawid 1984). Raises ValueError for wrong shapes, NaN, or a negative std.
+    """
+    _check(mean, std, target)
+    return ndtr((target - mean) / _positive(std)).mean(0)
+
+
+def calibration_curve(
+    mean: Float[Tensor, "E *lead D"],
+    std: Float[Tensor, "E *lead D"],
+    target: Float[Tensor, "*lead D"],
+    levels: Float[Tensor, " L"],
+) -> Float[Tensor, "L D"]:
+    """Share of targets inside the central interval of each level, for each dimension.
+
+    A target lies in the mixture's central interval of probability p when its `pit` is within
+    p / 2 of one half, so no quantile is ever inverted (Kuleshov et al. 2018 for the diagram).
+    The curve pooled over dimensions is `.mean(-1)`. Raises ValueError for levels outside
+    [0, 1], wrong shapes, NaN, or a negative std.
+    """
+    if levels.ndim != 1 or not bool(((levels >= 0) & (levels <= 1)).all()):
+        raise ValueError("levels: want a vector of probabilities in [0, 1]")
+    off_centre = (pit(mean, std, target) - 0.5).abs().reshape(-1, mean.shape[-1])
+    # One level at a time: (L, N, D) booleans would be the largest thing in memory.
+    return torch.stack([(off_centre <= p / 2).to(mean.dtype).mean(0) for p in levels])
+
+
+def calibration_error(
+    levels: Float[Tensor, " L"], observed: Float[Tensor, " L *dims"]
+) -> Float[Tensor, "*dims"]:
+    """Mean over levels of |observed - expected| frequency, in [0, 1].
+
+    `observed` as `calibration_curve` gives it: one error a dimension, whose faults then
+    cannot cancel as they do in a pooled curve. Raises ValueError for lengths that differ.
+    """
+    if len(levels) != len(observed):
+        raise ValueError(
+            f"observed: want one row for each of {len(levels)} levels, got {len(observed)}"
+        )
+    return (observed - levels.reshape(-1, *[1] * (observed.ndim - 1))).abs().mean(0)
+
+
+def negative_log_likelihood(
+    mean: Float[Tensor, "E *lead D"],
+    std: Float[Tensor, "E *lead D"],
+    target: Float[Tensor, "*lead D"],
+) -> Float[Tensor, "*lead"]:
+    """Minus the log density of the target under the mixture, in nats; lower is better.
+
+    Joint over D: a member explains all dimensions at once, so members that agree on which
+    dimensions move together are rewarded. Hand in `[..., d:d + 1]` for one dimension.
+    Raises ValueError for wrong shapes, NaN, or a std that is not positive.
+    """
+    _check(mean, std, target)
+    if not bool((std > 0).all()):
+        raise ValueError("std: a density wants it positive, got 0")
+    z = (target - mean) / std
+    member = -(0.5 * z.square() + std.log() + 0.5 * math.log(2 * math.pi)).sum(-1)
+    return math.log(len(mean)) - member.logsumexp(0)
+
+
+def crps(
+    mean: Float[Tensor, "E *lead D"],
+    std: Float[Tensor, "E *lead D"],
+    target: Float[Tensor, "*lead D"],
+) -> Float[Tensor, "*lead D"]:
+    """Continuous ranked probability score of each dimension, in its units; lower is better.
+
+    E|X - y| - E|X - X'| / 2 in closed form for a Gaussian mixture (Grimit et al. 2006); the
+    absolute error where the prediction is a point. Unlike the likelihood it stays finite for
+    std = 0 and forgives an outlier linearly. Raises ValueError for wrong shapes, NaN, or a
+    negative std.
+    """
+    _check(mean, std, target)
+    accuracy = _mean_abs(target - mean, std).mean(0)
+    # Pairs one member at a time: memory grows with E, not with E².
+    disagreement = torch.zeros_like(accuracy)
+    for mu, sigma in zip(mean, std, strict=True):
+        disagreement += _mean_abs(mu - mean, torch.hypot(sigma.expand_as(std), std)).mean(0)
+    return accuracy - disagreement / (2 * len(mean))
+
+
+def recalibration_scale(
+    mean: Float[Tensor, "E *lead D"],
+    std: Float[Tensor, "E *lead D"],
+    target: Float[Tensor, "*lead D"],
+    *,
+    iterations: int = 100,
+) -> Float[Tensor, " D"]:
+    """The factor for every member's std that maximises the likelihood of held-out data.
+
+    One factor s a dimension, to be used as `std * s`: temperature scaling (Guo et al. 2017)
+    for regression (Laves et al. 2020; Malik et al. 2019 for why a planner wants it). The means
+    stay, so every member can still take its own steps. For E = 1 it is the closed form
+    s² = mean(((y - μ) / σ)²); for a mixture, the fixed point of that average weighted by each
+    member's responsibility for the target (expectation maximisation of the marginal
+    likelihood), which does not charge members for a spread that their disagreement explains
+    already. Bounded below by the dtype's epsilon, reached where the model makes no error.
+    Raises ValueError for wrong shapes, NaN, or a std that is not positive.
+    """
+    _check(mean, std, target)
+    if not bool((std > 0).all()):
+        raise ValueError("std: cannot be scaled to fit where it is 0")
+    members, dims = len(mean), mean.shape[-1]
+    z2 = ((target - mean) / std).square().reshape(members, -1, dims)
+    log_std = std.log().reshape(members, -1, dims)
+    eps = torch.finfo(mean.dtype).eps
+    s2 = z2.mean((0, 1)).clamp_min(eps**2)
+    for _ in range(iterations if members > 1 else 0):
+        responsibility = torch.softmax(-0.5 * z2 / s2 - log_std, 0)
+        before, s2 = s2, (responsibility * z2).sum(0).mean(0).clamp_min(eps**2)
+        if torch.allclose(s2, before, rtol=1e-5, atol=0.0):
+            break
+    return s2.sqrt()
+
+
+def _mean_abs(mu: Tensor, sigma: Tensor) -> Tensor:
+    """E|X| for X ~ N(mu, sigma²); Grimit et al. call it A(mu, sigma²)."""
+    sigma = _positive(sigma)
+    z = mu / sigma
+    density = torch.exp(-0.5 * z.square()) / math.sqrt(2 * math.pi)
+    return 2 * sigma * density + mu * (2 * ndtr(z) - 1)
+
+
+def _positive(std: Tensor) -> Tensor:
+    """A point mass as the narrowest Gaussian the dtype holds; other values are untouched."""
+    return std.clamp_min(torch.finfo(std.dtype).tiny)
+
+
+def _same_shape(mean: Tensor, std: Tensor) -> None:
+    if mean.shape != std.shape or mean.ndim < 2 or len(mean) == 0:
+        raise ValueError(
+            f"std: want mean and std of one shape (E, ..., D) with E >= 1, "
+            f"got {tuple(mean.shape)} and {tuple(std.shape)}"
+        )
+
+
+def _check(mean: Tensor, std: Tensor, target: Tensor) -> None:
+    _same_shape(mean, std)
+    if target.shape != mean.shape[1:]:
+        raise ValueError(
+            f"target: want the shape {tuple(mean.shape[1:])} of one member's mean, "
+            f"got {tuple(target.shape)}"
+        )
+    if target.numel() == 0:
+        raise ValueError("target: is empty; want at least one prediction")
+    for name, value in (("mean", mean), ("std", std), ("target", target)):
+        if not bool(value.isfinite().all()):
+            raise ValueError(f"{name}: has NaN or infinite values; want finite ones")
+    if bool((std < 0).any()):
+        raise ValueError("std: has negative values; want 0 or more")

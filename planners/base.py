@@ -1,0 +1,47 @@
+"""What planners are given and what they give back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from torch import Generator, Tensor
+
+ScoreFn = Callable[[Tensor], Tensor]
+"""`score(actions (N, H, A)) -> (N,)`: higher is better, -inf for a forbidden plan.
+
+NaN and +inf count as forbidden too.
+"""
+
+
+class Plan(NamedTuple):
+    """A plan and all that the next call needs to go on from it. Plain tensors and ints."""
+
+    actions: Tensor  # (H, A) inside the bounds
+    score: Tensor  # ()
+    mean: Tensor  # (K, A) sampling distribution when the search ended, in knots
+    std: Tensor  # (K, A)
+    elites: Tensor  # (M, K, A) best knots, best first; M may be 0
+    evaluated: int  # candidates scored
+    rejected: int  # of these, how many scored -inf or NaN
+
+
+class Planner(Protocol):
+    """Maximises a score over action sequences; a pure function of its arguments."""
+
+    def plan(self, score: ScoreFn, start: Plan | None, *, generator: Generator) -> Plan:
+        """The best plan found, searching from `start` if there is one."""
+        ...
+
+
+class RecedingPlanner(Planner, Protocol):
+    """A planner that can go on from its last plan after some of it was carried out."""
+
+    @property
+    def horizon(self) -> int:
+        """Planned actions H in a plan."""
+        ...
+
+    def shift(self, plan: Plan, steps: int) -> Plan:
+        """`plan` as seen `steps` actions later, holding its last action at the tail."""
+        ...

@@ -1,0 +1,62 @@
+"""The cross-entropy method as PETS uses it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from planners.noise import truncated_normal
+from planners.search import Search, refit_to_elites, require, require_refit
+
+SAMPLINGS = ("truncated", "clipped")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class CEM(Search):
+    """Fit a Gaussian to the elites, again and again (Rubinstein 1999; PETS, Chua et al. 2018).
+
+    A start gives the first mean; its elites are not used.
+    """
+
+    population: int = 350
+    elites: int = 35
+    """Candidates M that the Gaussian is refitted to."""
+    iterations: int = 5
+    momentum: float = 0.1
+    """Share of the old mean and variance that is kept, in [0, 1)."""
+    sigma: float = 0.25
+    """First standard deviation as a fraction of the box's width."""
+    sampling: str = "truncated"
+    """How draws stay in the box. `truncated`, as PETS: the normal cut at two standard
+    deviations, which shrink to half the distance from the mean to the nearer bound; it
+    stops short of optima on a bound. `clipped`: the plain normal, clipped, which puts mass on
+    the bounds and so finds optima there."""
+    answer: str = "mean"
+    """What is returned: the final `mean`, as PETS, or the `best` candidate seen."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_refit(self.elites, self.momentum)
+        require(
+            self.sampling in SAMPLINGS,
+            f"sampling must be one of {', '.join(SAMPLINGS)}, got {self.sampling!r}",
+        )
+
+    def sample(self, mean: Tensor, std: Tensor, count: int, *, generator: Generator) -> Tensor:
+        """Normal draws, truncated or to be clipped."""
+        if self.sampling == "truncated":
+            std = torch.minimum(std, torch.minimum(mean - self.low, self.high - mean) / 2)
+            noise = truncated_normal(mean, count, generator=generator)
+        else:
+            noise = torch.randn(
+                count, *mean.shape, generator=generator, device=mean.device, dtype=mean.dtype
+            )
+        return noise.mul_(std).add_(mean)
+
+    def refit(
+        self, mean: Tensor, std: Tensor, knots: Tensor, scores: Tensor, best: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The Gaussian of the elites, smoothed."""
+        return refit_to_elites(mean, std, knots[best], scores[best], self.momentum)

@@ -1,0 +1,70 @@
+"""iCEM: the cross-entropy method with coloured noise, memory and a shrinking population."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Generator, Tensor
+
+from planners.noise import coloured_noise
+from planners.search import Search, refit_to_elites, require, require_refit
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ICEM(Search):
+    """Pinneri et al. 2020, "Sample-efficient cross-entropy method for real-time planning".
+
+    Draws are clipped into the box, as in the paper. Iteration i draws
+    max(N γ^-i, 2 M) candidates; a fraction of the elites of the iteration before (in the
+    first iteration: of the start's) is scored again with them, and in the last iteration
+    the mean comes last. These come on top of the drawn ones.
+    """
+
+    population: int = 100
+    elites: int = 10
+    """Candidates M that the Gaussian is refitted to."""
+    iterations: int = 3
+    momentum: float = 0.1
+    """Share of the old mean and variance that is kept, in [0, 1)."""
+    sigma: float = 0.25
+    """First standard deviation as a fraction of the box's width."""
+    beta: float = 2.0
+    """Exponent of the noise's power law: 0 is white, larger is smoother."""
+    decay: float = 1.25
+    """γ: each iteration draws this many times fewer candidates; at least 1."""
+    keep: float = 0.3
+    """Fraction of the elites scored again, in [0, 1]."""
+    answer: str = "best"
+    """What is returned: the `best` candidate seen, as the paper, or the final `mean`, which
+    suffers less from lucky draws where the score is noisy."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_refit(self.elites, self.momentum)
+        require(0 <= self.beta < math.inf, f"beta must be finite and >= 0, got {self.beta!r}")
+        require(1 <= self.decay < math.inf, f"decay must be finite and >= 1, got {self.decay!r}")
+        require(0 <= self.keep <= 1, f"keep must lie in [0, 1], got {self.keep!r}")
+
+    def sizes(self) -> Sequence[int]:
+        """max(N γ^-i, 2 M) for each iteration i."""
+        return [
+            max(int(self.population * self.decay**-i), 2 * self.elites)
+            for i in range(self.iterations)
+        ]
+
+    def sample(self, mean: Tensor, std: Tensor, count: int, *, generator: Generator) -> Tensor:
+        """Coloured draws, to be clipped."""
+        return coloured_noise(mean, count, self.beta, generator=generator).mul_(std).add_(mean)
+
+    def again(self, iteration: int, mean: Tensor, elites: Tensor) -> Sequence[Tensor]:
+        """The kept elites, and the mean in the last iteration."""
+        kept = elites[: round(self.keep * self.elites)]
+        return (kept, mean[None]) if iteration == self.iterations - 1 else (kept,)
+
+    def refit(
+        self, mean: Tensor, std: Tensor, knots: Tensor, scores: Tensor, best: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The Gaussian of the elites, smoothed."""
+        return refit_to_elites(mean, std, knots[best], scores[best], self.momentum)

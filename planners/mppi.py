@@ -1,0 +1,73 @@
+"""Model predictive path integral control."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from planners.noise import coloured_noise
+from planners.search import Search, require
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MPPI(Search):
+    """The exponentially weighted mean of all candidates (Williams et al. 2017, "Information
+    theoretic MPC for model-based reinforcement learning").
+
+    Draws have a constant std, `sigma`, and are clipped into the box. The temperature is
+    relative, see `exponential_weights`, so that a score times ten, plus five, gives the same
+    plan. The paper's control cost λ uᵀΣ⁻¹ε is left to the score. A start gives the first
+    mean; plans carry no elites. The answer is the mean.
+    """
+
+    population: int = 500
+    iterations: int = 3
+    sigma: float = 0.25
+    """Standard deviation of the draws as a fraction of the box's width."""
+    temperature: float = 0.2
+    """λ in units of the distance from the median score to the best: lower is greedier."""
+    beta: float = 0.0
+    """Exponent of the noise's power law: 0 is white, larger is smoother."""
+
+    elites = 0
+    answer = "mean"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            0 < self.temperature < math.inf,
+            f"temperature must be finite and positive, got {self.temperature!r}",
+        )
+        require(0 <= self.beta < math.inf, f"beta must be finite and >= 0, got {self.beta!r}")
+
+    def sample(self, mean: Tensor, std: Tensor, count: int, *, generator: Generator) -> Tensor:
+        """Draws around the mean, to be clipped."""
+        return coloured_noise(mean, count, self.beta, generator=generator).mul_(std).add_(mean)
+
+    def refit(
+        self, mean: Tensor, std: Tensor, knots: Tensor, scores: Tensor, best: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The weighted mean; the std stays."""
+        weights = exponential_weights(scores, self.temperature).to(knots.dtype)
+        new = torch.tensordot(weights, knots, dims=1)
+        return torch.where((scores > -math.inf).any(), new, mean), std
+
+
+def exponential_weights(scores: Tensor, temperature: float) -> Tensor:
+    """Weights (N,) that sum to one, proportional to exp((score - best) / (λ · scale)).
+
+    The scale is best minus median of the accepted scores: unlike the standard deviation it
+    does not feel how bad the bad ones are, so that one crash does not flatten the weights.
+    Scores of -inf weigh nothing; if all are, all weights are zero.
+    """
+    limits = torch.finfo(scores.dtype)
+    accepted = scores > -math.inf
+    best = scores.max()
+    median = scores.masked_fill(~accepted, math.nan).nanmedian()
+    scale = (temperature * (best - median)).clamp(limits.tiny, limits.max)
+    gap = (scores - best).clamp_min(limits.min)
+    weights = (gap / scale).exp().masked_fill(~accepted, 0.0)
+    return weights / weights.sum().clamp_min(limits.tiny)

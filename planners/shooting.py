@@ -1,0 +1,38 @@
+"""Random shooting: the best of N uniform draws."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from planners.search import Search
+
+
+@dataclass(frozen=True, eq=False)
+class RandomShooting(Search):
+    """Uniform candidates in the box; the best one wins (Rao, "A survey of numerical methods
+    for optimal control", 2009; Nagabandi et al. 2018 for model-based RL).
+
+    A start adds its best sequence as one more candidate. The plan's mean is the best knots
+    found, its std that of the uniform distribution.
+    """
+
+    def sample(self, mean: Tensor, std: Tensor, count: int, *, generator: Generator) -> Tensor:
+        """Uniform in the box, whatever mean and std."""
+        draws = torch.rand(
+            count, *mean.shape, generator=generator, device=mean.device, dtype=mean.dtype
+        )
+        return torch.lerp(self.low, self.high, draws)
+
+    def again(self, iteration: int, mean: Tensor, elites: Tensor) -> list[Tensor]:
+        """The start's best, scored anew."""
+        return [elites[:1]]
+
+    def refit(
+        self, mean: Tensor, std: Tensor, knots: Tensor, scores: Tensor, best: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The best candidate, where one was accepted."""
+        return torch.where(scores[best[0]] > -math.inf, knots[best[0]], mean), std

@@ -1,0 +1,13 @@
+"""What every test of environments needs."""
+
+from __future__ import annotations
+
+import pytest
+
+import envs
+
+
+@pytest.fixture(params=list(envs.TASKS), ids=str)
+def task(request: pytest.FixtureRequest) -> envs.Task:
+    """Each of our tasks."""
+    return envs.TASKS[request.param]

@@ -1,0 +1,307 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import integrate, optimize, stats
+
+from mbrl.uncertainty import (
+    calibration_curve,
+    calibration_error,
+    crps,
+    negative_log_likelihood,
+    pit,
+    recalibration_scale,
+    sharpness,
+    spread,
+)
+
+LEVELS = torch.linspace(0.05, 0.95, 19, dtype=torch.float64)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def mixture(members, *shape, seed=0):
+    """Members that disagree, each with its own std."""
+    g = generator(seed)
+    mean = 1.5 * torch.randn(members, *shape, generator=g, dtype=torch.float64)
+    std = 0.2 + torch.rand(members, *shape, generator=g, dtype=torch.float64)
+    return mean, std
+
+
+def draw(mean, std, seed=1):
+    """One target from each mixture; each dimension draws its own member."""
+    g = generator(seed)
+    member = torch.randint(len(mean), (1, *mean.shape[1:]), generator=g)
+    noise = torch.randn(mean.shape[1:], generator=g, dtype=mean.dtype)
+    return mean.gather(0, member)[0] + std.gather(0, member)[0] * noise
+
+
+def test_spread_by_hand():
+    mean = torch.tensor([[[0.0, 1.0]], [[2.0, 1.0]]])  # (2, 1, 2)
+    std = torch.tensor([[[1.0, 2.0]], [[3.0, 4.0]]])
+    s = spread(mean, std)
+    assert s.aleatoric.tolist() == [[5.0, 10.0]]
+    assert s.epistemic.tolist() == [[1.0, 0.0]]
+    assert s.total.tolist() == [[6.0, 10.0]]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 6), st.integers(0, 1000))
+def test_total_is_the_variance_of_the_mixture(members, seed):
+    """Second moment minus squared mean, from the mixture's own moments."""
+    mean, std = mixture(members, 4, 3, seed=seed)
+    moment = (mean.square() + std.square()).mean(0)
+    torch.testing.assert_close(spread(mean, std).total, moment - mean.mean(0).square())
+
+
+def test_total_is_the_variance_of_samples():
+    mean, std = mixture(5, 1, 2)
+    samples = draw(mean.expand(5, 200_000, 2), std.expand(5, 200_000, 2))
+    total = spread(mean, std).total[0]
+    # The standard error of a variance from 200,000 draws is at most some 0.4 % here.
+    torch.testing.assert_close(samples.var(0), total, rtol=0.015, atol=0)
+
+
+def test_epistemic_falls_with_data_and_aleatoric_does_not():
+    """Bootstrapped means of n observations of N(0, 2²): epistemic ≈ 4 / n, aleatoric 4."""
+    data = 2 * torch.randn(20_000, generator=generator(), dtype=torch.float64)
+    found = {}
+    for n in (20, 2000):
+        picks = torch.randint(n, (500, n), generator=generator(1))
+        sample = data[:n][picks]
+        found[n] = spread(sample.mean(1)[:, None], sample.std(1)[:, None])
+    plug_in = data[:20].var(correction=0).item() / 20
+    assert found[20].epistemic.item() == pytest.approx(plug_in, rel=0.2)
+    assert found[20].epistemic > 50 * found[2000].epistemic
+    assert found[2000].aleatoric.item() == pytest.approx(4, rel=0.1)
+
+
+def test_sharpness_is_the_root_mean_variance():
+    mean = torch.zeros(1, 2, 2)
+    std = torch.tensor([[[3.0, 1.0], [4.0, 1.0]]])
+    torch.testing.assert_close(sharpness(mean, std), torch.tensor([math.sqrt(12.5), 1.0]))
+
+
+def test_pit_is_the_mean_of_the_members_cdf():
+    mean, std = mixture(3, 7, 2)
+    target = draw(mean, std)
+    by_scipy = stats.norm.cdf(target.numpy(), mean.numpy(), std.numpy()).mean(0)
+    np.testing.assert_allclose(pit(mean, std, target), by_scipy, atol=1e-12)
+
+
+def test_pit_of_particles_is_the_share_below():
+    particles = torch.tensor([1.0, 2.0, 4.0, 8.0]).reshape(4, 1, 1)
+    assert pit(particles, torch.zeros(4, 1, 1), torch.tensor([[3.0]])).item() == 0.5
+    assert pit(particles, torch.zeros(4, 1, 1), torch.tensor([[9.0]])).item() == 1.0
+
+
+def test_pit_is_uniform_for_the_true_mixture_and_not_for_its_moments():
+    mean, std = torch.tensor([-2.0, 2.0]).double(), torch.tensor([0.5, 0.5]).double()
+    mean, std = mean.reshape(2, 1, 1).expand(2, 5000, 1), std.reshape(2, 1, 1).expand(2, 5000, 1)
+    target = draw(mean, std)
+    assert stats.kstest(pit(mean, std, target).numpy().ravel(), "uniform").pvalue > 0.01
+    one = spread(mean, std)
+    fitted = pit(mean.mean(0, keepdim=True), one.total.sqrt()[None], target)
+    assert stats.kstest(fitted.numpy().ravel(), "uniform").pvalue < 1e-6
+
+
+def test_calibration_of_a_true_model_and_of_one_with_half_the_noise():
+    mean, std = mixture(1, 20_000, 2)
+    target = draw(mean, std)
+    observed = calibration_curve(mean, std, target, LEVELS)
+    assert observed.shape == (19, 2)
+    assert calibration_error(LEVELS, observed).max() < 0.01
+    # Half the std: the interval of level p holds |z| < Φ⁻¹((1 + p) / 2) / 2.
+    expected = 2 * stats.norm.cdf(stats.norm.ppf(0.5 + LEVELS.numpy() / 2) / 2) - 1
+    confident = calibration_curve(mean, std / 2, target, LEVELS)
+    np.testing.assert_allclose(confident.mean(-1), expected, atol=0.01)
+    stated = np.abs(expected - LEVELS.numpy()).mean()  # 0.203
+    assert stated > 0.2
+    np.testing.assert_allclose(calibration_error(LEVELS, confident), stated, atol=0.01)
+
+
+def test_calibration_of_a_mixture_uses_its_own_quantiles():
+    mean, std = mixture(4, 20_000, 1, seed=3)
+    target = draw(mean, std)
+    observed = calibration_curve(mean, std, target, LEVELS)
+    assert calibration_error(LEVELS, observed).item() < 0.01
+    # The interval of one mixture, inverted by scipy, holds the targets the PIT says it does.
+    m, s = mean[:, 0, 0].numpy(), std[:, 0, 0].numpy()
+    low, high = (
+        optimize.root_scalar(lambda x, q=q: stats.norm.cdf(x, m, s).mean() - q, bracket=(-20, 20))
+        for q in (0.2, 0.8)
+    )
+    one_m, one_s = mean[:, :1].expand(4, 500, 1), std[:, :1].expand(4, 500, 1)
+    inside = draw(one_m, one_s)
+    by_hand = ((inside > low.root) & (inside < high.root)).double().mean()
+    ours = calibration_curve(one_m, one_s, inside, torch.tensor([0.6], dtype=torch.float64))
+    assert ours.item() == by_hand.item()
+
+
+def test_faults_of_two_dimensions_do_not_cancel():
+    """Too sure in one dimension, too unsure in the other: the pooled curve looks better."""
+    mean, std = mixture(1, 5000, 2)
+    target = draw(mean, std)
+    observed = calibration_curve(mean, std * torch.tensor([0.6, 1.8]), target, LEVELS)
+    each, pooled = calibration_error(LEVELS, observed), calibration_error(LEVELS, observed.mean(1))
+    assert each.min() > 0.12 and pooled < 0.04
+
+
+def test_likelihood_matches_scipy_and_is_joint():
+    mean, std = mixture(1, 6, 3)
+    target = draw(mean, std)
+    by_scipy = -stats.norm.logpdf(target.numpy(), mean[0].numpy(), std[0].numpy()).sum(-1)
+    np.testing.assert_allclose(negative_log_likelihood(mean, std, target), by_scipy)
+    mean, std = mixture(3, 6, 3)
+    density = stats.norm.pdf(target.numpy(), mean.numpy(), std.numpy()).prod(-1).mean(0)
+    np.testing.assert_allclose(negative_log_likelihood(mean, std, target), -np.log(density))
+
+
+def test_likelihood_far_from_every_member_is_finite():
+    mean, std = torch.zeros(2, 1, 1), torch.full((2, 1, 1), 0.01)
+    nll = negative_log_likelihood(mean, std, torch.tensor([[5.0]]))
+    exact = 0.5 * 500.0**2 + math.log(0.01) + 0.5 * math.log(2 * math.pi)
+    assert nll.item() == pytest.approx(exact, rel=1e-6)
+
+
+def test_crps_of_a_gaussian_is_the_textbook_form():
+    mean, std = mixture(1, 50, 1)
+    target = draw(mean, std)
+    z = ((target - mean[0]) / std[0]).numpy()
+    norm = stats.norm
+    textbook = std[0].numpy() * (z * (2 * norm.cdf(z) - 1) + 2 * norm.pdf(z) - 1 / np.sqrt(np.pi))
+    np.testing.assert_allclose(crps(mean, std, target), textbook, atol=1e-12)
+
+
+def test_crps_of_a_mixture_is_the_integral_over_its_cdf():
+    mean, std = mixture(4, 1, 1)
+    for y in (-3.0, 0.1, 2.0):
+        def square(x, y=y):
+            cdf = stats.norm.cdf(x, mean.ravel().numpy(), std.ravel().numpy()).mean()
+            return (cdf - (x >= y)) ** 2
+
+        integral = sum(integrate.quad(square, *ends)[0] for ends in ((-15, y), (y, 15)))
+        ours = crps(mean, std, torch.tensor([[y]], dtype=torch.float64)).item()
+        assert ours == pytest.approx(integral, abs=1e-7)
+
+
+def test_crps_matches_monte_carlo():
+    mean, std = mixture(3, 1, 2)
+    target = torch.tensor([[0.3, -1.0]], dtype=torch.float64)
+    n = 200_000
+    wide_mean, wide_std = mean.expand(3, n, 2), std.expand(3, n, 2)
+    a, b = draw(wide_mean, wide_std, 1), draw(wide_mean, wide_std, 2)
+    sampled = (a - target).abs().mean(0) - 0.5 * (a - b).abs().mean(0)
+    torch.testing.assert_close(crps(mean, std, target)[0], sampled, rtol=0, atol=0.012)
+
+
+def test_crps_of_particles_is_that_of_their_step_function():
+    particles = torch.tensor([0.0, 2.0, 3.0]).reshape(3, 1, 1)
+    # (|0-1| + |2-1| + |3-1|) / 3 - mean over 9 pairs (2 + 3 + 1) · 2 / 9 / 2
+    by_hand = 4 / 3 - 6 / 9
+    ours = crps(particles, torch.zeros(3, 1, 1), torch.tensor([[1.0]]))
+    assert ours.item() == pytest.approx(by_hand, rel=1e-6)
+    point = crps(torch.ones(1, 1, 1), torch.zeros(1, 1, 1), torch.tensor([[4.0]]))
+    assert point.item() == 3.0
+
+
+@pytest.mark.parametrize("score", [crps, negative_log_likelihood])
+def test_scores_are_proper(score):
+    """No change of the true model's mean or std improves its expected score."""
+    mean, std = mixture(2, 20_000, 1)
+    target = draw(mean, std)
+    true = score(mean, std, target).mean()
+    for factor in (0.7, 1.4):
+        # Paired differences: their standard error is below 0.001.
+        assert score(mean, factor * std, target).mean() > true + 0.004
+    assert score(mean + 0.3, std, target).mean() > true + 0.01
+
+
+def test_recalibration_has_the_closed_form_for_one_gaussian():
+    mean, std = mixture(1, 20_000, 2)
+    target = draw(mean, std)
+    factor = torch.tensor([0.5, 3.0], dtype=torch.float64)
+    scale = recalibration_scale(mean, std * factor, target)
+    z = (target - mean[0]) / (std[0] * factor)
+    torch.testing.assert_close(scale, z.square().mean(0).sqrt())
+    torch.testing.assert_close(scale * factor, torch.ones(2).double(), rtol=0.02, atol=0)
+
+
+def test_recalibration_of_a_mixture_maximises_the_likelihood():
+    mean, std = mixture(5, 20_000, 1)
+    target = draw(mean, std)
+    scale = recalibration_scale(mean, std / 2, target)
+    # Averaging each member's own z² would say 5 or more: it charges them for disagreeing.
+    assert scale.item() == pytest.approx(2, rel=0.03)
+
+    def nll(s):
+        return negative_log_likelihood(mean, std / 2 * s, target).mean().item()
+
+    best = optimize.minimize_scalar(nll, bounds=(0.5, 5), method="bounded").x
+    assert scale.item() == pytest.approx(best, rel=1e-3)
+
+
+def test_recalibration_mends_calibration_on_fresh_data():
+    mean, std = mixture(3, 8000, 2)
+    target = draw(mean, std)
+    held_out, fresh = slice(0, 4000), slice(4000, None)
+    scale = recalibration_scale(mean[:, held_out], std[:, held_out] / 2, target[held_out])
+
+    def error(factor):
+        curve = calibration_curve(mean[:, fresh], std[:, fresh] * factor, target[fresh], LEVELS)
+        return calibration_error(LEVELS, curve)
+
+    assert error(0.5).min() > 0.05
+    assert error(0.5 * scale).max() < 0.02
+
+
+def test_recalibration_without_error_stays_positive():
+    mean = torch.zeros(1, 4, 1)
+    scale = recalibration_scale(mean, torch.ones(1, 4, 1), torch.zeros(4, 1))
+    assert 0 < scale.item() < 1e-6
+
+
+@pytest.mark.parametrize("function", [pit, crps, negative_log_likelihood, recalibration_scale])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_dtype_and_members_order(function, dtype):
+    mean, std = (x.to(dtype) for x in mixture(4, 50, 2))
+    target = draw(mean, std)
+    out = function(mean, std, target)
+    assert out.dtype == dtype
+    order = [2, 0, 3, 1]
+    torch.testing.assert_close(function(mean[order], std[order], target), out)
+
+
+@pytest.mark.parametrize("function", [pit, crps, negative_log_likelihood, recalibration_scale])
+def test_bad_input_names_the_culprit(function):
+    mean, std, target = torch.zeros(2, 3, 1), torch.ones(2, 3, 1), torch.zeros(3, 1)
+    for args, culprit in (
+        ((mean, std[:1], target), r"std: .*\(2, 3, 1\) and \(1, 3, 1\)"),
+        ((mean, std, target[:2]), r"target: want the shape \(3, 1\).*got \(2, 1\)"),
+        ((mean, std, target * math.nan), "target: has NaN"),
+        ((mean * math.nan, std, target), "mean: has NaN"),
+        ((mean, -std, target), "std: has negative"),
+        ((mean[:, :0], std[:, :0], target[:0]), "target: is empty"),
+    ):
+        with pytest.raises(ValueError, match=culprit):
+            function(*args)
+
+
+def test_zero_std_has_no_density_and_no_scale():
+    args = torch.zeros(2, 3, 1), torch.zeros(2, 3, 1), torch.zeros(3, 1)
+    for function in (negative_log_likelihood, recalibration_scale):
+        with pytest.raises(ValueError, match="std: "):
+            function(*args)
+
+
+def test_levels_are_probabilities():
+    args = torch.zeros(2, 3, 1), torch.ones(2, 3, 1), torch.zeros(3, 1)
+    with pytest.raises(ValueError, match="levels: "):
+        calibration_curve(*args, torch.tensor([50.0, 95.0]))
+    with pytest.raises(ValueError, match="observed: want one row for each of 19"):
+        calibration_error(LEVELS, torch.zeros(3))

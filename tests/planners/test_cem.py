@@ -1,0 +1,140 @@
+"""CEM: the refit by hand, PETS's truncation, and known optima."""
+
+import math
+
+import pytest
+import torch
+
+from planners import CEM
+from planners.search import refit_to_elites
+
+LOW, HIGH = torch.tensor([-2.0, -1.0]), torch.tensor([2.0, 5.0])
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_refit_by_hand():
+    """Elites 1 and 3, old N(0, 2²), momentum 1/4: mean 3/4 · 2, variance 1/4 · 4 + 3/4 · 1."""
+    mean, std = refit_to_elites(
+        torch.zeros(1, 1),
+        torch.full((1, 1), 2.0),
+        torch.tensor([[[1.0]], [[3.0]], [[100.0]]]),
+        torch.tensor([5.0, 4.0, -math.inf]),
+        momentum=0.25,
+    )
+    assert mean.item() == pytest.approx(1.5)
+    assert std.item() == pytest.approx(math.sqrt(1.75))
+
+
+def test_refit_without_elites_changes_nothing():
+    old = torch.full((2, 1), 0.3), torch.full((2, 1), 0.7)
+    new = refit_to_elites(*old, torch.ones(4, 2, 1), torch.full((4,), -math.inf), momentum=0.1)
+    torch.testing.assert_close(new, old)
+
+
+def test_truncated_draws_follow_pets():
+    """std = min(std, half the distance to the nearer bound), cut at two of it."""
+    planner = CEM(torch.tensor([0.0]), torch.tensor([1.0]), 1)
+    for middle, std, expected in [(0.5, 0.1, 0.1), (0.9, 0.5, 0.05), (0.1, 0.5, 0.05)]:
+        mean = torch.full((1, 1), middle)
+        draws = planner.sample(mean, torch.full((1, 1), std), 20_000, generator=seeded())
+        assert (draws - middle).abs().max() <= 2 * expected * 1.0001
+        assert draws.std().item() == pytest.approx(0.8796 * expected, rel=0.02)
+        assert draws.mean().item() == pytest.approx(middle, abs=0.05 * expected)
+
+
+@pytest.mark.parametrize("sampling", ["truncated", "clipped"])
+def test_bowl_inside(sampling):
+    target = torch.tensor([[0.7, 4.0], [-1.2, 0.0], [0.1, 1.0]])
+    planner = CEM(LOW, HIGH, 3, iterations=12, sampling=sampling)
+    plan = planner.plan(lambda a: -((a - target) ** 2).sum((1, 2)), None, generator=seeded())
+    assert (plan.actions - target).abs().max() < 0.02
+    assert (plan.std < 0.05 * (HIGH - LOW)).all()
+
+
+@pytest.mark.parametrize(
+    ("sampling", "within"),
+    [("truncated", 0.2), ("clipped", 0.01)],
+)
+def test_bowl_with_its_optimum_on_the_bounds(sampling, within):
+    """The bowl's bottom lies beyond a corner; PETS's truncation stops short of bounds."""
+    target = torch.tensor([3.0, -4.0])
+    planner = CEM(LOW, HIGH, 3, iterations=10, sampling=sampling)
+    plan = planner.plan(lambda a: -((a - target) ** 2).sum((1, 2)), None, generator=seeded())
+    corner = torch.tensor([2.0, -1.0]).expand(3, 2)
+    assert ((plan.actions - corner).abs() / (HIGH - LOW)).max() < within
+
+
+def test_rosenbrock():
+    """A bent valley that ends at (1, 1), from the middle (0, 2) of the box."""
+
+    def score(actions):
+        x, y = actions[:, 0].unbind(-1)
+        return -((1 - x) ** 2 + 10 * (y - x**2) ** 2)
+
+    planner = CEM(LOW, HIGH, 1, iterations=40, momentum=0.5)
+    for seed in range(5):
+        plan = planner.plan(score, None, generator=seeded(seed))
+        torch.testing.assert_close(plan.actions, torch.ones(1, 2), atol=1e-3, rtol=0)
+
+
+def test_the_higher_of_two_hills():
+    """A broad hill of height 1 at -1 and a narrower one of height 2 at +1."""
+
+    def score(actions):
+        x = actions[:, 0, 0]
+        return torch.exp(-(((x + 1) / 0.5) ** 2)) + 2 * torch.exp(-(((x - 1) / 0.2) ** 2))
+
+    planner = CEM(torch.tensor([-2.0]), torch.tensor([2.0]), 1, iterations=10)
+    for seed in range(10):
+        plan = planner.plan(score, None, generator=seeded(seed))
+        assert plan.actions.item() == pytest.approx(1.0, abs=0.01)
+
+
+def test_answers():
+    """`best` is the best candidate scored, `mean` the final mean, scored once more."""
+    score = lambda a: -(a**4).sum((1, 2))  # noqa: E731
+    scored = []
+    recording = lambda a: scored.append(score(a)) or scored[-1]  # noqa: E731
+    best = CEM(LOW, HIGH, 2, answer="best").plan(recording, None, generator=seeded())
+    assert best.score == torch.cat(scored).max()
+    assert best.evaluated == 5 * 350
+    mean = CEM(LOW, HIGH, 2, answer="mean").plan(score, None, generator=seeded())
+    torch.testing.assert_close(mean.actions, mean.mean)
+    assert mean.evaluated == 5 * 350 + 1
+    torch.testing.assert_close(mean.mean, best.mean)
+
+
+def test_a_forbidden_mean_gives_way_to_the_best_candidate():
+    """Good plans on either side of a forbidden strip average to one inside it."""
+    low, high = -torch.ones(1), torch.ones(1)
+
+    def score(actions):
+        x = actions[:, 0, 0]
+        return torch.where(x.abs() < 0.3, -math.inf, -((x.abs() - 0.5) ** 2))
+
+    plan = CEM(low, high, 1, iterations=1).plan(score, None, generator=seeded())
+    assert plan.mean.abs() < 0.3
+    assert plan.actions.abs() >= 0.3
+    assert plan.score.isfinite()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"elites": 400}, "elites must be an integer of at most population = 350, got 400"),
+        ({"elites": 0}, "elites must be at least 1, got 0"),
+        ({"iterations": 0}, "iterations must be an integer of at least 1, got 0"),
+        ({"momentum": 1.0}, r"momentum must lie in \[0, 1\), got 1.0"),
+        ({"momentum": math.nan}, r"momentum must lie in \[0, 1\), got nan"),
+        ({"sigma": 0.0}, "sigma must be a positive fraction of the box, got 0.0"),
+        ({"sigma": math.nan}, "sigma must be a positive fraction of the box, got nan"),
+        ({"sampling": "beta"}, "sampling must be one of truncated, clipped, got 'beta'"),
+        ({"answer": "median"}, "answer must be one of best, mean, got 'median'"),
+    ],
+)
+def test_bad_settings(change, message):
+    with pytest.raises(ValueError, match=message):
+        CEM(LOW, HIGH, 5, **change)
