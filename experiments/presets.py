@@ -1,0 +1,68 @@
+"""Tuned settings, one per (algorithm, environment)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mbrl.agents import PETSConfig, PlannerConfig, RandomConfig
+from mbrl.dynamics import EnsembleConfig
+
+AgentConfig = PETSConfig | RandomConfig
+
+ALGORITHMS: dict[str, type[PETSConfig] | type[RandomConfig]] = {
+    "pets": PETSConfig,
+    "random": RandomConfig,
+}
+
+_SMALL = EnsembleConfig(hidden=(128, 128, 128), batch=64, patience=20, weight_decay=1e-5)
+
+_CARTPOLE = PETSConfig(
+    planner=PlannerConfig(horizon=25, population=40, iterations=3, elites=6),
+    model=_SMALL,
+    random_steps=150,
+    particles=5,
+)
+
+_ARM = PETSConfig(
+    planner=PlannerConfig(horizon=25, population=60, iterations=3, elites=8),
+    model=EnsembleConfig(hidden=(200, 200, 200), batch=128),
+    random_steps=150,
+    particles=5,
+)
+
+_LARGE = PETSConfig(
+    planner=PlannerConfig(horizon=30, population=100, iterations=3, elites=10),
+    model=EnsembleConfig(batch=256),
+    random_steps=1000,
+    particles=5,
+)
+
+PRESETS: dict[tuple[str, str], tuple[int, AgentConfig]] = {
+    ("pets", "cartpole-swingup"): (900, _CARTPOLE),
+    ("pets", "cartpole-swingup-noisy"): (1500, _CARTPOLE),
+    ("pets", "pendulum-swingup"): (1000, replace(_CARTPOLE, random_steps=200)),
+    ("pets", "arm-reacher"): (3000, _ARM),
+    ("pets", "arm-pusher"): (3000, _ARM),
+    ("pets", "half-cheetah"): (50_000, _LARGE),
+}
+"""Environment steps and agent settings."""
+
+
+def preset(algo: str, env: str, *, reward_known: bool, ends: bool) -> tuple[int, AgentConfig]:
+    """Steps and settings for an algorithm on an environment.
+
+    Where there is no preset, PETS gets its defaults, learning the reward or the termination
+    that is not known as a function.
+
+    Args:
+        algo: a name in `ALGORITHMS`.
+        env: an environment id.
+        reward_known: the reward is known as a function.
+        ends: the environment may terminate, and when is not known as a function.
+    """
+    if (algo, env) in PRESETS:
+        return PRESETS[algo, env]
+    if algo == "random":
+        return 1000, RandomConfig()
+    model = EnsembleConfig(learn_reward=not reward_known, learn_termination=ends)
+    return 20_000, replace(_LARGE, model=model)
