@@ -1,9 +1,5 @@
 PYTHON ?= python3
 BIN := .venv/bin
-export MUJOCO_GL ?= $(shell [ "$$(uname)" = Linux ] && [ -z "$$DISPLAY" ] && echo egl)
-ifeq ($(MUJOCO_GL),)
-unexport MUJOCO_GL
-endif
 
 .PHONY: run test test-slow lint types imports check bench peers install clean
 

@@ -1,0 +1,5 @@
+"""mujoco ships no type stubs; its names are C bindings."""
+
+from typing import Any
+
+def __getattr__(name: str) -> Any: ...
