@@ -171,7 +171,7 @@ def score_fn(
                     penalty=penalty,
                 )
             ):
-                counted = penalised if t == 0 else penalised * imagined.alive
+                counted = penalised if t == 0 else torch.where(imagined.alive, penalised, 0.0)
                 # 0·sum is 0 where the state is finite and NaN where it is not
                 counted = counted + 0.0 * imagined.next_state.sum(-1)
                 returns.add_(counted, alpha=discount**t)

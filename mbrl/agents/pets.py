@@ -247,7 +247,7 @@ class PETS:
         self.mpc = MPC(planner, config.replan_every, config.action_repeat)
         self.replay = Replay(config.capacity, obs_size, len(low), device=low.device)
         self.fits = self.since_fit = 0
-        self.due = False
+        self.due = self._ended = False
         self.playing = self.controller(generator=generator)
 
     def controller(self, *, generator: Generator) -> Controller:

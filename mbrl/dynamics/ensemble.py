@@ -98,6 +98,10 @@ class _Folded(NamedTuple):
     floor: Tensor  # (E, 1, D) log of the least std
 
 
+STACKED_WORK = 8e6
+"""Batch times parameters below which dispatch costs more than arithmetic on the CPU, so that all
+members are better trained as one stack on one core."""
+
 _FALSE = torch.zeros((), dtype=torch.bool)
 
 
@@ -246,7 +250,8 @@ class Ensemble(nn.Module):
         sources = self._sources
         key = (sources[0].data_ptr(), *(source._version for source in sources))
         if key != self._folded_key:
-            self._folded_key, self._folded_value = key, self._fold()
+            self._folded_value = self._fold()
+            self._folded_key = key  # last: another worker may read between the two
         return self._folded_value
 
     @torch.no_grad()
@@ -315,11 +320,10 @@ class Ensemble(nn.Module):
             self.net.reset(slice(None), generator=generator)
             nn.init.constant_(self.max_log_var, 0.5)
             nn.init.constant_(self.min_log_var, -10.0)
-        groups = (
-            [slice(e, e + 1) for e in range(config.members)]
-            if inputs.device.type == "cpu"
-            else [slice(0, config.members)]
-        )
+        work = config.batch * sum(p[0].numel() for p in self.stacked())
+        together = inputs.device.type != "cpu" or work < STACKED_WORK
+        size = config.members if together else 1
+        groups = [slice(e, e + size) for e in range(0, config.members, size)]
         seeds = torch.randint(2**62, (len(groups),), generator=generator).tolist()
         fits = [
             _Fit(self, group, rows, held_rows, torch.Generator().manual_seed(seed))
@@ -410,8 +414,8 @@ class Ensemble(nn.Module):
 class _Fit:
     """The fit of some members, a pass over the data at a time, writing into the ensemble.
 
-    On the CPU it holds one member, so that members train side by side on single-threaded
-    workers and a stopped one costs nothing more; on an accelerator it holds them all.
+    Large nets on the CPU train one by one, side by side on single-threaded workers, and a
+    stopped one costs nothing more; small ones and those on an accelerator train as one stack.
     """
 
     def __init__(
@@ -426,7 +430,7 @@ class _Fit:
         self.rows, self.held = rows, held
         config, stacked = model.config, model.stacked()
         self.shapes = [p[members].shape for p in stacked]
-        self.flat = torch.cat([p.detach()[members].flatten(1) for p in stacked], 1)
+        self.flat = torch.cat([p.detach()[members].flatten() for p in stacked])
         self.grad = torch.zeros_like(self.flat)
         self.leaves = [part.requires_grad_() for part in self._parts(self.flat)]
         for leaf, grad in zip(self.leaves, self._parts(self.grad), strict=True):
@@ -434,18 +438,15 @@ class _Fit:
         layers = len(model.net.weights)
         decay = config.weight_decay
         decays = [*decay] if isinstance(decay, tuple) else [decay] * layers
-        self.decay = torch.cat(
-            [
-                self.flat.new_full((shape[1:].numel(),), wd)
-                for shape, wd in zip(self.shapes, decays + [0.0] * (layers + 2), strict=True)
-            ]
-        )
+        self.decay = torch.zeros_like(self.flat)
+        for part, wd in zip(self._parts(self.decay), decays, strict=False):
+            part.fill_(wd)
         self.weights, self.biases = self.leaves[:layers], self.leaves[layers : 2 * layers]
         self.high, self.low = self.leaves[2 * layers :]
         flat = nn.Parameter(self.flat)
         flat.grad = self.grad
         self.optimiser = torch.optim.Adam([flat], lr=config.learning_rate, fused=True)
-        count, size = len(rows[0]), len(self.flat)
+        count, size = len(rows[0]), len(self.high)
         if config.bootstrap:
             self.index = torch.randint(count, (size, count), generator=generator)
         else:
@@ -458,8 +459,8 @@ class _Fit:
         self.best_epoch = self.epoch = self.updates = 0
 
     def _parts(self, flat: Tensor) -> list[Tensor]:
-        """Views of (size, everything) in the shapes of the ensemble's parameters."""
-        parts = flat.split([shape[1:].numel() for shape in self.shapes], 1)
+        """Views of a flat tensor in the shapes of the ensemble's parameters."""
+        parts = flat.split([shape.numel() for shape in self.shapes])
         return [part.view(shape) for part, shape in zip(parts, self.shapes, strict=True)]
 
     def run_epoch(self) -> bool:
@@ -479,7 +480,8 @@ class _Fit:
             self.since = torch.where(better, 0, self.since + 1)
             self.best = torch.where(better, score, self.best)
             self.loss = torch.where(better, total / count, self.loss)
-            torch.where(better.unsqueeze(-1), self.flat, self.kept, out=self.kept)
+            for leaf, kept in zip(self.leaves, self._parts(self.kept), strict=True):
+                torch.where(better.view(-1, 1, 1), leaf, kept, out=kept)
             if bool(better.any()):
                 self.best_epoch = self.epoch
         return self.epoch < config.epochs and bool((self.since < config.patience).any())
