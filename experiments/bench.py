@@ -8,7 +8,6 @@ MuJoCo steps, and mbrl-lib where it is installed.
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import platform
@@ -21,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -34,20 +34,15 @@ from torch import Tensor
 
 import envs
 from experiments.peers import HOW_TO_INSTALL, MbrlLib, available
+from mbrl.agents import PlannerConfig
 from mbrl.data import Replay
 from mbrl.dynamics import Ensemble, EnsembleConfig
 from mbrl.rollout import Propagation, score_fn
-from mbrl.types import Transition
-from planners import CEM, PLANNERS, Plan, Search
+from mbrl.types import RewardFn, TerminatedFn, Transition
+from planners import Plan, ScoreFn, Search
 
 Sample = Callable[[], float]
 """Does some work once and returns the figure measured."""
-
-PEER_PROPAGATION: Mapping[Propagation, str] = {
-    "ts1": "random_model",
-    "tsinf": "fixed_model",
-    "expectation": "expectation",
-}
 
 
 @dataclass(frozen=True)
@@ -60,27 +55,24 @@ class Result:
     against: str
     reference: Sequence[float]
     wanted: str = ""
-    """What the median ratio ought to be."""
+    """What the ratio ought to be."""
     lower: bool = False
     """Less is better."""
 
-    def best(self, figures: Sequence[float]) -> float:
-        """The best of some figures."""
-        return min(figures) if self.lower else max(figures)
-
     def to_dict(self) -> dict[str, Any]:
         """Plain values: medians, bests, the median of the paired ratios, the ratio of bests."""
+        best = min if self.lower else max
         pairs = zip(self.ours, self.reference, strict=True)
         return {
             "work": self.work,
             "unit": self.unit,
             "ours": statistics.median(self.ours),
-            "ours_best": self.best(self.ours),
+            "ours_best": best(self.ours),
             "against": self.against,
             "reference": statistics.median(self.reference),
-            "reference_best": self.best(self.reference),
+            "reference_best": best(self.reference),
             "ratio": statistics.median(ours / reference for ours, reference in pairs),
-            "ratio_best": self.best(self.ours) / self.best(self.reference),
+            "ratio_best": best(self.ours) / best(self.reference),
             "wanted": self.wanted,
             "repeats": len(self.ours),
         }
@@ -88,7 +80,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Bench:
-    """What every benchmark is given."""
+    """How a benchmark measures."""
 
     repeats: int
     threads: int
@@ -96,128 +88,115 @@ class Bench:
     matrix: int = 2048
     """Side of the reference matrix product."""
 
-    def alternate(self, samples: Mapping[str, Sample | None]) -> dict[str, list[float]]:
-        """Each sample's figures, taken in turns after an untimed one of each; None is left out."""
-        present = {name: sample for name, sample in samples.items() if sample is not None}
-        for sample in present.values():
-            sample()
-        figures: dict[str, list[float]] = {name: [] for name in present}
-        for _ in range(self.repeats):
-            for name, sample in present.items():
-                figures[name].append(sample())
-        return figures
+    def compare(
+        self,
+        work: str,
+        unit: str,
+        ours: Sample,
+        references: Mapping[str, Sample | None],
+        *,
+        lower: bool = False,
+        **wanted: str,
+    ) -> list[Result]:
+        """Ours against each reference, in turns after an untimed one; None is left out."""
+        samples = {name: sample for name, sample in references.items() if sample} | {"ours": ours}
+        figures: dict[str, list[float]] = {name: [] for name in samples}
+        for repeat in range(-1, self.repeats):
+            for name, sample in samples.items():
+                figure = sample()
+                if repeat >= 0:
+                    figures[name].append(figure)
+        mine = figures.pop("ours")
+        return [
+            Result(work, unit, mine, name, found, wanted.get(name.replace("-", "_"), ""), lower)
+            for name, found in figures.items()
+        ]
 
-    def matrix_product(self, flops: float) -> Sample:
-        """What of `flops` floating-point operations each would run per second as large products."""
+    def matmul(self, flops: float) -> Sample:
+        """How many works of `flops` operations a second three large float32 products amount to."""
         a, b = torch.randn(2, self.matrix, self.matrix, generator=_generator())
-        return lambda: 3 * 2 * self.matrix**3 / _seconds(lambda: [a @ b for _ in range(3)]) / flops
+        works = 3 * 2 * self.matrix**3 / flops
+        return lambda: works / _seconds(lambda: [a @ b for _ in range(3)])
 
-    def ask(self, count: str | None = None, **request: Any) -> Sample | None:
-        """The peer's rate at a request, in what the reply counts as `count`, else in requests."""
+    def ask(self, unit: str | None = None, **request: Any) -> Sample | None:
+        """The peer's rate at a request, in what its reply counts as `unit`, else in requests."""
         peer = self.peer
         if peer is None:
             return None
 
         def sample() -> float:
             reply = peer.ask(**request, threads=self.threads)
-            return (reply[count] if count else 1) / reply["seconds"][0]
+            return (reply[unit] if unit else 1) / reply["seconds"][0]
 
         return sample
 
 
-def rollout(
-    bench: Bench,
-    *,
-    candidates: int = 500,
-    horizon: int = 30,
-    particles: int = 20,
-    hidden: Sequence[int] = (200, 200, 200, 200),
-) -> list[Result]:
-    """Model transitions/s of `score_fn`: 5 nets, observation 17, action 6, learned reward.
+def rollout(bench: Bench, *, candidates: int = 500, horizon: int = 30) -> list[Result]:
+    """Model transitions/s of `score_fn`: 5 nets 23→18, a known reward, 20 particles.
 
-    A reward function stands in for the learned reward, so that the nets are 23→18 and the score
-    costs what a known reward costs. `score_fn` itself is timed too, as each plan calls it once.
+    The nets learn a reward too, which a function then replaces. `score_fn` itself is in the time,
+    as every plan calls it once.
     """
-    model = _ensemble(17, 6, hidden=hidden)
-    draw = _generator()
+    model, draw = _ensemble(17, 6, learn_reward=True), _generator()
     state = torch.randn(17, generator=draw)
     actions = torch.rand(candidates, horizon, 6, generator=draw) * 2 - 1
+
+    def ours(propagation: Propagation, transitions: int) -> float:
+        score = _scorer(model, state, horizon, _run_forward, propagation=propagation)
+        return transitions / _seconds(lambda: score()(actions))
+
     results = []
-    for propagation, peers_word in PEER_PROPAGATION.items():
-        passes = model.members if propagation == "expectation" else 1
-        count = 1 if propagation == "expectation" else particles
-
-        def ours(propagation: Propagation = propagation, count: int = count) -> float:
-            def work() -> Tensor:
-                score = score_fn(
-                    model,
-                    state,
-                    particles=particles,
-                    propagation=propagation,
-                    horizon=horizon,
-                    reward=_run_forward,
-                    generator=draw,
-                )
-                return score(actions)
-
-            return candidates * horizon * count / _seconds(work)
-
-        sizes = {"propagation": peers_word, "learned_reward": True}
-        figures = bench.alternate(
+    kinds: tuple[tuple[Propagation, str, int, int], ...] = (
+        ("ts1", "random_model", 20, 1),
+        ("tsinf", "fixed_model", 20, 1),
+        ("expectation", "expectation", 1, 5),  # one particle, that all nets see
+    )
+    for propagation, called, particles, passes in kinds:
+        count = candidates * horizon * particles
+        request = {"propagation": called, "learned_reward": True}
+        sizes = {"candidates": candidates, "horizon": horizon, "particles": particles}
+        results += bench.compare(
+            f"score_fn, {propagation}",
+            "transitions/s",
+            lambda propagation=propagation, count=count: ours(propagation, count),
             {
-                "matrix product": bench.matrix_product(passes * _forward_flops(model)),
-                "ours": ours,
-                "mbrl-lib score": bench.ask(
-                    "transitions",
-                    work="score",
-                    candidates=candidates,
-                    horizon=horizon,
-                    particles=count,
-                    **sizes,
-                ),
-                "mbrl-lib step": bench.ask(
-                    "transitions", work="step", rows=500 * particles, **sizes
-                ),
-            }
+                "matmul": bench.matmul(passes * _forward_flops(model)),
+                "mbrl-lib score": bench.ask("transitions", work="score", **sizes, **request),
+                "mbrl-lib step": bench.ask("transitions", work="step", **request),
+            },
+            matmul="" if propagation == "expectation" else "≥ 0.5",
         )
-        wanted = {"matrix product": "≥ 0.5"} if propagation != "expectation" else {}
-        results += _compare(f"score_fn, {propagation}", "transitions/s", figures, wanted)
     return results
 
 
-def rollout_busy(bench: Bench, **sizes: Any) -> list[Result]:
-    """`rollout` while another process keeps one core busy; all that is measured shares it."""
+def rollout_busy(bench: Bench, *, candidates: int = 500, horizon: int = 30) -> list[Result]:
+    """`rollout` while another process keeps one core busy; all that is measured suffers it."""
     with busy_neighbour():
-        return rollout(bench, **sizes)
+        return rollout(bench, candidates=candidates, horizon=horizon)
 
 
-def action(
-    bench: Bench,
-    *,
-    population: int | None = None,
-    iterations: int = 5,
-    hidden: Sequence[int] = (200, 200, 200, 200),
-) -> list[Result]:
-    """Actions/s of PETS at its published budgets: CEM, TS∞, 20 particles, warm started.
+def action(bench: Bench, *, population: int | None = None, iterations: int = 5) -> list[Result]:
+    """PETS actions/s at its published budgets: CEM, TS∞, 20 particles, warm started.
 
-    Observation sizes are what mbrl-lib's networks see: 4 for the cart-pole, which both end where
-    it falls, and 18 for the half-cheetah.
+    Observation sizes are what mbrl-lib's nets see: 4 for the cart-pole, which both end where it
+    falls, and 18 for the half-cheetah.
     """
     results = []
-    for task, plan in _published(population, iterations, hidden).items():
-        figures = bench.alternate(
-            {
-                "ours": lambda plan=plan: 1 / _seconds(plan),
-                "mbrl-lib": bench.ask(
-                    work="action",
-                    task=task,
-                    population=population,
-                    iterations=iterations,
-                    propagation="fixed_model",
-                ),
-            }
+    for task, obs, size, horizon, published, reward, terminated in (
+        ("cart-pole", 4, 1, 15, 350, _stay_upright, _fallen),
+        ("half-cheetah", 18, 6, 30, 500, _run_forward, None),
+    ):
+        count = population or published
+        search = _search("cem", size, horizon, count, iterations)
+        score = _scorer(_ensemble(obs, size), torch.zeros(obs), horizon, reward, terminated)
+        request = {"task": task, "population": count, "iterations": iterations}
+        results += bench.compare(
+            f"CEM action, {task}",
+            "actions/s",
+            lambda plan=_Planning(search, score): 1 / _seconds(plan),  # noqa: B008
+            {"mbrl-lib": bench.ask(work="action", propagation="fixed_model", **request)},
+            mbrl_lib="≥ 2",
         )
-        results += _compare(f"CEM action, {task}", "actions/s", figures, {"mbrl-lib": "≥ 2"})
     return results
 
 
@@ -228,101 +207,101 @@ def train(bench: Bench, *, rows: int = 10_240, epochs: int = 2) -> list[Result]:
     scores held-out data.
     """
     draw = _generator()
-    obs, action = torch.randn(rows, 17, generator=draw), torch.rand(rows, 6, generator=draw)
+    obs, actions = torch.randn(rows, 17, generator=draw), torch.rand(rows, 6, generator=draw)
     change = torch.tanh(obs @ torch.randn(17, 17, generator=draw))
-    data = Transition(obs, action, change.sum(-1), obs + 0.1 * change, torch.zeros(rows) > 0)
+    data = Transition(obs, actions, change.sum(-1), obs + 0.1 * change, torch.zeros(rows) > 0)
+
+    def ours(model: Ensemble) -> float:
+        start = time.perf_counter()
+        updates = model.fit(data, generator=draw)["updates"]
+        return updates / (time.perf_counter() - start)
+
     results = []
+    settings = {"learn_reward": True, "holdout": 0.0, "epochs": epochs, "patience": epochs}
     for members in (5, 7):
-        model = _ensemble(17, 6, members=members, holdout=0.0, epochs=epochs, patience=epochs)
-
-        def ours(model: Ensemble = model) -> float:
-            start = time.perf_counter()
-            updates = model.fit(data, generator=draw)["updates"]
-            return updates / (time.perf_counter() - start)
-
-        sizes = model.net.sizes
-        # forward, and backward to the weights and to all inputs but the first
-        flops = members * 256 * (3 * _forward_flops(model) - 2 * sizes[0] * sizes[1])
-        figures = bench.alternate(
+        model = _ensemble(17, 6, members=members, **settings)
+        inputs, width = model.net.sizes[:2]
+        # forward, and backward to weights and to all inputs but the first layer's
+        flops = members * 256 * (3 * _forward_flops(model) - 2 * inputs * width)
+        results += bench.compare(
+            f"fit, {members} nets",
+            "updates/s",
+            lambda model=model: ours(model),
             {
-                "matrix product": bench.matrix_product(flops),
-                "ours": ours,
+                "matmul": bench.matmul(flops),
                 "mbrl-lib": bench.ask("batches", work="train", rows=rows, members=members),
-            }
+            },
+            mbrl_lib="≥ 1.5",
         )
-        results += _compare(f"fit, {members} nets", "updates/s", figures, {"mbrl-lib": "≥ 1.5"})
     return results
 
 
 def planner(bench: Bench, *, population: int = 350) -> list[Result]:
-    """What planners cost themselves: a plan with a score that is almost free, over one with a model."""
-    model = _ensemble(4, 1)
+    """What planners cost themselves: a plan by an almost free score, over one by a model."""
+    score = _scorer(_ensemble(4, 1), torch.zeros(4), 15, _stay_upright, _fallen)
     results = []
     for name in ("cem", "icem", "mppi"):
-        search = PLANNERS[name](
-            *_box(1), 15, population=population, iterations=5, **({} if name == "mppi" else {"elites": population // 10})
-        )
+        search = _search(name, 1, 15, population, 5)
         free = _Planning(search, lambda: lambda actions: actions.sum((1, 2)))
-        full = _Planning(search, lambda: _pets_score(model, 15, _stay_upright, _fallen))
-        figures = bench.alternate(
-            {
-                "plan with a model": lambda plan=full: 1000 * _seconds(plan),
-                "ours": lambda plan=free: 1000 * _seconds(plan),
-            }
+        full = _Planning(search, score)
+        results += bench.compare(
+            f"{name} alone",
+            "ms",
+            lambda plan=free: 1000 * _seconds(plan),
+            {"with a model": lambda plan=full: 1000 * _seconds(plan)},
+            lower=True,
         )
-        results += _compare(f"{name} alone", "ms", figures, lower=True)
     return results
 
 
 def physics(bench: Bench, *, steps: int = 2000) -> list[Result]:
-    """Environment steps/s, over those of a bare loop of `mj_step`: the share spent in physics."""
+    """Environment steps/s over those of a bare loop of `mj_step`: the share spent in physics."""
+
+    def ours(env: Any, actions: np.ndarray) -> None:
+        env.reset(seed=0)
+        for action in actions:
+            _, _, terminated, truncated, _ = env.step(action)
+            if terminated or truncated:
+                env.reset()
+
+    def bare(model: Any, skip: int, actions: np.ndarray) -> None:
+        data = mujoco.MjData(model)
+        for action in actions:
+            data.ctrl[:] = action
+            for _ in range(skip):
+                mujoco.mj_step(model, data)
+
     results = []
     for name in ("cartpole-swingup", "half-cheetah"):
-        env = envs.make(name)
-        bare = env.unwrapped
-        assert isinstance(bare, envs.MujocoEnv)
-        model, data, skip = bare.model, mujoco.MjData(bare.model), bare.task.frame_skip
+        env: Any = envs.make(name)
+        model, skip = env.unwrapped.model, env.unwrapped.task.frame_skip
         actions = np.random.default_rng(0).uniform(-1, 1, (steps, model.nu)).astype(np.float32)
-
-        def ours(env: Any = env, actions: np.ndarray = actions) -> None:
-            env.reset(seed=0)
-            for action in actions:
-                _, _, terminated, truncated, _ = env.step(action)
-                if terminated or truncated:
-                    env.reset()
-
-        def reference(
-            model: Any = model, data: Any = data, skip: int = skip, actions: np.ndarray = actions
-        ) -> None:
-            mujoco.mj_resetData(model, data)
-            for action in actions:
-                data.ctrl[:] = action
-                for _ in range(skip):
-                    mujoco.mj_step(model, data)
-
-        figures = bench.alternate(
+        results += bench.compare(
+            f"env.step, {name}",
+            "steps/s",
+            lambda env=env, actions=actions: steps / _seconds(lambda: ours(env, actions)),
             {
-                "bare mj_step": lambda work=reference: steps / _seconds(work),
-                "ours": lambda work=ours: steps / _seconds(work),
-            }
+                "bare mj_step": lambda model=model, skip=skip, actions=actions: (
+                    steps / _seconds(lambda: bare(model, skip, actions))
+                )
+            },
         )
         env.close()
-        results += _compare(f"env.step, {name}", "steps/s", figures)
     return results
 
 
-def memory(
-    bench: Bench, *, rows: int = 1_000_000, iterations: tuple[int, int] = (5, 50)
-) -> list[Result]:
-    """Peak growth of resident memory, each in a fresh process: of a replay buffer over the bytes
-    of its floats, and of one long plan over a short one."""
+def memory(bench: Bench, *, rows: int = 1_000_000, iterations: int = 5) -> list[Result]:
+    """By how many MB resident memory grows at its peak, each in a fresh process.
+
+    A replay buffer against the bytes of its floats; a plan against one of a tenth the iterations.
+    """
     floats = 4e-6 * rows * (17 + 6 + 1 + 17)
-    short, long = (_in_fresh_process(_planning_growth, bench.threads, n) for n in iterations)
-    filled = _in_fresh_process(_replay_growth, bench.threads, rows)
-    few, many = iterations
+    replay = [_in_fresh_process(_replay_growth, bench.threads, rows)]
+    many = 10 * iterations
+    short, long = (_in_fresh_process(_plan_growth, bench.threads, n) for n in (iterations, many))
     return [
-        Result(f"replay of {rows:,}", "MB", [filled], "its floats", [floats], "≤ 1.2", lower=True),
-        Result(f"plan, {many} iterations", "MB", [long], f"{few}", [short], "≈ 1", lower=True),
+        Result(f"replay of {rows:,}", "MB", replay, "its floats", [floats], "≤ 1.2", True),
+        Result(f"plan, {many} iterations", "MB", [long], f"{iterations}", [short], "≈ 1", True),
     ]
 
 
@@ -342,31 +321,25 @@ def bench(
     names: Sequence[str],
     *,
     threads: int | None = None,
-    repeats: int = 5,
+    repeats: int = 7,
     console: Console | None = None,
     out: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """Run benchmarks, show a table of each, and return their rows as plain values.
+    """Run benchmarks, show a table of each, and return the rows as plain values.
 
     Args:
-        names: of `BENCHES`, or "all".
+        names: of `BENCHES`.
         threads: torch's threads, ours and the peer's alike; as they are if unset.
         repeats: timed turns, after an untimed one.
         console: where the tables go; stderr if unset.
-        out: folder that gets `<name>.json` for each, if set.
+        out: folder that gets `<name>.json` of each, if set.
 
     Raises:
         ValueError: an unknown benchmark, threads or repeats below one; nothing has run then.
     """
-    if "all" in names:
-        names = [*BENCHES]
     for name in names:
         if name not in BENCHES:
-            near = difflib.get_close_matches(name, BENCHES, 1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise ValueError(
-                f"benchmark {name!r} is unknown; {hint}take all or any of {', '.join(BENCHES)}"
-            )
+            raise ValueError(f"benchmark {name!r} is unknown; take any of {', '.join(BENCHES)}")
     for option, value in (("threads", threads), ("repeats", repeats)):
         if value is not None and value < 1:
             raise ValueError(f"{option} must be >= 1, got {value}")
@@ -378,9 +351,8 @@ def bench(
         if peer is None:
             console.print(HOW_TO_INSTALL)
         for name in names:
-            results = BENCHES[name](Bench(repeats, count, peer))
             about = {"bench": name, "threads": count, "torch": torch.__version__, "cpu": cpu()}
-            found = [about | result.to_dict() for result in results]
+            found = [about | row.to_dict() for row in BENCHES[name](Bench(repeats, count, peer))]
             console.print(_table(found))
             if out is not None:
                 out.mkdir(parents=True, exist_ok=True)
@@ -391,10 +363,8 @@ def bench(
 
 def cpu() -> str:
     """The processor's name."""
-    try:
-        found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.M)
-    except OSError:
-        found = None
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*: (.*)$", info.read_text(), re.M) if info.exists() else None
     return found[1] if found else platform.processor() or platform.machine()
 
 
@@ -408,55 +378,142 @@ def busy_neighbour() -> Iterator[subprocess.Popen[str]]:
         "while os.getppid() == int(sys.argv[1]): a @ a\n"
     )
     one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    child = subprocess.Popen(
-        [sys.executable, "-c", code, str(os.getpid())],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | one,
-    )
+    command = [sys.executable, "-c", code, str(os.getpid())]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=os.environ | one
+    ) as child:
+        try:
+            assert child.stdout
+            child.stdout.readline()
+            yield child
+        finally:
+            child.kill()
+
+
+class _Planning:
+    """Plans again and again, each search starting from the last plan."""
+
+    def __init__(self, search: Search, score: Callable[[], ScoreFn]):
+        self.search, self.score, self.generator = search, score, _generator()
+        self.last: Plan | None = None
+
+    def __call__(self) -> None:
+        start = self.last and self.search.shift(self.last, 1)
+        self.last = self.search.plan(self.score(), start, generator=self.generator)
+
+
+def _search(name: Any, size: int, horizon: int, population: int, iterations: int) -> Search:
+    elites = None if name == "mppi" else population // 10
+    config = PlannerConfig(name, horizon, population, iterations, elites)
+    return config.build(-torch.ones(size), torch.ones(size))
+
+
+def _scorer(
+    model: Ensemble,
+    state: Tensor,
+    horizon: int,
+    reward: RewardFn,
+    terminated: TerminatedFn | None = None,
+    propagation: Propagation = "tsinf",
+) -> Callable[[], ScoreFn]:
+    known = {"horizon": horizon, "reward": reward, "terminated": terminated}
+    draw = _generator()
+    return lambda: score_fn(model, state, propagation=propagation, generator=draw, **known)
+
+
+def _run_forward(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
+    return next_obs[..., 8] - 0.1 * action.square().sum(-1)
+
+
+def _stay_upright(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
+    return (~_fallen(next_obs)).float()
+
+
+def _fallen(next_obs: Tensor) -> Tensor:
+    return (next_obs[..., 0].abs() > 2.4) | (next_obs[..., 2].abs() > 0.21)
+
+
+def _ensemble(obs_size: int, action_size: int, **settings: Any) -> Ensemble:
+    config = EnsembleConfig(**settings)
+    return Ensemble(obs_size, action_size, config, generator=_generator())
+
+
+def _forward_flops(model: Ensemble) -> float:
+    """Of one row through one net."""
+    return 2 * sum(i * o for i, o in pairwise(model.net.sizes))
+
+
+def _replay_growth(rows: int) -> float:
+    def fill() -> Replay:
+        replay, draw = Replay(rows, 17, 6), _generator()
+        for start in range(0, rows, 1000):
+            block = torch.rand(min(1000, rows - start), 24, generator=draw)
+            obs, action, reward = block[:, :17], block[:, 17:23], block[:, 23]
+            replay.append(Transition(obs, action, reward, obs, reward > 1))
+        return replay
+
+    return _growth(fill)
+
+
+def _plan_growth(iterations: int) -> float:
+    score = _scorer(_ensemble(4, 1), torch.zeros(4), 15, _stay_upright, _fallen)
+    return _growth(_Planning(_search("cem", 1, 15, 350, iterations), score))
+
+
+def _growth(work: Callable[[], Any]) -> float:
+    # Not getrusage, whose peak is inherited from the process that started this one.
+    def resident(line: str) -> float:
+        return int(Path("/proc/self/status").read_text().split(f"{line}:")[1].split()[0]) / 1e3
+
+    before = resident("VmRSS")
+    work()
+    return (resident("VmHWM") - before) * 1.024
+
+
+def _in_fresh_process(work: Callable[[int], float], threads: int, size: int) -> float:
+    if not Path("/proc/self/status").exists():
+        raise ValueError("the memory benchmark reads /proc, which only Linux has")
+    with ProcessPoolExecutor(
+        1, get_context("spawn"), initializer=torch.set_num_threads, initargs=(threads,)
+    ) as pool:
+        return pool.submit(work, size).result()
+
+
+@contextmanager
+def _torch_threads(threads: int | None) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
     try:
-        assert child.stdout
-        child.stdout.readline()
-        yield child
+        yield torch.get_num_threads()
     finally:
-        child.kill()
-        child.communicate()
+        torch.set_num_threads(before)
+
+
+def _generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    first = rows[0]
-    table = Table(
-        title=f"{first['bench']}: threads {first['threads']}, torch {first['torch']}, "
-        f"{first['cpu']}; median (best)"
-    )
+    title = "{bench}: {threads} threads, torch {torch}, {cpu}; median (best)".format(**rows[0])
+    table = Table(title=title)
     for heading in ("work", "unit", "ours", "against", "reference", "ratio", "wanted"):
         table.add_column(heading, justify="left" if heading in ("work", "against") else "right")
     for row in rows:
-        cells = (
-            f"{row[name]:,.3g} ({row[name + '_best']:,.3g})"
-            if max(row[name], row[name + "_best"]) < 1000
-            else f"{row[name]:,.0f} ({row[name + '_best']:,.0f})"
+        ours, reference, ratio = (
+            f"{_digits(row[name])} ({_digits(row[name + '_best'])})"
             for name in ("ours", "reference", "ratio")
         )
-        ours, reference, ratio = cells
         table.add_row(
             row["work"], row["unit"], ours, row["against"], reference, ratio, row["wanted"]
         )
     return table
 
 
-def _compare(
-    work: str,
-    unit: str,
-    figures: Mapping[str, Sequence[float]],
-    wanted: Mapping[str, str] | None = None,
-    *,
-    lower: bool = False,
-) -> list[Result]:
-    """Our figures against each of the others."""
-    wanted = wanted or {}
-    others = {name: found for name, found in figures.items() if name != "ours"}
-    return [
-        Result(work, unit, figures["ours"], name, found, wanted.get(name, ""), lower)
-        for name, found in others.items()
-    ]
+def _digits(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"

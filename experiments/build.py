@@ -87,9 +87,7 @@ class World(NamedTuple):
     snapshots: Snapshots | None
 
 
-def build_world(
-    env_id: str, *, device: str = "cpu", render: bool = False, **kwargs: Any
-) -> World:
+def build_world(env_id: str, *, device: str = "cpu", render: bool = False, **kwargs: Any) -> World:
     """The environment of that name.
 
     Raises:

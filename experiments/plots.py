@@ -8,9 +8,7 @@ ValueError, touching no file, for empty, NaN or mismatched input.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Literal
@@ -26,6 +24,7 @@ from numpy.typing import ArrayLike
 
 from experiments import statistics
 from experiments.statistics import Array
+from mbrl.checkpoint import written_whole
 
 DPI = 150
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#5B4B8A")
@@ -414,25 +413,6 @@ def frontier(
     return _save(figure, path)
 
 
-@contextmanager
-def written_whole(path: str | Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place when the block ends well.
-
-    Missing folders are made. When the block raises, `path` is as it was.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays: writers choose the format by it.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _figure(title: str, size: tuple[float, float] = (7.4, 4.4)) -> tuple[Figure, Axes]:
     figure, axes = _panels(title, 1, 1, size)
     return figure, axes[0]
@@ -520,7 +500,7 @@ def _plain_log(axis) -> None:
 
 
 def _save(figure: Figure, path: str | Path) -> Path:
-    with written_whole(path) as temporary:
+    with written_whole(Path(path)) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI)
     return Path(path)
 

@@ -14,12 +14,15 @@ ALGORITHMS: dict[str, type[PETSConfig] | type[RandomConfig]] = {
     "random": RandomConfig,
 }
 
-_SMALL = EnsembleConfig(hidden=(128, 128, 128), batch=64, patience=20, weight_decay=1e-5)
+_SMALL = EnsembleConfig(
+    hidden=(128, 128, 128), batch=32, epochs=150, patience=30, weight_decay=1e-5
+)
 
 _CARTPOLE = PETSConfig(
     planner=PlannerConfig(horizon=25, population=40, iterations=3, elites=6),
     model=_SMALL,
     random_steps=150,
+    fit_every=50,
     particles=5,
 )
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from experiments.plots import written_whole
+from mbrl.checkpoint import written_whole
 
 Frame = NDArray[np.uint8]
 
@@ -122,7 +122,7 @@ def contact_sheet(
             tile = Image.fromarray(_captioned(np.asarray(tile), captions[i]))
         row, column = divmod(place, columns)
         sheet.paste(tile, (column * (tile_w + gap), row * (tile_h + gap)))
-    with written_whole(path) as temporary:
+    with written_whole(Path(path)) as temporary:
         sheet.save(temporary, format="PNG", optimize=True)
     return Path(path)
 

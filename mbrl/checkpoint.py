@@ -5,9 +5,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import pickle
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,16 @@ class RunError(Exception):
     """A run folder that cannot be created, opened, saved or resumed; one line says why."""
 
 
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Have `write` fill a temporary file beside `path`, put it on disk and rename it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yields a temporary file beside `path`; once the block is done it is on disk as `path`.
+
+    Parent folders are made. Where the block raises, `path` is as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
-        write(temporary)
+        yield temporary
         _sync(temporary)
         temporary.replace(path)
         _sync(path.parent)
@@ -57,7 +62,8 @@ class Run:
         try:
             path.mkdir(parents=True)
             text = json.dumps(config, indent=2)
-            write_atomically(path / CONFIG, lambda temporary: temporary.write_text(text + "\n"))
+            with written_whole(path / CONFIG) as temporary:
+                temporary.write_text(text + "\n")
         except OSError as error:
             raise RunError(f"cannot create run folder {path}: {error.strerror}") from error
         return cls(path, config)
@@ -105,10 +111,14 @@ class Run:
 
     def latest(self) -> int | None:
         """Environment steps at the newest checkpoint, None before the first."""
+        newest = self._newest()
+        return None if newest is None else int(newest.stem)
+
+    def _newest(self) -> Path | None:
         if not self._checkpoints.is_dir():
             return None
-        names = [entry.name for entry in self._checkpoints.iterdir()]
-        return max((int(name) for name in names if name.isdigit()), default=None)
+        whole = [path for path in self._checkpoints.iterdir() if path.stem.isdigit()]
+        return max(whole, key=lambda path: (int(path.stem), not path.suffix), default=None)
 
     def save(self, env_steps: int, weights: Mapping[str, Tensor], state: Any) -> None:
         """Make this the newest checkpoint; the ones before it go once it is on disk.
@@ -129,14 +139,16 @@ class Run:
             contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
             safetensors.torch.save_file(contiguous, temporary / WEIGHTS)
             torch.save(state, temporary / STATE)
-            for name in (WEIGHTS, STATE):
-                _sync(temporary / name)
+            for written in (temporary / WEIGHTS, temporary / STATE, temporary):
+                _sync(written)
             if target.exists():
-                shutil.rmtree(target)
+                # a death between the two renames leaves the old one under its other name
+                shutil.rmtree(aside := target.with_suffix(".old"), ignore_errors=True)
+                target.rename(aside)
             temporary.rename(target)
             _sync(self._checkpoints)
-        except OSError as error:
-            raise RunError(f"cannot save checkpoint {target}: {error.strerror}") from error
+        except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+            raise RunError(f"cannot save checkpoint {target}: {_first_line(error)}") from error
         for entry in self._checkpoints.iterdir():
             if entry.name != target.name:
                 shutil.rmtree(entry, ignore_errors=True)
@@ -147,10 +159,9 @@ class Run:
         Raises:
             RunError: there is none, or a file is truncated, foreign or holds code.
         """
-        latest = self.latest()
-        if latest is None:
+        folder = self._newest()
+        if folder is None:
             raise RunError(f"run {self.path} has no checkpoint yet")
-        folder = self._checkpoints / str(latest)
         try:
             weights = safetensors.torch.load_file(folder / WEIGHTS, device=str(device))
         except (OSError, safetensors.SafetensorError) as error:
@@ -159,7 +170,7 @@ class Run:
             ) from None
         try:
             state = torch.load(folder / STATE, weights_only=True, map_location=device)
-        except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        except Exception as error:  # on foreign bytes the unpickler raises whatever comes up
             raise RunError(
                 f"{folder / STATE} is truncated, foreign or holds more than tensors and plain "
                 f"values ({_first_line(error)})"

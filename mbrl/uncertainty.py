@@ -44,6 +44,25 @@ def spread(mean: Float[Tensor, "E *lead D"], std: Float[Tensor, "E *lead D"]) ->
     return Spread(aleatoric, epistemic, aleatoric + epistemic)
 
 
+def particle_spread(particles: Float[Tensor, "P *lead D"], *, members: int) -> Spread:
+    """The spread of particles that stayed with their member (`tsinf`), P / E to each.
+
+    Within a member they differ by noise alone (aleatoric), between members by what is not known
+    (epistemic). With k = P / E particles the noise leaks 1/k of itself into the epistemic part,
+    so take many.
+
+    Raises:
+        ValueError: P is not a multiple of `members`, or leaves one particle to each.
+    """
+    if members < 1 or len(particles) % members or len(particles) < 2 * members:
+        raise ValueError(
+            f"particles must be a multiple of {members} members, two or more each, "
+            f"got {len(particles)}"
+        )
+    grouped = particles.unflatten(0, (members, -1))
+    return spread(grouped.mean(1), grouped.std(1, correction=0))
+
+
 def sharpness(
     mean: Float[Tensor, "E *lead D"], std: Float[Tensor, "E *lead D"]
 ) -> Float[Tensor, " D"]:

@@ -10,6 +10,7 @@ dynamics models". Three settings make the versions of model-based RL:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ from torch import Generator, Tensor
 
 from mbrl.data import Replay
 from mbrl.dynamics.ensemble import Ensemble, EnsembleConfig
-from mbrl.rollout import Propagation, score_fn
+from mbrl.rollout import Propagation, objective, score_fn
 from mbrl.types import Dynamics, Metrics, RewardFn, TerminatedFn, Transition
 from planners import MPC, PLANNERS, MPCState, Plan, ScoreFn, Search
 
@@ -104,10 +105,17 @@ class PETSConfig:
     """Transitions kept."""
 
     def __post_init__(self) -> None:
+        objective(self.objective)
         if self.random_steps < 2:
             raise ValueError(f"random_steps must be >= 2, got {self.random_steps}")
-        if self.fit_every is not None and self.fit_every < 1:
-            raise ValueError(f"fit_every must be >= 1, got {self.fit_every}")
+        for name in ("fit_every", "capacity", "action_repeat"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be >= 1, got {value}")
+        if not 0 < self.discount <= 1:
+            raise ValueError(f"discount must be in (0, 1], got {self.discount}")
+        if not 0 <= self.penalty < math.inf:
+            raise ValueError(f"penalty must be finite and >= 0, got {self.penalty}")
 
 
 class Controller:

@@ -246,15 +246,3 @@ def test_bad_input_names_the_culprit_and_writes_nothing(call, culprit, tmp_path)
     with pytest.raises(ValueError, match=culprit):
         call(tmp_path / "new" / "a.png")
     assert not list(tmp_path.iterdir())
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path):
-    path = tmp_path / "a.png"
-    path.write_text("old")
-    with pytest.raises(RuntimeError), plots.written_whole(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
-    assert [p.name for p in tmp_path.iterdir()] == ["a.png"] and path.read_text() == "old"
-    with plots.written_whole(path) as temporary:
-        temporary.write_text("new")
-    assert [p.name for p in tmp_path.iterdir()] == ["a.png"] and path.read_text() == "new"

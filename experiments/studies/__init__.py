@@ -1,0 +1,24 @@
+"""Studies: each asks one question, with seeds and intervals, and leaves figures and numbers.
+
+`STUDIES[name](root, seeds=, workers=, fast=, say=)` runs one; see `lab.Study`. It leaves, in
+`root/name`: `table.md`, the PNG figures, `results.json` (every number in them, settings, versions),
+`runs/` (as `mbrl train` leaves them) and `answers/` (what was measured of each run). Called
+again, it goes on from what is there.
+"""
+
+from collections.abc import Mapping
+
+from experiments.studies import frontier, loops, objectives, pets, propagation, versions
+from experiments.studies.lab import Study, study
+
+STUDIES: Mapping[str, Study] = {
+    "versions": study(versions.versions, seeds=5),
+    "loops": study(loops.loops, seeds=5),
+    "pets": study(pets.pets, seeds=5),
+    "propagation": study(propagation.propagation, seeds=1),
+    "objectives": study(objectives.objectives, seeds=5, fast_seeds=2),
+    "frontier": study(frontier.frontier, seeds=5),
+}
+"""All studies by name."""
+
+__all__ = ["STUDIES", "Study"]

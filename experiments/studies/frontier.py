@@ -1,0 +1,151 @@
+"""Return against milliseconds an action: how much search does a trained model need?
+
+One model a seed; only the planner and the number of particles change. Returns are measured on all
+cores; times in this process alone, one action after another, the settings in turn.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from experiments import plots
+from experiments.studies import lab as labs
+from experiments.studies.lab import Lab, Report
+from experiments.studies.pool import Work
+from mbrl.agents import PlannerConfig
+from mbrl.training import play
+
+ENVIRONMENT = "cartpole-swingup"
+
+
+def _icem(population: int, iterations: int) -> PlannerConfig:
+    elites = max(3, population // 8)
+    return PlannerConfig(horizon=25, population=population, iterations=iterations, elites=elites)
+
+
+_CEM = PlannerConfig("cem", population=350, iterations=5, elites=35)
+
+SETTINGS: dict[str, dict[str, tuple[PlannerConfig, int]]] = {
+    "CEM, published budget": {
+        f"horizon {horizon}": (replace(_CEM, horizon=horizon), 20) for horizon in (15, 25)
+    },
+    **{
+        f"iCEM, {particles} particles": {
+            f"{population} x {iterations}": (_icem(population, iterations), particles)
+            for population, iterations in ((20, 1), (20, 2), (40, 2), (40, 3), (70, 3), (100, 4))
+        }
+        for particles in (5, 10, 20)
+    },
+    "MPPI, 5 particles": {
+        f"{population} x {iterations}": (
+            PlannerConfig("mppi", 25, population, iterations, beta=2.0), 5
+        )
+        for population, iterations in ((40, 2), (100, 3), (200, 4))
+    },
+}  # fmt: skip
+"""Planner and particles, by label and setting; others are measured by the first label."""
+
+
+def frontier(lab: Lab) -> Report:
+    """Return and median milliseconds of each setting, and the speed at equal return."""
+    episodes, actions = (1, 3) if lab.fast else (2, 20)
+    paths = lab.train({ENVIRONMENT: lab.pets(ENVIRONMENT)})[ENVIRONMENT]
+    settings = {
+        (label, name): {"planner": planner, "particles": particles}
+        for label, by_name in SETTINGS.items()
+        for name, (planner, particles) in by_name.items()
+    }
+    if lab.fast:
+        settings = {
+            key: change | {"planner": replace(change["planner"], population=20, elites=None)}
+            for key, change in settings.items()
+            if key[1] in ("horizon 15", "20 x 1", "40 x 2")
+        }
+    asked = {
+        (key, seed): Work(
+            labs.final_returns, (path, episodes, change), f"{key[0]}, {key[1]}, seed {seed}"
+        )
+        for key, change in settings.items()
+        for seed, path in enumerate(paths)
+    }
+    answers = lab.answers(asked)
+    lab.say(f"timing {len(settings)} settings, {actions} actions each")
+    milliseconds = timed(paths[0], settings, actions)
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for key in settings:
+        scores = [float(np.mean(answers[key, seed])) for seed in range(lab.seeds)]
+        found[key] = {"ms": milliseconds[key], "seeds": scores, **labs.interval(scores)}
+    published = max(
+        (key for key in found if key[0] == next(iter(SETTINGS))),
+        key=lambda key: found[key]["estimate"],
+    )
+    mark = found[published]
+    equal = [key for key in found if found[key]["estimate"] >= mark["low"]]
+    best = min(equal, key=lambda key: found[key]["ms"])
+    ratio = mark["ms"] / found[best]["ms"]
+    plots.frontier(
+        {
+            label: [
+                (point["ms"], point["estimate"], point["low"], point["high"])
+                for key, point in found.items()
+                if key[0] == label
+            ]
+            for label in SETTINGS
+        },
+        lab.folder / "frontier.png",
+        title=f"Return for the time spent on an action, {ENVIRONMENT}",
+    )
+    numbers: dict[str, Any] = {
+        "episodes": episodes,
+        "actions timed": actions,
+        "torch threads": torch.get_num_threads(),
+        "settings": {", ".join(key): point for key, point in found.items()},
+        "published": ", ".join(published),
+        "fastest at equal return": ", ".join(best),
+        "ratio": ratio,
+    }
+    rows = [[*key, f"{p['ms']:.1f}", labs.shown(p)] for key, p in found.items()]
+    text = f"""# Return against milliseconds an action
+
+One PETS model a seed on {ENVIRONMENT}, {episodes} fresh episodes for each setting (candidates x
+iterations); interquartile mean over {lab.seeds} seeds [95 % bootstrap interval]. Milliseconds are
+medians over {actions} actions of the first seed's agent, alone on the machine, with
+{torch.get_num_threads()} threads.
+
+{labs.table(["planner", "setting", "ms an action", "return"], rows)}
+
+The fastest whose return lies within or above the interval of {", ".join(published)}
+({mark["ms"]:.1f} ms) is {", ".join(best)} ({found[best]["ms"]:.1f} ms): {ratio:.1f} times faster.
+"""
+    return Report(numbers, text)
+
+
+def timed(
+    path: Path, settings: dict[tuple[str, str], dict[str, Any]], actions: int
+) -> dict[tuple[str, str], float]:
+    """Median milliseconds an action of each setting along one episode of the run's own agent.
+
+    The settings take turns at each step, so that a machine that slows down slows them all.
+    """
+    world, agent = labs.trained(path)
+    own = agent.controller(generator=torch.Generator().manual_seed(0))
+    steps = play(own, world.env, seed=labs.EVALUATION)
+    episode = [step.obs for step, _ in zip(steps, range(actions + 1), strict=False)]
+    players = {
+        key: labs.trained(path, **change)[1].controller(generator=torch.Generator().manual_seed(0))
+        for key, change in settings.items()
+    }
+    seconds: dict[tuple[str, str], list[float]] = {key: [] for key in settings}
+    for obs in episode:
+        for key, player in players.items():
+            began = time.perf_counter()
+            player.act(obs)
+            seconds[key].append(time.perf_counter() - began)
+    # The first action warms up.
+    return {key: 1000 * float(np.median(times[1:])) for key, times in seconds.items()}

@@ -1,0 +1,322 @@
+"""What every study needs: trained runs, answers about them, and a folder for what came out."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+
+from experiments.build import RunConfig, World, build_agent, build_world, load_run, versions
+from experiments.presets import preset
+from experiments.runner import train_run
+from experiments.statistics import bootstrap_interval
+from experiments.studies import pool
+from experiments.studies.pool import Stopped, Work
+from mbrl.agents import PETS, PETSConfig
+from mbrl.checkpoint import Run, RunError, written_whole
+from mbrl.metrics import METRICS, read_metrics
+from mbrl.training import Player, Progress, evaluate
+
+EVALUATION = 1_000_000
+"""Added to a run's seed for its evaluation episodes, so that none of them was trained on."""
+
+
+class Report(NamedTuple):
+    """What a study found."""
+
+    numbers: dict[str, Any]
+    """All numbers in its figures and tables, and its settings; plain values."""
+    text: str
+    """The markdown page: tables, and what may be read from them."""
+
+
+class Study(Protocol):
+    """A study, ready to run."""
+
+    def __call__(
+        self,
+        root: Path,
+        *,
+        seeds: int | None = None,
+        workers: int | None = None,
+        fast: bool = False,
+        say: Callable[[str], None] = print,
+    ) -> Path:
+        """Run it, or go on with it, in the folder `root/name`; returns that folder.
+
+        Args:
+            root: where results go.
+            seeds: how many; the study's own number if None.
+            workers: processes at once; as many as cores if None.
+            fast: a tiny version that shows that it works and nothing else.
+            say: takes lines of progress.
+
+        Raises:
+            ValueError: no seed or no worker.
+            RunError: a run folder that another config began, or that another process holds.
+            KeyboardInterrupt: after the runs under way have been saved.
+        """
+        ...
+
+
+@dataclasses.dataclass
+class Lab:
+    """Where a study works."""
+
+    folder: Path
+    seeds: int
+    workers: int
+    fast: bool
+    say: Callable[[str], None]
+    configs: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """The configs trained, by label; their seeds run from 0."""
+
+    def pets(self, env: str, steps: int | None = None, **changes: Any) -> RunConfig:
+        """The preset PETS run on an environment, with some of `PETSConfig` changed.
+
+        A fast study trains for two episodes, the first a random one, with a tiny net and search.
+        """
+        world = build_world(env)
+        standard, agent = preset("pets", env, reward_known=True, ends=False)
+        assert isinstance(agent, PETSConfig)
+        agent = dataclasses.replace(agent, **changes)
+        steps = steps or standard
+        if self.fast:
+            steps = 2 * (world.episode_steps or 150)
+            agent = dataclasses.replace(
+                agent,
+                random_steps=min(agent.random_steps, steps),
+                model=dataclasses.replace(agent.model, hidden=(16,), epochs=5),
+                planner=dataclasses.replace(agent.planner, population=8, iterations=1, elites=2),
+            )
+        return RunConfig("pets", env, 0, steps, "cpu", agent)
+
+    def train(self, configs: Mapping[str, RunConfig]) -> dict[str, list[Path]]:
+        """Train each config on every seed; the runs' folders by label, in order of seeds.
+
+        A run whose folder is there goes on from its last checkpoint, and one that has come to
+        its end is left as it is.
+
+        Raises:
+            RunError: a folder that another config began.
+        """
+        paths = {
+            label: [self.folder / "runs" / f"{_file_name(label)}-{seed}" for seed in self._seeds()]
+            for label in configs
+        }
+        work = {}
+        for label, config in configs.items():
+            self.configs[label] = {
+                k: v for k, v in dataclasses.asdict(config).items() if k != "seed"
+            }
+            for seed, path in zip(self._seeds(), paths[label], strict=True):
+                own = dataclasses.replace(config, seed=seed)
+                if _reached(own, path) < own.steps:
+                    name = f"train {label}, seed {seed}"
+                    work[path] = Work(train_to_end, (own, path, name), name)
+        pool.compute(work, workers=self.workers, say=self.say)
+        return paths
+
+    def answers(self, questions: Mapping[Any, Work]) -> dict[Any, Any]:
+        """The functions' answers by key, each in a worker process; asked before, none is called.
+
+        Answers are JSON values, kept in the folder. One is asked again when the function's
+        name, its arguments, the versions or a run among the arguments have changed.
+        """
+        files = {key: self._answer_file(work) for key, work in questions.items()}
+        kept = {key: _read(file) for key, file in files.items() if file.exists()}
+        fresh = pool.compute(
+            {key: work for key, work in questions.items() if key not in kept},
+            workers=self.workers,
+            say=self.say,
+            done=lambda key, answer: write_json(files[key], answer),
+        )
+        return {key: kept[key] if key in kept else fresh[key] for key in questions}
+
+    def _seeds(self) -> range:
+        return range(self.seeds)
+
+    def _answer_file(self, work: Work) -> Path:
+        arguments = [
+            (argument.name, Run.open(argument).config, Run.open(argument).latest())
+            if isinstance(argument, Path)
+            else argument
+            for argument in work.arguments
+        ]
+        question = repr((work.function.__qualname__, arguments, versions()))
+        mark = hashlib.sha256(question.encode()).hexdigest()[:12]
+        return self.folder / "answers" / f"{_file_name(work.name)}-{mark}.json"
+
+
+def study(experiment: Callable[[Lab], Report], *, seeds: int, fast_seeds: int = 1) -> Study:
+    """A study from its experiment, with its own number of seeds."""
+    return partial(_run, experiment, seeds, fast_seeds)
+
+
+def _run(
+    experiment: Callable[[Lab], Report],
+    own_seeds: int,
+    fast_seeds: int,
+    root: Path,
+    *,
+    seeds: int | None = None,
+    workers: int | None = None,
+    fast: bool = False,
+    say: Callable[[str], None] = print,
+) -> Path:
+    seeds = (fast_seeds if fast else own_seeds) if seeds is None else seeds
+    workers = pool.cores() if workers is None else workers
+    for name, value in (("seeds", seeds), ("workers", workers)):
+        if value < 1:
+            raise ValueError(f"{name} must be >= 1, got {value}")
+    name = experiment.__name__
+    lab = Lab(Path(root) / name, seeds, workers, fast, say)
+    began = time.perf_counter()
+    report = experiment(lab)
+    results = {
+        "study": name,
+        "seeds": seeds,
+        "fast": fast,
+        "versions": versions(),
+        "configs": lab.configs,
+        "numbers": report.numbers,
+    }
+    write_json(lab.folder / "results.json", results)
+    warning = "A fast version: it shows that the study runs, and nothing else.\n\n" if fast else ""
+    with written_whole(lab.folder / "table.md") as file:
+        file.write_text(f"{warning}{report.text.strip()}\n")
+    say(report.text.strip())
+    say(f"{name}: {lab.folder} after {time.perf_counter() - began:.0f} s")
+    return lab.folder
+
+
+def train_to_end(config: RunConfig, path: Path, name: str) -> None:
+    """Train a run in a worker, from nothing or from its last checkpoint, telling each episode.
+
+    Raises:
+        Stopped: asked to; the run is saved.
+    """
+    seen = 0
+
+    def watch(progress: Progress) -> None:
+        nonlocal seen
+        if len(progress.returns) > seen:
+            seen = len(progress.returns)
+            at = f"{progress.env_steps} of {config.steps}"
+            pool.tell(f"{name}: step {at}, return {progress.returns[-1]:.1f}")
+
+    train_run(config, path, resume=path.exists(), stop=pool.stopping, watch=watch)
+    if pool.stopping():
+        raise Stopped
+
+
+def _reached(config: RunConfig, path: Path) -> int:
+    """Environment steps of the run in a folder; -1 where there is none yet."""
+    if not path.exists():
+        return -1
+    run = Run.open(path)
+    if RunConfig.from_json(run.config) != config:
+        raise RunError(f"{path} was begun with another config; remove it or name another --root")
+    latest = run.latest()
+    return -1 if latest is None else latest
+
+
+def trained(path: Path, **changes: Any) -> tuple[World, PETS]:
+    """A run's environment, and its model in an agent with some of `PETSConfig` changed."""
+    loaded = load_run(path)
+    assert isinstance(loaded.agent, PETS) and isinstance(loaded.config.agent, PETSConfig)
+    agent = dataclasses.replace(loaded.config.agent, **changes)
+    other = build_agent(dataclasses.replace(loaded.config, agent=agent), loaded.world)
+    assert isinstance(other, PETS)
+    other.model.load_state_dict(loaded.agent.model.state_dict())
+    return loaded.world, other
+
+
+class Interruptible:
+    """A player that gives up when the pool is stopping.
+
+    Raises:
+        Stopped: from `act`.
+    """
+
+    def __init__(self, player: Player) -> None:
+        self.player = player
+
+    def reset(self) -> None:
+        """An episode begins."""
+        self.player.reset()
+
+    def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
+        """The player's action (A,)."""
+        if pool.stopping():
+            raise Stopped
+        return self.player.act(obs, explore=explore)
+
+
+def final_returns(path: Path, episodes: int, changes: Mapping[str, Any]) -> list[float]:
+    """Returns of a trained run's agent, with settings changed, over evaluation episodes."""
+    world, agent = trained(path, **changes)
+    seed = EVALUATION + int(path.name.rpartition("-")[2])
+    generator = torch.Generator().manual_seed(seed)
+    player = Interruptible(agent.controller(generator=generator))
+    return evaluate(player, world.env, episodes=episodes, seed=seed)
+
+
+def curve(path: Path) -> tuple[list[int], list[float]]:
+    """Environment steps and returns of a run's training episodes."""
+    lines = read_metrics(path / METRICS, "episode")
+    return [line["env_steps"] for line in lines], [line["return"] for line in lines]
+
+
+def interval(scores: Sequence[float]) -> dict[str, float]:
+    """Interquartile mean over seeds and its 95 % bootstrap interval, as the figures draw it."""
+    return bootstrap_interval(scores, rng=np.random.default_rng(0))._asdict()
+
+
+def shown(found: Mapping[str, float], digits: int = 1) -> str:
+    """`estimate [low, high]`."""
+    return "{estimate:.{d}f} [{low:.{d}f}, {high:.{d}f}]".format(**found, d=digits)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def side_by_side(paths: Sequence[Path], path: Path) -> Path:
+    """One PNG of several of the same height, which are then removed."""
+    images = [Image.open(part).convert("RGB") for part in paths]
+    whole = Image.new("RGB", (sum(image.width for image in images), images[0].height), "white")
+    at = 0
+    for image in images:
+        whole.paste(image, (at, 0))
+        at += image.width
+    with written_whole(path) as temporary:
+        whole.save(temporary)
+    for part in paths:
+        part.unlink()
+    return path
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write plain values, whole or not at all."""
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def _file_name(label: str) -> str:
+    return "".join(c if c.isalnum() or c in ".-" else "-" for c in label.replace(", ", "-"))

@@ -1,0 +1,160 @@
+"""What a planner should do about what it does not know: objectives on a path beside a cliff.
+
+A point goes from the origin to a goal, past a cliff just below the straight line. Gusts are known
+noise. In a strip along the edge there is a cross wind whose strength and side nobody has measured:
+the members disagree on it. A detour over the strip costs time and avoids both.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from experiments import plots
+from experiments.studies import lab as labs
+from experiments.studies.lab import Lab, Report
+from experiments.studies.pool import Work
+from experiments.studies.toys import Toy
+from mbrl.rollout import objective, rollout, score_fn
+from planners import ICEM
+
+WINDS = (-0.06, -0.03, 0.0, 0.03, 0.06)  # a step, along y, in the strip
+SPEED, GUSTS = 0.15, 0.03  # a step: the most the point moves, and std of the noise
+GOAL = (2.0, 0.0)
+CLIFF = (0.4, 1.6, -0.1)  # x from, x to, below y
+STRIP = 0.6  # height of the windy strip over the edge
+FALL = -5.0
+HORIZON = 25
+TAIL = 0.1
+
+OBJECTIVES: dict[str, tuple[str, float]] = {
+    "optimism": ("mean+std:1", 0.0),
+    "mean": ("mean", 0.0),
+    "caution": ("mean-std:1", 0.0),
+    f"CVaR {TAIL:g}": (f"cvar:{TAIL}", 0.0),
+    "worst": ("worst", 0.0),
+    "epistemic penalty": ("mean", 10.0),
+}
+"""Objective and penalty of `mbrl.rollout.score_fn`."""
+
+
+def objectives(lab: Lab) -> Report:
+    """Mean and worst tenth of the return that the plan of each objective really has."""
+    budget = (60, 3, 20, 500) if lab.fast else (300, 10, 100, 20_000)
+    asked = {
+        (name, seed): Work(outcome, (*setting, seed, *budget), f"{name}, seed {seed}")
+        for name, setting in OBJECTIVES.items()
+        for seed in range(lab.seeds)
+    }
+    answers = lab.answers(asked)
+    measured = ("mean", "worst tenth", "falls", "clearance")
+    scores = {
+        what: {
+            name: [answers[name, seed][what] for seed in range(lab.seeds)] for name in OBJECTIVES
+        }
+        for what in measured
+    }
+    numbers: dict[str, Any] = {
+        "settings": {
+            "winds": WINDS, "speed": SPEED, "gusts": GUSTS, "goal": GOAL, "cliff": CLIFF,
+            "strip": STRIP, "fall": FALL, "horizon": HORIZON, "objectives": OBJECTIVES,
+            **dict(zip(("population", "iterations", "particles", "draws"), budget, strict=True)),
+        },
+        "outcomes": {
+            what: {name: {"seeds": s, **labs.interval(s)} for name, s in by_name.items()}
+            for what, by_name in scores.items()
+        },
+    }  # fmt: skip
+    plots.bars(
+        {what: scores[what] for what in measured[:2]},
+        lab.folder / "objectives.png",
+        title="Beside a cliff: what each objective's plan returns",
+    )
+    rows = [
+        [name, *(labs.shown(numbers["outcomes"][what][name], 2) for what in measured)]
+        for name in OBJECTIVES
+    ]
+    population, iterations, particles, draws = budget
+    text = f"""# Objectives beside a cliff
+
+The best plan under each objective ({population} candidates in {iterations} iterations, {particles}
+particles), carried out {draws} times open loop, the wind drawn anew each time from what the
+members hold possible. Interquartile mean over {lab.seeds} seeds [95 % bootstrap interval]: return,
+mean return of the worst tenth, share of falls, and the least distance of the mean path from the
+edge above the cliff.
+
+{labs.table(["objective", *measured], rows)}
+"""
+    return Report(numbers, text)
+
+
+def reward(_: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
+    """A tenth of minus the distance to the goal, and the price of a fall."""
+    distance = (next_obs - next_obs.new_tensor(GOAL)).norm(dim=-1)
+    return FALL * fallen(next_obs) - 0.1 * distance
+
+
+def fallen(obs: Tensor) -> Tensor:
+    """Whether the point is over the cliff."""
+    x, y = obs.unbind(-1)
+    return (x > CLIFF[0]) & (x < CLIFF[1]) & (y < CLIFF[2])
+
+
+def moved(state: Tensor, action: Tensor, wind: Tensor) -> Tensor:
+    """The mean next place."""
+    x, y = (state + SPEED * action).unbind(-1)
+    in_strip = (x > CLIFF[0]) & (x < CLIFF[1]) & (y < CLIFF[2] + STRIP)
+    return torch.stack((x, y + wind * in_strip), -1)
+
+
+def outcome(
+    goal: str,
+    penalty: float,
+    seed: int,
+    population: int,
+    iterations: int,
+    particles: int,
+    draws: int,
+) -> dict[str, float]:
+    """What the plan under an objective and a penalty really returns."""
+    generator = torch.Generator().manual_seed(seed)
+    model = Toy(moved, torch.tensor([GUSTS, GUSTS]), torch.tensor(WINDS))
+    start = torch.zeros(2)
+    score = score_fn(
+        model,
+        start,
+        particles=particles,
+        objective=goal,
+        penalty=penalty,
+        horizon=HORIZON,
+        reward=reward,
+        terminated=fallen,
+        generator=generator,
+    )
+    box = torch.ones(2)
+    planner = ICEM(
+        -box, box, HORIZON, knots=8, interpolation="linear",
+        population=population, iterations=iterations, elites=population // 10,
+    )  # fmt: skip
+    plan = planner.plan(score, None, generator=generator)
+    real = rollout(
+        model,
+        start,
+        plan.actions.unsqueeze(0),
+        particles=draws,
+        reward=reward,
+        terminated=fallen,
+        generator=generator,
+    )
+    returns = real.returns()
+    path = real.state[:, 0].mean(0)
+    beside = path[(path[:, 0] > CLIFF[0]) & (path[:, 0] < CLIFF[1]), 1]
+    return {
+        "mean": float(returns.mean()),
+        "worst tenth": float(objective(f"cvar:{TAIL}")(returns)),
+        "falls": float(real.terminated.any(-1).float().mean()),
+        "clearance": float(np.min([*beside.tolist(), 10.0])) - CLIFF[2],
+    }

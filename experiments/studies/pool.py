@@ -1,0 +1,121 @@
+"""Work on all cores at once: single-threaded processes that stop when asked.
+
+Processes and not threads: a run is then the same bit for bit whatever runs beside it, and one
+that dies takes no other with it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from typing import Any, NamedTuple
+
+import torch
+
+_context = multiprocessing.get_context("spawn")
+_worker: dict[str, Any] = {}
+
+
+class Stopped(Exception):
+    """The pool asked its workers to stop; what was under way is not finished."""
+
+
+class Work(NamedTuple):
+    """A function of a module, what it is called with, and what it is called in messages."""
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    name: str
+
+
+def stopping() -> bool:
+    """Whether this process is a worker that should come to an end; ask often."""
+    return bool(_worker) and _worker["stop"].is_set()
+
+
+def tell(line: str) -> None:
+    """Have the parent say a line of progress."""
+    if _worker:
+        _worker["lines"].put(line)
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def compute(
+    work: Mapping[Any, Work],
+    *,
+    workers: int,
+    say: Callable[[str], None],
+    done: Callable[[Any, Any], None] = lambda key, answer: None,
+) -> dict[Any, Any]:
+    """Call every function in a worker process; answers by key, as `work` has them in order.
+
+    Args:
+        work: functions importable by name, with arguments and answers that pickle.
+        workers: processes at once.
+        say: takes lines of progress.
+        done: called here with each key and answer as it comes.
+
+    Raises:
+        KeyboardInterrupt: after the workers have come to an end.
+        Exception: the first that a worker raised, likewise.
+    """
+    if not work:
+        return {}
+    answers: dict[Any, Any] = {}
+    stop, lines = _context.Event(), _context.SimpleQueue()
+
+    def drain() -> None:
+        while not lines.empty():
+            say(lines.get())
+
+    with ProcessPoolExecutor(
+        min(workers, len(work)), _context, initializer=_begin, initargs=(stop, lines)
+    ) as executor:
+        # Ctrl-C reaches the whole process group. Workers inherit that it is ignored: they
+        # are told to stop by the event instead, and save what they have.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            pending = {executor.submit(_call, *item): key for key, item in work.items()}
+        finally:
+            signal.signal(signal.SIGINT, before)
+        try:
+            while pending:
+                finished, _ = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
+                drain()
+                for future in finished:
+                    key = pending.pop(future)
+                    answers[key] = future.result()
+                    say(f"[{len(answers)}/{len(work)}] {work[key].name} done")
+                    done(key, answers[key])
+        except BaseException:
+            stop.set()
+            executor.shutdown(cancel_futures=True)
+            raise
+    return {key: answers[key] for key in work}
+
+
+def _begin(stop: Any, lines: Any) -> None:
+    _worker.update(stop=stop, lines=lines)
+    torch.set_num_threads(1)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _call(function: Callable[..., Any], arguments: tuple[Any, ...], _: str) -> Any:
+    if stopping():
+        raise Stopped
+    return function(*arguments)

@@ -1,0 +1,135 @@
+"""The five propagations against Monte Carlo truth, on a system known but for one number.
+
+A ball on a ridge: x'' = θ sin x - v / 2 + noise, with θ one of E equally probable values that
+stays what it is. It rolls down on one side or on the other, so states have two modes; and on a
+steeper ridge it rolls sooner at every step, so the steps of a trajectory hang together.
+"""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import numpy as np
+import torch
+
+from experiments import plots
+from experiments.studies import lab as labs
+from experiments.studies.lab import Lab, Report
+from experiments.studies.toys import Toy
+from mbrl.rollout import Propagation, objective, rollout
+
+VALUES = (0.5, 1.0, 1.5, 2.0, 2.5)  # θ
+DT = 0.1  # s
+NOISE = (0.02, 0.1)  # std of the noise on x and v a step
+HORIZON = 30
+TAIL = 0.1
+STATISTICS = ("mean", "std", f"CVaR {TAIL:g}")
+AGAIN = "truth, drawn again"
+
+
+def propagation(lab: Lab) -> Report:
+    """Errors in mean, std and CVaR of the return by horizon, for each propagation."""
+    starts, particles, draws = (5, 100, 2000) if lab.fast else (30, 1000, 20_000)
+    errors: dict[str, list[np.ndarray]] = {}  # each (starts, H, statistics)
+    for seed in range(lab.seeds):
+        rng = np.random.default_rng(seed)
+        start = rng.uniform((-0.5, -0.3), (0.5, 0.3), (starts, 2))
+        truth = statistics(brute_force(start, draws, rng))
+        found = {AGAIN: statistics(brute_force(start, particles, rng))}
+        for name in get_args(Propagation):
+            found[name] = statistics(imagined(start, name, particles, seed))
+        # In stds of the true return: 1 is to miss the spread altogether.
+        for name, values in found.items():
+            errors.setdefault(name, []).append(np.abs(values - truth) / truth[..., 1:2])
+    every = {name: np.concatenate(parts) for name, parts in errors.items()}
+    last = {name: np.median(error[:, -1], 0) for name, error in every.items()}
+    ranked = sorted(get_args(Propagation), key=lambda name: last[name].sum())
+    panels = [
+        plots.model_error(
+            {name: every[name][..., i] for name in (*ranked, AGAIN)},
+            lab.folder / f"error-{i}.png",
+            title=f"Error in the {statistic} of the return",
+            ylabel="error, in stds of the true return",
+        )
+        for i, statistic in enumerate(STATISTICS)
+    ]
+    labs.side_by_side(panels, lab.folder / "propagation.png")
+    rows = [[name, *(f"{value:.3f}" for value in last[name])] for name in (*ranked, AGAIN)]
+    numbers: dict[str, Any] = {
+        "settings": {
+            "values": VALUES, "dt": DT, "noise": NOISE, "horizon": HORIZON,
+            "starts": starts, "particles": particles, "draws": draws,
+        },
+        "ranked": ranked,
+        "median error by horizon": {
+            name: dict(zip(STATISTICS, np.median(error, 0).T.tolist(), strict=True))
+            for name, error in every.items()
+        },
+        "quartiles by horizon": {
+            name: dict(
+                zip(STATISTICS, np.quantile(error, (0.25, 0.75), 0).T.tolist(), strict=True)
+            )
+            for name, error in every.items()
+        },
+    }  # fmt: skip
+    text = f"""# Propagations against Monte Carlo truth
+
+A ball on a ridge of unknown but constant steepness, {len(VALUES)} equally probable values, known
+noise. Median over {starts * lab.seeds} starts of the error after {HORIZON} steps, in standard
+deviations of the true return; {particles} particles (expectation takes one), truth from {draws}
+draws a start. Best first.
+
+{labs.table(["propagation", *STATISTICS], rows)}
+
+"{AGAIN}" is what {particles} draws cost by themselves: nothing can do better than that. The
+unknown does not change along a trajectory, which is what TS∞ assumes; TS1 and distribution
+sampling treat it as noise that averages out. Moment matching forgets that there are two sides, and
+redraws all particles at each step, so that no particle's return is that of a trajectory.
+"""
+    return Report(numbers, text)
+
+
+def reward(obs: Any, action: Any, next_obs: Any) -> Any:
+    """The ball's height, cos x."""
+    return torch.cos(next_obs[..., 0])
+
+
+def brute_force(start: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Returns (starts, draws, H) by horizon, simulated without the library."""
+    theta = rng.choice(VALUES, (len(start), draws))
+    x, v = (np.repeat(column[:, None], draws, 1) for column in start.T)
+    gains = np.empty((HORIZON, *x.shape))
+    for t in range(HORIZON):
+        pull = theta * np.sin(x) - 0.5 * v
+        noise = [std * rng.standard_normal(x.shape) for std in NOISE]
+        x, v = x + DT * v + noise[0], v + DT * pull + noise[1]
+        gains[t] = np.cos(x)
+    return np.moveaxis(gains.cumsum(0), 0, -1)
+
+
+def imagined(start: np.ndarray, name: Propagation, particles: int, seed: int) -> np.ndarray:
+    """Returns (starts, P, H) by horizon, of the rollout."""
+
+    def mean(state: torch.Tensor, _: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
+        x, v = state.unbind(-1)
+        return torch.stack((x + DT * v, v + DT * (theta * x.sin() - 0.5 * v)), -1)
+
+    model = Toy(mean, torch.tensor(NOISE), torch.tensor(VALUES))
+    trajectories = rollout(
+        model,
+        torch.as_tensor(start, dtype=torch.float32),
+        torch.zeros(len(start), HORIZON, 1),
+        particles=particles,
+        propagation=name,
+        reward=reward,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    return trajectories.reward.double().cumsum(-1).transpose(0, 1).numpy()
+
+
+def statistics(returns: np.ndarray) -> np.ndarray:
+    """Mean, std and CVaR (starts, H, 3) of returns (starts, P, H)."""
+    tail = objective(f"cvar:{TAIL}")
+    flat = torch.as_tensor(np.moveaxis(returns, 1, 0).reshape(returns.shape[1], -1))
+    cvar = tail(flat).numpy().reshape(returns.shape[0], -1)
+    return np.stack((returns.mean(1), returns.std(1), cvar), -1)

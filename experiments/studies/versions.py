@@ -1,0 +1,159 @@
+"""Versions 0.5, 1.0 and 1.5 of model-based RL at equal environment steps.
+
+The three steps of Levine's lectures (CS 285) with the parts of PETS (Chua et al. 2018). 0.5: random
+data, a model, one plan an episode. 1.0: what was carried out joins the data. 1.5: replan after
+every action. A model is only right where it has data, and a good plan leaves the states that random
+actions visit: version 0.5 cannot tell that its plan is bad, version 1.0 has tried it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from experiments import plots
+from experiments.build import RunConfig
+from experiments.studies import lab as labs
+from experiments.studies.lab import Lab, Report
+from experiments.studies.pool import Work
+from mbrl.agents import PETSConfig, PlannerConfig, RandomAgent
+from mbrl.agents.pets import version
+from mbrl.training import Played, Player, episode_seed, play
+
+ENVIRONMENTS = ("cartpole-swingup", "cartpole-swingup-noisy")
+VERSIONS = ("0.5", "1.0", "1.5")
+
+WHOLE_EPISODE = PlannerConfig(
+    horizon=150, knots=50, interpolation="linear", population=200, iterations=10, elites=20
+)
+"""The search of the open-loop versions. They plan 150 actions at once, and only once an episode, so
+they get knots 0.12 s apart and some 1,100 candidates for a plan, ten times what version 1.5 has."""
+
+
+def versions(lab: Lab) -> Report:
+    """Final returns, learning curves, and each model's error where its own plans lead."""
+    episodes = 2 if lab.fast else 10
+    configs = {f"{env}, {v}": config(lab, env, v) for env in ENVIRONMENTS for v in VERSIONS}
+    paths = lab.train(configs)
+    asked = {
+        (label, seed): Work(examine, (path, episodes), f"evaluate {label}, seed {seed}")
+        for label in configs
+        for seed, path in enumerate(paths[label])
+    }
+    answers = lab.answers(asked)
+
+    def scores(env: str, v: str, name: str) -> list[float]:
+        return [float(np.mean(answers[f"{env}, {v}", s][name])) for s in range(lab.seeds)]
+
+    numbers: dict[str, Any] = {"episodes": episodes}
+    rows = []
+    for env in ENVIRONMENTS:
+        for v in VERSIONS:
+            found: dict[str, Any] = {
+                name: {"seeds": scores(env, v, name), **labs.interval(scores(env, v, name))}
+                for name in ("return", "error_random", "error_own", "promised")
+            }
+            found["curves"] = [labs.curve(path) for path in paths[f"{env}, {v}"]]
+            numbers[f"{env}, {v}"] = found
+            told = "-" if v == "1.5" else labs.shown(found["promised"])
+            errors = [labs.shown(found[name], 2) for name in ("error_random", "error_own")]
+            rows.append([env, v, labs.shown(found["return"]), told, *errors])
+    plots.bars(
+        {env: {v: scores(env, v, "return") for v in VERSIONS} for env in ENVIRONMENTS},
+        lab.folder / "versions.png",
+        title="Plan once, learn from it, replan: return at equal steps",
+    )
+    for env in ENVIRONMENTS:
+        steps = configs[f"{env}, 0.5"].steps
+        plots.learning_curve(
+            {v: numbers[f"{env}, {v}"]["curves"] for v in VERSIONS[1:]},
+            lab.folder / f"curves-{env}.png",
+            references={
+                f"0.5 after {steps} random steps": numbers[f"{env}, 0.5"]["return"]["estimate"]
+            },
+            title=f"Training episodes of {env}",
+        )
+        plots.bars(
+            {
+                "on random actions": {v: scores(env, v, "error_random") for v in VERSIONS},
+                "where its own plans lead": {v: scores(env, v, "error_own") for v in VERSIONS},
+            },
+            lab.folder / f"mismatch-{env}.png",
+            title=f"Distribution mismatch: the models' one-step error, {env}",
+            ylabel="error, in stds of a random step",
+        )
+    head = ["environment", "version", "return", "promised by the plan"]
+    head += ["error on random data", "error on its own plans"]
+    text = f"""# Versions 0.5, 1.0, 1.5
+
+Each agent after equal environment steps, over {episodes} fresh episodes; interquartile mean over
+{lab.seeds} seeds [95 % bootstrap interval].
+
+{labs.table(head, rows)}
+
+0.5 spends all its steps on random actions, then fits once. 0.5 and 1.0 plan a whole episode at
+once with the same search ({WHOLE_EPISODE.population} candidates, {WHOLE_EPISODE.iterations}
+iterations, {WHOLE_EPISODE.knots} knots); 1.5 has the preset's. The error is the root mean square
+over observations of the one-step error of the ensemble's mean, in standard deviations of what one
+random step changes. A plan promises its mean return under the model that it was made with.
+"""
+    return Report(numbers, text)
+
+
+def config(lab: Lab, env: str, name: Any) -> RunConfig:
+    """A version's run; the search is the same for both open-loop versions."""
+    run = lab.pets(env)
+    assert isinstance(run.agent, PETSConfig)
+    agent = run.agent
+    if name != "1.5":
+        search = {"population": 8, "iterations": 1, "elites": 2} if lab.fast else {}
+        agent = dataclasses.replace(agent, planner=dataclasses.replace(WHOLE_EPISODE, **search))
+    if name == "0.5":
+        agent = dataclasses.replace(agent, random_steps=run.steps)
+    return dataclasses.replace(run, agent=version(name, agent))
+
+
+def examine(path: Path, episodes: int) -> dict[str, list[float]]:
+    """Returns, what the plans promised, and the model's errors, one number an episode."""
+    world, agent = labs.trained(path)
+    seed = labs.EVALUATION + int(path.name.rpartition("-")[2])
+    controller = agent.controller(generator=torch.Generator().manual_seed(seed))
+    random = RandomAgent(world.low, world.high, generator=torch.Generator().manual_seed(seed))
+
+    def steps(player: Player, offset: int) -> tuple[list[list[Played]], list[float]]:
+        played: list[list[Played]] = []
+        promised: list[float] = []
+        for episode in range(offset, offset + episodes):
+            at = episode_seed(seed, episode)
+            played.append(list(play(labs.Interruptible(player), world.env, seed=at)))
+            promised.append(getattr(player, "expected", 0.0))
+        return played, promised
+
+    at_random, _ = steps(random, episodes)
+    own, promised = steps(controller, 0)
+    changes = [step.next_obs - step.obs for episode in at_random for step in episode]
+    scale = torch.as_tensor(np.std(changes, axis=0))
+
+    def error(played: list[Played]) -> float:
+        obs, action, next_obs = (
+            torch.as_tensor(np.stack([getattr(step, name) for step in played]))
+            for name in ("obs", "action", "next_obs")
+        )
+        members = agent.model.members
+        with torch.no_grad():
+            predicted = agent.model.predict(
+                obs.expand(members, -1, -1), action.expand(members, -1, -1)
+            )
+        mean = predicted.mean.mean(0)[:, : obs.shape[-1]]
+        return float(((mean - next_obs) / scale).square().mean().sqrt())
+
+    return {
+        "return": [sum(step.reward for step in episode) for episode in own],
+        "promised": promised,
+        "error_random": [error(episode) for episode in at_random],
+        "error_own": [error(episode) for episode in own],
+    }

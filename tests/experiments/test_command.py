@@ -1,0 +1,201 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from experiments.command import run
+from mbrl.metrics import read_metrics
+
+TINY = [
+    "--model.hidden=16",
+    "--model.epochs=3",
+    "--model.members=2",
+    "--particles=2",
+    "--planner.population=8",
+    "--planner.iterations=1",
+    "--planner.elites=2",
+    "--planner.horizon=5",
+    "--random-steps=100",
+]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def mbrl(*args: object) -> int:
+    return run([str(arg) for arg in args])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "cartpole-swingup" / "pets" / "0"
+    assert mbrl("train", "pets", *TINY, "--steps=300", "--threads=1", "--run", path) == 0
+    return path
+
+
+WRONG = {
+    "command": (["trian"], "unknown command 'trian': did you mean train?"),
+    "algorithm": (["train", "petz"], "did you mean pets?"),
+    "environment": (["train", "pets", "--env", "cartpole-swingap"], "mean cartpole-swingup"),
+    "discrete": (["train", "pets", "--env", "CartPole-v1"], "bounded box"),
+    "option": (["train", "pets", "--planner.horizn", "3"], "--planner.horizon"),
+    "value": (["train", "pets", "--planner.horizon", "abc"], "--planner.horizon"),
+    "choice": (["train", "pets", "--propagation", "ts2"], "tsinf"),
+    "horizon": (["train", "pets", "--planner.horizon", "0"], "horizon must be"),
+    "population": (["train", "pets", "--planner.population", "0"], "population must be"),
+    "particles": (["train", "pets", "--particles", "7"], "multiple of the 5 members"),
+    "objective": (["train", "pets", "--objective", "best"], "objective 'best' is unknown"),
+    "setting": (["train", "pets", "--planner.name", "cem", "--planner.beta", "1"], "'beta'"),
+    "steps": (["train", "pets", "--steps", "0"], "--steps must be >= 1"),
+    "seed": (["train", "pets", "--seed", "-1"], "--seed must be >= 0"),
+    "threads": (["train", "pets", "--threads", "0"], "--threads must be >= 1"),
+    "device": (["train", "pets", "--device", "cuda:7"], "cuda:7"),
+    "no run": (["evaluate", "nowhere"], "nowhere is not a run folder"),
+    "no latest": (["evaluate"], "there is no run under"),
+    "episodes": (["evaluate", "x", "--episodes", "0"], "--episodes must be >= 1"),
+    "compare": (["compare"], "one or more run folders"),
+    "study": (["study", "version"], "did you mean versions"),
+    "bench": (["bench", "rolout"], "did you mean rollout"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_input_ends_in_one_line_and_touches_no_file(name, tmp_path, monkeypatch, capsys):
+    args, said = WRONG[name]
+    monkeypatch.chdir(tmp_path)
+    assert mbrl(*args) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("mbrl: ") and err.count("\n") == 1 and said in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_names_every_command(capsys):
+    assert mbrl() == 0
+    out = capsys.readouterr().out
+    for name in ("train", "evaluate", "plot", "compare", "study", "bench", "list"):
+        assert f"  {name} " in out
+
+
+def test_a_run_leaves_what_it_should(trained):
+    config = json.loads((trained / "config.json").read_text())
+    assert config["agent"]["model"]["hidden"] == [16] and config["steps"] == 300
+    assert set(config["versions"]) >= {"mujoco", "torch", "gymnasium", "numpy", "python"}
+    lines = read_metrics(trained / "metrics.jsonl", "episode")
+    assert [line["env_steps"] for line in lines] == [150, 300]
+    assert {p.name for p in (trained / "checkpoints" / "300").iterdir()} == {
+        "model.safetensors",
+        "state.pt",
+    }
+
+
+def test_a_run_that_exists_is_not_overwritten(trained, capsys):
+    before = (trained / "metrics.jsonl").read_bytes()
+    assert mbrl("train", "random", "--run", trained) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert (trained / "metrics.jsonl").read_bytes() == before
+
+
+def test_evaluate_is_reproducible_and_told_as_json(trained, capsys):
+    said = []
+    for _ in range(2):
+        assert mbrl("evaluate", trained, "--episodes=2", "--threads=1", "--json") == 0
+        said.append(json.loads(capsys.readouterr().out))
+    assert said[0] == said[1] == json.loads((trained / "evaluation.json").read_text())
+    assert len(said[0]["returns"]) == 2 and said[0]["iqm_low"] <= said[0]["iqm_high"]
+
+
+def test_evaluate_films_or_says_why_not(trained, capsys, monkeypatch):
+    import experiments.evaluation as evaluation
+    from envs import RenderingUnavailable
+
+    def dark(*_, **__):
+        raise RenderingUnavailable("no OpenGL; apt install libegl1")
+
+    monkeypatch.setattr(evaluation, "film", dark)
+    assert mbrl("evaluate", trained, "--episodes=1", "--threads=1", "--video") == 0
+    assert "video skipped: no OpenGL; apt install libegl1" in capsys.readouterr().err
+
+
+def test_plot_draws_every_figure(trained, capsys):
+    assert mbrl("plot", trained, "--episodes=1", "--threads=1", "--json") == 0
+    numbers = json.loads(capsys.readouterr().out)[str(trained)]
+    drawn = {path.name for path in (trained / "plots").glob("*.png")}
+    assert drawn == {
+        "return.png",
+        "model_error.png",
+        "predicted_return.png",
+        "calibration.png",
+        "episode_spread.png",
+        "plan_spread.png",
+    }
+    assert len(numbers["error_by_horizon"]) == 5
+    assert 0 <= numbers["calibration_error"] <= 0.5
+
+
+def test_compare_and_list(trained, tmp_path, capsys):
+    other = tmp_path / "cartpole-swingup" / "random" / "1"
+    assert mbrl("train", "random", "--steps=300", "--run", other) == 0
+    capsys.readouterr()
+    out = tmp_path / "figure.png"
+    assert mbrl("compare", trained, other, "--out", out, "--json") == 0
+    numbers = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert {label.split()[0] for label in numbers} == {"pets", "random"} and out.exists()
+    assert mbrl("list", "runs", "--root", tmp_path, "--json") == 0
+    listed = json.loads(capsys.readouterr().out.splitlines()[-1])["runs"]
+    assert listed == [{"run": str(other), "env_steps": 300}]
+
+
+def test_compare_refuses_runs_of_different_environments(trained, tmp_path, capsys):
+    other = tmp_path / "p"
+    assert mbrl("train", "random", "--env=pendulum-swingup", "--steps=200", "--run", other) == 0
+    capsys.readouterr()
+    assert mbrl("compare", trained, other) == 2
+    assert "cartpole-swingup, pendulum-swingup" in capsys.readouterr().err
+
+
+def test_ctrl_c_saves_exits_130_and_the_resumed_run_is_the_same(tmp_path):
+    """Interrupted within an episode, on an environment that can be frozen."""
+    train = [sys.executable, "-m", "experiments.command", "train"]
+    options = [*TINY, "--steps=400", "--threads=1"]
+    env = os.environ | {"PYTHONUNBUFFERED": "1"}
+    root = Path(__file__).parents[2]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    subprocess.run([*train, "pets", *options, "--run", whole], check=True, env=env, cwd=root)
+    child = subprocess.Popen(
+        [*train, "pets", *options, "--run", cut],
+        env=env, cwd=root, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (cut / "checkpoints" / "150").exists():
+        assert child.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    child.send_signal(signal.SIGINT)
+    _, said = child.communicate(timeout=120)
+    assert child.returncode == 130 and f"mbrl train --resume {cut}" in said
+    (saved,) = (cut / "checkpoints").iterdir()
+    assert 150 < int(saved.name) < 400
+    subprocess.run([*train, "--resume", cut, "--threads=1"], check=True, env=env, cwd=root)
+    assert (cut / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+
+
+def test_a_resume_can_go_further(trained, tmp_path, capsys):
+    import shutil
+
+    longer = tmp_path / "longer"
+    shutil.copytree(trained, longer)
+    assert mbrl("train", "--resume", longer, "--steps=200") == 2
+    assert "already" in capsys.readouterr().err
+    assert mbrl("train", "--resume", longer, "--steps=450", "--threads=1") == 0
+    lines = read_metrics(longer / "metrics.jsonl", "episode")
+    assert [line["env_steps"] for line in lines] == [150, 300, 450]

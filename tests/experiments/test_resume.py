@@ -1,0 +1,115 @@
+"""A run that is killed at any moment ends with the numbers it would have had."""
+
+import json
+import subprocess
+import sys
+
+# One process imports everything and forks its children, so that an attempt costs no imports. It
+# runs a config to its end, then again while it kills each attempt, and prints what it did.
+DRIVER = """
+import json, os, random, shutil, signal, sys, threading, time, traceback
+from pathlib import Path
+
+import torch
+
+from experiments.build import RunConfig
+from experiments.runner import train_run
+from mbrl.agents import PETSConfig, PlannerConfig
+from mbrl.dynamics import Ensemble, EnsembleConfig
+from mbrl.metrics import MetricsLog
+
+torch.set_num_threads(1)
+root, draw = Path(sys.argv[1]), random.Random(0)
+agent = PETSConfig(
+    planner=PlannerConfig(horizon=5, population=12, iterations=2, elites=3),
+    model=EnsembleConfig(members=2, hidden=(16,), epochs=8, batch=32),
+    random_steps=60, fit_every=50, particles=2,
+)
+config = RunConfig("pets", "cartpole-swingup-noisy", 3, 330, "cpu", agent)
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def arm(place):
+    '''Have this process kill itself at a moment that chance would seldom find.'''
+    if place == "half of a save":
+        def save(state, path):
+            path.write_bytes(b"PK" + bytes(500))
+            kill()
+        torch.save = save
+    elif place == "between files and rename":
+        rename = Path.rename
+        Path.rename = lambda *args: kill()
+    elif place == "after the rename":
+        rename = Path.rename
+        def renamed(*args):
+            rename(*args)
+            kill()
+        Path.rename = renamed
+    elif place == "within a fit":
+        fit = Ensemble.fit
+        def slow(*args, **kwargs):
+            threading.Timer(0.003, kill).start()
+            return fit(*args, **kwargs)
+        Ensemble.fit = slow
+    elif place == "half of a line":
+        def write(log, *args):
+            log._file.write(b'{"kind": "epis')
+            log._file.flush()
+            kill()
+        MetricsLog.write = write
+
+def attempt(path, *, delay=None, place=None):
+    if path.exists() and not (path / "config.json").exists():
+        shutil.rmtree(path)  # killed before there was a run
+    child = os.fork()
+    if not child:
+        try:
+            arm(place)
+            train_run(config, path, resume=path.exists(), checkpoint_every=7)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    if delay is not None:
+        time.sleep(delay)
+        os.kill(child, signal.SIGKILL)
+    status = os.waitpid(child, 0)[1]
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
+        sys.exit("an attempt failed")
+    return os.WIFSIGNALED(status)
+
+began = time.perf_counter()
+assert not attempt(root / "whole")
+seconds = time.perf_counter() - began
+killed, torn = [], 0
+places = ["half of a line", "half of a save", "within a fit", "between files and rename",
+          "after the rename"]
+for place in places:
+    # some way on, until chance strikes, and then to the place
+    if not attempt(root / "killed", delay=draw.uniform(0.1, 0.4) * seconds):
+        break
+    killed.append("at random")
+    if not attempt(root / "killed", place=place):
+        break
+    killed.append(place)
+while attempt(root / "killed", delay=draw.uniform(0.1, 0.7) * seconds if len(killed) < 14
+              else None):
+    killed.append("at random")
+print(json.dumps({"killed": killed, "seconds": seconds}))
+"""
+
+
+def test_killed_runs_end_with_the_same_metrics_to_the_byte(tmp_path):
+    out = subprocess.run(
+        [sys.executable, "-c", DRIVER, str(tmp_path)], capture_output=True, text=True, timeout=240
+    )
+    assert out.returncode == 0, out.stderr[-2000:]
+    done = json.loads(out.stdout.splitlines()[-1])
+    assert len(done["killed"]) >= 6 and len(set(done["killed"])) >= 4, done
+    whole, killed = (tmp_path / name / "metrics.jsonl" for name in ("whole", "killed"))
+    assert whole.read_bytes() == killed.read_bytes()
+    lines = [json.loads(line) for line in whole.read_text().splitlines()]
+    assert [line["env_steps"] for line in lines if line["kind"] == "episode"] == [150, 300]
+    assert sum("model_loss" in line for line in lines) >= 5
+    assert sum(line.get("plans", 0) for line in lines) >= 150

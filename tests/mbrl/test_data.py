@@ -1,0 +1,207 @@
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mbrl.data import Replay, moments
+from mbrl.types import Transition
+
+
+def transition(k, *, terminated=False, obs=2, action=1):
+    """The k-th transition of a made-up stream, all numbers telling k."""
+    return Transition(
+        torch.full((obs,), float(k)),
+        torch.full((action,), k + 0.25),
+        torch.tensor(k + 0.5),
+        torch.full((obs,), k + 1.0),
+        torch.tensor(terminated),
+    )
+
+
+def batch(transitions):
+    return Transition(*(torch.stack(part) for part in zip(*transitions, strict=True)))
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+ends = st.sampled_from(["goes on", "terminated", "truncated", "both"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    capacity=st.integers(1, 7),
+    pieces=st.lists(st.lists(ends, min_size=1, max_size=10), max_size=6),
+    singly=st.booleans(),
+)
+def test_it_is_a_list_of_the_last_ones(capacity, pieces, singly):
+    """Against a Python list, appended to in batches of any length or one by one."""
+    buffer, reference, k = Replay(capacity, 2, 1), [], 0
+    for piece in pieces:
+        fresh = [(transition(k + i, terminated=end in ("terminated", "both")),
+                  end in ("truncated", "both")) for i, end in enumerate(piece)]  # fmt: skip
+        k += len(piece)
+        reference = (reference + fresh)[-capacity:]
+        if singly:
+            for step, over in fresh:
+                buffer.append(step, truncated=over)
+        else:
+            buffer.append(
+                batch([step for step, _ in fresh]),
+                truncated=torch.tensor([over for _, over in fresh]),
+            )
+    assert len(buffer) == len(reference)
+    if not reference:
+        return
+    assert same(buffer.all(), batch([step for step, _ in reference]))
+    for index in (slice(0, 2), slice(1, None), torch.tensor([len(reference) - 1, 0, 0])):
+        rows = index if isinstance(index, slice) else index.tolist()
+        steps = [step for step, _ in reference]
+        wanted = steps[rows] if isinstance(rows, slice) else [steps[i] for i in rows]
+        if wanted:
+            assert same(buffer.rows(index), batch(wanted))
+    runs, run = [], []
+    for step, over in reference:
+        run.append(step)
+        if over or step.terminated:
+            runs.append(run)
+            run = []
+    runs += [run] if run else []
+    episodes = list(buffer.episodes())
+    assert len(episodes) == len(runs)
+    assert all(same(a, batch(b)) for a, b in zip(episodes, runs, strict=True))
+
+
+@pytest.mark.parametrize("count", [3, 5, 8, 13])
+def test_a_state_dict_brings_everything_back_and_the_ring_goes_on_turning(count):
+    buffer, copy = Replay(5, 2, 1), Replay(5, 2, 1)
+    for k in range(count):
+        buffer.append(transition(k, terminated=k == count - 2), truncated=k % 4 == 3)
+    copy.append(transition(99))
+    copy.load_state_dict(buffer.state_dict())
+    for k in range(count, count + 7):
+        assert same(copy.all(), buffer.all())
+        pairs = zip(copy.episodes(), buffer.episodes(), strict=True)
+        assert all(same(a, b) for a, b in pairs)
+        copy.append(transition(k))
+        buffer.append(transition(k))
+
+
+def test_a_state_dict_is_a_copy():
+    buffer = Replay(3, 2, 1)
+    buffer.append(transition(0))
+    state = buffer.state_dict()
+    buffer.append(batch([transition(k) for k in (1, 2, 3)]))
+    copy = Replay(3, 2, 1)
+    copy.load_state_dict(state)
+    assert same(copy.all(), batch([transition(0)]))
+
+
+def test_state_dicts_of_other_buffers_are_refused():
+    narrow, small, full = Replay(3, 1, 1), Replay(2, 2, 1), Replay(3, 2, 1)
+    full.append(batch([transition(k) for k in range(3)]))
+    for other in (narrow, small):
+        with pytest.raises(ValueError, match="replay rows of shape .* do not fit a buffer of"):
+            other.load_state_dict(full.state_dict())
+
+
+def test_sampling_is_uniform_and_its_generators_alone():
+    buffer = Replay(4, 2, 1)
+    buffer.append(batch([transition(k) for k in range(6)]))
+    global_state = torch.get_rng_state()
+    draws = buffer.sample(40_000, generator=torch.Generator().manual_seed(0))
+    again = buffer.sample(40_000, generator=torch.Generator().manual_seed(0))
+    assert same(draws, again)
+    assert torch.equal(torch.get_rng_state(), global_state)
+    values, counts = draws.obs[:, 0].unique(return_counts=True)
+    assert values.tolist() == [2.0, 3.0, 4.0, 5.0]
+    # each count has std sqrt(40000 · 3/16) = 87
+    assert (counts - 10_000).abs().max() < 4 * 87
+    assert torch.equal(draws.action[:, 0], draws.obs[:, 0] + 0.25)
+    with pytest.raises(ValueError, match="empty replay buffer"):
+        Replay(4, 2, 1).sample(1, generator=torch.Generator())
+
+
+@pytest.mark.parametrize("name", ["obs", "action", "reward", "next_obs"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e39])
+def test_numbers_that_are_not_finite_in_float32_are_refused(name, value):
+    """1e39 is finite as float64 and infinite as it would be kept."""
+    step = transition(0)
+    wrong = step._replace(**{name: torch.full_like(getattr(step, name).double(), value)})
+    buffer = Replay(3, 2, 1)
+    with pytest.raises(ValueError, match=f"{name} holds a number that is not finite"):
+        buffer.append(wrong)
+    assert len(buffer) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("obs", torch.zeros(3), r"obs has shape \(3,\), not \(2,\)"),
+        ("action", torch.zeros(2), r"action has shape \(2,\), not \(1,\)"),
+        ("reward", torch.zeros(1), r"reward has shape \(1,\), not \(\)"),
+        ("next_obs", torch.zeros(1, 2), r"next_obs has shape \(1, 2\), not \(2,\)"),
+        ("terminated", torch.zeros(2), r"terminated has shape \(2,\), not \(\)"),
+    ],
+)
+def test_wrong_shapes_are_refused(name, value, message):
+    with pytest.raises(ValueError, match=message):
+        Replay(3, 2, 1).append(transition(0)._replace(**{name: value}))
+
+
+@pytest.mark.parametrize("sizes", [(0, 1, 1), (1, 0, 1), (1, 1, 0)])
+def test_sizes_below_one_are_refused(sizes):
+    with pytest.raises(ValueError, match="must be >= 1, got"):
+        Replay(*sizes)
+
+
+MEASURE = """
+import torch
+from mbrl.data import Replay
+from mbrl.types import Transition
+
+def resident():
+    for line in open("/proc/self/smaps_rollup"):
+        if line.startswith("Rss"):
+            return int(line.split()[1]) * 1024
+
+def piece():
+    return Transition(torch.ones(1000, 18), torch.ones(1000, 5), torch.ones(1000),
+                      torch.ones(1000, 18), torch.zeros(1000))
+
+Replay(10, 18, 5).append(piece())
+before = resident()
+buffer = Replay(1_000_000, 18, 5)
+reserved = resident() - before
+for _ in range(1000):
+    buffer.append(piece())
+view = buffer.all()
+assert len(view.obs) == 1_000_000 and bool(view.next_obs[-1, -1] == 1)
+print(reserved, resident() - before)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/smaps_rollup"), reason="needs Linux's /proc")
+def test_a_million_transitions_cost_no_more_than_a_fifth_over_their_floats():
+    """23 + 18 floats: what the process really holds, looked at from outside the library."""
+    out = subprocess.run(
+        [sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True, timeout=120
+    )
+    reserved, held = map(int, out.stdout.split())
+    assert reserved < 10e6
+    assert held < 1.2 * 1_000_000 * (23 + 18) * 4
+
+
+def test_moments_are_exact_far_from_zero():
+    """Around 1e6 a float32 sum of squares keeps no digit of a std of one."""
+    x = 1e6 + torch.tensor([[-1.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [1.0, 0.0]])
+    mean, std = moments(x)
+    assert mean.dtype == std.dtype == torch.float64
+    assert mean.tolist() == [1e6, 1e6]
+    assert std.tolist() == [1.0, 1.0]  # the second column does not move: 1, not 0

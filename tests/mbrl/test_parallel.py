@@ -1,0 +1,93 @@
+import threading
+
+import pytest
+import torch
+
+from mbrl.parallel import parallel_map
+
+
+@pytest.fixture
+def threads():
+    """Sets the caller's thread count, and puts it back."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def work(seed):
+    """Some matrix products, which intra-op threads might round differently."""
+    x = torch.randn(200, 200, generator=torch.Generator().manual_seed(seed))
+    return (x @ x).tanh() @ x
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_the_same_bits_in_the_same_order_for_any_number_of_workers(threads, count):
+    results = []
+    for workers in (1, 2, 3):
+        threads(workers)
+        results.append(parallel_map(work, range(count)))
+    assert [len(result) for result in results] == [count] * 3
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+    if count:
+        torch.testing.assert_close(results[0][-1], work(count - 1))
+
+
+def test_workers_really_are_others_and_single_threaded(threads):
+    threads(2)
+    meet = threading.Barrier(2, timeout=20)
+
+    def here(_):
+        meet.wait()  # passes only if two run at once
+        return threading.get_ident(), torch.get_num_threads()
+
+    (first, ones), (second, more) = parallel_map(here, range(2))
+    assert first != second and threading.get_ident() not in (first, second)
+    assert ones == more == 1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("count", [1, 4])
+def test_the_callers_thread_count_is_left_alone(threads, workers, count):
+    threads(workers)
+    inside = parallel_map(lambda _: torch.get_num_threads(), range(count))
+    assert inside == [1] * count
+    assert torch.get_num_threads() == workers
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("gradients", [True, False])
+def test_grad_mode_goes_along(threads, workers, gradients):
+    threads(workers)
+    x = torch.ones(3, requires_grad=True)
+    with torch.set_grad_enabled(gradients):
+        out = parallel_map(lambda k: (k * x).sum(), range(4))
+    assert [y.requires_grad for y in out] == [gradients] * 4
+    if gradients:
+        sum(out).backward()
+        assert x.grad.tolist() == [6.0, 6.0, 6.0]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_exceptions_come_through_and_the_pool_goes_on(threads, workers):
+    threads(workers)
+
+    def fails(k):
+        if k == 2:
+            raise ValueError("item 2 is rotten")
+        return k
+
+    with pytest.raises(ValueError, match="item 2 is rotten"):
+        parallel_map(fails, range(4))
+    assert torch.get_num_threads() == workers
+    assert parallel_map(fails, [5, 6]) == [5, 6]
+
+
+def test_a_worker_that_maps_does_the_work_itself(threads):
+    """With nested maps on one pool, all workers would soon wait for workers."""
+    threads(2)
+
+    def outer(_):
+        return {threading.get_ident(), *parallel_map(lambda _: threading.get_ident(), range(3))}
+
+    assert [len(idents) for idents in parallel_map(outer, range(6))] == [1] * 6
