@@ -42,7 +42,18 @@ from mbrl.types import RewardFn, TerminatedFn, Transition
 from planners import Plan, ScoreFn, Search
 
 Sample = Callable[[], float]
-"""Does some work once and returns the figure measured."""
+"""Does some work once and returns how much of it a second."""
+
+
+def rate(count: float, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Sample:
+    """Times `work(*args, **kwargs)`, which does `count` of something."""
+
+    def sample() -> float:
+        start = time.perf_counter()
+        work(*args, **kwargs)
+        return count / (time.perf_counter() - start)
+
+    return sample
 
 
 @dataclass(frozen=True)
@@ -89,34 +100,24 @@ class Bench:
     """Side of the reference matrix product."""
 
     def compare(
-        self,
-        work: str,
-        unit: str,
-        ours: Sample,
-        references: Mapping[str, Sample | None],
-        *,
-        lower: bool = False,
-        **wanted: str,
+        self, work: str, unit: str, ours: Sample, others: Mapping[str, Sample | None], **wanted: str
     ) -> list[Result]:
-        """Ours against each reference, in turns after an untimed one; None is left out."""
-        samples = {name: sample for name, sample in references.items() if sample} | {"ours": ours}
-        figures: dict[str, list[float]] = {name: [] for name in samples}
-        for repeat in range(-1, self.repeats):
-            for name, sample in samples.items():
-                figure = sample()
-                if repeat >= 0:
-                    figures[name].append(figure)
-        mine = figures.pop("ours")
+        """Ours against each other, in turns after an untimed one; None is left out."""
+        samples = {name: sample for name, sample in others.items() if sample} | {"ours": ours}
+        for sample in samples.values():
+            sample()
+        turns = [[sample() for sample in samples.values()] for _ in range(self.repeats)]
+        found = dict(zip(samples, zip(*turns, strict=True), strict=True))
+        mine = found.pop("ours")
         return [
-            Result(work, unit, mine, name, found, wanted.get(name.replace("-", "_"), ""), lower)
-            for name, found in figures.items()
+            Result(work, unit, mine, name, figures, wanted.get(name.replace("-", "_"), ""))
+            for name, figures in found.items()
         ]
 
     def matmul(self, flops: float) -> Sample:
         """How many works of `flops` operations a second three large float32 products amount to."""
         a, b = torch.randn(2, self.matrix, self.matrix, generator=_generator())
-        works = 3 * 2 * self.matrix**3 / flops
-        return lambda: works / _seconds(lambda: [a @ b for _ in range(3)])
+        return rate(3 * 2 * self.matrix**3 / flops, lambda: [a @ b for _ in range(3)])
 
     def ask(self, unit: str | None = None, **request: Any) -> Sample | None:
         """The peer's rate at a request, in what its reply counts as `unit`, else in requests."""
@@ -140,25 +141,20 @@ def rollout(bench: Bench, *, candidates: int = 500, horizon: int = 30) -> list[R
     model, draw = _ensemble(17, 6, learn_reward=True), _generator()
     state = torch.randn(17, generator=draw)
     actions = torch.rand(candidates, horizon, 6, generator=draw) * 2 - 1
-
-    def ours(propagation: Propagation, transitions: int) -> float:
-        score = _scorer(model, state, horizon, _run_forward, propagation=propagation)
-        return transitions / _seconds(lambda: score()(actions))
-
-    results = []
     kinds: tuple[tuple[Propagation, str, int, int], ...] = (
         ("ts1", "random_model", 20, 1),
         ("tsinf", "fixed_model", 20, 1),
-        ("expectation", "expectation", 1, 5),  # one particle, that all nets see
+        ("expectation", "expectation", 1, 5),  # one particle, which all nets see
     )
-    for propagation, called, particles, passes in kinds:
-        count = candidates * horizon * particles
-        request = {"propagation": called, "learned_reward": True}
+    results = []
+    for propagation, theirs, particles, passes in kinds:
+        score = _scorer(model, state, horizon, _run_forward, propagation=propagation)
+        request = {"propagation": theirs, "learned_reward": True}
         sizes = {"candidates": candidates, "horizon": horizon, "particles": particles}
         results += bench.compare(
             f"score_fn, {propagation}",
             "transitions/s",
-            lambda propagation=propagation, count=count: ours(propagation, count),
+            rate(candidates * horizon * particles, lambda score, x: score()(x), score, actions),
             {
                 "matmul": bench.matmul(passes * _forward_flops(model)),
                 "mbrl-lib score": bench.ask("transitions", work="score", **sizes, **request),
@@ -187,15 +183,12 @@ def action(bench: Bench, *, population: int | None = None, iterations: int = 5) 
         ("half-cheetah", 18, 6, 30, 500, _run_forward, None),
     ):
         count = population or published
-        search = _search("cem", size, horizon, count, iterations)
         score = _scorer(_ensemble(obs, size), torch.zeros(obs), horizon, reward, terminated)
+        plan = _Planning(_search("cem", size, horizon, count, iterations), score)
         request = {"task": task, "population": count, "iterations": iterations}
+        peer = bench.ask(work="action", propagation="fixed_model", **request)
         results += bench.compare(
-            f"CEM action, {task}",
-            "actions/s",
-            lambda plan=_Planning(search, score): 1 / _seconds(plan),  # noqa: B008
-            {"mbrl-lib": bench.ask(work="action", propagation="fixed_model", **request)},
-            mbrl_lib="≥ 2",
+            f"CEM action, {task}", "actions/s", rate(1, plan), {"mbrl-lib": peer}, mbrl_lib="≥ 2"
         )
     return results
 
@@ -210,14 +203,8 @@ def train(bench: Bench, *, rows: int = 10_240, epochs: int = 2) -> list[Result]:
     obs, actions = torch.randn(rows, 17, generator=draw), torch.rand(rows, 6, generator=draw)
     change = torch.tanh(obs @ torch.randn(17, 17, generator=draw))
     data = Transition(obs, actions, change.sum(-1), obs + 0.1 * change, torch.zeros(rows) > 0)
-
-    def ours(model: Ensemble) -> float:
-        start = time.perf_counter()
-        updates = model.fit(data, generator=draw)["updates"]
-        return updates / (time.perf_counter() - start)
-
-    results = []
     settings = {"learn_reward": True, "holdout": 0.0, "epochs": epochs, "patience": epochs}
+    results = []
     for members in (5, 7):
         model = _ensemble(17, 6, members=members, **settings)
         inputs, width = model.net.sizes[:2]
@@ -226,7 +213,7 @@ def train(bench: Bench, *, rows: int = 10_240, epochs: int = 2) -> list[Result]:
         results += bench.compare(
             f"fit, {members} nets",
             "updates/s",
-            lambda model=model: ours(model),
+            rate(epochs * -(-rows // 256), model.fit, data, generator=draw),
             {
                 "matmul": bench.matmul(flops),
                 "mbrl-lib": bench.ask("batches", work="train", rows=rows, members=members),
@@ -237,20 +224,14 @@ def train(bench: Bench, *, rows: int = 10_240, epochs: int = 2) -> list[Result]:
 
 
 def planner(bench: Bench, *, population: int = 350) -> list[Result]:
-    """What planners cost themselves: a plan by an almost free score, over one by a model."""
+    """Plans/s by a model, over those by an almost free score: the planner's share of the time."""
     score = _scorer(_ensemble(4, 1), torch.zeros(4), 15, _stay_upright, _fallen)
     results = []
     for name in ("cem", "icem", "mppi"):
         search = _search(name, 1, 15, population, 5)
         free = _Planning(search, lambda: lambda actions: actions.sum((1, 2)))
         full = _Planning(search, score)
-        results += bench.compare(
-            f"{name} alone",
-            "ms",
-            lambda plan=free: 1000 * _seconds(plan),
-            {"with a model": lambda plan=full: 1000 * _seconds(plan)},
-            lower=True,
-        )
+        results += bench.compare(name, "plans/s", rate(1, full), {"planner alone": rate(1, free)})
     return results
 
 
@@ -264,27 +245,22 @@ def physics(bench: Bench, *, steps: int = 2000) -> list[Result]:
             if terminated or truncated:
                 env.reset()
 
-    def bare(model: Any, skip: int, actions: np.ndarray) -> None:
-        data = mujoco.MjData(model)
+    def bare(env: Any, actions: np.ndarray) -> None:
+        data = mujoco.MjData(env.model)
         for action in actions:
             data.ctrl[:] = action
-            for _ in range(skip):
-                mujoco.mj_step(model, data)
+            mujoco.mj_step(env.model, data, nstep=env.task.frame_skip)
 
     results = []
     for name in ("cartpole-swingup", "half-cheetah"):
         env: Any = envs.make(name)
-        model, skip = env.unwrapped.model, env.unwrapped.task.frame_skip
-        actions = np.random.default_rng(0).uniform(-1, 1, (steps, model.nu)).astype(np.float32)
+        draw = np.random.default_rng(0)
+        actions = draw.uniform(-1, 1, (steps, *env.action_space.shape)).astype(np.float32)
         results += bench.compare(
             f"env.step, {name}",
             "steps/s",
-            lambda env=env, actions=actions: steps / _seconds(lambda: ours(env, actions)),
-            {
-                "bare mj_step": lambda model=model, skip=skip, actions=actions: (
-                    steps / _seconds(lambda: bare(model, skip, actions))
-                )
-            },
+            rate(steps, ours, env, actions),
+            {"bare mj_step": rate(steps, bare, env.unwrapped, actions)},
         )
         env.close()
     return results
@@ -296,11 +272,11 @@ def memory(bench: Bench, *, rows: int = 1_000_000, iterations: int = 5) -> list[
     A replay buffer against the bytes of its floats; a plan against one of a tenth the iterations.
     """
     floats = 4e-6 * rows * (17 + 6 + 1 + 17)
-    replay = [_in_fresh_process(_replay_growth, bench.threads, rows)]
+    grown = _in_fresh_process(_replay_growth, bench.threads, rows)
     many = 10 * iterations
     short, long = (_in_fresh_process(_plan_growth, bench.threads, n) for n in (iterations, many))
     return [
-        Result(f"replay of {rows:,}", "MB", replay, "its floats", [floats], "≤ 1.2", True),
+        Result(f"replay of {rows:,}", "MB", [grown], "its floats", [floats], "≤ 1.2", True),
         Result(f"plan, {many} iterations", "MB", [long], f"{iterations}", [short], "≈ 1", True),
     ]
 
@@ -457,7 +433,7 @@ def _replay_growth(rows: int) -> float:
 
 def _plan_growth(iterations: int) -> float:
     score = _scorer(_ensemble(4, 1), torch.zeros(4), 15, _stay_upright, _fallen)
-    return _growth(_Planning(_search("cem", 1, 15, 350, iterations), score))
+    return _growth(_Planning(_search("cem", 1, 15, 100, iterations), score))
 
 
 def _growth(work: Callable[[], Any]) -> float:
@@ -493,25 +469,18 @@ def _generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-def _seconds(work: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
 def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
     title = "{bench}: {threads} threads, torch {torch}, {cpu}; median (best)".format(**rows[0])
     table = Table(title=title)
     for heading in ("work", "unit", "ours", "against", "reference", "ratio", "wanted"):
         table.add_column(heading, justify="left" if heading in ("work", "against") else "right")
     for row in rows:
-        ours, reference, ratio = (
+        figures = [
             f"{_digits(row[name])} ({_digits(row[name + '_best'])})"
             for name in ("ours", "reference", "ratio")
-        )
-        table.add_row(
-            row["work"], row["unit"], ours, row["against"], reference, ratio, row["wanted"]
-        )
+        ]
+        figures.insert(1, row["against"])
+        table.add_row(row["work"], row["unit"], *figures, row["wanted"])
     return table
 
 

@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 
 from mbrl.checkpoint import Run, RunError
 from mbrl.metrics import MetricsLog
-from mbrl.types import Agent, Transition
+from mbrl.types import Agent, Metrics, Transition
 
 
 class EnvironmentError(Exception):
@@ -91,11 +91,11 @@ def episode_seed(seed: int, episode: int) -> int:
 def train(
     agent: Resumable,
     env: Environment,
-    run: Run,
+    run: Run | None = None,
     *,
     seed: int,
     steps: int,
-    log: MetricsLog,
+    log: MetricsLog | None = None,
     snapshots: Snapshots | None = None,
     checkpoint_every: int | None = None,
     stop: Callable[[], bool] = lambda: False,
@@ -110,7 +110,7 @@ def train(
     Args:
         agent: fresh; its state is loaded if there is a checkpoint.
         env: reset with `episode_seed` before every episode.
-        run: held for writing.
+        run: held for writing, with its `log`; without them nothing is saved or logged.
         seed: the run's.
         steps: environment steps, those before a resume included.
         log: lines "episode" (return, length, terminated, what the agent says) at episode ends.
@@ -123,14 +123,24 @@ def train(
         EnvironmentError: an observation or a reward that is not finite, with its step. The run
             stays resumable from its last checkpoint.
         RunError: a checkpoint that does not fit this agent, or cannot be saved.
+        ValueError: a run without a log, or a log without a run.
     """
+    if (run is None) != (log is None):
+        raise ValueError("run and log go together: give both or neither")
     progress, obs = Progress(), None
-    if run.latest() is not None:
-        obs = _resume(agent, env, run, log, snapshots, progress)
-    else:
-        log.rewind(0)
+    if run is not None and log is not None:
+        if run.latest() is not None:
+            obs = _resume(agent, env, run, log, snapshots, progress)
+        else:
+            log.rewind(0)
+
+    def write(kind: str, values: Metrics) -> None:
+        if log is not None:
+            log.write(kind, progress.env_steps, values)
 
     def save() -> None:
+        if run is None or log is None:
+            return
         weights, state = agent.state_dict()
         frozen = None if obs is None or snapshots is None else snapshots.take(env)
         place = {name: getattr(progress, name) for name in _PLACE}
@@ -165,13 +175,13 @@ def train(
                 "length": progress.episode_length,
                 "terminated": bool(terminated),
             } | dict(metrics)
-            log.write("episode", progress.env_steps, line)
+            write("episode", line)
             progress.returns.append(progress.episode_return)
             progress.last = line
             progress.episode += 1
             progress.episode_return, progress.episode_length, obs = 0.0, 0, None
         elif metrics:
-            log.write("update", progress.env_steps, metrics)
+            write("update", metrics)
         watch(progress)
         stopping = stop()
         regular = checkpoint_every is not None and progress.env_steps % checkpoint_every == 0
@@ -206,7 +216,7 @@ def _resume(
         if snapshots is None:
             raise ValueError("it was saved within an episode, and this environment cannot resume")
         env.reset(seed=0)
-        snapshots.restore(env, state["env"]["snapshot"])
+        snapshots.restore(env, _arrays(state["env"]["snapshot"]))
         return state["env"]["obs"].numpy()
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         reason = str(error).strip().split("\n")[0]
@@ -224,6 +234,15 @@ def _tensors(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_tensors(item) for item in value]
     return torch.from_numpy(value.copy()) if isinstance(value, np.ndarray) else value
+
+
+def _arrays(value: Any) -> Any:
+    """What `_tensors` was given."""
+    if isinstance(value, dict):
+        return {key: _arrays(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_arrays(item) for item in value]
+    return value.numpy() if isinstance(value, Tensor) else value
 
 
 def _transition(obs: Any, action: Any, reward: Any, next_obs: Any, terminated: Any) -> Transition:
@@ -293,8 +312,8 @@ def evaluate(player: Player, env: Environment, *, episodes: int, seed: int) -> l
     ]
 
 
-def generator(*seeds: int) -> Generator:
-    """A CPU generator for a stream named by integers."""
-    return torch.Generator().manual_seed(
-        int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0] >> 1)
-    )
+def generator(seed: int, *names: int) -> Generator:
+    """A CPU generator for a stream named by integers, a seed and what it is for."""
+    # as a spawn key: plain seeds (1,) and (1, 0) would be the same
+    sequence = np.random.SeedSequence(seed, spawn_key=names)
+    return torch.Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))

@@ -65,7 +65,13 @@ def loops(lab: Lab) -> Report:
             f"{labs.shown(numbers['margin'][env])} more than the open loop (by seed, same model)."
         )
     plots.bars(
-        {env: {name: scores(env, name) for name in LOOPS} for env in ENVIRONMENTS},
+        {
+            name: {
+                ("noisy" if env.endswith("noisy") else "no noise"): scores(env, name)
+                for env in ENVIRONMENTS
+            }
+            for name in LOOPS
+        },
         lab.folder / "loops.png",
         title="Open loop against closed loop, the same model",
     )

@@ -36,9 +36,9 @@ OBJECTIVES: dict[str, tuple[str, float]] = {
     "caution": ("mean-std:1", 0.0),
     f"CVaR {TAIL:g}": (f"cvar:{TAIL}", 0.0),
     "worst": ("worst", 0.0),
-    "epistemic penalty": ("mean", 10.0),
+    "penalty": ("mean", 10.0),
 }
-"""Objective and penalty of `mbrl.rollout.score_fn`."""
+"""Objective and epistemic penalty of `mbrl.rollout.score_fn`."""
 
 
 def objectives(lab: Lab) -> Report:
@@ -69,7 +69,7 @@ def objectives(lab: Lab) -> Report:
         },
     }  # fmt: skip
     plots.bars(
-        {what: scores[what] for what in measured[:2]},
+        {name: {what: scores[what][name] for what in measured[:2]} for name in OBJECTIVES},
         lab.folder / "objectives.png",
         title="Beside a cliff: what each objective's plan returns",
     )

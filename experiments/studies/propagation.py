@@ -7,6 +7,7 @@ steeper ridge it rolls sooner at every step, so the steps of a trajectory hang t
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -44,16 +45,7 @@ def propagation(lab: Lab) -> Report:
     every = {name: np.concatenate(parts) for name, parts in errors.items()}
     last = {name: np.median(error[:, -1], 0) for name, error in every.items()}
     ranked = sorted(get_args(Propagation), key=lambda name: last[name].sum())
-    panels = [
-        plots.model_error(
-            {name: every[name][..., i] for name in (*ranked, AGAIN)},
-            lab.folder / f"error-{i}.png",
-            title=f"Error in the {statistic} of the return",
-            ylabel="error, in stds of the true return",
-        )
-        for i, statistic in enumerate(STATISTICS)
-    ]
-    labs.side_by_side(panels, lab.folder / "propagation.png")
+    picture({name: every[name] for name in (*ranked, AGAIN)}, lab.folder / "propagation.png")
     rows = [[name, *(f"{value:.3f}" for value in last[name])] for name in (*ranked, AGAIN)]
     numbers: dict[str, Any] = {
         "settings": {
@@ -87,6 +79,22 @@ sampling treat it as noise that averages out. Moment matching forgets that there
 redraws all particles at each step, so that no particle's return is that of a trajectory.
 """
     return Report(numbers, text)
+
+
+def picture(errors: dict[str, np.ndarray], path: Path) -> None:
+    """Median over starts of the errors (starts, H, statistics), with quartiles, by horizon."""
+    figure, axes = plots._panels("Propagations against Monte Carlo truth", 1, 3, (12, 4.2))
+    horizon = np.arange(1, HORIZON + 1)
+    for i, (ax, statistic) in enumerate(zip(axes, STATISTICS, strict=True)):
+        for (name, error), colour in zip(errors.items(), plots.COLOURS, strict=False):
+            low, middle, high = np.quantile(error[..., i], (0.25, 0.5, 0.75), axis=0)
+            ax.fill_between(horizon, low, high, color=colour, alpha=0.15, lw=0)
+            ax.plot(horizon, middle, color=colour, lw=2.2, label=name)
+        ax.set(xlabel="horizon (steps)", yscale="log")
+        plots._note(ax, f"error in the {statistic}, in stds of the true return")
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=6, frameon=False)
+    plots._save(figure, path)
 
 
 def reward(obs: Any, action: Any, next_obs: Any) -> Any:

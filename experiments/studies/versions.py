@@ -68,13 +68,11 @@ def versions(lab: Lab) -> Report:
         title="Plan once, learn from it, replan: return at equal steps",
     )
     for env in ENVIRONMENTS:
-        steps = configs[f"{env}, 0.5"].steps
+        steps, reached = configs[f"{env}, 0.5"].steps, numbers[f"{env}, 0.5"]["return"]
         plots.learning_curve(
             {v: numbers[f"{env}, {v}"]["curves"] for v in VERSIONS[1:]},
             lab.folder / f"curves-{env}.png",
-            references={
-                f"0.5 after {steps} random steps": numbers[f"{env}, 0.5"]["return"]["estimate"]
-            },
+            references={f"0.5 after {steps} random steps": round(reached["estimate"], 1)},
             title=f"Training episodes of {env}",
         )
         plots.bars(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -106,6 +106,11 @@ class PETSConfig:
 
     def __post_init__(self) -> None:
         objective(self.objective)
+        if self.propagation not in get_args(Propagation):
+            raise ValueError(
+                f"propagation {self.propagation!r} is unknown; "
+                f"take one of {[*get_args(Propagation)]}"
+            )
         if self.random_steps < 2:
             raise ValueError(f"random_steps must be >= 2, got {self.random_steps}")
         for name in ("fit_every", "capacity", "action_repeat"):

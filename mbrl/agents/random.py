@@ -47,5 +47,11 @@ class RandomAgent:
         return {}, {"generator": self.generator.get_state()}
 
     def load_state_dict(self, weights: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
+        """Take back what `state_dict` gave.
+
+        Raises:
+            ValueError: it is another agent's.
+        """
+        if weights:
+            raise ValueError(f"a random agent has no weights, got {len(weights)} tensors")
         self.generator.set_state(state["generator"])

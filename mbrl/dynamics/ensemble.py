@@ -94,9 +94,13 @@ class _Folded(NamedTuple):
     members: int
     weights: list[Tensor]
     biases: list[Tensor]
-    span: Tensor  # (E, 1, D) upper less lower bound of the log-variance
-    floor: Tensor  # (E, 1, D) log of the least std
+    floor: Tensor  # (E, 1, D) the least variance
+    range: Tensor  # (E, 1, D) how much more than that it can be
 
+
+LOG_VAR = (-15.0, 0.5)
+"""Where the bounds of the log-variance start, in normalised units. PETS starts the lower one at
+-10; on a noiseless simulator that is more noise than the model's error, and plans suffer."""
 
 STACKED_WORK = 8e6
 """Batch times parameters below which dispatch costs more than arithmetic on the CPU, so that all
@@ -147,8 +151,8 @@ class Ensemble(nn.Module):
             generator=generator,
         )
         bounds = (config.members, 1, self.gaussians)
-        self.max_log_var = nn.Parameter(torch.full(bounds, 0.5))
-        self.min_log_var = nn.Parameter(torch.full(bounds, -10.0))
+        self.max_log_var = nn.Parameter(torch.full(bounds, LOG_VAR[1]))
+        self.min_log_var = nn.Parameter(torch.full(bounds, LOG_VAR[0]))
         inputs = obs_size + action_size
         self.register_buffer("_in_mean", torch.zeros(inputs))
         self.register_buffer("_in_std", torch.ones(inputs))
@@ -182,12 +186,12 @@ class Ensemble(nn.Module):
         Raises:
             ValueError: wrong shapes.
         """
-        mean, std, _ = self._gaussian(state, action)
+        change, std, _ = self._gaussian(state, action)
         if std is None:
-            std = torch.zeros_like(mean)
+            std = torch.zeros_like(change)
         if not self.config.learn_reward:
-            mean, std = F.pad(mean, (0, 1)), F.pad(std, (0, 1))
-        return Gaussian(mean, std)
+            change, std = F.pad(change, (0, 1)), F.pad(std, (0, 1))
+        return Gaussian(F.pad(state, (0, 1)) + change, std)
 
     def step(
         self,
@@ -204,21 +208,19 @@ class Ensemble(nn.Module):
         Raises:
             ValueError: wrong shapes.
         """
-        mean, std, logit = self._gaussian(state, action)
-        next_state, reward = mean, mean.new_zeros(()).expand(mean.shape[:-1])
-        if self.config.learn_reward:
-            next_state, reward = mean[..., :-1], mean[..., -1]
-            std = None if std is None else std[..., :-1]
+        change, std, logit = self._gaussian(state, action)
+        size, lead = self.obs_size, state.shape[:-1]
+        next_state = state + change[..., :size]
         if noise is not None and std is not None:
-            next_state = torch.addcmul(next_state, std, noise)
-        if logit is None:
-            return Step(next_state, reward, _FALSE.to(mean.device).expand(mean.shape[:-1]))
-        return Step(next_state, reward, logit > 0)
+            next_state = torch.addcmul(next_state, std[..., :size], noise)
+        reward = change[..., size] if self.config.learn_reward else state.new_zeros(()).expand(lead)
+        ended = _FALSE.to(state.device).expand(lead) if logit is None else logit > 0
+        return Step(next_state, reward, ended)
 
     def _gaussian(
         self, state: Tensor, action: Tensor
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Mean and std of next state (and reward), and the termination logit."""
+        """Mean and std of the change of state (and of the reward), and the termination logit."""
         folded = self._folded()
         for name, value, size in (
             ("state", state, self.obs_size),
@@ -233,14 +235,13 @@ class Ensemble(nn.Module):
         out = stacked_mlp(x, folded.weights, folded.biases, self.config.activation)
         gaussians = self.gaussians
         change = out[..., :gaussians]
-        if self.config.learn_reward:
-            state = F.pad(state, (0, 1))
         logit = out[..., -1] if self.config.learn_termination else None
         if not self.config.probabilistic:
-            return state + change, None, logit
-        log_std = F.softplus(folded.span - F.softplus(out[..., gaussians : 2 * gaussians]))
-        std = torch.add(folded.floor, log_std, alpha=0.5).exp()
-        return state + change, std, logit
+            return change, None, logit
+        # exp(low + softplus(bounded - low)) with bounded = high - softplus(high - raw) is
+        # exp(low) + exp(high) · sigmoid(raw - high)
+        share = torch.sigmoid(out[..., gaussians : 2 * gaussians])
+        return change, torch.addcmul(folded.floor, folded.range, share).sqrt(), logit
 
     def _folded(self) -> _Folded:
         """The members that step, with the normalisers folded into them.
@@ -266,18 +267,17 @@ class Ensemble(nn.Module):
         shift = torch.zeros_like(scale).repeat(members, 1, 1)
         scale[:gaussians] = self._out_std
         shift[..., :gaussians] = self._out_mean.double()
-        if self.config.probabilistic:  # out of the net comes high - raw log-variance
-            scale[gaussians : 2 * gaussians] = -1
-            shift[..., gaussians : 2 * gaussians] = high
+        if self.config.probabilistic:  # out of the net comes the raw log-variance - high
+            shift[..., gaussians : 2 * gaussians] = -high
         weights[-1], biases[-1] = weights[-1] * scale, biases[-1] * scale + shift
-        floor = 0.5 * low + self._out_std.double().log()
+        unit = self._out_std.double().square()
         dtype = self.scale.dtype
         return _Folded(
             members,
             [weight.to(dtype).contiguous() for weight in weights],
             [bias.to(dtype).contiguous() for bias in biases],
-            (high - low).to(dtype),
-            floor.to(dtype),
+            (unit * low.exp()).to(dtype),
+            (unit * high.exp()).to(dtype),
         )
 
     def _heads(
@@ -318,8 +318,8 @@ class Ensemble(nn.Module):
         held_rows = (inputs[test], targets[test], ends[test])
         if not config.warm:
             self.net.reset(slice(None), generator=generator)
-            nn.init.constant_(self.max_log_var, 0.5)
-            nn.init.constant_(self.min_log_var, -10.0)
+            nn.init.constant_(self.max_log_var, LOG_VAR[1])
+            nn.init.constant_(self.min_log_var, LOG_VAR[0])
         work = config.batch * sum(p[0].numel() for p in self.stacked())
         together = inputs.device.type != "cpu" or work < STACKED_WORK
         size = config.members if together else 1

@@ -11,6 +11,7 @@ import json, os, random, shutil, signal, sys, threading, time, traceback
 from pathlib import Path
 
 import torch
+import torch._dynamo  # an optimiser does, and each child would take seconds over it
 
 from experiments.build import RunConfig
 from experiments.runner import train_run
@@ -21,8 +22,8 @@ from mbrl.metrics import MetricsLog
 torch.set_num_threads(1)
 root, draw = Path(sys.argv[1]), random.Random(0)
 agent = PETSConfig(
-    planner=PlannerConfig(horizon=5, population=12, iterations=2, elites=3),
-    model=EnsembleConfig(members=2, hidden=(16,), epochs=8, batch=32),
+    planner=PlannerConfig(horizon=3, population=8, iterations=1, elites=3),
+    model=EnsembleConfig(members=2, hidden=(16,), epochs=3, batch=64),
     random_steps=60, fit_every=50, particles=2,
 )
 config = RunConfig("pets", "cartpole-swingup-noisy", 3, 330, "cpu", agent)
@@ -87,13 +88,13 @@ places = ["half of a line", "half of a save", "within a fit", "between files and
           "after the rename"]
 for place in places:
     # some way on, until chance strikes, and then to the place
-    if not attempt(root / "killed", delay=draw.uniform(0.1, 0.4) * seconds):
+    if not attempt(root / "killed", delay=draw.uniform(0.1, 0.3) * seconds):
         break
     killed.append("at random")
     if not attempt(root / "killed", place=place):
         break
     killed.append(place)
-while attempt(root / "killed", delay=draw.uniform(0.1, 0.7) * seconds if len(killed) < 14
+while attempt(root / "killed", delay=draw.uniform(0.1, 0.5) * seconds if len(killed) < 12
               else None):
     killed.append("at random")
 print(json.dumps({"killed": killed, "seconds": seconds}))

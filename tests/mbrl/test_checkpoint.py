@@ -1,3 +1,4 @@
+import contextlib
 import io
 import os
 import pickle
@@ -82,9 +83,7 @@ DEATHS = {
 @pytest.mark.parametrize("again", [False, True], ids=["another step", "the same step"])
 @pytest.mark.parametrize("which", DEATHS)
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
-def test_a_save_that_dies_anywhere_leaves_a_whole_checkpoint(
-    run, monkeypatch, which, count, again
-):
+def test_a_save_that_dies_anywhere_leaves_a_whole_checkpoint(run, monkeypatch, which, count, again):
     """It dies in the count-th call of that kind, before or after the call did its work."""
     for late in (False, True):
         shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
@@ -103,10 +102,8 @@ def test_a_save_that_dies_anywhere_leaves_a_whole_checkpoint(
         new = 10 if again else 20
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, dies)
-            try:
+            with contextlib.suppress(Died):
                 run.save(new, weights(new), STATE_VALUE | {"step": new, "fresh": True})
-            except Died:
-                pass
         _, state = run.load()
         assert_holds(run, state["step"])
         assert state["step"] in (10, new)

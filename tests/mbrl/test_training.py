@@ -1,5 +1,6 @@
 import json
 import math
+from itertools import pairwise
 
 import gymnasium
 import numpy as np
@@ -234,7 +235,7 @@ def test_playing_gives_each_step_and_stops_at_the_end():
     steps = list(play(random_agent(env), env, seed=1))
     assert len(steps) == 17
     assert [step.truncated for step in steps] == [False] * 16 + [True]
-    for before, after in zip(steps, steps[1:], strict=False):
+    for before, after in pairwise(steps):
         assert np.array_equal(before.next_obs, after.obs)
     with pytest.raises(EnvironmentError, match="reward that is not finite at step 4 of episode 0"):
         broken = Drift(broken=4, what="reward")

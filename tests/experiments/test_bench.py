@@ -1,0 +1,175 @@
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from rich.console import Console
+
+from experiments import bench as module
+from experiments.bench import BENCHES, Bench, Result, bench, busy_neighbour
+from experiments.peers import HOW_TO_INSTALL
+
+TINY = Bench(repeats=2, threads=1, matrix=16)
+
+
+class FakePeer:
+    """Answers every request with the same rate, and remembers what was asked."""
+
+    def __init__(self):
+        self.asked = []
+
+    def ask(self, **request):
+        self.asked.append(request)
+        return {"seconds": [0.5], "transitions": 100, "batches": 40}
+
+
+def test_a_row_pairs_its_ratios():
+    row = Result("w", "u", [1.0, 6.0, 8.0], "r", [2.0, 3.0, 16.0]).to_dict()
+    assert (row["ours"], row["reference"]) == (6.0, 3.0)
+    assert row["ratio"] == 0.5  # of 0.5, 2 and 0.5, where the ratio of the medians is 2
+    assert (row["ours_best"], row["reference_best"], row["ratio_best"]) == (8.0, 16.0, 0.5)
+    row = Result("w", "u", [4.0, 3.0], "r", [2.0, 1.0], lower=True).to_dict()
+    assert (row["ours_best"], row["reference_best"], row["ratio_best"]) == (3.0, 1.0, 3.0)
+
+
+def test_samples_take_turns_after_an_untimed_one():
+    calls = []
+
+    def sample(name):
+        def run():
+            calls.append(name)
+            return float(len(calls))
+
+        return run
+
+    (one, two) = Bench(repeats=2, threads=1).compare(
+        "w", "u", sample("ours"), {"a": sample("a"), "gone": None, "b-c": sample("b")}, b_c="≥ 2"
+    )
+    assert calls == ["a", "b", "ours"] * 3
+    assert (one.against, one.reference, one.ours, one.wanted) == ("a", (4.0, 7.0), (6.0, 9.0), "")
+    assert (two.against, two.reference, two.ours, two.wanted) == (
+        "b-c",
+        (5.0, 8.0),
+        one.ours,
+        "≥ 2",
+    )
+
+
+def test_the_reference_counts_operations(monkeypatch):
+    ticks = iter([10.0, 10.5])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(ticks))
+    # three products of 2·4³ operations in half a second, in works of 32
+    assert Bench(repeats=1, threads=1, matrix=4).matmul(32.0)() == 3 * 2 * 4**3 / 0.5 / 32
+
+
+def test_operations_of_the_named_net():
+    # 23→200→200→200→200→36: mean and variance of 18 outputs
+    model = module._ensemble(17, 6, learn_reward=True)
+    assert module._forward_flops(model) == 2 * (23 * 200 + 3 * 200 * 200 + 200 * 36)
+
+
+@pytest.mark.parametrize(
+    "name, sizes, rows",
+    [
+        ("rollout", {"candidates": 4, "horizon": 2}, 9),
+        ("action", {"population": 10, "iterations": 1}, 2),
+        ("train", {"rows": 40, "epochs": 1}, 4),
+        ("planner", {"population": 10}, 3),
+        ("physics", {"steps": 5}, 2),
+    ],
+)
+def test_each_measures_all_it_names(name, sizes, rows):
+    peer = FakePeer()
+    found = BENCHES[name](Bench(2, 1, peer, matrix=16), **sizes)  # type: ignore[arg-type]
+    assert len(found) == rows
+    assert len({(result.work, result.against) for result in found}) == rows
+    for result in found:
+        assert len(result.ours) == len(result.reference) == 2
+        assert min(*result.ours, *result.reference) > 0
+    theirs = [result for result in found if result.against.startswith("mbrl-lib")]
+    assert len(peer.asked) == 3 * len(theirs)
+    assert all(request["threads"] == 1 for request in peer.asked)
+    count = {"rollout": 200, "action": 2, "train": 80}
+    assert all(set(result.reference) == {count[name]} for result in theirs)
+    assert (len(theirs) > 0) == (name in count)
+
+
+def test_without_a_peer_only_its_rows_are_missing():
+    found = BENCHES["rollout"](TINY, candidates=4, horizon=2)  # type: ignore[call-arg]
+    assert [result.against for result in found] == ["matmul"] * 3
+
+
+def test_memory_grows_by_what_is_kept():
+    replay, plan = module.memory(TINY, rows=100_000, iterations=1)
+    # 42 of 41 floats a row are kept; the rest is the interpreter's and the batches'
+    assert 42 / 41 < replay.ours[0] / replay.reference[0] < 2
+    assert replay.reference[0] == pytest.approx(16.4)
+    assert (plan.work, plan.against) == ("plan, 10 iterations", "1")
+
+
+def test_the_neighbour_is_busy_and_dies_with_the_block():
+    with pytest.raises(KeyError), busy_neighbour() as child:
+        assert child.poll() is None
+        raise KeyError
+    assert child.poll() is not None
+
+
+def test_the_neighbour_dies_with_us():
+    code = (
+        "import os, signal; from experiments.bench import busy_neighbour\n"
+        "with busy_neighbour() as child:\n"
+        "    print(child.pid, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    child = int(done.stdout)
+    for _ in range(100):
+        try:
+            with open(f"/proc/{child}/stat") as file:
+                if file.read().rsplit(")", 1)[1].split()[0] == "Z":
+                    return
+        except FileNotFoundError:
+            return
+        time.sleep(0.1)
+    os.kill(child, 9)
+    pytest.fail("the neighbour outlived the process that started it")
+
+
+@pytest.fixture
+def fakes(monkeypatch):
+    def one(bench):
+        assert torch.get_num_threads() == bench.threads
+        return [Result("thing", "things/s", [2000.0], "matmul", [8.0], "≥ 1")]
+
+    monkeypatch.setattr(module, "BENCHES", {"one": one, "two": one})
+    monkeypatch.setattr(module, "available", lambda: False)
+
+
+def test_tables_rows_and_files(fakes, tmp_path):
+    before = torch.get_num_threads()
+    with Console(width=140, record=True, file=open(os.devnull, "w")) as console:
+        rows = bench(["one", "two"], threads=3, repeats=1, console=console, out=tmp_path / "b")
+    text = console.export_text()
+    assert torch.get_num_threads() == before
+    assert text.count(HOW_TO_INSTALL) == 1
+    assert "one: 3 threads, torch" in text and "2,000 (2,000)" in text and "≥ 1" in text
+    assert [row["bench"] for row in rows] == ["one", "two"]
+    assert rows[0]["ratio"] == 250.0 and rows[0]["threads"] == 3
+    assert json.loads((tmp_path / "b" / "two.json").read_text()) == rows[1:]
+
+
+@pytest.mark.parametrize(
+    "names, options, message",
+    [
+        (["one", "tow"], {}, "benchmark 'tow' is unknown; take any of one, two"),
+        (["one"], {"threads": 0}, "threads must be >= 1, got 0"),
+        (["one"], {"repeats": 0}, "repeats must be >= 1, got 0"),
+    ],
+)
+def test_bad_input_says_so(fakes, names, options, message):
+    with pytest.raises(ValueError) as told:
+        bench(names, **options)
+    assert str(told.value) == message

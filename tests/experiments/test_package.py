@@ -1,0 +1,46 @@
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("mbrl", "envs", "planners", "experiments")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    builder = pytest.importorskip("hatchling.builders.wheel").WheelBuilder
+    folder = tmp_path_factory.mktemp("wheel")
+    return Path(next(iter(builder(str(ROOT)).build(directory=str(folder)))))
+
+
+def test_the_wheel_holds_all_that_the_packages_hold(wheel):
+    inside = set(zipfile.ZipFile(wheel).namelist())
+    tracked = {
+        str(path.relative_to(ROOT))
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*")
+        if path.suffix in (".py", ".xml", ".typed", ".txt")
+    }
+    assert tracked <= inside
+    assert {f"{package}/py.typed" for package in PACKAGES} <= inside
+
+
+def test_the_command_runs_from_the_wheel(wheel, tmp_path):
+    site = tmp_path / "site"
+    zipfile.ZipFile(wheel).extractall(site)
+    code = (
+        "import envs, sys; from experiments.command import run;"
+        f"assert envs.__file__.startswith({str(site)!r}), envs.__file__;"
+        "[envs.make(name).reset(seed=0) for name in envs.TASKS];"
+        "sys.exit(run(['train', 'random', '--steps', '150', '--run', 'r']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(site)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "r" / "metrics.jsonl").exists()

@@ -1,0 +1,247 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mbrl.agents import PETS, PETSConfig, PlannerConfig
+from mbrl.agents.pets import version
+from mbrl.dynamics import EnsembleConfig
+from mbrl.types import Transition
+from planners import PLANNERS
+
+LOW, HIGH = torch.tensor([-1.0]), torch.tensor([1.0])
+TINY = PETSConfig(
+    planner=PlannerConfig(horizon=6, population=24, iterations=3, elites=4),
+    model=EnsembleConfig(members=2, hidden=(16,), epochs=10, batch=16),
+    random_steps=20,
+    particles=4,
+)
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def home(obs, action, next_obs):
+    """Pays for being at zero."""
+    return -next_obs[..., 0].square()
+
+
+def agent(config=TINY, seed=0, reward=home, **kwargs):
+    return PETS(1, LOW, HIGH, config, reward=reward, generator=seeded(seed), **kwargs)
+
+
+class Slide:
+    """A point that goes half an action a step, for episodes of ten steps."""
+
+    def __init__(self, seed=0):
+        self.draw = np.random.default_rng(seed)
+        self.reset()
+
+    def reset(self):
+        self.at, self.steps = self.draw.uniform(-2, 2, 1).astype(np.float32), 0
+
+    def go(self, agent):
+        """One step and what the agent says to it; (action, metrics, episode's end)."""
+        action = agent.act(self.at, explore=True)
+        after = (self.at + 0.5 * action).astype(np.float32)
+        self.steps += 1
+        over = self.steps == 10
+        agent.observe(
+            Transition(*map(torch.as_tensor, (self.at, action, -float(after[0]) ** 2, after)),
+                       torch.tensor(False)),
+            truncated=over,
+        )  # fmt: skip
+        self.at = after
+        if over:
+            self.reset()
+        return action, agent.update(), over
+
+
+def play(agent, steps, seed=0):
+    world = Slide(seed)
+    return [world.go(agent) for _ in range(steps)]
+
+
+def test_it_learns_to_go_home():
+    """After forty steps the last of each ten is within 0.15 of home; at random it is not."""
+    learner = agent(replace(TINY, model=replace(TINY.model, hidden=(32, 32), epochs=100)))
+    play(learner, 40)
+    errors = []
+    for place in (-1.5, -0.5, 1.0, 1.9):
+        player, at = learner.controller(generator=seeded(9)), np.array([place], np.float32)
+        for _ in range(10):
+            at = at + 0.5 * player.act(at)
+        errors.append(abs(float(at[0])))
+    assert max(errors) < 0.15
+
+
+def test_the_first_actions_are_uniform_and_are_planned_after_the_first_fit():
+    learner = agent(replace(TINY, random_steps=20))
+    history = play(learner, 40)
+    fits = [k for k, (_, metrics, _) in enumerate(history, 1) if "model_loss" in metrics]
+    assert fits == [20, 30, 40]
+    plans = {k: metrics["plans"] for k, (_, metrics, _) in enumerate(history, 1)
+             if "plans" in metrics}  # fmt: skip
+    assert plans == {30: 10, 40: 10}
+    first = np.array([action[0] for action, _, _ in history[:20]])
+    assert abs(first.mean()) < 4 * math.sqrt(1 / 3 / 20) and first.std() > 0.3
+
+
+def test_versions_differ_in_what_they_learn_from_and_when_they_plan():
+    """0.5: one fit, one plan an episode. 1.0: a fit and a plan an episode. 1.5: a plan a step."""
+    counts = {}
+    for name in ("0.5", "1.0", "1.5"):
+        learner = agent(version(name, TINY), episode_steps=10)
+        metrics = [said for _, said, _ in play(learner, 50)]
+        counts[name] = (
+            sum("model_loss" in said for said in metrics),
+            [said["plans"] for said in metrics if "plans" in said],
+        )
+        assert learner.mpc.planner.horizon == (6 if name == "1.5" else 10)
+    assert counts == {"0.5": (1, [1] * 3), "1.0": (4, [1] * 3), "1.5": (4, [10] * 3)}
+    assert version("1.5", version("0.5", TINY)) == TINY
+    assert version("1.5", replace(TINY, replan_every=3)).replan_every == 3
+
+
+def test_fit_every_refits_within_an_episode():
+    history = play(agent(replace(TINY, fit_every=4)), 32)
+    fits = [k for k, (_, metrics, _) in enumerate(history, 1) if "model_loss" in metrics]
+    assert fits == [20, 24, 28, 30]
+
+
+def test_action_repeat_holds_actions_and_plans_accordingly_less():
+    learner = agent(replace(TINY, action_repeat=3))
+    history = play(learner, 30)
+    actions = [float(action[0]) for action, _, _ in history[20:]]
+    assert all(actions[k] == actions[k - k % 3] for k in range(10))
+    assert len(set(actions)) > 1
+    assert history[-1][1]["plans"] == 4
+
+
+def test_rejected_candidates_are_counted():
+    """A reward that is not finite right of a half forbids what goes there."""
+
+    def edge(obs, action, next_obs):
+        return torch.where(action[..., 0] > 0.5, math.nan, action[..., 0])
+
+    history = play(agent(reward=edge), 30)
+    said = history[-1][1]
+    assert 0 < said["rejected"] < said["evaluated"]
+    assert math.isfinite(said["expected_score"])
+    assert max(float(action[0]) for action, _, _ in history[20:]) <= 0.5
+
+
+def test_a_learned_reward_is_used_and_a_known_one_goes_first():
+    """A known reward that pays for going right is not what the data say."""
+    config = replace(TINY, model=replace(TINY.model, learn_reward=True, epochs=100))
+
+    def right(obs, action, next_obs):
+        return next_obs[..., 0]
+
+    ends = []
+    for reward in (None, right):
+        learner = agent(config, reward=reward)
+        play(learner, 60)
+        player, at = learner.controller(generator=seeded(9)), np.array([-1.0], np.float32)
+        for _ in range(8):
+            at = at + 0.5 * player.act(at)
+        ends.append(float(at[0]))
+    assert abs(ends[0]) < 0.5 and ends[1] > 2
+
+
+def test_resuming_within_an_episode_goes_on_with_the_same_plan():
+    whole, other = Slide(), Slide()
+    learner = agent(replace(TINY, replan_every=3))
+    for world in (whole, other):  # both worlds stand at the same step
+        for _ in range(0 if world is other else 34):
+            whole.go(learner)
+    twin = agent(replace(TINY, replan_every=3), seed=99)
+    twin.load_state_dict(*learner.state_dict())
+    other.at, other.steps = whole.at.copy(), whole.steps
+    other.draw.bit_generator.state = whole.draw.bit_generator.state
+    for _ in range(20):
+        mine, said, _ = whole.go(learner)
+        yours, says, _ = other.go(twin)
+        assert np.array_equal(mine, yours) and said == says
+
+
+def test_the_penalty_and_the_objective_reach_the_score():
+    learner = agent()
+    play(learner, 20)
+    obs = np.array([0.5], np.float32)
+    actions = torch.linspace(-1, 1, 5).view(5, 1, 1).expand(5, 6, 1)
+    scores = {}
+    for name, change in {"plain": {}, "worst": {"objective": "worst"}, "λ": {"penalty": 3.0},
+                         "discount": {"discount": 0.5}}.items():  # fmt: skip
+        player = learner.controller(generator=seeded(4))
+        player.config = replace(TINY, **change)
+        scores[name] = player.score(obs)(actions)
+    assert (scores["worst"] <= scores["plain"]).all()
+    assert (scores["λ"] < scores["plain"]).all()
+    assert (scores["discount"] > scores["plain"]).all()  # all rewards are negative
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"random_steps": 1}, "random_steps must be >= 2, got 1"),
+        ({"fit_every": 0}, "fit_every must be >= 1, got 0"),
+    ],
+)
+def test_bad_settings_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(TINY, **change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"particles": 3}, "particles must be a positive multiple of the 2 members that step"),
+        ({"particles": 0}, "particles must be a positive multiple of the 2 members .* got 0"),
+        ({"replan_every": 0}, "replan_every 0 needs an episode of bounded length"),
+        ({"replan_every": 7}, r"replan_every must lie in 0\.\.horizon = 0\.\.6"),
+        ({"planner": PlannerConfig(horizon=0)}, "horizon must be an integer of at least 1, got 0"),
+        ({"planner": PlannerConfig(population=0)}, "population must be an integer of at least 1"),
+        ({"planner": PlannerConfig("random", beta=2.0)}, "planner 'random' has no setting 'beta'"),
+    ],
+)
+def test_recipes_that_do_not_fit_together_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        agent(replace(TINY, **change))
+
+
+def test_a_reward_must_come_from_somewhere():
+    with pytest.raises(ValueError, match="give it, or set model.learn_reward"):
+        agent(reward=None)
+
+
+@pytest.mark.parametrize("name", ["objective", "propagation"])
+def test_unknown_names_are_refused_before_any_step(name):
+    with pytest.raises(ValueError, match=f"{name} 'nonsense' is unknown"):
+        agent(replace(TINY, **{name: "nonsense"}))
+
+
+@pytest.mark.parametrize("name", list(PLANNERS))
+def test_every_planner_can_be_named_and_set(name):
+    built = PlannerConfig(name, horizon=5, population=40, knots=3, interpolation="linear").build(
+        LOW, HIGH
+    )
+    assert isinstance(built, PLANNERS[name])
+    assert (built.horizon, built.population, built.knots) == (5, 40, 3)
+    assert PlannerConfig(name).build(LOW, HIGH, horizon=9).horizon == 9
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"obs": torch.tensor([math.nan])}, "obs holds a number that is not finite"),
+        ({"action": torch.zeros(2)}, r"action has shape \(2,\), not \(1,\)"),
+    ],
+)
+def test_what_no_buffer_may_hold_is_refused(change, message):
+    step = Transition(*torch.zeros(2, 1), torch.tensor(0.0), torch.zeros(1), torch.tensor(False))
+    with pytest.raises(ValueError, match=message):
+        agent().observe(step._replace(**change), truncated=False)
