@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
@@ -72,20 +73,18 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values: medians, bests, the median of the paired ratios, the ratio of bests."""
-        best = min if self.lower else max
-        pairs = zip(self.ours, self.reference, strict=True)
-        return {
-            "work": self.work,
-            "unit": self.unit,
-            "ours": statistics.median(self.ours),
-            "ours_best": best(self.ours),
-            "against": self.against,
-            "reference": statistics.median(self.reference),
-            "reference_best": best(self.reference),
-            "ratio": statistics.median(ours / reference for ours, reference in pairs),
-            "ratio_best": best(self.ours) / best(self.reference),
+        best, middle = min if self.lower else max, statistics.median
+        ours, reference = self.ours, self.reference
+        named = {"work": self.work, "unit": self.unit, "against": self.against}
+        return named | {
+            "ours": middle(ours),
+            "ours_best": best(ours),
+            "reference": middle(reference),
+            "reference_best": best(reference),
+            "ratio": middle(a / b for a, b in zip(ours, reference, strict=True)),
+            "ratio_best": best(ours) / best(reference),
             "wanted": self.wanted,
-            "repeats": len(self.ours),
+            "repeats": len(ours),
         }
 
 
@@ -148,7 +147,8 @@ def rollout(bench: Bench, *, candidates: int = 500, horizon: int = 30) -> list[R
     )
     results = []
     for propagation, theirs, particles, passes in kinds:
-        score = _scorer(model, state, horizon, _run_forward, propagation=propagation)
+        known: dict[str, Any] = {"propagation": propagation, "reward": _run_forward}
+        score = partial(score_fn, model, state, horizon=horizon, generator=draw, **known)
         request = {"propagation": theirs, "learned_reward": True}
         sizes = {"candidates": candidates, "horizon": horizon, "particles": particles}
         results += bench.compare(
@@ -183,8 +183,8 @@ def action(bench: Bench, *, population: int | None = None, iterations: int = 5) 
         ("half-cheetah", 18, 6, 30, 500, _run_forward, None),
     ):
         count = population or published
-        score = _scorer(_ensemble(obs, size), torch.zeros(obs), horizon, reward, terminated)
-        plan = _Planning(_search("cem", size, horizon, count, iterations), score)
+        search = _search("cem", size, horizon, count, iterations)
+        plan = _Planning(search, _scorer(obs, size, horizon, reward, terminated))
         request = {"task": task, "population": count, "iterations": iterations}
         peer = bench.ask(work="action", propagation="fixed_model", **request)
         results += bench.compare(
@@ -225,7 +225,7 @@ def train(bench: Bench, *, rows: int = 10_240, epochs: int = 2) -> list[Result]:
 
 def planner(bench: Bench, *, population: int = 350) -> list[Result]:
     """Plans/s by a model, over those by an almost free score: the planner's share of the time."""
-    score = _scorer(_ensemble(4, 1), torch.zeros(4), 15, _stay_upright, _fallen)
+    score = _scorer(4, 1, 15, _stay_upright, _fallen)
     results = []
     for name in ("cem", "icem", "mppi"):
         search = _search(name, 1, 15, population, 5)
@@ -321,8 +321,11 @@ def bench(
             raise ValueError(f"{option} must be >= 1, got {value}")
     console = console or Console(stderr=True)
     rows = []
+    before = torch.get_num_threads()
+    count = threads or before
     with ExitStack() as stack:
-        count = stack.enter_context(_torch_threads(threads))
+        stack.callback(torch.set_num_threads, before)
+        torch.set_num_threads(count)
         peer = stack.enter_context(MbrlLib()) if available() else None
         if peer is None:
             console.print(HOW_TO_INSTALL)
@@ -385,16 +388,12 @@ def _search(name: Any, size: int, horizon: int, population: int, iterations: int
 
 
 def _scorer(
-    model: Ensemble,
-    state: Tensor,
-    horizon: int,
-    reward: RewardFn,
-    terminated: TerminatedFn | None = None,
-    propagation: Propagation = "tsinf",
+    obs: int, action: int, horizon: int, reward: RewardFn, terminated: TerminatedFn | None
 ) -> Callable[[], ScoreFn]:
+    """Makes the score of plans from one state, TS∞ with 20 particles."""
+    model, draw = _ensemble(obs, action), _generator()
     known = {"horizon": horizon, "reward": reward, "terminated": terminated}
-    draw = _generator()
-    return lambda: score_fn(model, state, propagation=propagation, generator=draw, **known)
+    return lambda: score_fn(model, torch.zeros(obs), generator=draw, **known)
 
 
 def _run_forward(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
@@ -420,30 +419,29 @@ def _forward_flops(model: Ensemble) -> float:
 
 
 def _replay_growth(rows: int) -> float:
-    def fill() -> Replay:
+    def fill() -> None:
         replay, draw = Replay(rows, 17, 6), _generator()
         for start in range(0, rows, 1000):
             block = torch.rand(min(1000, rows - start), 24, generator=draw)
             obs, action, reward = block[:, :17], block[:, 17:23], block[:, 23]
             replay.append(Transition(obs, action, reward, obs, reward > 1))
-        return replay
 
     return _growth(fill)
 
 
 def _plan_growth(iterations: int) -> float:
-    score = _scorer(_ensemble(4, 1), torch.zeros(4), 15, _stay_upright, _fallen)
+    score = _scorer(4, 1, 15, _stay_upright, _fallen)
     return _growth(_Planning(_search("cem", 1, 15, 100, iterations), score))
 
 
 def _growth(work: Callable[[], Any]) -> float:
     # Not getrusage, whose peak is inherited from the process that started this one.
     def resident(line: str) -> float:
-        return int(Path("/proc/self/status").read_text().split(f"{line}:")[1].split()[0]) / 1e3
+        return int(Path("/proc/self/status").read_text().split(f"{line}:")[1].split()[0])
 
     before = resident("VmRSS")
     work()
-    return (resident("VmHWM") - before) * 1.024
+    return (resident("VmHWM") - before) * 1024 / 1e6
 
 
 def _in_fresh_process(work: Callable[[int], float], threads: int, size: int) -> float:
@@ -453,16 +451,6 @@ def _in_fresh_process(work: Callable[[int], float], threads: int, size: int) -> 
         1, get_context("spawn"), initializer=torch.set_num_threads, initargs=(threads,)
     ) as pool:
         return pool.submit(work, size).result()
-
-
-@contextmanager
-def _torch_threads(threads: int | None) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    try:
-        yield torch.get_num_threads()
-    finally:
-        torch.set_num_threads(before)
 
 
 def _generator() -> torch.Generator:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
+import gymnasium
 import torch
 import tyro
 from rich.console import Console
@@ -41,6 +42,7 @@ COMMANDS = {
     "list": "environments, algorithms, planners, studies, benchmarks, runs",
 }
 
+out = Console(width=None if sys.stdout.isatty() else 120)
 err = Console(stderr=True)
 
 
@@ -192,6 +194,7 @@ def run(args: Sequence[str]) -> int:
         RunError,
         EnvironmentError,
         envs.SimulationDiverged,
+        gymnasium.error.Error,
         ValueError,
         OSError,
         ModuleNotFoundError,
@@ -436,7 +439,7 @@ def _compare(parsed: Compare) -> int:
         last=parsed.last,
         out=parsed.out,
     )
-    Console().print(table)
+    out.print(table)
     err.print(f"figure {parsed.out}", highlight=False)
     _emit(parsed, numbers)
     return 0
@@ -492,7 +495,7 @@ def _list(parsed: List) -> int:
     found = {}
     for name in wanted:
         table, found[name] = listings[name]()
-        Console().print(table)
+        out.print(table)
     _emit(parsed, found)
     return 0
 

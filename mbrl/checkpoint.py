@@ -59,12 +59,15 @@ class Run:
         """
         if path.exists():
             raise RunError(f"run folder {path} exists already; resume it or name another")
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            path.mkdir(parents=True)
-            text = json.dumps(config, indent=2)
-            with written_whole(path / CONFIG) as temporary:
-                temporary.write_text(text + "\n")
+            temporary.mkdir(parents=True)
+            (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+            _sync(temporary / CONFIG)
+            temporary.rename(path)
+            _sync(path.parent)
         except OSError as error:
+            shutil.rmtree(temporary, ignore_errors=True)
             raise RunError(f"cannot create run folder {path}: {error.strerror}") from error
         return cls(path, config)
 

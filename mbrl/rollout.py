@@ -24,7 +24,7 @@ ts1: each particle is dealt to a member anew at every step, members evenly used.
 tsinf: each particle stays with its member.
 expectation: one particle, the mean over members of their means.
 moment: all particles are redrawn each step from one Gaussian that has the mean and variance of
-    their joint prediction (across particles and members).
+    their joint prediction (across particles and members; those that have ended do not count).
 distribution: each particle is seen by all members and redrawn from the Gaussian that has the
     mean and variance of their mixture at that particle.
 """
@@ -212,7 +212,8 @@ def rollout(
         state: (N, S), or (S,) for all candidates alike.
         actions_or_policy: action sequences, or a policy that is asked at every step.
         horizon: H; needed with a policy, taken from the actions without.
-        particles: P, as in `score_fn`; each particle has noise of its own.
+        particles: P, as in `score_fn`; each particle has noise of its own, drawn block by block
+            (so the draws depend on `BLOCK_ROWS`).
         propagation: see `Propagation`.
         reward: as in `score_fn`.
         terminated: as in `score_fn`.
@@ -337,7 +338,8 @@ def _unroll(
     for t in range(horizon):
         action = act(t, obs)
         deal = None if deals is None else deals[t]
-        step = _propagate(model, state, action, noise(t), deal, propagation, terminated is None)
+        own = terminated is None
+        step = _propagate(model, state, action, noise(t), alive, deal, propagation, own)
         next_state = step.state
         if t and (state.is_cuda or not bool(alive.all())):
             # a trajectory that has ended stays where it ended, lest it blow up unseen
@@ -360,6 +362,7 @@ def _propagate(
     state: Float[Tensor, "P n S"],
     action: Float[Tensor, "P n A"],
     noise: Float[Tensor, "P _ S"],
+    alive: Bool[Tensor, "P n"],
     deal: Int[Tensor, P] | None,
     propagation: Propagation,
     own_termination: bool,
@@ -390,7 +393,11 @@ def _propagate(
     assert isinstance(model, GaussianDynamics)
     gaussian = model.predict(rows, moves)
     mean, std = (part.view(*shape, -1) for part in gaussian)
-    refit = _refit(mean, std, (0, 1) if propagation == "moment" else (0,))
+    if propagation == "moment":
+        counts = alive if deal is None else alive.index_select(0, deal)
+        refit = _refit(mean, std, (0, 1), counts.view(*shape, 1))
+    else:
+        refit = _refit(mean, std, (0,), torch.ones_like(mean[..., :1], dtype=torch.bool))
     drawn = refit.mean[..., :size] + refit.std[..., :size] * noise
     drawn = drawn.expand(particles, count, size)
     gain = refit.mean[..., size].expand(particles, count)
@@ -401,10 +408,12 @@ def _propagate(
     return Step(drawn, gain, ends)
 
 
-def _refit(mean: Tensor, std: Tensor, over: tuple[int, ...]) -> Gaussian:
-    """The Gaussian with the mean and variance of a mixture (law of total variance)."""
-    variance = std.square().mean(over) + mean.var(over, correction=0)
-    return Gaussian(mean.mean(over), variance.sqrt())
+def _refit(mean: Tensor, std: Tensor, over: tuple[int, ...], counts: Tensor) -> Gaussian:
+    """The Gaussian with the mean and variance of the mixture of those that count."""
+    number = counts.sum(over, keepdim=True).clamp_min(1)
+    centre = torch.where(counts, mean, 0.0).sum(over, keepdim=True) / number
+    variance = torch.where(counts, std.square() + (mean - centre).square(), 0.0) / number
+    return Gaussian(centre.sum(over), variance.sum(over).sqrt())
 
 
 def _restore(part: Tensor, lead: tuple[int, int], back: Tensor | None) -> Tensor:

@@ -159,7 +159,9 @@ class Lab:
 
 def study(experiment: Callable[[Lab], Report], *, seeds: int, fast_seeds: int = 1) -> Study:
     """A study from its experiment, with its own number of seeds."""
-    return partial(_run, experiment, seeds, fast_seeds)
+    made = partial(_run, experiment, seeds, fast_seeds)
+    made.__doc__ = experiment.__doc__
+    return made
 
 
 def _run(
@@ -271,9 +273,9 @@ def final_returns(path: Path, episodes: int, changes: Mapping[str, Any]) -> list
     return evaluate(player, world.env, episodes=episodes, seed=seed)
 
 
-def curve(path: Path) -> tuple[list[int], list[float]]:
-    """Environment steps and returns of a run's training episodes."""
-    lines = read_metrics(path / METRICS, "episode")
+def curve(path: Path, *, after: int = 0) -> tuple[list[int], list[float]]:
+    """Environment steps and returns of a run's training episodes that end after so many steps."""
+    lines = [s for s in read_metrics(path / METRICS, "episode") if s["env_steps"] > after]
     return [line["env_steps"] for line in lines], [line["return"] for line in lines]
 
 

@@ -11,6 +11,7 @@ from experiments.build import build_world
 from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
 from experiments.studies.pool import Work
+from mbrl.agents import PETSConfig
 
 
 class Published(NamedTuple):
@@ -61,7 +62,9 @@ def pets(lab: Lab) -> Report:
     numbers: dict[str, Any] = {"episodes": episodes}
     rows, panels = [], []
     for env, published in PUBLISHED.items():
-        curves = [labs.curve(path) for path in paths[env]]
+        agent = configs[env].agent
+        assert isinstance(agent, PETSConfig)
+        curves = [labs.curve(path, after=agent.random_steps) for path in paths[env]]
         final = [float(np.mean(answers[env, seed])) for seed in range(lab.seeds)]
         numbers[env] = {
             "curves": curves,
@@ -78,23 +81,16 @@ def pets(lab: Lab) -> Report:
         # Episodes of different lengths compare by the step.
         own_steps = build_world(env).episode_steps or 1
         by_step = own_steps != published.episode_steps
+        unit, other_unit = (own_steps, published.episode_steps) if by_step else (1, 1)
+        near = {
+            source: [(at, x / other_unit) for at, x in points if at <= 1.5 * configs[env].steps]
+            for source, points in published.curves.items()
+        }
         panels.append(
             plots.learning_curve(
-                {
-                    "ours": [
-                        (at, np.divide(returns, own_steps if by_step else 1))
-                        for at, returns in curves
-                    ]
-                },
+                {"ours": [(at, np.divide(returns, unit)) for at, returns in curves]},
                 lab.folder / f"{env}.png",
-                references={
-                    source: [
-                        (at, value / published.episode_steps if by_step else value)
-                        for at, value in points
-                        if at <= 1.5 * configs[env].steps or lab.fast
-                    ]
-                    for source, points in published.curves.items()
-                },
+                references={source: points for source, points in near.items() if points},
                 title=env,
                 ylabel="reward a step" if by_step else "return",
             )
@@ -104,7 +100,8 @@ def pets(lab: Lab) -> Report:
     text = f"""# PETS against published curves
 
 Return of the final agent over {episodes} fresh episodes; interquartile mean over {lab.seeds} seeds
-[95 % bootstrap interval]. The figure shows training episodes.
+[95 % bootstrap interval]. The figure shows training episodes
+after the random ones.
 
 {labs.table(["environment", "environment steps", "return", "published, at steps"], rows)}
 

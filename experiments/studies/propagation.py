@@ -91,6 +91,7 @@ def picture(errors: dict[str, np.ndarray], path: Path) -> None:
             ax.fill_between(horizon, low, high, color=colour, alpha=0.15, lw=0)
             ax.plot(horizon, middle, color=colour, lw=2.2, label=name)
         ax.set(xlabel="horizon (steps)", yscale="log")
+        plots._plain_log(ax.yaxis)
         plots._note(ax, f"error in the {statistic}, in stds of the true return")
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=6, frameon=False)

@@ -75,7 +75,7 @@ class PlannerConfig:
 
 @dataclass(frozen=True)
 class PETSConfig:
-    """The recipe's settings."""
+    """Probabilistic ensembles with trajectory sampling: plan through a learned model."""
 
     planner: PlannerConfig = field(default_factory=PlannerConfig)
     """The search over action sequences."""

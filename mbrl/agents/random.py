@@ -14,7 +14,7 @@ from mbrl.types import Metrics, Transition
 
 @dataclass(frozen=True)
 class RandomConfig:
-    """Nothing to set."""
+    """Uniformly random actions; nothing to set."""
 
 
 class RandomAgent:
@@ -25,8 +25,8 @@ class RandomAgent:
 
     def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
         """One action (A,), whatever the observation."""
-        uniform = torch.rand(self.low.shape, generator=self.generator)
-        return (self.low + (self.high - self.low) * uniform).numpy()
+        uniform = torch.rand(self.low.shape, generator=self.generator).to(self.low)
+        return (self.low + (self.high - self.low) * uniform).cpu().numpy()
 
     def observe(self, step: Transition, *, truncated: bool) -> None:
         """Nothing to remember."""

@@ -103,11 +103,18 @@ def test_without_a_peer_only_its_rows_are_missing():
 
 
 def test_memory_grows_by_what_is_kept():
-    replay, plan = module.memory(TINY, rows=100_000, iterations=1)
-    # 42 of 41 floats a row are kept; the rest is the interpreter's and the batches'
-    assert 42 / 41 < replay.ours[0] / replay.reference[0] < 2
-    assert replay.reference[0] == pytest.approx(16.4)
-    assert (plan.work, plan.against) == ("plan, 10 iterations", "1")
+    grown = module._in_fresh_process(module._replay_growth, 1, 100_000)
+    # 42 floats a row are kept; the rest is the batches' and the allocator's
+    assert 0.98 < grown / (100_000 * 42 * 4e-6) < 2
+
+
+def test_memory_is_told_of_a_buffer_and_of_a_longer_plan(monkeypatch):
+    grown = {(module._replay_growth, 1000): 0.2, (module._plan_growth, 3): 4.0}
+    grown[module._plan_growth, 30] = 5.0
+    monkeypatch.setattr(module, "_in_fresh_process", lambda work, threads, size: grown[work, size])
+    replay, plan = [r.to_dict() for r in module.memory(TINY, rows=1000, iterations=3)]
+    assert replay["ratio"] == pytest.approx(0.2 / 0.164)
+    assert (plan["work"], plan["against"], plan["ratio"]) == ("plan, 30 iterations", "3", 1.25)
 
 
 def test_the_neighbour_is_busy_and_dies_with_the_block():

@@ -132,7 +132,20 @@ def test_ctrl_c_saves_the_runs_and_leaves_no_process_and_no_traceback_of_a_worke
 # The laboratory.
 
 
-def test_training_goes_on_from_what_is_there_and_rejects_another_config(tmp_path):
+@pytest.fixture
+def inline(monkeypatch):
+    """Work is done here, without processes."""
+
+    def compute(work, *, workers, say, done=lambda key, answer: None):
+        answers = {key: function(*arguments) for key, (function, arguments, _) in work.items()}
+        for key, answer in answers.items():
+            done(key, answer)
+        return answers
+
+    monkeypatch.setattr(pool, "compute", compute)
+
+
+def test_training_goes_on_from_what_is_there_and_rejects_another_config(tmp_path, inline):
     half = laboratory(tmp_path)
     path = half.folder / "runs" / "a-0"
     lab.train_run(TINY, path, stop=_after(70))

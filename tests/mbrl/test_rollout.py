@@ -697,3 +697,25 @@ def test_a_score_with_a_few_particles_is_an_unbiased_sample_of_the_truth():
         for seed in range(400)
     ]  # fmt: skip
     assert np.mean(scores) == pytest.approx(truth.mean(), abs=4 * np.std(scores) / 20)
+
+
+def test_moment_matching_leaves_out_particles_that_have_ended():
+    """Steps keep the mean and add std 2; below 6, one std, is the end, and the model knows no more.
+
+    The living go on from the mean of a normal cut at -1 std, 8 + 2 φ(1) / Φ(1), not from 8.
+    """
+
+    class Cliff(Line):
+        def predict(self, state, action):
+            mean, std = super().predict(state, action)
+            return Gaussian(torch.where(state < 6.0, torch.nan, mean), std)
+
+    imagined = rollout(
+        Cliff([1.0], sigma=2.0), start(8.0), plans([0.0, 0.0]), particles=40_000,
+        propagation="moment", terminated=lambda obs: obs[..., 0] < 6.0, generator=seeded(),
+    )  # fmt: skip
+    ended = imagined.terminated[:, 0, 0]
+    assert ended.double().mean().item() == pytest.approx(0.1587, abs=0.01)
+    after = imagined.state[~ended, 0, 2, 0]
+    assert after.mean().item() == pytest.approx(8 + 2 * 0.2420 / 0.8413, abs=0.06)
+    assert torch.equal(imagined.state[ended, 0, 2], imagined.state[ended, 0, 1])

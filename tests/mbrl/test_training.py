@@ -215,7 +215,7 @@ def test_evaluation_is_reproducible_and_leaves_the_training_alone(tmp_path):
     other, results = make(), []
 
     def judge(progress):
-        if progress.env_steps % 10 == 0:
+        if progress.env_steps % 24 == 0:
             player = agent.controller(generator=generator(7))
             results.append(evaluate(player, other, episodes=2, seed=5))
             again = agent.controller(generator=generator(7))
@@ -225,7 +225,7 @@ def test_evaluation_is_reproducible_and_leaves_the_training_alone(tmp_path):
     agent = pets(env)
     go(tmp_path / "watched", env, agent, 50, snapshots=SNAPSHOTS, watch=judge)
     assert metrics(tmp_path / "plain") == metrics(tmp_path / "watched")
-    assert len(results) == 5 and all(len(set(result)) == 2 for result in results)
+    assert len(results) == 2 and all(len(set(result)) == 2 for result in results)
     other_seed = evaluate(agent.controller(generator=generator(7)), other, episodes=2, seed=6)
     assert other_seed != results[-1]
 
