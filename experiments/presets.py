@@ -15,7 +15,11 @@ ALGORITHMS: dict[str, type[PETSConfig] | type[RandomConfig]] = {
 }
 
 _SMALL = EnsembleConfig(
-    hidden=(128, 128, 128), batch=32, epochs=150, patience=30, weight_decay=1e-5
+    hidden=(128, 128, 128),
+    batch=32,
+    learning_rate=2e-3,
+    weight_decay=1e-5,
+    epochs=40,
 )
 
 _CARTPOLE = PETSConfig(
@@ -23,6 +27,7 @@ _CARTPOLE = PETSConfig(
     model=_SMALL,
     random_steps=150,
     fit_every=50,
+    replan_every=2,
     particles=5,
 )
 

@@ -322,8 +322,8 @@ class Ensemble(nn.Module):
             nn.init.constant_(self.min_log_var, LOG_VAR[0])
         work = config.batch * sum(p[0].numel() for p in self.stacked())
         together = inputs.device.type != "cpu" or work < STACKED_WORK
-        size = config.members if together else 1
-        groups = [slice(e, e + size) for e in range(0, config.members, size)]
+        size = config.members if together else 2
+        groups = [slice(e, min(e + size, config.members)) for e in range(0, config.members, size)]
         seeds = torch.randint(2**62, (len(groups),), generator=generator).tolist()
         fits = [
             _Fit(self, group, rows, held_rows, torch.Generator().manual_seed(seed))
@@ -414,8 +414,8 @@ class Ensemble(nn.Module):
 class _Fit:
     """The fit of some members, a pass over the data at a time, writing into the ensemble.
 
-    Large nets on the CPU train one by one, side by side on single-threaded workers, and a
-    stopped one costs nothing more; small ones and those on an accelerator train as one stack.
+    Large nets on the CPU train two by two, side by side on single-threaded workers, so that few
+    dispatches keep two cores busy; small ones and those on an accelerator train as one stack.
     """
 
     def __init__(
