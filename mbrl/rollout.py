@@ -44,7 +44,7 @@ SPLIT_ROWS = 128
 
 
 class Imagined(NamedTuple):
-    """Imagined trajectories. What lies behind `alive` counts for nothing."""
+    """Imagined trajectories. Behind its end one stands still and earns 0."""
 
     state: Float[Tensor, "P N H+1 S"]
     action: Float[Tensor, "P N H A"]
@@ -57,7 +57,7 @@ class Imagined(NamedTuple):
         powers = discount ** torch.arange(
             self.reward.shape[-1], device=self.reward.device, dtype=self.reward.dtype
         )
-        return (torch.where(self.alive, self.reward, 0.0) * powers).sum(-1)
+        return (self.reward * powers).sum(-1)
 
 
 def objective(name: str) -> Objective:
@@ -157,11 +157,13 @@ def score_fn(
     def score_block(actions: Tensor) -> Tensor:
         with torch.no_grad():
             returns = state.new_zeros(particles, len(actions))
-            for t, (imagined, penalised) in enumerate(
+            health = torch.zeros_like(returns)
+            plans = actions.expand(particles, *actions.shape)
+            for t, step in enumerate(
                 _unroll(
                     model,
                     state.expand(particles, len(actions), size),
-                    lambda t, _: actions[:, t].expand(particles, *actions[:, t].shape),
+                    lambda t, _: plans[:, :, t],
                     horizon=actions.shape[1],
                     propagation=propagation,
                     noise=lambda t: noise[t],
@@ -171,11 +173,9 @@ def score_fn(
                     penalty=penalty,
                 )
             ):
-                counted = penalised if t == 0 else torch.where(imagined.alive, penalised, 0.0)
-                # 0·sum is 0 where the state is finite and NaN where it is not
-                counted = counted + 0.0 * imagined.next_state.sum(-1)
-                returns.add_(counted, alpha=discount**t)
-            finite = torch.isfinite(returns).all(0)
+                returns.add_(step.reward, alpha=discount**t)
+                health.add_(step.next_state.sum(-1))  # once not finite, never finite again
+            finite = (torch.isfinite(returns) & torch.isfinite(health)).all(0)
             score = torch.where(finite, reduce(returns), -torch.inf)
             return score.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
 
@@ -264,9 +264,8 @@ def rollout(
             assert actions is not None
             return actions[block, t].expand(particles, *actions[block, t].shape)
 
-        steps = [
-            imagined._replace(reward=penalised)
-            for imagined, penalised in _unroll(
+        steps = list(
+            _unroll(
                 model,
                 start,
                 act,
@@ -280,7 +279,7 @@ def rollout(
                 terminated=terminated,
                 penalty=penalty,
             )
-        ]
+        )
         return Imagined(
             torch.stack([start, *(step.next_state for step in steps)], 2),
             torch.stack([step.action for step in steps], 2),
@@ -331,9 +330,9 @@ def _unroll(
     reward: RewardFn | None,
     terminated: TerminatedFn | None,
     penalty: float,
-) -> Iterator[tuple[_Imagined, Tensor]]:
-    """Step a block over the horizon; yields each step and its reward less the penalty."""
-    alive = torch.ones(state.shape[:-1], dtype=torch.bool, device=state.device)
+) -> Iterator[_Imagined]:
+    """Step a block over the horizon; the reward is less the penalty, and 0 behind the end."""
+    alive, anyone_ended = torch.ones(state.shape[:-1], dtype=torch.bool, device=state.device), False
     obs = model.decode(state)
     for t in range(horizon):
         action = act(t, obs)
@@ -341,19 +340,20 @@ def _unroll(
         own = terminated is None
         step = _propagate(model, state, action, noise(t), alive, deal, propagation, own)
         next_state = step.state
-        if t and (state.is_cuda or not bool(alive.all())):
-            # a trajectory that has ended stays where it ended, lest it blow up unseen
+        if anyone_ended:  # what has ended stays where it ended, lest it blow up unseen
             next_state = torch.where(alive.unsqueeze(-1), next_state, state)
         next_obs = model.decode(next_state)
         gain = step.reward if reward is None else reward(obs, action, next_obs)
         ended = step.terminated if terminated is None else terminated(next_obs)
-        ended = ended & alive
-        penalised = gain
         if penalty:
             assert isinstance(model, GaussianDynamics)
-            penalised = gain - penalty * disagreement(model, state, action)
-        yield _Imagined(action, next_state, gain, ended, alive), penalised
-        alive = alive & ~ended
+            gain = gain - penalty * disagreement(model, state, action)
+        if anyone_ended:
+            gain, ended = torch.where(alive, gain, 0.0), ended & alive
+        yield _Imagined(action, next_state, gain, ended, alive)
+        # on an accelerator, to ask whether anyone has would cost more than to assume it
+        if ended.is_cuda or bool(ended.any()):
+            alive, anyone_ended = alive & ~ended, True
         state, obs = next_state, next_obs
 
 
