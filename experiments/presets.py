@@ -33,8 +33,9 @@ _CARTPOLE = PETSConfig(
 
 _ARM = PETSConfig(
     planner=PlannerConfig(horizon=25, population=60, iterations=3, elites=8),
-    model=EnsembleConfig(hidden=(200, 200, 200), batch=128),
+    model=EnsembleConfig(hidden=(200, 200, 200), batch=128, epochs=30),
     random_steps=150,
+    replan_every=2,
     particles=5,
 )
 
