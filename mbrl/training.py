@@ -217,7 +217,7 @@ def _resume(
             raise ValueError("it was saved within an episode, and this environment cannot resume")
         env.reset(seed=0)
         snapshots.restore(env, _arrays(state["env"]["snapshot"]))
-        return state["env"]["obs"].numpy()
+        return state["env"]["obs"].cpu().numpy()
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         reason = str(error).strip().split("\n")[0]
         raise RunError(f"the checkpoint of {run.path} does not fit this run: {reason}") from error
@@ -242,7 +242,7 @@ def _arrays(value: Any) -> Any:
         return {key: _arrays(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_arrays(item) for item in value]
-    return value.numpy() if isinstance(value, Tensor) else value
+    return value.cpu().numpy() if isinstance(value, Tensor) else value
 
 
 def _transition(obs: Any, action: Any, reward: Any, next_obs: Any, terminated: Any) -> Transition:

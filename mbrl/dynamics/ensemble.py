@@ -301,8 +301,8 @@ class Ensemble(nn.Module):
 
         Returns:
             `loss` and `holdout_loss` (mean over members, at each one's best pass),
-            `holdout_mse` (normalised units, of the members that step), `epochs` and `updates`
-            (mean over members).
+            `holdout_mse` (normalised units, of the members that step), `epochs` (mean over
+            members, to the best pass) and `updates` (mean over stacks, all passes).
 
         Raises:
             ValueError: wrong shapes, fewer than two transitions, numbers that are not finite.
@@ -335,12 +335,10 @@ class Ensemble(nn.Module):
         best = torch.cat([fit.best for fit in fits])
         if held:
             self._reorder(best.argsort())
-        epochs = [fit.best_epoch for fit in fits]
-        updates = [fit.updates for fit in fits]
         metrics = {
             "loss": float(torch.cat([fit.loss for fit in fits]).mean()),
-            "epochs": sum(map(float, epochs)) / len(epochs),
-            "updates": sum(updates) / len(updates),
+            "epochs": float(torch.cat([fit.best_epoch for fit in fits]).mean()),
+            "updates": sum(fit.updates for fit in fits) / len(fits),
         }
         if held:
             metrics["holdout_loss"] = float(best.mean())
@@ -456,7 +454,8 @@ class _Fit:
         self.loss = self.flat.new_zeros(size)
         self.since = torch.zeros_like(self.loss)
         self.kept = self.flat.clone()
-        self.best_epoch = self.epoch = self.updates = 0
+        self.best_epoch = torch.zeros_like(self.loss)
+        self.epoch = self.updates = 0
 
     def _parts(self, flat: Tensor) -> list[Tensor]:
         """Views of a flat tensor in the shapes of the ensemble's parameters."""
@@ -477,13 +476,13 @@ class _Fit:
             score = self._held_out() if len(self.held[0]) else total / count
             needed = self.best - config.improvement * self.best.abs().nan_to_num(posinf=0)
             better = (score < needed) if len(self.held[0]) else torch.ones_like(needed) > 0
+            better &= self.since < config.patience  # who has stopped stays stopped
             self.since = torch.where(better, 0, self.since + 1)
             self.best = torch.where(better, score, self.best)
             self.loss = torch.where(better, total / count, self.loss)
             for leaf, kept in zip(self.leaves, self._parts(self.kept), strict=True):
                 torch.where(better.view(-1, 1, 1), leaf, kept, out=kept)
-            if bool(better.any()):
-                self.best_epoch = self.epoch
+            self.best_epoch = torch.where(better, self.epoch, self.best_epoch)
         return self.epoch < config.epochs and bool((self.since < config.patience).any())
 
     @torch.no_grad()
