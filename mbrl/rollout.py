@@ -8,7 +8,7 @@ is a permutation of leading blocks.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -142,7 +142,7 @@ def score_fn(
         raise ValueError(f"state must have shape (S,), got {tuple(state.shape)}")
     if not bool(torch.isfinite(state).all()):
         raise ValueError("state holds a number that is not finite")
-    particles = _particles(model, propagation, particles, horizon)
+    particles = _particles(model, propagation, particles, horizon, penalty)
     reduce = _objective(objective)
     size, device = state.shape[-1], state.device
     noise = torch.randn(
@@ -244,7 +244,7 @@ def rollout(
         state = state.unsqueeze(0)
     if horizon is None:
         raise ValueError("horizon is needed with a policy")
-    particles = _particles(model, propagation, particles, horizon)
+    particles = _particles(model, propagation, particles, horizon, penalty)
     blocks = _blocks(len(state), model, propagation, particles, state.device)
     if gradients:
         blocks = [slice(0, len(state))]
@@ -346,8 +346,7 @@ def _unroll(
         gain = step.reward if reward is None else reward(obs, action, next_obs)
         ended = step.terminated if terminated is None else terminated(next_obs)
         if penalty:
-            assert isinstance(model, GaussianDynamics)
-            gain = gain - penalty * disagreement(model, state, action)
+            gain = gain - penalty * disagreement(cast(GaussianDynamics, model), state, action)
         if anyone_ended:
             gain, ended = torch.where(alive, gain, 0.0), ended & alive
         yield _Imagined(action, next_state, gain, ended, alive)
@@ -390,8 +389,7 @@ def _propagate(
         step = model.step(rows, moves, noise=None)
         parts = [part.view(*shape, *part.shape[2:]) for part in step]
         return Step(parts[0].mean(0), parts[1].mean(0), parts[2].float().mean(0) > 0.5)
-    assert isinstance(model, GaussianDynamics)
-    gaussian = model.predict(rows, moves)
+    gaussian = cast(GaussianDynamics, model).predict(rows, moves)
     mean, std = (part.view(*shape, -1) for part in gaussian)
     if propagation == "moment":
         counts = alive if deal is None else alive.index_select(0, deal)
@@ -405,6 +403,7 @@ def _propagate(
     if own_termination:
         step = model.step(rows, moves, noise=None)
         ends = step.terminated.view(shape).float().mean(0) > 0.5
+        ends = ends if deal is None else ends.index_select(0, deal.argsort())
     return Step(drawn, gain, ends)
 
 
@@ -421,13 +420,24 @@ def _restore(part: Tensor, lead: tuple[int, int], back: Tensor | None) -> Tensor
     return part if back is None else part.index_select(0, back)
 
 
-def _particles(model: Dynamics, propagation: Propagation, particles: int, horizon: int) -> int:
+def _particles(
+    model: Dynamics, propagation: Propagation, particles: int, horizon: int, penalty: float
+) -> int:
+    """How many particles travel, once all settings are known to fit the model."""
     if propagation not in get_args(Propagation):
         raise ValueError(
             f"propagation {propagation!r} is unknown; take one of {[*get_args(Propagation)]}"
         )
     if horizon < 1:
         raise ValueError(f"horizon must be >= 1, got {horizon}")
+    if penalty < 0:
+        raise ValueError(f"penalty must be >= 0, got {penalty}")
+    gaussian = propagation in ("moment", "distribution") or penalty > 0
+    if gaussian and not isinstance(model, GaussianDynamics):
+        raise ValueError(
+            f"propagation {propagation!r} with penalty {penalty:g} needs a model that predicts a "
+            f"Gaussian, which {type(model).__name__} does not"
+        )
     if propagation == "expectation":
         return 1
     dealt = propagation != "distribution"

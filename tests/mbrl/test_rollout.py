@@ -719,3 +719,21 @@ def test_moment_matching_leaves_out_particles_that_have_ended():
     after = imagined.state[~ended, 0, 2, 0]
     assert after.mean().item() == pytest.approx(8 + 2 * 0.2420 / 0.8413, abs=0.06)
     assert torch.equal(imagined.state[ended, 0, 2], imagined.state[ended, 0, 1])
+
+
+@pytest.mark.parametrize("settings", [{"propagation": "moment"}, {"penalty": 1.0}])
+def test_a_model_without_a_gaussian_is_refused_where_one_is_needed(settings):
+    class Bare:
+        members = 1
+
+        def encode(self, obs):
+            return obs
+
+        def decode(self, state):
+            return state
+
+        def step(self, state, action, *, noise):
+            raise AssertionError("not reached")
+
+    with pytest.raises(ValueError, match="predicts a Gaussian, which Bare does not"):
+        score_fn(Bare(), start(0.0), particles=1, horizon=1, generator=seeded(), **settings)
