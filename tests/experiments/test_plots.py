@@ -61,9 +61,7 @@ def test_learning_curve(drawn, tmp_path):
     x, y = line(ax, "PETS (5 seeds)")
     np.testing.assert_array_equal(x, steps)
     np.testing.assert_allclose(y, statistics.iqm(values, axis=0))
-    expected = statistics.learning_curve(
-        [(steps, v) for v in values], rng=rng(), resamples=1000
-    )
+    expected = statistics.learning_curve([(steps, v) for v in values], rng=rng(), resamples=1000)
     x, low, high = band(ax)
     np.testing.assert_array_equal(x, steps)
     np.testing.assert_allclose(low, expected.low)
@@ -200,9 +198,7 @@ def test_frontier(drawn, tmp_path):
     assert ax.get_xscale() == "log"
     curve, _, (bars,) = ax.containers[0].lines
     np.testing.assert_array_equal(curve.get_xydata(), [[5, 90], [50, 120]])
-    np.testing.assert_allclose(
-        bars.get_segments(), [[[5, 70], [5, 95]], [[50, 110], [50, 125]]]
-    )
+    np.testing.assert_allclose(bars.get_segments(), [[[5, 70], [5, 95]], [[50, 110], [50, 125]]])
 
 
 def test_same_data_same_picture(tmp_path):

@@ -91,8 +91,10 @@ def test_bad_input_names_the_culprit_and_leaves_the_old_file(call, culprit, tmp_
 @pytest.mark.parametrize(
     ("script", "message"),
     [
-        ("#!/bin/sh\necho loading >&2\necho 'Unknown encoder libx264' >&2\nexit 1\n",
-         "status 1: Unknown encoder libx264"),
+        (
+            "#!/bin/sh\necho loading >&2\necho 'Unknown encoder libx264' >&2\nexit 1\n",
+            "status 1: Unknown encoder libx264",
+        ),
         ("#!/bin/sh\ncat > /dev/null\nexit 3\n", "status 3: it gave no reason"),
         (None, "no video encoder found"),
     ],

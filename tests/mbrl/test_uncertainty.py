@@ -181,6 +181,7 @@ def test_crps_of_a_gaussian_is_the_textbook_form():
 def test_crps_of_a_mixture_is_the_integral_over_its_cdf():
     mean, std = mixture(4, 1, 1)
     for y in (-3.0, 0.1, 2.0):
+
         def square(x, y=y):
             cdf = stats.norm.cdf(x, mean.ravel().numpy(), std.ravel().numpy()).mean()
             return (cdf - (x >= y)) ** 2
