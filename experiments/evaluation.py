@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 
 import envs
@@ -64,7 +65,7 @@ def evaluate_run(
         try:
             summary["video"] = str(film(loaded, first, seed=episode_seed(seed, 0)))
             tell(f"video {summary['video']}")
-        except (envs.RenderingUnavailable, VideoError) as error:
+        except (envs.RenderingUnavailable, gymnasium.error.Error, VideoError) as error:
             tell(f"video skipped: {error}")
     return summary
 
