@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from typing import Any, NamedTuple
@@ -97,7 +98,10 @@ def compute(
                     done(key, answers[key])
         except BaseException:
             stop.set()
-            executor.shutdown(cancel_futures=True)
+            executor.shutdown(wait=False, cancel_futures=True)
+            while not all(future.done() for future in pending):
+                drain()  # a worker whose line nobody takes would wait for ever
+                time.sleep(0.05)
             raise
     return {key: answers[key] for key in work}
 

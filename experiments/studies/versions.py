@@ -1,9 +1,9 @@
 """Versions 0.5, 1.0 and 1.5 of model-based RL at equal environment steps.
 
 The three steps of Levine's lectures (CS 285) with the parts of PETS (Chua et al. 2018). 0.5: random
-data, a model, one plan an episode. 1.0: what was carried out joins the data. 1.5: replan after
-every action. A model is only right where it has data, and a good plan leaves the states that random
-actions visit: version 0.5 cannot tell that its plan is bad, version 1.0 has tried it.
+data, a model, one plan an episode. 1.0: what was carried out joins the data. 1.5: replan as often
+as the preset does. A model is only right where it has data, and a good plan leaves the states that
+random actions visit: version 0.5 cannot tell that its plan is bad, version 1.0 has tried it.
 """
 
 from __future__ import annotations

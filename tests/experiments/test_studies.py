@@ -200,7 +200,7 @@ def test_versions_differ_in_nothing_but_data_and_plans():
     assert all(isinstance(agent, PETSConfig) for agent in agents)
     assert agents[0].random_steps == old.steps  # type: ignore[union-attr]
     assert [agent.aggregate for agent in agents] == [False, True, True]  # type: ignore[union-attr]
-    assert [agent.replan_every for agent in agents] == [0, 0, 1]  # type: ignore[union-attr]
+    assert [agent.replan_every for agent in agents] == [0, 0, 2]  # type: ignore[union-attr]
     assert agents[0].planner == agents[1].planner  # type: ignore[union-attr]
 
 
