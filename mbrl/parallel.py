@@ -22,6 +22,8 @@ _worker = threading.local()
 
 
 def _become_worker() -> None:
+    # asked for first: a thread's own setting is lost to the process's where torch first meets it
+    torch.get_num_threads()
     torch.set_num_threads(1)
     _worker.here = True
 
