@@ -63,7 +63,17 @@ class Common:
 
 
 @dataclass(frozen=True)
-class Train(Common):
+class Training(Common):
+    """What a run takes, new or resumed."""
+
+    checkpoint_every: int | None = None
+    """Steps between checkpoints within an episode; each episode's end has one anyway."""
+    log: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Log there too; metrics.jsonl is always written."""
+
+
+@dataclass(frozen=True)
+class Train(Training):
     """Learn on an environment. Further options are the algorithm's, with the preset's values."""
 
     agent: Annotated[Any, tyro.conf.arg(name="")] = None
@@ -77,24 +87,16 @@ class Train(Common):
     """Where the model lives: cpu, cuda, cuda:1, ..."""
     run: Path | None = None
     """The run's folder, which must not exist yet."""
-    checkpoint_every: int | None = None
-    """Steps between checkpoints within an episode; each episode's end has one anyway."""
-    log: tuple[Literal["tensorboard", "wandb"], ...] = ()
-    """Log there too; metrics.jsonl is always written."""
 
 
 @dataclass(frozen=True)
-class Resume(Common):
+class Resume(Training):
     """Go on with a run from its newest checkpoint."""
 
     resume: str = "latest"
     """The run's folder, or latest."""
     steps: int | None = None
     """Train on to this many environment steps in all."""
-    checkpoint_every: int | None = None
-    """Steps between checkpoints within an episode."""
-    log: tuple[Literal["tensorboard", "wandb"], ...] = ()
-    """Log there too."""
 
 
 @dataclass(frozen=True)

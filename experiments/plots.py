@@ -76,8 +76,8 @@ def learning_curve(
     ax.xaxis.set_major_formatter(EngFormatter(sep=""))
     _legend(ax, loc="lower right")  # curves rise
     if any(len(runs) > 1 for runs in curves.values()):
-        _note(ax, "interquartile mean over seeds, 95 % interval, each seed faint")
-    return _save(figure, path)
+        note(ax, "interquartile mean over seeds, 95 % interval, each seed faint")
+    return save(figure, path)
 
 
 def model_error(
@@ -110,15 +110,15 @@ def model_error(
         smallest = min(smallest, middle.min())
     if smallest > 0:
         ax.set_yscale("log")
-        _plain_log(ax.yaxis)
+        plain_log(ax.yaxis)
     else:
         ax.set_ylim(bottom=0)
     ax.set(xlabel="prediction horizon (steps)", ylabel=ylabel)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.margins(x=0.02)
     _legend(ax)
-    _note(ax, "median, and quartiles over start states")
-    return _save(figure, path)
+    note(ax, "median, and quartiles over start states")
+    return save(figure, path)
 
 
 def predicted_return(
@@ -158,7 +158,7 @@ def predicted_return(
     ax.set(xlim=ends, ylim=ends, xlabel=f"predicted {unit}", ylabel=f"realised {unit}")
     ax.set_aspect("equal")
     _legend(ax)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def calibration(
@@ -210,7 +210,7 @@ def calibration(
         axis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
         axis.set_tick_params(pad=6)
     _legend(ax, loc="lower right")
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def spread(
@@ -246,7 +246,7 @@ def spread(
     columns = 1 if len(names) <= 3 else 2
     rows = -(-len(names) // columns)
     size = (7.4 if columns == 1 else 10.0, 1.0 + 1.74 * rows)
-    figure, axes = _panels(title, rows, columns, size)
+    figure, axes = panels(title, rows, columns, size)
     total = np.sqrt(a + e)
     for d, (ax, name) in enumerate(zip(axes, names, strict=False)):
         ax.fill_between(t, 0, 2 * total[:, d], color=FAINT, alpha=0.75, lw=0, label="2 std of both")
@@ -269,7 +269,7 @@ def spread(
         ax.remove()
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def horizon_spread(
@@ -312,8 +312,8 @@ def horizon_spread(
     ax.margins(x=0.02)
     _legend(ax, loc="upper left")
     share = e[-1] / (a[-1] + e[-1]) if a[-1] + e[-1] > 0 else 0.0
-    _note(ax, f"{share * 100:.0f} % of the last step's variance is epistemic")
-    return _save(figure, path)
+    note(ax, f"{share * 100:.0f} % of the last step's variance is epistemic")
+    return save(figure, path)
 
 
 def bars(
@@ -366,8 +366,8 @@ def bars(
             frameon=False,
             labelcolor=INK,
         )
-    _note(ax, "interquartile mean, 95 % interval, a dot a seed")
-    return _save(figure, path)
+    note(ax, "interquartile mean, 95 % interval, a dot a seed")
+    return save(figure, path)
 
 
 def frontier(
@@ -406,19 +406,19 @@ def frontier(
         )
     ax.set_xscale("log")
     ax.margins(x=0.08)
-    _plain_log(ax.xaxis)
+    plain_log(ax.xaxis)
     ax.set(xlabel="milliseconds an action (log scale)", ylabel=ylabel)
     _legend(ax)
-    _note(ax, "better: up and to the left")
-    return _save(figure, path)
+    note(ax, "better: up and to the left")
+    return save(figure, path)
 
 
 def _figure(title: str, size: tuple[float, float] = (7.4, 4.4)) -> tuple[Figure, Axes]:
-    figure, axes = _panels(title, 1, 1, size)
+    figure, axes = panels(title, 1, 1, size)
     return figure, axes[0]
 
 
-def _panels(
+def panels(
     title: str, rows: int, columns: int, size: tuple[float, float]
 ) -> tuple[Figure, list[Axes]]:
     """The house style: light grid below the data, no box, title at the left."""
@@ -485,12 +485,12 @@ def _legend(ax: Axes, loc: Literal["best", "upper left", "lower right"] = "best"
     )
 
 
-def _note(ax: Axes, text: str) -> None:
+def note(ax: Axes, text: str) -> None:
     """A grey line under the title that says how to read the picture."""
     ax.set_title(text, loc="left", fontsize=9.5, color=GREY)
 
 
-def _plain_log(axis) -> None:
+def plain_log(axis) -> None:
     """1, 2, 5, 10 rather than powers, on as many ticks as a decade leaves room for."""
     low, high = axis.get_view_interval()
     subs = (1.0, 2.0, 5.0) if high / low < 3000 else (1.0,)
@@ -499,7 +499,8 @@ def _plain_log(axis) -> None:
     axis.set_minor_formatter(FuncFormatter(lambda x, _: ""))
 
 
-def _save(figure: Figure, path: str | Path) -> Path:
+def save(figure: Figure, path: str | Path) -> Path:
+    """Write a PNG, whole or not at all; returns its path."""
     with written_whole(Path(path)) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI)
     return Path(path)

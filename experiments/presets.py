@@ -31,13 +31,18 @@ _CARTPOLE = PETSConfig(
     particles=5,
 )
 
-_ARM = PETSConfig(
-    planner=PlannerConfig(horizon=25, population=60, iterations=3, elites=8),
+# What an arm pays for torque is small beside what it pays for the torques of a wide search.
+_REACHER = PETSConfig(
+    planner=PlannerConfig(
+        horizon=25, population=60, iterations=5, elites=8, sigma=0.05, answer="mean"
+    ),
     model=EnsembleConfig(hidden=(200, 200, 200), batch=128, epochs=30),
     random_steps=150,
     replan_every=2,
     particles=5,
 )
+
+_PUSHER = replace(_REACHER, planner=replace(_REACHER.planner, iterations=4, sigma=0.1))
 
 _LARGE = PETSConfig(
     planner=PlannerConfig(horizon=30, population=100, iterations=3, elites=10),
@@ -50,8 +55,8 @@ PRESETS: dict[tuple[str, str], tuple[int, AgentConfig]] = {
     ("pets", "cartpole-swingup"): (900, _CARTPOLE),
     ("pets", "cartpole-swingup-noisy"): (1500, _CARTPOLE),
     ("pets", "pendulum-swingup"): (1000, replace(_CARTPOLE, random_steps=200)),
-    ("pets", "arm-reacher"): (3000, _ARM),
-    ("pets", "arm-pusher"): (3000, _ARM),
+    ("pets", "arm-reacher"): (3000, _REACHER),
+    ("pets", "arm-pusher"): (3000, _PUSHER),
     ("pets", "half-cheetah"): (50_000, _LARGE),
 }
 """Environment steps and agent settings."""

@@ -127,7 +127,7 @@ class Replay:
 
 
 def moments(x: Float[Tensor, "T D"]) -> tuple[Float[Tensor, D], Float[Tensor, D]]:
-    """Mean and std of each column in float64; a column that does not move gets std 1."""
+    """Mean and std of each column in float64; the std of a column that does not move is 0."""
     x = x.double()
     std = x.std(0, correction=0)
-    return x.mean(0), torch.where(std > 1e-8 * (1 + x.mean(0).abs()), std, torch.ones_like(std))
+    return x.mean(0), torch.where(std > 1e-8 * (1 + x.mean(0).abs()), std, 0.0)

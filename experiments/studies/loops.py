@@ -15,8 +15,10 @@ from experiments import plots
 from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
 from experiments.studies.pool import Work
-from experiments.studies.versions import ENVIRONMENTS, WHOLE_EPISODE
+from experiments.studies.versions import WHOLE_EPISODE
 from mbrl.agents import PlannerConfig
+
+ENVIRONMENTS = ("cartpole-swingup", "cartpole-swingup-noisy")
 
 _OFTEN = PlannerConfig(horizon=50, population=80, iterations=3, elites=8)
 _SELDOM = replace(_OFTEN, population=200, iterations=10, elites=20)

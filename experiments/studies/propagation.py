@@ -83,7 +83,7 @@ redraws all particles at each step, so that no particle's return is that of a tr
 
 def picture(errors: dict[str, np.ndarray], path: Path) -> None:
     """Median over starts of the errors (starts, H, statistics), with quartiles, by horizon."""
-    figure, axes = plots._panels("Propagations against Monte Carlo truth", 1, 3, (12, 4.2))
+    figure, axes = plots.panels("Propagations against Monte Carlo truth", 1, 3, (12, 4.2))
     horizon = np.arange(1, HORIZON + 1)
     for i, (ax, statistic) in enumerate(zip(axes, STATISTICS, strict=True)):
         for (name, error), colour in zip(errors.items(), plots.COLOURS, strict=False):
@@ -91,11 +91,11 @@ def picture(errors: dict[str, np.ndarray], path: Path) -> None:
             ax.fill_between(horizon, low, high, color=colour, alpha=0.15, lw=0)
             ax.plot(horizon, middle, color=colour, lw=2.2, label=name)
         ax.set(xlabel="horizon (steps)", yscale="log")
-        plots._plain_log(ax.yaxis)
-        plots._note(ax, f"error in the {statistic}, in stds of the true return")
+        plots.plain_log(ax.yaxis)
+        plots.note(ax, f"error in the {statistic}, in stds of the true return")
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=6, frameon=False)
-    plots._save(figure, path)
+    plots.save(figure, path)
 
 
 def reward(obs: Any, action: Any, next_obs: Any) -> Any:

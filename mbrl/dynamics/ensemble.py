@@ -8,9 +8,6 @@ of the observation, its log-variance softly held between learned bounds.
 
 from __future__ import annotations
 
-import heapq
-import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,8 +17,8 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from mbrl.data import moments
+from mbrl.dynamics import fitting
 from mbrl.nn import ACTIVATIONS, StackedMLP, stacked_mlp
-from mbrl.parallel import parallel_map
 from mbrl.types import Gaussian, Metrics, Step, Transition
 
 
@@ -55,7 +52,7 @@ class EnsembleConfig:
     """Rows per member in an update."""
     learning_rate: float = 1e-3
     """Adam's step size."""
-    weight_decay: tuple[float, ...] | float = 5e-5
+    weight_decay: float | tuple[float, ...] = 5e-5
     """L2 penalty on the weights, one number or one per layer (input layer first)."""
     bound_weight: float = 0.01
     """Pull on the log-variance bounds towards each other."""
@@ -276,7 +273,7 @@ class Ensemble(nn.Module):
             members,
             [weight.to(dtype).contiguous() for weight in weights],
             [bias.to(dtype).contiguous() for bias in biases],
-            (unit * low.exp()).to(dtype),
+            (unit * low.exp()).clamp_min(1e-30).to(dtype),  # a root of 0 has no gradient
             (unit * high.exp()).to(dtype),
         )
 
@@ -326,10 +323,10 @@ class Ensemble(nn.Module):
         groups = [slice(e, min(e + size, config.members)) for e in range(0, config.members, size)]
         seeds = torch.randint(2**62, (len(groups),), generator=generator).tolist()
         fits = [
-            _Fit(self, group, rows, held_rows, torch.Generator().manual_seed(seed))
+            fitting.Fit(self, group, rows, held_rows, torch.Generator().manual_seed(seed))
             for group, seed in zip(groups, seeds, strict=True)
         ]
-        _run(fits)
+        fitting.run(fits)
         for fit in fits:
             fit.finish()
         best = torch.cat([fit.best for fit in fits])
@@ -369,20 +366,17 @@ class Ensemble(nn.Module):
         inputs, targets = torch.cat((obs, action), -1), next_obs - obs
         if self.config.learn_reward:
             targets = torch.cat((targets, reward.unsqueeze(-1)), -1)
-        self.scale.copy_(moments(next_obs - obs)[1])
+        self.scale.copy_(_unit(moments(next_obs - obs)[1]))
         if self.config.normalise:
-            for value, mean, std in (
-                (inputs, self._in_mean, self._in_std),
-                (targets, self._out_mean, self._out_std),
-            ):
-                for kept, fresh in zip((mean, std), moments(value), strict=True):
-                    kept.copy_(fresh)
+            (in_mean, in_std), (out_mean, out_std) = moments(inputs), moments(targets)
+            self._in_mean.copy_(in_mean)
+            self._in_std.copy_(_unit(in_std))
+            self._out_mean.copy_(out_mean)
+            self._out_std.copy_(out_std)  # what never moved in the data never will
+        inputs = (inputs - self._in_mean) / self._in_std
+        targets = (targets - self._out_mean) / _unit(self._out_std)
         dtype = self.scale.dtype
-        return (
-            ((inputs - self._in_mean) / self._in_std).to(dtype),
-            ((targets - self._out_mean) / self._out_std).to(dtype),
-            terminated.to(dtype),
-        )
+        return inputs.to(dtype), targets.to(dtype), terminated.to(dtype)
 
     def loss(
         self, out: Tensor, target: Tensor, ends: Tensor, high: Tensor, low: Tensor
@@ -409,120 +403,6 @@ class Ensemble(nn.Module):
             parameter.copy_(parameter[order.to(parameter.device)])
 
 
-class _Fit:
-    """The fit of some members, a pass over the data at a time, writing into the ensemble.
-
-    Large nets on the CPU train two by two, side by side on single-threaded workers, so that few
-    dispatches keep two cores busy; small ones and those on an accelerator train as one stack.
-    """
-
-    def __init__(
-        self,
-        model: Ensemble,
-        members: slice,
-        rows: tuple[Tensor, ...],
-        held: tuple[Tensor, ...],
-        generator: Generator,
-    ) -> None:
-        self.model, self.members, self.generator = model, members, generator
-        self.rows, self.held = rows, held
-        config, stacked = model.config, model.stacked()
-        self.shapes = [p[members].shape for p in stacked]
-        self.flat = torch.cat([p.detach()[members].flatten() for p in stacked])
-        self.grad = torch.zeros_like(self.flat)
-        self.leaves = [part.requires_grad_() for part in self._parts(self.flat)]
-        for leaf, grad in zip(self.leaves, self._parts(self.grad), strict=True):
-            leaf.grad = grad
-        layers = len(model.net.weights)
-        decay = config.weight_decay
-        decays = [*decay] if isinstance(decay, tuple) else [decay] * layers
-        self.decay = torch.zeros_like(self.flat)
-        for part, wd in zip(self._parts(self.decay), decays, strict=False):
-            part.fill_(wd)
-        self.weights, self.biases = self.leaves[:layers], self.leaves[layers : 2 * layers]
-        self.high, self.low = self.leaves[2 * layers :]
-        flat = nn.Parameter(self.flat)
-        flat.grad = self.grad
-        self.optimiser = torch.optim.Adam([flat], lr=config.learning_rate, fused=True)
-        count, size = len(rows[0]), len(self.high)
-        if config.bootstrap:
-            self.index = torch.randint(count, (size, count), generator=generator)
-        else:
-            self.index = torch.arange(count).expand(size, count)
-        self.index = self.index.to(self.flat.device)
-        self.best = self.flat.new_full((size,), torch.inf)
-        self.loss = self.flat.new_zeros(size)
-        self.since = torch.zeros_like(self.loss)
-        self.kept = self.flat.clone()
-        self.best_epoch = torch.zeros_like(self.loss)
-        self.epoch = self.updates = 0
-
-    def _parts(self, flat: Tensor) -> list[Tensor]:
-        """Views of a flat tensor in the shapes of the ensemble's parameters."""
-        parts = flat.split([shape.numel() for shape in self.shapes])
-        return [part.view(shape) for part, shape in zip(parts, self.shapes, strict=True)]
-
-    def run_epoch(self) -> bool:
-        """One pass over the data; False when no member is left to improve."""
-        config = self.model.config
-        size, count = self.index.shape
-        total = torch.zeros_like(self.loss)
-        order = torch.rand(size, count, generator=self.generator).argsort(-1)
-        index = self.index.gather(1, order.to(self.index.device))
-        for batch in index.split(config.batch, 1):
-            total += self._update(*(rows[batch] for rows in self.rows)) * batch.shape[1]
-        self.epoch += 1
-        with torch.no_grad():
-            score = self._held_out() if len(self.held[0]) else total / count
-            needed = self.best - config.improvement * self.best.abs().nan_to_num(posinf=0)
-            better = (score < needed) if len(self.held[0]) else torch.ones_like(needed) > 0
-            better &= self.since < config.patience  # who has stopped stays stopped
-            self.since = torch.where(better, 0, self.since + 1)
-            self.best = torch.where(better, score, self.best)
-            self.loss = torch.where(better, total / count, self.loss)
-            for leaf, kept in zip(self.leaves, self._parts(self.kept), strict=True):
-                torch.where(better.view(-1, 1, 1), leaf, kept, out=kept)
-            self.best_epoch = torch.where(better, self.epoch, self.best_epoch)
-        return self.epoch < config.epochs and bool((self.since < config.patience).any())
-
-    @torch.no_grad()
-    def finish(self) -> None:
-        """Write each member's best weights into the ensemble."""
-        for parameter, part in zip(self.model.stacked(), self._parts(self.kept), strict=True):
-            parameter[self.members] = part
-
-    def _update(self, inputs: Tensor, targets: Tensor, ends: Tensor) -> Tensor:
-        config = self.model.config
-        out = stacked_mlp(inputs, self.weights, self.biases, config.activation)
-        loss = self.model.loss(out, targets, ends, self.high, self.low)
-        bounds = config.bound_weight * (self.high.sum() - self.low.sum())
-        torch.mul(self.flat.detach(), self.decay, out=self.grad)
-        (loss.sum() + bounds).backward()
-        self.optimiser.step()
-        self.updates += 1
-        return loss.detach()
-
-    def _held_out(self) -> Tensor:
-        size = self.index.shape[0]
-        inputs, targets, ends = (rows.expand(size, *rows.shape) for rows in self.held)
-        out = stacked_mlp(inputs, self.weights, self.biases, self.model.config.activation)
-        return self.model.loss(out, targets, ends, self.high, self.low)
-
-
-def _run(fits: Sequence[_Fit]) -> None:
-    """Run all fits to their end; a free worker takes the one that is furthest behind."""
-    waiting = [(0, place) for place in range(len(fits))]
-    lock = threading.Lock()
-
-    def work(_: int) -> None:
-        while True:
-            with lock:
-                if not waiting:
-                    return
-                epoch, place = heapq.heappop(waiting)
-            if fits[place].run_epoch():
-                with lock:
-                    heapq.heappush(waiting, (epoch + 1, place))
-
-    with torch.enable_grad():
-        parallel_map(work, range(min(len(fits), torch.get_num_threads())))
+def _unit(std: Tensor) -> Tensor:
+    """A std to divide by: 1 where there is none."""
+    return torch.where(std > 0, std, 1.0)

@@ -10,13 +10,13 @@ from experiments import plots, statistics
 def drawn(monkeypatch):
     """The figures that were saved, beside their files."""
     figures = []
-    save = plots._save
+    save = plots.save
 
     def keep(figure, path):
         figures.append(figure)
         return save(figure, path)
 
-    monkeypatch.setattr(plots, "_save", keep)
+    monkeypatch.setattr(plots, "save", keep)
     return figures
 
 
