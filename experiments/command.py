@@ -293,7 +293,7 @@ def _train(args: list[str]) -> int:
     steps, agent = preset(algo, env_id, reward_known=world.reward is not None, ends=world.ends)
     default = Train(agent=agent, env=env_id, steps=steps)
     parsed = _parse(_with_agent(type(agent)), f"mbrl train {algo}", rest, default)
-    _set_threads(parsed.threads)
+    _prepare(parsed)
     _check_train(parsed)
     config = RunConfig(algo, env_id, parsed.seed, parsed.steps, parsed.device, parsed.agent)
     if world.why:
@@ -319,8 +319,6 @@ def _check_train(parsed: Any) -> None:
         raise Wrong(f"--steps must be >= 1, got {parsed.steps}")
     if parsed.seed < 0:
         raise Wrong(f"--seed must be >= 0, got {parsed.seed}")
-    if parsed.checkpoint_every is not None and parsed.checkpoint_every < 1:
-        raise Wrong(f"--checkpoint-every must be >= 1, got {parsed.checkpoint_every}")
     try:
         torch.empty(0, device=parsed.device)
     except (RuntimeError, AssertionError) as error:
@@ -328,8 +326,14 @@ def _check_train(parsed: Any) -> None:
         raise Wrong(f"--device {parsed.device!r} is not to be had here: {reason}") from None
 
 
-def _resume(parsed: Resume) -> int:
+def _prepare(parsed: Training) -> None:
+    if parsed.checkpoint_every is not None and parsed.checkpoint_every < 1:
+        raise Wrong(f"--checkpoint-every must be >= 1, got {parsed.checkpoint_every}")
     _set_threads(parsed.threads)
+
+
+def _resume(parsed: Resume) -> int:
+    _prepare(parsed)
     path = find_run(parsed.resume, parsed.root)
     run = Run.open(path)
     config = RunConfig.from_json(run.config)

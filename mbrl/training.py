@@ -123,8 +123,10 @@ def train(
         EnvironmentError: an observation or a reward that is not finite, with its step. The run
             stays resumable from its last checkpoint.
         RunError: a checkpoint that does not fit this agent, or cannot be saved.
-        ValueError: a run without a log, or a log without a run.
+        ValueError: a run without a log, or a log without a run; checkpoints every 0 steps.
     """
+    if checkpoint_every is not None and checkpoint_every < 1:
+        raise ValueError(f"checkpoint_every must be >= 1, got {checkpoint_every}")
     if (run is None) != (log is None):
         raise ValueError("run and log go together: give both or neither")
     progress, obs = Progress(), None

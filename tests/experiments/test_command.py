@@ -59,6 +59,7 @@ WRONG = {
     "steps": (["train", "pets", "--steps", "0"], "--steps must be >= 1"),
     "seed": (["train", "pets", "--seed", "-1"], "--seed must be >= 0"),
     "threads": (["train", "pets", "--threads", "0"], "--threads must be >= 1"),
+    "checkpoints": (["train", "pets", "--checkpoint-every", "0"], "--checkpoint-every must be >= 1"),
     "device": (["train", "pets", "--device", "cuda:7"], "cuda:7"),
     "no run": (["evaluate", "nowhere"], "nowhere is not a run folder"),
     "no latest": (["evaluate"], "there is no run under"),
@@ -97,6 +98,16 @@ def test_a_run_leaves_what_it_should(trained):
         "model.safetensors",
         "state.pt",
     }
+
+
+@pytest.mark.parametrize("decay", [["1e-4"], ["1e-4", "2e-4"]])
+def test_weight_decay_is_one_number_or_one_a_layer(decay, tmp_path):
+    path = tmp_path / "run"
+    options = ["--model.hidden", "8", "--steps", "2", "--threads", "1", "--run", path]
+    assert mbrl("train", "pets", *options, "--model.weight-decay", *decay) == 0
+    numbers = [float(number) for number in decay]
+    model = json.loads((path / "config.json").read_text())["agent"]["model"]
+    assert model["weight_decay"] == (numbers if len(numbers) > 1 else numbers[0])
 
 
 def test_a_run_that_exists_is_not_overwritten(trained, capsys):
@@ -196,6 +207,8 @@ def test_a_resume_can_go_further(trained, tmp_path, capsys):
     shutil.copytree(trained, longer)
     assert mbrl("train", "--resume", longer, "--steps=200") == 2
     assert "already" in capsys.readouterr().err
+    assert mbrl("train", "--resume", longer, "--steps=450", "--checkpoint-every=0") == 2
+    assert "--checkpoint-every must be >= 1" in capsys.readouterr().err
     assert mbrl("train", "--resume", longer, "--steps=450", "--threads=1") == 0
     lines = read_metrics(longer / "metrics.jsonl", "episode")
     assert [line["env_steps"] for line in lines] == [150, 300, 450]
