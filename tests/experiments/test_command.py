@@ -59,7 +59,7 @@ WRONG = {
     "steps": (["train", "pets", "--steps", "0"], "--steps must be >= 1"),
     "seed": (["train", "pets", "--seed", "-1"], "--seed must be >= 0"),
     "threads": (["train", "pets", "--threads", "0"], "--threads must be >= 1"),
-    "checkpoints": (["train", "pets", "--checkpoint-every", "0"], "--checkpoint-every must be >= 1"),
+    "checkpoints": (["train", "pets", "--checkpoint-every", "0"], "every must be >= 1"),
     "device": (["train", "pets", "--device", "cuda:7"], "cuda:7"),
     "no run": (["evaluate", "nowhere"], "nowhere is not a run folder"),
     "no latest": (["evaluate"], "there is no run under"),
