@@ -196,6 +196,7 @@ class Search:
             # A rejected elite must not be tried again: the mean stands in for it.
             elites = torch.where((elite_scores > -math.inf)[:, None, None], knots[best], mean)
             mean, std = self.refit(mean, std, knots, scores, best)
+            mean = mean.clamp(self.low, self.high)  # a weighted sum may round out of the box
         if self.answer == "mean":
             scores, bad = _checked(score, self.actions(mean[None]))
             evaluated += 1

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from planners import PLANNERS
@@ -173,6 +173,7 @@ def test_one_accepted_candidate_is_enough_to_go_on_from(make):
 
 
 @settings(max_examples=20, deadline=None)
+@example(name="mppi", box=[(-243.0, 1.0)], horizon=1, share=0.0, kind="zero", pull=-1.0)
 @given(
     name=st.sampled_from(sorted(PLANNERS)),
     box=st.lists(st.tuples(st.floats(-1e3, 1e3), st.floats(0.01, 1e3)), min_size=1, max_size=3),
