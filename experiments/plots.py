@@ -16,6 +16,7 @@ from typing import Literal
 import matplotlib.patheffects as effects
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -421,7 +422,10 @@ def _figure(title: str, size: tuple[float, float] = (7.4, 4.4)) -> tuple[Figure,
 def panels(
     title: str, rows: int, columns: int, size: tuple[float, float]
 ) -> tuple[Figure, list[Axes]]:
-    """The house style: light grid below the data, no box, title at the left."""
+    """A figure of `size` (inches) and its axes, row by row, in the house style.
+
+    That is a light grid below the data, no box, and the title at the left.
+    """
     layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.07, hspace=0.04)
     figure = Figure(figsize=size, dpi=DPI, layout=layout, facecolor="white")
     FigureCanvasAgg(figure)
@@ -490,7 +494,7 @@ def note(ax: Axes, text: str) -> None:
     ax.set_title(text, loc="left", fontsize=9.5, color=GREY)
 
 
-def plain_log(axis) -> None:
+def plain_log(axis: Axis) -> None:
     """1, 2, 5, 10 rather than powers, on as many ticks as a decade leaves room for."""
     low, high = axis.get_view_interval()
     subs = (1.0, 2.0, 5.0) if high / low < 3000 else (1.0,)

@@ -136,7 +136,8 @@ def score_fn(
 
     Raises:
         ValueError: here or from the score, for wrong shapes, particles that are not a multiple
-            of the members, an unknown propagation or objective.
+            of the members, an unknown propagation or objective, a negative penalty, a model
+            without the Gaussian that is asked for.
     """
     if state.ndim != 1:
         raise ValueError(f"state must have shape (S,), got {tuple(state.shape)}")
@@ -430,7 +431,7 @@ def _particles(
         )
     if horizon < 1:
         raise ValueError(f"horizon must be >= 1, got {horizon}")
-    if penalty < 0:
+    if not penalty >= 0:
         raise ValueError(f"penalty must be >= 0, got {penalty}")
     gaussian = propagation in ("moment", "distribution") or penalty > 0
     if gaussian and not isinstance(model, GaussianDynamics):

@@ -22,6 +22,19 @@ class Fit:
 
     Large nets on the CPU train two by two, side by side on single-threaded workers, so that few
     dispatches keep two cores busy; small ones and those on an accelerator train as one stack.
+
+    Args:
+        model: the ensemble, read at the start and written by `finish`.
+        members: which of its members, e of them.
+        rows: normalised inputs (T, I) and targets (T, D), and ends (T,), to train on.
+        held: the same to score on; with none of them the training loss is the score.
+        generator: draws resamples and order.
+
+    Attributes:
+        best: (e,) each member's best score so far.
+        loss: (e,) its training loss in the pass of that score.
+        best_epoch: (e,) that pass.
+        updates: steps of Adam so far.
     """
 
     def __init__(

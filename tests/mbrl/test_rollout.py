@@ -583,6 +583,8 @@ def test_particles_that_are_no_multiple_of_the_members_are_refused(propagation, 
         ({"propagation": "ts2"}, "propagation 'ts2' is unknown; take one of .*'tsinf'"),
         ({"horizon": 0}, "horizon must be >= 1, got 0"),
         ({"state": torch.zeros(1, 1)}, r"state must have shape \(S,\), got \(1, 1\)"),
+        ({"penalty": -1.0}, "penalty must be >= 0, got -1.0"),
+        ({"penalty": math.nan}, "penalty must be >= 0, got nan"),
         ({"state": tensor([math.nan])}, "state holds a number that is not finite"),
     ],
 )
