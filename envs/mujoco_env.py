@@ -87,6 +87,7 @@ class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         super().reset(seed=seed)
         mujoco.mj_resetData(self.model, self.data)
         self.data.qpos[:], self.data.qvel[:] = self.task.initial(self.np_random)
+        self._draw_goal()
         mujoco.mj_step1(self.model, self.data)
         self._steps = 0
         self._obs = self._observe()
@@ -114,6 +115,8 @@ class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             data.qfrc_applied[:] = self._noise * self.np_random.standard_normal(model.nv)
         mujoco.mj_step(model, data, nstep=self.task.frame_skip)
         self._steps += 1
+        if self.task.goal_steps and self._steps % self.task.goal_steps == 0:
+            self._draw_goal()
         if model.nsensordata:
             mujoco.mj_step1(model, data)  # sensors would otherwise lag by one substep
         next_obs = self._observe()
@@ -164,6 +167,10 @@ class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.np_random.bit_generator.state = snapshot["rng"]
         self._obs = None if snapshot["obs"] is None else np.array(snapshot["obs"])
         self._steps = int(snapshot["steps"])
+
+    def _draw_goal(self) -> None:
+        if self.task.goal is not None:
+            self.data.mocap_pos[:] = self.task.goal(self.np_random)
 
     def _observe(self) -> np.ndarray:
         return self.task.observation(self._physics).astype(np.float32)

@@ -7,6 +7,7 @@ free. They sit in the planner's hot loop: no copies that are not needed, no loop
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,15 @@ RewardFn = Callable[[Array, Array, Array], Array]
 
 TerminatedFn = Callable[[Array], Array]
 """`terminated(next_obs (..., O)) -> (...)` bool."""
+
+
+class Planning(NamedTuple):
+    """A cheaper model to plan with; its error against the true one is for `mbrl study` to show."""
+
+    prepare: Callable[[mujoco.MjSpec], None]
+    """Edits to the task's MJCF: integrator, time step, solver, collisions; no new state."""
+    frame_skip: int
+    """Its MuJoCo steps in a control step; times its time step, the task's own control step."""
 
 
 class Physics(NamedTuple):
@@ -48,7 +58,8 @@ class Task:
 
     An action is in [-1, 1]^A and is mapped affinely onto each actuator's `ctrlrange`; the reward
     gets the action as it was given, so a cost in N·m scales it back. Reward and termination see
-    nothing but their arguments.
+    nothing but their arguments. Keyword-only parameters of `reward` with numbers as defaults are
+    its weights: `weights` lists them and `functools.partial` sets them.
     """
 
     name: str
@@ -72,9 +83,25 @@ class Task:
     """Camera to render from; -1 is a free camera that sees everything."""
     prepare: Callable[[mujoco.MjSpec], None] | None = None
     """Edits to a borrowed MJCF before it is compiled: sensors, a camera, colours."""
+    goal: Callable[[np.random.Generator], np.ndarray] | None = None
+    """`goal(rng) -> (nmocap, 3)`: where the MJCF's mocap bodies stand, drawn after `initial`."""
+    goal_steps: int = 0
+    """Control steps after which the goal is drawn anew; 0 keeps it over the episode."""
+    success: Callable[[Array], Array] | None = None
+    """`success(obs (..., O)) -> (...)` bool: the task is done in this state."""
+    traces: tuple[str, ...] = ()
+    """Position sensors whose paths show what a plan does: a hand, a foot, the torso."""
+    planning: Planning | None = None
+    """A cheaper model to plan with, where there is a good one."""
 
-    def compile(self) -> mujoco.MjModel:
-        """The task's model.
+    @property
+    def weights(self) -> dict[str, float]:
+        """The reward's weights by name, as they stand."""
+        parameters = inspect.signature(self.reward).parameters.values()
+        return {p.name: float(p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+    def compile(self, *, planning: bool = False) -> mujoco.MjModel:
+        """The task's model, or its planning model.
 
         Raises ValueError, in one line that names the file, for an MJCF that does not compile, an
         actuator without `ctrlrange`, a sensor of accelerations or forces (these are not functions
@@ -84,6 +111,8 @@ class Task:
             spec = mujoco.MjSpec.from_file(str(self.mjcf))
             if self.prepare is not None:
                 self.prepare(spec)
+            if planning and self.planning is not None:
+                self.planning.prepare(spec)
             model = spec.compile()
         except (ValueError, OSError) as error:
             raise ValueError(f"{self.mjcf}: {' '.join(str(error).split())}") from error
