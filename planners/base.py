@@ -24,13 +24,25 @@ class Plan(NamedTuple):
     elites: Tensor  # (M, K, A) best knots, best first; M may be 0
     evaluated: int  # candidates scored
     rejected: int  # of these, how many scored -inf or NaN
+    rounds: int = 0  # rounds of search that there was time for
 
 
 class Planner(Protocol):
     """Maximises a score over action sequences; a pure function of its arguments."""
 
-    def plan(self, score: ScoreFn, start: Plan | None, *, generator: Generator) -> Plan:
-        """The best plan found, searching from `start` if there is one."""
+    def plan(
+        self,
+        score: ScoreFn,
+        start: Plan | None,
+        *,
+        generator: Generator,
+        deadline: float | None = None,
+    ) -> Plan:
+        """The best plan found, searching from `start` if there is one.
+
+        With a `deadline`, an instant of `time.perf_counter`, no round begins that would end
+        after it, save the first, which always runs.
+        """
         ...
 
 

@@ -56,7 +56,13 @@ class CEM(Search):
         return noise.mul_(std).add_(mean)
 
     def refit(
-        self, mean: Tensor, std: Tensor, knots: Tensor, scores: Tensor, best: Tensor
+        self,
+        mean: Tensor,
+        std: Tensor,
+        knots: Tensor,
+        scores: Tensor,
+        elites: Tensor,
+        elite_scores: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """The Gaussian of the elites, smoothed."""
-        return refit_to_elites(mean, std, knots[best], scores[best], self.momentum)
+        return refit_to_elites(mean, std, elites, elite_scores, self.momentum)

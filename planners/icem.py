@@ -64,7 +64,13 @@ class ICEM(Search):
         return (kept, mean[None]) if iteration == self.iterations - 1 else (kept,)
 
     def refit(
-        self, mean: Tensor, std: Tensor, knots: Tensor, scores: Tensor, best: Tensor
+        self,
+        mean: Tensor,
+        std: Tensor,
+        knots: Tensor,
+        scores: Tensor,
+        elites: Tensor,
+        elite_scores: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """The Gaussian of the elites, smoothed."""
-        return refit_to_elites(mean, std, knots[best], scores[best], self.momentum)
+        return refit_to_elites(mean, std, elites, elite_scores, self.momentum)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import torch
 from torch import Generator, Tensor
 
 from planners.base import Plan, RecedingPlanner, ScoreFn
@@ -32,6 +35,10 @@ class MPC:
     action_repeat: int = 1
     """Environment steps for which each planned action is held, in the score too: it sees
     (N, H · action_repeat, A)."""
+    budget_ms: float | None = None
+    """Milliseconds for a search, making its score included; None sets no limit. The planner
+    stops before a round that would end later, so give it more iterations than ever fit."""
+    _round_ms: list[float] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
         horizon = self.planner.horizon
@@ -44,6 +51,8 @@ class MPC:
             raise ValueError(
                 f"action_repeat must be an integer of at least 1, got {self.action_repeat!r}"
             )
+        if self.budget_ms is not None and not 0 < self.budget_ms < math.inf:
+            raise ValueError(f"budget_ms must be finite and positive, got {self.budget_ms!r}")
 
     def act(
         self, make_score: Callable[[], ScoreFn], state: MPCState, *, generator: Generator
@@ -52,13 +61,23 @@ class MPC:
 
         `make_score` gives the score of plans from the present model state; it is called only
         when a search is due. The search starts from the last plan, shifted by the actions
-        carried out since. Raises ValueError when an open-loop plan has run out.
+        carried out since. Raises ValueError when an open-loop plan has run out, and at the
+        first search if `budget_ms` is shorter than a round of it. To find out, that search
+        first takes three rounds on the same score, with draws of their own, and throws them
+        away; its budget counts from there.
         """
         plan, cursor = state
         index, held = divmod(cursor, self.action_repeat)
         if plan is None or (held == 0 and 0 < self.replan_every <= index):
+            began, deadline = time.perf_counter(), None
             start = None if plan is None else self.planner.shift(plan, index)
-            plan = self.planner.plan(self._held(make_score()), start, generator=generator)
+            score = self._held(make_score())
+            if self.budget_ms is not None:
+                if not self._round_ms:
+                    self._round_ms.append(self._time_a_round(score, start, generator))
+                    began = time.perf_counter()
+                deadline = began + self.budget_ms / 1000
+            plan = self.planner.plan(score, start, generator=generator, deadline=deadline)
             cursor = index = 0
         if index >= len(plan.actions):
             raise ValueError(
@@ -67,6 +86,21 @@ class MPC:
                 f"raise the horizon or set replan_every to 1 or more"
             )
         return plan.actions[index].clone(), MPCState(plan, cursor + 1)
+
+    def _time_a_round(self, score: ScoreFn, start: Plan | None, generator: Generator) -> float:
+        """Milliseconds of the fastest of three rounds; ValueError if over the budget."""
+        own = torch.Generator(generator.device).manual_seed(0)
+        took = []
+        for _ in range(3):
+            began = time.perf_counter()
+            self.planner.plan(score, start, generator=own, deadline=began)
+            took.append(1000 * (time.perf_counter() - began))
+        if self.budget_ms is not None and min(took) > self.budget_ms:
+            raise ValueError(
+                f"budget_ms {self.budget_ms:g} is shorter than one round of the search, which "
+                f"took {min(took):.3g} ms; raise it, or lower the population or the horizon"
+            )
+        return min(took)
 
     def _held(self, score: ScoreFn) -> ScoreFn:
         repeat = self.action_repeat

@@ -48,12 +48,18 @@ class MPPI(Search):
         return coloured_noise(mean, count, self.beta, generator=generator).mul_(std).add_(mean)
 
     def refit(
-        self, mean: Tensor, std: Tensor, knots: Tensor, scores: Tensor, best: Tensor
+        self,
+        mean: Tensor,
+        std: Tensor,
+        knots: Tensor,
+        scores: Tensor,
+        elites: Tensor,
+        elite_scores: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """The weighted mean; the std stays."""
         weights = exponential_weights(scores, self.temperature).to(knots.dtype)
-        new = torch.tensordot(weights, knots, dims=1)
-        return torch.where((scores > -math.inf).any(), new, mean), std
+        new = (weights @ knots.flatten(1)).view_as(mean)
+        return torch.where(scores.max() > -math.inf, new, mean), std
 
 
 def exponential_weights(scores: Tensor, temperature: float) -> Tensor:
@@ -64,10 +70,8 @@ def exponential_weights(scores: Tensor, temperature: float) -> Tensor:
     Scores of -inf weigh nothing; if all are, all weights are zero.
     """
     limits = torch.finfo(scores.dtype)
-    accepted = scores > -math.inf
     best = scores.max()
-    median = scores.masked_fill(~accepted, math.nan).nanmedian()
-    scale = (temperature * (best - median)).clamp(limits.tiny, limits.max)
-    gap = (scores - best).clamp_min(limits.min)
-    weights = (gap / scale).exp().masked_fill(~accepted, 0.0)
-    return weights / weights.sum().clamp_min(limits.tiny)
+    median = scores.nan_to_num(neginf=math.nan).nanmedian()
+    scale = (best - median).mul_(temperature).clamp_(limits.tiny, limits.max)
+    # All -inf makes NaN of the gaps, and zeros of that.
+    return (scores - best).div_(scale).softmax(0).nan_to_num_(0.0)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
+from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 
@@ -99,6 +102,14 @@ class Search:
 
     # What an algorithm is made of.
 
+    def algorithm(self) -> Algorithm:
+        """What samples, evaluates and refits in one search.
+
+        The planner itself, or a new object where one round must remember more for the next
+        than mean and std.
+        """
+        return self
+
     def sizes(self) -> Sequence[int]:
         """Fresh candidates in each iteration."""
         return [self.population] * self.iterations
@@ -106,6 +117,10 @@ class Search:
     def sample(self, mean: Tensor, std: Tensor, count: int, *, generator: Generator) -> Tensor:
         """Draw `count` fresh knots (N, K, A) around mean and std (K, A); clipped afterwards."""
         raise NotImplementedError
+
+    def evaluate(self, score: ScoreFn, knots: Tensor) -> Tensor:
+        """Scores (N,) of knots (N, K, A), -inf for what is not finite."""
+        return checked(score, self.actions(knots))
 
     def again(self, iteration: int, mean: Tensor, elites: Tensor) -> Sequence[Tensor]:
         """Knots, each (·, K, A), to score besides the fresh ones.
@@ -116,12 +131,18 @@ class Search:
         return ()
 
     def refit(
-        self, mean: Tensor, std: Tensor, knots: Tensor, scores: Tensor, best: Tensor
+        self,
+        mean: Tensor,
+        std: Tensor,
+        knots: Tensor,
+        scores: Tensor,
+        elites: Tensor,
+        elite_scores: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """The next mean and std (K, A) from knots (N, K, A) and scores (N,).
 
-        Rejected candidates have score -inf. `best` (M,) indexes the M = `elites` highest,
-        best first.
+        Rejected candidates have score -inf. `elites` (M, K, A), with scores (M,), are the
+        M highest, best first; a rejected one is given as the mean, still with score -inf.
         """
         raise NotImplementedError
 
@@ -139,10 +160,12 @@ class Search:
 
     def actions(self, knots: Tensor) -> Tensor:
         """Actions (..., H, A) of knots (..., K, A), inside the bounds."""
-        # Splines overshoot, hence the clip; without interpolation there is nothing to do.
-        if self.matrix.shape[0] != self.matrix.shape[1]:
-            knots = self.matrix @ knots
-        return knots.clamp(self.low, self.high)
+        if self.matrix.shape[0] == self.matrix.shape[1]:
+            return knots.clamp(self.low, self.high)
+        spread, low, high = self._spread
+        # Splines overshoot, hence the clip.
+        flat = (knots.flatten(-2) @ spread).clamp_(low, high)
+        return flat.unflatten(-1, (self.horizon, len(self.low)))
 
     def begin(self, start: Plan | None) -> tuple[Tensor, Tensor, Tensor]:
         """The first mean, std (K, A) and elites (M, K, A): a start gives all but the std.
@@ -150,19 +173,26 @@ class Search:
         Without a start the mean is the middle of the box. The std is always `sigma` times
         the width of the box, as PETS and iCEM reset it before each search.
         """
-        shape = (self.matrix.shape[1], len(self.low))
-        std = (self.sigma * (self.high - self.low)).expand(shape)
+        middle, std = self._prior
+        shape = middle.shape
         if start is None:
-            return ((self.low + self.high) / 2).expand(shape), std, self.low.new_empty(0, *shape)
+            return middle, std, middle.new_empty(0, *shape)
         require(
             start.mean.shape == shape and start.elites.shape[1:] == shape,
-            f"start must have mean {shape} and elites (M, {shape[0]}, {shape[1]}), "
+            f"start must have mean {tuple(shape)} and elites (M, {shape[0]}, {shape[1]}), "
             f"got {tuple(start.mean.shape)} and {tuple(start.elites.shape)}",
         )
         return start.mean.clamp(self.low, self.high), std, start.elites
 
     @torch.no_grad()
-    def plan(self, score: ScoreFn, start: Plan | None, *, generator: Generator) -> Plan:
+    def plan(
+        self,
+        score: ScoreFn,
+        start: Plan | None,
+        *,
+        generator: Generator,
+        deadline: float | None = None,
+    ) -> Plan:
         """Search from `start`, or from the middle of the box where it is None.
 
         `score` is called once an iteration, and once more with N = 1 where the answer is
@@ -171,46 +201,66 @@ class Search:
         `answer` "mean" the final mean is returned unless it is itself rejected, then the
         best candidate seen is. `elites` are the last iteration's, without rejected ones.
         Memory does not depend on the number of iterations.
+
+        With a `deadline`, an instant of `time.perf_counter`, the search stops before an
+        iteration that would end after it if it took as long as the slowest of this call.
+        A mean that is still to be scored counts as one more iteration; where even that does
+        not fit, the best candidate is returned. The first iteration always runs.
         """
         if generator.device.type != self.low.device.type:
             raise ValueError(f"generator must be on {self.low.device}, got {generator.device}")
+        clock = None if deadline is None else Clock(deadline)
+        last = 1 if self.answer == "mean" else 0
         mean, std, elites = self.begin(start)
-        answer, answer_score = mean, self.low.new_tensor(-math.inf)
-        elite_scores = self.low.new_empty(0)
-        rejected = torch.zeros((), dtype=torch.long, device=self.low.device)
-        evaluated = 0
+        algorithm = self.algorithm()
+        answer = answer_score = rejected = None
+        evaluated = rounds = 0
         for iteration, count in enumerate(self.sizes()):
-            knots = self.sample(mean, std, count, generator=generator)
+            knots = algorithm.sample(mean, std, count, generator=generator)
             again = self.again(iteration, mean, elites)
             knots = torch.cat((knots, *again)) if again else knots
             knots = knots.clamp_(self.low, self.high)
-            scores, bad = _checked(score, self.actions(knots))
+            scores = algorithm.evaluate(score, knots)
+            bad = scores.isneginf().sum()
             evaluated += len(scores)
-            rejected += bad
+            rounds += 1
 
             elite_scores, best = scores.topk(max(self.elites, 1))
-            better = elite_scores[0] > answer_score
-            answer = torch.where(better, knots[best[0]], answer)
-            answer_score = torch.where(better, elite_scores[0], answer_score)
-            best, elite_scores = best[: self.elites], elite_scores[: self.elites]
             # A rejected elite must not be tried again: the mean stands in for it.
             elites = torch.where((elite_scores > -math.inf)[:, None, None], knots[best], mean)
-            mean, std = self.refit(mean, std, knots, scores, best)
+            if answer is None or answer_score is None or rejected is None:
+                answer, answer_score, rejected = elites[0], elite_scores[0], bad
+            else:
+                better = elite_scores[0] > answer_score
+                answer = torch.where(better, elites[0], answer)
+                answer_score = torch.where(better, elite_scores[0], answer_score)
+                rejected += bad
+            elites, elite_scores = elites[: self.elites], elite_scores[: self.elites]
+            mean, std = algorithm.refit(mean, std, knots, scores, elites, elite_scores)
             mean = mean.clamp(self.low, self.high)  # a weighted sum may round out of the box
-        if self.answer == "mean":
-            scores, bad = _checked(score, self.actions(mean[None]))
+            if clock is not None:
+                clock.tick(answer_score)
+                if not clock.fits(1 + last):
+                    break
+        assert answer is not None and answer_score is not None and rejected is not None
+        rejected = int(rejected)
+        elites = elites[: int(elite_scores.isfinite().sum())] if rejected else elites
+        if last and (clock is None or clock.fits(1)):
+            scores = checked(score, self.actions(mean[None]))
             evaluated += 1
-            rejected += bad
-            answer = torch.where(bad > 0, answer, mean)
-            answer_score = torch.where(bad > 0, answer_score, scores[0])
+            if scores[0] > -math.inf:
+                answer, answer_score = mean, scores[0]
+            else:
+                rejected += 1
         return Plan(
             actions=self.actions(answer),
             score=answer_score,
-            mean=mean.contiguous(),
-            std=std.contiguous(),
-            elites=elites[: int((elite_scores > -math.inf).sum())],
+            mean=mean,
+            std=std.clone(),
+            elites=elites,
             evaluated=evaluated,
-            rejected=int(rejected),
+            rejected=rejected,
+            rounds=rounds,
         )
 
     def shift(self, plan: Plan, steps: int) -> Plan:
@@ -227,23 +277,87 @@ class Search:
         )
         if steps == 0:
             return _unscored(plan)
-        t = torch.arange(self.horizon, device=self.low.device) + steps
-        rows = t.clamp_max(self.horizon - 1)
-        if self.matrix.shape[0] == self.matrix.shape[1]:
+        rows, move = self._move(min(steps, self.horizon))
+        if move is None:
             mean, std, elites = plan.mean[rows], plan.std[rows], plan.elites[:, rows]
         else:
-            move = torch.as_tensor(
-                shift_matrix(self.matrix.double().cpu().numpy(), steps),
-                dtype=self.low.dtype,
-                device=self.low.device,
-            )
-            mean, elites = (
-                (move @ knots).clamp(self.low, self.high) for knots in (plan.mean, plan.elites)
-            )
-            std = (move @ plan.std).clamp_min(0)
+            knots = torch.cat((plan.mean[None], plan.std[None], plan.elites))
+            knots = (knots.flatten(1) @ move).view_as(knots)
+            mean, elites = (x.clamp(self.low, self.high) for x in (knots[0], knots[2:]))
+            std = knots[1].clamp_min(0)
         return _unscored(
             plan._replace(actions=plan.actions[rows], mean=mean, std=std, elites=elites)
         )
+
+    # What does not change from one search to the next.
+
+    @cached_property
+    def _prior(self) -> tuple[Tensor, Tensor]:
+        """The middle of the box and the first std, (K, A)."""
+        shape = (self.matrix.shape[1], len(self.low))
+        middle, std = (self.low + self.high) / 2, self.sigma * (self.high - self.low)
+        return middle.expand(shape).contiguous(), std.expand(shape).contiguous()
+
+    @cached_property
+    def _spread(self) -> tuple[Tensor, Tensor, Tensor]:
+        """W on flat knots, (K · A, H · A), and the bounds of flat actions, (H · A,)."""
+        matrix = _on_flat_knots(self.matrix.double().cpu().numpy(), self.low)
+        return matrix, self.low.repeat(self.horizon), self.high.repeat(self.horizon)
+
+    @cached_property
+    def _moves(self) -> dict[int, tuple[Tensor, Tensor | None]]:
+        return {}
+
+    def _move(self, steps: int) -> tuple[Tensor, Tensor | None]:
+        """The rows of actions that roll `steps` on, and the shift of flat knots if K < H."""
+        if steps not in self._moves:
+            rows = torch.arange(self.horizon, device=self.low.device) + steps
+            matrix = self.matrix.double().cpu().numpy()
+            plain = matrix.shape[0] == matrix.shape[1]
+            move = None if plain else _on_flat_knots(shift_matrix(matrix, steps), self.low)
+            self._moves[steps] = rows.clamp_max(self.horizon - 1), move
+        return self._moves[steps]
+
+
+class Algorithm(Protocol):
+    """The part of a search that differs between planners; see `Search`."""
+
+    def sample(self, mean: Tensor, std: Tensor, count: int, *, generator: Generator) -> Tensor:
+        """Fresh knots."""
+        ...
+
+    def evaluate(self, score: ScoreFn, knots: Tensor) -> Tensor:
+        """Their scores, and those of the knots scored again."""
+        ...
+
+    def refit(
+        self,
+        mean: Tensor,
+        std: Tensor,
+        knots: Tensor,
+        scores: Tensor,
+        elites: Tensor,
+        elite_scores: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """The next mean and std."""
+        ...
+
+
+class Clock:
+    """Tells whether more rounds of a search end before its deadline."""
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline, self.slowest, self.now = deadline, 0.0, time.perf_counter()
+
+    def tick(self, result: Tensor) -> None:
+        """A round that ends with this number is over."""
+        result.item()  # until then a GPU may still be at it
+        now = time.perf_counter()
+        self.slowest, self.now = max(self.slowest, now - self.now), now
+
+    def fits(self, rounds: int) -> bool:
+        """Whether so many more rounds fit, each as slow as the slowest so far."""
+        return self.now + rounds * self.slowest <= self.deadline
 
 
 def refit_to_elites(
@@ -254,15 +368,13 @@ def refit_to_elites(
     New mean = momentum · old + (1 - momentum) · elite mean, and likewise the variance (biased,
     as in PETS). Elites with score -inf are left out; with none left nothing changes.
     """
-    accepted = (scores > -math.inf).to(knots.dtype)[:, None, None]
+    accepted = (scores > -math.inf).to(knots.dtype)
     count = accepted.sum()
-    elite_mean = (accepted * knots).sum(0) / count.clamp_min(1)
-    elite_var = (accepted * (knots - elite_mean) ** 2).sum(0) / count.clamp_min(1)
-    keep = torch.where(count > 0, momentum, 1.0).to(mean.dtype)
-    return (
-        keep * mean + (1 - keep) * elite_mean,
-        (keep * std**2 + (1 - keep) * elite_var).sqrt(),
-    )
+    share = accepted / count.clamp_min(1)
+    elite_mean = (share @ knots.flatten(1)).view_as(mean)
+    elite_var = (share @ (knots - elite_mean).square_().flatten(1)).view_as(std)
+    new = count.clamp_max(1) * (1 - momentum)  # nothing where none is accepted
+    return mean.lerp(elite_mean, new), std.square().lerp_(elite_var, new).sqrt_()
 
 
 def require_refit(elites: int, momentum: float) -> None:
@@ -271,8 +383,8 @@ def require_refit(elites: int, momentum: float) -> None:
     require(0 <= momentum < 1, f"momentum must lie in [0, 1), got {momentum!r}")
 
 
-def _checked(score: ScoreFn, actions: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores (N,) with -inf for what is not finite, and how many that were, ()."""
+def checked(score: ScoreFn, actions: Tensor) -> Tensor:
+    """Scores (N,) with -inf for what is not finite."""
     scores = score(actions)
     if not (
         isinstance(scores, Tensor)
@@ -283,12 +395,21 @@ def _checked(score: ScoreFn, actions: Tensor) -> tuple[Tensor, Tensor]:
             f"score must return a floating-point tensor of shape ({len(actions)},) for actions "
             f"{tuple(actions.shape)}, got {_describe(scores)}"
         )
-    bad = ~scores.isfinite()
-    return scores.masked_fill(bad, -math.inf), bad.sum()
+    return scores.nan_to_num(-math.inf, -math.inf, -math.inf)
+
+
+def _on_flat_knots(matrix: np.ndarray, like: Tensor) -> Tensor:
+    """`matrix` (R, K) as (K · A, R · A), so that flat knots (N, K · A) take one plain product.
+
+    A batched product of small matrices takes far longer than the A² fold work of this one.
+    """
+    whole = np.kron(matrix, np.eye(len(like))).T
+    return torch.as_tensor(whole, dtype=like.dtype, device=like.device).contiguous()
 
 
 def _unscored(plan: Plan) -> Plan:
-    return plan._replace(score=torch.full_like(plan.score, math.nan), evaluated=0, rejected=0)
+    nan = plan.score.new_full((), math.nan)
+    return plan._replace(score=nan, evaluated=0, rejected=0, rounds=0)
 
 
 def _describe(value: object) -> str:

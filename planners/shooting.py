@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -32,7 +31,13 @@ class RandomShooting(Search):
         return [elites[:1]]
 
     def refit(
-        self, mean: Tensor, std: Tensor, knots: Tensor, scores: Tensor, best: Tensor
+        self,
+        mean: Tensor,
+        std: Tensor,
+        knots: Tensor,
+        scores: Tensor,
+        elites: Tensor,
+        elite_scores: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """The best candidate, where one was accepted."""
-        return torch.where(scores[best[0]] > -math.inf, knots[best[0]], mean), std
+        """The best candidate, or the mean where none was accepted."""
+        return elites[0], std

@@ -1,6 +1,8 @@
 """What every sampling planner promises."""
 
 import math
+import time
+from dataclasses import fields
 
 import pytest
 import torch
@@ -43,8 +45,9 @@ def test_shapes_and_dtypes(make, dtype, knots):
     assert plan.mean.shape == plan.std.shape == (rows, 2)
     assert plan.elites.shape[1:] == (rows, 2)
     assert {x.dtype for x in plan if isinstance(x, torch.Tensor)} == {dtype}
-    assert type(plan.evaluated) is type(plan.rejected) is int
+    assert type(plan.evaluated) is type(plan.rejected) is type(plan.rounds) is int
     assert plan.rejected == 0
+    assert plan.rounds == planner.iterations
 
 
 def test_counts_what_it_scores(make):
@@ -200,6 +203,52 @@ def test_candidates_and_plans_stay_in_the_box(name, box, horizon, share, kind, p
         assert (low <= plan.actions).all() and (plan.actions <= high).all()
         start = planner.shift(plan, 1)
         assert (low <= start.mean).all() and (start.mean <= high).all()
+
+
+def test_a_deadline_in_the_past_leaves_one_round(make):
+    """The best of it is returned, a mean that no time is left to score is not."""
+    calls = []
+
+    def score(actions):
+        calls.append(bowl(actions))
+        return calls[-1]
+
+    planner = make(LOW, HIGH, 5)
+    plan = planner.plan(score, None, generator=seeded(), deadline=time.perf_counter())
+    assert plan.rounds == len(calls) == 1
+    assert plan.evaluated == len(calls[0])
+    assert plan.score == calls[0].max()
+    assert plan.mean.isfinite().all()
+
+
+def test_a_deadline_far_away_changes_nothing(make):
+    planner = make(LOW, HIGH, 5)
+    free = planner.plan(bowl, None, generator=seeded())
+    ample = planner.plan(bowl, None, generator=seeded(), deadline=time.perf_counter() + 1e6)
+    assert_same(free, ample)
+
+
+def test_no_round_begins_that_the_slowest_so_far_would_make_late(make, monkeypatch):
+    """On a clock that only a score moves: the first round takes 3 s, the others 1 s.
+
+    The mean, where it is the answer, is budgeted as one more round.
+    """
+    if "iterations" not in {f.name for f in fields(make)}:
+        pytest.skip("searches in one round")
+    now, calls = [0.0], []
+
+    def score(actions):
+        calls.append(now[0])
+        now[0] += 1.0 if len(calls) > 1 else 3.0
+        return bowl(actions)
+
+    monkeypatch.setattr("planners.search.time.perf_counter", lambda: now[0])
+    planner = make(LOW, HIGH, 5, iterations=50)
+    plan = planner.plan(score, None, generator=seeded(), deadline=10.0)
+    # Rounds begin at 0, 3, 4, ..., 7; with the mean to come, at 0, 3, 4, and the mean at 5.
+    assert plan.rounds == (3 if planner.answer == "mean" else 6)
+    assert len(calls) == (4 if planner.answer == "mean" else 6)
+    assert now[0] <= 10.0
 
 
 def test_shift_rolls_and_holds_the_last_action(make):

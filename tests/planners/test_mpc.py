@@ -1,5 +1,7 @@
 """MPC: when it plans, what it starts from, what it holds, and why closing the loop pays."""
 
+import math
+import time
 from dataclasses import dataclass, field
 
 import pytest
@@ -20,7 +22,7 @@ class Script:
     starts: list = field(default_factory=list)
     shifts: list = field(default_factory=list)
 
-    def plan(self, score, start, *, generator):
+    def plan(self, score, start, *, generator, deadline=None):
         self.starts.append(start)
         steps = 100.0 * len(self.starts) + torch.arange(float(self.horizon))
         score(steps[None, :, None])
@@ -124,11 +126,72 @@ def test_a_saved_state_goes_on_to_the_same_actions(tmp_path):
         ({"replan_every": 5}, r"replan_every must lie in 0\.\.horizon = 0\.\.4 .*got 5"),
         ({"replan_every": -1}, "got -1"),
         ({"action_repeat": 0}, "action_repeat must be an integer of at least 1, got 0"),
+        ({"budget_ms": 0}, "budget_ms must be finite and positive, got 0"),
+        ({"budget_ms": math.inf}, "budget_ms must be finite and positive, got inf"),
+        ({"budget_ms": math.nan}, "budget_ms must be finite and positive, got nan"),
     ],
 )
 def test_bad_settings(change, message):
     with pytest.raises(ValueError, match=message):
         MPC(Script(), **change)
+
+
+def napping(seconds, calls=None):
+    """A score that takes at least so long; it notes its calls."""
+
+    def score(actions):
+        if calls is not None:
+            calls.append(len(actions))
+        time.sleep(seconds)
+        return -((actions - 0.3) ** 2).sum((1, 2))
+
+    return score
+
+
+def test_a_budget_cuts_the_search_short():
+    """Rounds of 20 ms each in 110 ms: at most five, and one more would have been too late."""
+    planner = CEM(-torch.ones(1), torch.ones(1), 6, iterations=1000, population=20, elites=5)
+    mpc = MPC(planner, budget_ms=110)
+    calls, state = [], MPCState()
+    for _ in range(2):
+        calls.clear()
+        _, state = mpc.act(lambda: napping(0.02, calls), state, generator=seeded())
+        assert state.plan is not None
+        assert 1 <= state.plan.rounds <= 5
+    assert sum(calls) == state.plan.evaluated
+
+
+def test_a_budget_that_is_never_spent_changes_no_draw():
+    """The warm-up draws from a generator of its own."""
+    planner = CEM(-torch.ones(1), torch.ones(1), 6, iterations=3)
+    free, ample = seeded(), seeded()
+    one, state = MPC(planner).act(lambda: napping(0), MPCState(), generator=free)
+    mpc = MPC(planner, budget_ms=1e6)
+    two, other = mpc.act(lambda: napping(0), MPCState(), generator=ample)
+    assert torch.equal(one, two) and torch.equal(free.get_state(), ample.get_state())
+    assert state.plan is not None and other.plan is not None
+    assert state.plan.evaluated == other.plan.evaluated
+    assert state.plan.rounds == other.plan.rounds == 3
+
+
+def test_a_budget_is_tried_once():
+    calls = []
+    mpc = MPC(CEM(-torch.ones(1), torch.ones(1), 6, iterations=1), budget_ms=1e6)
+    _, state = mpc.act(lambda: napping(0, calls), MPCState(), generator=seeded())
+    assert len(calls) == 5  # three to try, one round and its mean
+    calls.clear()
+    mpc.act(lambda: napping(0, calls), state, generator=seeded())
+    mpc.act(lambda: napping(0, calls), MPCState(), generator=seeded())
+    assert len(calls) == 4
+
+
+def test_a_budget_shorter_than_a_round_is_refused():
+    mpc = MPC(CEM(-torch.ones(1), torch.ones(1), 6), budget_ms=2)
+    message = r"budget_ms 2 is shorter than one round of the search, which took \d\d.* ms; raise it"
+    for _ in range(2):
+        with pytest.raises(ValueError, match=message) as error:
+            mpc.act(lambda: napping(0.02), MPCState(), generator=seeded())
+    assert "\n" not in str(error.value)
 
 
 STEPS, DT, NOISE = 20, 0.2, 0.15
