@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,16 +24,19 @@ from rich.table import Table
 
 import envs
 from experiments.build import RunConfig, build_world, find_run
-from experiments.presets import ALGORITHMS, AgentConfig, preset
+from experiments.presets import ALGORITHMS, MPC_PRESETS, AgentConfig, preset
 from experiments.runner import default_path, train_run
-from experiments.watch import Watch
+from experiments.watch import Driving, Watch
+from mbrl.agents import MPCConfig
 from mbrl.checkpoint import CONFIG, Run, RunError, written_whole
+from mbrl.dynamics import Randomisation
 from mbrl.training import EnvironmentError
 from planners import PLANNERS
 
 T = TypeVar("T")
 
 COMMANDS = {
+    "mpc": "drive a robot by planning: mbrl mpc --env ID --planner NAME",
     "train": "learn on an environment: mbrl train ALGO --env ID",
     "evaluate": "play episodes with a run's agent: mbrl evaluate RUN",
     "plot": "draw a run, or several: mbrl plot RUN...",
@@ -97,6 +101,42 @@ class Resume(Training):
     """The run's folder, or latest."""
     steps: int | None = None
     """Train on to this many environment steps in all."""
+
+
+@dataclass(frozen=True)
+class Drive(Common):
+    """Drive a robot by MPC, through its true simulator or a learned model of it.
+
+    Further options are the planner's, with the environment's preset; --planner NAME takes
+    another planner, with its own defaults for what the preset's does not share.
+    """
+
+    mpc: Annotated[MPCConfig, tyro.conf.arg(name="")] = dataclasses.field(default_factory=MPCConfig)
+    env: str = "cartpole-swingup"
+    """One of our tasks: `mbrl list envs`."""
+    model: str = "planning"
+    """planning: the task's cheaper simulator to plan with, where it has one. true: its own
+    simulator. Or the folder of a trained run: its learned model."""
+    members: int = 1
+    """Simulators planned through at once, the first the task's own, the others with parameters
+    drawn anew; --objective says what a plan is worth over all of them."""
+    randomisation: Randomisation = dataclasses.field(default_factory=Randomisation)
+    """How far their parameters lie apart."""
+    asynchronous: bool = False
+    """Run in real time and plan in a worker while the robot carries out the last plan."""
+    delay: int | None = None
+    """Control steps after which a plan takes over, counted in while planning; as many as the last
+    search took if unset. Without --asynchronous, a delay that is the same on every machine."""
+    seed: int = 0
+    """Of the first episode: its start and the planner's draws."""
+    seeds: int = 1
+    """Episodes, with seeds from --seed on."""
+    steps: int | None = None
+    """Control steps an episode, if fewer than its own."""
+    video: bool = False
+    """Film the first episode: an mp4 and a sheet of frames in the folder."""
+    out: Path | None = None
+    """Folder for the numbers, the recorded controls and the figure; must not exist yet."""
 
 
 @dataclass(frozen=True)
@@ -221,6 +261,8 @@ def _dispatch(args: list[str]) -> int:
         raise Wrong(_unknown("command", command, COMMANDS))
     if command == "train":
         return _train(rest)
+    if command == "mpc":
+        return _mpc(rest)
     kind, work = {
         "evaluate": (Evaluate, _evaluate),
         "plot": (Plot, _plot),
@@ -395,6 +437,56 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
         yield lambda: asked
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _mpc(args: list[str]) -> int:
+    from experiments.driving import DriveConfig, drive_all
+
+    args = [arg.replace("--planner=", "--planner.name=") for arg in args]
+    args = ["--planner.name" if arg == "--planner" else arg for arg in args]
+    env_id = _option(args, "--env", "cartpole-swingup")
+    if env_id not in envs.TASKS and "-h" not in args and "--help" not in args:
+        build_world(env_id).env.close()  # a name that does not exist says so first
+    config = MPC_PRESETS.get(env_id, MPCConfig())
+    name = _option(args, "--planner.name", config.planner.name)
+    if name not in PLANNERS:
+        raise Wrong(_unknown("planner", name, PLANNERS))
+    start = Drive(mpc=dataclasses.replace(config, planner=config.planner.named(name)), env=env_id)
+    parsed = _parse(Drive, "mbrl mpc", args, start)
+    _set_threads(parsed.threads)
+    for option, least in (("seed", 0), ("seeds", 1), ("steps", 1)):
+        value = getattr(parsed, option)
+        if value is not None and value < least:
+            raise Wrong(f"--{option} must be >= {least}, got {value}")
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    path = parsed.out or parsed.root / env_id / f"mpc-{name}" / f"{parsed.seed}-{stamp}"
+    names = {field.name for field in dataclasses.fields(DriveConfig)}
+    settings = DriveConfig(**{name: getattr(parsed, name) for name in names})
+    with Driving(f"{name} {env_id}", err) as watch:
+        summary = drive_all(
+            settings,
+            path,
+            seeds=range(parsed.seed, parsed.seed + parsed.seeds),
+            steps=parsed.steps,
+            video=parsed.video,
+            watch=watch,
+            tell=watch.tell,
+        )
+    err.print(_said(summary), highlight=False, soft_wrap=True)
+    _emit(parsed, summary)
+    return 0
+
+
+def _said(summary: dict[str, Any]) -> str:
+    done = "" if summary["succeeded"] is None else f"{summary['succeeded']} succeeded, "
+    kept = summary["within_budget"]
+    budget = "" if kept is None else f", within budget {kept:.1%}"
+    return (
+        f"[bold]{summary['episodes']} episodes[/bold]  {done}reward {summary['reward']:.4f} a step "
+        f"(last second {summary['reward_last_second']:.4f})  plan {summary['plan_ms']:.2f} ms "
+        f"(best {summary['plan_ms_best']:.2f}), {summary['plan_hz']:.3g} plans a simulated second"
+        f"{budget}  real time x {summary['realtime']:.2f}\nfolder {summary['path']}"
+    )
 
 
 def _evaluate(parsed: Evaluate) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,11 @@ import gymnasium
 import numpy as np
 
 import envs
-from experiments.build import Loaded, load_run
+from experiments.build import load_run
 from experiments.statistics import summarise
 from experiments.video import VideoError, contact_sheet, write_video
 from mbrl.checkpoint import written_whole
-from mbrl.training import Played, episode_seed, generator, play
+from mbrl.training import episode_seed, generator, play
 
 FILM_SIZE = {"width": 480, "height": 272}
 """Pixels, even as H.264 wants them."""
@@ -63,36 +63,37 @@ def evaluate_run(
     )
     if video:
         try:
-            summary["video"] = str(film(loaded, first, seed=episode_seed(seed, 0)))
+            name = f"{loaded.config.env.replace('/', '-')}-{loaded.run.latest()}.mp4"
+            target = loaded.run.path / "videos" / name
+            taken = (step.action for step in first)
+            film(loaded.config.env, taken, target, seed=episode_seed(seed, 0))
+            summary["video"] = str(target)
             tell(f"video {summary['video']}")
         except (envs.RenderingUnavailable, gymnasium.error.Error, VideoError) as error:
             tell(f"video skipped: {error}")
     return summary
 
 
-def film(loaded: Loaded, steps: list[Played], *, seed: int) -> Path:
+def film(env_id: str, actions: Iterable[np.ndarray], path: Path, *, seed: int) -> Path:
     """Replay an episode's actions in a rendering environment, as an mp4 and a sheet of frames.
 
     Raises:
         RenderingUnavailable: there is no OpenGL.
         VideoError: the encoder fails.
     """
-    env_id = loaded.config.env
     env = envs.make(env_id, render_mode="rgb_array", **FILM_SIZE)
     frames, captions, total = [], [], 0.0
     try:
         env.reset(seed=seed)
-        for place, step in enumerate(steps):
-            _, reward, *_ = env.step(step.action)
+        for place, action in enumerate(actions):
+            _, reward, *_ = env.step(action)
             total += float(reward)
             frames.append(np.asarray(env.render()))
             captions.append(f"step {place + 1}   return {total:.1f}")
         fps = int(env.metadata["render_fps"])
     finally:
         env.close()
-    folder = loaded.run.path / "videos"
-    folder.mkdir(exist_ok=True)
-    path = folder / f"{env_id.replace('/', '-')}-{loaded.run.latest()}.mp4"
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_video(frames, path, fps, captions=captions)
     shown = np.linspace(0, len(frames) - 1, min(8, len(frames))).round().astype(int)
     contact_sheet(

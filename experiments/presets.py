@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mbrl.agents import PETSConfig, PlannerConfig, RandomConfig
+from mbrl.agents import MPCConfig, PETSConfig, PlannerConfig, RandomConfig
 from mbrl.dynamics import EnsembleConfig
 
 AgentConfig = PETSConfig | RandomConfig
@@ -60,6 +60,19 @@ PRESETS: dict[tuple[str, str], tuple[int, AgentConfig]] = {
     ("pets", "half-cheetah"): (50_000, _LARGE),
 }
 """Environment steps and agent settings."""
+
+
+MPC_PRESETS: dict[str, MPCConfig] = {
+    "cartpole-swingup": MPCConfig(
+        PlannerConfig(horizon=25, population=40, iterations=3, elites=6), replan_every=2
+    ),
+    "half-cheetah": MPCConfig(
+        PlannerConfig(
+            horizon=20, population=32, iterations=2, elites=5, knots=5, interpolation="cubic"
+        )
+    ),
+}
+"""Settings to drive a task by, from its true simulator; others get `MPCConfig`'s own."""
 
 
 def preset(algo: str, env: str, *, reward_known: bool, ends: bool) -> tuple[int, AgentConfig]:

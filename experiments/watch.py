@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from experiments.build import RunConfig
+from experiments.driving import Tick
 from mbrl import training
 
 
@@ -51,6 +52,40 @@ class Watch:
             left = (self.config.steps - progress.env_steps) / rate
             line = _line(progress.last, progress, rate, left)
             self.console.print(line, highlight=False, soft_wrap=True)
+
+
+class Driving:
+    """Called with each `Tick` of a drive; a context manager around all of it."""
+
+    def __init__(self, title: str, console: Console) -> None:
+        self.console = console
+        self.bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            TextColumn("{task.fields[said]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.task = self.bar.add_task(title, said="")
+
+    def __enter__(self) -> Driving:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def __call__(self, tick: Tick) -> None:
+        """Show one step."""
+        self.bar.update(
+            self.task,
+            said=f"episode {tick.episode + 1}  step {tick.step:5}  reward {tick.reward:8.4f}  "
+            f"score {tick.score:8.4f}  plan {tick.plan_ms:6.2f} ms  "
+            f"real time x {tick.realtime:.2f}",
+        )
+
+    def tell(self, text: str) -> None:
+        """A line that stays."""
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _line(last: dict[str, Any], progress: training.Progress, rate: float, left: float) -> str:

@@ -15,7 +15,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from mbrl.parallel import parallel_map
-from mbrl.types import Dynamics, Gaussian, GaussianDynamics, RewardFn, Step, TerminatedFn
+from mbrl.types import (
+    Dynamics,
+    Gaussian,
+    GaussianDynamics,
+    NativeDynamics,
+    RewardFn,
+    Step,
+    TerminatedFn,
+)
 
 Propagation = Literal["ts1", "tsinf", "expectation", "moment", "distribution"]
 """How particles travel.
@@ -146,6 +154,21 @@ def score_fn(
     particles = _particles(model, propagation, particles, horizon, penalty)
     reduce = _objective(objective)
     size, device = state.shape[-1], state.device
+    deterministic = propagation == "expectation" and model.members == 1
+    # asked for by name: against a protocol the question takes longer than a small plan's sums
+    if hasattr(model, "unroll") and (propagation == "tsinf" or deterministic):
+        return _native_score(
+            cast(NativeDynamics, model),
+            state,
+            particles=particles,
+            reduce=reduce,
+            noisy=propagation == "tsinf",
+            horizon=horizon,
+            discount=discount,
+            reward=reward,
+            terminated=terminated,
+            generator=generator,
+        )
     noise = torch.randn(
         (horizon, particles, 1, size),
         generator=generator,
@@ -181,15 +204,55 @@ def score_fn(
             return score.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
 
     def score(actions: Float[Tensor, "N H A"]) -> Float[Tensor, N]:
-        if actions.ndim != 3 or not 1 <= actions.shape[1] <= horizon or not len(actions):
-            raise ValueError(
-                f"actions must be (N, H, A) with N >= 1 and 1 <= H <= {horizon}, "
-                f"got {tuple(actions.shape)}"
-            )
+        _check_plans(actions, horizon)
         blocks = _blocks(len(actions), model, propagation, particles, device)
         return torch.cat(parallel_map(score_block, [actions[block] for block in blocks]))
 
     return score
+
+
+def _native_score(
+    model: NativeDynamics,
+    state: Float[Tensor, S],
+    *,
+    particles: int,
+    reduce: Objective,
+    noisy: bool,
+    horizon: int,
+    discount: float,
+    reward: RewardFn | None,
+    terminated: TerminatedFn | None,
+    generator: Generator,
+) -> Callable[[Float[Tensor, "N H A"]], Float[Tensor, N]]:
+    """`score_fn` for a model that rolls whole sequences itself, candidates side by side."""
+    noise = None
+    if noisy and model.noise_size:
+        shape = (horizon, particles, model.noise_size)
+        noise = torch.randn(shape, generator=generator, device=generator.device)
+    powers = discount ** torch.arange(horizon, device=state.device, dtype=state.dtype)
+
+    def score(actions: Float[Tensor, "N H A"]) -> Float[Tensor, N]:
+        _check_plans(actions, horizon)
+        earned, ended, finite = model.unroll(
+            state, actions, particles=particles, noise=noise, reward=reward, terminated=terminated
+        )
+        earned = earned.to(powers)
+        if ended is not None:  # the step that ends a trajectory counts, those behind it do not
+            before = ended.cumsum(-1) - ended.to(torch.long)
+            earned = torch.where(before > 0, 0.0, earned)
+        returns = earned @ powers[: actions.shape[1]]
+        good = (finite & torch.isfinite(returns)).all(0)
+        return torch.where(good, reduce(returns), -torch.inf).to(actions.dtype)
+
+    return score
+
+
+def _check_plans(actions: Tensor, horizon: int) -> None:
+    if actions.ndim != 3 or not 1 <= actions.shape[1] <= horizon or not len(actions):
+        raise ValueError(
+            f"actions must be (N, H, A) with N >= 1 and 1 <= H <= {horizon}, "
+            f"got {tuple(actions.shape)}"
+        )
 
 
 def rollout(

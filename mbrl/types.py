@@ -78,6 +78,37 @@ class GaussianDynamics(Dynamics, Protocol):
         ...
 
 
+class Unrolled(NamedTuple):
+    """What candidates earn over a whole horizon, step by step."""
+
+    reward: Float[Tensor, "P N H"]
+    terminated: Bool[Tensor, "P N H"] | None  # None where nothing ever ends
+    finite: Bool[Tensor, "P N"]  # False where the model blew up
+
+
+@runtime_checkable
+class NativeDynamics(Dynamics, Protocol):
+    """A model that rolls whole action sequences itself, faster than step by step."""
+
+    @property
+    def noise_size(self) -> int:
+        """D, random numbers in a step; 0 for a model without noise."""
+        ...
+
+    def unroll(
+        self,
+        state: Float[Tensor, S],
+        actions: Float[Tensor, "N H A"],
+        *,
+        particles: int,
+        noise: Float[Tensor, "H P D"] | None,
+        reward: RewardFn | None,
+        terminated: TerminatedFn | None,
+    ) -> Unrolled:
+        """All candidates from one state; particle p belongs to member p // (P / E)."""
+        ...
+
+
 RewardFn = Callable[[Tensor, Tensor, Tensor], Tensor]
 """`reward(obs, action, next_obs) -> (...)`, any leading dimensions."""
 

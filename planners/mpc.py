@@ -61,23 +61,13 @@ class MPC:
 
         `make_score` gives the score of plans from the present model state; it is called only
         when a search is due. The search starts from the last plan, shifted by the actions
-        carried out since. Raises ValueError when an open-loop plan has run out, and at the
-        first search if `budget_ms` is shorter than a round of it. To find out, that search
-        first takes three rounds on the same score, with draws of their own, and throws them
-        away; its budget counts from there.
+        carried out since. Raises ValueError when an open-loop plan has run out, and what
+        `search` raises.
         """
         plan, cursor = state
         index, held = divmod(cursor, self.action_repeat)
         if plan is None or (held == 0 and 0 < self.replan_every <= index):
-            began, deadline = time.perf_counter(), None
-            start = None if plan is None else self.planner.shift(plan, index)
-            score = self._held(make_score())
-            if self.budget_ms is not None:
-                if not self._round_ms:
-                    self._round_ms.append(self._time_a_round(score, start, generator))
-                    began = time.perf_counter()
-                deadline = began + self.budget_ms / 1000
-            plan = self.planner.plan(score, start, generator=generator, deadline=deadline)
+            plan = self.search(make_score, plan, index, generator=generator)
             cursor = index = 0
         if index >= len(plan.actions):
             raise ValueError(
@@ -86,6 +76,30 @@ class MPC:
                 f"raise the horizon or set replan_every to 1 or more"
             )
         return plan.actions[index].clone(), MPCState(plan, cursor + 1)
+
+    def search(
+        self,
+        make_score: Callable[[], ScoreFn],
+        last: Plan | None,
+        spent: int,
+        *,
+        generator: Generator,
+    ) -> Plan:
+        """A new plan, from the last one shifted by the `spent` actions of it carried out since.
+
+        Raises ValueError at the first search if `budget_ms` is shorter than a round of it. To
+        find out, that search first takes three rounds on the same score, with draws of their
+        own, and throws them away; its budget counts from there.
+        """
+        began, deadline = time.perf_counter(), None
+        start = None if last is None else self.planner.shift(last, spent)
+        score = self._held(make_score())
+        if self.budget_ms is not None:
+            if not self._round_ms:
+                self._round_ms.append(self._time_a_round(score, start, generator))
+                began = time.perf_counter()
+            deadline = began + self.budget_ms / 1000
+        return self.planner.plan(score, start, generator=generator, deadline=deadline)
 
     def _time_a_round(self, score: ScoreFn, start: Plan | None, generator: Generator) -> float:
         """Milliseconds of the fastest of three rounds; ValueError if over the budget."""

@@ -10,75 +10,25 @@ dynamics models". Three settings make the versions of model-based RL:
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from mbrl.agents.mpc import Controller, MPCConfig
 from mbrl.data import Replay
 from mbrl.dynamics.ensemble import Ensemble, EnsembleConfig
-from mbrl.rollout import Propagation, objective, score_fn
-from mbrl.types import Dynamics, Metrics, RewardFn, TerminatedFn, Transition
-from planners import MPC, PLANNERS, MPCState, Plan, ScoreFn, Search
+from mbrl.types import Metrics, RewardFn, TerminatedFn, Transition
 
 
 @dataclass(frozen=True)
-class PlannerConfig:
-    """Which planner, and its settings; unset ones are the planner's own defaults."""
-
-    name: Literal["icem", "cem", "mppi", "random"] = "icem"
-    """The search."""
-    horizon: int = 25
-    """Actions planned ahead."""
-    population: int = 64
-    """Candidates in the first iteration."""
-    iterations: int | None = None
-    """Rounds of search."""
-    elites: int | None = None
-    """Candidates the next round is fitted to."""
-    knots: int | None = None
-    """Control points; every action is one if unset."""
-    interpolation: Literal["zero", "linear", "cubic"] = "zero"
-    """How control points become actions."""
-    sigma: float | None = None
-    """First std of the search, as a fraction of the box's width."""
-    beta: float | None = None
-    """Colour of the noise: 0 white, larger is smoother."""
-    momentum: float | None = None
-    """Share of the old mean and variance kept in each round."""
-    temperature: float | None = None
-    """MPPI's."""
-    answer: Literal["best", "mean"] | None = None
-    """Carry out the best candidate, or the mean of the search."""
-
-    def build(self, low: Tensor, high: Tensor, *, horizon: int | None = None) -> Search:
-        """The planner over the box [low, high] (A,), with this or another horizon.
-
-        Raises:
-            ValueError: a setting out of range, or one that this planner does not have.
-        """
-        kind = PLANNERS[self.name]
-        known = {f.name for f in fields(kind)}
-        settings = {
-            f.name: getattr(self, f.name)
-            for f in fields(self)
-            if f.name not in ("name", "horizon") and getattr(self, f.name) is not None
-        }
-        for name in settings:
-            if name not in known:
-                raise ValueError(f"planner {self.name!r} has no setting {name!r}")
-        return kind(low, high, self.horizon if horizon is None else horizon, **settings)
-
-
-@dataclass(frozen=True)
-class PETSConfig:
+class PETSConfig(MPCConfig):
     """Probabilistic ensembles with trajectory sampling: plan through a learned model."""
 
-    planner: PlannerConfig = field(default_factory=PlannerConfig)
-    """The search over action sequences."""
+    particles: int = 20
+    """Trajectories sampled per candidate, a multiple of the members that step."""
     model: EnsembleConfig = field(default_factory=EnsembleConfig)
     """The ensemble and its fit."""
     random_steps: int = 200
@@ -87,124 +37,17 @@ class PETSConfig:
     """Refit on executed data after every episode; without, only on the random steps."""
     fit_every: int | None = None
     """Refit also after this many steps within an episode."""
-    replan_every: int = 1
-    """Actions between two searches; 0 plans a whole episode once and runs it open loop."""
-    action_repeat: int = 1
-    """Environment steps that each planned action is held."""
-    particles: int = 20
-    """Trajectories sampled per candidate, a multiple of the members that step."""
-    propagation: Propagation = "tsinf"
-    """How particles meet members."""
-    objective: str = "mean"
-    """mean, worst, cvar:α, mean+std:λ or mean-std:λ of the particles' returns."""
-    penalty: float = 0.0
-    """λ of the epistemic penalty in reward − λ·disagreement."""
-    discount: float = 1.0
-    """Of the planned return."""
     capacity: int = 1_000_000
     """Transitions kept."""
 
     def __post_init__(self) -> None:
-        objective(self.objective)
-        if self.propagation not in get_args(Propagation):
-            raise ValueError(
-                f"propagation {self.propagation!r} is unknown; "
-                f"take one of {[*get_args(Propagation)]}"
-            )
+        super().__post_init__()
         if self.random_steps < 2:
             raise ValueError(f"random_steps must be >= 2, got {self.random_steps}")
-        for name in ("fit_every", "capacity", "action_repeat"):
+        for name in ("fit_every", "capacity"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be >= 1, got {value}")
-        if not 0 < self.discount <= 1:
-            raise ValueError(f"discount must be in (0, 1], got {self.discount}")
-        if not 0 <= self.penalty < math.inf:
-            raise ValueError(f"penalty must be finite and >= 0, got {self.penalty}")
-
-
-class Controller:
-    """MPC through a model: what acts, in training and in evaluation.
-
-    Args:
-        model: the dynamics.
-        mpc: planner and replanning.
-        config: particles, propagation, objective and penalty.
-        reward: the known reward, or None for the model's own.
-        terminated: the known termination, or None for the model's own.
-        generator: draws candidates and particles.
-
-    Attributes:
-        state: the current plan and how much of it is spent.
-        plans, evaluated, rejected: counts since the last `reset`.
-        expected: mean score of the plans since the last `reset`.
-    """
-
-    def __init__(
-        self,
-        model: Dynamics,
-        mpc: MPC,
-        config: PETSConfig,
-        *,
-        reward: RewardFn | None,
-        terminated: TerminatedFn | None,
-        generator: Generator,
-    ) -> None:
-        self.model, self.mpc, self.config = model, mpc, config
-        self.reward, self.terminated, self.generator = reward, terminated, generator
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget the plan: the next action starts an episode."""
-        self.state = MPCState()
-        self.plans = self.evaluated = self.rejected = 0
-        self.expected = 0.0
-
-    def score(self, obs: np.ndarray | Tensor) -> ScoreFn:
-        """The score of action sequences from an observation (O,)."""
-        low = self.mpc.planner.low  # pyright: ignore[reportAttributeAccessIssue]
-        obs = torch.as_tensor(obs, dtype=low.dtype, device=low.device)
-        config = self.config
-        return score_fn(
-            self.model,
-            self.model.encode(obs),
-            particles=config.particles,
-            propagation=config.propagation,
-            objective=config.objective,
-            horizon=self.mpc.planner.horizon * self.mpc.action_repeat,
-            discount=config.discount,
-            reward=self.reward,
-            terminated=self.terminated,
-            penalty=config.penalty,
-            generator=self.generator,
-        )
-
-    def act(self, obs: np.ndarray, *, explore: bool = False) -> np.ndarray:
-        """The next action (A,), replanning where it is due."""
-        before = self.state.plan
-        action, self.state = self.mpc.act(
-            lambda: self.score(obs), self.state, generator=self.generator
-        )
-        plan = self.state.plan
-        if plan is not None and plan is not before:
-            self.plans += 1
-            self.evaluated += plan.evaluated
-            self.rejected += plan.rejected
-            self.expected += (float(plan.score) - self.expected) / self.plans
-        return action.cpu().numpy()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Plain values and tensors, for a checkpoint."""
-        plan = None if self.state.plan is None else self.state.plan._asdict()
-        names = ("plans", "evaluated", "rejected", "expected")
-        return {"plan": plan, "cursor": self.state.cursor} | {n: getattr(self, n) for n in names}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
-        plan = None if state["plan"] is None else Plan(**state["plan"])
-        self.state = MPCState(plan, state["cursor"])
-        for name in ("plans", "evaluated", "rejected", "expected"):
-            setattr(self, name, state[name])
 
 
 class PETS:
@@ -256,8 +99,7 @@ class PETS:
                 f"particles must be a positive multiple of the {members} members that step, "
                 f"got {config.particles}"
             )
-        planner = config.planner.build(low, high, horizon=horizon)
-        self.mpc = MPC(planner, config.replan_every, config.action_repeat)
+        self.mpc = config.build(low, high, horizon=horizon)
         self.replay = Replay(config.capacity, obs_size, len(low), device=low.device)
         self.fits = self.since_fit = 0
         self.due = self._ended = False

@@ -1,5 +1,6 @@
 """Models of the world, one file each."""
 
 from mbrl.dynamics.ensemble import Ensemble, EnsembleConfig
+from mbrl.dynamics.simulator import Randomisation, Simulator
 
-__all__ = ["Ensemble", "EnsembleConfig"]
+__all__ = ["Ensemble", "EnsembleConfig", "Randomisation", "Simulator"]

@@ -178,7 +178,7 @@ def test_the_penalty_and_the_objective_reach_the_score():
                          "discount": {"discount": 0.5}}.items():  # fmt: skip
         player = learner.controller(generator=seeded(4))
         player.config = replace(TINY, **change)
-        scores[name] = player.score(obs)(actions)
+        scores[name] = player.score(player.state_of(obs))(actions)
     assert (scores["worst"] <= scores["plain"]).all()
     assert (scores["λ"] < scores["plain"]).all()
     assert (scores["discount"] > scores["plain"]).all()  # all rewards are negative

@@ -1,0 +1,335 @@
+"""MPC through any model: the true simulator, an ensemble, whatever can take a step."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from mbrl.rollout import Propagation, objective, score_fn
+from mbrl.types import Dynamics, RewardFn, TerminatedFn
+from planners import MPC, PLANNERS, MPCState, Plan, ScoreFn, Search
+
+
+@dataclass(frozen=True)
+class PlannerConfig:
+    """Which planner, and its settings; unset ones are the planner's own defaults."""
+
+    name: Literal["icem", "cem", "mppi", "random"] = "icem"
+    """The search."""
+    horizon: int = 25
+    """Actions planned ahead."""
+    population: int = 64
+    """Candidates in the first iteration."""
+    iterations: int | None = None
+    """Rounds of search."""
+    elites: int | None = None
+    """Candidates the next round is fitted to."""
+    knots: int | None = None
+    """Control points; every action is one if unset."""
+    interpolation: Literal["zero", "linear", "cubic"] = "zero"
+    """How control points become actions."""
+    sigma: float | None = None
+    """First std of the search, as a fraction of the box's width."""
+    beta: float | None = None
+    """Colour of the noise: 0 white, larger is smoother."""
+    momentum: float | None = None
+    """Share of the old mean and variance kept in each round."""
+    temperature: float | None = None
+    """MPPI's."""
+    answer: Literal["best", "mean"] | None = None
+    """Carry out the best candidate, or the mean of the search."""
+
+    def named(self, name: str) -> PlannerConfig:
+        """These settings for another planner, without those it does not have."""
+        known = {f.name for f in fields(PLANNERS[name])} | {"name"}
+        others = {f.name: None for f in fields(self) if f.name not in known}
+        return self if name == self.name else replace(self, **{**others, "name": name})
+
+    def build(self, low: Tensor, high: Tensor, *, horizon: int | None = None) -> Search:
+        """The planner over the box [low, high] (A,), with this or another horizon.
+
+        Raises:
+            ValueError: a setting out of range, or one that this planner does not have.
+        """
+        kind = PLANNERS[self.name]
+        known = {f.name for f in fields(kind)}
+        settings = {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if f.name not in ("name", "horizon") and getattr(self, f.name) is not None
+        }
+        for name in settings:
+            if name not in known:
+                raise ValueError(f"planner {self.name!r} has no setting {name!r}")
+        return kind(low, high, self.horizon if horizon is None else horizon, **settings)
+
+
+@dataclass(frozen=True)
+class MPCConfig:
+    """Plan, carry out some of the plan, plan again."""
+
+    planner: PlannerConfig = field(default_factory=PlannerConfig)
+    """The search over action sequences."""
+    replan_every: int = 1
+    """Actions between two searches; 0 plans a whole episode once and runs it open loop."""
+    action_repeat: int = 1
+    """Environment steps that each planned action is held."""
+    budget_ms: float | None = None
+    """Time for a search: it stops refining when this is up. None lets it finish."""
+    particles: int = 1
+    """Trajectories sampled per candidate, a multiple of the members that step."""
+    propagation: Propagation = "tsinf"
+    """How particles meet members."""
+    objective: str = "mean"
+    """mean, worst, cvar:α, mean+std:λ or mean-std:λ of the particles' returns."""
+    penalty: float = 0.0
+    """λ of the epistemic penalty in reward − λ·disagreement."""
+    discount: float = 1.0
+    """Of the planned return."""
+
+    def __post_init__(self) -> None:
+        objective(self.objective)
+        if self.propagation not in get_args(Propagation):
+            raise ValueError(
+                f"propagation {self.propagation!r} is unknown; "
+                f"take one of {[*get_args(Propagation)]}"
+            )
+        if self.action_repeat < 1:
+            raise ValueError(f"action_repeat must be >= 1, got {self.action_repeat}")
+        if not 0 < self.discount <= 1:
+            raise ValueError(f"discount must be in (0, 1], got {self.discount}")
+        if not 0 <= self.penalty < math.inf:
+            raise ValueError(f"penalty must be finite and >= 0, got {self.penalty}")
+
+    def build(self, low: Tensor, high: Tensor, *, horizon: int | None = None) -> MPC:
+        """The planner over the box [low, high] (A,) and its replanning.
+
+        Raises:
+            ValueError: a setting out of range, or one that this planner does not have.
+        """
+        planner = self.planner.build(low, high, horizon=horizon)
+        return MPC(planner, self.replan_every, self.action_repeat, budget_ms=self.budget_ms)
+
+
+class Controller:
+    """MPC through a model: what acts, in training and in evaluation.
+
+    Args:
+        model: the dynamics.
+        mpc: planner and replanning.
+        config: particles, propagation, objective, penalty and discount.
+        reward: the known reward, or None for the model's own.
+        terminated: the known termination, or None for the model's own.
+        state_of: the model state (S,) of what the environment shows; the model's `encode` if
+            None. The true simulator needs one that reads the environment's whole state.
+        generator: draws candidates and particles.
+
+    Attributes:
+        state: the current plan and how much of it is spent.
+        plans, evaluated, rejected: counts since the last `reset`.
+        expected: mean score of the plans since the last `reset`.
+        seconds: of each search since the last `reset`.
+    """
+
+    seconds: list[float]
+
+    def __init__(
+        self,
+        model: Dynamics,
+        mpc: MPC,
+        config: MPCConfig,
+        *,
+        reward: RewardFn | None,
+        terminated: TerminatedFn | None,
+        state_of: Callable[[Any], Tensor] | None = None,
+        generator: Generator,
+    ) -> None:
+        self.model, self.mpc, self.config = model, mpc, config
+        self.reward, self.terminated, self.generator = reward, terminated, generator
+        self.state_of = self._encode if state_of is None else state_of
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the plan: the next action starts an episode."""
+        self.state = MPCState()
+        self.plans = self.evaluated = self.rejected = 0
+        self.expected = 0.0
+        self.seconds = []
+
+    def warm_up(self, obs: np.ndarray) -> None:
+        """Search once for nothing, so that the first real search is as fast as the others.
+
+        Leaves the controller as it was, the generator included.
+        """
+        drawn = self.generator.get_state()
+        self.mpc.act(lambda: self.score(self.state_of(obs)), MPCState(), generator=self.generator)
+        self.generator.set_state(drawn)
+
+    def close(self) -> None:
+        """Let go of what is held; nothing here."""
+
+    def score(self, state: Tensor) -> ScoreFn:
+        """The score of action sequences from a model state (S,)."""
+        config = self.config
+        return score_fn(
+            self.model,
+            state,
+            particles=config.particles,
+            propagation=config.propagation,
+            objective=config.objective,
+            horizon=self.mpc.planner.horizon * self.mpc.action_repeat,
+            discount=config.discount,
+            reward=self.reward,
+            terminated=self.terminated,
+            penalty=config.penalty,
+            generator=self.generator,
+        )
+
+    def _encode(self, obs: np.ndarray) -> Tensor:
+        low = self.mpc.planner.low  # pyright: ignore[reportAttributeAccessIssue]
+        return self.model.encode(torch.as_tensor(obs, dtype=low.dtype, device=low.device))
+
+    def act(self, obs: np.ndarray, *, explore: bool = False) -> np.ndarray:
+        """The next action (A,), replanning where it is due."""
+        before, began = self.state.plan, time.perf_counter()
+        action, self.state = self.mpc.act(
+            lambda: self.score(self.state_of(obs)), self.state, generator=self.generator
+        )
+        plan = self.state.plan
+        if plan is not None and plan is not before:
+            self._count(plan, time.perf_counter() - began)
+        return action.cpu().numpy()
+
+    def _count(self, plan: Plan, seconds: float) -> None:
+        self.seconds.append(seconds)
+        self.plans += 1
+        self.evaluated += plan.evaluated
+        self.rejected += plan.rejected
+        self.expected += (float(plan.score) - self.expected) / self.plans
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values and tensors, for a checkpoint."""
+        plan = None if self.state.plan is None else self.state.plan._asdict()
+        names = ("plans", "evaluated", "rejected", "expected")
+        return {"plan": plan, "cursor": self.state.cursor} | {n: getattr(self, n) for n in names}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        plan = None if state["plan"] is None else Plan(**state["plan"])
+        self.state = MPCState(plan, state["cursor"])
+        for name in ("plans", "evaluated", "rejected", "expected"):
+            setattr(self, name, state[name])
+
+
+class Pipelined(Controller):
+    """Plans in a worker while the robot carries out the last plan.
+
+    A search that starts at step t is over some steps later. It therefore starts from where the
+    actions already decided on will have led by then, as the model predicts, and its plan takes
+    over at that step. A plan that comes late is carried out from where it should be by then;
+    until it comes the last plan goes on, and at its end its last action is held.
+
+    Args:
+        control_step: seconds between two calls of `act`.
+        delay: steps that a search is given; None takes as many as the last one needed.
+        worker: search in a thread. Without, `act` searches itself and only the plan comes
+            `delay` steps late: the same on every machine.
+
+    Attributes:
+        late: plans since the last `reset` that came after the step they were made for.
+
+    Raises:
+        ValueError: an open-loop controller (replan_every 0), a delay below one or missing without
+            a worker, a control step not over 0.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        control_step: float,
+        delay: int | None = None,
+        worker: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        if not control_step > 0:
+            raise ValueError(f"control_step must be > 0 s, got {control_step}")
+        if delay is None and not worker:
+            raise ValueError("without a worker the delay must be given")
+        if delay is not None and delay < 1:
+            raise ValueError(f"delay must be >= 1 step, got {delay}")
+        self.control_step, self.delay, self.worker = control_step, delay, worker
+        self._pool = ThreadPoolExecutor(1, "mbrl-planner") if worker else None
+        self._pending: Future[tuple[Plan, float]] | None = None
+        super().__init__(*args, **kwargs)
+        if self.mpc.replan_every == 0:
+            raise ValueError("replan_every 0 plans once: nothing is left to plan ahead")
+
+    def reset(self) -> None:
+        """Forget the plan: the next action starts an episode."""
+        if self._pending is not None:
+            self._pending.exception()  # its result is of the last episode
+        self._pending = None
+        self._step = self._begun = self._takes_over = self.late = 0
+        super().reset()
+
+    def act(self, obs: np.ndarray, *, explore: bool = False) -> np.ndarray:
+        """The next action (A,); only the episode's first call waits for a search."""
+        now, repeat = self._step, self.mpc.action_repeat
+        plan = self.state.plan
+        if plan is None:
+            plan = self._adopt(self._search(self.state_of(obs), [], None, 0), now)
+        elif self._pending is not None and now >= self._takes_over and self._pending.done():
+            plan = self._adopt(self._pending.result(), self._takes_over)
+            self.late += now > self._takes_over
+            self._pending = None
+        if self._pending is None and (now - self._begun) // repeat + 1 >= self.mpc.replan_every:
+            ahead = self.delay or max(1, math.ceil(self.seconds[-1] / self.control_step))
+            decided = [self._action(plan, now + k) for k in range(ahead)]
+            job = (self.state_of(obs), decided, plan, (now + ahead - self._begun) // repeat)
+            self._takes_over = now + ahead
+            if self._pool is not None:
+                self._pending = self._pool.submit(self._search, *job)
+            else:
+                self._pending = Future()
+                self._pending.set_result(self._search(*job))
+        self._step += 1
+        return self._action(plan, now).cpu().numpy()
+
+    def close(self) -> None:
+        """Wait for the worker and let it go."""
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def _search(
+        self, state: Tensor, decided: list[Tensor], last: Plan | None, spent: int
+    ) -> tuple[Plan, float]:
+        """A plan from where the actions decided on lead, and the seconds it took."""
+        began = time.perf_counter()
+        with torch.no_grad():
+            for action in decided:
+                rows = state.expand(self.model.members, 1, -1)
+                moved = self.model.step(rows, action.expand(*rows.shape[:2], -1), noise=None)
+                # members of a simulator are other robots; those of an ensemble, guesses of one
+                state = (
+                    moved.state[0, 0] if hasattr(self.model, "unroll") else moved.state.mean(0)[0]
+                )
+        plan = self.mpc.search(lambda: self.score(state), last, spent, generator=self.generator)
+        return plan, time.perf_counter() - began
+
+    def _adopt(self, found: tuple[Plan, float], begun: int) -> Plan:
+        plan, seconds = found
+        self.state, self._begun = MPCState(plan), begun
+        self._count(plan, seconds)
+        return plan
+
+    def _action(self, plan: Plan, step: int) -> Tensor:
+        index = (step - self._begun) // self.mpc.action_repeat
+        return plan.actions[min(index, len(plan.actions) - 1)]

@@ -1,0 +1,450 @@
+"""The true simulator behind the face of a model: a task's physics as `Dynamics`.
+
+A state is MuJoCo's whole integration state, a flat float64 vector: time, positions, velocities,
+activations, the solver's warm start, applied forces, goals. From the same state and the same
+actions it gives what the environment gives, to the last bit, however many threads share the work.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import mujoco
+import numpy as np
+import torch
+from jaxtyping import Float
+from mujoco.batch import Batch, SimulationError
+from torch import Tensor
+
+from mbrl.types import RewardFn, Step, TerminatedFn, Unrolled
+
+_log = logging.getLogger(__name__)
+
+_STATE = int(mujoco.mjtState.mjSTATE_INTEGRATION)
+_CTRL = int(mujoco.mjtState.mjSTATE_CTRL)
+_FORCE = int(mujoco.mjtState.mjSTATE_QFRC_APPLIED)
+_MOTION = int(mujoco.mjtState.mjSTATE_QPOS) | int(mujoco.mjtState.mjSTATE_QVEL)
+_SENSED = int(mujoco.mjtStage.mjSTAGE_VEL)
+_KEPT = 8
+"""Batches kept, one a number of candidates; to build one costs milliseconds."""
+
+
+class Physics(NamedTuple):
+    """What a task observes, with any leading dimensions."""
+
+    qpos: np.ndarray  # (..., nq)
+    qvel: np.ndarray  # (..., nv)
+    sensors: Mapping[str, np.ndarray]  # name -> (..., d)
+
+
+class PhysicalTask(Protocol):
+    """What the simulator needs to know of a task; `envs.Task` is one."""
+
+    @property
+    def name(self) -> str:
+        """Of the task, for messages."""
+        ...
+
+    @property
+    def observation(self) -> Callable[[Any], Any]:
+        """`observation(physics) -> obs (..., O)`."""
+        ...
+
+    @property
+    def reward(self) -> Callable[..., Any]:
+        """`reward(obs, action, next_obs) -> (...)`."""
+        ...
+
+    @property
+    def terminated(self) -> Callable[[Any], Any]:
+        """`terminated(next_obs) -> (...)` bool."""
+        ...
+
+    @property
+    def frame_skip(self) -> int:
+        """MuJoCo steps in a control step."""
+        ...
+
+    @property
+    def process_noise(self) -> tuple[float, ...]:
+        """Std of a random force on each degree of freedom; empty for none."""
+        ...
+
+    @property
+    def planning(self) -> Any:
+        """None, or a cheaper model's `frame_skip`."""
+        ...
+
+    def compile(self, *, planning: bool = False) -> mujoco.MjModel:
+        """The true model, or the cheaper one to plan with."""
+        ...
+
+
+@dataclass(frozen=True)
+class Randomisation:
+    """How far the members' parameters lie from the model's: the std of the log of a factor.
+
+    Tobin et al. 2017 and Peng et al. 2018 for domain randomisation; here the members are what a
+    planner's objective (mean, CVaR, worst case) is taken over.
+    """
+
+    mass: float = 0.1
+    """Mass and inertia of each body."""
+    friction: float = 0.2
+    """Sliding friction of each geom, and damping and dry friction of each degree of freedom."""
+    gain: float = 0.1
+    """Gain of each actuator, with its bias where that is a servo's."""
+
+    def __post_init__(self) -> None:
+        for name in ("mass", "friction", "gain"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise ValueError(f"randomisation: {name} must be finite and >= 0, got {value!r}")
+
+    def draw(self, model: mujoco.MjModel, rng: np.random.Generator) -> mujoco.MjModel:
+        """A copy of the model with parameters drawn anew."""
+        drawn = copy.copy(model)
+
+        def factors(spread: float, count: int) -> np.ndarray:
+            return np.exp(spread * rng.standard_normal(count))
+
+        mass = factors(self.mass, model.nbody)
+        drawn.body_mass[:] *= mass
+        drawn.body_inertia[:] *= mass[:, None]
+        drawn.geom_friction[:, 0] *= factors(self.friction, model.ngeom)
+        dry = factors(self.friction, model.nv)
+        drawn.dof_damping[:] *= dry
+        drawn.dof_frictionloss[:] *= dry
+        gain = factors(self.gain, model.nu)[:, None]
+        drawn.actuator_gainprm[:] *= gain
+        drawn.actuator_biasprm[:] *= gain
+        mujoco.mj_setConst(drawn, mujoco.MjData(drawn))
+        return drawn
+
+
+class Simulator:
+    """A task's physics as a model: `members` true simulators that step in batches.
+
+    One member is the task itself. With more, the first is the task and the others are drawn by
+    `randomisation`; `score_fn` and its objectives then make a plan that holds for all of them.
+
+    Args:
+        task: physics, observation, reward and termination.
+        planning: step the task's cheaper planning model, where it has one.
+        members: E.
+        randomisation: of the members after the first.
+        rng: draws them.
+        threads: that share a batch; as many as torch has if None.
+
+    Attributes:
+        model: the (first) member's MuJoCo model.
+        reward, terminated: the task's; set them to plan for something else.
+
+    Raises:
+        ValueError: an MJCF that does not compile, members or threads below one, members without
+            a `rng`, a planning model with another state or another control step.
+    """
+
+    def __init__(
+        self,
+        task: PhysicalTask,
+        *,
+        planning: bool = False,
+        members: int = 1,
+        randomisation: Randomisation | None = None,
+        rng: np.random.Generator | None = None,
+        threads: int | None = None,
+    ) -> None:
+        threads = torch.get_num_threads() if threads is None else threads
+        for name, value in (("members", members), ("threads", threads)):
+            if not (isinstance(value, int) and value >= 1):
+                raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+        if members > 1 and rng is None:
+            raise ValueError(f"{members} members need a rng to draw their parameters from")
+        self.task, self.members, self.threads = task, members, threads
+        self.model = task.compile(planning=planning)
+        self.frame_skip = task.frame_skip
+        if planning and task.planning is not None:
+            self.frame_skip = task.planning.frame_skip
+            _check_planning(task, self.model)
+        spread = Randomisation() if randomisation is None else randomisation
+        self.models = [self.model]
+        for _ in range(members - 1):
+            assert rng is not None
+            self.models.append(spread.draw(self.model, rng))
+        self.reward: Callable[..., Any] = task.reward
+        self.terminated: Callable[[Any], Any] = task.terminated
+        # A task that never ends says so by the name of its function; then nothing needs asking.
+        self._ends = getattr(task.terminated, "__name__", "") != "never"
+        low, high = self.model.actuator_ctrlrange.T
+        self._offset, self._scale = (low + high) / 2, (high - low) / 2
+        self._gust = np.asarray(task.process_noise, dtype=float)
+        self._batches: dict[tuple[int, int], Batch] = {}
+        self._data = mujoco.MjData(self.model)
+        self._sensors = {
+            self.model.sensor(i).name: slice(address, address + size)
+            for i, (address, size) in enumerate(
+                zip(self.model.sensor_adr, self.model.sensor_dim, strict=True)
+            )
+        }
+
+    @property
+    def state_size(self) -> int:
+        """S."""
+        return mujoco.mj_stateSize(self.model, _STATE)
+
+    @property
+    def noise_size(self) -> int:
+        """Random numbers in a control step: one a degree of freedom, or none."""
+        return self._gust.size
+
+    @property
+    def control_step(self) -> float:
+        """Seconds between two actions."""
+        return self.model.opt.timestep * self.frame_skip
+
+    def state(
+        self, qpos: np.ndarray, qvel: np.ndarray, *, mocap_pos: np.ndarray | None = None
+    ) -> Float[Tensor, S]:
+        """The state (S,) of measured positions (nq,) and velocities (nv,), at rest otherwise.
+
+        Raises ValueError for other shapes or numbers that are not finite.
+        """
+        model, data = self.model, self._data
+        mujoco.mj_resetData(model, data)
+        given = {"qpos": qpos, "qvel": qvel} | (
+            {} if mocap_pos is None else {"mocap_pos": mocap_pos}
+        )
+        for name, value in given.items():
+            value, place = np.asarray(value, dtype=float), getattr(data, name)
+            if value.shape != place.shape or not np.isfinite(value).all():
+                raise ValueError(
+                    f"{self.task.name}: {name} must be finite and of shape {place.shape}, "
+                    f"got {value.shape}"
+                )
+            place[:] = value
+        state = np.empty(self.state_size)
+        mujoco.mj_getState(model, data, state, _STATE)
+        return torch.from_numpy(state)
+
+    def encode(self, obs: Float[Tensor, "*lead O"]) -> Float[Tensor, "*lead S"]:
+        """Not to be had: an observation does not hold the whole physics.
+
+        Raises ValueError, always; `state` makes one from positions and velocities.
+        """
+        raise ValueError(
+            f"{self.task.name}: the simulator starts from the whole physics, which an observation "
+            "does not hold; give it the environment's state, or Simulator.state(qpos, qvel)"
+        )
+
+    def decode(self, state: Float[Tensor, "*lead S"]) -> Float[Tensor, "*lead O"]:
+        """Observations float32 of states, as the first member sees them."""
+        rows = state.reshape(-1, state.shape[-1]).numpy(force=True)
+        obs = self._decode(rows, members=1)
+        return torch.from_numpy(obs).to(state.device).reshape(*state.shape[:-1], obs.shape[-1])
+
+    def step(
+        self,
+        state: Float[Tensor, "E B S"],
+        action: Float[Tensor, "E B A"],
+        *,
+        noise: Float[Tensor, "E B S"] | None,
+    ) -> Step:
+        """One control step of each member; a state that blew up comes back as NaN.
+
+        `noise` drives the task's process noise, where it has one, by its first nv columns.
+        """
+        lead, size = state.shape[:-1], state.shape[-1]
+        if lead[0] != self.members or size != self.state_size:
+            raise ValueError(
+                f"{self.task.name}: state must be (E, B, S) with E = {self.members} and "
+                f"S = {self.state_size}, got {tuple(state.shape)}"
+            )
+        rows = state.reshape(-1, size).numpy(force=True)
+        moves = action.reshape(len(rows), -1).numpy(force=True)
+        before = self._decode(rows, self.members)
+        batch = self._batch(lead[1], self.members)
+        batch.state[:] = rows
+        batch.ctrl = self._offset + self._scale * moves
+        if self.noise_size:  # else the environment's last gust, a part of the state, would go on
+            columns = torch.zeros(1, self.noise_size) if noise is None else noise.reshape(-1, size)
+            batch.qfrc_applied = self._gust * columns[:, : self.noise_size].numpy(force=True)
+        bad = _guarded(batch, lambda: batch.step(nstep=self.frame_skip, stage=_SENSED))
+        after, obs = batch.state.copy(), self._seen(batch)
+        after[bad] = np.nan
+        reward, ended = self.reward(before, moves, obs), self.terminated(obs)
+        return Step(
+            torch.from_numpy(after).to(state.device).reshape(*lead, size),
+            torch.from_numpy(np.asarray(reward)).to(state.device).reshape(lead),
+            torch.from_numpy(np.asarray(ended)).to(state.device).reshape(lead),
+        )
+
+    def unroll(
+        self,
+        state: Float[Tensor, S],
+        actions: Float[Tensor, "N H A"],
+        *,
+        particles: int = 1,
+        noise: Float[Tensor, "H P D"] | None = None,
+        reward: RewardFn | None = None,
+        terminated: TerminatedFn | None = None,
+    ) -> Unrolled:
+        """All candidates from one state over the whole horizon, in one native call.
+
+        Particle p belongs to member p // (P / E). `noise` is standard normal, D = `noise_size`,
+        and the same for every candidate; None leaves process noise out.
+
+        Raises ValueError for wrong shapes, or particles that are not a multiple of the members.
+        """
+        if particles < 1 or particles % self.members:
+            raise ValueError(
+                f"particles must be a positive multiple of the {self.members} members, "
+                f"got {particles}"
+            )
+        start, moves = state.numpy(force=True), actions.numpy(force=True)
+        draws = None if noise is None else noise.numpy(force=True)
+        physics, bad = self._roll(start, moves, particles, draws)
+        obs = self._observe(physics)
+        plans = np.broadcast_to(moves, (particles, *moves.shape))
+        before, after = obs[:, :, :-1], obs[:, :, 1:]
+        earn: Callable[..., Any] = reward or self.reward
+        gain = np.asarray(earn(before, plans, after))
+        ends: Callable[..., Any] | None = terminated or (self.terminated if self._ends else None)
+        ended = None if ends is None else np.asarray(ends(after))
+        return Unrolled(
+            torch.from_numpy(gain).to(state.device),
+            None if ended is None else torch.from_numpy(ended).to(state.device),
+            torch.from_numpy(~bad).to(state.device),
+        )
+
+    def trace(
+        self, state: Float[Tensor, S], actions: Float[Tensor, "N H A"], sensors: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        """Where sensors go when the first member carries out plans: name -> (N, H + 1, d).
+
+        Raises ValueError for a sensor that the model lacks.
+        """
+        for name in sensors:
+            if name not in self._sensors:
+                raise ValueError(
+                    f"{self.task.name}: no sensor {name!r}; there are {', '.join(self._sensors)}"
+                )
+        moves = actions.numpy(force=True)
+        physics, _ = self._roll(state.numpy(force=True), moves, 1, None, members=1)
+        return {name: np.array(physics.sensors[name][0]) for name in sensors}
+
+    # From here on numpy alone: on arrays of this size its calls cost a third of torch's.
+
+    def _roll(
+        self,
+        state: np.ndarray,
+        moves: np.ndarray,
+        particles: int,
+        draws: np.ndarray | None,
+        members: int | None = None,
+    ) -> tuple[Physics, np.ndarray]:
+        """Physics (P, N, H + 1, .), and which trajectories blew up, (P, N).
+
+        What is returned is overwritten by the next call.
+        """
+        model, skip = self.model, self.frame_skip
+        count, horizon, size = moves.shape
+        if state.shape != (self.state_size,) or size != model.nu:
+            raise ValueError(
+                f"{self.task.name}: state must be ({self.state_size},) and actions "
+                f"(N, H, {model.nu}), got {state.shape} and {moves.shape}"
+            )
+        members = self.members if members is None else members
+        batch = self._batch(particles // members * count, members)
+        # Sensors recorded at a substep are those of the state before it: one substep more shows
+        # the last state's.
+        substeps = horizon * skip + bool(self._sensors)
+        gusty = self.noise_size > 0  # and the environment's last gust, in the state, must end
+        spec, width = (_CTRL | _FORCE, size + model.nv) if gusty else (_CTRL, size)
+        inputs = np.empty((particles, count, substeps, width))
+        held = inputs[:, :, : horizon * skip].reshape(particles, count, horizon, skip, width)
+        held[..., :size] = (self._offset + self._scale * moves)[:, :, None]
+        if gusty:
+            held[..., size:] = 0.0
+            if draws is not None:
+                held[..., size:] = (self._gust * draws[:horizon]).swapaxes(0, 1)[:, None, :, None]
+        inputs[:, :, horizon * skip :] = inputs[:, :, horizon * skip - 1, None]
+
+        rows = len(batch.state)
+        out: dict[Any, np.ndarray] = {_MOTION: np.empty((rows, substeps, model.nq + model.nv))}
+        if self._sensors:
+            out["sensordata"] = np.empty((rows, substeps, model.nsensordata))
+        batch.state[:] = state
+        flat = inputs.reshape(rows, substeps, width)
+        bad = _guarded(batch, lambda: batch.rollout(substeps, flat, spec, (*out,), out=out))
+
+        motion = np.empty((particles, count, horizon + 1, model.nq + model.nv))
+        motion[:, :, 0] = state[1 : 1 + model.nq + model.nv]  # behind the time
+        recorded = out[_MOTION].reshape(particles, count, substeps, -1)
+        motion[:, :, 1:] = recorded[:, :, skip - 1 : horizon * skip : skip]
+        sensed = None
+        if self._sensors:
+            sensed = out["sensordata"].reshape(particles, count, substeps, -1)[:, :, ::skip]
+        physics = self._physics(motion[..., : model.nq], motion[..., model.nq :], sensed)
+        return physics, bad.reshape(particles, count)
+
+    def _batch(self, count: int, members: int) -> Batch:
+        """`count` simulations of each member, member by member."""
+        key = (count, members)
+        if key not in self._batches:
+            if len(self._batches) >= _KEPT:
+                self._batches.pop(next(iter(self._batches)))
+            batch = Batch(self.model, count * members, self.threads)
+            if members > 1:
+                batch.set_models([model for model in self.models for _ in range(count)])
+            self._batches[key] = batch
+        return self._batches[key]
+
+    def _decode(self, rows: np.ndarray, members: int) -> np.ndarray:
+        """Observations (n, O) of states (n, S) of so many members."""
+        batch = self._batch(len(rows) // members, members)
+        batch.state[:] = rows
+        if self._sensors:
+            batch.bind("sensordata")  # before the call that is to fill it
+            _guarded(batch, lambda: batch.forward(stage=_SENSED))
+        return self._seen(batch)
+
+    def _seen(self, batch: Batch) -> np.ndarray:
+        """Observations (n, O) of a batch as it stands."""
+        sensed = batch.bind("sensordata") if self._sensors else None
+        return self._observe(self._physics(batch.bind("qpos"), batch.bind("qvel"), sensed))
+
+    def _physics(self, qpos: np.ndarray, qvel: np.ndarray, sensed: np.ndarray | None) -> Physics:
+        views = {} if sensed is None else {n: sensed[..., s] for n, s in self._sensors.items()}
+        return Physics(qpos, qvel, views)
+
+    def _observe(self, physics: Physics) -> np.ndarray:
+        # float32 as the environment hands out, so that rewards are those of its very numbers
+        return self.task.observation(physics).astype(np.float32)
+
+
+def _guarded(batch: Batch, call: Callable[[], Any]) -> np.ndarray:
+    """Run a call on the batch; which simulations blew up or failed in it, (n,) bool."""
+    batch.warning[:] = 0
+    try:
+        call()
+    except SimulationError as error:
+        _log.info("%s", error)
+        return batch.warning[:, :, 1].any(1) | (batch.status != 0)
+    return batch.warning[:, :, 1].any(1)
+
+
+def _check_planning(task: PhysicalTask, model: mujoco.MjModel) -> None:
+    true = task.compile()
+    sizes = [(mujoco.mj_stateSize(m, _STATE), m.nq, m.nv, m.nu) for m in (true, model)]
+    steps = (true.opt.timestep * task.frame_skip, model.opt.timestep * task.planning.frame_skip)
+    if sizes[0] != sizes[1] or not math.isclose(*steps):
+        raise ValueError(
+            f"{task.name}: its planning model must have the same state and control step; "
+            f"(S, nq, nv, nu) are {sizes[0]} and {sizes[1]}, steps {steps[0]:g} and {steps[1]:g} s"
+        )
