@@ -31,9 +31,10 @@ from envs.registry import (
     known,
     make,
     names,
+    simulated,
 )
 from envs.snapshots import Snapshot, can_snapshot, restore, snapshot
-from envs.task import Known, Physics, Task, never
+from envs.task import Known, Physics, Planning, Task, never
 
 __all__ = [
     "TASKS",
@@ -41,6 +42,7 @@ __all__ = [
     "Known",
     "MujocoEnv",
     "Physics",
+    "Planning",
     "RenderingUnavailable",
     "SimulationDiverged",
     "Snapshot",
@@ -54,5 +56,6 @@ __all__ = [
     "names",
     "never",
     "restore",
+    "simulated",
     "snapshot",
 ]

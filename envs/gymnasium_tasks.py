@@ -6,11 +6,14 @@ Where default observations do not tell it there is None and the reason, and a mo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
+import gymnasium
+import numpy as np
 from array_api_compat import array_namespace
 
-from envs.task import Array, Known, never
+from envs.task import Array, Known, Physics, Task, never
 
 
 def _displacement(what: str) -> str:
@@ -120,3 +123,63 @@ KNOWN: Mapping[str, Known] = {
     "Swimmer-v5": Known(None, never, _displacement("front tip")),
     "Pendulum-v1": Known(pendulum_reward, never, ""),
 }
+
+
+def positions_and_velocities(physics: Physics) -> Array:
+    """InvertedPendulum-v5: (..., nq + nv)."""
+    xp = array_namespace(physics.qpos)
+    return xp.concat([physics.qpos, physics.qvel], axis=-1)
+
+
+def reacher_observation(physics: Physics) -> Array:
+    """Reacher-v5: (..., 10), cosines and sines, target, joint speeds, finger tip less target."""
+    xp = array_namespace(physics.qpos)
+    angles = physics.qpos[..., :2]
+    apart = physics.sensors["fingertip"] - physics.sensors["target"]
+    parts = [xp.cos(angles), xp.sin(angles), physics.qpos[..., 2:], physics.qvel[..., :2]]
+    return xp.concat([*parts, apart[..., :2]], axis=-1)
+
+
+def pusher_observation(physics: Physics) -> Array:
+    """Pusher-v5: (..., 23), seven angles, seven speeds, tips, object and goal."""
+    xp = array_namespace(physics.qpos)
+    places = [physics.sensors[name] for name in ("tips_arm", "object", "goal")]
+    return xp.concat([physics.qpos[..., :7], physics.qvel[..., :7], *places], axis=-1)
+
+
+def _unused(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    raise NotImplementedError("gymnasium starts its own episodes")
+
+
+def _described(
+    name: str, file: str, frame_skip: int, steps: int, observation: Callable[[Physics], Array]
+) -> Task:
+    known = KNOWN[name]
+    assert known.reward is not None and known.terminated is not None
+    return Task(
+        name=name,
+        summary="",
+        mjcf=Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / file,
+        observation=observation,
+        reward=known.reward,
+        terminated=known.terminated,
+        initial=_unused,
+        frame_skip=frame_skip,
+        episode_steps=steps,
+        gymnasium=True,
+    )
+
+
+DESCRIBED: Mapping[str, Task] = {
+    task.name: task
+    for task in (
+        _described(
+            "InvertedPendulum-v5", "inverted_pendulum.xml", 2, 1000, positions_and_velocities
+        ),
+        _described("Reacher-v5", "reacher.xml", 2, 50, reacher_observation),
+        _described("Pusher-v5", "pusher_v5.xml", 5, 100, pusher_observation),
+    )
+}
+"""Those of gymnasium's MuJoCo tasks whose observation, reward and termination are all functions of
+the physics, as tasks for a simulator. HumanoidStandup-v5 is not: it observes forces of contact
+that gymnasium computes outside the step."""

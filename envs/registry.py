@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from envs import cartpole, half_cheetah, pendulum, pusher, reacher
-from envs.gymnasium_tasks import KNOWN
+from envs.gymnasium_tasks import DESCRIBED, KNOWN
 from envs.mujoco_env import MujocoEnv
 from envs.task import Known, Task
 
@@ -97,6 +97,22 @@ def known(id: str) -> Known:
     if name in KNOWN:
         return KNOWN[name]
     return Known(None, None, f"nobody has written reward and termination of {id} as functions yet")
+
+
+def simulated(id: str) -> Task:
+    """The task of an environment as a simulator's model can step it.
+
+    Raises UnknownEnvironment for a name that neither we nor gymnasium know, ValueError where the
+    physics or a function of it is not to be had.
+    """
+    name = _registered(id)
+    task = TASKS.get(name) or DESCRIBED.get(name)
+    if task is None:
+        raise ValueError(
+            f"{id}: no simulator to plan through; there is one of {', '.join(TASKS)}, "
+            f"{', '.join(DESCRIBED)}"
+        )
+    return task
 
 
 def names() -> tuple[str, ...]:

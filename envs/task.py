@@ -93,6 +93,10 @@ class Task:
     """Position sensors whose paths show what a plan does: a hand, a foot, the torso."""
     planning: Planning | None = None
     """A cheaper model to plan with, where there is a good one."""
+    gymnasium: bool = False
+    """The task only describes one that gymnasium steps, by gymnasium's conventions: actions are
+    controls, observations float64, and in place of sensors there are the places of bodies by
+    name, as they lag behind the state within MuJoCo's last step."""
 
     @property
     def weights(self) -> dict[str, float]:

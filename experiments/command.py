@@ -445,8 +445,6 @@ def _mpc(args: list[str]) -> int:
     args = [arg.replace("--planner=", "--planner.name=") for arg in args]
     args = ["--planner.name" if arg == "--planner" else arg for arg in args]
     env_id = _option(args, "--env", "cartpole-swingup")
-    if env_id not in envs.TASKS and "-h" not in args and "--help" not in args:
-        build_world(env_id).env.close()  # a name that does not exist says so first
     config = MPC_PRESETS.get(env_id, MPCConfig())
     name = _option(args, "--planner.name", config.planner.name)
     if name not in PLANNERS:

@@ -20,7 +20,7 @@ from experiments import plots
 from experiments.build import build_world, load_run, versions
 from experiments.evaluation import film
 from experiments.video import VideoError
-from mbrl.agents import Controller, MPCConfig, Pipelined
+from mbrl.agents import PETS, Controller, MPCConfig, Pipelined
 from mbrl.checkpoint import written_whole
 from mbrl.dynamics import Randomisation, Simulator
 from mbrl.training import episode_seed, generator
@@ -91,12 +91,7 @@ def build_driver(config: DriveConfig, *, seed: int) -> Driver:
     """
     mpc = config.mpc
     if config.model in ("true", "planning"):
-        task = envs.TASKS.get(config.env)
-        if task is None:
-            raise ValueError(
-                f"{config.env}: no simulator to plan through; these have one: "
-                f"{', '.join(envs.TASKS)}. A learned model's run goes in --model"
-            )
+        task = envs.simulated(config.env)
         world = build_world(config.env)
         model: Any = Simulator(
             task,
@@ -120,11 +115,11 @@ def build_driver(config: DriveConfig, *, seed: int) -> Driver:
             raise ValueError(
                 f"--model {config.model} was learned on {loaded.config.env}, not {config.env}"
             )
-        model = getattr(loaded.agent, "model", None)
-        if model is None:
+        agent = loaded.agent
+        if not isinstance(agent, PETS):
             raise ValueError(f"--model {config.model}: {loaded.config.algo} learns no model")
-        world, task = loaded.world, envs.TASKS.get(config.env)
-        settings = {"reward": loaded.agent.reward, "terminated": loaded.agent.terminated}
+        model, world, task = agent.model, loaded.world, envs.TASKS.get(config.env)
+        settings = {"reward": agent.reward, "terminated": agent.terminated}
         if mpc.particles % model.members:
             mpc = replace(mpc, particles=model.members)
         step = 1 / float(world.env.metadata["render_fps"])
@@ -168,12 +163,12 @@ def drive(
     record = envs.can_snapshot(env)
     if record:
         states.append(get_state(inner.model, inner.data))
-    busy, began, over = 0.0, time.perf_counter(), False
+    busy, began, over = 0.0, time.perf_counter(), False  # busy: planning and stepping
     while not over and (steps is None or len(rewards) < steps):
         tick = time.perf_counter()
         action = controller.act(obs)
         obs, reward, terminated, truncated, _ = env.step(action)
-        busy += time.perf_counter() - tick
+        busy = time.perf_counter() - began if paced else busy + time.perf_counter() - tick
         over = terminated or truncated
         actions.append(action)
         rewards.append(float(reward))

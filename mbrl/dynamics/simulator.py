@@ -30,6 +30,7 @@ _CTRL = int(mujoco.mjtState.mjSTATE_CTRL)
 _FORCE = int(mujoco.mjtState.mjSTATE_QFRC_APPLIED)
 _MOTION = int(mujoco.mjtState.mjSTATE_QPOS) | int(mujoco.mjtState.mjSTATE_QVEL)
 _SENSED = int(mujoco.mjtStage.mjSTAGE_VEL)
+_NOTHING = int(mujoco.mjtStage.mjSTAGE_NONE)
 _KEPT = 8
 """Batches kept, one a number of candidates; to build one costs milliseconds."""
 
@@ -78,6 +79,11 @@ class PhysicalTask(Protocol):
     @property
     def planning(self) -> Any:
         """None, or a cheaper model's `frame_skip`."""
+        ...
+
+    @property
+    def gymnasium(self) -> bool:
+        """Actions are controls, observations float64, sensors the places of bodies, as they lag."""
         ...
 
     def compile(self, *, planning: bool = False) -> mujoco.MjModel:
@@ -183,6 +189,8 @@ class Simulator:
         self._ends = getattr(task.terminated, "__name__", "") != "never"
         low, high = self.model.actuator_ctrlrange.T
         self._offset, self._scale = (low + high) / 2, (high - low) / 2
+        if task.gymnasium:
+            self._offset, self._scale = np.zeros_like(low), np.ones_like(low)
         self._gust = np.asarray(task.process_noise, dtype=float)
         self._batches: dict[tuple[int, int], Batch] = {}
         self._data = mujoco.MjData(self.model)
@@ -192,6 +200,11 @@ class Simulator:
                 zip(self.model.sensor_adr, self.model.sensor_dim, strict=True)
             )
         }
+        self._field = "sensordata"
+        if task.gymnasium:
+            bodies = range(self.model.nbody)
+            self._sensors = {self.model.body(i).name: slice(3 * i, 3 * i + 3) for i in bodies}
+            self._field = "xpos"
 
     @property
     def state_size(self) -> int:
@@ -243,7 +256,7 @@ class Simulator:
         )
 
     def decode(self, state: Float[Tensor, "*lead S"]) -> Float[Tensor, "*lead O"]:
-        """Observations float32 of states, as the first member sees them."""
+        """Observations of states, float32, as the first member sees them."""
         rows = state.reshape(-1, state.shape[-1]).numpy(force=True)
         obs = self._decode(rows, members=1)
         return torch.from_numpy(obs).to(state.device).reshape(*state.shape[:-1], obs.shape[-1])
@@ -274,7 +287,8 @@ class Simulator:
         if self.noise_size:  # else the environment's last gust, a part of the state, would go on
             columns = torch.zeros(1, self.noise_size) if noise is None else noise.reshape(-1, size)
             batch.qfrc_applied = self._gust * columns[:, : self.noise_size].numpy(force=True)
-        bad = _guarded(batch, lambda: batch.step(nstep=self.frame_skip, stage=_SENSED))
+        stage = _NOTHING if self.task.gymnasium else _SENSED
+        bad = _guarded(batch, lambda: batch.step(nstep=self.frame_skip, stage=stage))
         after, obs = batch.state.copy(), self._seen(batch)
         after[bad] = np.nan
         reward, ended = self.reward(before, moves, obs), self.terminated(obs)
@@ -363,7 +377,8 @@ class Simulator:
         batch = self._batch(particles // members * count, members)
         # Sensors recorded at a substep are those of the state before it: one substep more shows
         # the last state's.
-        substeps = horizon * skip + bool(self._sensors)
+        late = self.task.gymnasium
+        substeps = horizon * skip + (bool(self._sensors) and not late)
         gusty = self.noise_size > 0  # and the environment's last gust, in the state, must end
         spec, width = (_CTRL | _FORCE, size + model.nv) if gusty else (_CTRL, size)
         inputs = np.empty((particles, count, substeps, width))
@@ -378,7 +393,8 @@ class Simulator:
         rows = len(batch.state)
         out: dict[Any, np.ndarray] = {_MOTION: np.empty((rows, substeps, model.nq + model.nv))}
         if self._sensors:
-            out["sensordata"] = np.empty((rows, substeps, model.nsensordata))
+            shape = getattr(self._data, self._field).shape
+            out[self._field] = np.empty((rows, substeps, *shape))
         batch.state[:] = state
         flat = inputs.reshape(rows, substeps, width)
         bad = _guarded(batch, lambda: batch.rollout(substeps, flat, spec, (*out,), out=out))
@@ -389,7 +405,12 @@ class Simulator:
         motion[:, :, 1:] = recorded[:, :, skip - 1 : horizon * skip : skip]
         sensed = None
         if self._sensors:
-            sensed = out["sensordata"].reshape(particles, count, substeps, -1)[:, :, ::skip]
+            sensed = out[self._field].reshape(particles, count, substeps, -1)
+            if late:
+                last = sensed[:, :, skip - 1 :: skip]
+                sensed = np.concatenate([sensed[:, :, :1], last], axis=2)
+            else:
+                sensed = sensed[:, :, ::skip]
         physics = self._physics(motion[..., : model.nq], motion[..., model.nq :], sensed)
         return physics, bad.reshape(particles, count)
 
@@ -410,13 +431,13 @@ class Simulator:
         batch = self._batch(len(rows) // members, members)
         batch.state[:] = rows
         if self._sensors:
-            batch.bind("sensordata")  # before the call that is to fill it
+            batch.bind(self._field)  # before the call that is to fill it
             _guarded(batch, lambda: batch.forward(stage=_SENSED))
         return self._seen(batch)
 
     def _seen(self, batch: Batch) -> np.ndarray:
         """Observations (n, O) of a batch as it stands."""
-        sensed = batch.bind("sensordata") if self._sensors else None
+        sensed = batch.bind(self._field).reshape(len(batch.state), -1) if self._sensors else None
         return self._observe(self._physics(batch.bind("qpos"), batch.bind("qvel"), sensed))
 
     def _physics(self, qpos: np.ndarray, qvel: np.ndarray, sensed: np.ndarray | None) -> Physics:
@@ -424,8 +445,9 @@ class Simulator:
         return Physics(qpos, qvel, views)
 
     def _observe(self, physics: Physics) -> np.ndarray:
-        # float32 as the environment hands out, so that rewards are those of its very numbers
-        return self.task.observation(physics).astype(np.float32)
+        # as the environment hands them out, so that rewards are those of its very numbers
+        obs = self.task.observation(physics)
+        return obs if self.task.gymnasium else obs.astype(np.float32)
 
 
 def _guarded(batch: Batch, call: Callable[[], Any]) -> np.ndarray:
