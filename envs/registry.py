@@ -11,7 +11,16 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
 
-from envs import cartpole, half_cheetah, pendulum, pusher, reacher
+from envs import (
+    cartpole,
+    half_cheetah,
+    panda_pick,
+    panda_push,
+    panda_reach,
+    pendulum,
+    pusher,
+    reacher,
+)
 from envs.gymnasium_tasks import DESCRIBED, KNOWN
 from envs.mujoco_env import MujocoEnv
 from envs.task import Known, Task
@@ -25,6 +34,9 @@ TASKS: Mapping[str, Task] = {
         reacher.TASK,
         pusher.TASK,
         half_cheetah.TASK,
+        panda_reach.TASK,
+        panda_push.TASK,
+        panda_pick.TASK,
     )
 }
 """Our own tasks by name."""

@@ -127,6 +127,7 @@ def test_observation_is_of_the_state_and_not_a_substep_before(task):
         obs, *_ = env.step(np.full(env.model.nu, 0.7, np.float32))
     fresh = mujoco.MjData(env.model)
     fresh.qpos[:], fresh.qvel[:] = env.data.qpos, env.data.qvel
+    fresh.mocap_pos[:] = env.data.mocap_pos
     mujoco.mj_forward(env.model, fresh)
     expected = task.observation(
         Physics(fresh.qpos, fresh.qvel, sensor_views(env.model, fresh.sensordata))

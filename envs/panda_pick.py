@@ -1,0 +1,102 @@
+"""Panda pick: grasp a cube on a table and hold it at a goal in the air.
+
+The arm runs its Cartesian interface: an action is a set-point of the hand (xyz in a box over the
+table, roll, pitch and yaw from straight down) and the fingers' opening; a spring and a damper of
+600 N/m and 80 N·s/m pull the hand there with at most 60 N an axis, within the joints' torque
+limits. 25 Hz. The cube has 4 cm and 0.1 kg, as gym-hil's.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from envs import panda
+from envs.task import Array, Physics, Planning, Task, never
+
+START = (0.45, 0.55), (-0.12, 0.12)  # m, x and y of the cube
+GOAL = (0.40, 0.55), (-0.15, 0.15), (0.24, 0.34)  # m, x, y and z of its centre
+YAW = 0.3  # rad, of the cube to either side
+GRASP = 0.04  # m, between the finger pads when they hold the cube
+NEAR = 0.03  # m, from the goal
+
+MJCF = panda.ASSETS / "panda_cube.xml"
+
+
+def observation(physics: Physics) -> Array:
+    """(..., 37): positions (16), velocities (15), hand xyz m, goal xyz m.
+
+    Positions: seven joints rad, two fingers m, cube xyz m and quaternion; velocities alike.
+    """
+    xp = array_namespace(physics.qpos)
+    return xp.concat(
+        [physics.qpos, physics.qvel, physics.sensors["hand"], physics.sensors["goal"]], axis=-1
+    )
+
+
+def reward(
+    obs: Array,
+    action: Array,
+    next_obs: Array,
+    *,
+    reach: float = 0.2,
+    grasp: float = 0.1,
+    place: float = 0.7,
+    tilt: float = 0.1,
+) -> Array:
+    """Reach, then grasp, then place, in [0, 1].
+
+    `around (reach + grasp · closed + place · there) (1 - tilt · mean(a²))` with weights that sum
+    to 1: `around` is how near the hand is to the cube, 1 / (1 + (d / 5 cm)²), `closed` how narrow
+    the fingers are, 1 at the cube's width, `there` how near the cube is to the goal,
+    1 / (1 + (d / 10 cm)²); the action's part is roll and pitch.
+    """
+    xp = array_namespace(next_obs)
+    cube = next_obs[..., 9:12]
+    apart, away = next_obs[..., 31:34] - cube, cube - next_obs[..., 34:37]
+    around = 1 / (1 + 400 * xp.sum(apart * apart, axis=-1))
+    there = 1 / (1 + 100 * xp.sum(away * away, axis=-1))
+    closed = 1 - xp.clip(next_obs[..., 7] + next_obs[..., 8] - GRASP, min=0.0, max=0.04) * 25
+    tilted = action[..., 3:5]
+    level = 1 - tilt * xp.mean(tilted * tilted, axis=-1)
+    return around * (reach + grasp * closed + place * there) * level
+
+
+terminated = never
+
+
+def initial(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """The open hand 20 cm over the table, the cube at rest somewhere under it."""
+    (x, y), yaw = (rng.uniform(*side) for side in START), rng.uniform(-YAW, YAW)
+    cube = [x, y, 0.02, np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)]
+    return np.array([*panda.READY, 0.04, 0.04, *cube]), np.zeros(15)
+
+
+def goal(rng: np.random.Generator) -> np.ndarray:
+    """(1, 3): uniform in a box 20 to 30 cm over where the cube lies."""
+    return np.array([[rng.uniform(*side) for side in GOAL]])
+
+
+def success(obs: Array) -> Array:
+    """The cube is within 3 cm of the goal."""
+    xp = array_namespace(obs)
+    away = obs[..., 9:12] - obs[..., 34:37]
+    return xp.sum(away * away, axis=-1) < NEAR**2
+
+
+TASK = Task(
+    name="panda-pick",
+    summary="a 7-joint arm grasps a cube and holds it in the air; hand set-points, 25 Hz",
+    mjcf=MJCF,
+    observation=observation,
+    reward=reward,
+    terminated=terminated,
+    initial=initial,
+    frame_skip=10,
+    episode_steps=150,
+    camera="front",
+    goal=goal,
+    success=success,
+    traces=("hand", "cube"),
+    planning=Planning(panda.coarse(0.01), frame_skip=4),
+)

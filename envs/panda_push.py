@@ -1,0 +1,115 @@
+"""Panda push: push a cube across a table to a goal.
+
+The arm runs its Cartesian interface, as in panda-pick: an action is a set-point of the hand, xyz in
+a box over the table and roll, pitch and yaw from straight down. 25 Hz. The fingers are fixed, 2 cm
+apart: they cannot hold the 4 cm cube, of 0.1 kg.
+"""
+
+from __future__ import annotations
+
+import math
+
+import mujoco
+import numpy as np
+from array_api_compat import array_namespace
+
+from envs import panda
+from envs.task import Array, Physics, Planning, Task, never
+
+START = (0.46, 0.50), (-0.04, 0.04)  # m, x and y of the cube
+CENTRE = (0.48, 0.0)  # m, of the ring that the goal lies on
+RADIUS = (0.12, 0.18)  # m, of that ring
+BEHIND = 0.05  # m, from the cube's centre, on the line to the goal: where a push begins
+NEAR = 0.03  # m, from the goal
+
+MJCF = panda.ASSETS / "panda_cube.xml"
+
+
+def prepare(spec: mujoco.MjSpec) -> None:
+    """Fingers fixed 2 cm apart, without their actuator."""
+    spec.delete(spec.actuator("grip"))
+    for name in ("opening", "gear"):
+        spec.delete(spec.tendon(name))
+    panda.weld_fingers(spec, 0.01)
+
+
+def observation(physics: Physics) -> Array:
+    """(..., 33): positions (14), velocities (13), hand xyz m, goal xyz m.
+
+    Positions: seven joints rad, cube xyz m and quaternion; velocities alike.
+    """
+    xp = array_namespace(physics.qpos)
+    return xp.concat(
+        [physics.qpos, physics.qvel, physics.sensors["hand"], physics.sensors["goal"]], axis=-1
+    )
+
+
+def reward(
+    obs: Array,
+    action: Array,
+    next_obs: Array,
+    *,
+    reach: float = 0.2,
+    place: float = 0.8,
+    tilt: float = 0.1,
+) -> Array:
+    """Get behind the cube, and the cube to the goal, in [0, 1].
+
+    `(reach · behind + place · there) (1 - tilt · mean(a²))` with weights that sum to 1: `behind`
+    is how near the hand is to the point 5 cm behind the cube, seen from the goal,
+    1 / (1 + (d / 5 cm)²), `there` how near the cube is to the goal, alike; the action's part is
+    roll and pitch.
+    """
+    xp = array_namespace(next_obs)
+    cube = next_obs[..., 7:10]
+    away = cube - next_obs[..., 30:33]
+    square = xp.sum(away * away, axis=-1)
+    start = cube + away * (BEHIND / xp.sqrt(square + BEHIND**2))[..., None]
+    apart = next_obs[..., 27:30] - start
+    behind = 1 / (1 + 400 * xp.sum(apart * apart, axis=-1))
+    tilted = action[..., 3:5]
+    level = 1 - tilt * xp.mean(tilted * tilted, axis=-1)
+    return (reach * behind + place / (1 + 400 * square)) * level
+
+
+terminated = never
+
+
+def initial(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """The hand 20 cm over the table, the cube at rest under it, turned at random."""
+    (x, y), yaw = (rng.uniform(*side) for side in START), rng.uniform(-math.pi, math.pi)
+    cube = [x, y, 0.02, math.cos(yaw / 2), 0.0, 0.0, math.sin(yaw / 2)]
+    return np.array([*panda.READY, *cube]), np.zeros(13)
+
+
+def goal(rng: np.random.Generator) -> np.ndarray:
+    """(1, 3): on the table, anywhere on a ring around where the cube starts."""
+    radius, bearing = rng.uniform(*RADIUS), rng.uniform(-math.pi, math.pi)
+    x, y = CENTRE
+    return np.array([[x + radius * math.cos(bearing), y + radius * math.sin(bearing), 0.02]])
+
+
+def success(obs: Array) -> Array:
+    """The cube is within 3 cm of the goal."""
+    xp = array_namespace(obs)
+    away = obs[..., 7:10] - obs[..., 30:33]
+    return xp.sum(away * away, axis=-1) < NEAR**2
+
+
+TASK = Task(
+    name="panda-push",
+    summary="a 7-joint arm pushes a cube across a table to a goal; hand set-points, 25 Hz",
+    mjcf=MJCF,
+    observation=observation,
+    reward=reward,
+    terminated=terminated,
+    initial=initial,
+    frame_skip=10,
+    episode_steps=150,
+    camera="front",
+    prepare=prepare,
+    goal=goal,
+    success=success,
+    traces=("hand", "cube"),
+    planning=Planning(panda.coarse(0.01), frame_skip=4),
+)

@@ -1,0 +1,92 @@
+"""Panda reach: bring the hand of a 7-joint arm to a ball that jumps to a new place every 3 s.
+
+An action is the seven joint velocities, as fractions of the robot's limits (2.175 rad/s, the wrist
+2.61 rad/s), which velocity servos hold within the robot's torque limits (87 N·m, the wrist 12 N·m):
+zero stands still. 25 Hz; the fingers are fixed, half open.
+"""
+
+from __future__ import annotations
+
+import math
+
+import mujoco
+import numpy as np
+from array_api_compat import array_namespace
+
+from envs import panda
+from envs.task import Array, Physics, Planning, Task, never
+
+HOME = (0.0, -0.7854, 0.0, -2.3562, 0.0, 1.5708, 0.7854)  # rad
+RADIUS = (0.40, 0.65)  # m, of the goal from the base's axis
+BEARING = 1.0  # rad, of the goal to either side of straight ahead
+HEIGHT = (0.15, 0.60)  # m, of the goal over the table
+NEAR = 0.025  # m, from the goal's centre: the ball's radius
+
+MJCF = panda.ASSETS / "panda_reach.xml"
+
+
+def prepare(spec: mujoco.MjSpec) -> None:
+    """Fingers fixed half open."""
+    panda.weld_fingers(spec, 0.02)
+
+
+def observation(physics: Physics) -> Array:
+    """(..., 20): joint angles rad and velocities rad/s, seven each, hand xyz m, goal xyz m."""
+    xp = array_namespace(physics.qpos)
+    return xp.concat(
+        [physics.qpos, physics.qvel, physics.sensors["hand"], physics.sensors["goal"]], axis=-1
+    )
+
+
+def reward(obs: Array, action: Array, next_obs: Array, *, effort: float = 0.1) -> Array:
+    """Nearness of the hand to the goal times `1 - effort · mean(a²)`, in [0, 1].
+
+    Nearness is 1 / (1 + (d / 0.05 m)²).
+    """
+    xp = array_namespace(next_obs)
+    apart = next_obs[..., 14:17] - next_obs[..., 17:20]
+    near = 1 / (1 + 400 * xp.sum(apart * apart, axis=-1))
+    return near * (1 - effort * xp.mean(action * action, axis=-1))
+
+
+terminated = never
+
+
+def initial(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """At rest near `HOME`, each joint within 0.1 rad."""
+    return np.array(HOME) + rng.uniform(-0.1, 0.1, 7), np.zeros(7)
+
+
+def goal(rng: np.random.Generator) -> np.ndarray:
+    """(1, 3): a place in front of the arm, uniform in radius, bearing and height."""
+    radius, bearing = rng.uniform(*RADIUS), rng.uniform(-BEARING, BEARING)
+    return np.array(
+        [[radius * math.cos(bearing), radius * math.sin(bearing), rng.uniform(*HEIGHT)]]
+    )
+
+
+def success(obs: Array) -> Array:
+    """The hand is within 2.5 cm of the goal's centre."""
+    xp = array_namespace(obs)
+    apart = obs[..., 14:17] - obs[..., 17:20]
+    return xp.sum(apart * apart, axis=-1) < NEAR**2
+
+
+TASK = Task(
+    name="panda-reach",
+    summary="a 7-joint arm reaches for a ball that jumps every 3 s; joint velocities, 25 Hz",
+    mjcf=MJCF,
+    observation=observation,
+    reward=reward,
+    terminated=terminated,
+    initial=initial,
+    frame_skip=10,
+    episode_steps=150,
+    camera="front",
+    prepare=prepare,
+    goal=goal,
+    goal_steps=75,
+    success=success,
+    traces=("hand",),
+    planning=Planning(panda.coarse(0.02), frame_skip=2),
+)
