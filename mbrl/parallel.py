@@ -8,8 +8,9 @@ on single-threaded workers never wait for one another.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from typing import TypeVar
 
@@ -54,11 +55,19 @@ def parallel_map(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
 
 
 def _single_threaded(work: Callable[[T], R], item: T) -> R:
+    with single_thread():
+        return work(item)
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """Torch on one thread inside: for small tensors, beside work that has threads of its own."""
     threads = torch.get_num_threads()
     if threads == 1:
-        return work(item)
+        yield
+        return
     torch.set_num_threads(1)
     try:
-        return work(item)
+        yield
     finally:
         torch.set_num_threads(threads)

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from mbrl.parallel import single_thread
 from mbrl.rollout import Propagation, objective, score_fn
 from mbrl.types import Dynamics, RewardFn, TerminatedFn
 from planners import MPC, PLANNERS, MPCState, Plan, ScoreFn, Search
@@ -155,6 +157,9 @@ class Controller:
         self.model, self.mpc, self.config = model, mpc, config
         self.reward, self.terminated, self.generator = reward, terminated, generator
         self.state_of = self._encode if state_of is None else state_of
+        # Torch's threads spin between its small products, on cores that the physics has a use for.
+        self._native = hasattr(model, "unroll")
+        self._threads = single_thread if self._native else nullcontext
         self.reset()
 
     def reset(self) -> None:
@@ -170,7 +175,10 @@ class Controller:
         Leaves the controller as it was, the generator included.
         """
         drawn = self.generator.get_state()
-        self.mpc.act(lambda: self.score(self.state_of(obs)), MPCState(), generator=self.generator)
+        with self._threads():
+            self.mpc.act(
+                lambda: self.score(self.state_of(obs)), MPCState(), generator=self.generator
+            )
         self.generator.set_state(drawn)
 
     def close(self) -> None:
@@ -200,9 +208,10 @@ class Controller:
     def act(self, obs: np.ndarray, *, explore: bool = False) -> np.ndarray:
         """The next action (A,), replanning where it is due."""
         before, began = self.state.plan, time.perf_counter()
-        action, self.state = self.mpc.act(
-            lambda: self.score(self.state_of(obs)), self.state, generator=self.generator
-        )
+        with self._threads():
+            action, self.state = self.mpc.act(
+                lambda: self.score(self.state_of(obs)), self.state, generator=self.generator
+            )
         plan = self.state.plan
         if plan is not None and plan is not before:
             self._count(plan, time.perf_counter() - began)
@@ -313,15 +322,13 @@ class Pipelined(Controller):
     ) -> tuple[Plan, float]:
         """A plan from where the actions decided on lead, and the seconds it took."""
         began = time.perf_counter()
-        with torch.no_grad():
+        with torch.no_grad(), self._threads():
             for action in decided:
                 rows = state.expand(self.model.members, 1, -1)
                 moved = self.model.step(rows, action.expand(*rows.shape[:2], -1), noise=None)
                 # members of a simulator are other robots; those of an ensemble, guesses of one
-                state = (
-                    moved.state[0, 0] if hasattr(self.model, "unroll") else moved.state.mean(0)[0]
-                )
-        plan = self.mpc.search(lambda: self.score(state), last, spent, generator=self.generator)
+                state = moved.state[0, 0] if self._native else moved.state.mean(0)[0]
+            plan = self.mpc.search(lambda: self.score(state), last, spent, generator=self.generator)
         return plan, time.perf_counter() - began
 
     def _adopt(self, found: tuple[Plan, float], begun: int) -> Plan:

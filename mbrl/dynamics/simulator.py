@@ -324,7 +324,7 @@ class Simulator:
         draws = None if noise is None else noise.numpy(force=True)
         physics, bad = self._roll(start, moves, particles, draws)
         obs = self._observe(physics)
-        plans = np.broadcast_to(moves, (particles, *moves.shape))
+        plans = moves[None] if particles == 1 else np.broadcast_to(moves, (particles, *moves.shape))
         before, after = obs[:, :, :-1], obs[:, :, 1:]
         earn: Callable[..., Any] = reward or self.reward
         gain = np.asarray(earn(before, plans, after))
