@@ -29,15 +29,16 @@ from typing import Any
 import mujoco
 import numpy as np
 import torch
+from mujoco.batch import Batch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 import envs
 from experiments.peers import HOW_TO_INSTALL, MbrlLib, available
-from mbrl.agents import PlannerConfig
+from mbrl.agents import Controller, MPCConfig, PlannerConfig
 from mbrl.data import Replay
-from mbrl.dynamics import Ensemble, EnsembleConfig
+from mbrl.dynamics import Ensemble, EnsembleConfig, Simulator
 from mbrl.rollout import Propagation, score_fn
 from mbrl.types import RewardFn, TerminatedFn, Transition
 from planners import Plan, ScoreFn, Search
@@ -266,6 +267,79 @@ def physics(bench: Bench, *, steps: int = 2000) -> list[Result]:
     return results
 
 
+MPC_TASKS = {"cartpole-swingup": (32, 25, "≥ 0.75"), "half-cheetah": (64, 50, "≥ 0.9")}
+"""Task -> candidates, control steps, and the share of the bare rate that a plan should keep."""
+
+
+def mpc(bench: Bench, *, tasks: Mapping[str, tuple[int, int, str]] = MPC_TASKS) -> list[Result]:
+    """Rollouts/s of whole plans through the true simulator, over those of its bare engine.
+
+    A plan is one round of predictive sampling on six cubic knots: draws, rollouts, observations,
+    rewards, the choice and the shift. The bare engine rolls out as many controls and records
+    nothing. Beside it the processors kept busy while planning.
+    """
+    results = []
+    for name, (candidates, horizon, wanted) in tasks.items():
+        plan, bare = _plan_and_bare(envs.simulated(name), candidates, horizon, bench.threads)
+        work = f"plan {candidates} x {horizon}, {name}"
+        results += bench.compare(
+            work,
+            "rollouts/s",
+            rate(candidates, plan),
+            {"bare engine": rate(candidates, bare)},
+            bare_engine=wanted,
+        )
+        results += bench.compare(
+            work, "cores", _cores(plan), {"threads": lambda: float(bench.threads)}
+        )
+    return results
+
+
+def _plan_and_bare(
+    task: envs.Task, candidates: int, horizon: int, threads: int
+) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """What makes some plans, and what rolls out as many controls of the same kind."""
+    sim = Simulator(task, threads=threads)
+    start = sim.state(*task.initial(np.random.default_rng(0)))
+    box = torch.ones(sim.model.nu)
+    settings = {"knots": 6, "interpolation": "cubic"}
+    config = MPCConfig(PlannerConfig("predictive", horizon, candidates - 1, **settings))
+    mpc = config.build(-box, box)
+    controller = Controller(
+        sim,
+        mpc,
+        config,
+        reward=None,
+        terminated=None,
+        state_of=lambda _: start,
+        generator=_generator(),
+    )
+    search: Any = mpc.planner
+    mean, std, _ = search.begin(None)
+    actions = search.actions(search.sample(mean, std, candidates, generator=_generator()))
+    low, high = sim.model.actuator_ctrlrange.T
+    controls = (low + high) / 2 + (high - low) / 2 * actions.double().numpy()
+    controls = np.ascontiguousarray(controls.repeat(sim.frame_skip, 1))
+    batch, row, nothing = Batch(sim.model, candidates, threads), start.numpy(), np.zeros(0)
+
+    def bare() -> None:
+        batch.state[:] = row
+        batch.rollout(controls.shape[1], controls, record=())
+
+    return lambda: controller.act(nothing), bare
+
+
+def _cores(work: Callable[[], Any]) -> Sample:
+    """Processor seconds a second of the work."""
+
+    def sample() -> float:
+        wall, cpu = time.perf_counter(), time.process_time()
+        work()
+        return (time.process_time() - cpu) / (time.perf_counter() - wall)
+
+    return sample
+
+
 def memory(bench: Bench, *, rows: int = 1_000_000, iterations: int = 5) -> list[Result]:
     """By how many MB resident memory grows at its peak, each in a fresh process.
 
@@ -292,6 +366,7 @@ BENCHES: Mapping[str, Callable[[Bench], list[Result]]] = {
     "train": train,
     "planner": planner,
     "physics": physics,
+    "mpc": mpc,
     "memory": memory,
 }
 """Benchmarks by name."""

@@ -24,7 +24,7 @@ from planners import MPC, PLANNERS, MPCState, Plan, ScoreFn, Search
 class PlannerConfig:
     """Which planner, and its settings; unset ones are the planner's own defaults."""
 
-    name: Literal["icem", "cem", "mppi", "random"] = "icem"
+    name: Literal["icem", "cem", "mppi", "predictive", "cma", "gradient", "random"] = "icem"
     """The search."""
     horizon: int = 25
     """Actions planned ahead."""
