@@ -2,11 +2,14 @@
 
 from planners.base import Plan, Planner, RecedingPlanner, ScoreFn
 from planners.cem import CEM
+from planners.cma import CMA
+from planners.gradient import GradientAscent
 from planners.icem import ICEM
 from planners.interpolation import INTERPOLATIONS, interpolation_matrix
 from planners.mpc import MPC, MPCState
 from planners.mppi import MPPI
 from planners.noise import coloured_noise
+from planners.predictive import PredictiveSampling
 from planners.search import Search
 from planners.shooting import RandomShooting
 
@@ -15,19 +18,26 @@ PLANNERS: dict[str, type[Search]] = {
     "cem": CEM,
     "icem": ICEM,
     "mppi": MPPI,
+    "predictive": PredictiveSampling,
+    "cma": CMA,
+    "gradient": GradientAscent,
 }
-"""Names of the sampling planners; each is built from (low, high, horizon, ...)."""
+"""Planners that need nothing but a score, `gradient` one that can be differentiated; each is
+built from (low, high, horizon, ...). `ILQR` plans through a model and is none of them."""
 
 __all__ = [
     "CEM",
+    "CMA",
     "ICEM",
     "INTERPOLATIONS",
     "MPC",
     "MPPI",
     "PLANNERS",
+    "GradientAscent",
     "MPCState",
     "Plan",
     "Planner",
+    "PredictiveSampling",
     "RandomShooting",
     "RecedingPlanner",
     "ScoreFn",

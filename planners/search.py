@@ -384,7 +384,10 @@ def require_refit(elites: int, momentum: float) -> None:
 
 
 def checked(score: ScoreFn, actions: Tensor) -> Tensor:
-    """Scores (N,) with -inf for what is not finite."""
+    """Scores (N,) of actions (N, H, A), with -inf for what is not finite.
+
+    Raises ValueError for scores of another shape or type.
+    """
     scores = score(actions)
     if not (
         isinstance(scores, Tensor)

@@ -1,0 +1,101 @@
+"""CMA-ES: a search that learns which knots go together."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from planners.base import ScoreFn
+from planners.search import Search, require
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class CMA(Search):
+    """Covariance matrix adaptation (Hansen and Ostermeier 2001; Hansen 2016, "The CMA evolution
+    strategy: a tutorial"), by the package `cma`.
+
+    The strategy lives in the unit box, whose bounds it folds draws into, and starts anew with
+    each search from the start's mean, its covariance isotropic. Besides its draws the first
+    iteration scores the start's best plan, so that a warm start loses nothing. It runs on the
+    CPU in float64 and takes O((K A)³) at times: at its best on tens of numbers, so on few knots.
+    """
+
+    population: int = 16
+    iterations: int = 40
+    sigma: float = 0.2
+    """First standard deviation as a fraction of the box's width."""
+    answer: str = "best"
+    """What is returned: the `best` candidate seen or the final `mean`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.population >= 3, f"population must be at least 3, got {self.population!r}")
+
+    def algorithm(self) -> _Evolution:
+        """A strategy that has seen nothing."""
+        return _Evolution(self)
+
+    def again(self, iteration: int, mean: Tensor, elites: Tensor) -> list[Tensor]:
+        """The start's best, scored anew."""
+        return [elites[:1]] if iteration == 0 else []
+
+
+@dataclass(eq=False)
+class _Evolution:
+    planner: CMA
+    strategy: Any = None
+    asked: list[np.ndarray] = field(default_factory=list)
+
+    def sample(self, mean: Tensor, std: Tensor, count: int, *, generator: Generator) -> Tensor:
+        low, width = self.planner.low, self.planner.high - self.planner.low
+        if self.strategy is None:
+            import cma  # takes seconds, for it loads matplotlib and scipy where they are
+
+            def normals(rows: int, columns: int) -> np.ndarray:
+                options = {"generator": generator, "device": generator.device}
+                return torch.randn(rows, columns, dtype=torch.float64, **options).cpu().numpy()
+
+            first = ((mean - low) / width).clamp(0, 1).double().cpu().numpy().ravel()
+            # The package does not search one dimension; a second that changes nothing helps.
+            first = np.resize(first, max(first.size, 2))
+            options = {"bounds": [0, 1], "popsize": count, "verbose": -9}
+            # A seed of NaN leaves numpy's global stream alone, and nothing then reads it.
+            options |= {"randn": normals, "seed": math.nan}
+            self.strategy = cma.CMAEvolutionStrategy(first, self.planner.sigma, options)
+        self.asked = self.strategy.ask()
+        return self._in_the_box(np.array(self.asked)[:, : mean.numel()])
+
+    def evaluate(self, score: ScoreFn, knots: Tensor) -> Tensor:
+        return self.planner.evaluate(score, knots)
+
+    def refit(
+        self,
+        mean: Tensor,
+        std: Tensor,
+        knots: Tensor,
+        scores: Tensor,
+        elites: Tensor,
+        elite_scores: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        cost = -scores[: len(self.asked)].double().cpu().numpy()
+        accepted = np.isfinite(cost)
+        if not accepted.any():
+            return mean, std
+        # Only ranks count; those of the rejected come last.
+        ranks = np.unique(cost, return_inverse=True)[1].astype(float)
+        es = self.strategy
+        es.tell(self.asked, ranks)
+        middle = es.gp.pheno(es.mean, into_bounds=es.boundary_handler.repair)
+        width = self.planner.high - self.planner.low
+        spread = torch.as_tensor(es.stds[: std.numel()]).to(width).view_as(std)
+        return self._in_the_box(middle[: mean.numel()]), spread * width
+
+    def _in_the_box(self, flat: np.ndarray) -> Tensor:
+        low, high = self.planner.low, self.planner.high
+        unit = torch.as_tensor(flat).to(low).unflatten(-1, (-1, len(low)))
+        return torch.lerp(low, high, unit)

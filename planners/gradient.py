@@ -1,0 +1,103 @@
+"""Gradient ascent on a score that can be differentiated."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from planners.base import ScoreFn
+from planners.noise import coloured_noise
+from planners.search import Search, checked, require
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class GradientAscent(Search):
+    """Adam (Kingma and Ba 2015) on the knots of a few plans at once, projected onto the box.
+
+    The first plan sets out from the start's mean, the others from normal draws around it;
+    `score` is called with gradients on. The step shrinks linearly to nothing over the
+    iterations, so leave few of them to a deadline. The mean is the best plan seen. A plan that
+    is rejected has no gradient: it goes half-way back to the best. Raises ValueError, in
+    `plan`, for a score that gives no gradient.
+    """
+
+    population: int = 4
+    """Plans N that climb side by side."""
+    iterations: int = 50
+    """Steps of each."""
+    sigma: float = 0.25
+    """Standard deviation of the first draws as a fraction of the box's width."""
+    rate: float = 0.05
+    """First step as a fraction of the box's width."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 < self.rate < math.inf, f"rate must be finite and positive, got {self.rate!r}")
+
+    def algorithm(self) -> _Ascent:
+        """Plans that have not moved."""
+        return _Ascent(self)
+
+
+class _Ascent:
+    def __init__(self, planner: GradientAscent) -> None:
+        self.planner = planner
+        self.points: Tensor | None = None
+        self.best_score: Tensor | None = None
+        self.steps = 0
+
+    def sample(self, mean: Tensor, std: Tensor, count: int, *, generator: Generator) -> Tensor:
+        if self.points is None:
+            noise = coloured_noise(mean, count, 0.0, generator=generator)
+            noise[0] = 0.0
+            self.points = noise.mul_(std).add_(mean)
+            self.first = torch.zeros_like(self.points)
+            self.second = torch.zeros_like(self.points)
+        return self.points
+
+    def evaluate(self, score: ScoreFn, knots: Tensor) -> Tensor:
+        with torch.enable_grad():
+            knots = knots.detach().requires_grad_()
+            scores = checked(score, self.planner.actions(knots))
+            if not scores.requires_grad:
+                raise ValueError(
+                    "score gives no gradient; make it differentiable (no torch.no_grad, no "
+                    "numpy inside), or take a planner that samples"
+                )
+            total = scores.where(scores > -math.inf, 0.0).sum()
+            (gradient,) = torch.autograd.grad(total, knots, materialize_grads=True)
+        # In units of the box, so that all actions move alike.
+        width = self.planner.high - self.planner.low
+        self.gradient = gradient.mul_(width).nan_to_num_(0.0, 0.0, 0.0)
+        return scores.detach()
+
+    def refit(
+        self,
+        mean: Tensor,
+        std: Tensor,
+        knots: Tensor,
+        scores: Tensor,
+        elites: Tensor,
+        elite_scores: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        planner, decay, decay_second = self.planner, 0.9, 0.999
+        left = 1 - self.steps / planner.iterations
+        self.steps += 1
+        self.first.lerp_(self.gradient, 1 - decay)
+        self.second.lerp_(self.gradient.square(), 1 - decay_second)
+        slope = self.first / (1 - decay**self.steps)
+        scale = (self.second / (1 - decay_second**self.steps)).sqrt_()
+        step = slope / scale.clamp_min_(torch.finfo(scale.dtype).tiny)
+        moved = knots + planner.rate * left * (planner.high - planner.low) * step
+        accepted = (scores > -math.inf)[:, None, None]
+        if self.best_score is None:
+            self.best_score = elite_scores[0]
+            best = elites[0]
+        else:
+            best = torch.where(elite_scores[0] > self.best_score, elites[0], mean)
+            self.best_score = torch.maximum(elite_scores[0], self.best_score)
+        self.points = torch.where(accepted, moved, (knots + best) / 2)
+        return best, std

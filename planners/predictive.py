@@ -1,0 +1,45 @@
+"""Predictive sampling: keep the best of a few plans drawn around the last one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Generator, Tensor
+
+from planners.noise import coloured_noise
+from planners.search import Search
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PredictiveSampling(Search):
+    """Howell et al. 2022, "Predictive Sampling: Real-time Behaviour Synthesis with MuJoCo".
+
+    Normal draws of constant std, clipped into the box, around the best plan so far, which is
+    scored again with them; the best of all is the next. A start gives the first.
+    """
+
+    population: int = 32
+    iterations: int = 1
+    sigma: float = 0.1
+    """Standard deviation of the draws as a fraction of the box's width."""
+
+    def sample(self, mean: Tensor, std: Tensor, count: int, *, generator: Generator) -> Tensor:
+        """Draws around the best plan, to be clipped."""
+        return coloured_noise(mean, count, 0.0, generator=generator).mul_(std).add_(mean)
+
+    def again(self, iteration: int, mean: Tensor, elites: Tensor) -> Sequence[Tensor]:
+        """The best plan itself."""
+        return (mean[None],)
+
+    def refit(
+        self,
+        mean: Tensor,
+        std: Tensor,
+        knots: Tensor,
+        scores: Tensor,
+        elites: Tensor,
+        elite_scores: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """The best candidate, or the mean where none was accepted."""
+        return elites[0], std
