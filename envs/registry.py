@@ -19,6 +19,8 @@ from envs import (
     panda_reach,
     pendulum,
     pusher,
+    quadruped_standup,
+    quadruped_walk,
     reacher,
 )
 from envs.gymnasium_tasks import DESCRIBED, KNOWN
@@ -37,6 +39,8 @@ TASKS: Mapping[str, Task] = {
         panda_reach.TASK,
         panda_push.TASK,
         panda_pick.TASK,
+        quadruped_walk.TASK,
+        quadruped_standup.TASK,
     )
 }
 """Our own tasks by name."""

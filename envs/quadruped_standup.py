@@ -1,0 +1,103 @@
+"""A quadruped that lies folded, on its belly or on its side, stands up and stands still.
+
+The Unitree Go1 at 50 Hz, dropped from a few centimetres with its legs folded and rolled by up to
+90 degrees.
+"""
+
+from __future__ import annotations
+
+import mujoco
+import numpy as np
+from array_api_compat import array_namespace, device
+
+from envs import go1
+from envs.task import Array, Physics, Task, never
+from envs.tolerance import tolerance
+
+FOLDED = (0.0, 1.3, -2.7) * 4  # rad
+
+
+def prepare(spec: mujoco.MjSpec) -> None:
+    """Nowhere to go: no flag."""
+    spec.delete(spec.sensor("goal"))
+    spec.delete(spec.body("flag"))
+
+
+def observation(physics: Physics) -> Array:
+    """(..., 34): `go1.stance`."""
+    xp = array_namespace(physics.qpos)
+    return xp.concat(go1.stance(physics), axis=-1)
+
+
+def reward(
+    obs: Array,
+    action: Array,
+    next_obs: Array,
+    *,
+    posture: float = 0.5,
+    still: float = 0.5,
+    effort: float = 0.3,
+) -> Array:
+    """Upright, times at standing height; as far as it stands, in the pose, still, at ease.
+
+    A robot that stands loses up to the share `posture` for joints 1 rad off in the mean, `still`
+    for moving at 1 m/s and `effort` for full actions; one that lies loses nothing by them, so
+    that lying still is no better than trying.
+    """
+    xp = array_namespace(next_obs)
+    up = next_obs[..., 3]
+    standing = xp.asarray(go1.STANDING, dtype=next_obs.dtype, device=device(next_obs))
+    off = next_obs[..., go1.JOINTS] - standing
+    posed = tolerance(xp.sqrt(xp.mean(off * off, axis=-1) + 1e-12), margin=1.0, falloff="linear")
+    calm = tolerance(xp.sqrt(_motion(next_obs) + 1e-12), margin=1.0, falloff="linear")
+    stands = (
+        (0.5 + 0.5 * up)
+        * (0.5 + 0.5 * tolerance(up, 0.98, 1.0, margin=0.2))
+        * tolerance(next_obs[..., go1.HEIGHT], 0.25, 0.31, margin=0.25, falloff="linear")
+    )
+    return (
+        stands
+        * (1 - posture * stands * (1 - posed))
+        * (1 - still * stands * (1 - calm))
+        * (1 - effort * stands * go1.ease(action))
+    )
+
+
+terminated = never
+
+
+def success(obs: Array) -> Array:
+    """Upright to 18 degrees, the trunk over 0.23 m of 0.27, slower than 0.2 m/s (0.9 rad/s)."""
+    return (obs[..., 3] > 0.95) & (obs[..., go1.HEIGHT] > 0.23) & (_motion(obs) < 0.04)
+
+
+def initial(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """At rest just over the floor, rolled by up to 90 degrees either way, legs folded."""
+    roll, yaw = rng.uniform(-np.pi / 2, np.pi / 2), rng.uniform(-np.pi, np.pi)
+    joints = np.array(FOLDED) + rng.uniform(-0.1, 0.1, 12)
+    return go1.pose(0.11 + 0.12 * abs(np.sin(roll)), roll, yaw, joints), np.zeros(18)
+
+
+def _motion(obs: Array) -> Array:
+    """The trunk's squared speed, m²/s², where 1 rad/s counts as 0.22 m/s."""
+    xp = array_namespace(obs)
+    velocity, spin = obs[..., go1.VELOCITY], obs[..., go1.SPIN]
+    return xp.sum(velocity * velocity, axis=-1) + 0.05 * xp.sum(spin * spin, axis=-1)
+
+
+TASK = Task(
+    name="quadruped-standup",
+    summary="a Unitree Go1 lying on its belly or side stands up and stands still; 50 Hz",
+    mjcf=go1.MJCF,
+    prepare=prepare,
+    observation=observation,
+    reward=reward,
+    terminated=terminated,
+    initial=initial,
+    frame_skip=5,
+    episode_steps=250,
+    camera="chase",
+    success=success,
+    traces=("trunk",),
+    planning=go1.PLANNING,
+)
