@@ -8,7 +8,16 @@ again, it goes on from what is there.
 
 from collections.abc import Mapping
 
-from experiments.studies import frontier, loops, objectives, pets, propagation, versions
+from experiments.studies import (
+    frontier,
+    loops,
+    models,
+    objectives,
+    pets,
+    propagation,
+    robots,
+    versions,
+)
 from experiments.studies.lab import Study, study
 
 STUDIES: Mapping[str, Study] = {
@@ -18,6 +27,8 @@ STUDIES: Mapping[str, Study] = {
     "propagation": study(propagation.propagation, seeds=1),
     "objectives": study(objectives.objectives, seeds=5, fast_seeds=2),
     "frontier": study(frontier.frontier, seeds=5),
+    "robots": study(robots.robots, seeds=10),
+    "models": study(models.models, seeds=5),
 }
 """All studies by name."""
 

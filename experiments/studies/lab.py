@@ -264,6 +264,16 @@ class Interruptible:
         return self.player.act(obs, explore=explore)
 
 
+def stop_if_asked(_: object) -> None:
+    """Watches a drive.
+
+    Raises:
+        Stopped: the pool is stopping.
+    """
+    if pool.stopping():
+        raise Stopped
+
+
 def final_returns(path: Path, episodes: int, changes: Mapping[str, Any]) -> list[float]:
     """Returns of a trained run's agent, with settings changed, over evaluation episodes."""
     world, agent = trained(path, **changes)

@@ -1,0 +1,95 @@
+"""The same robot, cost, planner and seeds through the true simulator and a learned ensemble.
+
+What does not knowing the physics cost?
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments import plots
+from experiments.driving import DriveConfig, build_driver, drive
+from experiments.studies import lab as labs
+from experiments.studies.lab import Lab, Report
+from experiments.studies.pool import Work
+from mbrl.agents import MPCConfig, PETSConfig
+from mbrl.training import episode_seed
+
+ENVIRONMENTS = ("cartpole-swingup", "arm-reacher")
+TRUE, LEARNED = "true simulator", "learned ensemble"
+
+
+def models(lab: Lab) -> Report:
+    """Return through the true model and through a learned one, and the regret between them."""
+    episodes = 1 if lab.fast else 5
+    steps = 10 if lab.fast else None
+    configs = {env: lab.pets(env) for env in ENVIRONMENTS}
+    paths = lab.train(configs)
+    asked = {
+        (env, label, seed): Work(
+            returns,
+            (env, model, _mpc(configs[env].agent), seed, episodes, steps),
+            f"{env}, {label}, seed {seed}",
+        )
+        for env in ENVIRONMENTS
+        for seed, path in enumerate(paths[env])
+        for label, model in ((TRUE, "true"), (LEARNED, path))
+    }
+    answers = lab.answers(asked)
+    numbers: dict[str, Any] = {"episodes": episodes}
+    rows, scores = [], {}
+    for env in ENVIRONMENTS:
+        found = {
+            label: [float(np.mean(answers[env, label, seed])) for seed in range(lab.seeds)]
+            for label in (TRUE, LEARNED)
+        }
+        regret = [a - b for a, b in zip(found[TRUE], found[LEARNED], strict=True)]
+        numbers[env] = {
+            name: {"seeds": values, **labs.interval(values)}
+            for name, values in {**found, "regret": regret}.items()
+        }
+        scores[env] = found
+        rows.append([env, *(labs.shown(numbers[env][name]) for name in (TRUE, LEARNED, "regret"))])
+    labs.side_by_side(
+        [
+            plots.bars(scores[env], lab.folder / f"{env}.png", title=env, ylabel="return")
+            for env in ENVIRONMENTS
+        ],
+        lab.folder / "models.png",
+    )
+    text = f"""# The true model against a learned one
+
+Same task, cost, planner, settings, start states and seeds; {episodes} episodes a seed;
+interquartile mean over {lab.seeds} seeds [95 % bootstrap interval]. The learned model is a PETS
+run's at the end of its budget; the regret is the return through the true simulator less that
+through the model, seed by seed.
+
+{labs.table(["robot", TRUE, LEARNED, "regret"], rows)}
+"""
+    return Report(numbers, text)
+
+
+def returns(
+    env: str, model: str | Path, mpc: MPCConfig, seed: int, episodes: int, steps: int | None
+) -> list[float]:
+    """Returns of episodes planned through a model."""
+    config = DriveConfig(env, mpc, str(model))
+    found = []
+    for episode in range(episodes):
+        driver = build_driver(config, seed=seed)
+        start = episode_seed(labs.EVALUATION + seed, episode)
+        played = drive(driver, seed=start, steps=steps, watch=labs.stop_if_asked)
+        found.append(float(played.rewards.sum()))
+        driver.env.close()
+    return found
+
+
+def _mpc(agent: Any) -> MPCConfig:
+    """The settings that a run's agent plans with; one particle a member."""
+    assert isinstance(agent, PETSConfig)
+    shared = {name: getattr(agent, name) for name in MPCConfig.__dataclass_fields__}
+    return replace(MPCConfig(**shared), particles=agent.model.members)

@@ -1,0 +1,166 @@
+"""Every robot driven through its true simulator: a picture, a random and a planned return.
+
+One drive after another with all cores, as times are among the answers; leave the machine alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import torch
+
+import envs
+from experiments.driving import Drive, DriveConfig, build_driver, drive
+from experiments.evaluation import film
+from experiments.presets import MPC_PRESETS
+from experiments.studies import lab as labs
+from experiments.studies.lab import Lab, Report
+from experiments.studies.pool import Work, cores
+from mbrl.dynamics import Simulator
+from mbrl.training import episode_seed
+
+MOTION_SECONDS = 0.2
+"""How far ahead the planning model's motion is compared with the true one's."""
+
+
+def robots(lab: Lab) -> Report:
+    """A page a task: its picture, its random and its planned return, success and speed."""
+    names = list(MPC_PRESETS)[:2] if lab.fast else list(MPC_PRESETS)
+    steps = 5 if lab.fast else None
+    alone = dataclasses.replace(lab, workers=1)
+    questions = {
+        (name, seed): Work(driven, (name, seed, steps), f"drive {name}, seed {seed}")
+        for name in names
+        for seed in range(lab.seeds)
+    }
+    answers = alone.answers(questions)
+    errors = alone.answers({name: Work(motion_error, (name,), f"error {name}") for name in names})
+    numbers: dict[str, Any] = {"cores": cores()}
+    rows, pages = [], []
+    for name in names:
+        own = [answers[name, seed] for seed in range(lab.seeds)]
+        task = envs.TASKS[name]
+        found = {
+            "random": float(np.mean([answer["random"] for answer in own])),
+            "planned": float(np.mean([answer["planned"] for answer in own])),
+            "planned each": [answer["planned"] for answer in own],
+            "succeeded": None if task.success is None else sum(answer["success"] for answer in own),
+            "realtime": float(np.median([answer["realtime"] for answer in own])),
+            "plan_hz": own[0]["plan_hz"],
+            "plan_ms": float(np.median([answer["plan_ms"] for answer in own])),
+            "rejected": sum(answer["rejected"] for answer in own),
+            "motion error": errors[name],
+        }
+        numbers[name] = found
+        picture = f"{name}.png"
+        try:
+            actions = np.array(own[0]["actions"], np.float32)
+            film(name, actions, lab.folder / f"{name}.mp4", seed=own[0]["start"])
+        except envs.RenderingUnavailable as error:
+            lab.say(f"no picture of {name}: {error}")
+        done = "" if task.success is None else f"{found['succeeded']} of {lab.seeds}"
+        rows.append(
+            [
+                f"[{name}](#{name})",
+                f"{found['random']:.1f}",
+                f"{found['planned']:.1f}",
+                done,
+                f"{found['plan_ms']:.1f}",
+                f"{found['plan_hz']:.3g}",
+                f"{found['realtime']:.2f}",
+            ]
+        )
+        pages.append(_page(task, found, picture, done))
+    head = ["task", "random", "planned", "success", "ms a plan", "plans/s", "real time x"]
+    text = f"""# The robots
+
+Returns and successes of {lab.seeds} episodes each, planned through the true simulator with the
+settings of `mbrl mpc --env NAME`, on {cores()} cores; plans/s are those a simulated second asks
+for, real time x is simulated seconds a second, planning and physics together.
+
+{labs.table(head, rows)}
+
+{"".join(pages)}"""
+    return Report(numbers, text)
+
+
+def driven(name: str, seed: int, steps: int | None) -> dict[str, Any]:
+    """A planned and a random episode from the same start."""
+    torch.set_num_threads(cores())
+    start = episode_seed(labs.EVALUATION + seed, 0)
+    driver = build_driver(DriveConfig(name, MPC_PRESETS[name]), seed=seed)
+    played: Drive = drive(driver, seed=start, steps=steps, watch=labs.stop_if_asked)
+    env, rng = driver.env, np.random.default_rng(seed)
+    box = envs.check_box(env)
+    env.reset(seed=start)
+    random = 0.0
+    for _ in range(len(played.rewards)):
+        _, reward, terminated, truncated, _ = env.step(rng.uniform(box.low, box.high))
+        random += float(reward)
+        if terminated or truncated:
+            break
+    env.close()
+    return {
+        "planned": float(played.rewards.sum()),
+        "random": random,
+        "success": played.success,
+        "realtime": played.realtime,
+        "plan_ms": float(np.median(played.plan_ms)),
+        "plan_hz": len(played.plan_ms) / (len(played.rewards) * driver.control_step),
+        "rejected": played.rejected,
+        "actions": played.actions.tolist(),
+        "start": start,
+    }
+
+
+def motion_error(name: str) -> float | None:
+    """The planning model's error as a share of the true motion, from states of a planned episode.
+
+    The median over starts and smooth random controls of |q_planning - q_true| / |q_true - q_start|
+    after `MOTION_SECONDS`, over positions. None for a task without a planning model.
+    """
+    task = envs.TASKS[name]
+    if task.planning is None:
+        return None
+    true, cheap = Simulator(task), Simulator(task, planning=True)
+    driver = build_driver(DriveConfig(name, MPC_PRESETS[name]), seed=0)
+    played = drive(driver, seed=episode_seed(labs.EVALUATION, 0), steps=60)
+    driver.env.close()
+    ahead = max(1, round(MOTION_SECONDS / true.control_step))
+    rng, errors = np.random.default_rng(0), []
+    for state in played.states[::6]:
+        start = torch.from_numpy(np.array(state))
+        ends = []
+        held = torch.from_numpy(rng.uniform(-1, 1, (1, 1, true.model.nu)))
+        for sim in (true, cheap):
+            at = start[None, None]
+            for _ in range(ahead):
+                at = sim.step(at, held, noise=None).state
+            ends.append(at[0, 0, 1 : 1 + sim.model.nq])
+        moved = (ends[0] - start[1 : 1 + true.model.nq]).norm()
+        errors.append(float((ends[1] - ends[0]).norm() / moved))
+    return float(np.nanmedian(errors))
+
+
+def _page(task: envs.Task, found: dict[str, Any], picture: str, done: str) -> str:
+    error = found["motion error"]
+    planning = (
+        "Planned through its own model."
+        if error is None
+        else f"Planned through a cheaper model; its motion errs by {error:.1%} after "
+        f"{MOTION_SECONDS:g} s (median over states and held random controls)."
+    )
+    success = f" Success in {done} episodes." if done else ""
+    return f"""## {task.name}
+
+{task.summary[:1].upper()}{task.summary[1:]}.
+
+![{task.name}]({picture})
+
+Random {found["random"]:.1f}, planned {found["planned"]:.1f} in {task.episode_steps} steps.{success}
+{planning} {found["plan_ms"]:.1f} ms a plan, {found["plan_hz"]:.3g} plans a second, real time x
+{found["realtime"]:.2f}.
+
+"""
