@@ -5,7 +5,9 @@ from planners.cem import CEM
 from planners.cma import CMA
 from planners.gradient import GradientAscent
 from planners.icem import ICEM
+from planners.ilqr import ILQR, Expansion, Smooth
 from planners.interpolation import INTERPOLATIONS, interpolation_matrix
+from planners.lqr import Feedback, lqr, stationary_lqr
 from planners.mpc import MPC, MPCState
 from planners.mppi import MPPI
 from planners.noise import coloured_noise
@@ -29,10 +31,13 @@ __all__ = [
     "CEM",
     "CMA",
     "ICEM",
+    "ILQR",
     "INTERPOLATIONS",
     "MPC",
     "MPPI",
     "PLANNERS",
+    "Expansion",
+    "Feedback",
     "GradientAscent",
     "MPCState",
     "Plan",
@@ -42,6 +47,9 @@ __all__ = [
     "RecedingPlanner",
     "ScoreFn",
     "Search",
+    "Smooth",
     "coloured_noise",
     "interpolation_matrix",
+    "lqr",
+    "stationary_lqr",
 ]
