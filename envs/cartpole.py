@@ -60,6 +60,7 @@ TASK = Task(
     initial=initial,
     frame_skip=4,
     episode_steps=150,
+    traces=("tip",),
     camera="side",
 )
 

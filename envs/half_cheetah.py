@@ -78,6 +78,7 @@ TASK = Task(
     initial=initial,
     frame_skip=5,
     episode_steps=1000,
+    traces=("torso",),
     camera="side",
     prepare=prepare,
 )

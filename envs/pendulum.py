@@ -52,5 +52,6 @@ TASK = Task(
     initial=initial,
     frame_skip=5,
     episode_steps=150,
+    traces=("tip",),
     camera="side",
 )

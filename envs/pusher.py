@@ -104,6 +104,7 @@ TASK = Task(
     initial=initial,
     frame_skip=4,
     episode_steps=150,
+    traces=("tips_arm", "object"),
     camera="table",
     prepare=prepare,
 )

@@ -82,5 +82,6 @@ TASK = Task(
     initial=initial,
     frame_skip=2,
     episode_steps=150,
+    traces=("tip",),
     camera="front",
 )

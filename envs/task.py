@@ -90,7 +90,7 @@ class Task:
     success: Callable[[Array], Array] | None = None
     """`success(obs (..., O)) -> (...)` bool: the task is done in this state."""
     traces: tuple[str, ...] = ()
-    """Position sensors whose paths show what a plan does: a hand, a foot, the torso."""
+    """What a plan is drawn by, the paths of: position sensors, sites, geoms or bodies."""
     planning: Planning | None = None
     """A cheaper model to plan with, where there is a good one."""
     gymnasium: bool = False

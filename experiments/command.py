@@ -135,6 +135,11 @@ class Drive(Common):
     """Control steps an episode, if fewer than its own."""
     video: bool = False
     """Film the first episode: an mp4 and a sheet of frames in the folder."""
+    viewer: bool = False
+    """Open the robot live in a web browser: its plans, sliders for settings and weights, pushes.
+    Runs until stopped and leaves no folder."""
+    viewer_port: int = 8080
+    """Where on this machine the page is served."""
     out: Path | None = None
     """Folder for the numbers, the recorded controls and the figure; must not exist yet."""
 
@@ -460,6 +465,18 @@ def _mpc(args: list[str]) -> int:
     path = parsed.out or parsed.root / env_id / f"mpc-{name}" / f"{parsed.seed}-{stamp}"
     names = {field.name for field in dataclasses.fields(DriveConfig)}
     settings = DriveConfig(**{name: getattr(parsed, name) for name in names})
+    if parsed.viewer:
+        from experiments.live import live
+
+        taken = live(
+            settings,
+            seed=parsed.seed,
+            port=parsed.viewer_port,
+            steps=parsed.steps,
+            tell=lambda text: err.print(text, highlight=False, markup=False, soft_wrap=True),
+        )
+        _emit(parsed, {"steps": taken})
+        return 0
     with Driving(f"{name} {env_id}", err) as watch:
         summary = drive_all(
             settings,

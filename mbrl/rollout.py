@@ -140,7 +140,8 @@ def score_fn(
         generator: draws noise and dealing.
 
     Returns:
-        `score(actions (N, H, A)) -> (N,)`; −inf where a state or a return is not finite.
+        `score(actions (N, H, A)) -> (N,)`; −inf where a state or a return is not finite. With
+        gradients on, and actions that want one, it can be differentiated, where the model can.
 
     Raises:
         ValueError: here or from the score, for wrong shapes, particles that are not a multiple
@@ -179,7 +180,7 @@ def score_fn(
     deals = None if deals is None else deals.to(device)
 
     def score_block(actions: Tensor) -> Tensor:
-        with torch.no_grad():
+        with torch.set_grad_enabled(torch.is_grad_enabled() and actions.requires_grad):
             returns = state.new_zeros(particles, len(actions))
             health = torch.zeros_like(returns)
             plans = actions.expand(particles, *actions.shape)

@@ -139,9 +139,11 @@ class Controller:
         plans, evaluated, rejected: counts since the last `reset`.
         expected: mean score of the plans since the last `reset`.
         seconds: of each search since the last `reset`.
+        last_round: state (S,), candidates (N, H, A) and scores (N,) of the last round of search.
     """
 
     seconds: list[float]
+    last_round: tuple[Tensor, Tensor, Tensor] | None
 
     def __init__(
         self,
@@ -167,7 +169,7 @@ class Controller:
         self.state = MPCState()
         self.plans = self.evaluated = self.rejected = 0
         self.expected = 0.0
-        self.seconds = []
+        self.seconds, self.last_round = [], None
 
     def warm_up(self, obs: np.ndarray) -> None:
         """Search once for nothing, so that the first real search is as fast as the others.
@@ -187,7 +189,7 @@ class Controller:
     def score(self, state: Tensor) -> ScoreFn:
         """The score of action sequences from a model state (S,)."""
         config = self.config
-        return score_fn(
+        inner = score_fn(
             self.model,
             state,
             particles=config.particles,
@@ -200,6 +202,14 @@ class Controller:
             penalty=config.penalty,
             generator=self.generator,
         )
+
+        def score(actions: Tensor) -> Tensor:
+            scores = inner(actions)
+            if len(actions) > 1:  # one alone is the mean, asked for its score
+                self.last_round = state, actions, scores
+            return scores
+
+        return score
 
     def _encode(self, obs: np.ndarray) -> Tensor:
         low = self.mpc.planner.low  # pyright: ignore[reportAttributeAccessIssue]
