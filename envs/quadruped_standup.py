@@ -53,7 +53,7 @@ def reward(
     stands = (
         (0.5 + 0.5 * up)
         * (0.5 + 0.5 * tolerance(up, 0.98, 1.0, margin=0.2))
-        * tolerance(next_obs[..., go1.HEIGHT], 0.25, 0.31, margin=0.25, falloff="linear")
+        * tolerance(next_obs[..., go1.HEIGHT], 0.26, 0.31, margin=0.16, falloff="linear")
     )
     return (
         stands

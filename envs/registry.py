@@ -22,6 +22,7 @@ from envs import (
     quadruped_standup,
     quadruped_walk,
     reacher,
+    walker,
 )
 from envs.gymnasium_tasks import DESCRIBED, KNOWN
 from envs.mujoco_env import MujocoEnv
@@ -41,6 +42,7 @@ TASKS: Mapping[str, Task] = {
         panda_pick.TASK,
         quadruped_walk.TASK,
         quadruped_standup.TASK,
+        walker.TASK,
     )
 }
 """Our own tasks by name."""

@@ -71,6 +71,32 @@ MPC_PRESETS: dict[str, MPCConfig] = {
             horizon=20, population=32, iterations=2, elites=5, knots=5, interpolation="cubic"
         )
     ),
+    "quadruped-walk": MPCConfig(
+        PlannerConfig(
+            horizon=12,
+            population=24,
+            iterations=2,
+            elites=5,
+            knots=4,
+            interpolation="cubic",
+            sigma=0.15,
+            beta=0.0,
+        ),
+        action_repeat=2,
+    ),
+    "walker-run": MPCConfig(
+        PlannerConfig(
+            horizon=16,
+            population=32,
+            iterations=2,
+            elites=6,
+            knots=5,
+            interpolation="cubic",
+            sigma=0.3,
+            beta=0.0,
+        ),
+        action_repeat=2,
+    ),
 }
 """Settings to drive a task by, from its true simulator; others get `MPCConfig`'s own."""
 
