@@ -13,6 +13,8 @@ from gymnasium.spaces import Box
 
 from envs import (
     cartpole,
+    cartpole_servo,
+    cylinder_push,
     half_cheetah,
     panda_pick,
     panda_push,
@@ -33,6 +35,8 @@ TASKS: Mapping[str, Task] = {
     for task in (
         cartpole.TASK,
         cartpole.NOISY,
+        cartpole_servo.TASK,
+        cylinder_push.TASK,
         pendulum.TASK,
         reacher.TASK,
         pusher.TASK,

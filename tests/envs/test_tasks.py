@@ -103,7 +103,8 @@ def test_gradients_flow_through_the_reward(task):
     action = torch.full((4, task.compile().nu), 0.3, dtype=obs.dtype, requires_grad=True)
     task.reward(obs, action, obs).sum().backward()
     assert obs.grad is not None and obs.grad.isfinite().all() and (obs.grad != 0).any()
-    assert action.grad is not None and (action.grad != 0).any()
+    if task.name != "cylinder-push":  # where actions are free, as they are in judo
+        assert action.grad is not None and (action.grad != 0).any()
 
 
 def test_env_pays_what_the_reward_function_says_of_what_it_returns(task):
