@@ -42,20 +42,20 @@ def reward(
     reach: float = 0.2,
     grasp: float = 0.1,
     place: float = 0.7,
-    tilt: float = 0.1,
+    tilt: float = 0.05,
 ) -> Array:
     """Reach, then grasp, then place, in [0, 1].
 
     `around (reach + grasp · closed + place · there) (1 - tilt · mean(a²))` with weights that sum
     to 1: `around` is how near the hand is to the cube, 1 / (1 + (d / 5 cm)²), `closed` how narrow
     the fingers are, 1 at the cube's width, `there` how near the cube is to the goal,
-    1 / (1 + (d / 10 cm)²); the action's part is roll and pitch.
+    1 / (1 + 2 (d / 10 cm)²); the action's part is roll and pitch.
     """
     xp = array_namespace(next_obs)
     cube = next_obs[..., 9:12]
     apart, away = next_obs[..., 31:34] - cube, cube - next_obs[..., 34:37]
     around = 1 / (1 + 400 * xp.sum(apart * apart, axis=-1))
-    there = 1 / (1 + 100 * xp.sum(away * away, axis=-1))
+    there = 1 / (1 + 200 * xp.sum(away * away, axis=-1))
     closed = 1 - xp.clip(next_obs[..., 7] + next_obs[..., 8] - GRASP, min=0.0, max=0.04) * 25
     tilted = action[..., 3:5]
     level = 1 - tilt * xp.mean(tilted * tilted, axis=-1)
@@ -98,5 +98,5 @@ TASK = Task(
     goal=goal,
     success=success,
     traces=("hand", "cube"),
-    planning=Planning(panda.coarse(0.01), frame_skip=4),
+    planning=Planning(panda.coarse(0.04 / 3), frame_skip=3),
 )

@@ -111,5 +111,5 @@ TASK = Task(
     goal=goal,
     success=success,
     traces=("hand", "cube"),
-    planning=Planning(panda.coarse(0.01), frame_skip=4),
+    planning=Planning(panda.coarse(0.04 / 3), frame_skip=3),
 )

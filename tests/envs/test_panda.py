@@ -177,8 +177,8 @@ def test_pick_reward_and_success_by_hand():
     under = pick_obs([0.5, 0, 0.15], [0.5, 0, 0.15], goal, 0.02)
     open_ = pick_obs([0.5, 0, 0.15], [0.5, 0.05, 0.15], goal, 0.04)
     assert panda_pick.reward(held, action, held) == pytest.approx(1)
-    assert panda_pick.reward(under, action, under) == pytest.approx(0.2 + 0.1 + 0.35)
-    assert panda_pick.reward(open_, action, open_) == pytest.approx(0.5 * (0.2 + 0.35))
+    assert panda_pick.reward(under, action, under) == pytest.approx(0.2 + 0.1 + 0.7 / 3)
+    assert panda_pick.reward(open_, action, open_) == pytest.approx(0.5 * (0.2 + 0.7 / 3))
     assert panda_pick.success(held) and not panda_pick.success(under)
 
 
