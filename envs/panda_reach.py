@@ -3,6 +3,9 @@
 An action is the seven joint velocities, as fractions of the robot's limits (2.175 rad/s, the wrist
 2.61 rad/s), which velocity servos hold within the robot's torque limits (87 N·m, the wrist 12 N·m):
 zero stands still. 25 Hz; the fingers are fixed, half open.
+
+The planning model takes a fifth of the steps: after 0.2 s of random joint velocities its hand is
+6 mm from the true one, which has moved 127 mm (means over 512 draws).
 """
 
 from __future__ import annotations

@@ -5,9 +5,11 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 import pytest
+import torch
 
 import envs
 from envs import MujocoEnv, panda, panda_pick, panda_push, panda_reach
+from mbrl.dynamics import Simulator
 
 DOWN = [1.0, 0.0, 0.0, 0.0]  # the cube's quaternion, lying flat
 
@@ -193,3 +195,17 @@ def test_nothing_is_done_at_the_start(task):
 def test_pick_goals_are_twenty_centimetres_up():
     rng = np.random.default_rng(0)
     assert min(panda_pick.goal(rng)[0, 2] for _ in range(200)) - 0.02 >= 0.20
+
+
+@pytest.mark.parametrize("task", [panda_reach.TASK, panda_push.TASK, panda_pick.TASK])
+def test_the_planning_model_moves_the_hand_as_the_true_one_does(task):
+    """Within 6 % of the way after 0.2 s of random actions."""
+    rng = np.random.default_rng(0)
+    true, planning = Simulator(task), Simulator(task, planning=True)
+    start = true.state(*task.initial(rng), mocap_pos=task.goal(rng))
+    actions = torch.tensor(np.clip(rng.normal(0, 0.5, (64, 1, true.model.nu)), -1, 1))
+    path, other = (
+        sim.trace(start, actions.expand(-1, 5, -1), ["hand"])["hand"] for sim in (true, planning)
+    )
+    way = np.linalg.norm(path[:, -1] - path[:, 0], axis=-1).mean()
+    assert np.linalg.norm(path[:, -1] - other[:, -1], axis=-1).mean() < 0.06 * way
