@@ -62,6 +62,20 @@ PRESETS: dict[tuple[str, str], tuple[int, AgentConfig]] = {
 """Environment steps and agent settings."""
 
 
+_HAND = MPCConfig(
+    PlannerConfig(
+        horizon=15,
+        population=40,
+        iterations=2,
+        elites=6,
+        knots=2,
+        interpolation="linear",
+        sigma=0.08,
+        answer="mean",
+    ),
+    replan_every=2,
+)
+
 MPC_PRESETS: dict[str, MPCConfig] = {
     "cartpole-swingup": MPCConfig(
         PlannerConfig(horizon=25, population=40, iterations=3, elites=6), replan_every=2
@@ -97,6 +111,21 @@ MPC_PRESETS: dict[str, MPCConfig] = {
         ),
         action_repeat=2,
     ),
+    "panda-reach": MPCConfig(
+        PlannerConfig(
+            horizon=12,
+            population=32,
+            iterations=2,
+            elites=6,
+            knots=3,
+            interpolation="linear",
+            sigma=0.15,
+            answer="mean",
+        )
+    ),
+    # Two knots, so 12 and 14 numbers to search: with four, a plan is too rough to hold still.
+    "panda-push": _HAND,
+    "panda-pick": _HAND,
 }
 """Settings to drive a task by, from its true simulator; others get `MPCConfig`'s own."""
 
