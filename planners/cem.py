@@ -53,7 +53,7 @@ class CEM(Search):
             noise = torch.randn(
                 count, *mean.shape, generator=generator, device=mean.device, dtype=mean.dtype
             )
-        return noise.mul_(std).add_(mean)
+        return torch.addcmul(mean, noise, std)
 
     def refit(
         self,
@@ -62,7 +62,6 @@ class CEM(Search):
         knots: Tensor,
         scores: Tensor,
         elites: Tensor,
-        elite_scores: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """The Gaussian of the elites, smoothed."""
-        return refit_to_elites(mean, std, elites, elite_scores, self.momentum)
+        return refit_to_elites(mean, std, elites, self.momentum)

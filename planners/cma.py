@@ -80,12 +80,8 @@ class _Evolution:
         knots: Tensor,
         scores: Tensor,
         elites: Tensor,
-        elite_scores: Tensor,
     ) -> tuple[Tensor, Tensor]:
         cost = -scores[: len(self.asked)].double().cpu().numpy()
-        accepted = np.isfinite(cost)
-        if not accepted.any():
-            return mean, std
         # Only ranks count; those of the rejected come last.
         ranks = np.unique(cost, return_inverse=True)[1].astype(float)
         es = self.strategy

@@ -81,7 +81,6 @@ class _Ascent:
         knots: Tensor,
         scores: Tensor,
         elites: Tensor,
-        elite_scores: Tensor,
     ) -> tuple[Tensor, Tensor]:
         planner, decay, decay_second = self.planner, 0.9, 0.999
         left = 1 - self.steps / planner.iterations
@@ -93,11 +92,10 @@ class _Ascent:
         step = slope / scale.clamp_min_(torch.finfo(scale.dtype).tiny)
         moved = knots + planner.rate * left * (planner.high - planner.low) * step
         accepted = (scores > -math.inf)[:, None, None]
-        if self.best_score is None:
-            self.best_score = elite_scores[0]
-            best = elites[0]
-        else:
-            best = torch.where(elite_scores[0] > self.best_score, elites[0], mean)
-            self.best_score = torch.maximum(elite_scores[0], self.best_score)
+        best, top = elites[0], scores.max()
+        if self.best_score is not None:
+            best = torch.where(top > self.best_score, best, mean)
+            top = torch.maximum(top, self.best_score)
+        self.best_score = top
         self.points = torch.where(accepted, moved, (knots + best) / 2)
         return best, std

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Generator, Tensor
 
 from planners.noise import coloured_noise
@@ -56,7 +57,8 @@ class ICEM(Search):
 
     def sample(self, mean: Tensor, std: Tensor, count: int, *, generator: Generator) -> Tensor:
         """Coloured draws, to be clipped."""
-        return coloured_noise(mean, count, self.beta, generator=generator).mul_(std).add_(mean)
+        noise = coloured_noise(mean, count, self.beta, generator=generator)
+        return torch.addcmul(mean, noise, std)
 
     def again(self, iteration: int, mean: Tensor, elites: Tensor) -> Sequence[Tensor]:
         """The kept elites, and the mean in the last iteration."""
@@ -70,7 +72,6 @@ class ICEM(Search):
         knots: Tensor,
         scores: Tensor,
         elites: Tensor,
-        elite_scores: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """The Gaussian of the elites, smoothed."""
-        return refit_to_elites(mean, std, elites, elite_scores, self.momentum)
+        return refit_to_elites(mean, std, elites, self.momentum)

@@ -149,10 +149,9 @@ class ILQR:
                 regularisation = regularisation / 10 if regularisation > 1e-6 else 0.0
             else:
                 regularisation = max(10 * regularisation, 1e-6)
-            if clock is not None:
-                clock.tick(cost)
             settled = 0 <= gained <= self.tolerance * abs(float(cost)) or not law[0].any()
-            if settled or regularisation > 1e10 or (clock is not None and not clock.fits(1)):
+            late = clock is not None and not clock.tick(1)
+            if late or settled or regularisation > 1e10:
                 break
         return Plan(
             actions=actions.clone(),

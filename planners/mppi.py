@@ -45,7 +45,8 @@ class MPPI(Search):
 
     def sample(self, mean: Tensor, std: Tensor, count: int, *, generator: Generator) -> Tensor:
         """Draws around the mean, to be clipped."""
-        return coloured_noise(mean, count, self.beta, generator=generator).mul_(std).add_(mean)
+        noise = coloured_noise(mean, count, self.beta, generator=generator)
+        return torch.addcmul(mean, noise, std)
 
     def refit(
         self,
@@ -54,12 +55,10 @@ class MPPI(Search):
         knots: Tensor,
         scores: Tensor,
         elites: Tensor,
-        elite_scores: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """The weighted mean; the std stays."""
         weights = exponential_weights(scores, self.temperature).to(knots.dtype)
-        new = (weights @ knots.flatten(1)).view_as(mean)
-        return torch.where(scores.max() > -math.inf, new, mean), std
+        return (weights @ knots.flatten(1)).view_as(mean), std
 
 
 def exponential_weights(scores: Tensor, temperature: float) -> Tensor:

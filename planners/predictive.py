@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Generator, Tensor
 
 from planners.noise import coloured_noise
@@ -26,7 +27,8 @@ class PredictiveSampling(Search):
 
     def sample(self, mean: Tensor, std: Tensor, count: int, *, generator: Generator) -> Tensor:
         """Draws around the best plan, to be clipped."""
-        return coloured_noise(mean, count, 0.0, generator=generator).mul_(std).add_(mean)
+        noise = coloured_noise(mean, count, 0.0, generator=generator)
+        return torch.addcmul(mean, noise, std)
 
     def again(self, iteration: int, mean: Tensor, elites: Tensor) -> Sequence[Tensor]:
         """The best plan itself."""
@@ -39,7 +41,6 @@ class PredictiveSampling(Search):
         knots: Tensor,
         scores: Tensor,
         elites: Tensor,
-        elite_scores: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """The best candidate, or the mean where none was accepted."""
+        """The best candidate."""
         return elites[0], std

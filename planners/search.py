@@ -137,12 +137,11 @@ class Search:
         knots: Tensor,
         scores: Tensor,
         elites: Tensor,
-        elite_scores: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """The next mean and std (K, A) from knots (N, K, A) and scores (N,).
 
-        Rejected candidates have score -inf. `elites` (M, K, A), with scores (M,), are the
-        M highest, best first; a rejected one is given as the mean, still with score -inf.
+        Rejected candidates have score -inf. `elites` (M, K, A) are the highest, best first,
+        without rejected ones. Not called where every candidate is rejected.
         """
         raise NotImplementedError
 
@@ -164,8 +163,8 @@ class Search:
             return knots.clamp(self.low, self.high)
         spread, low, high = self._spread
         # Splines overshoot, hence the clip.
-        flat = (knots.flatten(-2) @ spread).clamp_(low, high)
-        return flat.unflatten(-1, (self.horizon, len(self.low)))
+        flat = torch.mm(knots.reshape(-1, len(spread)), spread).clamp_(low, high)
+        return flat.view(*knots.shape[:-2], self.horizon, len(self.low))
 
     def begin(self, start: Plan | None) -> tuple[Tensor, Tensor, Tensor]:
         """The first mean, std (K, A) and elites (M, K, A): a start gives all but the std.
@@ -177,11 +176,11 @@ class Search:
         shape = middle.shape
         if start is None:
             return middle, std, middle.new_empty(0, *shape)
-        require(
-            start.mean.shape == shape and start.elites.shape[1:] == shape,
-            f"start must have mean {tuple(shape)} and elites (M, {shape[0]}, {shape[1]}), "
-            f"got {tuple(start.mean.shape)} and {tuple(start.elites.shape)}",
-        )
+        if start.mean.shape != shape or start.elites.shape[1:] != shape:
+            raise ValueError(
+                f"start must have mean {tuple(shape)} and elites (M, {shape[0]}, {shape[1]}), "
+                f"got {tuple(start.mean.shape)} and {tuple(start.elites.shape)}"
+            )
         return start.mean.clamp(self.low, self.high), std, start.elites
 
     @torch.no_grad()
@@ -213,38 +212,33 @@ class Search:
         last = 1 if self.answer == "mean" else 0
         mean, std, elites = self.begin(start)
         algorithm = self.algorithm()
-        answer = answer_score = rejected = None
-        evaluated = rounds = 0
+        answer, answer_score, highest = mean, None, -math.inf
+        evaluated = rejected = rounds = 0
         for iteration, count in enumerate(self.sizes()):
             knots = algorithm.sample(mean, std, count, generator=generator)
             again = self.again(iteration, mean, elites)
             knots = torch.cat((knots, *again)) if again else knots
             knots = knots.clamp_(self.low, self.high)
             scores = algorithm.evaluate(score, knots)
-            bad = scores.isneginf().sum()
             evaluated += len(scores)
             rounds += 1
 
             elite_scores, best = scores.topk(max(self.elites, 1))
-            # A rejected elite must not be tried again: the mean stands in for it.
-            elites = torch.where((elite_scores > -math.inf)[:, None, None], knots[best], mean)
-            if answer is None or answer_score is None or rejected is None:
-                answer, answer_score, rejected = elites[0], elite_scores[0], bad
+            # Waits for the device once a round; what follows then needs no masks.
+            top, lowest = float(elite_scores[0]), float(scores.min())
+            bad = int(scores.isneginf().sum()) if lowest == -math.inf else 0
+            rejected += bad
+            if bad < len(scores):
+                found = knots.index_select(0, best[: len(scores) - bad] if bad else best)
+                if top > highest or answer_score is None:
+                    answer, answer_score, highest = found[0], elite_scores[0], top
+                elites = found if self.elites else found[:0]
+                mean, std = algorithm.refit(mean, std, knots, scores, elites)
+                mean = mean.clamp(self.low, self.high)  # a weighted sum may round out of the box
             else:
-                better = elite_scores[0] > answer_score
-                answer = torch.where(better, elites[0], answer)
-                answer_score = torch.where(better, elite_scores[0], answer_score)
-                rejected += bad
-            elites, elite_scores = elites[: self.elites], elite_scores[: self.elites]
-            mean, std = algorithm.refit(mean, std, knots, scores, elites, elite_scores)
-            mean = mean.clamp(self.low, self.high)  # a weighted sum may round out of the box
-            if clock is not None:
-                clock.tick(answer_score)
-                if not clock.fits(1 + last):
-                    break
-        assert answer is not None and answer_score is not None and rejected is not None
-        rejected = int(rejected)
-        elites = elites[: int(elite_scores.isfinite().sum())] if rejected else elites
+                elites = elites[:0]
+            if clock is not None and not clock.tick(1 + last):
+                break
         if last and (clock is None or clock.fits(1)):
             scores = checked(score, self.actions(mean[None]))
             evaluated += 1
@@ -252,6 +246,8 @@ class Search:
                 answer, answer_score = mean, scores[0]
             else:
                 rejected += 1
+        if answer_score is None:
+            answer_score = self.low.new_tensor(-math.inf)
         return Plan(
             actions=self.actions(answer),
             score=answer_score,
@@ -275,19 +271,22 @@ class Search:
             isinstance(steps, int) and steps >= 0,
             f"steps must be a non-negative integer, got {steps!r}",
         )
+        plan = plan._replace(
+            score=plan.score.new_full((), math.nan), evaluated=0, rejected=0, rounds=0
+        )
         if steps == 0:
-            return _unscored(plan)
+            return plan
         rows, move = self._move(min(steps, self.horizon))
         if move is None:
-            mean, std, elites = plan.mean[rows], plan.std[rows], plan.elites[:, rows]
+            mean, std = plan.mean.index_select(0, rows), plan.std.index_select(0, rows)
+            elites = plan.elites.index_select(1, rows)
         else:
             knots = torch.cat((plan.mean[None], plan.std[None], plan.elites))
-            knots = (knots.flatten(1) @ move).view_as(knots)
+            knots = torch.mm(knots.view(len(knots), -1), move).view_as(knots)
             mean, elites = (x.clamp(self.low, self.high) for x in (knots[0], knots[2:]))
             std = knots[1].clamp_min(0)
-        return _unscored(
-            plan._replace(actions=plan.actions[rows], mean=mean, std=std, elites=elites)
-        )
+        actions = plan.actions.index_select(0, rows)
+        return plan._replace(actions=actions, mean=mean, std=std, elites=elites)
 
     # What does not change from one search to the next.
 
@@ -337,7 +336,6 @@ class Algorithm(Protocol):
         knots: Tensor,
         scores: Tensor,
         elites: Tensor,
-        elite_scores: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """The next mean and std."""
         ...
@@ -349,11 +347,11 @@ class Clock:
     def __init__(self, deadline: float) -> None:
         self.deadline, self.slowest, self.now = deadline, 0.0, time.perf_counter()
 
-    def tick(self, result: Tensor) -> None:
-        """A round that ends with this number is over."""
-        result.item()  # until then a GPU may still be at it
+    def tick(self, rounds: int) -> bool:
+        """Note that a round has ended; whether so many more fit."""
         now = time.perf_counter()
         self.slowest, self.now = max(self.slowest, now - self.now), now
+        return self.fits(rounds)
 
     def fits(self, rounds: int) -> bool:
         """Whether so many more rounds fit, each as slow as the slowest so far."""
@@ -361,20 +359,16 @@ class Clock:
 
 
 def refit_to_elites(
-    mean: Tensor, std: Tensor, knots: Tensor, scores: Tensor, momentum: float
+    mean: Tensor, std: Tensor, elites: Tensor, momentum: float
 ) -> tuple[Tensor, Tensor]:
-    """Gaussian of the accepted elites, (M, K, A) with scores (M,), smoothed into the old one.
+    """Gaussian of the elites (M, K, A), M >= 1, smoothed into the old one.
 
     New mean = momentum · old + (1 - momentum) · elite mean, and likewise the variance (biased,
-    as in PETS). Elites with score -inf are left out; with none left nothing changes.
+    as in PETS).
     """
-    accepted = (scores > -math.inf).to(knots.dtype)
-    count = accepted.sum()
-    share = accepted / count.clamp_min(1)
-    elite_mean = (share @ knots.flatten(1)).view_as(mean)
-    elite_var = (share @ (knots - elite_mean).square_().flatten(1)).view_as(std)
-    new = count.clamp_max(1) * (1 - momentum)  # nothing where none is accepted
-    return mean.lerp(elite_mean, new), std.square().lerp_(elite_var, new).sqrt_()
+    elite_var, elite_mean = torch.var_mean(elites, 0, correction=0)
+    variance = std.square().lerp_(elite_var, 1 - momentum)
+    return mean.lerp(elite_mean, 1 - momentum), variance.sqrt_()
 
 
 def require_refit(elites: int, momentum: float) -> None:
@@ -408,11 +402,6 @@ def _on_flat_knots(matrix: np.ndarray, like: Tensor) -> Tensor:
     """
     whole = np.kron(matrix, np.eye(len(like))).T
     return torch.as_tensor(whole, dtype=like.dtype, device=like.device).contiguous()
-
-
-def _unscored(plan: Plan) -> Plan:
-    nan = plan.score.new_full((), math.nan)
-    return plan._replace(score=nan, evaluated=0, rejected=0, rounds=0)
 
 
 def _describe(value: object) -> str:

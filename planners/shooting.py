@@ -37,7 +37,6 @@ class RandomShooting(Search):
         knots: Tensor,
         scores: Tensor,
         elites: Tensor,
-        elite_scores: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """The best candidate, or the mean where none was accepted."""
+        """The best candidate."""
         return elites[0], std

@@ -20,18 +20,31 @@ def test_refit_by_hand():
     mean, std = refit_to_elites(
         torch.zeros(1, 1),
         torch.full((1, 1), 2.0),
-        torch.tensor([[[1.0]], [[3.0]], [[100.0]]]),
-        torch.tensor([5.0, 4.0, -math.inf]),
+        torch.tensor([[[1.0]], [[3.0]]]),
         momentum=0.25,
     )
     assert mean.item() == pytest.approx(1.5)
     assert std.item() == pytest.approx(math.sqrt(1.75))
 
 
-def test_refit_without_elites_changes_nothing():
-    old = torch.full((2, 1), 0.3), torch.full((2, 1), 0.7)
-    new = refit_to_elites(*old, torch.ones(4, 2, 1), torch.full((4,), -math.inf), momentum=0.1)
-    torch.testing.assert_close(new, old)
+def test_refits_to_accepted_elites_alone():
+    """Of a hundred candidates two are accepted, fewer than the elites; momentum 0."""
+    seen = []
+
+    def score(actions):
+        seen.append(actions.clone())
+        scores = torch.full((len(actions),), math.nan)
+        scores[[7, 50]] = torch.tensor([5.0, 4.0])
+        return scores
+
+    planner = CEM(LOW, HIGH, 1, population=100, elites=10, iterations=1, momentum=0.0,
+                  answer="best")  # fmt: skip
+    plan = planner.plan(score, None, generator=seeded())
+    torch.testing.assert_close(plan.mean, seen[0][[7, 50]].mean(0))
+    torch.testing.assert_close(plan.elites, seen[0][[7, 50]])
+    spread = seen[0][[7, 50]].var(0, correction=0).sqrt()
+    torch.testing.assert_close(plan.std, spread)
+    assert plan.rejected == 98
 
 
 def test_truncated_draws_follow_pets():
