@@ -463,7 +463,9 @@ class _Planning:
 def _search(name: Any, size: int, horizon: int, population: int, iterations: int) -> Search:
     elites = None if name == "mppi" else population // 10
     config = PlannerConfig(name, horizon, population, iterations, elites)
-    return config.build(-torch.ones(size), torch.ones(size))
+    search = config.build(-torch.ones(size), torch.ones(size))
+    assert isinstance(search, Search)
+    return search
 
 
 def _scorer(

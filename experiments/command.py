@@ -27,11 +27,10 @@ from experiments.build import RunConfig, build_world, find_run
 from experiments.presets import ALGORITHMS, MPC_PRESETS, AgentConfig, preset
 from experiments.runner import default_path, train_run
 from experiments.watch import Driving, Watch
-from mbrl.agents import MPCConfig
+from mbrl.agents import KINDS, MPCConfig
 from mbrl.checkpoint import CONFIG, Run, RunError, written_whole
 from mbrl.dynamics import Randomisation
 from mbrl.training import EnvironmentError
-from planners import PLANNERS
 
 T = TypeVar("T")
 
@@ -452,8 +451,8 @@ def _mpc(args: list[str]) -> int:
     env_id = _option(args, "--env", "cartpole-swingup")
     config = MPC_PRESETS.get(env_id, MPCConfig())
     name = _option(args, "--planner.name", config.planner.name)
-    if name not in PLANNERS:
-        raise Wrong(_unknown("planner", name, PLANNERS))
+    if name not in KINDS:
+        raise Wrong(_unknown("planner", name, KINDS))
     start = Drive(mpc=dataclasses.replace(config, planner=config.planner.named(name)), env=env_id)
     parsed = _parse(Drive, "mbrl mpc", args, start)
     _set_threads(parsed.threads)
@@ -599,7 +598,7 @@ def _list(parsed: List) -> int:
     listings: dict[str, Callable[[], tuple[Table, Any]]] = {
         "envs": _list_envs,
         "algorithms": lambda: _two_columns("algorithm", ALGORITHMS),
-        "planners": lambda: _two_columns("planner", PLANNERS),
+        "planners": lambda: _two_columns("planner", KINDS),
         "studies": lambda: _two_columns("study", STUDIES),
         "benchmarks": lambda: _two_columns("benchmark", BENCHES),
         "runs": lambda: _list_runs(parsed.root),

@@ -6,12 +6,13 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
-from planners.base import Plan, RecedingPlanner, ScoreFn
+from planners.base import Plan, RecedingPlanner
+from planners.ilqr import ILQR
 
 
 class MPCState(NamedTuple):
@@ -28,7 +29,7 @@ class MPC:
     Episodes start from `MPCState()`. Raises ValueError, on building, for settings out of range.
     """
 
-    planner: RecedingPlanner
+    planner: RecedingPlanner | ILQR
     replan_every: int = 1
     """Planned actions between two searches, at most the horizon. 0 searches once and carries
     the plan out open loop, so the horizon times `action_repeat` must cover the episode."""
@@ -55,14 +56,14 @@ class MPC:
             raise ValueError(f"budget_ms must be finite and positive, got {self.budget_ms!r}")
 
     def act(
-        self, make_score: Callable[[], ScoreFn], state: MPCState, *, generator: Generator
+        self, make_score: Callable[[], Any], state: MPCState, *, generator: Generator
     ) -> tuple[Tensor, MPCState]:
         """The action (A,) for this environment step, and the state for the next.
 
-        `make_score` gives the score of plans from the present model state; it is called only
-        when a search is due. The search starts from the last plan, shifted by the actions
-        carried out since. Raises ValueError when an open-loop plan has run out, and what
-        `search` raises.
+        `make_score` gives the score of plans from the present model state, or what else the
+        planner searches (`ILQR`: the model); it is called only when a search is due. The search
+        starts from the last plan, shifted by the actions carried out since. Raises ValueError
+        when an open-loop plan has run out, and what `search` raises.
         """
         plan, cursor = state
         index, held = divmod(cursor, self.action_repeat)
@@ -79,7 +80,7 @@ class MPC:
 
     def search(
         self,
-        make_score: Callable[[], ScoreFn],
+        make_score: Callable[[], Any],
         last: Plan | None,
         spent: int,
         *,
@@ -101,7 +102,7 @@ class MPC:
             deadline = began + self.budget_ms / 1000
         return self.planner.plan(score, start, generator=generator, deadline=deadline)
 
-    def _time_a_round(self, score: ScoreFn, start: Plan | None, generator: Generator) -> float:
+    def _time_a_round(self, score: Any, start: Plan | None, generator: Generator) -> float:
         """Milliseconds of the fastest of three rounds; ValueError if over the budget."""
         own = torch.Generator(generator.device).manual_seed(0)
         took = []
@@ -116,8 +117,8 @@ class MPC:
             )
         return min(took)
 
-    def _held(self, score: ScoreFn) -> ScoreFn:
+    def _held(self, score: Any) -> Any:
         repeat = self.action_repeat
-        if repeat == 1:
+        if repeat == 1 or not callable(score):  # a model for iLQR repeats actions itself
             return score
         return lambda actions: score(actions.repeat_interleave(repeat, dim=1))

@@ -1,10 +1,11 @@
 """Recipes that join models, planners and learners."""
 
-from mbrl.agents.mpc import Controller, MPCConfig, Pipelined, PlannerConfig
+from mbrl.agents.mpc import KINDS, Controller, MPCConfig, Pipelined, PlannerConfig
 from mbrl.agents.pets import PETS, PETSConfig
 from mbrl.agents.random import RandomAgent, RandomConfig
 
 __all__ = [
+    "KINDS",
     "PETS",
     "Controller",
     "MPCConfig",

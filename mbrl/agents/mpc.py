@@ -14,24 +14,30 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from mbrl.dynamics import Simulator, SmoothSimulator
 from mbrl.parallel import single_thread
 from mbrl.rollout import Propagation, objective, score_fn
 from mbrl.types import Dynamics, RewardFn, TerminatedFn
-from planners import MPC, PLANNERS, MPCState, Plan, ScoreFn, Search
+from planners import ILQR, MPC, PLANNERS, MPCState, Plan, ScoreFn, Search, Smooth
+
+KINDS: dict[str, type[Search] | type[ILQR]] = {**PLANNERS, "ilqr": ILQR}
+"""Every planner that can drive a robot, by name."""
 
 
 @dataclass(frozen=True)
 class PlannerConfig:
     """Which planner, and its settings; unset ones are the planner's own defaults."""
 
-    name: Literal["icem", "cem", "mppi", "predictive", "cma", "gradient", "random"] = "icem"
+    name: Literal[
+        "icem", "cem", "mppi", "predictive", "cma", "evolution", "gradient", "ilqr", "random"
+    ] = "icem"
     """The search."""
     horizon: int = 25
     """Actions planned ahead."""
-    population: int = 64
+    population: int | None = None
     """Candidates in the first iteration."""
     iterations: int | None = None
-    """Rounds of search."""
+    """Rounds of search, at most."""
     elites: int | None = None
     """Candidates the next round is fitted to."""
     knots: int | None = None
@@ -51,23 +57,26 @@ class PlannerConfig:
 
     def named(self, name: str) -> PlannerConfig:
         """These settings for another planner, without those it does not have."""
-        known = {f.name for f in fields(PLANNERS[name])} | {"name"}
+        known = {f.name for f in fields(KINDS[name])} | {"name"}
         others = {f.name: None for f in fields(self) if f.name not in known}
         return self if name == self.name else replace(self, **{**others, "name": name})
 
-    def build(self, low: Tensor, high: Tensor, *, horizon: int | None = None) -> Search:
+    def build(self, low: Tensor, high: Tensor, *, horizon: int | None = None) -> Search | ILQR:
         """The planner over the box [low, high] (A,), with this or another horizon.
 
         Raises:
             ValueError: a setting out of range, or one that this planner does not have.
         """
-        kind = PLANNERS[self.name]
+        kind = KINDS[self.name]
         known = {f.name for f in fields(kind)}
         settings = {
             f.name: getattr(self, f.name)
             for f in fields(self)
             if f.name not in ("name", "horizon") and getattr(self, f.name) is not None
         }
+        # unset, so not to be refused by a planner without knots
+        if "interpolation" in settings and "interpolation" not in known:
+            del settings["interpolation"]
         for name in settings:
             if name not in known:
                 raise ValueError(f"planner {self.name!r} has no setting {name!r}")
@@ -134,6 +143,9 @@ class Controller:
             None. The true simulator needs one that reads the environment's whole state.
         generator: draws candidates and particles.
 
+    Raises:
+        ValueError: iLQR without a simulator.
+
     Attributes:
         state: the current plan and how much of it is spent.
         plans, evaluated, rejected: counts since the last `reset`.
@@ -161,6 +173,9 @@ class Controller:
         self.state_of = self._encode if state_of is None else state_of
         # Torch's threads spin between its small products, on cores that the physics has a use for.
         self._native = hasattr(model, "unroll")
+        self._smooth = isinstance(mpc.planner, ILQR)
+        if self._smooth and not isinstance(model, Simulator):
+            raise ValueError(f"ilqr plans through a simulator, not a {type(model).__name__}")
         self._threads = single_thread if self._native else nullcontext
         self.reset()
 
@@ -186,9 +201,13 @@ class Controller:
     def close(self) -> None:
         """Let go of what is held; nothing here."""
 
-    def score(self, state: Tensor) -> ScoreFn:
-        """The score of action sequences from a model state (S,)."""
+    def score(self, state: Tensor) -> ScoreFn | Smooth:
+        """What the planner maximises from a model state (S,): a score, or for iLQR the model."""
         config = self.config
+        if self._smooth:
+            assert isinstance(self.model, Simulator)
+            repeat = self.mpc.action_repeat
+            return SmoothSimulator(self.model, state, action_repeat=repeat, reward=self.reward)
         inner = score_fn(
             self.model,
             state,

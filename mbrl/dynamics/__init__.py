@@ -1,6 +1,7 @@
 """Models of the world, one file each."""
 
+from mbrl.dynamics.derivatives import SmoothSimulator
 from mbrl.dynamics.ensemble import Ensemble, EnsembleConfig
 from mbrl.dynamics.simulator import Randomisation, Simulator
 
-__all__ = ["Ensemble", "EnsembleConfig", "Randomisation", "Simulator"]
+__all__ = ["Ensemble", "EnsembleConfig", "Randomisation", "Simulator", "SmoothSimulator"]

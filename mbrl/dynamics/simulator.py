@@ -191,6 +191,8 @@ class Simulator:
         self._offset, self._scale = (low + high) / 2, (high - low) / 2
         if task.gymnasium:
             self._offset, self._scale = np.zeros_like(low), np.ones_like(low)
+        # As the environment hands observations out, so that rewards are those of its very numbers.
+        self._dtype = np.float64 if task.gymnasium else np.float32
         self._gust = np.asarray(task.process_noise, dtype=float)
         self._batches: dict[tuple[int, int], Batch] = {}
         self._data = mujoco.MjData(self.model)
@@ -258,7 +260,7 @@ class Simulator:
     def decode(self, state: Float[Tensor, "*lead S"]) -> Float[Tensor, "*lead O"]:
         """Observations of states, float32, as the first member sees them."""
         rows = state.reshape(-1, state.shape[-1]).numpy(force=True)
-        obs = self._decode(rows, members=1)
+        obs = self._decode(rows, members=1).astype(self._dtype)
         return torch.from_numpy(obs).to(state.device).reshape(*state.shape[:-1], obs.shape[-1])
 
     def step(
@@ -280,7 +282,7 @@ class Simulator:
             )
         rows = state.reshape(-1, size).numpy(force=True)
         moves = action.reshape(len(rows), -1).numpy(force=True)
-        before = self._decode(rows, self.members)
+        before = self._decode(rows, self.members).astype(self._dtype)
         batch = self._batch(lead[1], self.members)
         batch.state[:] = rows
         batch.ctrl = self._offset + self._scale * moves
@@ -289,7 +291,7 @@ class Simulator:
             batch.qfrc_applied = self._gust * columns[:, : self.noise_size].numpy(force=True)
         stage = _NOTHING if self.task.gymnasium else _SENSED
         bad = _guarded(batch, lambda: batch.step(nstep=self.frame_skip, stage=stage))
-        after, obs = batch.state.copy(), self._seen(batch)
+        after, obs = batch.state.copy(), self._seen(batch).astype(self._dtype)
         after[bad] = np.nan
         reward, ended = self.reward(before, moves, obs), self.terminated(obs)
         return Step(
@@ -323,7 +325,7 @@ class Simulator:
         start, moves = state.numpy(force=True), actions.numpy(force=True)
         draws = None if noise is None else noise.numpy(force=True)
         physics, bad = self._roll(start, moves, particles, draws)
-        obs = self._observe(physics)
+        obs = self.task.observation(physics).astype(self._dtype)
         plans = moves[None] if particles == 1 else np.broadcast_to(moves, (particles, *moves.shape))
         before, after = obs[:, :, :-1], obs[:, :, 1:]
         earn: Callable[..., Any] = reward or self.reward
@@ -351,6 +353,21 @@ class Simulator:
         moves = actions.numpy(force=True)
         physics, _ = self._roll(state.numpy(force=True), moves, 1, None, members=1)
         return {name: np.array(physics.sensors[name][0]) for name in sensors}
+
+    def observed_step(
+        self, rows: np.ndarray, moves: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """A control step of the first member: next states (n, S), observations before and after.
+
+        All in float64, from states (n, S) and actions (n, A), without process noise.
+        """
+        before = self._decode(rows, members=1).copy()
+        batch = self._batch(len(rows), 1)
+        batch.state[:] = rows
+        batch.ctrl = self._offset + self._scale * moves
+        batch.qfrc_applied = 0.0
+        _guarded(batch, lambda: batch.step(nstep=self.frame_skip, stage=_SENSED))
+        return batch.state.copy(), before, self._seen(batch)
 
     # From here on numpy alone: on arrays of this size its calls cost a third of torch's.
 
@@ -438,16 +455,11 @@ class Simulator:
     def _seen(self, batch: Batch) -> np.ndarray:
         """Observations (n, O) of a batch as it stands."""
         sensed = batch.bind(self._field).reshape(len(batch.state), -1) if self._sensors else None
-        return self._observe(self._physics(batch.bind("qpos"), batch.bind("qvel"), sensed))
+        return self.task.observation(self._physics(batch.bind("qpos"), batch.bind("qvel"), sensed))
 
     def _physics(self, qpos: np.ndarray, qvel: np.ndarray, sensed: np.ndarray | None) -> Physics:
         views = {} if sensed is None else {n: sensed[..., s] for n, s in self._sensors.items()}
         return Physics(qpos, qvel, views)
-
-    def _observe(self, physics: Physics) -> np.ndarray:
-        # as the environment hands them out, so that rewards are those of its very numbers
-        obs = self.task.observation(physics)
-        return obs if self.task.gymnasium else obs.astype(np.float32)
 
 
 def _guarded(batch: Batch, call: Callable[[], Any]) -> np.ndarray:
