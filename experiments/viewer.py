@@ -309,7 +309,7 @@ class Viewer:
         self._handles = [
             self.server.scene.add_transform_controls(
                 f"/world/goal {i}",
-                scale=0.12 * self._distance,
+                scale=0.09 * self._distance,
                 disable_rotations=True,
                 depth_test=False,
                 position=position,

@@ -309,7 +309,7 @@ class Browser:
 
     def __init__(self, program, folder, url):
         arguments = (
-            "--headless=new --no-sandbox --remote-debugging-port=0 --window-size=1000,600 "
+            "--headless=new --no-sandbox --remote-debugging-port=0 "
             "--use-angle=swiftshader --enable-unsafe-swiftshader --disable-dev-shm-usage "
             "--disable-background-networking --disable-component-update --disable-sync "
             "--no-first-run --disable-extensions"
@@ -327,6 +327,8 @@ class Browser:
         self.socket = connect(page["webSocketDebuggerUrl"], max_size=None)
         self.numbers, self.requested = itertools.count(), set()
         self("Network.enable")
+        screen = {"width": 1000, "height": 600, "deviceScaleFactor": 1, "mobile": False}
+        self("Emulation.setDeviceMetricsOverride", **screen)
         self("Page.navigate", url=url)
 
     def __call__(self, method, **params):
@@ -337,10 +339,11 @@ class Browser:
             if message.get("method") == "Network.requestWillBeSent":
                 self.requested.add(message["params"]["request"]["url"])
             if message.get("id") == number:
-                return message["result"]
+                return message.get("result", {})  # without one while the page is loading
 
     def evaluate(self, code):
-        return self("Runtime.evaluate", expression=code, returnByValue=True)["result"].get("value")
+        reply = self("Runtime.evaluate", expression=code, returnByValue=True)
+        return reply.get("result", {}).get("value")
 
     def place(self, elements, index=0):
         """Centre (x, y) and width of an element, by a JavaScript expression for a list."""
@@ -383,7 +386,7 @@ class Browser:
         self.process.wait(30)
 
 
-def until(happens, seconds=60):
+def until(happens, seconds=120):
     """Wait for something to be true, and say it."""
     end = time.monotonic() + seconds
     while not (result := happens()):
@@ -402,6 +405,7 @@ def browser(scene, tmp_path):
     page.close()
 
 
+@pytest.mark.timeout(600)
 def test_in_a_browser(scene, browser):
     viewer, model, data = scene
 
@@ -415,7 +419,8 @@ def test_in_a_browser(scene, browser):
         where = np.argwhere((red > 100) & (green < red / 3) & (blue < red / 3))
         return where[:, 1].mean() if len(where) > 500 else None
 
-    until(lambda: "24.8 /s" in (browser.evaluate("document.body.innerText") or "") or ball())
+    viewer.show(data, STATUS)
+    until(lambda: "24.8 /s" in (browser.evaluate("document.body.innerText") or ""))
     before = until(ball)
     data.qpos[0] = -0.5
     mujoco.mj_forward(model, data)
@@ -432,6 +437,18 @@ def test_in_a_browser(scene, browser):
     x, y, width = browser.place("document.querySelectorAll('.mantine-Slider-trackContainer')", 1)
     browser.click(x + 0.25 * width, y)
     assert asked(lambda wishes: wishes.settings)["sigma"] > 0.6
+    # The goal's handle: its upward arrow begins at (0.8, 0, 0.5), 4 m away, seen over 45 degrees.
+    focal = 300 / np.tan(np.pi / 8)
+    x, y = 500 + focal * 0.8 / 4, 300 - focal * 0.5 / 4 - 30
+    browser.mouse("mouseMoved", x, y)
+    browser.mouse("mousePressed", x, y, 1)
+    for moved in range(5, 45, 5):
+        browser.mouse("mouseMoved", x, y - moved, 1)
+        browser.picture()  # lets it draw
+    browser.mouse("mouseReleased", x, y - 40)
+    asked(lambda wishes: wishes.goals)
+    until(lambda: abs(viewer._handles[0].position[2] - 0.5 - 40 * 4 / focal) < 0.05)
+    np.testing.assert_allclose(viewer._handles[0].position[:2], (0.8, 0), atol=1e-6)
     browser.click_button("Stop")
     asked(lambda wishes: wishes.closed)
     own = (viewer.url, "data:", f"blob:{viewer.url}", "about:")
