@@ -64,3 +64,6 @@ def _coarse(spec: mujoco.MjSpec) -> None:
 
 
 PLANNING = Planning(_coarse, 2)
+"""Simulates 3.7 times as many seconds a second. After 0.2 s of random targets, which move the trunk
+by 38 mm and the joints by 0.155 rad, the trunk is 5.8 mm (in the worst tenth 10.4) and the joints
+0.016 rad from where the true model has them, in the median of 32."""

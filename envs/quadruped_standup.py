@@ -35,31 +35,32 @@ def reward(
     next_obs: Array,
     *,
     posture: float = 0.5,
-    still: float = 0.5,
+    still: float = 0.7,
     effort: float = 0.3,
 ) -> Array:
     """Upright, times at standing height; as far as it stands, in the pose, still, at ease.
 
-    A robot that stands loses up to the share `posture` for joints 1 rad off in the mean, `still`
-    for moving at 1 m/s and `effort` for full actions; one that lies loses nothing by them, so
-    that lying still is no better than trying.
+    A robot that stands loses up to the share `posture` for joints 0.8 rad off in the mean,
+    `still` for moving at 0.5 m/s and `effort` for full actions. One that lies loses nothing by
+    them, so that lying still is no better than trying.
     """
     xp = array_namespace(next_obs)
     up = next_obs[..., 3]
     standing = xp.asarray(go1.STANDING, dtype=next_obs.dtype, device=device(next_obs))
     off = next_obs[..., go1.JOINTS] - standing
-    posed = tolerance(xp.sqrt(xp.mean(off * off, axis=-1) + 1e-12), margin=1.0, falloff="linear")
-    calm = tolerance(xp.sqrt(_motion(next_obs) + 1e-12), margin=1.0, falloff="linear")
+    posed = tolerance(xp.sqrt(xp.mean(off * off, axis=-1) + 1e-12), margin=0.8, falloff="linear")
+    calm = tolerance(xp.sqrt(_motion(next_obs) + 1e-12), margin=0.5, falloff="linear")
     stands = (
         (0.5 + 0.5 * up)
         * (0.5 + 0.5 * tolerance(up, 0.98, 1.0, margin=0.2))
         * tolerance(next_obs[..., go1.HEIGHT], 0.26, 0.31, margin=0.16, falloff="linear")
     )
+    share = stands * stands
     return (
         stands
-        * (1 - posture * stands * (1 - posed))
-        * (1 - still * stands * (1 - calm))
-        * (1 - effort * stands * go1.ease(action))
+        * (1 - posture * share * (1 - posed))
+        * (1 - still * share * (1 - calm))
+        * (1 - effort * share * go1.ease(action))
     )
 
 
@@ -67,7 +68,7 @@ terminated = never
 
 
 def success(obs: Array) -> Array:
-    """Upright to 18 degrees, the trunk over 0.23 m of 0.27, slower than 0.2 m/s (0.9 rad/s)."""
+    """Upright to 18 degrees, the trunk over 0.23 of its 0.28 m, slower than 0.2 m/s (0.9 rad/s)."""
     return (obs[..., 3] > 0.95) & (obs[..., go1.HEIGHT] > 0.23) & (_motion(obs) < 0.04)
 
 

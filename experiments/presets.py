@@ -80,6 +80,9 @@ MPC_PRESETS: dict[str, MPCConfig] = {
     "cartpole-swingup": MPCConfig(
         PlannerConfig(horizon=25, population=40, iterations=3, elites=6), replan_every=2
     ),
+    # 31 draws and the mean, over a second: judo's 32 candidates.
+    "cartpole-servo": MPCConfig(PlannerConfig("evolution", horizon=25, population=31)),
+    "cylinder-push": MPCConfig(PlannerConfig("evolution", horizon=25, population=31)),
     "half-cheetah": MPCConfig(
         PlannerConfig(
             horizon=20, population=32, iterations=2, elites=5, knots=5, interpolation="cubic"
@@ -94,6 +97,20 @@ MPC_PRESETS: dict[str, MPCConfig] = {
             knots=4,
             interpolation="cubic",
             sigma=0.15,
+            beta=0.0,
+        ),
+        action_repeat=2,
+    ),
+    # Two knots are what a servo needs to be told to hold, so the search finds stillness too.
+    "quadruped-standup": MPCConfig(
+        PlannerConfig(
+            horizon=12,
+            population=24,
+            iterations=3,
+            elites=5,
+            knots=2,
+            interpolation="linear",
+            sigma=0.25,
             beta=0.0,
         ),
         action_repeat=2,
