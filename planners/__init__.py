@@ -3,6 +3,7 @@
 from planners.base import Plan, Planner, RecedingPlanner, ScoreFn
 from planners.cem import CEM
 from planners.cma import CMA
+from planners.evolution import Evolution
 from planners.gradient import GradientAscent
 from planners.icem import ICEM
 from planners.ilqr import ILQR, Expansion, Smooth
@@ -22,6 +23,7 @@ PLANNERS: dict[str, type[Search]] = {
     "mppi": MPPI,
     "predictive": PredictiveSampling,
     "cma": CMA,
+    "evolution": Evolution,
     "gradient": GradientAscent,
 }
 """Planners that need nothing but a score, `gradient` one that can be differentiated; each is
@@ -36,6 +38,7 @@ __all__ = [
     "MPC",
     "MPPI",
     "PLANNERS",
+    "Evolution",
     "Expansion",
     "Feedback",
     "GradientAscent",
