@@ -128,19 +128,19 @@ MPC_PRESETS: dict[str, MPCConfig] = {
         ),
         action_repeat=2,
     ),
+    # Two knots, so 12 to 14 numbers to search: with four, a plan is too rough to hold still.
     "panda-reach": MPCConfig(
         PlannerConfig(
             horizon=12,
             population=32,
             iterations=2,
             elites=6,
-            knots=3,
+            knots=2,
             interpolation="linear",
             sigma=0.15,
             answer="mean",
         )
     ),
-    # Two knots, so 12 and 14 numbers to search: with four, a plan is too rough to hold still.
     "panda-push": _HAND,
     "panda-pick": _HAND,
 }
