@@ -12,6 +12,7 @@ from envs.mujoco_env import get_state
 from mbrl.dynamics import Randomisation, Simulator
 from mbrl.rollout import rollout, score_fn
 from mbrl.types import Dynamics, NativeDynamics
+from planners import ICEM
 
 CARTPOLE = envs.TASKS["cartpole-swingup"]
 EXACT = 1e-9
@@ -188,6 +189,31 @@ def test_objectives_range_over_members():
             sim, state, particles=5, objective=objective, horizon=20, generator=seeded()
         )
         assert score(actions).numpy() == pytest.approx(expected.numpy(), abs=1e-5)
+
+
+def test_plans_made_over_members_hold_on_robots_never_seen():
+    """From a leaning pole, over 100 fresh carts of other masses and motors."""
+    far, box = Randomisation(mass=0.3, friction=0.3, gain=0.3), torch.ones(1)
+    fresh = Simulator(CARTPOLE, members=101, randomisation=far, rng=np.random.default_rng(99))
+    start = fresh.state(np.array([0.0, 0.3]), np.zeros(2))
+
+    def outcome(members, objective):
+        returns = []
+        for seed in range(2):
+            rng = np.random.default_rng(seed)
+            sim = Simulator(CARTPOLE, members=members, randomisation=far, rng=rng)
+            score = score_fn(
+                sim, start, particles=members, objective=objective, horizon=25, generator=seeded()
+            )
+            planner = ICEM(-box, box, 25, population=48, iterations=5, elites=6)
+            plan = planner.plan(score, None, generator=seeded(seed))
+            played = fresh.unroll(start, plan.actions[None], particles=101)
+            returns.append(played.reward.sum(-1)[1:])
+        return torch.stack(returns)
+
+    nominal, robust, average = outcome(1, "mean"), outcome(16, "worst"), outcome(16, "mean")
+    assert robust.amin(1).mean() > nominal.amin(1).mean() + 1.5
+    assert average.mean() > nominal.mean() + 0.2
 
 
 def exploding():
