@@ -35,7 +35,7 @@ def reward(
     next_obs: Array,
     *,
     posture: float = 0.5,
-    still: float = 0.7,
+    still: float = 0.5,
     effort: float = 0.3,
 ) -> Array:
     """Upright, times at standing height; as far as it stands, in the pose, still, at ease.
@@ -45,14 +45,15 @@ def reward(
     them, so that lying still is no better than trying.
     """
     xp = array_namespace(next_obs)
-    up = next_obs[..., 3]
+    up = next_obs[..., go1.UP]
+    tilt = xp.sqrt(xp.sum(up[..., :2] * up[..., :2], axis=-1) + 1e-12)
     standing = xp.asarray(go1.STANDING, dtype=next_obs.dtype, device=device(next_obs))
     off = next_obs[..., go1.JOINTS] - standing
     posed = tolerance(xp.sqrt(xp.mean(off * off, axis=-1) + 1e-12), margin=0.8, falloff="linear")
     calm = tolerance(xp.sqrt(_motion(next_obs) + 1e-12), margin=0.5, falloff="linear")
     stands = (
-        (0.5 + 0.5 * up)
-        * (0.5 + 0.5 * tolerance(up, 0.98, 1.0, margin=0.2))
+        (0.5 + 0.5 * up[..., 2])
+        * (0.2 + 0.8 * tolerance(tilt, 0.0, 0.1, margin=0.6, falloff="linear"))
         * tolerance(next_obs[..., go1.HEIGHT], 0.26, 0.31, margin=0.16, falloff="linear")
     )
     share = stands * stands

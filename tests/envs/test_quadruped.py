@@ -167,12 +167,12 @@ def test_standup_reward_by_hand():
     assert paid(obs, np.ones(12), obs) == pytest.approx(0.7, abs=1e-5)
     moving = obs.copy()
     moving[go1.VELOCITY] = [0, 0.25, 0]
-    assert paid(obs, action, moving) == pytest.approx(1 - 0.7 * 0.45, abs=1e-5)
-    # On its side, 0.18 m up: half of upright, half of that for being far from it, half a margin
+    assert paid(obs, action, moving) == pytest.approx(1 - 0.5 * 0.45, abs=1e-5)
+    # On its side, 0.18 m up: half of upright, a fifth of that for its tilt, half a margin
     # too low; what it loses out of the pose is as the square of how far it stands.
     side = obs.copy()
     side[go1.UP], side[go1.HEIGHT] = [0, 1, 0], 0.18
-    stands = 0.5 * 0.5 * (1 - 0.9 * 0.5)
+    stands = 0.5 * 0.2 * (1 - 0.9 * 0.5)
     assert paid(obs, action, side) == pytest.approx(stands, abs=1e-5)
     side[go1.JOINTS] += 0.4
     assert paid(obs, action, side) == pytest.approx(stands * (1 - 0.5 * stands**2 * 0.45), abs=1e-5)
