@@ -3,7 +3,8 @@
 The arm runs its Cartesian interface: an action is a set-point of the hand (xyz in a box over the
 table, roll, pitch and yaw from straight down) and the fingers' opening; a spring and a damper of
 600 N/m and 80 N·s/m pull the hand there with at most 60 N an axis, within the joints' torque
-limits. 25 Hz. The cube has 4 cm and 0.1 kg, as gym-hil's.
+limits. 25 Hz. The cube has 4 cm and 0.1 kg, as gym-hil's. Random actions return 2 of the 150 steps;
+`mbrl mpc --env panda-pick` 125, with the cube held at the goal on 10 of 10 seeds.
 
 The planning model takes 3 steps for the true one's 10: after 0.2 s towards random set-points with a
 lifted cube its hand is 1.3 mm from the true one, which has moved 76 mm, and its cube, which some

@@ -2,7 +2,8 @@
 
 The arm runs its Cartesian interface, as in panda-pick: an action is a set-point of the hand, xyz in
 a box over the table and roll, pitch and yaw from straight down. 25 Hz. The fingers are fixed, 2 cm
-apart: they cannot hold the 4 cm cube, of 0.1 kg.
+apart: they cannot hold the 4 cm cube, of 0.1 kg. Random actions return 14 of the
+150 steps; `mbrl mpc --env panda-push` 126, with the cube at the goal on 10 of 10 seeds.
 
 The planning model takes 3 steps for the true one's 10: after 0.2 s towards random set-points its
 hand is 2.3 mm from the true one, which has moved 109 mm (means over 512 draws).

@@ -3,6 +3,8 @@
 An action is the seven joint velocities, as fractions of the robot's limits (2.175 rad/s, the wrist
 2.61 rad/s), which velocity servos hold within the robot's torque limits (87 N·m, the wrist 12 N·m):
 zero stands still. 25 Hz; the fingers are fixed, half open.
+Random actions return 2 of the 150 steps; `mbrl mpc --env panda-reach` 120, both goals on 10 of 10
+seeds.
 
 The planning model takes a fifth of the steps: after 0.2 s of random joint velocities its hand is
 6 mm from the true one, which has moved 127 mm (means over 512 draws).
