@@ -109,7 +109,8 @@ class Task:
 
         Raises ValueError, in one line that names the file, for an MJCF that does not compile, an
         actuator without `ctrlrange`, a sensor of accelerations or forces (these are not functions
-        of the state), and process noise of the wrong length.
+        of the state), a sensor that the task observes and the model lacks, and process
+        noise of the wrong length.
         """
         try:
             spec = mujoco.MjSpec.from_file(str(self.mjcf))
@@ -140,6 +141,15 @@ class Task:
                 f"{self.mjcf}: sensors that need accelerations, not only the state: "
                 f"{', '.join(unsteady)}"
             )
+        if not self.gymnasium:
+            views = sensor_views(model, np.zeros(model.nsensordata))
+            try:
+                self.observation(Physics(np.zeros(model.nq), np.zeros(model.nv), views))
+            except KeyError as missing:
+                raise ValueError(
+                    f"{self.mjcf}: no sensor {missing}, which {self.name} observes; "
+                    f"there are {', '.join(views) or 'none'}"
+                ) from None
         if len(self.process_noise) not in (0, model.nv):
             raise ValueError(
                 f"{self.name}: process_noise needs {model.nv} values, one a degree of freedom, "

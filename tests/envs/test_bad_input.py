@@ -168,3 +168,13 @@ def test_rendering_without_opengl_says_how_to_get_it(monkeypatch):
 def test_environments_import_neither_torch_nor_the_library():
     code = "import sys, envs; assert not {'torch', 'mbrl', 'planners'} & {*sys.modules}"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_sensor_that_is_observed_and_missing_is_named():
+    def deaf(spec):
+        envs.TASKS["arm-pusher"].prepare(spec)
+        spec.delete(spec.sensor("object"))
+
+    task = dataclasses.replace(envs.TASKS["arm-pusher"], prepare=deaf)
+    with pytest.raises(ValueError, match="no sensor 'object', which arm-pusher observes; there"):
+        task.compile()
