@@ -110,7 +110,7 @@ class Bench:
         found = dict(zip(samples, zip(*turns, strict=True), strict=True))
         mine = found.pop("ours")
         return [
-            Result(work, unit, mine, name, figures, wanted.get(name.replace("-", "_"), ""))
+            Result(work, unit, mine, name, figures, wanted.get(re.sub(r"\W", "_", name), ""))
             for name, figures in found.items()
         ]
 

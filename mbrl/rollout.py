@@ -237,11 +237,12 @@ def _native_score(
         earned, ended, finite = model.unroll(
             state, actions, particles=particles, noise=noise, reward=reward, terminated=terminated
         )
-        earned = earned.to(powers)
         if ended is not None:  # the step that ends a trajectory counts, those behind it do not
             before = ended.cumsum(-1) - ended.to(torch.long)
             earned = torch.where(before > 0, 0.0, earned)
-        returns = earned @ powers[: actions.shape[1]]
+        if discount != 1:
+            earned = earned * powers[: actions.shape[1]]
+        returns = earned.sum(-1, dtype=state.dtype)
         good = (finite & torch.isfinite(returns)).all(0)
         return torch.where(good, reduce(returns), -torch.inf).to(actions.dtype)
 
