@@ -522,10 +522,25 @@ def test_without_gradients_no_graph_is_kept():
     assert not rollout(Line([1.0]), start(), actions, particles=1,
                        generator=seeded()).state.requires_grad  # fmt: skip
     score = score_fn(Line([1.0]), start(), particles=1, horizon=2, generator=seeded())
-    assert not score(actions).requires_grad
+    assert not score(actions.detach()).requires_grad
+    with torch.no_grad():
+        assert not score(actions).requires_grad
     with torch.enable_grad():
         assert rollout(Line([1.0]), start(), actions, particles=1, gradients=True,
                        generator=seeded()).state.requires_grad  # fmt: skip
+
+
+def test_a_score_slopes_as_its_differences_say():
+    """Actions that want a gradient get one, through blocks on several workers too."""
+    model = Line([1.0, 0.5])
+    score = score_fn(model, start(), particles=2, horizon=3, generator=seeded())
+    actions = torch.rand(300, 3, 1, dtype=torch.float64, generator=seeded()).requires_grad_()
+    (slope,) = torch.autograd.grad(score(actions).sum(), actions)
+    pushed = actions.detach().clone()
+    pushed[:, 1] += 1e-6
+    change = (score(pushed) - score(actions.detach())) / 1e-6
+    assert slope.shape == actions.shape and slope.abs().max() > 0
+    torch.testing.assert_close(slope[:, 1, 0], change, rtol=1e-5, atol=1e-5)
 
 
 # Policies
