@@ -35,7 +35,7 @@ def reward(
     next_obs: Array,
     *,
     posture: float = 0.5,
-    still: float = 0.5,
+    still: float = 0.7,
     effort: float = 0.3,
 ) -> Array:
     """Upright, times at standing height; as far as it stands, in the pose, still, at ease.

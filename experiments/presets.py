@@ -105,12 +105,13 @@ MPC_PRESETS: dict[str, MPCConfig] = {
     "quadruped-standup": MPCConfig(
         PlannerConfig(
             horizon=12,
-            population=24,
+            population=30,
             iterations=3,
-            elites=5,
+            elites=6,
             knots=2,
             interpolation="linear",
-            sigma=0.25,
+            momentum=0.3,
+            sigma=0.2,
             beta=0.0,
         ),
         action_repeat=2,

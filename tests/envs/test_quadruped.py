@@ -167,7 +167,7 @@ def test_standup_reward_by_hand():
     assert paid(obs, np.ones(12), obs) == pytest.approx(0.7, abs=1e-5)
     moving = obs.copy()
     moving[go1.VELOCITY] = [0, 0.25, 0]
-    assert paid(obs, action, moving) == pytest.approx(1 - 0.5 * 0.45, abs=1e-5)
+    assert paid(obs, action, moving) == pytest.approx(1 - 0.7 * 0.45, abs=1e-5)
     # On its side, 0.18 m up: half of upright, a fifth of that for its tilt, half a margin
     # too low; what it loses out of the pose is as the square of how far it stands.
     side = obs.copy()
