@@ -83,6 +83,7 @@ MPC_PRESETS: dict[str, MPCConfig] = {
     # 31 draws and the mean, over a second: judo's 32 candidates.
     "cartpole-servo": MPCConfig(PlannerConfig("evolution", horizon=25, population=31)),
     "cylinder-push": MPCConfig(PlannerConfig("evolution", horizon=25, population=31)),
+    "acrobot-swingup": MPCConfig(PlannerConfig("evolution", horizon=38, population=31, sigma=0.25)),
     "half-cheetah": MPCConfig(
         PlannerConfig(
             horizon=20, population=32, iterations=2, elites=5, knots=5, interpolation="cubic"
@@ -110,7 +111,7 @@ MPC_PRESETS: dict[str, MPCConfig] = {
             elites=6,
             knots=2,
             interpolation="linear",
-            momentum=0.3,
+            momentum=0.5,
             sigma=0.2,
             beta=0.0,
         ),
