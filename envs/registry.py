@@ -12,6 +12,7 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from envs import (
+    acrobot,
     cartpole,
     cartpole_servo,
     cylinder_push,
@@ -37,6 +38,7 @@ TASKS: Mapping[str, Task] = {
         cartpole.NOISY,
         cartpole_servo.TASK,
         cylinder_push.TASK,
+        acrobot.TASK,
         pendulum.TASK,
         reacher.TASK,
         pusher.TASK,
