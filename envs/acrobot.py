@@ -4,8 +4,8 @@ Two uniform thin rods of 1 kg and 0.5 m with 0.02 N·m·s of damping at each hin
 the elbow to within ±2.5 rad with 30 N·m/rad, 2 N·m·s/rad and at most 5 N·m; 25 Hz. It cannot lift
 the rods: it swings them up, and then holds them by leaning the lower one.
 
-With torques for actions instead, the same searches held the rods up from 0.05 rad off on half of the
-seeds at best: the faster of their two modes grows so fast that a plan over a second is lost in it.
+With torques for actions instead, the same searches held the rods up from 0.05 rad off on half of
+the seeds at best: the faster of their two modes grows so fast that a plan over a second is lost.
 The servo takes that mode away. Planning with the true simulator then returns 194 over the 250
 steps and stands on each of ten seeds; random actions return 4.
 """
