@@ -7,6 +7,7 @@ and `restore` carry a run over a crash.
 from __future__ import annotations
 
 import ctypes.util
+import importlib
 import os
 import sys
 
@@ -20,6 +21,9 @@ if (
     # MuJoCo picks its OpenGL while it is imported, and would pick one that needs a screen. Where
     # the libraries are missing its import would fail, so there it is left alone.
     os.environ["MUJOCO_GL"] = "egl"
+    picked = sys.modules.get("mujoco.rendering.classic.gl_context")
+    if picked is not None:  # imported before us, by mbrl or the user: let it pick again
+        importlib.reload(picked)
 
 from envs.mujoco_env import MujocoEnv, RenderingUnavailable, SimulationDiverged
 from envs.registry import (

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import gymnasium
 import mujoco
 import numpy as np
@@ -216,3 +220,25 @@ def test_a_plan_made_once_fails_under_gusts():
     assert clean > 48  # of 50
     assert closed > 40
     assert opened < 20
+
+
+def test_frames_render_whatever_was_imported_first():
+    """MuJoCo picks its OpenGL at import; `mbrl` imports it too."""
+    pytest.importorskip("OpenGL.EGL", reason="no OpenGL")
+    code = (
+        "import mujoco, mbrl.dynamics, envs\n"
+        "try:\n"
+        "    env = envs.make('cartpole-swingup', render_mode='rgb_array')\n"
+        "    env.reset(seed=0)\n"
+        "    print(env.render().shape)\n"
+        "except envs.RenderingUnavailable as error:\n"
+        "    print('none', error)\n"
+    )
+    own = {k: v for k, v in os.environ.items() if k not in ("MUJOCO_GL", "DISPLAY")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=own, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    if done.stdout.startswith("none"):
+        pytest.skip(done.stdout)
+    assert done.stdout.strip() == "(360, 640, 3)"
