@@ -29,10 +29,12 @@ check: lint types imports test
 bench: .venv/installed
 	$(BIN)/mbrl bench all
 
-peers: experiments/peers/requirements.txt  ## mbrl-lib, in an environment of its own
+peers:  ## mbrl-lib and judo, each in an environment of its own
 	$(PYTHON) -m venv .peers/venv
 	.peers/venv/bin/pip install -q torch==2.13.0
 	.peers/venv/bin/pip install -q --no-deps -r experiments/peers/requirements.txt
+	$(PYTHON) -m venv .peers/judo
+	.peers/judo/bin/pip install -q --no-deps -r experiments/peers/judo-requirements.txt
 
 install: .venv/installed
 

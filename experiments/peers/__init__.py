@@ -4,9 +4,9 @@ A peer runs in a virtual environment and a process of its own, and answers one r
 time, so that a benchmark can take turns with it and a drift of the machine hits both alike.
 Only the standard library is imported here.
 
-mbrl-lib installs a package named `mbrl` as we do, and pins releases that no longer run. The
-recipe, which `make peers` follows, is at the head of `requirements.txt`: 1 GB, most of it torch,
-and about two minutes.
+mbrl-lib installs a package named `mbrl` as we do, and pins releases that no longer run; judo wants
+an older MuJoCo. The recipes, which `make peers` follows, are at the heads of `requirements.txt` (1
+GB, most of it torch, and about two minutes) and `judo-requirements.txt`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,9 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
-HOW_TO_INSTALL = "mbrl-lib is not installed to compare with: 'make peers' does that"
-
-_SCRIPT = Path(__file__).with_name("mbrl_lib.py")
+_HERE = Path(__file__).parent
 _ROOT = Path(__file__).parents[2]
 
 
@@ -29,17 +27,8 @@ class PeerError(RuntimeError):
     """A peer is not installed, refused a request or died; the message is one line."""
 
 
-def _python() -> Path:
-    return Path(os.environ.get("MBRL_PEERS", _ROOT / ".peers" / "venv")) / "bin" / "python"
-
-
-def available() -> bool:
-    """Whether mbrl-lib's virtual environment is there: $MBRL_PEERS, else .peers/venv."""
-    return _python().exists()
-
-
-class MbrlLib:
-    """mbrl-lib 0.2.0 in its own process; `mbrl_lib.py` says what can be asked of it.
+class Peer:
+    """A library in its own process; its script says what can be asked of it.
 
         with MbrlLib() as peer:
             reply = peer.ask(work="step", rows=10_000, repeats=5, threads=2)
@@ -54,16 +43,35 @@ class MbrlLib:
         PeerError: on entering, when it is not installed.
     """
 
+    name: ClassVar[str]
+    script: ClassVar[str]
+    """In this folder."""
+    folder: ClassVar[str]
+    """Of its virtual environment, in `.peers/`."""
+    variable: ClassVar[str]
+    """Of the environment, naming another folder."""
+
+    @classmethod
+    def python(cls) -> Path:
+        """Its Python, whether it is there or not."""
+        folder = os.environ.get(cls.variable, _ROOT / ".peers" / cls.folder)
+        return Path(folder) / "bin" / "python"
+
+    @classmethod
+    def how_to_install(cls) -> str:
+        """One line."""
+        return f"{cls.name} is not installed to compare with: 'make peers' does that"
+
     def __init__(self, command: Sequence[str] | None = None) -> None:
         self._command = command
 
     def __enter__(self) -> Self:
-        if self._command is None and not available():
-            raise PeerError(HOW_TO_INSTALL)
+        if self._command is None and not self.python().exists():
+            raise PeerError(self.how_to_install())
         # A file, since a pipe that nobody reads fills up and blocks the peer.
         self._stderr = tempfile.TemporaryFile("w+", errors="replace")
         self._child = subprocess.Popen(
-            self._command or [str(_python()), "-I", str(_SCRIPT)],
+            self._command or [str(self.python()), "-I", str(_HERE / self.script)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
@@ -91,10 +99,10 @@ class MbrlLib:
         except BrokenPipeError:
             line = ""
         if not line:
-            raise PeerError(f"mbrl-lib's process died: {self._last_words()}")
+            raise PeerError(f"{self.name}'s process died: {self._last_words()}")
         reply = json.loads(line)
         if "error" in reply:
-            raise PeerError(f"mbrl-lib refused {request}: {reply['error']}")
+            raise PeerError(f"{self.name} refused {request}: {reply['error']}")
         return reply
 
     def _last_words(self) -> str:
@@ -102,3 +110,29 @@ class MbrlLib:
         self._stderr.seek(0)
         lines = [line.strip() for line in self._stderr if line.strip()]
         return lines[-1] if lines else f"exit status {status}"
+
+
+class MbrlLib(Peer):
+    """mbrl-lib 0.2.0; `mbrl_lib.py` says what can be asked of it."""
+
+    name = "mbrl-lib"
+    script = "mbrl_lib.py"
+    folder = "venv"
+    variable = "MBRL_PEERS"
+
+
+class Judo(Peer):
+    """judo 0.1.0; `judo.py` says what can be asked of it."""
+
+    name = "judo"
+    script = "judo.py"
+    folder = "judo"
+    variable = "MBRL_JUDO"
+
+
+def available(peer: type[Peer] = MbrlLib) -> bool:
+    """Whether the peer's virtual environment is there."""
+    return peer.python().exists()
+
+
+HOW_TO_INSTALL = MbrlLib.how_to_install()
