@@ -64,15 +64,17 @@ class Evolution(Search):
         """As for every search, but a start gives the std too."""
         mean, std, elites = super().begin(start)
         if start is not None:
-            std = (self.widen * start.std).clamp(self._finest, std)
+            std = torch.minimum(torch.maximum(start.std * self.widen, self._finest), std)
         return mean, std, elites
 
     def sample(self, mean: Tensor, std: Tensor, count: int, *, generator: Generator) -> Tensor:
         """Draws around the mean, the widest first, to be clipped."""
         options = {"generator": generator, "device": mean.device, "dtype": mean.dtype}
-        draws = torch.randn(count, mean.shape[1], len(self._smooth), **options)
-        draws.mul_(_ladder(count, self.spread, mean.dtype, mean.device)[:count, None, None])
-        return torch.addcmul(mean, (draws @ self._smooth).transpose(1, 2), std)
+        smooth, size = self._smooth, mean.shape[1]
+        steps, _ = _ladder(count, self.spread, mean.dtype, mean.device)
+        draws = torch.randn(count, size * len(smooth), **options).mul_(steps)
+        noise = torch.mm(draws.view(-1, len(smooth)), smooth).view(count, size, -1)
+        return torch.addcmul(mean, noise.transpose(1, 2), std)
 
     def again(self, iteration: int, mean: Tensor, elites: Tensor) -> Sequence[Tensor]:
         """The mean itself."""
@@ -84,13 +86,14 @@ class Evolution(Search):
         """The weighted elites and their steps."""
         best = scores.topk(len(elites)).indices
         weights = _weights(len(elites), mean.dtype, mean.device)
-        steps = _ladder(len(knots) - 1, self.spread, mean.dtype, mean.device)
-        factor = (weights @ steps.index_select(0, best).log_()).exp_()
-        return (weights @ elites.flatten(1)).view_as(mean), std * factor
+        _, logs = _ladder(len(knots) - 1, self.spread, mean.dtype, mean.device)
+        factor = torch.dot(weights, logs.index_select(0, best)).exp_()
+        new = torch.mv(elites.view(len(elites), -1).t(), weights).view_as(mean)
+        return new, std * factor
 
     @cached_property
     def _finest(self) -> Tensor:
-        return self.floor * (self.high - self.low)
+        return self.floor / self.sigma * self._prior[1]
 
     @cached_property
     def _smooth(self) -> Tensor:
@@ -101,10 +104,16 @@ class Evolution(Search):
 
 
 @lru_cache(maxsize=64)
-def _ladder(count: int, spread: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Steps of `count` draws, and of the mean, which counts as the smallest; (count + 1,)."""
-    steps = torch.logspace(1, -1, count, spread, dtype=torch.float64)
-    return torch.cat((steps, steps.new_tensor([1 / spread]))).to(device, dtype)
+def _ladder(
+    count: int, spread: float, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Steps of `count` draws, (count, 1), and their logs with that of the mean, (count + 1,).
+
+    The mean counts as the smallest step.
+    """
+    logs = torch.linspace(1, -1, count, dtype=torch.float64) * math.log(spread)
+    steps = logs.exp()[:, None].to(device, dtype)
+    return steps, torch.cat((logs, logs.new_tensor([-math.log(spread)]))).to(device, dtype)
 
 
 @lru_cache(maxsize=64)

@@ -19,8 +19,9 @@ def planner(**settings):
 
 
 def test_ladder_and_weights_by_hand():
-    steps = _ladder(5, 4.0, torch.float64, CPU)
-    torch.testing.assert_close(steps, torch.tensor([4, 2, 1, 0.5, 0.25, 0.25]).double())
+    steps, logs = _ladder(5, 4.0, torch.float64, CPU)
+    torch.testing.assert_close(steps[:, 0], torch.tensor([4, 2, 1, 0.5, 0.25]).double())
+    torch.testing.assert_close(logs.exp(), torch.tensor([4, 2, 1, 0.5, 0.25, 0.25]).double())
     # log 2.5 - log 1, log 2.5 - log 2, normalised
     torch.testing.assert_close(
         _weights(2, torch.float64, CPU),
@@ -50,7 +51,7 @@ def test_draws_have_the_ladders_steps_and_are_linear_between_knots():
     mean, std = torch.full((8, 1), 0.3).double(), torch.full((8, 1), 0.1).double()
     draws = torch.stack([one.sample(mean, std, 5, generator=seeded(i)) for i in range(3000)])
     noise = draws - mean
-    wanted = 0.1 * _ladder(5, 4.0, torch.float64, CPU)[:5]
+    wanted = 0.1 * _ladder(5, 4.0, torch.float64, CPU)[0][:, 0]
     for end in (0, -1):
         torch.testing.assert_close(noise[:, :, end, 0].std(0), wanted, rtol=0.06, atol=0)
     torch.testing.assert_close(noise.diff(dim=2).diff(dim=2), torch.zeros(3000, 5, 6, 1).double())
