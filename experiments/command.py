@@ -24,6 +24,7 @@ from rich.table import Table
 
 import envs
 from experiments.build import RunConfig, build_world, find_run
+from experiments.peers import PeerError
 from experiments.presets import ALGORITHMS, MPC_PRESETS, AgentConfig, preset
 from experiments.runner import default_path, train_run
 from experiments.watch import Driving, Watch
@@ -238,6 +239,7 @@ def run(args: Sequence[str]) -> int:
     except (
         Wrong,
         RunError,
+        PeerError,
         EnvironmentError,
         envs.SimulationDiverged,
         gymnasium.error.Error,

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from experiments.studies import (
     frontier,
+    judo,
     loops,
     models,
     objectives,
@@ -27,6 +28,7 @@ STUDIES: Mapping[str, Study] = {
     "propagation": study(propagation.propagation, seeds=1),
     "objectives": study(objectives.objectives, seeds=5, fast_seeds=2),
     "frontier": study(frontier.frontier, seeds=5),
+    "judo": study(judo.judo, seeds=10),
     "robots": study(robots.robots, seeds=10),
     "models": study(models.models, seeds=5),
 }

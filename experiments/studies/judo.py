@@ -1,0 +1,114 @@
+"""Our planning against judo's: its two costs, its candidates, horizon and starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from experiments import plots
+from experiments.driving import DriveConfig, build_driver, drive
+from experiments.peers import Judo, PeerError
+from experiments.presets import MPC_PRESETS
+from experiments.studies import lab as labs
+from experiments.studies.lab import Lab, Report
+from experiments.studies.pool import Work
+from mbrl.training import episode_seed
+
+TASKS = {"cartpole-servo": "cartpole", "cylinder-push": "cylinder_push"}
+"""Our task -> judo's."""
+
+OPTIMIZERS = {"ps": "predictive sampling", "cem": "CEM", "mppi": "MPPI"}
+OURS = "ours"
+
+
+def judo(lab: Lab) -> Report:
+    """Mean one-step cost, and that of the last second, from the same starts as judo's planners."""
+    if not Judo.python().exists():
+        raise PeerError(Judo.how_to_install())
+    length = 1.0 if lab.fast else 10.0
+    starts = {
+        task: [episode_seed(labs.EVALUATION + s, 0) for s in range(lab.seeds)] for task in TASKS
+    }
+    own = lab.answers(
+        {
+            (task, seed): Work(costs, (task, seed, start, length), f"{task}, ours, seed {seed}")
+            for task in TASKS
+            for seed, start in enumerate(starts[task])
+        }
+    )
+    theirs = lab.answers(
+        {
+            (task, name): Work(
+                driven_by_judo,
+                (
+                    TASKS[task],
+                    name,
+                    [own[task, seed]["start"] for seed in range(lab.seeds)],
+                    length,
+                ),
+                f"{task}, judo's {name}",
+            )
+            for task in TASKS
+            for name in OPTIMIZERS
+        }
+    )
+    numbers: dict[str, Any] = {"seconds": length}
+    rows, bars = [], []
+    for task in TASKS:
+        found = {OURS: {k: [own[task, s][k] for s in range(lab.seeds)] for k in KINDS}}
+        for name, text in OPTIMIZERS.items():
+            found[f"judo, {text}"] = {kind: theirs[task, name][kind] for kind in KINDS}
+        numbers[task] = found
+        for label, kinds in found.items():
+            mean, last = (float(np.mean(kinds[kind])) for kind in KINDS)
+            worst = max(kinds["cost"])
+            rows.append([task, label, f"{mean:.3f}", f"{worst:.3f}", f"{last:.4f}"])
+        bars.append(
+            plots.bars(
+                {label: kinds["cost"] for label, kinds in found.items()},
+                lab.folder / f"{task}.png",
+                title=task,
+                ylabel="mean one-step cost",
+            )
+        )
+    labs.side_by_side(bars, lab.folder / "judo.png")
+    head = ["task", "planner", "mean one-step cost", "worst seed", "in the last second"]
+    text = f"""# Beside judo 0.1.0
+
+Its cart-pole and its cylinder push, {length:g} s from {lab.seeds} starts, the same for all; 32
+candidates over a second, judo's shipped settings at 20 plans a second and none of it counted as
+delay, ours with a plan a control step (25 a second) likewise. Means over starts.
+
+{labs.table(head, rows)}
+"""
+    return Report(numbers, text)
+
+
+KINDS = ("cost", "cost_last_second")
+
+
+def costs(task: str, seed: int, start: int, length: float) -> dict[str, Any]:
+    """What our preset costs, and the positions and velocities it started from."""
+    torch.set_num_threads(1)
+    driver = build_driver(DriveConfig(task, MPC_PRESETS[task]), seed=seed)
+    steps, second = round(length / driver.control_step), round(1 / driver.control_step)
+    played = drive(driver, seed=start, steps=steps, watch=labs.stop_if_asked)
+    inner: Any = driver.env.unwrapped
+    nq, nv = inner.model.nq, inner.model.nv
+    first = played.states[0]
+    driver.env.close()
+    return {
+        "cost": -float(played.rewards.mean()),
+        "cost_last_second": -float(played.rewards[-second:].mean()),
+        "start": [first[1 : 1 + nq].tolist(), first[1 + nq : 1 + nq + nv].tolist()],
+    }
+
+
+def driven_by_judo(
+    task: str, optimizer: str, starts: list[list[list[float]]], length: float
+) -> dict[str, Any]:
+    """What judo's planner costs from the same starts."""
+    with Judo() as peer:
+        return peer.ask(work="drive", task=task, optimizer=optimizer, starts=starts, length=length)
