@@ -81,8 +81,10 @@ MPC_PRESETS: dict[str, MPCConfig] = {
         PlannerConfig(horizon=25, population=40, iterations=3, elites=6), replan_every=2
     ),
     # 31 draws and the mean, over a second: judo's 32 candidates.
-    "cartpole-servo": MPCConfig(PlannerConfig("evolution", horizon=25, population=31)),
-    "cylinder-push": MPCConfig(PlannerConfig("evolution", horizon=25, population=31)),
+    "cartpole-servo": MPCConfig(
+        PlannerConfig("evolution", horizon=25, population=31), terminal=10.0
+    ),
+    "cylinder-push": MPCConfig(PlannerConfig("evolution", horizon=25, population=31), terminal=3.0),
     "acrobot-swingup": MPCConfig(PlannerConfig("evolution", horizon=38, population=31, sigma=0.25)),
     "half-cheetah": MPCConfig(
         PlannerConfig(

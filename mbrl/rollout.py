@@ -117,6 +117,7 @@ def score_fn(
     reward: RewardFn | None = None,
     terminated: TerminatedFn | None = None,
     penalty: float = 0.0,
+    terminal: float = 0.0,
     generator: Generator,
 ) -> Callable[[Float[Tensor, "N H A"]], Float[Tensor, N]]:
     """What a planner maximises: the objective over the imagined returns from one state.
@@ -137,6 +138,7 @@ def score_fn(
         terminated: takes the place of the model's own.
         penalty: λ in reward − λ·u, u the members' disagreement at each particle
             (`disagreement`); MOPO, Yu et al. 2020, with the epistemic part alone.
+        terminal: how many times more the last reward counts, for what lies beyond the horizon.
         generator: draws noise and dealing.
 
     Returns:
@@ -168,6 +170,7 @@ def score_fn(
             discount=discount,
             reward=reward,
             terminated=terminated,
+            terminal=terminal,
             generator=generator,
         )
     noise = torch.randn(
@@ -198,7 +201,8 @@ def score_fn(
                     penalty=penalty,
                 )
             ):
-                returns.add_(step.reward, alpha=discount**t)
+                last = 1 + terminal if t == actions.shape[1] - 1 else 1
+                returns.add_(step.reward, alpha=last * discount**t)
                 health.add_(step.next_state.sum(-1))  # once not finite, never finite again
             finite = (torch.isfinite(returns) & torch.isfinite(health)).all(0)
             score = torch.where(finite, reduce(returns), -torch.inf)
@@ -223,6 +227,7 @@ def _native_score(
     discount: float,
     reward: RewardFn | None,
     terminated: TerminatedFn | None,
+    terminal: float,
     generator: Generator,
 ) -> Callable[[Float[Tensor, "N H A"]], Float[Tensor, N]]:
     """`score_fn` for a model that rolls whole sequences itself, candidates side by side."""
@@ -243,6 +248,8 @@ def _native_score(
         if discount != 1:
             earned = earned * powers[: actions.shape[1]]
         returns = earned.sum(-1, dtype=state.dtype)
+        if terminal:
+            returns += terminal * earned[..., -1]
         good = (finite & torch.isfinite(returns)).all(0)
         return torch.where(good, reduce(returns), -torch.inf).to(actions.dtype)
 

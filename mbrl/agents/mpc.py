@@ -105,6 +105,8 @@ class MPCConfig:
     """λ of the epistemic penalty in reward − λ·disagreement."""
     discount: float = 1.0
     """Of the planned return."""
+    terminal: float = 0.0
+    """How many times more the last planned reward counts, for what lies beyond the horizon."""
 
     def __post_init__(self) -> None:
         objective(self.objective)
@@ -117,8 +119,9 @@ class MPCConfig:
             raise ValueError(f"action_repeat must be >= 1, got {self.action_repeat}")
         if not 0 < self.discount <= 1:
             raise ValueError(f"discount must be in (0, 1], got {self.discount}")
-        if not 0 <= self.penalty < math.inf:
-            raise ValueError(f"penalty must be finite and >= 0, got {self.penalty}")
+        for name in ("penalty", "terminal"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be finite and >= 0, got {getattr(self, name)}")
 
     def build(self, low: Tensor, high: Tensor, *, horizon: int | None = None) -> MPC:
         """The planner over the box [low, high] (A,) and its replanning.
@@ -144,7 +147,7 @@ class Controller:
         generator: draws candidates and particles.
 
     Raises:
-        ValueError: iLQR without a simulator.
+        ValueError: iLQR without a simulator, or with a discount, penalty or terminal weight.
 
     Attributes:
         state: the current plan and how much of it is spent.
@@ -176,6 +179,8 @@ class Controller:
         self._smooth = isinstance(mpc.planner, ILQR)
         if self._smooth and not isinstance(model, Simulator):
             raise ValueError(f"ilqr plans through a simulator, not a {type(model).__name__}")
+        if self._smooth and (config.discount, config.penalty, config.terminal) != (1, 0, 0):
+            raise ValueError("ilqr takes no discount, penalty or terminal")
         self._threads = single_thread if self._native else nullcontext
         self.reset()
 
@@ -219,6 +224,7 @@ class Controller:
             reward=self.reward,
             terminated=self.terminated,
             penalty=config.penalty,
+            terminal=config.terminal,
             generator=self.generator,
         )
 

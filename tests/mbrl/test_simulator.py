@@ -118,6 +118,27 @@ def test_termination_ends_what_is_earned():
     assert alive < 10 and float(score) == alive  # the step that falls earns nothing
 
 
+@pytest.mark.parametrize("discount", [1.0, 0.9])
+def test_a_terminal_weight_counts_the_last_reward_more(discount):
+    """The same, natively and step by step (which `ts1` takes)."""
+    sim, actions = Simulator(CARTPOLE), torch.ones(1, 6, 1)
+    state = some_state(sim)
+    rewards = sim.unroll(state, actions).reward[0, 0].double()
+    wanted = (rewards * discount ** torch.arange(6)).sum() + 3 * discount**5 * rewards[-1]
+    for propagation in ("tsinf", "ts1"):
+        score = score_fn(
+            sim,
+            state,
+            particles=1,
+            propagation=propagation,
+            horizon=6,
+            discount=discount,
+            terminal=3.0,
+            generator=seeded(),
+        )
+        assert float(score(actions)) == pytest.approx(float(wanted), rel=1e-6)
+
+
 def test_other_rewards_and_terminations_take_the_place_of_the_tasks():
     sim = Simulator(CARTPOLE)
     score = score_fn(
