@@ -35,7 +35,9 @@ from rich.table import Table
 from torch import Tensor
 
 import envs
-from experiments.peers import HOW_TO_INSTALL, MbrlLib, available
+from experiments.driving import DriveConfig, build_driver
+from experiments.peers import HOW_TO_INSTALL, Judo, MbrlLib, available
+from experiments.presets import MPC_PRESETS
 from mbrl.agents import Controller, MPCConfig, PlannerConfig
 from mbrl.data import Replay
 from mbrl.dynamics import Ensemble, EnsembleConfig, Simulator
@@ -271,12 +273,17 @@ MPC_TASKS = {"cartpole-swingup": (32, 25, "≥ 0.75"), "half-cheetah": (64, 50, 
 """Task -> candidates, control steps, and the share of the bare rate that a plan should keep."""
 
 
+JUDO_TASKS = {"cartpole-servo": "cartpole", "cylinder-push": "cylinder_push"}
+"""Our task -> judo's; each is planned with its preset, at judo's candidates and horizon."""
+
+
 def mpc(bench: Bench, *, tasks: Mapping[str, tuple[int, int, str]] = MPC_TASKS) -> list[Result]:
     """Rollouts/s of whole plans through the true simulator, over those of its bare engine.
 
     A plan is one round of predictive sampling on six cubic knots: draws, rollouts, observations,
     rewards, the choice and the shift. The bare engine rolls out as many controls and records
-    nothing. Beside it the processors kept busy while planning.
+    nothing. Beside it the processors kept busy while planning, and where judo is installed the
+    time of its plans on its own two tasks over that of ours.
     """
     results = []
     for name, (candidates, horizon, wanted) in tasks.items():
@@ -292,7 +299,34 @@ def mpc(bench: Bench, *, tasks: Mapping[str, tuple[int, int, str]] = MPC_TASKS) 
         results += bench.compare(
             work, "cores", _cores(plan), {"threads": lambda: float(bench.threads)}
         )
+    if not available(Judo):
+        return results
+    with Judo() as peer:
+        for name, theirs in JUDO_TASKS.items():
+            driver = build_driver(DriveConfig(name, MPC_PRESETS[name]), seed=0)
+            obs, _ = driver.env.reset(seed=0)
+            ask = partial(peer.ask, work="plan", task=theirs, repeats=20)
+            results += bench.compare(
+                f"plan, {name}",
+                "plans/s",
+                _median_rate(lambda act=driver.controller.act, obs=obs: act(obs)),
+                {"judo": lambda ask=ask: 1 / statistics.median(ask()["seconds"])},
+            )
     return results
+
+
+def _median_rate(work: Callable[[], Any], calls: int = 20) -> Sample:
+    """Times each of some calls; the rate of the median."""
+
+    def sample() -> float:
+        seconds = []
+        for _ in range(calls):
+            start = time.perf_counter()
+            work()
+            seconds.append(time.perf_counter() - start)
+        return 1 / statistics.median(seconds)
+
+    return sample
 
 
 def _plan_and_bare(
