@@ -14,6 +14,7 @@ from experiments.presets import MPC_PRESETS
 from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
 from experiments.studies.pool import Work
+from mbrl.agents import MPCConfig
 from mbrl.training import episode_seed
 
 TASKS = {"cartpole-servo": "cartpole", "cylinder-push": "cylinder_push"}
@@ -33,7 +34,9 @@ def judo(lab: Lab) -> Report:
     }
     own = lab.answers(
         {
-            (task, seed): Work(costs, (task, seed, start, length), f"{task}, ours, seed {seed}")
+            (task, seed): Work(
+                costs, (task, MPC_PRESETS[task], seed, start, length), f"{task}, ours, seed {seed}"
+            )
             for task in TASKS
             for seed, start in enumerate(starts[task])
         }
@@ -89,10 +92,10 @@ delay, ours with a plan a control step (25 a second) likewise. Means over starts
 KINDS = ("cost", "cost_last_second")
 
 
-def costs(task: str, seed: int, start: int, length: float) -> dict[str, Any]:
-    """What our preset costs, and the positions and velocities it started from."""
+def costs(task: str, mpc: MPCConfig, seed: int, start: int, length: float) -> dict[str, Any]:
+    """What our planning costs, and the positions and velocities it started from."""
     torch.set_num_threads(1)
-    driver = build_driver(DriveConfig(task, MPC_PRESETS[task]), seed=seed)
+    driver = build_driver(DriveConfig(task, mpc), seed=seed)
     steps, second = round(length / driver.control_step), round(1 / driver.control_step)
     played = drive(driver, seed=start, steps=steps, watch=labs.stop_if_asked)
     inner: Any = driver.env.unwrapped

@@ -18,6 +18,7 @@ from experiments.presets import MPC_PRESETS
 from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
 from experiments.studies.pool import Work, cores
+from mbrl.agents import MPCConfig
 from mbrl.dynamics import Simulator
 from mbrl.training import episode_seed
 
@@ -28,15 +29,20 @@ MOTION_SECONDS = 0.2
 def robots(lab: Lab) -> Report:
     """A page a task: its picture, its random and its planned return, success and speed."""
     names = list(MPC_PRESETS)[:2] if lab.fast else list(MPC_PRESETS)
+    presets = {name: MPC_PRESETS[name] for name in names}
     steps = 5 if lab.fast else None
     alone = dataclasses.replace(lab, workers=1)
     questions = {
-        (name, seed): Work(driven, (name, seed, steps), f"drive {name}, seed {seed}")
+        (name, seed): Work(
+            driven, (name, MPC_PRESETS[name], seed, steps), f"drive {name}, seed {seed}"
+        )
         for name in names
         for seed in range(lab.seeds)
     }
     answers = alone.answers(questions)
-    errors = alone.answers({name: Work(motion_error, (name,), f"error {name}") for name in names})
+    errors = alone.answers(
+        {name: Work(motion_error, (name, MPC_PRESETS[name]), f"error {name}") for name in names}
+    )
     numbers: dict[str, Any] = {"cores": cores()}
     rows, pages = [], []
     for name in names:
@@ -86,11 +92,11 @@ for, real time x is simulated seconds a second, planning and physics together.
     return Report(numbers, text)
 
 
-def driven(name: str, seed: int, steps: int | None) -> dict[str, Any]:
+def driven(name: str, mpc: MPCConfig, seed: int, steps: int | None) -> dict[str, Any]:
     """A planned and a random episode from the same start."""
     torch.set_num_threads(cores())
     start = episode_seed(labs.EVALUATION + seed, 0)
-    driver = build_driver(DriveConfig(name, MPC_PRESETS[name]), seed=seed)
+    driver = build_driver(DriveConfig(name, mpc), seed=seed)
     played: Drive = drive(driver, seed=start, steps=steps, watch=labs.stop_if_asked)
     env, rng = driver.env, np.random.default_rng(seed)
     box = envs.check_box(env)
@@ -115,7 +121,7 @@ def driven(name: str, seed: int, steps: int | None) -> dict[str, Any]:
     }
 
 
-def motion_error(name: str) -> float | None:
+def motion_error(name: str, mpc: MPCConfig) -> float | None:
     """The planning model's error as a share of the true motion, from states of a planned episode.
 
     The median over starts and smooth random controls of |q_planning - q_true| / |q_true - q_start|
@@ -125,7 +131,7 @@ def motion_error(name: str) -> float | None:
     if task.planning is None:
         return None
     true, cheap = Simulator(task), Simulator(task, planning=True)
-    driver = build_driver(DriveConfig(name, MPC_PRESETS[name]), seed=0)
+    driver = build_driver(DriveConfig(name, mpc), seed=0)
     played = drive(driver, seed=episode_seed(labs.EVALUATION, 0), steps=60)
     driver.env.close()
     ahead = max(1, round(MOTION_SECONDS / true.control_step))
