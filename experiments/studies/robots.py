@@ -29,7 +29,6 @@ MOTION_SECONDS = 0.2
 def robots(lab: Lab) -> Report:
     """A page a task: its picture, its random and its planned return, success and speed."""
     names = list(MPC_PRESETS)[:2] if lab.fast else list(MPC_PRESETS)
-    presets = {name: MPC_PRESETS[name] for name in names}
     steps = 5 if lab.fast else None
     alone = dataclasses.replace(lab, workers=1)
     questions = {

@@ -266,3 +266,13 @@ def test_caution_pays_in_the_tail_and_optimism_does_not():
     assert found["optimism"]["worst tenth"] < found["mean"]["worst tenth"] - 1
     assert found["optimism"]["falls"] > 2 * found["mean"]["falls"]
     assert found["penalty"]["clearance"] > found["mean"]["clearance"] + 0.1
+
+
+def test_robots_have_pages_with_pictures_and_numbers(tmp_path):
+    folder = STUDIES["robots"](tmp_path, fast=True, workers=1, say=silent)
+    page = (folder / "table.md").read_text()
+    found = json.loads((folder / "results.json").read_text())["numbers"]
+    for name in ("cartpole-swingup", "cartpole-servo"):
+        assert f"## {name}" in page and f"({name}.png)" in page
+        assert found[name]["plan_ms"] > 0 and len(found[name]["planned each"]) == 1
+    assert found["cartpole-swingup"]["motion error"] is None
