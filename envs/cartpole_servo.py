@@ -70,6 +70,7 @@ TASK = Task(
     initial=initial,
     frame_skip=1,
     episode_steps=250,
+    traces=("tip",),
     camera="side",
     success=success,
 )
