@@ -22,10 +22,17 @@ def test_every_make_target_it_names_is_there():
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
+def test_the_driving_example_runs_as_written(capsys):
+    example, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    exec(example, {})
+    earned, milliseconds, *shape = capsys.readouterr().out.split()
+    assert float(earned) > 115 and float(milliseconds) > 0 and shape == ["(150,", "1)"]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_python_example_runs_as_written(capsys):
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    _, example = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     exec(example, {})
     learning, evaluation = map(eval, capsys.readouterr().out.splitlines())
     assert len(learning) == 6 and min(evaluation) > 100
