@@ -122,7 +122,7 @@ class _Loop:
         self.obs, _ = self.env.reset(seed=episode_seed(self.seed, self.episode))
         self.controller.reset()
         self.episode += 1
-        self.count, self.clock = 0, time.perf_counter()
+        self.count = 0
         self.status = Status(0.0, 0.0, 0.0, 0.0, 0.0, 0)
 
     def step(self) -> None:

@@ -123,8 +123,9 @@ def driven(name: str, mpc: MPCConfig, seed: int, steps: int | None) -> dict[str,
 def motion_error(name: str, mpc: MPCConfig) -> float | None:
     """The planning model's error as a share of the true motion, from states of a planned episode.
 
-    The median over starts and smooth random controls of |q_planning - q_true| / |q_true - q_start|
-    after `MOTION_SECONDS`, over positions. None for a task without a planning model.
+    The median over starts, each under random controls held, of
+    |q_planning - q_true| / |q_true - q_start| after `MOTION_SECONDS`, over positions. None for a
+    task without a planning model.
     """
     task = envs.TASKS[name]
     if task.planning is None:

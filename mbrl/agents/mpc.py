@@ -42,7 +42,7 @@ class PlannerConfig:
     """Candidates the next round is fitted to."""
     knots: int | None = None
     """Control points; every action is one if unset."""
-    interpolation: Literal["zero", "linear", "cubic"] = "zero"
+    interpolation: Literal["zero", "linear", "cubic"] | None = None
     """How control points become actions."""
     sigma: float | None = None
     """First std of the search, as a fraction of the box's width."""
@@ -74,9 +74,6 @@ class PlannerConfig:
             for f in fields(self)
             if f.name not in ("name", "horizon") and getattr(self, f.name) is not None
         }
-        # unset, so not to be refused by a planner without knots
-        if "interpolation" in settings and "interpolation" not in known:
-            del settings["interpolation"]
         for name in settings:
             if name not in known:
                 raise ValueError(f"planner {self.name!r} has no setting {name!r}")

@@ -185,8 +185,6 @@ class Simulator:
             self.models.append(spread.draw(self.model, rng))
         self.reward: Callable[..., Any] = task.reward
         self.terminated: Callable[[Any], Any] = task.terminated
-        # A task that never ends says so by the name of its function; then nothing needs asking.
-        self._ends = getattr(task.terminated, "__name__", "") != "never"
         low, high = self.model.actuator_ctrlrange.T
         self._offset, self._scale = (low + high) / 2, (high - low) / 2
         if task.gymnasium:
@@ -282,17 +280,12 @@ class Simulator:
             )
         rows = state.reshape(-1, size).numpy(force=True)
         moves = action.reshape(len(rows), -1).numpy(force=True)
-        before = self._decode(rows, self.members).astype(self._dtype)
-        batch = self._batch(lead[1], self.members)
-        batch.state[:] = rows
-        batch.ctrl = self._offset + self._scale * moves
-        if self.noise_size:  # else the environment's last gust, a part of the state, would go on
-            columns = torch.zeros(1, self.noise_size) if noise is None else noise.reshape(-1, size)
-            batch.qfrc_applied = self._gust * columns[:, : self.noise_size].numpy(force=True)
-        stage = _NOTHING if self.task.gymnasium else _SENSED
-        bad = _guarded(batch, lambda: batch.step(nstep=self.frame_skip, stage=stage))
-        after, obs = batch.state.copy(), self._seen(batch).astype(self._dtype)
-        after[bad] = np.nan
+        gusts: Any = 0.0
+        if noise is not None and self.noise_size:
+            draws = noise.reshape(-1, size)[:, : self.noise_size].numpy(force=True)
+            gusts = self._gust * draws
+        after, before, obs = self.observed_step(rows, moves, gusts=gusts, members=self.members)
+        before, obs = before.astype(self._dtype), obs.astype(self._dtype)
         reward, ended = self.reward(before, moves, obs), self.terminated(obs)
         return Step(
             torch.from_numpy(after).to(state.device).reshape(*lead, size),
@@ -330,8 +323,10 @@ class Simulator:
         before, after = obs[:, :, :-1], obs[:, :, 1:]
         earn: Callable[..., Any] = reward or self.reward
         gain = np.asarray(earn(before, plans, after))
-        ends: Callable[..., Any] | None = terminated or (self.terminated if self._ends else None)
-        ended = None if ends is None else np.asarray(ends(after))
+        ends: Callable[..., Any] = terminated or self.terminated
+        # A task that never ends says so by the name of its function; then nothing needs asking.
+        endless = getattr(ends, "__name__", "") == "never"
+        ended = None if endless else np.asarray(ends(after))
         return Unrolled(
             torch.from_numpy(gain).to(state.device),
             None if ended is None else torch.from_numpy(ended).to(state.device),
@@ -352,22 +347,32 @@ class Simulator:
                 )
         moves = actions.numpy(force=True)
         physics, _ = self._roll(state.numpy(force=True), moves, 1, None, members=1)
-        return {name: np.array(physics.sensors[name][0]) for name in sensors}
+        return {name: physics.sensors[name][0] for name in sensors}
 
     def observed_step(
-        self, rows: np.ndarray, moves: np.ndarray
+        self,
+        rows: np.ndarray,
+        moves: np.ndarray,
+        *,
+        gusts: np.ndarray | float = 0.0,
+        members: int = 1,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """A control step of the first member: next states (n, S), observations before and after.
+        """A control step: next states (n, S), observations (n, O) before and after, in float64.
 
-        All in float64, from states (n, S) and actions (n, A), without process noise.
+        From states (n, S) and actions (n, A), the first `members` members' one after another,
+        under forces `gusts` (n, nv) in N or N·m. A state that blew up comes back as NaN.
         """
-        before = self._decode(rows, members=1).copy()
-        batch = self._batch(len(rows), 1)
+        before = self._decode(rows, members)
+        batch = self._batch(len(rows) // members, members)
         batch.state[:] = rows
         batch.ctrl = self._offset + self._scale * moves
-        batch.qfrc_applied = 0.0
-        _guarded(batch, lambda: batch.step(nstep=self.frame_skip, stage=_SENSED))
-        return batch.state.copy(), before, self._seen(batch)
+        if self.noise_size:  # else the environment's last gust, a part of the state, would go on
+            batch.qfrc_applied = gusts
+        stage = _NOTHING if self.task.gymnasium else _SENSED
+        bad = _guarded(batch, lambda: batch.step(nstep=self.frame_skip, stage=stage))
+        after = batch.state.copy()
+        after[bad] = np.nan
+        return after, before, self._seen(batch)
 
     # From here on numpy alone: on arrays of this size its calls cost a third of torch's.
 
@@ -379,10 +384,7 @@ class Simulator:
         draws: np.ndarray | None,
         members: int | None = None,
     ) -> tuple[Physics, np.ndarray]:
-        """Physics (P, N, H + 1, .), and which trajectories blew up, (P, N).
-
-        What is returned is overwritten by the next call.
-        """
+        """Physics (P, N, H + 1, .), and which trajectories blew up, (P, N)."""
         model, skip = self.model, self.frame_skip
         count, horizon, size = moves.shape
         if state.shape != (self.state_size,) or size != model.nu:
@@ -453,9 +455,10 @@ class Simulator:
         return self._seen(batch)
 
     def _seen(self, batch: Batch) -> np.ndarray:
-        """Observations (n, O) of a batch as it stands."""
+        """Observations (n, O) of a batch as it stands, a copy."""
         sensed = batch.bind(self._field).reshape(len(batch.state), -1) if self._sensors else None
-        return self.task.observation(self._physics(batch.bind("qpos"), batch.bind("qvel"), sensed))
+        physics = self._physics(batch.bind("qpos"), batch.bind("qvel"), sensed)
+        return np.array(self.task.observation(physics))
 
     def _physics(self, qpos: np.ndarray, qvel: np.ndarray, sensed: np.ndarray | None) -> Physics:
         views = {} if sensed is None else {n: sensed[..., s] for n, s in self._sensors.items()}

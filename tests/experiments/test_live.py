@@ -112,7 +112,6 @@ def test_a_push_is_an_impulse(monkeypatch):
     data = mujoco.MjData(model)
     live._shove(model, data, Push(model.body("cart").id, np.array([0.5, 0.0, 0.0])))
     mujoco.mj_forward(model, data)
-    momentum = data.subtree_linvel[0][0] * model.body_subtreemass[0]
     mujoco.mj_subtreeVel(model, data)
     momentum = data.subtree_linvel[0][0] * model.body_subtreemass[0]
     assert momentum == pytest.approx(0.5, rel=1e-6)

@@ -153,6 +153,13 @@ def test_other_rewards_and_terminations_take_the_place_of_the_tasks():
     assert score(torch.full((1, 5, 1), 0.5)).tolist() == pytest.approx([5.0])
 
 
+def test_a_termination_set_on_the_model_counts():
+    sim = Simulator(CARTPOLE)
+    assert sim.unroll(some_state(sim), torch.zeros(1, 4, 1)).terminated is None
+    sim.terminated = lambda next_obs: next_obs[..., 0] > -1e9
+    assert sim.unroll(some_state(sim), torch.zeros(1, 4, 1)).terminated.all()
+
+
 def test_gusts_are_drawn_once_for_all_candidates():
     sim = Simulator(envs.TASKS["cartpole-swingup-noisy"])
     state, actions = some_state(sim), torch.zeros(3, 10, 1)
