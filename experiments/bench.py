@@ -41,6 +41,7 @@ from experiments.presets import MPC_PRESETS
 from mbrl.agents import Controller, MPCConfig, PlannerConfig
 from mbrl.data import Replay
 from mbrl.dynamics import Ensemble, EnsembleConfig, Simulator
+from mbrl.parallel import apart
 from mbrl.rollout import Propagation, score_fn
 from mbrl.types import RewardFn, TerminatedFn, Transition
 from planners import Plan, ScoreFn, Search
@@ -354,9 +355,11 @@ def _plan_and_bare(
     low, high = sim.model.actuator_ctrlrange.T
     controls = (low + high) / 2 + (high - low) / 2 * actions.double().numpy()
     controls = np.ascontiguousarray(controls.repeat(sim.frame_skip, 1))
-    batch, row, nothing = Batch(sim.model, candidates, threads), start.numpy(), np.zeros(0)
+    batch, spread = apart(lambda: Batch(sim.model, candidates, threads))
+    row, nothing = start.numpy(), np.zeros(0)
 
     def bare() -> None:
+        spread()
         batch.state[:] = row
         batch.rollout(controls.shape[1], controls, record=())
 

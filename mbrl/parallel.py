@@ -7,10 +7,12 @@ on single-threaded workers never wait for one another.
 
 from __future__ import annotations
 
+import ctypes
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TypeVar
 
@@ -71,3 +73,36 @@ def single_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def apart(start: Callable[[], T]) -> tuple[T, Callable[[], None]]:
+    """What `start` returns, and what to call before each use of the threads that it starts.
+
+    For a native pool whose caller works beside it. A thread that has slept is woken on its
+    caller's core, and with few cores the kernel may take milliseconds, a whole plan, to move it;
+    the call keeps the threads off the core that the caller is on. It does nothing on one core, or
+    where the system does not let a thread choose.
+    """
+    try:
+        before, free = _threads(), os.sched_getaffinity(0)
+        core = ctypes.CDLL(None).sched_getcpu
+    except (AttributeError, OSError):  # not Linux
+        return start(), lambda: None
+    started = start()
+    crew, here = _threads() - before, -1
+
+    def spread() -> None:
+        nonlocal here
+        now = core()
+        if now == here or not free - {now}:
+            return
+        here = now
+        for thread in crew:
+            with suppress(OSError):  # it has ended, or the cores were taken away
+                os.sched_setaffinity(thread, free - {now})
+
+    return started, spread
+
+
+def _threads() -> set[int]:
+    return {int(name) for name in os.listdir("/proc/self/task")}

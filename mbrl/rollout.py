@@ -7,7 +7,9 @@ is a permutation of leading blocks.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Literal, NamedTuple, cast, get_args
 
 import torch
@@ -152,7 +154,7 @@ def score_fn(
     """
     if state.ndim != 1:
         raise ValueError(f"state must have shape (S,), got {tuple(state.shape)}")
-    if not bool(torch.isfinite(state).all()):
+    if not float(state.abs().max()) < math.inf:
         raise ValueError("state holds a number that is not finite")
     particles = _particles(model, propagation, particles, horizon, penalty)
     reduce = _objective(objective)
@@ -235,7 +237,6 @@ def _native_score(
     if noisy and model.noise_size:
         shape = (horizon, particles, model.noise_size)
         noise = torch.randn(shape, generator=generator, device=generator.device)
-    powers = discount ** torch.arange(horizon, device=state.device, dtype=state.dtype)
 
     def score(actions: Float[Tensor, "N H A"]) -> Float[Tensor, N]:
         _check_plans(actions, horizon)
@@ -245,15 +246,26 @@ def _native_score(
         if ended is not None:  # the step that ends a trajectory counts, those behind it do not
             before = ended.cumsum(-1) - ended.to(torch.long)
             earned = torch.where(before > 0, 0.0, earned)
-        if discount != 1:
-            earned = earned * powers[: actions.shape[1]]
-        returns = earned.sum(-1, dtype=state.dtype)
-        if terminal:
-            returns += terminal * earned[..., -1]
-        good = (finite & torch.isfinite(returns)).all(0)
-        return torch.where(good, reduce(returns), -torch.inf).to(actions.dtype)
+        returns = torch.mv(
+            earned.flatten(0, 1).to(state.dtype),
+            _weights(actions.shape[1], discount, terminal, state.dtype, state.device),
+        ).view(earned.shape[:2])
+        if finite is not None:
+            returns = torch.where(finite, returns, -torch.inf)
+        score = reduce(returns.nan_to_num_(-torch.inf, -torch.inf, -torch.inf))
+        return score.nan_to_num(-torch.inf, -torch.inf, -torch.inf).to(actions.dtype)
 
     return score
+
+
+@lru_cache(maxsize=64)
+def _weights(
+    horizon: int, discount: float, terminal: float, dtype: torch.dtype, device: torch.device
+) -> Float[Tensor, H]:
+    """How much each reward counts in a return."""
+    weights = discount ** torch.arange(horizon, dtype=dtype, device=device)
+    weights[-1] *= 1 + terminal
+    return weights
 
 
 def _check_plans(actions: Tensor, horizon: int) -> None:

@@ -83,7 +83,7 @@ class Unrolled(NamedTuple):
 
     reward: Float[Tensor, "P N H"]
     terminated: Bool[Tensor, "P N H"] | None  # None where nothing ever ends
-    finite: Bool[Tensor, "P N"]  # False where the model blew up
+    finite: Bool[Tensor, "P N"] | None  # False where the model blew up; None where it did nowhere
 
 
 @runtime_checkable

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -21,6 +21,7 @@ from jaxtyping import Float
 from mujoco.batch import Batch, SimulationError
 from torch import Tensor
 
+from mbrl.parallel import apart
 from mbrl.types import RewardFn, Step, TerminatedFn, Unrolled
 
 _log = logging.getLogger(__name__)
@@ -192,7 +193,7 @@ class Simulator:
         # As the environment hands observations out, so that rewards are those of its very numbers.
         self._dtype = np.float64 if task.gymnasium else np.float32
         self._gust = np.asarray(task.process_noise, dtype=float)
-        self._batches: dict[tuple[int, int], Batch] = {}
+        self._batches: dict[tuple[int, int], tuple[Batch, Callable[[], None]]] = {}
         self._data = mujoco.MjData(self.model)
         self._sensors = {
             self.model.sensor(i).name: slice(address, address + size)
@@ -205,6 +206,9 @@ class Simulator:
             bodies = range(self.model.nbody)
             self._sensors = {self.model.body(i).name: slice(3 * i, 3 * i + 3) for i in bodies}
             self._field = "xpos"
+        asked = _Asked(self._views(getattr(self._data, self._field).reshape(-1)))
+        task.observation(Physics(self._data.qpos, self._data.qvel, asked))
+        self._sensing = asked.any  # else they are left out of what is recorded
 
     @property
     def state_size(self) -> int:
@@ -330,7 +334,7 @@ class Simulator:
         return Unrolled(
             torch.from_numpy(gain).to(state.device),
             None if ended is None else torch.from_numpy(ended).to(state.device),
-            torch.from_numpy(~bad).to(state.device),
+            torch.from_numpy(~bad).to(state.device) if bad.any() else None,
         )
 
     def trace(
@@ -346,7 +350,7 @@ class Simulator:
                     f"{self.task.name}: no sensor {name!r}; there are {', '.join(self._sensors)}"
                 )
         moves = actions.numpy(force=True)
-        physics, _ = self._roll(state.numpy(force=True), moves, 1, None, members=1)
+        physics, _ = self._roll(state.numpy(force=True), moves, 1, None, members=1, sensing=True)
         return {name: physics.sensors[name][0] for name in sensors}
 
     def observed_step(
@@ -368,7 +372,7 @@ class Simulator:
         batch.ctrl = self._offset + self._scale * moves
         if self.noise_size:  # else the environment's last gust, a part of the state, would go on
             batch.qfrc_applied = gusts
-        stage = _NOTHING if self.task.gymnasium else _SENSED
+        stage = _SENSED if self._sensing and not self.task.gymnasium else _NOTHING
         bad = _guarded(batch, lambda: batch.step(nstep=self.frame_skip, stage=stage))
         after = batch.state.copy()
         after[bad] = np.nan
@@ -383,6 +387,7 @@ class Simulator:
         particles: int,
         draws: np.ndarray | None,
         members: int | None = None,
+        sensing: bool = False,
     ) -> tuple[Physics, np.ndarray]:
         """Physics (P, N, H + 1, .), and which trajectories blew up, (P, N)."""
         model, skip = self.model, self.frame_skip
@@ -396,8 +401,8 @@ class Simulator:
         batch = self._batch(particles // members * count, members)
         # Sensors recorded at a substep are those of the state before it: one substep more shows
         # the last state's.
-        late = self.task.gymnasium
-        substeps = horizon * skip + (bool(self._sensors) and not late)
+        sensing, late = sensing or self._sensing, self.task.gymnasium
+        substeps = horizon * skip + (sensing and not late)
         gusty = self.noise_size > 0  # and the environment's last gust, in the state, must end
         spec, width = (_CTRL | _FORCE, size + model.nv) if gusty else (_CTRL, size)
         inputs = np.empty((particles, count, substeps, width))
@@ -411,7 +416,7 @@ class Simulator:
 
         rows = len(batch.state)
         out: dict[Any, np.ndarray] = {_MOTION: np.empty((rows, substeps, model.nq + model.nv))}
-        if self._sensors:
+        if sensing:
             shape = getattr(self._data, self._field).shape
             out[self._field] = np.empty((rows, substeps, *shape))
         batch.state[:] = state
@@ -423,14 +428,15 @@ class Simulator:
         recorded = out[_MOTION].reshape(particles, count, substeps, -1)
         motion[:, :, 1:] = recorded[:, :, skip - 1 : horizon * skip : skip]
         sensed = None
-        if self._sensors:
+        if sensing:
             sensed = out[self._field].reshape(particles, count, substeps, -1)
             if late:
                 last = sensed[:, :, skip - 1 :: skip]
                 sensed = np.concatenate([sensed[:, :, :1], last], axis=2)
             else:
                 sensed = sensed[:, :, ::skip]
-        physics = self._physics(motion[..., : model.nq], motion[..., model.nq :], sensed)
+        views = {} if sensed is None else self._views(sensed)
+        physics = Physics(motion[..., : model.nq], motion[..., model.nq :], views)
         return physics, bad.reshape(particles, count)
 
     def _batch(self, count: int, members: int) -> Batch:
@@ -439,30 +445,54 @@ class Simulator:
         if key not in self._batches:
             if len(self._batches) >= _KEPT:
                 self._batches.pop(next(iter(self._batches)))
-            batch = Batch(self.model, count * members, self.threads)
+            batch, spread = apart(lambda: Batch(self.model, count * members, self.threads))
             if members > 1:
                 batch.set_models([model for model in self.models for _ in range(count)])
-            self._batches[key] = batch
-        return self._batches[key]
+            self._batches[key] = batch, spread
+        batch, spread = self._batches[key]
+        spread()
+        return batch
 
     def _decode(self, rows: np.ndarray, members: int) -> np.ndarray:
         """Observations (n, O) of states (n, S) of so many members."""
         batch = self._batch(len(rows) // members, members)
         batch.state[:] = rows
-        if self._sensors:
+        if self._sensing:
             batch.bind(self._field)  # before the call that is to fill it
             _guarded(batch, lambda: batch.forward(stage=_SENSED))
         return self._seen(batch)
 
     def _seen(self, batch: Batch) -> np.ndarray:
         """Observations (n, O) of a batch as it stands, a copy."""
-        sensed = batch.bind(self._field).reshape(len(batch.state), -1) if self._sensors else None
-        physics = self._physics(batch.bind("qpos"), batch.bind("qvel"), sensed)
+        views = {}
+        if self._sensing:
+            views = self._views(batch.bind(self._field).reshape(len(batch.state), -1))
+        physics = Physics(batch.bind("qpos"), batch.bind("qvel"), views)
         return np.array(self.task.observation(physics))
 
-    def _physics(self, qpos: np.ndarray, qvel: np.ndarray, sensed: np.ndarray | None) -> Physics:
-        views = {} if sensed is None else {n: sensed[..., s] for n, s in self._sensors.items()}
-        return Physics(qpos, qvel, views)
+    def _views(self, sensed: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: sensed[..., where] for name, where in self._sensors.items()}
+
+
+class _Asked(Mapping[str, np.ndarray]):
+    """A mapping that knows whether anything was asked of it."""
+
+    def __init__(self, views: Mapping[str, np.ndarray]) -> None:
+        self._held, self.any = views, False
+
+    @property
+    def _views(self) -> Mapping[str, np.ndarray]:
+        self.any = True
+        return self._held
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._views[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._views)
+
+    def __len__(self) -> int:
+        return len(self._views)
 
 
 def _guarded(batch: Batch, call: Callable[[], Any]) -> np.ndarray:

@@ -1,9 +1,11 @@
+import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
-from mbrl.parallel import parallel_map
+from mbrl.parallel import apart, parallel_map
 
 
 @pytest.fixture
@@ -91,3 +93,23 @@ def test_a_worker_that_maps_does_the_work_itself(threads):
         return {threading.get_ident(), *parallel_map(lambda _: threading.get_ident(), range(3))}
 
     assert [len(idents) for idents in parallel_map(outer, range(6))] == [1] * 6
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="threads cannot choose cores")
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core")
+def test_a_pools_threads_stay_off_the_callers_core():
+    def start():
+        pool = ThreadPoolExecutor(1)
+        return pool, pool.submit(threading.get_native_id).result()
+
+    (pool, crew), spread = apart(start)
+    caller, free = threading.get_native_id(), os.sched_getaffinity(0)
+    try:
+        for core in sorted(free):
+            os.sched_setaffinity(caller, {core})
+            spread()
+            assert os.sched_getaffinity(crew) == free - {core}
+    finally:
+        os.sched_setaffinity(caller, free)
+        pool.shutdown()
+    spread()  # the thread is gone: nothing to move, nothing raised
