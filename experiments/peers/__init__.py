@@ -5,8 +5,9 @@ time, so that a benchmark can take turns with it and a drift of the machine hits
 Only the standard library is imported here.
 
 mbrl-lib installs a package named `mbrl` as we do, and pins releases that no longer run; judo wants
-an older MuJoCo. The recipes, which `make peers` follows, are at the heads of `requirements.txt` (1
-GB, most of it torch, and about two minutes) and `judo-requirements.txt`.
+an older MuJoCo; mctx wants JAX. The recipes, which `make peers` follows, are at the heads of
+`requirements.txt` (1 GB, most of it torch, and about two minutes), `judo-requirements.txt` and
+`mctx-requirements.txt`.
 """
 
 from __future__ import annotations
@@ -128,6 +129,15 @@ class Judo(Peer):
     script = "judo.py"
     folder = "judo"
     variable = "MBRL_JUDO"
+
+
+class Mctx(Peer):
+    """mctx 0.0.71; `mctx.py` says what can be asked of it."""
+
+    name = "mctx"
+    script = "mctx.py"
+    folder = "mctx"
+    variable = "MBRL_MCTX"
 
 
 def available(peer: type[Peer] = MbrlLib) -> bool:
