@@ -38,20 +38,27 @@ from envs.registry import (
     simulated,
 )
 from envs.snapshots import Snapshot, can_snapshot, restore, snapshot
+from envs.tabular import FiniteMDP, Layout, TabularEnv
 from envs.task import Known, Physics, Planning, Task, never
+from envs.worlds import WORLDS, WetChicken
 
 __all__ = [
     "TASKS",
+    "WORLDS",
     "Description",
+    "FiniteMDP",
     "Known",
+    "Layout",
     "MujocoEnv",
     "Physics",
     "Planning",
     "RenderingUnavailable",
     "SimulationDiverged",
     "Snapshot",
+    "TabularEnv",
     "Task",
     "UnknownEnvironment",
+    "WetChicken",
     "can_snapshot",
     "check_box",
     "describe",

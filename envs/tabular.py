@@ -1,23 +1,31 @@
-"""Finite Markov decision processes, whose every value is known exactly.
+"""Finite Markov decision processes, whose every value is known exactly, and their environments.
 
 Sutton and Barto 2018, "Reinforcement learning", chapters 3 and 4; Puterman 1994, "Markov decision
-processes", for the linear programme. All arrays are numpy float64.
+processes", for the linear programme. All arrays are numpy float64. `envs.worlds` has the classics.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
+import gymnasium
 import numpy as np
+from gymnasium.spaces import Discrete
+from gymnasium.wrappers import TimeLimit
 from scipy import sparse
-from scipy.optimize import linprog
-from scipy.sparse.linalg import splu
+from scipy.sparse.csgraph import breadth_first_order, connected_components
+from scipy.sparse.linalg import bicgstab, splu
 
 _SUMS_TO = 1e-9
 """How far from one a distribution's sum may lie."""
+_DIRECT = 2000
+"""States up to which elimination is quick whatever leads where."""
+_ITERATIONS = 300
+"""Of BiCGSTAB, before elimination; on 10⁶ states they take about as long as it does on a grid."""
+_PROGRAMME = 50_000
+"""Pairs of state and action up to which a linear programme takes seconds."""
 
 
 class Optimum(NamedTuple):
@@ -29,6 +37,32 @@ class Optimum(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
+class Layout:
+    """Where states lie on a grid, for pictures. Raises ValueError for arrays that do not fit."""
+
+    walls: np.ndarray
+    """(rows, columns) bool."""
+    cells: np.ndarray
+    """(S, 2) int, row and column of each state; -1, -1 for one that lies nowhere."""
+    moves: np.ndarray
+    """(S, A, 2) int, rows and columns that an action means to go; 0, 0 to stay."""
+    hazards: np.ndarray | None = None
+    """(rows, columns) bool: holes, cliffs. None for none."""
+
+    def __post_init__(self) -> None:
+        shapes = self.walls.shape, self.cells.shape, self.moves.shape
+        for name, fits in (
+            ("walls must be (rows, columns)", len(shapes[0]) == 2),
+            ("cells must be (S, 2)", len(shapes[1]) == 2 and shapes[1][1] == 2),
+            ("moves must be (S, A, 2)", len(shapes[2]) == 3 and shapes[2][::2] == shapes[1]),
+            ("hazards must be like walls", self.hazards is None or self.hazards.shape == shapes[0]),
+            ("cells must lie within walls", (self.cells < shapes[0]).all()),
+        ):
+            if not fits:
+                raise ValueError(f"layout: {name}; walls, cells, moves have shapes {shapes}")
+
+
+@dataclass(frozen=True, eq=False, init=False)
 class FiniteMDP:
     """States 0..S-1, actions 0..A-1, and what follows from each pair.
 
@@ -37,7 +71,8 @@ class FiniteMDP:
 
     Raises ValueError, naming the state and the action, for a row that is not a distribution or a
     reward that is not finite; for a discount outside [0, 1], or of 1 where some state cannot reach
-    a terminal one; for a start that is no distribution over states.
+    a terminal one; for a start that is no distribution over states; for arrays of other shapes;
+    for rewards that are not what `arrival` says is expected.
     """
 
     transitions: sparse.csr_array
@@ -50,41 +85,64 @@ class FiniteMDP:
     """(S,) distribution of the first state; also taken as a state."""
     terminal: np.ndarray
     """(S,) bool; also taken as a sequence of states."""
-    name: str = "mdp"
+    name: str
     """For messages and pictures."""
-    arrival: sparse.csr_array | None = field(default=None, init=False)
-    """(S · A, S), the reward of each transition, where it hangs on the arrival."""
+    layout: Layout | None
+    """For pictures."""
+    arrival: sparse.csr_array | None
+    """(S · A, S), stored where `transitions` is: what each pays, where it hangs on the arrival."""
 
-    def __post_init__(self) -> None:
-        set_: Callable[..., None] = partial(object.__setattr__, self)
-        rows, states, actions = _rows(self.transitions, self.rewards, self.name)
-        terminal = _mask(self.terminal, states, self.name)
-        rewards = self.rewards
-        if sparse.issparse(rewards) or np.ndim(rewards) == 3:
-            arrival = sparse.csr_array(
-                rewards if sparse.issparse(rewards) else np.reshape(rewards, (-1, states))
-            ).astype(float)
-            rewards = rows.multiply(arrival).sum(1)
-            set_("arrival", arrival)
-        rewards = np.array(rewards, dtype=float).reshape(states, actions)
-        live = np.repeat(~terminal, actions)
-        _check_rows(rows, rewards, live, actions, self.name)
-        rows = sparse.csr_array(sparse.diags_array(live.astype(float)) @ rows)
-        rows.eliminate_zeros()
-        rewards[terminal] = 0.0
-        set_("transitions", rows)
-        set_("rewards", rewards)
-        set_("terminal", terminal)
-        set_("start", _distribution(self.start, states, self.name))
-        if not 0 <= self.discount <= 1:
-            raise ValueError(f"{self.name}: discount must lie in [0, 1], got {self.discount!r}")
-        if self.discount == 1:
-            stuck = _unending(rows, terminal, actions)
+    def __init__(
+        self,
+        transitions: Any,
+        rewards: Any,
+        discount: float,
+        start: Any,
+        terminal: Any,
+        name: str = "mdp",
+        layout: Layout | None = None,
+        arrival: Any = None,
+    ) -> None:
+        rows, states, actions = _rows(transitions, name)
+        ends = _mask(terminal, states, name)
+        live = np.repeat(~ends, actions)
+        rows = _emptied(rows, live)
+        shape = np.shape(rewards)
+        if shape in ((states, actions, states), rows.shape) and shape != (states, actions):
+            rewards, arrival = None, rewards
+        elif shape != (states, actions):
+            raise ValueError(
+                f"{name}: rewards must be (S, A) = ({states}, {actions}), (S, A, S) or sparse "
+                f"(S · A, S), got {shape}"
+            )
+        if arrival is not None:
+            if np.shape(arrival) not in ((states, actions, states), rows.shape):
+                raise ValueError(f"{name}: arrival must be (S · A, S), got {np.shape(arrival)}")
+            arrival = _stored_like(rows, arrival)
+            expected = (rows * arrival).sum(1).reshape(states, actions)
+            if rewards is not None and not np.allclose(rewards, expected, equal_nan=True):
+                raise ValueError(f"{name}: rewards are not those that arrival makes; give only one")
+            rewards = expected
+        rewards = np.array(rewards, dtype=float)
+        rewards[ends] = 0.0
+        _check_rows(rows, rewards, live, actions, name)
+        if not 0 <= discount <= 1:
+            raise ValueError(f"{name}: discount must lie in [0, 1], got {discount!r}")
+        if layout is not None and layout.moves.shape != (states, actions, 2):
+            raise ValueError(
+                f"{name}: the layout's moves must be (S, A, 2) = ({states}, {actions}, 2), "
+                f"got {layout.moves.shape}"
+            )
+        if discount == 1:
+            stuck = _unending(rows, ends, actions)
             if stuck.any():
                 raise ValueError(
-                    f"{self.name}: with discount 1 every state must be able to end; "
+                    f"{name}: with discount 1 every state must be able to end; "
                     f"state {int(stuck.argmax())} reaches no terminal state"
                 )
+        values = rows, rewards, discount, _distribution(start, states, name), ends
+        for field, value in zip(fields(self), (*values, name, layout, arrival), strict=True):
+            object.__setattr__(self, field.name, value)
 
     @property
     def states(self) -> int:
@@ -105,18 +163,24 @@ class FiniteMDP:
         chosen = self._probabilities(policy)
         states, actions = chosen.shape
         pick = sparse.csr_array(
-            (chosen.ravel(), np.arange(states * actions), np.arange(states + 1) * actions),
+            (chosen.flatten(), np.arange(states * actions), np.arange(states + 1) * actions),
             shape=(states, states * actions),
         )
+        pick.eliminate_zeros()
         return sparse.csr_array(pick @ self.transitions), (chosen * self.rewards).sum(1)
 
     def evaluate(self, policy: np.ndarray) -> np.ndarray:
         """V_π (S,) = (I - γ P_π)⁻¹ r_π.
 
+        By elimination, or where there are many states and cycles by iteration (van der Vorst 1992)
+        down to what rounding leaves: |residual| <= 1e-13 (max |r_π| + max |V_π|), and V_π is
+        within |residual| / (1 - γ) of the truth.
+
         Raises ValueError, with discount 1, for a policy under which some state never ends.
         """
         chain, reward = self.under(policy)
-        return self._solve(chain, reward, policy)
+        self._check_ends(chain)
+        return self._solve(chain, reward)
 
     def action_values(self, values: np.ndarray) -> np.ndarray:
         """Q (S, A) of what is worth V (S,) afterwards."""
@@ -133,12 +197,21 @@ class FiniteMDP:
         They sum to 1 / (1 - γ) where nothing ends. Raises what `evaluate` raises.
         """
         chain, _ = self.under(policy)
-        visits = self._solve(chain.T.tocsr(), self.start, policy)
+        self._check_ends(chain)
+        visits = self._solve(sparse.csr_array(chain.T), self.start)
         return visits[:, None] * self._probabilities(policy)
 
     def policy_gradient(self, logits: np.ndarray) -> np.ndarray:
-        """∂J/∂logits (S, A) of the softmax policy (Sutton et al. 2000, theorem 1)."""
+        """∂J/∂logits (S, A) of the softmax policy (Sutton et al. 2000, theorem 1).
+
+        Raises ValueError for another shape, and what `evaluate` raises.
+        """
         logits = np.asarray(logits, dtype=float)
+        if logits.shape != self.rewards.shape or not np.isfinite(logits).all():
+            raise ValueError(
+                f"{self.name}: logits must be finite and (S, A) = {self.rewards.shape}, "
+                f"got {logits.shape}"
+            )
         policy = np.exp(logits - logits.max(1, keepdims=True))
         policy /= policy.sum(1, keepdims=True)
         action_values = self.action_values(self.evaluate(policy))
@@ -149,8 +222,16 @@ class FiniteMDP:
         """V*, Q* and π*, from the linear programme min Σ V, V >= R + γ P V (Puterman, 6.9).
 
         The policy that its solution is greedy for is then evaluated exactly. Raises ValueError
-        where no policy is best: with discount 1, rewards that one can collect for ever.
+        where no policy is best: with discount 1, rewards that one can collect for ever; and for
+        more than 50,000 pairs of state and action, which are for value iteration.
         """
+        from scipy.optimize import linprog  # as slow to import as all the rest of `envs`
+
+        if self.rewards.size > _PROGRAMME:
+            raise ValueError(
+                f"{self.name}: a linear programme takes too long for S · A = {self.rewards.size}, "
+                f"more than {_PROGRAMME}; use value iteration"
+            )
         live = np.flatnonzero(~self.terminal)
         if not len(live):
             zero = np.zeros(self.states)
@@ -178,6 +259,20 @@ class FiniteMDP:
             policy = np.where(better, action_values.argmax(1), policy)
         raise ValueError(f"{self.name}: the linear programme's policy could not be bettered to π*")
 
+    def env(
+        self,
+        *,
+        max_steps: int | None = None,
+        changes: Mapping[int, FiniteMDP] | None = None,
+        render_mode: str | None = None,
+    ) -> gymnasium.Env:
+        """Its environment, a `TabularEnv`, truncated after `max_steps` steps where that is given.
+
+        Raises what `TabularEnv` raises.
+        """
+        env = TabularEnv(self, changes=changes, render_mode=render_mode)
+        return env if max_steps is None else TimeLimit(env, max_steps)
+
     def _probabilities(self, policy: np.ndarray) -> np.ndarray:
         policy = np.asarray(policy)
         if policy.shape == (self.states,) and np.issubdtype(policy.dtype, np.integer):
@@ -193,22 +288,230 @@ class FiniteMDP:
             )
         wrong = ~(np.abs(policy.sum(1) - 1) <= _SUMS_TO) | (policy < 0).any(1)
         if wrong.any():
-            raise ValueError(f"{self.name}: the policy of state {wrong.argmax()} does not sum to 1")
+            raise ValueError(
+                f"{self.name}: the policy of state {wrong.argmax()} is no distribution: "
+                f"{policy[wrong.argmax()]}"
+            )
         return policy.astype(float)
 
-    def _solve(self, chain: sparse.csr_array, right: np.ndarray, policy: np.ndarray) -> np.ndarray:
-        if self.discount == 1:
-            stuck = _unending(self.under(policy)[0], self.terminal, 1)
-            if stuck.any():
+    def _solve(self, chain: sparse.csr_array, right: np.ndarray) -> np.ndarray:
+        """(I - γ chain)⁻¹ right, for P_π or its transpose."""
+        right = np.asarray(right, dtype=float)
+        matrix = sparse.csr_array(
+            sparse.eye_array(self.states, format="csr") - self.discount * chain
+        )
+        if self.states > _DIRECT:
+            # Without cycles elimination fills nothing in, and iteration goes a step a sweep.
+            components, _ = connected_components(chain, connection="strong")
+            if components < self.states:
+                found = _iterate(matrix, right)
+                if found is not None:
+                    return found
+        # Pivots on the diagonal are stable, as it dominates, and keep the ordering's sparsity.
+        options = {"SymmetricMode": True}
+        factors: Any = splu(
+            sparse.csc_array(matrix),
+            permc_spec="MMD_AT_PLUS_A",
+            diag_pivot_thresh=0.0,
+            options=options,
+        )
+        return factors.solve(right)
+
+    def _check_ends(self, chain: sparse.csr_array) -> None:
+        if self.discount < 1:
+            return
+        stuck = _unending(chain, self.terminal, 1)
+        if stuck.any():
+            raise ValueError(
+                f"{self.name}: with discount 1 a policy must end from every state; this one "
+                f"never does from state {int(stuck.argmax())}"
+            )
+
+
+class TabularEnv(gymnasium.Env):
+    """A finite MDP as an environment: states and actions are integers.
+
+    An episode terminates on arrival in a terminal state. The reward is that of the arrival where
+    the MDP knows it, else the expected one.
+
+    Args:
+        mdp: the world.
+        changes: worlds with the same states and actions, each to be put in its place after so
+            many steps, counted over episodes from the last seeded reset.
+        render_mode: "rgb_array" or None.
+
+    Attributes:
+        mdp: the world as it is now.
+        steps: since the last seeded reset.
+
+    Raises:
+        ValueError: another render mode, frames of a world without a layout, a start in a terminal
+            state, changes to a world of another size or before the first step.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 8}
+
+    def __init__(
+        self,
+        mdp: FiniteMDP,
+        *,
+        changes: Mapping[int, FiniteMDP] | None = None,
+        render_mode: str | None = None,
+    ) -> None:
+        self._changes = {0: mdp, **({} if changes is None else changes)}
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(
+                f"{mdp.name}: render_mode must be rgb_array or None, not {render_mode!r}"
+            )
+        for step, world in self._changes.items():
+            if step < 0 or (step == 0 and world is not mdp):
+                raise ValueError(f"{mdp.name}: a change needs at least one step, got {step}")
+            if (world.states, world.actions) != (mdp.states, mdp.actions):
                 raise ValueError(
-                    f"{self.name}: with discount 1 a policy must end from every state; this one "
-                    f"never does from state {int(stuck.argmax())}"
+                    f"{mdp.name}: a change must keep {mdp.states} states and {mdp.actions} "
+                    f"actions, {world.name} has {world.states} and {world.actions}"
                 )
-        matrix = sparse.eye_array(self.states, format="csc") - self.discount * chain.tocsc()
-        return splu(sparse.csc_array(matrix)).solve(np.asarray(right, dtype=float))
+            if (world.start > 0)[world.terminal].any():
+                raise ValueError(f"{world.name}: an episode cannot start in a terminal state")
+            if render_mode is not None and world.layout is None:
+                raise ValueError(f"{world.name}: no picture of a world without a layout")
+        self.render_mode = render_mode
+        self.observation_space = Discrete(mdp.states)
+        self.action_space = Discrete(mdp.actions)
+        self.steps, self._state, self._over = 0, 0, True
+        self._become(mdp)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[int, dict[str, Any]]:
+        """A state from the start distribution; with a seed, the first world again."""
+        super().reset(seed=seed)
+        if seed is not None:
+            self.steps = 0
+            self._become(self._changes[0])
+        where = self._draw(self._chances)
+        self._state, self._over = int(self._starts[where]), False
+        return self._state, {}
+
+    def step(self, action: int) -> tuple[int, float, bool, bool, dict[str, Any]]:
+        """Raises ValueError for no action of this world, ResetNeeded after an episode's end."""
+        mdp = self.mdp
+        if self._over:
+            raise gymnasium.error.ResetNeeded(
+                f"{mdp.name}: reset before the first step of an episode"
+            )
+        if not 0 <= action < mdp.actions or int(action) != action:
+            raise ValueError(f"{mdp.name}: actions are 0..{mdp.actions - 1}, got {action!r}")
+        rows = mdp.transitions
+        row = self._state * mdp.actions + int(action)
+        first, last = rows.indptr[row], rows.indptr[row + 1]
+        where = first + self._draw(rows.data[first:last])
+        if mdp.arrival is None:
+            reward = float(mdp.rewards[self._state, int(action)])
+        else:
+            reward = float(mdp.arrival.data[where])
+        self._state = int(rows.indices[where])
+        self._over = bool(mdp.terminal[self._state])
+        self.steps += 1
+        if self.steps in self._changes:
+            self._become(self._changes[self.steps])
+        return self._state, reward, self._over, False, {}
+
+    def render(self) -> np.ndarray | None:
+        """The world from above, (pixels, pixels, 3) uint8: the agent blue, terminal states green,
+        hazards red, starts grey. None without a render mode."""
+        if self.render_mode is None:
+            return None
+        assert self.mdp.layout is not None
+        row, column = self.mdp.layout.cells[self._state]
+        frame, cell = self._ground.copy(), self._cell
+        if row >= 0:
+            x = np.arange(cell) - (cell - 1) / 2
+            disc = x[:, None] ** 2 + x**2 <= (0.36 * cell) ** 2 + 0.5
+            frame[row * cell : (row + 1) * cell, column * cell : (column + 1) * cell][disc] = _AGENT
+        return frame
+
+    def _become(self, mdp: FiniteMDP) -> None:
+        self.mdp = mdp
+        self._starts = np.flatnonzero(mdp.start)
+        self._chances = mdp.start[self._starts]
+        if self.render_mode is not None:
+            self._ground, self._cell = _ground(mdp)
+
+    def _draw(self, chances: np.ndarray) -> int:
+        if len(chances) == 1:
+            return 0
+        upto = chances.cumsum()
+        found = upto.searchsorted(self.np_random.random() * upto[-1], side="right")
+        return min(int(found), len(chances) - 1)
 
 
-def _rows(transitions: Any, rewards: Any, name: str) -> tuple[sparse.csr_array, int, int]:
+_AGENT, _GOAL, _HAZARD = (38, 89, 166), (166, 212, 160), (222, 136, 121)
+_START, _WALL, _FREE, _LINE = (214, 214, 214), (64, 64, 64), (255, 255, 255), (235, 235, 235)
+
+
+def _ground(mdp: FiniteMDP) -> tuple[np.ndarray, int]:
+    """A frame without the agent, and pixels in a cell."""
+    layout = mdp.layout
+    assert layout is not None
+    colours = np.full((*layout.walls.shape, 3), _FREE, dtype=np.uint8)
+    for states, colour in ((mdp.start > 0, _START), (mdp.terminal, _GOAL)):
+        rows, columns = layout.cells[states & (layout.cells[:, 0] >= 0)].T
+        colours[rows, columns] = colour
+    if layout.hazards is not None:
+        colours[layout.hazards] = _HAZARD
+    colours[layout.walls] = _WALL
+    cell = max(1, min(48, 512 // max(layout.walls.shape)))
+    frame = colours.repeat(cell, axis=0).repeat(cell, axis=1)
+    if cell >= 8:
+        frame[::cell] = _LINE
+        frame[:, ::cell] = _LINE
+    return frame, cell
+
+
+def _iterate(matrix: sparse.csr_array, right: np.ndarray) -> np.ndarray | None:
+    """The solution by BiCGSTAB and refinement, as good in the sum of errors as in the largest;
+    None where that would take long."""
+    found, left = np.zeros_like(right), _ITERATIONS
+
+    def count(_: np.ndarray) -> None:
+        nonlocal left
+        left -= 1
+
+    while True:
+        residual = right - matrix @ found
+        sizes = [(np.abs(a).max(), np.abs(a).sum()) for a in (residual, right, found)]
+        if all(r <= 1e-13 * (b + x) for r, b, x in zip(*sizes, strict=True)):
+            return found
+        if left <= 0:
+            return None
+        found = found + bicgstab(matrix, residual, rtol=1e-8, maxiter=left, callback=count)[0]
+
+
+def _emptied(rows: Any, live: np.ndarray) -> sparse.csr_array:
+    """A copy without the rows that are not live and without stored zeros, in canonical order."""
+    counts = np.diff(rows.indptr)
+    keep = np.repeat(live, counts)
+    indptr = np.concatenate([[0], np.cumsum(np.where(live, counts, 0))])
+    copy = sparse.csr_array((rows.data[keep], rows.indices[keep], indptr), shape=rows.shape)
+    copy.sum_duplicates()
+    copy.eliminate_zeros()
+    return copy
+
+
+def _stored_like(rows: sparse.csr_array, rewards: Any) -> sparse.csr_array:
+    """Rewards (S · A, S), stored where `rows` is and nowhere else."""
+    at = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr)), rows.indices
+    if sparse.issparse(rewards):
+        data: Any = sparse.csr_array(rewards)[at]
+    else:
+        data = np.reshape(rewards, (rows.shape[0], -1))[at]
+    found = sparse.csr_array(rows, copy=True)
+    found.data = np.asarray(data, dtype=float).ravel()
+    return found
+
+
+def _rows(transitions: Any, name: str) -> tuple[sparse.csr_array, int, int]:
     """Transitions as (S · A, S), S and A."""
     if sparse.issparse(transitions):
         rows: Any = sparse.csr_array(transitions).astype(float)
@@ -218,16 +521,9 @@ def _rows(transitions: Any, rewards: Any, name: str) -> tuple[sparse.csr_array, 
             raise ValueError(f"{name}: transitions must be (S, A, S), got {dense.shape}")
         rows = sparse.csr_array(dense.reshape(-1, dense.shape[2]))
     count, states = rows.shape
-    if not states or count % states:
+    if not count or count % states:
         raise ValueError(f"{name}: sparse transitions must be (S · A, S), got {rows.shape}")
-    actions = count // states
-    shape = np.shape(rewards)
-    if shape not in ((states, actions), (states, actions, states), rows.shape):
-        raise ValueError(
-            f"{name}: rewards must be (S, A) = ({states}, {actions}), (S, A, S) or sparse "
-            f"(S · A, S), got {shape}"
-        )
-    return rows, states, actions
+    return rows, states, count // states
 
 
 def _check_rows(rows: Any, rewards: np.ndarray, live: np.ndarray, actions: int, name: str) -> None:
@@ -273,14 +569,15 @@ def _distribution(start: Any, states: int, name: str) -> np.ndarray:
 
 def _unending(rows: sparse.csr_array, terminal: np.ndarray, actions: int) -> np.ndarray:
     """Which states (S,) reach no terminal one, whatever is done."""
-    edges = rows.tocoo()
-    graph = sparse.csr_array(
-        (np.ones(len(edges.row), dtype=np.int8), (edges.col, edges.row // actions)),
-        shape=(len(terminal), len(terminal)),
-    )  # from a state to where one comes from
-    reached, front = terminal.copy(), np.flatnonzero(terminal)
-    while len(front):
-        before = np.unique(graph[front].indices)
-        front = before[~reached[before]]
-        reached[front] = True
-    return ~reached
+    states, ends = len(terminal), np.flatnonzero(terminal)
+    ones = np.ones(rows.nnz + len(ends))
+    onwards = (ones[: rows.nnz], rows.indices, rows.indptr[::actions])
+    back = sparse.csc_array(onwards, shape=(states, states)).tocsr()
+    # One more node leads to every terminal state.
+    indptr = np.append(back.indptr, rows.nnz + len(ends))
+    edges = (ones, np.append(back.indices, ends), indptr)
+    graph = sparse.csr_array(edges, shape=(states + 1, states + 1))
+    reached = breadth_first_order(graph, states, return_predecessors=False)
+    stuck = np.ones(states + 1, dtype=bool)
+    stuck[reached] = False
+    return stuck[:states]

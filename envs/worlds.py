@@ -1,0 +1,553 @@
+"""Finite worlds from the literature, and the continuous wet chicken.
+
+Each function returns a `FiniteMDP`; `WORLDS` has them by name, and `envs.make(name)` builds the
+environment of any. Grids number their states row by row, walls left out. Their actions are up,
+right, down, left unless said otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box
+from scipy import sparse
+
+from envs.tabular import FiniteMDP, Layout
+
+_FOUR = np.array([(-1, 0), (0, 1), (1, 0), (0, -1)])
+"""Rows and columns to go: up, right, down, left."""
+_KING = np.concatenate([_FOUR, [(-1, 1), (1, 1), (1, -1), (-1, -1), (0, 0)]])
+"""Likewise, the diagonals after them, and last no move."""
+
+_DYNA = (
+    ".......#G",
+    "..#....#.",
+    "S.#....#.",
+    "..#......",
+    ".....#...",
+    ".........",
+)
+_ROOMS = (
+    "#############",
+    "#.....#.....#",
+    "#.....#.....#",
+    "#...........#",
+    "#.....#.....#",
+    "#.....#.....#",
+    "##.####.....#",
+    "#.....###.###",
+    "#.....#.....#",
+    "#.....#.....#",
+    "#...........#",
+    "#.....#.....#",
+    "#############",
+)
+_LAKES = {
+    4: ("SFFF", "FHFH", "FFFH", "HFFG"),
+    8: (
+        "SFFFFFFF",
+        "FFFFFFFF",
+        "FFFHFFFF",
+        "FFFFFHFF",
+        "FFFHFFFF",
+        "FHHFFFHF",
+        "FHFFHFHF",
+        "FFFHFFFG",
+    ),
+}
+
+
+def chain(states: int = 5, *, slip: float = 0.2, discount: float = 0.95) -> FiniteMDP:
+    """The chain of Dearden, Friedman and Russell 1998, "Bayesian Q-learning", as in Strens 2000.
+
+    Action 0 goes one state on and earns nothing but 10 at the far end, where it stays; action 1
+    goes back to the first state and earns 2. With the chance `slip` an action does what the other
+    would. It goes on for ever. Raises ValueError for fewer than 2 states or slip outside [0, 1].
+    """
+    _require(states >= 2, f"chain: states must be at least 2, got {states!r}")
+    _require(0 <= slip <= 1, f"chain: slip must lie in [0, 1], got {slip!r}")
+    here = np.arange(states)
+    on, back = np.minimum(here + 1, states - 1), np.zeros_like(here)
+    targets = np.stack([np.stack([on, back], -1), np.stack([back, on], -1)], 1)
+    arrival = sparse.lil_array((states * 2, states))
+    arrival[:, 0] = 2.0
+    arrival[-2:, -1] = 10.0
+    layout = Layout(
+        walls=np.zeros((1, states), dtype=bool),
+        cells=np.stack([back, here], -1),
+        moves=_everywhere(np.array([(0, 1), (0, -1)]), states),
+    )
+    return FiniteMDP(
+        _transitions(targets, [1 - slip, slip]), arrival.tocsr(), discount, 0, [], "chain", layout
+    )
+
+
+def garnet(
+    states: int,
+    actions: int,
+    branching: int,
+    *,
+    rng: np.random.Generator,
+    discount: float = 0.95,
+) -> FiniteMDP:
+    """A random MDP (Archibald, McKinnon and Thomas 1995; rewards of Bhatnagar et al. 2009).
+
+    From each state by each action `branching` different states follow, with the chances that
+    uniform cuts of [0, 1] leave between them; expected rewards are standard normal. It starts
+    anywhere and goes on for ever. Raises ValueError unless 1 <= branching <= states.
+    """
+    _require(
+        1 <= branching <= states,
+        f"garnet: branching must lie in 1..{states}, the states, got {branching!r}",
+    )
+    _require(actions >= 1, f"garnet: actions must be at least 1, got {actions!r}")
+    pairs = states * actions
+    targets = np.stack([rng.choice(states, branching, replace=False) for _ in range(pairs)])
+    cuts = np.sort(rng.random((pairs, branching - 1)), axis=1)
+    chances = np.diff(cuts, prepend=0.0, append=1.0)
+    shape = (states, actions, branching)
+    return FiniteMDP(
+        _transitions(targets.reshape(shape), chances.reshape(shape)),
+        rng.standard_normal((states, actions)),
+        discount,
+        np.full(states, 1 / states),
+        [],
+        "garnet",
+    )
+
+
+def cliff_walk(*, slippery: bool = False, discount: float = 1.0) -> FiniteMDP:
+    """Sutton and Barto 2018, example 6.6; gymnasium's CliffWalking-v1, cell for cell.
+
+    From the lower left to the lower right corner, each step -1; a step onto the cliff between
+    them costs 100 and leads back to the start. The cliff's ten cells are states that nothing leads
+    to. Slippery, a third of the moves go where they should and a third to each side; as a fall and
+    a step may then end in one place, the environment pays what is expected.
+    """
+    start, goal = 36, 47
+    hazards = np.zeros((4, 12), dtype=bool)
+    hazards[3, 1:-1] = True
+    turning = (1 / 3, 1 / 3, 0.0, 1 / 3) if slippery else (1.0,)
+    targets, chances, cells = _walk(np.zeros((4, 12), dtype=bool), turning=turning)
+    falls = hazards.ravel()[targets]
+    return FiniteMDP(
+        _transitions(np.where(falls, start, targets), chances),
+        np.where(falls, -100.0, -1.0) @ chances,
+        discount,
+        start,
+        [goal],
+        "cliff-walk",
+        Layout(np.zeros((4, 12), dtype=bool), cells, _everywhere(_FOUR, 48), hazards),
+    )
+
+
+def frozen_lake(size: int = 4, *, slippery: bool = True, discount: float = 0.99) -> FiniteMDP:
+    """gymnasium's FrozenLake-v1 of `size` 4 or 8, cell for cell; actions left, down, right, up.
+
+    To the goal for a reward of 1; a hole ends the episode too. Slippery, a third of the moves go
+    where they should and a third to each side. Raises ValueError for another size.
+    """
+    _require(size in _LAKES, f"frozen-lake: size must be 4 or 8, got {size!r}")
+    lake = _letters(_LAKES[size])
+    turning = (1 / 3, 1 / 3, 0.0, 1 / 3) if slippery else (1.0,)
+    order = _FOUR[[3, 2, 1, 0]]
+    targets, chances, cells = _walk(np.zeros(lake.shape, bool), moves=order, turning=turning)
+    goal = np.flatnonzero(lake.ravel() == "G")
+    return FiniteMDP(
+        _transitions(targets, chances),
+        _on_arrival(goal, targets.shape),
+        discount,
+        0,
+        np.isin(lake.ravel(), ["G", "H"]),
+        "frozen-lake",
+        Layout(np.zeros(lake.shape, bool), cells, _everywhere(order, lake.size), lake == "H"),
+    )
+
+
+def four_rooms(goal: tuple[int, int] = (7, 9), *, discount: float = 0.9) -> FiniteMDP:
+    """Sutton, Precup and Singh 1999, "Between MDPs and semi-MDPs", figure 2; 104 states.
+
+    A move goes where it should with chance 2/3, and 1/9 each of the three other ways. The goal's
+    row and column, the hallway to the lower right room unless given, count from 0 with the outer
+    walls; arrival pays 1. An episode starts in any other cell. Raises ValueError for a goal in a
+    wall.
+    """
+    walls = _letters(_ROOMS) == "#"
+    inside = 0 <= goal[0] < walls.shape[0] and 0 <= goal[1] < walls.shape[1]
+    _require(inside and not walls[goal], f"four-rooms: goal {goal} is not a free cell")
+    return _maze("four-rooms", walls, None, goal, discount, turning=(2 / 3, 1 / 9, 1 / 9, 1 / 9))
+
+
+def dyna_maze(*, discount: float = 0.95) -> FiniteMDP:
+    """Sutton and Barto 2018, figure 8.2: 47 states, arrival at the goal pays 1."""
+    letters = _letters(_DYNA)
+    return _maze("dyna-maze", letters == "#", _find(letters, "S"), _find(letters, "G"), discount)
+
+
+def blocking_maze(*, changed: bool = False, discount: float = 0.95) -> FiniteMDP:
+    """Sutton and Barto 2018, figure 8.4: the gap on the right, closed for one on the left.
+
+    The book changes it after 1000 steps, as `envs.make("blocking-maze")` does. Both have the 47
+    states that are free in one of them.
+    """
+    return _gap_maze("blocking-maze", [0] if changed else [8], [0, 8], discount)
+
+
+def shortcut_maze(*, changed: bool = False, discount: float = 0.95) -> FiniteMDP:
+    """Sutton and Barto 2018, figure 8.5: a gap on the left, later one more on the right.
+
+    The book changes it after 3000 steps, as `envs.make("shortcut-maze")` does. Both have the 47
+    states that are free in one of them.
+    """
+    return _gap_maze("shortcut-maze", [0, 8] if changed else [0], [0, 8], discount)
+
+
+def deep_sea(
+    size: int = 10,
+    *,
+    windy: bool = False,
+    rng: np.random.Generator | None = None,
+    discount: float = 1.0,
+) -> FiniteMDP:
+    """Osband et al. 2019, "Deep exploration via randomized value functions"; bsuite's.
+
+    A dive of `size` steps, each one row down and a column left by action 0 or right by action 1,
+    which costs 0.01 / size; only to go right in the last column pays, 1. So 0.99 is best, and
+    dithering finds it in 2^size episodes. Windy, a move right fails with chance 1 / size (bsuite's
+    noise on the last rewards is left out). `rng` draws, state by state, which action is which.
+    State row · size + column, and size² when the dive is over. Raises ValueError for size below 2.
+    """
+    _require(size >= 2, f"deep-sea: size must be at least 2, got {size!r}")
+    row, column = np.divmod(np.arange(size * size), size)
+    over = size * size
+    left = np.where(row == size - 1, over, (row + 1) * size + np.maximum(column - 1, 0))
+    stay = np.where(row == size - 1, over, (row + 1) * size + column)
+    right = np.where(row == size - 1, over, (row + 1) * size + np.minimum(column + 1, size - 1))
+    targets = np.stack([np.stack([left, left], -1), np.stack([right, stay], -1)], 1)
+    rewards = np.stack([np.zeros(over), (column == size - 1) - 0.01 / size], -1)
+    moves = np.broadcast_to([(1, -1), (1, 1)], (over, 2, 2))
+    if rng is not None:
+        swap = rng.integers(2, size=over).astype(bool)
+        for array in (targets, rewards):
+            array[swap] = array[swap][:, ::-1]
+        moves = np.where(swap[:, None, None], moves[:, ::-1], moves)
+    fails = 1 / size if windy else 0.0
+    end = np.full((1, 2, 2), over)
+    return FiniteMDP(
+        _transitions(np.concatenate([targets, end]), np.array([1 - fails, fails])),
+        np.concatenate([rewards, np.zeros((1, 2))]),
+        discount,
+        0,
+        [over],
+        "deep-sea",
+        Layout(
+            walls=np.zeros((size, size), dtype=bool),
+            cells=np.concatenate([np.stack([row, column], -1), [(-1, -1)]]),
+            moves=np.concatenate([moves, np.zeros((1, 2, 2), dtype=int)]),
+        ),
+    )
+
+
+def windy_grid(moves: int = 4, *, stochastic: bool = False, discount: float = 1.0) -> FiniteMDP:
+    """Sutton and Barto 2018, example 6.5, and exercises 6.9 and 6.10; each step -1.
+
+    `moves` is 4, 8 with the diagonals (up right, down right, down left, up left), or 9 with
+    staying last. The wind of the column that one leaves carries upwards; stochastic, where there
+    is any, one cell less or more a third of the time each. Raises ValueError for other moves.
+    """
+    _require(moves in (4, 8, 9), f"windy-grid: moves must be 4, 8 or 9, got {moves!r}")
+    wind = np.array([0, 0, 0, 1, 1, 1, 2, 2, 1, 0])
+    shape = (7, len(wind))
+    cells = np.argwhere(np.ones(shape, dtype=bool))
+    column = cells[:, 1]
+    gusts = np.array([0, -1, 1] if stochastic else [0])
+    lift = wind[column][:, None] + gusts * (wind[column] > 0)[:, None]  # (S, K)
+    to = np.repeat((cells[:, None] + _KING[:moves])[:, :, None], len(gusts), axis=2)
+    to[..., 0] -= lift[:, None]
+    to = np.clip(to, 0, np.array(shape) - 1)
+    return FiniteMDP(
+        _transitions(np.ravel_multi_index((to[..., 0], to[..., 1]), shape), 1 / len(gusts)),
+        np.full((len(cells), moves), -1.0),
+        discount,
+        30,
+        [37],
+        "windy-grid",
+        Layout(np.zeros(shape, dtype=bool), cells, _everywhere(_KING[:moves], len(cells))),
+    )
+
+
+def open_grid(size: int = 10, *, slip: float = 0.0, discount: float = 0.99) -> FiniteMDP:
+    """size² cells without walls, from the upper left to the lower right corner, each step -1.
+
+    With chance `slip` a move goes to one of its sides. Built in a second or two for 10⁶ states.
+    Without slip V* is -(1 - γᵈ) / (1 - γ) at a distance d. Raises ValueError for size below 2 or
+    slip outside [0, 1].
+    """
+    _require(size >= 2, f"open-grid: size must be at least 2, got {size!r}")
+    _require(0 <= slip <= 1, f"open-grid: slip must lie in [0, 1], got {slip!r}")
+    walls = np.zeros((size, size), dtype=bool)
+    turning = (1 - slip, slip / 2, 0.0, slip / 2) if slip else (1.0,)
+    targets, chances, cells = _walk(walls, turning=turning)
+    return FiniteMDP(
+        _transitions(targets, chances),
+        np.full((size * size, 4), -1.0),
+        discount,
+        0,
+        [size * size - 1],
+        "open-grid",
+        Layout(walls, cells, _everywhere(_FOUR, size * size)),
+    )
+
+
+_RIVER, _SPEED, _TURBULENCE = 5, 3.0, 3.5
+"""Length and width, the water's speed at the right bank, and speed and turbulence together."""
+
+
+def wet_chicken(*, discount: float = 0.95) -> FiniteMDP:
+    """Hans and Udluft 2009, "Efficient uncertainty propagation for reinforcement learning with
+    limited data": 5 × 5 cells of a river above a waterfall.
+
+    A canoeist who comes close to the fall, at y = 5, earns more, y, and who goes over it begins
+    anew at 0, 0. Actions are to drift, to hold (y - 1), to paddle back (y - 2), right and left (x);
+    the water adds 3 x / 5, and turbulence up to 3.5 less that either way, uniformly; y is rounded.
+    State 5 y + x. `WetChicken` is its continuous twin.
+    """
+    size, moves = _RIVER, np.array([(0, 0), (-1, 0), (-2, 0), (0, 1), (0, -1)])
+    y, x = np.divmod(np.arange(size * size), size)
+    speed = _SPEED * x / size
+    spread = (_TURBULENCE - speed)[:, None, None]
+    middle = (y + speed)[:, None, None] + moves[:, :1]  # (S, A, 1)
+    # What rounding takes to a cell is as wide as the cell's overlap with what turbulence reaches.
+    cell = np.arange(-2 * size, 3 * size)
+    above = np.minimum(cell + 0.5, middle + spread)
+    below = np.maximum(cell - 0.5, middle - spread)
+    chances = np.maximum(above - below, 0.0) / (2 * spread)  # (S, A, cells)
+    beside = np.clip(x[:, None] + moves[:, 1], 0, size - 1)
+    targets = np.where(cell >= size, 0, np.maximum(cell, 0) * size + beside[..., None])
+    rows = _transitions(targets, chances)
+    return FiniteMDP(
+        rows,
+        np.broadcast_to(y.astype(float), (size * size, len(moves), size * size)),
+        discount,
+        0,
+        [],
+        "wet-chicken-grid",
+        Layout(np.zeros((size, size), bool), np.stack([y, x], -1), _everywhere(moves, size * size)),
+    )
+
+
+class WetChicken(gymnasium.Env[np.ndarray, np.ndarray]):
+    """The continuous wet chicken (Hans and Udluft 2009; Depeweg et al. 2017, "Learning and policy
+    search in stochastic dynamical systems with Bayesian neural networks").
+
+    An observation is the position (x, y) on a river 5 wide and 5 long, an action (right, ahead) in
+    [-1, 1]², where 1 ahead drifts and -1 paddles back. The water adds 3 x / 5 to y, and turbulence
+    uniformly up to 3.5 - 3 x / 5 either way: its noise depends on where one is, and beyond y = 5
+    one falls and begins anew at (0, 0), so that what follows has two modes. The reward is y,
+    Depeweg's -(5 - y) plus 5. It goes on for ever.
+
+    Raises ValueError for a render mode, of which there is none, and for an action that is not
+    finite or not (2,).
+    """
+
+    metadata = {"render_modes": []}
+
+    def __init__(self, *, render_mode: str | None = None) -> None:
+        _require(render_mode is None, f"wet-chicken: no render mode {render_mode!r}, only None")
+        self.render_mode = None
+        self.observation_space = Box(0.0, float(_RIVER), (2,), np.float32)
+        self.action_space = Box(-1.0, 1.0, (2,), np.float32)
+        self._position: np.ndarray | None = None
+
+    @staticmethod
+    def reward(obs: Any, action: Any, next_obs: Any) -> Any:
+        """y afterwards, for numpy or torch (..., 2)."""
+        return next_obs[..., 1]
+
+    @staticmethod
+    def terminated(next_obs: Any) -> Any:
+        """Never, for numpy or torch (..., 2)."""
+        return next_obs[..., 1] < 0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """At (0, 0)."""
+        super().reset(seed=seed)
+        self._position = np.zeros(2, dtype=np.float32)
+        return self._position.copy(), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """An action beyond the bounds acts as the bound. Raises ResetNeeded before any reset."""
+        if self._position is None:
+            raise gymnasium.error.ResetNeeded("wet-chicken: reset before the first step")
+        action = np.asarray(action)
+        _require(
+            action.shape == (2,) and bool(np.isfinite(action).all()),
+            f"wet-chicken: an action is finite and of shape (2,), got {action}",
+        )
+        obs, (right, ahead) = self._position, np.clip(action, -1, 1)
+        speed = _SPEED * float(obs[0]) / _RIVER
+        gust = (_TURBULENCE - speed) * self.np_random.uniform(-1, 1)
+        x, y = float(obs[0]) + right, float(obs[1]) + ahead - 1 + speed + gust
+        place = (0.0, 0.0) if y > _RIVER else (np.clip(x, 0, _RIVER), max(y, 0.0))
+        self._position = np.array(place, dtype=np.float32)
+        reward = float(self.reward(obs, action, self._position))
+        return self._position.copy(), reward, False, False, {}
+
+
+WORLDS: Mapping[str, Callable[..., FiniteMDP]] = {
+    "chain": chain,
+    "cliff-walk": cliff_walk,
+    "frozen-lake": frozen_lake,
+    "four-rooms": four_rooms,
+    "dyna-maze": dyna_maze,
+    "blocking-maze": blocking_maze,
+    "shortcut-maze": shortcut_maze,
+    "deep-sea": deep_sea,
+    "windy-grid": windy_grid,
+    "open-grid": open_grid,
+    "wet-chicken-grid": wet_chicken,
+}
+"""The worlds by name, each to be had without arguments."""
+
+CHANGES: Mapping[str, int] = {"blocking-maze": 1000, "shortcut-maze": 3000}
+"""After how many steps the environments of worlds with `changed` change, as in the book."""
+
+
+def world_env(
+    name: str, *, render_mode: str | None = None, change_at: int | None = None, **options: Any
+) -> gymnasium.Env:
+    """The environment of a world: the entry point gymnasium calls.
+
+    `options` go to the world's function; `change_at` moves the step of a change, where there is
+    one. Raises what the function and `TabularEnv` raise.
+    """
+    build, changes = WORLDS[name], {}
+    if name in CHANGES:
+        after = CHANGES[name] if change_at is None else change_at
+        changes = {after: build(changed=True, **options)}
+    elif change_at is not None:
+        raise ValueError(f"{name}: never changes; those that do are {', '.join(CHANGES)}")
+    return build(**options).env(changes=changes, render_mode=render_mode)
+
+
+for _name in WORLDS:
+    if _name not in gymnasium.registry:
+        gymnasium.register(_name, entry_point="envs.worlds:world_env", kwargs={"name": _name})
+if "wet-chicken" not in gymnasium.registry:
+    gymnasium.register("wet-chicken", entry_point="envs.worlds:WetChicken", max_episode_steps=100)
+
+
+def _maze(
+    name: str,
+    walls: np.ndarray,
+    start: tuple[int, int] | None,
+    goal: tuple[int, int],
+    discount: float,
+    *,
+    turning: Sequence[float] = (1.0,),
+    free: np.ndarray | None = None,
+) -> FiniteMDP:
+    """A grid whose goal pays 1 on arrival; it starts anywhere else where no start is given."""
+    free = ~walls if free is None else free
+    targets, chances, cells = _walk(walls, turning=turning, free=free)
+    number = _numbers(free)
+    end = number[goal]
+    first: Any = None if start is None else number[start]
+    if first is None:
+        first = np.full(len(cells), 1 / (len(cells) - 1))
+        first[end] = 0.0
+    return FiniteMDP(
+        _transitions(targets, chances),
+        _on_arrival(np.array([end]), targets.shape),
+        discount,
+        first,
+        [end],
+        name,
+        Layout(walls, cells, _everywhere(_FOUR, len(cells))),
+    )
+
+
+def _gap_maze(name: str, gaps: list[int], ever: list[int], discount: float) -> FiniteMDP:
+    """6 × 9 cells with a wall in the fourth row but for gaps, from below it to above."""
+    walls = np.zeros((6, 9), dtype=bool)
+    walls[3] = True
+    free = ~walls
+    walls[3, gaps], free[3, ever] = False, True
+    return _maze(name, walls, (5, 3), (0, 8), discount, free=free)
+
+
+def _walk(
+    walls: np.ndarray,
+    *,
+    moves: np.ndarray = _FOUR,
+    turning: Sequence[float] = (1.0,),
+    free: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where moves end: states (S, A, K), chances (K,), and the cells (S, 2) of states.
+
+    An edge or a wall stops a move. `turning` has the chance that action a does what the one k
+    after it means, k < K. `free` are the cells that are states, those without walls if None.
+    """
+    free = ~walls if free is None else free
+    number, cells = _numbers(free), np.argwhere(free)
+    ends = np.empty((len(cells), len(moves)), dtype=np.int32)
+    for action, move in enumerate(moves):
+        row, column = np.clip(cells + move, 0, np.array(walls.shape) - 1).T
+        ends[:, action] = np.where(walls[row, column], np.arange(len(cells)), number[row, column])
+    kept = [k for k, chance in enumerate(turning) if chance > 0]
+    turned = [np.roll(ends, -k, axis=1) for k in kept]
+    return np.stack(turned, -1), np.array([turning[k] for k in kept]), cells
+
+
+def _transitions(targets: np.ndarray, chances: Any) -> sparse.csr_array:
+    """Rows (S · A, S) from targets (S, A, K) and their chances, of that shape or broadcast."""
+    states, actions, kinds = targets.shape
+    return sparse.csr_array(
+        (
+            np.broadcast_to(chances, targets.shape).ravel(),
+            targets.ravel(),
+            np.arange(0, targets.size + 1, kinds, dtype=np.int32),
+        ),
+        shape=(states * actions, states),
+    )
+
+
+def _on_arrival(states: np.ndarray, shape: tuple[int, ...]) -> sparse.csr_array:
+    """Rewards (S · A, S) of 1 for arrival in some states."""
+    pairs = shape[0] * shape[1]
+    return sparse.csr_array(
+        (
+            np.ones(pairs * len(states)),
+            np.tile(states, pairs),
+            np.arange(pairs + 1) * len(states),
+        ),
+        shape=(pairs, shape[0]),
+    )
+
+
+def _numbers(free: np.ndarray) -> np.ndarray:
+    """The state of each cell (rows, columns), -1 where there is none."""
+    return np.where(free, free.cumsum().reshape(free.shape) - 1, -1).astype(np.int32)
+
+
+def _everywhere(moves: np.ndarray, states: int) -> np.ndarray:
+    return np.broadcast_to(moves, (states, *moves.shape))
+
+
+def _letters(text: Sequence[str]) -> np.ndarray:
+    return np.array([list(line) for line in text])
+
+
+def _find(letters: np.ndarray, letter: str) -> tuple[int, int]:
+    row, column = np.argwhere(letters == letter)[0]
+    return int(row), int(column)
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ValueError(message)

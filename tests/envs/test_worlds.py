@@ -1,0 +1,370 @@
+"""The classics against gymnasium's tables, shortest paths, closed forms and published numbers."""
+
+from __future__ import annotations
+
+import warnings
+from collections import deque
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+from scipy import stats
+
+import envs
+from envs import worlds
+from envs.tabular import FiniteMDP, TabularEnv
+
+
+def tables(id: str, **kwargs: object) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """gymnasium's P: transitions (S, A, S), expected rewards (S, A), which arrivals end, starts."""
+    env = gymnasium.make(id, **kwargs).unwrapped
+    table, states = env.P, len(env.P)
+    rows = np.zeros((states, len(table[0]), states))
+    rewards, ends = np.zeros(rows.shape[:2]), np.zeros(states, dtype=bool)
+    for state, actions in table.items():
+        for action, outcomes in actions.items():
+            for chance, after, reward, terminated in outcomes:
+                rows[state, action, after] += chance
+                rewards[state, action] += chance * reward
+                ends[after] |= terminated
+    return rows, rewards, ends, env.initial_state_distrib
+
+
+def shortest(mdp: FiniteMDP) -> int:
+    """Fewest steps from the start to a terminal state when each step could go as one likes."""
+    distance = {int(mdp.start.argmax()): 0}
+    queue = deque(distance)
+    while queue:
+        state = queue.popleft()
+        if mdp.terminal[state]:
+            return distance[state]
+        rows = mdp.transitions[state * mdp.actions : (state + 1) * mdp.actions]
+        for after in np.unique(rows.indices):
+            if int(after) not in distance:
+                distance[int(after)] = distance[state] + 1
+                queue.append(int(after))
+    raise AssertionError("no way")
+
+
+@pytest.mark.parametrize(
+    ("mdp", "id", "kwargs"),
+    [
+        (worlds.frozen_lake(4), "FrozenLake-v1", {"map_name": "4x4"}),
+        (worlds.frozen_lake(8), "FrozenLake-v1", {"map_name": "8x8"}),
+        (worlds.frozen_lake(4, slippery=False), "FrozenLake-v1", {"is_slippery": False}),
+        (
+            worlds.frozen_lake(8, slippery=False),
+            "FrozenLake-v1",
+            {"map_name": "8x8", "is_slippery": False},
+        ),
+        (worlds.cliff_walk(), "CliffWalking-v1", {}),
+        (worlds.cliff_walk(slippery=True), "CliffWalkingSlippery-v1", {}),
+    ],
+    ids=["lake", "lake 8", "firm lake", "firm lake 8", "cliff", "slippery cliff"],
+)
+def test_tables_are_gymnasiums(mdp, id, kwargs):
+    rows, rewards, ends, start = tables(id, **kwargs)
+    np.testing.assert_array_equal(mdp.terminal, ends)
+    rows[ends], rewards[ends] = 0, 0
+    dense = mdp.transitions.toarray().reshape(rows.shape)
+    np.testing.assert_allclose(dense, rows, rtol=0, atol=1e-15)
+    np.testing.assert_allclose(mdp.rewards, rewards, rtol=1e-14, atol=1e-15)
+    np.testing.assert_array_equal(mdp.start, start)
+
+
+@pytest.mark.parametrize(("size", "steps", "threshold"), [(4, 100, 0.74), (8, 200, 0.91)])
+def test_lakes_reach_what_gymnasium_calls_their_optimum(size, steps, threshold):
+    """0.74 in 100 steps and 0.91 in 200, in gymnasium's registration."""
+    lake = worlds.frozen_lake(size, discount=1.0)
+    values = np.zeros(lake.states)
+    for _ in range(steps):
+        values = lake.action_values(values).max(1)
+    assert lake.start @ values == pytest.approx(threshold, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("mdp", "steps"),
+    [
+        (worlds.dyna_maze(), 14),
+        (worlds.blocking_maze(), 10),
+        (worlds.blocking_maze(changed=True), 16),
+        (worlds.shortcut_maze(), 16),
+        (worlds.shortcut_maze(changed=True), 10),
+        (worlds.windy_grid(), 15),
+        (worlds.windy_grid(8), 7),
+        (worlds.windy_grid(9), 7),
+        (worlds.open_grid(12), 22),
+        (worlds.cliff_walk(), 13),
+    ],
+    ids=lambda value: f"{value.name}" if isinstance(value, FiniteMDP) else str(value),
+)
+def test_shortest_paths(mdp, steps):
+    """The book's 14, 15 and 13, and by breadth-first search; the linear programme agrees."""
+    assert shortest(mdp) == steps
+    optimum = float(mdp.start @ mdp.optimum().values)
+    if mdp.rewards.max() > 0:  # 1 on arrival
+        assert optimum == pytest.approx(mdp.discount ** (steps - 1), rel=1e-9)
+    else:  # -1 a step
+        paid = steps if mdp.discount == 1 else (1 - mdp.discount**steps) / (1 - mdp.discount)
+        assert optimum == pytest.approx(-paid, rel=1e-9)
+
+
+def test_sizes_of_the_books():
+    assert worlds.dyna_maze().states == worlds.blocking_maze().states == 47
+    assert worlds.four_rooms().states == 104
+    assert worlds.windy_grid().states == 70
+
+
+def test_four_rooms_move_as_meant_two_thirds_of_the_time():
+    mdp = worlds.four_rooms()
+    number = {tuple(cell): state for state, cell in enumerate(mdp.layout.cells)}
+    middle = number[2, 3]  # no wall about it
+    rows = mdp.transitions.toarray().reshape(104, 4, 104)[middle]
+    around = [number[1, 3], number[2, 4], number[3, 3], number[2, 2]]
+    np.testing.assert_allclose(rows[:, around], np.full((4, 4), 1 / 9) + np.eye(4) * 5 / 9)
+    hall = worlds.four_rooms(goal=(3, 6))
+    assert hall.terminal[number[3, 6]] and hall.start[number[3, 6]] == 0
+    with pytest.raises(ValueError, match=r"goal \(0, 0\) is not a free cell"):
+        worlds.four_rooms(goal=(0, 0))
+
+
+def test_chain_in_closed_form():
+    """Always on: V_i = q γ V_{i+1} + (1 - q)(2 + γ V_0), and q (10 + γ V_n) at the end."""
+    n, q, g = 5, 0.8, 0.95
+    mdp = worlds.chain()
+    # V_i = a_i + b_i V_0 from the end on, then V_0 = a_0 / (1 - b_0).
+    a = (q * 10 + (1 - q) * 2) / (1 - q * g)
+    b = (1 - q) * g / (1 - q * g)
+    for _ in range(n - 1):
+        a, b = q * g * a + (1 - q) * 2, q * g * b + (1 - q) * g
+    assert mdp.optimum().values[0] == pytest.approx(a / (1 - b), rel=1e-12)
+    np.testing.assert_array_equal(mdp.optimum().policy, 0)
+    slips = worlds.chain(slip=1.0)  # then each action does what the other says
+    np.testing.assert_array_equal(slips.optimum().policy, 1)
+    assert slips.optimum().values[-1] == pytest.approx(10 / (1 - g))
+
+
+@pytest.mark.parametrize("size", [2, 10, 30])
+def test_deep_sea_pays_99_hundredths_to_the_one_who_always_goes_right(size):
+    mdp = worlds.deep_sea(size)
+    assert mdp.start @ mdp.optimum().values == pytest.approx(0.99)
+    coin = np.full((mdp.states, 2), 0.5)
+    # One dive in 2^N is paid, and half the moves cost.
+    assert mdp.expected_return(coin) == pytest.approx(0.5**size - 0.005)
+    drawn = worlds.deep_sea(size, rng=np.random.default_rng(0))
+    assert drawn.start @ drawn.optimum().values == pytest.approx(0.99)
+    best = drawn.optimum().policy
+    diagonal = np.arange(size) * (size + 1)
+    np.testing.assert_array_equal(drawn.layout.moves[diagonal, best[diagonal]], [[1, 1]] * size)
+    if size > 2:
+        assert 0 < best[diagonal].mean() < 1
+
+
+def test_windy_deep_sea_in_closed_form():
+    """On until the first slip: q^(N-1) for the reward, and the cost of each move until then."""
+    size = 10
+    q = 1 - 1 / size
+    mdp = worlds.deep_sea(size, windy=True)
+    cost = 0.01 / size * sum(q**i for i in range(size))
+    assert mdp.start @ mdp.optimum().values == pytest.approx(q ** (size - 1) - cost, rel=1e-12)
+
+
+def test_garnet_rows():
+    mdp = worlds.garnet(30, 3, 4, rng=np.random.default_rng(0))
+    rows = mdp.transitions
+    np.testing.assert_array_equal(np.diff(rows.indptr), 4)
+    np.testing.assert_allclose(rows.sum(1), 1)
+    # Uniform cuts: a part of four is Beta(1, 3), whichever it is.
+    assert stats.kstest(rows.data[::4], stats.beta(1, 3).cdf).pvalue > 0.01
+    assert stats.kstest(mdp.rewards.ravel(), stats.norm.cdf).pvalue > 0.01
+    same = worlds.garnet(30, 3, 4, rng=np.random.default_rng(0))
+    np.testing.assert_array_equal(same.transitions.toarray(), rows.toarray())
+    sure = worlds.garnet(6, 2, 1, rng=np.random.default_rng(1))
+    np.testing.assert_array_equal(sure.transitions.data, 1)
+
+
+def test_stochastic_wind():
+    mdp = worlds.windy_grid(stochastic=True)
+    rows = mdp.transitions.toarray().reshape(70, 4, 70)
+    state = 6 * 10 + 6  # at the bottom where the wind is 2; to the right
+    for lift in (1, 2, 3):
+        assert rows[state, 1, (6 - lift) * 10 + 7] == pytest.approx(1 / 3)
+    assert rows[0, 1, 1] == 1  # no wind, none that varies
+    assert -30 < mdp.start @ mdp.optimum().values < -15
+
+
+def test_open_grid_of_a_million_states():
+    mdp = worlds.open_grid(1000)
+    assert mdp.states == 10**6 and mdp.transitions.nnz == 4 * (10**6 - 1)
+    row, column = np.divmod(np.arange(10**6), 1000)
+    straight = np.where(column < 999, 1, 2)
+    distance = 2 * 999 - row - column
+    exact = -(1 - 0.99**distance) / (1 - 0.99)
+    np.testing.assert_allclose(mdp.evaluate(straight), exact, rtol=1e-9, atol=1e-9)
+    anyhow = np.full((10**6, 4), 0.25)  # has cycles: by iteration
+    values = mdp.evaluate(anyhow)
+    backup = (anyhow * mdp.action_values(values)).sum(1)
+    assert np.abs(backup - values).max() < 1e-11  # so that the error is below 1e-9
+    with pytest.raises(ValueError, match="use value iteration"):
+        mdp.optimum()
+
+
+def test_slips_go_to_the_sides():
+    mdp = worlds.open_grid(5, slip=0.2)
+    rows = mdp.transitions.toarray().reshape(25, 4, 25)
+    np.testing.assert_allclose(rows[12, 0, [7, 11, 13, 17]], [0.8, 0.1, 0.1, 0])
+
+
+# The wet chicken
+
+
+def test_discrete_wet_chicken_is_what_sampling_and_rounding_give():
+    mdp = worlds.wet_chicken()
+    rows = mdp.transitions.toarray().reshape(25, 5, 25)
+    moves = ((0, 0), (-1, 0), (-2, 0), (0, 1), (0, -1))
+    tau = (np.arange(200_000) + 0.5) / 100_000 - 1  # an even grid over [-1, 1]
+    for state in range(25):
+        y, x = divmod(state, 5)
+        for action, (down, right) in enumerate(moves):
+            speed = 3 * x / 5
+            at = np.rint(y + down + speed + (3.5 - speed) * tau).astype(int)
+            beside = min(max(x + right, 0), 4)
+            ends = np.where(at >= 5, 0, np.maximum(at, 0) * 5 + beside)
+            shares = np.bincount(ends, minlength=25) / len(tau)
+            np.testing.assert_allclose(rows[state, action], shares, atol=5e-5)
+    np.testing.assert_allclose(mdp.rewards, rows @ (np.arange(25) // 5), atol=1e-12)
+
+
+def test_continuous_wet_chicken():
+    env = envs.make("wet-chicken")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_env(env.unwrapped, skip_render_check=True)
+    obs, _ = env.reset(seed=0)
+    rng = np.random.default_rng(0)
+    gusts, falls = [], 0
+    for _ in range(100):
+        action = rng.uniform(-1, 1, 2).astype(np.float32)
+        after, reward, terminated, truncated, _ = env.step(action)
+        assert reward == float(worlds.WetChicken.reward(obs, action, after)) == after[1]
+        assert not terminated and not worlds.WetChicken.terminated(after)
+        speed = 3 * obs[0] / 5
+        gust = (after[1] - (obs[1] + action[1] - 1 + speed)) / (3.5 - speed)
+        if after[1] > 0:  # neither a fall nor at the upper end
+            gusts.append(float(gust))
+            assert after[0] == pytest.approx(np.clip(obs[0] + action[0], 0, 5), abs=1e-6)
+        falls += bool((after == 0).all())
+        obs = after
+    assert truncated and falls and len(gusts) > 30
+    assert min(gusts) >= -1 - 1e-5 and max(gusts) <= 1 + 1e-5
+    batch = torch.rand(3, 4, 2)
+    assert worlds.WetChicken.reward(None, None, batch).shape == (3, 4)
+    assert worlds.WetChicken.terminated(batch).dtype == torch.bool
+
+
+def test_turbulence_is_uniform():
+    env = worlds.WetChicken()
+    env.reset(seed=1)
+    gusts = []
+    for _ in range(4000):
+        env._position = np.array([2.5, 2.5], np.float32)
+        after, *_ = env.step(np.array([0.0, 1.0]))  # y = 2.5 + 1.5 + 2 τ, in [2, 6]
+        gusts.append((after[1] - 4) / 2 if after[1] else 1.0)
+    below = [gust for gust in gusts if gust < 0.5]  # above it one falls
+    assert stats.kstest(below, stats.uniform(-1, 1.5).cdf).pvalue > 0.01
+    assert stats.binomtest(len(gusts) - len(below), len(gusts), 0.25).pvalue > 0.01
+
+
+def test_wet_chicken_errors():
+    env = worlds.WetChicken()
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step(np.zeros(2))
+    env.reset(seed=0)
+    for wrong in (np.zeros(3), np.array([np.nan, 0])):
+        with pytest.raises(ValueError, match=r"wet-chicken: an action is finite and of shape \(2,"):
+            env.step(wrong)
+    with pytest.raises(ValueError, match="no render mode 'human'"):
+        worlds.WetChicken(render_mode="human")
+
+
+# By name
+
+
+@pytest.mark.parametrize("name", worlds.WORLDS)
+def test_each_world_is_an_environment_by_name(name):
+    env = envs.make(name, render_mode="rgb_array")
+    inner = env.unwrapped
+    assert isinstance(inner, TabularEnv)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_env(inner, skip_render_check=True)
+    mdp = inner.mdp
+    layout = mdp.layout
+    env.reset(seed=0)
+    before = env.render()
+    assert before.dtype == np.uint8 and before.shape[2] == 3
+    rows, columns = layout.walls.shape
+    assert before.shape[0] * columns == before.shape[1] * rows
+    on_grid = layout.cells[:, 0] >= 0
+    assert on_grid.sum() >= mdp.states - 1
+    assert len(np.unique(layout.cells[on_grid], axis=0)) == on_grid.sum()
+
+
+def test_robots_are_listed_without_the_worlds():
+    assert not set(worlds.WORLDS) & set(envs.names())
+
+
+@pytest.mark.parametrize(("name", "at"), [("blocking-maze", 1000), ("shortcut-maze", 3000)])
+def test_mazes_change_when_the_book_says(name, at):
+    env = envs.make(name)
+    before = worlds.WORLDS[name]()
+    after = worlds.WORLDS[name](changed=True)
+    env.reset(seed=0)
+    inner = env.unwrapped
+    env.action_space.seed(0)
+    for step in range(at + 1):
+        assert inner.steps == step
+        now = after if step == at else before
+        np.testing.assert_array_equal(inner.mdp.transitions.indices, now.transitions.indices)
+        _, _, terminated, _, _ = env.step(env.action_space.sample())
+        if terminated:
+            env.reset()
+    env.reset(seed=0)
+    assert inner.steps == 0
+    np.testing.assert_array_equal(inner.mdp.transitions.toarray(), before.transitions.toarray())
+
+
+def test_change_at_another_step():
+    env = envs.make("blocking-maze", change_at=2)
+    env.reset(seed=0)
+    env.step(0)
+    assert env.unwrapped.mdp.layout.walls[3, 0]
+    env.step(0)
+    assert not env.unwrapped.mdp.layout.walls[3, 0]
+    with pytest.raises(ValueError, match="chain: never changes; those that do are blocking-maze"):
+        envs.make("chain", change_at=3)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: worlds.chain(1), "chain: states must be at least 2, got 1"),
+        (lambda: worlds.chain(slip=1.5), r"chain: slip must lie in \[0, 1\], got 1.5"),
+        (lambda: worlds.frozen_lake(5), "frozen-lake: size must be 4 or 8, got 5"),
+        (lambda: worlds.deep_sea(1), "deep-sea: size must be at least 2, got 1"),
+        (lambda: worlds.windy_grid(5), "windy-grid: moves must be 4, 8 or 9, got 5"),
+        (lambda: worlds.open_grid(1), "open-grid: size must be at least 2, got 1"),
+        (lambda: worlds.open_grid(slip=float("nan")), "open-grid: slip must lie"),
+        (
+            lambda: worlds.garnet(3, 2, 4, rng=np.random.default_rng()),
+            r"garnet: branching must lie in 1..3",
+        ),
+        (lambda: worlds.garnet(3, 0, 1, rng=np.random.default_rng()), "garnet: actions must be"),
+    ],
+)
+def test_wrong_sizes_are_named(build, message):
+    with pytest.raises(ValueError, match=message) as error:
+        build()
+    assert "\n" not in str(error.value)
