@@ -3,5 +3,14 @@
 from mbrl.dynamics.derivatives import SmoothSimulator
 from mbrl.dynamics.ensemble import Ensemble, EnsembleConfig
 from mbrl.dynamics.simulator import Randomisation, Simulator
+from mbrl.dynamics.tabular import Counts, Tabular
 
-__all__ = ["Ensemble", "EnsembleConfig", "Randomisation", "Simulator", "SmoothSimulator"]
+__all__ = [
+    "Counts",
+    "Ensemble",
+    "EnsembleConfig",
+    "Randomisation",
+    "Simulator",
+    "SmoothSimulator",
+    "Tabular",
+]

@@ -1,0 +1,370 @@
+"""Finite MDPs as models: known, counted, or drawn from a posterior over what was counted.
+
+States and actions are indices, held as floats in a last dimension of one, so that a rollout, a
+planner or an agent meets here what it meets everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from scipy import sparse
+from scipy.special import softmax
+from torch import Generator, Tensor
+
+from mbrl.types import Step, Transition
+
+
+class FiniteMDP(Protocol):
+    """What a model needs of a finite MDP of S states and A actions."""
+
+    @property
+    def transitions(self) -> sparse.csr_array:
+        """(S · A, S), row s · A + a the distribution of the next state; empty where terminal."""
+        ...
+
+    @property
+    def rewards(self) -> np.ndarray:
+        """(S, A), expected."""
+        ...
+
+    @property
+    def terminal(self) -> np.ndarray:
+        """(S,) bool."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Counts:
+    """What was seen of a finite MDP: sufficient for its likelihood. Counts of runs add up."""
+
+    transitions: sparse.csr_array
+    """(S · A, S), how often a pair was followed by a state."""
+    rewards: np.ndarray
+    """(S, A), sum of the rewards of a pair."""
+    terminal: np.ndarray
+    """(S,) bool, where an episode was seen to end."""
+
+    @classmethod
+    def of(cls, batch: Transition, *, states: int, actions: int) -> Counts:
+        """Count transitions with any leading dimensions, obs (..., 1) and action (..., 1).
+
+        Raises ValueError, naming the field, for other shapes, for what is no index below `states`
+        or `actions`, and for rewards that are not finite.
+        """
+        obs = _indices(batch.obs, states, "obs")
+        after = _indices(batch.next_obs, states, "next_obs")
+        pairs = obs * actions + _indices(batch.action, actions, "action")
+        gain = batch.reward.detach().cpu().double().numpy().ravel()
+        ends = batch.terminated.detach().cpu().numpy().ravel()
+        if not len(pairs) == len(after) == len(gain) == len(ends):
+            raise ValueError(f"the batch's fields differ in length, obs has {len(pairs)} rows")
+        if not np.isfinite(gain).all():
+            raise ValueError("reward holds a number that is not finite")
+        seen = sparse.coo_array(
+            (np.ones(len(pairs)), (pairs, after)), shape=(states * actions, states)
+        )
+        sums = np.bincount(pairs, gain, minlength=states * actions).reshape(states, actions)
+        terminal = np.zeros(states, dtype=bool)
+        terminal[after[ends]] = True
+        return cls(sparse.csr_array(seen), sums, terminal)
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            sparse.csr_array(self.transitions + other.transitions),
+            self.rewards + other.rewards,
+            self.terminal | other.terminal,
+        )
+
+    @property
+    def visits(self) -> np.ndarray:
+        """(S, A), how often each pair was tried."""
+        return np.asarray(self.transitions.sum(1)).reshape(self.rewards.shape)
+
+
+class Tabular:
+    """E finite MDPs of the same states, actions and ends, as a `Dynamics`.
+
+    Standard normal noise becomes a uniform through the normal's distribution function, and that
+    the next state through the inverse of the row's: one number a step, on any device, so that the
+    same noise leads a coupled path in every member. Without noise the next state is the most
+    probable one (the first of several), not a mean, which would be no state: deterministic MDPs
+    alone may be asked for an `expectation`. Terminal states stay where they are and earn 0.
+
+    A state or an action that is no index comes out as NaN, and a plan through it scores -inf.
+
+    Args:
+        transitions: E times (S · A, S), row s · A + a the distribution of the next state. Those
+            of terminal states do not count.
+        rewards: (E, S, A), or (S, A) for all members alike.
+        terminal: (S,) bool.
+
+    Raises:
+        ValueError: wrong shapes; a row that is no distribution or a reward that is not finite,
+            by member, state and action.
+    """
+
+    def __init__(
+        self, transitions: Sequence[sparse.csr_array], rewards: np.ndarray, terminal: np.ndarray
+    ) -> None:
+        self.terminal = np.asarray(terminal, dtype=bool)
+        states, actions = len(self.terminal), np.shape(rewards)[-1]
+        shape = (len(transitions), states, actions)
+        if not len(transitions) or np.shape(rewards) not in (shape, shape[1:]):
+            raise ValueError(
+                f"rewards of {len(transitions)} members and {states} states must be "
+                f"{shape[:2]} + (A,), got {np.shape(rewards)}"
+            )
+        self.rewards: np.ndarray = np.array(np.broadcast_to(rewards, shape), dtype=float)
+        self.rewards[:, self.terminal] = 0
+        self.transitions: tuple[sparse.csr_array, ...] = tuple(
+            _live(rows, self.terminal, actions, f"member {member}")
+            for member, rows in enumerate(transitions)
+        )
+        if not np.isfinite(self.rewards).all():
+            member, state, action = np.argwhere(~np.isfinite(self.rewards))[0]
+            raise ValueError(
+                f"the reward of member {member}, state {state}, action {action} is not finite"
+            )
+        self._tables: dict[torch.device, _Tables] = {}
+
+    @classmethod
+    def of(cls, *mdps: FiniteMDP) -> Tabular:
+        """The true model of an MDP, or of several with the same states, actions and ends."""
+        if not mdps or any((mdp.terminal != mdps[0].terminal).any() for mdp in mdps):
+            raise ValueError("members must be one or more MDPs that end in the same states")
+        return cls(
+            [mdp.transitions for mdp in mdps],
+            np.stack([mdp.rewards for mdp in mdps]),
+            mdps[0].terminal,
+        )
+
+    @classmethod
+    def likeliest(cls, counts: Counts, *, known: int = 1, unknown: float = 0.0) -> Tabular:
+        """One member: the frequencies and mean rewards of the pairs tried `known` times or more.
+
+        The others stay where they are and earn `unknown`. With the largest reward there is this
+        is the model of R-max (Brafman and Tennenholtz 2002; Strehl et al. 2009), optimistic.
+        """
+        if known < 1:
+            raise ValueError(f"known must be at least 1, got {known!r}")
+        states, actions = counts.rewards.shape
+        visits = counts.visits
+        tried = visits >= known
+        share = np.where(tried, 1 / np.maximum(visits, 1), 0.0).ravel()
+        stay = sparse.csr_array(
+            (
+                (~tried).ravel().astype(float),
+                (np.arange(states * actions), np.repeat(np.arange(states), actions)),
+            ),
+            shape=(states * actions, states),
+        )
+        rows = sparse.csr_array(sparse.diags_array(share) @ counts.transitions + stay)
+        rewards = np.where(tried, counts.rewards * share.reshape(tried.shape), unknown)
+        return cls([rows], rewards, counts.terminal)
+
+    @classmethod
+    def posterior(
+        cls,
+        counts: Counts,
+        *,
+        members: int,
+        prior: float | np.ndarray = 1.0,
+        rewards: np.ndarray | None = None,
+        generator: Generator,
+    ) -> Tabular:
+        """Members drawn from the posterior: each row Dirichlet(prior + counts), independently.
+
+        Strens 2000, "A Bayesian framework for reinforcement learning". The draws are dense.
+
+        Args:
+            counts: what was seen.
+            members: E.
+            prior: pseudo-counts, one number for every next state or (S, A, S); 0 forbids what was
+                never seen.
+            rewards: (S, A), where known; else the means seen, 0 for pairs never tried.
+            generator: of the draws.
+
+        Raises:
+            ValueError: members below one; a prior of another shape, negative or not finite, or
+                one that leaves a row without any next state.
+        """
+        states, actions = counts.rewards.shape
+        if members < 1:
+            raise ValueError(f"members must be at least 1, got {members!r}")
+        if np.shape(prior) not in ((), (states, actions, states)):
+            raise ValueError(
+                f"prior must be a number or (S, A, S) = ({states}, {actions}, {states}), "
+                f"got {np.shape(prior)}"
+            )
+        if not (np.isfinite(prior).all() and np.min(prior) >= 0):
+            raise ValueError("prior must be finite and >= 0")
+        pseudo = np.asarray(prior, dtype=float)
+        weight = counts.transitions.toarray()
+        weight += pseudo.reshape(-1, states) if pseudo.ndim else pseudo
+        empty = (weight.sum(1) == 0) & np.repeat(~counts.terminal, actions)
+        if empty.any():
+            state, action = divmod(int(empty.argmax()), actions)
+            raise ValueError(
+                f"state {state}, action {action} was never tried: it needs a prior above 0"
+            )
+        weight[np.repeat(counts.terminal, actions)] = 1.0
+        rng = np.random.default_rng(
+            int(torch.randint(2**62, (), generator=generator, device=generator.device))
+        )
+        shape = (members, *weight.shape)
+        # gammas by their logs, Γ(a) = Γ(a + 1) · U^(1/a), as those of small a would underflow
+        with np.errstate(divide="ignore"):
+            logs = np.log(rng.standard_gamma(weight + 1, shape))
+            logs += np.log1p(-rng.random(shape)) / weight
+        rows = softmax(logs, -1)
+        if rewards is None:
+            rewards = counts.rewards / np.maximum(counts.visits, 1)
+        return cls([sparse.csr_array(member) for member in rows], rewards, counts.terminal)
+
+    @property
+    def members(self) -> int:
+        """E."""
+        return len(self.transitions)
+
+    @property
+    def states(self) -> int:
+        """How many there are; the state's size is 1."""
+        return len(self.terminal)
+
+    @property
+    def actions(self) -> int:
+        """How many there are; the action's size is 1."""
+        return self.rewards.shape[-1]
+
+    def encode(self, obs: Float[Tensor, "*lead 1"]) -> Float[Tensor, "*lead 1"]:
+        """The identity."""
+        return obs
+
+    def decode(self, state: Float[Tensor, "*lead 1"]) -> Float[Tensor, "*lead 1"]:
+        """The identity."""
+        return state
+
+    def step(
+        self,
+        state: Float[Tensor, "E B 1"],
+        action: Float[Tensor, "E B 1"],
+        *,
+        noise: Float[Tensor, "E B 1"] | None,
+    ) -> Step:
+        """One step of each member; see the class for the noise and for what is no index.
+
+        Raises:
+            ValueError: other shapes.
+        """
+        given = {"state": state, "action": action} | ({} if noise is None else {"noise": noise})
+        for name, value in given.items():
+            if value.shape != (self.members, state.shape[1] if state.ndim > 1 else 0, 1):
+                raise ValueError(
+                    f"{name} must be (E, B, 1) with E = {self.members}, got {tuple(value.shape)}"
+                )
+        tables = self._on(state.device)
+        here, known = _index(state[..., 0], self.states)
+        chosen, allowed = _index(action[..., 0], self.actions)
+        member = torch.arange(self.members, device=state.device)[:, None]
+        row = (member * self.states + here) * self.actions + chosen  # (E, B)
+        if noise is None:
+            after = tables.mode[row]
+        else:
+            uniform = torch.special.ndtr(noise[..., 0].double())
+            entry = torch.searchsorted(tables.reached, row + uniform, right=True)
+            # sums may round across a row's end
+            entry = torch.minimum(torch.maximum(entry, tables.first[row]), tables.last[row])
+            after = tables.after[entry]
+        ended = tables.terminal[here]
+        after = torch.where(ended, here, after)
+        valid = known & allowed
+        next_state = torch.where(valid, after.to(state.dtype), math.nan)
+        reward = torch.where(valid, tables.rewards[row].to(state.dtype), math.nan)
+        return Step(next_state[..., None], reward, valid & tables.terminal[after])
+
+    def _on(self, device: torch.device) -> _Tables:
+        if device not in self._tables:
+            self._tables[device] = _tables(self, device)
+        return self._tables[device]
+
+
+class _Tables(NamedTuple):
+    """All members' rows below one another, R = E · S · A of them with K entries in all."""
+
+    reached: Float[Tensor, K]  # row number + the row's cumulative probability, increasing
+    after: Int[Tensor, L]  # the entry's next state, L = K + 1 with one for empty rows at the end
+    first: Int[Tensor, R]  # a row's first and last entry
+    last: Int[Tensor, R]
+    mode: Int[Tensor, R]  # the most probable next state
+    rewards: Float[Tensor, R]
+    terminal: Bool[Tensor, S]
+
+
+def _tables(model: Tabular, device: torch.device) -> _Tables:
+    rows: Any = sparse.vstack(model.transitions, format="csr")
+    starts, lengths = rows.indptr[:-1].astype(np.int64), np.diff(rows.indptr)
+    owner = np.repeat(np.arange(rows.shape[0]), lengths)
+    summed = np.concatenate(([0.0], np.cumsum(rows.data)))
+    within = summed[1:] - summed[starts][owner]
+    filled = lengths > 0
+    mode = np.zeros(rows.shape[0], dtype=np.int64)
+    if filled.any():
+        most = np.zeros(rows.shape[0])
+        most[filled] = np.maximum.reduceat(rows.data, starts[filled])
+        tops = np.flatnonzero(rows.data == most[owner])[::-1]  # the first is written last
+        mode[owner[tops]] = rows.indices[tops]
+    arrays = (
+        owner + within,
+        np.append(rows.indices, 0).astype(np.int64),
+        starts,
+        np.maximum(starts + lengths - 1, starts),
+        mode,
+        model.rewards.ravel(),
+        model.terminal,
+    )
+    return _Tables(*(torch.as_tensor(array, device=device) for array in arrays))
+
+
+def _live(rows: Any, terminal: np.ndarray, actions: int, name: str) -> sparse.csr_array:
+    """The rows, sorted, without zeros and without those of terminal states, once checked."""
+    states = len(terminal)
+    if rows.shape != (states * actions, states):
+        raise ValueError(
+            f"{name}: transitions must be (S · A, S) = ({states * actions}, {states}), "
+            f"got {rows.shape}"
+        )
+    live = np.repeat(~terminal, actions)
+    rows = sparse.csr_array(sparse.diags_array(live.astype(float)) @ sparse.csr_array(rows))
+    rows.eliminate_zeros()
+    rows.sort_indices()
+    wrong = live & ~(np.abs(np.asarray(rows.sum(1)).ravel() - 1) <= 1e-9)
+    if rows.nnz:
+        wrong |= rows.min(1).toarray().ravel() < 0
+    if wrong.any():
+        state, action = divmod(int(wrong.argmax()), actions)
+        raise ValueError(
+            f"{name}: the transitions of state {state}, action {action} are no distribution"
+        )
+    return rows
+
+
+def _index(value: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Indices, 0 in place of what is none, and which are some."""
+    valid = (value >= 0) & (value < count) & (value == value.floor())
+    return torch.where(valid, value, 0).long(), valid
+
+
+def _indices(value: Tensor, count: int, name: str) -> np.ndarray:
+    if value.ndim < 1 or value.shape[-1] != 1:
+        raise ValueError(f"{name} must be (..., 1) indices, got {tuple(value.shape)}")
+    found, valid = _index(value.detach().cpu(), count)
+    if not valid.all():
+        raise ValueError(f"{name} must hold indices in 0..{count - 1}, got {value[~valid][0]:g}")
+    return found.numpy().ravel()
