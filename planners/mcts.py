@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ class Evaluation(NamedTuple):
     logits: Float[Tensor, "B K"] | None = None  # prior; None where all actions are alike
     terminated: Bool[Tensor, B] | None = None  # None where nothing ends
     discount: Float[Tensor, B] | None = None  # in place of γ; -1 where the other side is to move
+    variance: Float[Tensor, B] | None = None  # epistemic, of the value: what members disagree on
     invalid: Bool[Tensor, "B K"] | None = None  # actions that cannot be taken there
     actions: Float[Tensor, "B K A"] | None = None  # what the K are, where they are a sample
 
@@ -48,25 +49,29 @@ class UCT:
 
     c: float = 1 / math.sqrt(2)
     """C; 1/√2 suits returns in [0, 1]."""
+    optimism: float = 0.0
+    """Times the epistemic std of what follows an action, added to its value; under 0 is caution."""
 
 
 @dataclass(frozen=True)
 class PUCT:
-    """Q + c(N) P sqrt(N) / (1 + n), Q scaled by what a node's parent and siblings are worth.
-
-    c(N) = init + log((N + base + 1) / base), as in MuZero and mctx.
-    """
+    """Q + c(N) P sqrt(N) / (1 + n), with c(N) = init + log((N + base + 1) / base), as in mctx."""
 
     init: float = 1.25
     """Weight of the prior."""
     base: float = 19652.0
     """How slowly it grows."""
+    scale: Literal["siblings", "tree", "none"] = "siblings"
+    """Q is mapped to [0, 1] by the least and greatest of a node and its actions (mctx), or of the
+    whole tree (MuZero)."""
     dirichlet: float = 0.25
     """Share of Dirichlet noise in the root's prior."""
     alpha: float = 0.3
     """Of the noise: the smaller, the more of it falls on one action."""
     temperature: float = 1.0
     """The answer is drawn by visits to the power of 1 / temperature; 0 takes the most visited."""
+    optimism: float = 0.0
+    """As for `UCT` (Oren et al. 2025, "Epistemic Monte Carlo tree search")."""
 
 
 @dataclass(frozen=True)
@@ -104,62 +109,123 @@ class Widening:
             )
 
 
-class Tree(NamedTuple):
-    """What a search found, and all it looked at. A node that was never made has 0 visits."""
+@dataclass(frozen=True, eq=False)
+class Tree:
+    """What a search found, and all it looked at. A node that was never made has 0 visits.
+
+    Arrays are (B, N) and, a node's actions apart, (B, N, K); node 0 is the root.
+    """
 
     action: Int[Tensor, B]
-    """What to do: the index of an action."""
+    """What to do: the place of an action among the root's K."""
     policy: Float[Tensor, "B K"]
-    """Shares of the visits; for Gumbel the improved policy."""
-    value: Float[Tensor, B]
-    """Of the root, its mean over the simulations."""
-    visits: Int[Tensor, "B N"]
-    values: Float[Tensor, "B N"]
-    """Means of what followed each visit."""
-    raw_values: Float[Tensor, "B N"]
-    """As the model gave them."""
-    rewards: Float[Tensor, "B N"]
-    """Of the step into the node."""
-    discounts: Float[Tensor, "B N"]
-    """Of the node's value in its parent's; 0 where it is terminal."""
-    parents: Int[Tensor, "B N"]
-    """-1 for the root."""
-    moves: Int[Tensor, "B N"]
-    """Action from the parent."""
-    children: Int[Tensor, "B N K"]
-    """First outcome of each action; -1 if untried."""
-    siblings: Int[Tensor, "B N"]
-    """The next outcome of the same action; -1 for none."""
-    priors: Float[Tensor, "B N K"]
-    """Probabilities; -1 for actions that cannot be taken."""
+    """Shares of the root's visits; for Gumbel the improved policy."""
+    nodes: tree.Nodes
+    """All arrays, in numpy."""
     states: Float[Tensor, "N B S"]
     actions: Float[Tensor, "N B K A"] | None
     """What the K actions of each node are, where they are a sample."""
 
+    @property
+    def value(self) -> Float[Tensor, B]:
+        """Of the roots, the mean over all simulations."""
+        return self.values[:, 0]
+
+    @property
+    def visits(self) -> Int[Tensor, "B N"]:
+        """How often a simulation came by; 0 for a node that is not there."""
+        return torch.from_numpy(self.nodes.visits)
+
+    @property
+    def values(self) -> Float[Tensor, "B N"]:
+        """Means of what followed."""
+        return torch.from_numpy(self.nodes.values)
+
+    @property
+    def raw_values(self) -> Float[Tensor, "B N"]:
+        """As the model gave them."""
+        return torch.from_numpy(self.nodes.raw)
+
+    @property
+    def rewards(self) -> Float[Tensor, "B N"]:
+        """Of the step into the node."""
+        return torch.from_numpy(self.nodes.rewards)
+
+    @property
+    def discounts(self) -> Float[Tensor, "B N"]:
+        """Of the node's value in its parent's; 0 where it is terminal."""
+        return torch.from_numpy(self.nodes.discounts)
+
+    @property
+    def parents(self) -> Int[Tensor, "B N"]:
+        """-1 for the root."""
+        return torch.from_numpy(self.nodes.parents)
+
+    @property
+    def moves(self) -> Int[Tensor, "B N"]:
+        """Action from the parent."""
+        return torch.from_numpy(self.nodes.moves)
+
+    @property
+    def children(self) -> Int[Tensor, "B N K"]:
+        """First outcome of each action; -1 if untried."""
+        return torch.from_numpy(self.nodes.children)
+
+    @property
+    def siblings(self) -> Int[Tensor, "B N"]:
+        """The next outcome of the same action; -1 for none."""
+        return torch.from_numpy(self.nodes.siblings)
+
+    @property
+    def priors(self) -> Float[Tensor, "B N K"]:
+        """Probabilities; -1 for actions that cannot be taken."""
+        return torch.from_numpy(self.nodes.priors)
+
+    def after(self, action: Int[Tensor, B], state: Float[Tensor, "B S"] | None = None) -> Tree:
+        """What is below an action of each root, for `search` to go on with after a real step.
+
+        Where an action has several outcomes it is the one nearest to the real `state`, or the most
+        visited; an untried one leaves an empty tree.
+        """
+        old = self.nodes
+        roots, most, actions = old.children.shape
+        places = np.full((roots, most), -1, dtype=np.int64)
+        kept = _blank(roots, most, actions)
+        sizes = [1] * roots
+        for b in range(roots):
+            child, found = int(old.children[b, 0, int(action[b])]), []
+            while child >= 0:
+                found.append(child)
+                child = int(old.siblings[b, child])
+            if not found:
+                continue
+            if state is None:
+                root = max(found, key=lambda node: old.visits[b, node])
+            else:
+                apart = (self.states[found, b] - state[b]).square().sum(-1)
+                root = found[int(apart.argmin())]
+            sizes[b] = tree.subtree(old, kept, b, root, places[b])
+        size = max(sizes)
+        trees, before = np.nonzero(places >= 0)
+        where = places[trees, before], trees
+        states = self.states.new_zeros(size, *self.states.shape[1:])
+        states[where] = self.states[before, trees]
+        samples = None
+        if self.actions is not None:
+            samples = self.actions.new_zeros(size, *self.actions.shape[1:])
+            samples[where] = self.actions[before, trees]
+        cut = {k: np.ascontiguousarray(x[:, :size]) for k, x in kept._asdict().items()}
+        nodes = tree.Nodes(**cut | {"bounds": kept.bounds})
+        policy = torch.zeros(roots, actions)
+        return Tree(torch.zeros_like(action), policy, nodes, states, samples)
+
     def children_visits(self) -> Int[Tensor, "B K"]:
         """Visits of the root's actions."""
-        return self._of_children(lambda node: self.visits.gather(1, node))
+        return torch.from_numpy(tree.root_edges(self.nodes)[0])
 
     def children_values(self) -> Float[Tensor, "B K"]:
         """Q of the root's actions, 0 where untried."""
-        total = self._of_children(
-            lambda node: (
-                self.visits.gather(1, node)
-                * (
-                    self.rewards.gather(1, node)
-                    + self.discounts.gather(1, node) * self.values.gather(1, node)
-                )
-            )
-        )
-        return total / self.children_visits().clamp_min(1)
-
-    def _of_children(self, read: Callable[[Tensor], Tensor]) -> Tensor:
-        node = self.children[:, 0].long()
-        total = torch.where(node >= 0, read(node.clamp_min(0)), 0)
-        while bool((node >= 0).any()):
-            node = torch.where(node >= 0, self.siblings.gather(1, node.clamp_min(0)).long(), -1)
-            total = total + torch.where(node >= 0, read(node.clamp_min(0)), 0)
-        return total
+        return torch.from_numpy(tree.root_edges(self.nodes)[1])
 
 
 @torch.no_grad()
@@ -175,6 +241,7 @@ def search(
     widening: Widening | None = None,
     outcomes: Widening | None = None,
     noise: Float[Tensor, "B K"] | None = None,
+    start: Tree | None = None,
 ) -> Tree:
     """Look ahead from B roots; each simulation adds a node to each tree.
 
@@ -190,147 +257,196 @@ def search(
         outcomes: of one action, for a model that draws them: more of them the more it is tried,
             each visited as often. Without, the first outcome is taken to be the only one.
         noise: Dirichlet or Gumbel draws to take instead of the generator's.
+        start: go on with this tree (`Tree.after`), whose root's prior is then that of `root`.
 
     Raises:
         ValueError: simulations or depth below one, a discount outside [0, 1], wrong shapes, a
-            root all of whose actions are invalid, a model that returns NaN.
+            state all of whose actions are invalid, a model that returns NaN, Gumbel with a start
+            (sequential halving counts on equal visits).
     """
     rule = PUCT() if rule is None else rule
     roots, size, actions = _check(root, simulations, discount, max_depth)
-    device, nodes = root.state.device, simulations + 1
-    states = root.state.new_empty(nodes, roots, size)
-    samples = None
-    if root.actions is not None:
-        samples = root.actions.new_empty(nodes, *root.actions.shape)
-
-    def table(kind: Any, fill: float = 0, *shape: int) -> np.ndarray:
-        return np.full((roots, nodes, *shape), fill, dtype=kind)
-
-    children, siblings = table(np.int32, -1, actions), table(np.int32, -1)
-    priors = table(np.float32, 0, actions)
-    visits, parents, moves = table(np.int32), table(np.int32, -1), table(np.int32)
-    values, q, raw, rewards, discounts = (table(np.float32) for _ in range(5))
-    ended = table(np.bool_)
-    never, level = np.zeros(roots, bool), np.zeros((roots, actions), np.float32)
-    leaf, move, kind = (np.zeros(roots, np.int64) for _ in range(3))
-    flat = np.zeros(roots, np.int64)
-    where, moved = torch.from_numpy(flat), torch.from_numpy(move)
-
+    if start is not None and isinstance(rule, Gumbel):
+        raise ValueError("Gumbel cannot go on with a tree: its root's actions need equal visits")
+    base = 1 if start is None else start.nodes.visits.shape[1]
+    device, count = root.state.device, base + simulations
+    nodes = _blank(roots, count, actions)
+    states = root.state.new_empty(count, roots, size)
+    samples = None if root.actions is None else root.actions.new_empty(count, *root.actions.shape)
+    if start is not None:
+        _copy(start, nodes, states, samples)
     states[0] = root.state
-    visits[:, 0], values[:, 0] = 1, _array(root.value, level[:, 0], "value")
-    raw[:, 0] = values[:, 0]
-    if samples is not None:
+    if samples is not None and root.actions is not None:
         samples[0] = root.actions
-    invalid = np.zeros_like(level, bool) if root.invalid is None else root.invalid.numpy(force=True)
+    blank = _reply(roots, actions, discount)
+    reply = _heard(root, blank)
     for b in range(roots):
-        logits = _array(root.logits, level, "logits")
-        wrong = tree.set_priors(priors, b, 0, logits, invalid)
-        _complain(wrong, b, "root")
-    if not np.isfinite(values[:, 0]).all():
-        _complain(tree.BAD_VALUE, int(np.isfinite(values[:, 0]).argmin()), "root")
+        _complain(_plant(nodes, reply, b), b, "root")
 
-    scores = _root_noise(rule, priors[:, 0], noise, generator)
-    considered = _considered(rule, priors[:, 0], simulations)
-    opening = (0.0, 0.5) if widening is None else (widening.c, widening.alpha)
-    drawing = (0.0, 0.5) if outcomes is None else (outcomes.c, outcomes.alpha)
-    code, own = _numbers(rule)
-    settings = np.array([*own, *opening, *drawing])
-    depth = nodes if max_depth is None else max_depth
-    reward = value = np.zeros(roots, np.float32)
-    shrink = np.full(roots, discount, np.float32)
-    logits, terminated, barred = level, never, np.zeros_like(level, bool)
-    for node in range(nodes):
+    scores = _root_noise(rule, nodes.priors[:, 0], noise, generator)
+    considered = _considered(rule, nodes.priors[:, 0], simulations)
+    settings = _settings(rule, count if max_depth is None else max_depth, widening, outcomes)
+    front = tree.Front(*(np.zeros(roots, np.int64) for _ in tree.Front._fields))
+    flat, moved = torch.from_numpy(front.flat), torch.from_numpy(front.move)
+    rows = states.view(count * roots, size)
+    for turn in range(simulations + 1):
+        node = base + turn - 1
         wrong, b = tree.advance(
-            node, node == simulations, code, settings, depth, children, siblings, visits,
-            values, q, raw, rewards, discounts, parents, moves, priors, ended, scores, considered,
-            leaf, move, kind, flat, reward, shrink, value, logits, terminated, barred,
+            nodes, settings, front, reply, scores, considered[turn], node, turn > 0,
+            turn < simulations,
         )  # fmt: skip
-        if wrong:
-            _complain(wrong, b, f"simulation {node}")
-        if node == simulations:
+        _complain(wrong, b, f"simulation {turn}")
+        if turn == simulations:
             break
-        at = where.to(device)
-        action = moved.to(device)
+        at, action = flat.to(device), moved.to(device)
         if samples is not None:
-            action = samples.view(nodes * roots, actions, -1)[at, action]
-        found = step(states.view(nodes * roots, size).index_select(0, at), action)
+            action = samples.view(count * roots, actions, -1)[at, action]
+        found = step(rows.index_select(0, at), action)
         states[node + 1] = found.state
         if samples is not None:
             if found.actions is None:
                 raise ValueError("the root's actions are a sample, so a step must give actions too")
             samples[node + 1] = found.actions
-        reward = _array(found.reward, never, "reward")
-        value = _array(found.value, never, "value")
-        logits = level if found.logits is None else _array(found.logits, level, "logits")
-        if found.discount is not None:
-            shrink = _array(found.discount, never, "discount")
-        if found.terminated is not None:
-            terminated = _array(found.terminated, never, "terminated")
-        if found.invalid is not None:
-            barred = _array(found.invalid, level, "invalid")
+        reply = _heard(found, blank)
+    action, policy = _answer(rule, nodes, scores, settings, generator)
+    return Tree(action, policy, nodes, states, samples)
 
-    found = Tree(
-        action=moved,
-        policy=torch.from_numpy(priors[:, 0]),
-        value=torch.from_numpy(values[:, 0]),
-        visits=torch.from_numpy(visits),
-        values=torch.from_numpy(values),
-        raw_values=torch.from_numpy(raw),
-        rewards=torch.from_numpy(rewards),
-        discounts=torch.from_numpy(discounts),
-        parents=torch.from_numpy(parents),
-        moves=torch.from_numpy(moves),
-        children=torch.from_numpy(children),
-        siblings=torch.from_numpy(siblings),
-        priors=torch.from_numpy(priors),
-        states=states,
-        actions=samples,
+
+def _blank(roots: int, count: int, actions: int) -> tree.Nodes:
+    """Trees without a node."""
+
+    def table(kind: Any, fill: float = 0, *shape: int) -> np.ndarray:
+        return np.full((roots, count, *shape), fill, dtype=kind)
+
+    return tree.Nodes(
+        visits=table(np.int32),
+        values=table(np.float32),
+        raw=table(np.float32),
+        rewards=table(np.float32),
+        discounts=table(np.float32),
+        q=table(np.float32),
+        variances=table(np.float32),
+        parents=table(np.int32, -1),
+        moves=table(np.int32),
+        siblings=table(np.int32, -1),
+        ended=table(np.bool_),
+        children=table(np.int32, -1, actions),
+        priors=table(np.float32, 0, actions),
+        bounds=np.tile((np.inf, -np.inf), (roots, 1)),
     )
-    action, policy = _answer(rule, found, q, scores, settings, generator)
-    return found._replace(action=action, policy=policy)
+
+
+def _copy(start: Tree, nodes: tree.Nodes, states: Tensor, samples: Tensor | None) -> None:
+    """Begin with what is known."""
+    old = start.nodes.children.shape
+    if (old[0], old[2]) != (nodes.children.shape[0], nodes.children.shape[2]):
+        raise ValueError(
+            f"start must have (B, K) = ({nodes.children.shape[0]}, {nodes.children.shape[2]}), "
+            f"got ({old[0]}, {old[2]})"
+        )
+    for known, array in zip(start.nodes[:-1], nodes[:-1], strict=True):
+        array[:, : old[1]] = known
+    nodes.bounds[:] = start.nodes.bounds
+    states[: old[1]] = start.states
+    if samples is not None and start.actions is not None:
+        samples[: old[1]] = start.actions
+
+
+def _plant(nodes: tree.Nodes, root: tree.Reply, b: int) -> int:
+    """Set the prior of a root, and where it is new its value; what is wrong with them."""
+    if not (np.isfinite(root.value[b]) and root.variance[b] >= 0):
+        return tree.BAD_VALUE
+    if nodes.visits[b, 0] == 0:
+        nodes.visits[b, 0] = 1
+        nodes.raw[b, 0] = nodes.values[b, 0] = root.value[b]
+        nodes.variances[b, 0] = root.variance[b]
+    return tree.set_priors(nodes, b, 0, root.logits, root.invalid)
+
+
+def _reply(roots: int, actions: int, discount: float) -> tree.Reply:
+    """What is taken for granted where a model says nothing."""
+    zero = np.zeros(roots, np.float32)
+    return tree.Reply(
+        reward=zero,
+        discount=np.full(roots, discount, np.float32),
+        value=zero,
+        variance=zero,
+        logits=np.zeros((roots, actions), np.float32),
+        terminated=np.zeros(roots, np.bool_),
+        invalid=np.zeros((roots, actions), np.bool_),
+    )
+
+
+def _heard(found: Evaluation, blank: tree.Reply) -> tree.Reply:
+    """A model's answer as the compiled walk takes it."""
+    return tree.Reply(
+        *(
+            default if given is None else _array(given, default, name)
+            for given, default, name in zip(
+                (
+                    found.reward, found.discount, found.value, found.variance, found.logits,
+                    found.terminated, found.invalid,
+                ),
+                blank, tree.Reply._fields, strict=True,
+            )
+        )
+    )  # fmt: skip
+
+
+def _array(given: Tensor, like: np.ndarray, name: str) -> np.ndarray:
+    array = given.numpy(force=True)
+    if array.shape != like.shape:
+        raise ValueError(f"a step's {name} must be {like.shape}, got {array.shape}")
+    return array if array.dtype == like.dtype else array.astype(like.dtype)
 
 
 def _answer(
     rule: Rule,
-    found: Tree,
-    q: np.ndarray,
+    nodes: tree.Nodes,
     scores: np.ndarray,
-    settings: np.ndarray,
+    settings: tree.Settings,
     generator: Generator,
 ) -> tuple[Tensor, Tensor]:
     """What to do at the roots, and their policy."""
-    counts = found.children_visits()
-    shares = counts / counts.sum(1, keepdim=True).clamp_min(1)
-    valid = found.priors[:, 0] >= 0
+    counts, _ = tree.root_edges(nodes)
+    shares = torch.from_numpy(counts / counts.sum(1, keepdims=True)).float()
     if isinstance(rule, Gumbel):
-        completed = np.empty(counts.shape)
+        wide = np.empty(counts.shape)
         for b in range(len(counts)):
-            tree.complete(
-                found.children.numpy(), found.siblings.numpy(), found.visits.numpy(), q,
-                found.raw_values.numpy(), found.priors.numpy(), b, 0, settings[2], settings[1],
-                completed[b],
-            )  # fmt: skip
-        wide = torch.from_numpy(completed)
-        total = torch.from_numpy(scores).double() + wide
-        most = counts.amax(1, keepdim=True)
-        total = torch.where((counts == most) & valid, total.clamp_min(-1e9), -torch.inf)
-        logits = found.priors[:, 0].double().clamp_min(0).log() + wide
-        return total.argmax(1), logits.softmax(1).float()
+            tree.complete(nodes, settings, b, 0, wide[b])
+        prior = nodes.priors[:, 0].astype(float)
+        best = (counts == counts.max(1, keepdims=True)) & (prior >= 0)
+        total = np.where(best, np.maximum(scores + wide, -1e9), -np.inf)
+        logits = torch.from_numpy(prior).clamp_min(0).log() + torch.from_numpy(wide)
+        return torch.from_numpy(total.argmax(1)), logits.softmax(1).float()
     if isinstance(rule, PUCT) and rule.temperature > 0:
         powers = (shares.log() / rule.temperature).softmax(1)
         draw = torch.rand(len(counts), 1, generator=generator, device=generator.device).cpu()
-        drawn = (powers.cumsum(1) < draw).sum(1).clamp_max(counts.shape[1] - 1)
-        return drawn, shares
-    return counts.argmax(1), shares
+        drawn = (powers.cumsum(1) < draw).sum(1)
+        last = counts.shape[1] - 1 - (shares.flip(1) > 0).int().argmax(1)  # sums may round under 1
+        return torch.minimum(drawn, last), shares
+    return torch.from_numpy(counts.argmax(1)), shares
 
 
-def _numbers(rule: Rule) -> tuple[int, tuple[float, float, float, float]]:
+def _settings(
+    rule: Rule, max_depth: int, widening: Widening | None, outcomes: Widening | None
+) -> tree.Settings:
     """A rule as the compiled walk takes it."""
+    opening = (0.0, 0.5) if widening is None else (float(widening.c), float(widening.alpha))
+    drawing = (0.0, 0.5) if outcomes is None else (float(outcomes.c), float(outcomes.alpha))
+    own: dict[str, Any] = {}
     if isinstance(rule, UCT):
-        return tree.UCT_RULE, (rule.c, 0.0, 0.0, 0.0)
-    if isinstance(rule, PUCT):
-        return tree.PUCT_RULE, (rule.init, rule.base, 0.0, 0.0)
-    return tree.GUMBEL_RULE, (0.0, rule.value_scale, rule.visit_init, 0.0)
+        own = {"rule": tree.UCT_RULE, "c": float(rule.c), "optimism": float(rule.optimism)}
+    elif isinstance(rule, PUCT):
+        own = {"rule": tree.PUCT_RULE, "c": float(rule.init), "base": float(rule.base)}
+        own |= {"scale": _SCALES[rule.scale], "optimism": float(rule.optimism)}
+    else:
+        own = {"rule": tree.GUMBEL_RULE, "value_scale": float(rule.value_scale)}
+        own |= {"visit_init": float(rule.visit_init)}
+    return tree.Settings(max_depth=max_depth, opening=opening, drawing=drawing, **own)
+
+
+_SCALES = {"none": tree.RAW, "siblings": tree.SIBLINGS, "tree": tree.WHOLE}
 
 
 def _root_noise(
@@ -357,12 +473,13 @@ def _root_noise(
 
 
 def _considered(rule: Rule, priors: np.ndarray, simulations: int) -> np.ndarray:
-    """Visits (B, simulations + 1) that an action needs to be considered in each simulation."""
-    table = np.zeros((len(priors), simulations + 1), dtype=np.int64)
+    """Visits (simulations + 1, B) that an action needs to be considered in each simulation."""
+    table = np.zeros((simulations + 1, len(priors)), dtype=np.int64)
     if isinstance(rule, Gumbel):
         numbers = np.minimum((priors >= 0).sum(1), rule.considered)
         for number in np.unique(numbers):
-            table[numbers == number, :simulations] = halving(int(number), simulations)
+            turns = np.array(halving(int(number), simulations))
+            table[:simulations, numbers == number] = turns[:, None]
     return table
 
 
@@ -407,17 +524,6 @@ def _check(
                 f"({roots}, {actions}), got {tuple(x.shape)}"
             )
     return roots, size, actions
-
-
-def _array(given: Tensor | None, like: np.ndarray, name: str) -> np.ndarray:
-    """A model's answer as the compiled walk takes it."""
-    if given is None:
-        return like
-    kind = torch.bool if name in ("terminated", "invalid") else torch.float32
-    array = given.to(kind).numpy(force=True)
-    if array.shape != like.shape:
-        raise ValueError(f"a step's {name} must be {like.shape}, got {array.shape}")
-    return array
 
 
 def _complain(wrong: int, b: int, when: str) -> None:

@@ -7,54 +7,164 @@ holds what its edge needs: visits, and q, the reward into it plus its discounted
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 
 UCT_RULE, PUCT_RULE, GUMBEL_RULE = 0, 1, 2
+RAW, SIBLINGS, WHOLE = 0, 1, 2
+"""What PUCT scales values by: nothing, the parent and its other actions, the whole tree."""
 
 FINE, BAD_REWARD, BAD_VALUE, BAD_LOGITS, NO_ACTION = 0, 1, 2, 3, 4
 """What `advance` found wrong with a model's answer."""
 
-_OPEN, _SEEN, _TERMINAL = 0, 1, 2  # a leaf is a new node; a known one at full depth; an end
+_OPEN, _FULL_DEPTH, _TERMINAL = 0, 1, 2  # where a walk ends: at a new node, or at one known
+
+
+class Nodes(NamedTuple):
+    """B trees of up to N nodes of K actions; node 0 is the root."""
+
+    visits: np.ndarray  # (B, N) int32; 0 for a node that is not there
+    values: np.ndarray  # (B, N), means of what followed
+    raw: np.ndarray  # (B, N), as the model gave them
+    rewards: np.ndarray  # (B, N), of the step into the node
+    discounts: np.ndarray  # (B, N), of its value in its parent's
+    q: np.ndarray  # (B, N), reward + discount · value
+    variances: np.ndarray  # (B, N), epistemic, of the value; means like it
+    parents: np.ndarray  # (B, N) int32
+    moves: np.ndarray  # (B, N) int32, action from the parent
+    siblings: np.ndarray  # (B, N) int32, the next outcome of the same action, or -1
+    ended: np.ndarray  # (B, N) bool
+    children: np.ndarray  # (B, N, K) int32, first outcome, or -1
+    priors: np.ndarray  # (B, N, K), -1 for what cannot be done
+    bounds: np.ndarray  # (B, 2), least and greatest q
+
+
+class Front(NamedTuple):
+    """Where each walk ended, (B,) int64."""
+
+    leaf: np.ndarray
+    move: np.ndarray  # action to take there
+    kind: np.ndarray
+    flat: np.ndarray  # row of the leaf's state in (N · B, S)
+
+
+class Reply(NamedTuple):
+    """What the model said of the front, float32 but for the last two."""
+
+    reward: np.ndarray  # (B,)
+    discount: np.ndarray  # (B,)
+    value: np.ndarray  # (B,)
+    variance: np.ndarray  # (B,)
+    logits: np.ndarray  # (B, K)
+    terminated: np.ndarray  # (B,) bool
+    invalid: np.ndarray  # (B, K) bool
+
+
+class Settings(NamedTuple):
+    """Of a search: which rule, and numbers that the others ignore."""
+
+    rule: int
+    max_depth: int
+    scale: int = SIBLINGS
+    c: float = 0.0
+    base: float = 1.0
+    optimism: float = 0.0
+    value_scale: float = 0.0
+    visit_init: float = 0.0
+    opening: tuple[float, float] = (0.0, 0.5)  # of a node's actions; c = 0: all are open
+    drawing: tuple[float, float] = (0.0, 0.5)  # of an action's outcomes; c = 0: one
 
 
 @njit(cache=True, nogil=True)
-def _edge(children, siblings, visits, q, b, node, action):
-    """Visits of an edge and the sum of what they earned."""
-    count, total = 0, 0.0
-    child = children[b, node, action]
+def _edge(t, b, node, action):
+    """Visits of an edge, the sum of what they earned and of their variances."""
+    count, total, spread = 0, 0.0, 0.0
+    child = t.children[b, node, action]
     while child >= 0:
-        count += visits[b, child]
-        total += visits[b, child] * q[b, child]
-        child = siblings[b, child]
-    return count, total
+        seen = t.visits[b, child]
+        count += seen
+        total += seen * t.q[b, child]
+        spread += seen * t.discounts[b, child] ** 2 * t.variances[b, child]
+        child = t.siblings[b, child]
+    return count, total, spread
 
 
 @njit(cache=True, nogil=True)
-def _allowed(c, alpha, visits):
+def _allowed(law, visits):
     """How many children may be open: ceil(c · visits^alpha), at least one."""
-    return max(1, int(np.ceil(c * visits**alpha)))
+    return max(1, int(np.ceil(law[0] * visits ** law[1])))
 
 
 @njit(cache=True, nogil=True)
-def complete(children, siblings, visits, q, raw, priors, b, node, visit_init, scale, out):
-    """Fill `out` (K,) with a node's completed and scaled values, mctx's; returns the most visits.
+def _uct(t, s, b, node, open_):
+    best, best_score, here = -1, -np.inf, np.log(t.visits[b, node])
+    for a in range(open_):
+        if t.priors[b, node, a] < 0:
+            continue
+        count, total, spread = _edge(t, b, node, a)
+        if count == 0:
+            return a
+        score = total / count + 2 * s.c * np.sqrt(2 * here / count)
+        score += s.optimism * np.sqrt(spread / count)
+        if score > best_score:
+            best, best_score = a, score
+    return best
+
+
+@njit(cache=True, nogil=True)
+def _puct(t, s, b, node, open_, work):
+    here = t.visits[b, node]
+    low = high = t.values[b, node] + 0.0
+    if s.scale == WHOLE:
+        low, high = t.bounds[b, 0], t.bounds[b, 1]
+    for a in range(open_):
+        count, total, spread = _edge(t, b, node, a)
+        work[a] = np.nan
+        if count > 0:
+            work[a] = total / count
+            if s.scale == SIBLINGS:
+                low, high = min(low, work[a]), max(high, work[a])
+            work[a] += s.optimism * np.sqrt(spread / count)
+    if s.scale == RAW:
+        low, width = 0.0, 1.0
+    else:
+        width = max(high - low, 1e-8)
+    weight = np.sqrt(here) * (s.c + np.log((here + s.base + 1) / s.base))
+    best, best_score = -1, -np.inf
+    for a in range(open_):
+        prior = t.priors[b, node, a]
+        if prior < 0:
+            continue
+        count, _, _ = _edge(t, b, node, a)
+        score = weight * prior / (count + 1)
+        if count > 0:
+            score += (work[a] - low) / width
+        if score > best_score:
+            best, best_score = a, score
+    return best
+
+
+@njit(cache=True, nogil=True)
+def complete(t, s, b, node, out):
+    """Fill `out` (K,) with a node's completed and scaled values, as mctx does.
 
     Untried actions take the mixed value of Danihelka et al. 2022, appendix D.
     """
     actions = out.shape[0]
     seen, weight, mass, most = 0, 0.0, 0.0, 0
     for a in range(actions):
-        prior = priors[b, node, a]
-        count, total = _edge(children, siblings, visits, q, b, node, a)
-        out[a] = total / count if count > 0 else np.nan
+        count, total, _ = _edge(t, b, node, a)
+        out[a] = np.nan
         if count > 0:
+            out[a] = total / count
             seen += count
             most = max(most, count)
-            prior = max(prior, 1.1754944e-38)  # the least float32
+            prior = max(t.priors[b, node, a], 1.1754944e-38)  # the least float32
             mass += prior
             weight += prior * out[a]
-    mixed = raw[b, node]
+    mixed = t.raw[b, node] + 0.0
     if seen > 0:
         mixed = (mixed + seen * weight / mass) / (seen + 1)
     low, high = np.inf, -np.inf
@@ -62,199 +172,228 @@ def complete(children, siblings, visits, q, raw, priors, b, node, visit_init, sc
         if np.isnan(out[a]):
             out[a] = mixed
         low, high = min(low, out[a]), max(high, out[a])
-    factor = (visit_init + most) * scale / max(high - low, 1e-8)
+    factor = (s.visit_init + most) * s.value_scale / max(high - low, 1e-8)
     for a in range(actions):
         out[a] = (out[a] - low) * factor
-    return most
 
 
 @njit(cache=True, nogil=True)
-def _select(
-    rule, settings, children, siblings, visits, values, q, raw, priors, root_scores, wanted, b,
-    node, work,
-):  # fmt: skip
-    """The action to look into at a node, the first of the best; -1 if none can be taken."""
-    actions = priors.shape[2]
+def _gumbel_root(t, s, b, scores, wanted, work):
+    complete(t, s, b, 0, work)
     best, best_score = -1, -np.inf
-    here = visits[b, node]
-    open_ = actions
-    if settings[4] > 0:
-        open_ = min(actions, _allowed(settings[4], settings[5], here))
-    if rule == UCT_RULE:
-        for a in range(open_):
-            if priors[b, node, a] < 0:
-                continue
-            count, total = _edge(children, siblings, visits, q, b, node, a)
-            if count == 0:
-                return a
-            score = total / count + 2 * settings[0] * np.sqrt(2 * np.log(here) / count)
-            if score > best_score:
-                best, best_score = a, score
-    elif rule == PUCT_RULE:
-        low = high = float(values[b, node])
-        for a in range(open_):
-            count, total = _edge(children, siblings, visits, q, b, node, a)
-            work[a] = np.nan
-            if count > 0:
-                work[a] = total / count
-                low, high = min(low, work[a]), max(high, work[a])
-        weight = settings[0] + np.log((here + settings[1] + 1) / settings[1])
-        weight *= np.sqrt(here)
-        spread = max(high - low, 1e-8)
-        for a in range(open_):
-            prior = priors[b, node, a]
-            if prior < 0:
-                continue
-            count, _ = _edge(children, siblings, visits, q, b, node, a)
-            value = low if np.isnan(work[a]) else work[a]
-            score = (value - low) / spread + weight * prior / (count + 1)
-            if score > best_score:
-                best, best_score = a, score
-    else:
-        complete(
-            children, siblings, visits, q, raw, priors, b, node, settings[2], settings[1], work
-        )
-        if node == 0:
-            for a in range(open_):
-                count, _ = _edge(children, siblings, visits, q, b, node, a)
-                if priors[b, node, a] < 0 or count != wanted:
-                    continue
-                score = max(-1e9, root_scores[b, a] + work[a])
-                if score > best_score:
-                    best, best_score = a, score
-        else:
-            norm, seen, top = 0.0, 0, -np.inf
-            for a in range(open_):
-                if priors[b, node, a] >= 0:
-                    top = max(top, work[a])
-            for a in range(open_):
-                if priors[b, node, a] < 0:
-                    continue
-                work[a] = priors[b, node, a] * np.exp(work[a] - top)
-                norm += work[a]
-            for a in range(open_):
-                count, _ = _edge(children, siblings, visits, q, b, node, a)
-                seen += count
-            for a in range(open_):
-                if priors[b, node, a] < 0:
-                    continue
-                count, _ = _edge(children, siblings, visits, q, b, node, a)
-                score = work[a] / norm - count / (1 + seen)
-                if score > best_score:
-                    best, best_score = a, score
+    for a in range(work.shape[0]):
+        count, _, _ = _edge(t, b, 0, a)
+        if t.priors[b, 0, a] < 0 or count != wanted:
+            continue
+        score = max(-1e9, scores[b, a] + work[a])
+        if score > best_score:
+            best, best_score = a, score
     return best
 
 
 @njit(cache=True, nogil=True)
-def _descend(
-    rule, settings, max_depth, children, siblings, visits, values, q, raw, priors, ended,
-    root_scores, wanted, leaf, move, kind, b, work,
-):  # fmt: skip
-    """Walk from root b to where a node is to be added: its parent, the action and what it is."""
+def _gumbel_inside(t, s, b, node, work):
+    """The action whose share of visits lies furthest under the improved policy."""
+    complete(t, s, b, node, work)
+    actions, top, norm, seen = work.shape[0], -np.inf, 0.0, 0
+    for a in range(actions):
+        if t.priors[b, node, a] >= 0:
+            top = max(top, work[a])
+    for a in range(actions):
+        if t.priors[b, node, a] >= 0:
+            work[a] = t.priors[b, node, a] * np.exp(work[a] - top)
+            norm += work[a]
+        seen += _edge(t, b, node, a)[0]
+    best, best_score = -1, -np.inf
+    for a in range(actions):
+        if t.priors[b, node, a] >= 0:
+            score = work[a] / norm - _edge(t, b, node, a)[0] / (1 + seen)
+            if score > best_score:
+                best, best_score = a, score
+    return best
+
+
+@njit(cache=True, nogil=True)
+def _descend(t, s, front, b, scores, wanted, work):
+    """Walk from root b to where a node is to be added."""
     node, depth = 0, 0
     while True:
-        if ended[b, node]:
-            leaf[b], move[b], kind[b] = node, 0, _TERMINAL
+        front.leaf[b], front.move[b] = node, 0
+        if t.ended[b, node]:
+            front.kind[b] = _TERMINAL
             return
-        if depth == max_depth:
-            leaf[b], move[b], kind[b] = node, 0, _SEEN
+        if depth == s.max_depth:
+            front.kind[b] = _FULL_DEPTH
             return
-        action = _select(
-            rule, settings, children, siblings, visits, values, q, raw, priors, root_scores, wanted,
-            b, node, work,
-        )  # fmt: skip
-        child = children[b, node, action]
-        if child >= 0 and settings[6] > 0:
-            count, number, least = 0, 0, child
-            other = child
+        open_ = work.shape[0]
+        if s.opening[0] > 0:
+            open_ = min(open_, _allowed(s.opening, t.visits[b, node]))
+        if s.rule == UCT_RULE:
+            action = _uct(t, s, b, node, open_)
+        elif s.rule == PUCT_RULE:
+            action = _puct(t, s, b, node, open_, work)
+        elif node == 0:
+            action = _gumbel_root(t, s, b, scores, wanted, work)
+        else:
+            action = _gumbel_inside(t, s, b, node, work)
+        child = t.children[b, node, action]
+        if child >= 0 and s.drawing[0] > 0:
+            count, number, least, other = 0, 0, child, child
             while other >= 0:
-                count += visits[b, other]
+                count += t.visits[b, other]
                 number += 1
-                if visits[b, other] < visits[b, least]:
+                if t.visits[b, other] < t.visits[b, least]:
                     least = other
-                other = siblings[b, other]
-            child = -1 if number < _allowed(settings[6], settings[7], count) else least
+                other = t.siblings[b, other]
+            child = -1 if number < _allowed(s.drawing, count) else least
         if child < 0:
-            leaf[b], move[b], kind[b] = node, action, _OPEN
+            front.move[b], front.kind[b] = action, _OPEN
             return
         node, depth = child, depth + 1
 
 
 @njit(cache=True, nogil=True)
-def set_priors(priors, b, node, logits, invalid):
-    """Softmax of logits over the valid actions; what was wrong with them."""
-    actions = priors.shape[2]
+def set_priors(t, b, node, logits, invalid):
+    """Softmax of logits (B, K) over the valid actions; what was wrong with them."""
     top, total = -np.inf, 0.0
+    actions = logits.shape[1]
     for a in range(actions):
-        if invalid[b, a]:
-            continue
-        if np.isnan(logits[b, a]) or logits[b, a] == np.inf:
-            return BAD_LOGITS
-        top = max(top, logits[b, a])
+        if not invalid[b, a]:
+            if np.isnan(logits[b, a]) or logits[b, a] == np.inf:
+                return BAD_LOGITS
+            top = max(top, logits[b, a])
     if top == -np.inf:
         return NO_ACTION
     for a in range(actions):
-        if invalid[b, a]:
-            priors[b, node, a] = -1.0
-        else:
-            priors[b, node, a] = np.exp(logits[b, a] - top)
-            total += priors[b, node, a]
+        t.priors[b, node, a] = -1.0
+        if not invalid[b, a]:
+            t.priors[b, node, a] = np.exp(logits[b, a] - top)
+            total += t.priors[b, node, a]
     for a in range(actions):
         if not invalid[b, a]:
-            priors[b, node, a] /= total
+            t.priors[b, node, a] /= total
     return FINE
 
 
 @njit(cache=True, nogil=True)
-def advance(
-    node, last, rule, settings, max_depth, children, siblings, visits, values, q, raw,
-    rewards, discounts, parents, moves, priors, ended, root_scores, considered, leaf, move, kind,
-    flat, reward, discount, value, logits, terminated, invalid,
-):  # fmt: skip
-    """Attach what the model said of the chosen leaves as node `node` and pass it up to the roots;
-    then choose the next leaves, unless this was the `last`.
+def _attach(t, front, reply, b, node):
+    """Make what the model said of a walk's end the node `node`; what was wrong with it."""
+    if not np.isfinite(reply.reward[b]):
+        return BAD_REWARD
+    above, action = front.leaf[b], front.move[b]
+    t.rewards[b, node] = reply.reward[b]
+    if reply.terminated[b]:
+        t.ended[b, node] = True
+    else:
+        if not (np.isfinite(reply.value[b]) and reply.variance[b] >= 0):
+            return BAD_VALUE
+        wrong = set_priors(t, b, node, reply.logits, reply.invalid)
+        if wrong != FINE:
+            return wrong
+        t.discounts[b, node] = reply.discount[b]
+        t.raw[b, node] = t.values[b, node] = reply.value[b]
+        t.variances[b, node] = reply.variance[b]
+    t.parents[b, node], t.moves[b, node] = above, action
+    t.siblings[b, node] = t.children[b, above, action]
+    t.children[b, above, action] = node
+    return FINE
 
-    Node 0 is the root: nothing is attached. Returns what is wrong, and with which root.
+
+@njit(cache=True, nogil=True)
+def _pass_up(t, b, node):
+    """Count a visit of a leaf and tell all above it what it is worth."""
+    t.visits[b, node] += 1
+    gain = t.raw[b, node] + 0.0  # 0 at an end
+    spread = t.variances[b, node] + 0.0
+    while True:
+        if node > 0:
+            t.q[b, node] = t.rewards[b, node] + t.discounts[b, node] * t.values[b, node]
+            t.bounds[b, 0] = min(t.bounds[b, 0], t.q[b, node])
+            t.bounds[b, 1] = max(t.bounds[b, 1], t.q[b, node])
+        else:
+            return
+        gain = t.rewards[b, node] + t.discounts[b, node] * gain
+        spread = t.discounts[b, node] ** 2 * spread
+        node = t.parents[b, node]
+        count = t.visits[b, node]
+        t.values[b, node] = (t.values[b, node] * count + gain) / (count + 1)
+        t.variances[b, node] = (t.variances[b, node] * count + spread) / (count + 1)
+        t.visits[b, node] = count + 1
+
+
+@njit(cache=True, nogil=True)
+def advance(t, s, front, reply, scores, considered, node, attach, go_on):
+    """Make the replies node `node` of each tree, where `attach`; then, where `go_on`, walk anew.
+
+    `considered` (B,) is how often the root's actions must have been visited to be looked into,
+    for Gumbel. Returns what is wrong with a reply, and of which tree.
     """
-    roots, actions = children.shape[0], children.shape[2]
+    roots, actions = t.children.shape[0], t.children.shape[2]
     work = np.empty(actions)
     for b in range(roots):
-        if node > 0:
-            at = leaf[b]
-            if kind[b] == _OPEN:
-                if not np.isfinite(reward[b]):
-                    return BAD_REWARD, b
-                action = move[b]
-                parents[b, node], moves[b, node] = at, action
-                rewards[b, node] = reward[b]
-                siblings[b, node] = children[b, at, action]
-                children[b, at, action] = node
-                if terminated[b]:
-                    ended[b, node] = True
-                    discounts[b, node] = 0.0
-                else:
-                    if not np.isfinite(value[b]):
-                        return BAD_VALUE, b
-                    wrong = set_priors(priors, b, node, logits, invalid)
-                    if wrong != FINE:
-                        return wrong, b
-                    discounts[b, node] = discount[b]
-                    raw[b, node] = values[b, node] = value[b]
-                at = node
-            visits[b, at] += 1
-            gain = float(raw[b, at])  # 0 at an end
-            q[b, at] = rewards[b, at] + discounts[b, at] * values[b, at]
-            while at > 0:
-                gain = rewards[b, at] + discounts[b, at] * gain
-                at = parents[b, at]
-                values[b, at] = (values[b, at] * visits[b, at] + gain) / (visits[b, at] + 1)
-                visits[b, at] += 1
-                if at > 0:
-                    q[b, at] = rewards[b, at] + discounts[b, at] * values[b, at]
-        if not last:
-            _descend(
-                rule, settings, max_depth, children, siblings, visits, values, q, raw, priors,
-                ended, root_scores, considered[b, node], leaf, move, kind, b, work,
-            )  # fmt: skip
-            flat[b] = leaf[b] * roots + b
+        if attach:
+            leaf = front.leaf[b]
+            if front.kind[b] == _OPEN:
+                wrong = _attach(t, front, reply, b, node)
+                if wrong != FINE:
+                    return wrong, b
+                leaf = node
+            _pass_up(t, b, leaf)
+        if go_on:
+            _descend(t, s, front, b, scores, considered[b], work)
+            front.flat[b] = front.leaf[b] * roots + b
     return FINE, 0
+
+
+@njit(cache=True, nogil=True)
+def root_edges(t):
+    """Visits and mean earnings (B, K) of the roots' actions."""
+    roots, actions = t.children.shape[0], t.children.shape[2]
+    counts, earned = np.zeros((roots, actions), np.int64), np.zeros((roots, actions))
+    for b in range(roots):
+        for a in range(actions):
+            count, total, _ = _edge(t, b, 0, a)
+            counts[b, a] = count
+            if count > 0:
+                earned[b, a] = total / count
+    return counts, earned
+
+
+@njit(cache=True, nogil=True)
+def subtree(old, new, b, root, places):
+    """Copy what lies below a node of tree b, as a tree of its own; returns its size.
+
+    `places` (N,) gets each node's new number, or -1.
+    """
+    places[:] = -1
+    places[root] = 0
+    size = 1
+    for node in range(old.visits.shape[1]):  # parents have smaller numbers than their children
+        above = old.parents[b, node]
+        if node != root and old.visits[b, node] > 0 and above >= 0 and places[above] >= 0:
+            places[node] = size
+            size += 1
+    for node in range(old.visits.shape[1]):
+        place = places[node]
+        if place < 0:
+            continue
+        new.visits[b, place] = old.visits[b, node]
+        new.values[b, place] = old.values[b, node]
+        new.raw[b, place] = old.raw[b, node]
+        new.rewards[b, place] = old.rewards[b, node]
+        new.discounts[b, place] = old.discounts[b, node]
+        new.q[b, place] = old.q[b, node]
+        new.variances[b, place] = old.variances[b, node]
+        new.moves[b, place] = old.moves[b, node]
+        new.ended[b, place] = old.ended[b, node]
+        above, sibling = old.parents[b, node], old.siblings[b, node]
+        new.parents[b, place] = places[above] if above >= 0 else -1
+        new.siblings[b, place] = places[sibling] if sibling >= 0 else -1
+        for a in range(old.children.shape[2]):
+            child = old.children[b, node, a]
+            new.children[b, place, a] = places[child] if child >= 0 else -1
+            new.priors[b, place, a] = old.priors[b, node, a]
+        new.bounds[b, 0] = min(new.bounds[b, 0], new.q[b, place])
+        new.bounds[b, 1] = max(new.bounds[b, 1], new.q[b, place])
+    new.parents[b, 0], new.moves[b, 0], new.siblings[b, 0] = -1, 0, -1
+    return size
