@@ -3,7 +3,7 @@
 Machines differ, and one machine differs from minute to minute, so no number here stands alone:
 every repeat times the reference, ours and the peer in turn, and the ratio is the median over
 repeats of ours / reference. References are this machine's own float32 matrix-product rate, bare
-MuJoCo steps, and mbrl-lib where it is installed.
+MuJoCo steps, and mbrl-lib, judo and mctx where they are installed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from functools import partial
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mujoco
 import numpy as np
@@ -36,7 +36,7 @@ from torch import Tensor
 
 import envs
 from experiments.driving import DriveConfig, build_driver
-from experiments.peers import HOW_TO_INSTALL, Judo, MbrlLib, available
+from experiments.peers import HOW_TO_INSTALL, Judo, MbrlLib, Mctx, available
 from experiments.presets import MPC_PRESETS
 from mbrl.agents import Controller, MPCConfig, PlannerConfig
 from mbrl.data import Replay
@@ -45,6 +45,9 @@ from mbrl.parallel import apart
 from mbrl.rollout import Propagation, score_fn
 from mbrl.types import RewardFn, TerminatedFn, Transition
 from planners import Plan, ScoreFn, Search
+
+if TYPE_CHECKING:
+    from planners.mcts import Evaluation, Tree
 
 Sample = Callable[[], float]
 """Does some work once and returns how much of it a second."""
@@ -377,6 +380,90 @@ def _cores(work: Callable[[], Any]) -> Sample:
     return sample
 
 
+MCTS_SIZES = {(1, 4): 25e3, (32, 4): 150e3, (256, 4): 250e3, (1024, 4): 250e3, (64, 18): 60e3}
+"""Roots and actions -> simulations/s wanted."""
+
+
+def mcts(
+    bench: Bench,
+    *,
+    sizes: Mapping[tuple[int, int], float] = MCTS_SIZES,
+    simulations: int = 50,
+    width: int = 64,
+    calls: int = 5,
+) -> list[Result]:
+    """Simulations/s of tree search by PUCT, all roots counted, against what is wanted and mctx.
+
+    Both ask a net of the same form: state' = relu(state W + U[action]), heads state' V. A sample
+    is the median of some searches; mctx is compiled beforehand and takes the threads it likes.
+    Beside it the bytes of a node, states apart, against those of mctx's arrays.
+    """
+    from planners.mcts import search  # numba, which nothing else here needs
+
+    results = []
+    with ExitStack() as stack:
+        peer = stack.enter_context(Mctx()) if available(Mctx) else None
+        for (roots, actions), wanted in sizes.items():
+            root, step = _random_net(roots, actions, width)
+            settings: dict[str, Any] = {"simulations": simulations, "discount": 0.99}
+            look = partial(search, root, step, **settings, generator=_generator())
+            request = {"roots": roots, "actions": actions, "width": width, "repeats": calls}
+            count, work = roots * simulations, f"search, {roots} roots x {actions} actions"
+
+            def ours(look: Callable[[], Any] = look, count: int = count) -> float:
+                return count * _median_rate(look, calls)()
+
+            def theirs(request: dict[str, int] = request, count: int = count) -> float:
+                assert peer
+                asked = peer.ask(work="time", rule="puct", simulations=simulations, **request)
+                return count / statistics.median(asked["seconds"])
+
+            results += bench.compare(
+                work,
+                "simulations/s",
+                ours,
+                {"wanted": lambda wanted=wanted: wanted, "mctx": theirs if peer else None},
+                wanted="≥ 1",
+            )
+            arrays = 4 * (5 + 6 * actions)  # of its Tree: five (B, N) and six (B, N, A)
+            size = _node_bytes(look())
+            results.append(Result(work, "bytes a node", [size], "mctx", [arrays], "", True))
+    return results
+
+
+def _random_net(
+    roots: int, actions: int, width: int
+) -> tuple[Evaluation, Callable[[Tensor, Tensor], Evaluation]]:
+    """What `time` of peers/mctx.py searches, as a root and a step."""
+    from planners.mcts import Evaluation
+
+    draw = _generator()
+    own = torch.randn(width, width, generator=draw) / width**0.5
+    moved = torch.randn(actions, width, generator=draw)
+    heads = torch.randn(width, actions + 2, generator=draw) / width**0.5
+
+    def step(state: Tensor, action: Tensor) -> Evaluation:
+        after = torch.relu(torch.addmm(moved[action], state, own))
+        out = after @ heads
+        return Evaluation(after, out[:, 0], out[:, 1], out[:, 2:])
+
+    zeros = torch.zeros(roots)
+    state = torch.randn(roots, width, generator=draw)
+    return Evaluation(state, zeros, zeros, torch.zeros(roots, actions)), step
+
+
+_A_NODE = (
+    "visits", "values", "raw_values", "rewards", "discounts", "parents", "moves", "siblings",
+    "children", "priors",
+)  # fmt: skip
+"""Tensors of a tree that have (B, N, ...) entries, states apart."""
+
+
+def _node_bytes(tree: Tree) -> float:
+    """Of a node, its state apart."""
+    return sum(getattr(tree, name).nbytes for name in _A_NODE) / tree.visits.numel()
+
+
 def memory(bench: Bench, *, rows: int = 1_000_000, iterations: int = 5) -> list[Result]:
     """By how many MB resident memory grows at its peak, each in a fresh process.
 
@@ -404,6 +491,7 @@ BENCHES: Mapping[str, Callable[[Bench], list[Result]]] = {
     "planner": planner,
     "physics": physics,
     "mpc": mpc,
+    "mcts": mcts,
     "memory": memory,
 }
 """Benchmarks by name."""

@@ -102,6 +102,50 @@ def test_without_a_peer_only_its_rows_are_missing():
     assert [result.against for result in found] == ["matmul"] * 3
 
 
+class FakeMctx(FakePeer):
+    """In the place of mctx: searches take it a half, a quarter and an eighth of a second."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        pass
+
+    def ask(self, **request):
+        super().ask(**request)
+        return {"seconds": [0.5, 0.25, 0.125]}
+
+
+TINY_SEARCH = {"sizes": {(1, 2): 30.0, (3, 5): 40.0}, "simulations": 4, "width": 8, "calls": 3}
+
+
+def test_trees_are_told_in_simulations_a_second_and_bytes_a_node(monkeypatch):
+    peer = FakeMctx()
+    monkeypatch.setattr(module, "Mctx", lambda: peer)
+    monkeypatch.setattr(module, "available", lambda _: True)
+    found = BENCHES["mcts"](TINY, **TINY_SEARCH)  # type: ignore[arg-type]
+    assert len(found) == 6
+    for sizes, wanted, rows in (((1, 2), 30, found[:3]), ((3, 5), 40, found[3:])):
+        rate, mctx, space = rows
+        (roots, actions), (size,) = sizes, space.ours
+        assert {r.work for r in rows} == {f"search, {roots} roots x {actions} actions"}
+        assert (rate.against, rate.reference, rate.wanted) == ("wanted", (wanted,) * 2, "≥ 1")
+        assert mctx.reference == (4 * roots / 0.25,) * 2  # all roots' simulations, by the median
+        assert rate.ours == mctx.ours and min(rate.ours) > 0
+        # a child and a prior for each action, eight numbers of 4 bytes; mctx's arrays by its source
+        assert (size, space.lower) == (4 * (8 + 2 * actions), True)
+        assert list(space.reference) == [4 * (5 + 6 * actions)]
+    asked = {"work": "time", "rule": "puct", "simulations": 4, "width": 8, "repeats": 3}
+    assert peer.asked[0] == asked | {"roots": 1, "actions": 2}
+
+
+def test_trees_without_mctx(monkeypatch):
+    monkeypatch.setattr(module, "available", lambda _: False)
+    found = BENCHES["mcts"](TINY, **TINY_SEARCH)  # type: ignore[arg-type]
+    assert [result.against for result in found] == ["wanted", "mctx"] * 2
+    assert [result.unit for result in found] == ["simulations/s", "bytes a node"] * 2
+
+
 def test_memory_grows_by_what_is_kept():
     grown = module._in_fresh_process(module._replay_growth, 1, 100_000)
     # 42 floats a row are kept; the rest is the batches' and the allocator's
