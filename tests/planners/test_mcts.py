@@ -1,3 +1,4 @@
+import math
 import sys
 from pathlib import Path
 
@@ -6,7 +7,7 @@ import pytest
 import torch
 
 from experiments.peers import Mctx, available
-from planners.mcts import PUCT, Evaluation, Gumbel, search
+from planners.mcts import PUCT, UCT, Evaluation, Gumbel, Widening, search
 
 sys.path.append(str(Path(__file__).parent))
 import golden_mctx as golden
@@ -31,7 +32,9 @@ def table_model(table):
         here = state[:, 0].long()
         after = following[here, action]
         ends = discount[here, action] == 0
-        return Evaluation(after[:, None].float(), reward[here, action], terminated=ends, **of(after))
+        return Evaluation(
+            after[:, None].float(), reward[here, action], terminated=ends, **of(after)
+        )
 
     start = torch.tensor(table["roots"])
     invalid = torch.tensor(table["invalid"]) if "invalid" in table else None
@@ -100,3 +103,198 @@ def test_the_stored_trees_are_what_mctx_makes(stored):
         for name in golden.CASES:
             for key, value in golden.ask(peer, name).items():
                 assert value == pytest.approx(stored[f"{name}/{key}"], abs=1e-6), (name, key)
+
+
+# What mctx has not.
+
+
+def test_values_are_scaled_by_the_whole_tree():
+    """MuZero's bounds, from the search's own arrays: the root picks as the formula says."""
+    root, step = table_model(golden.problem("puct"))
+    rule = PUCT(dirichlet=0.0, temperature=0.0, scale="tree")
+    tree = search(root, step, simulations=80, generator=seeded(), rule=rule, discount=0.9)
+    q = tree.nodes.q
+    for b in range(len(tree.action)):
+        made = (tree.visits[b] > 0).numpy() & (tree.parents[b] >= 0).numpy()
+        assert tree.nodes.bounds[b] == pytest.approx([q[b, made].min(), q[b, made].max()], abs=1)
+        assert tree.nodes.bounds[b, 0] <= q[b, made].min()
+        assert tree.nodes.bounds[b, 1] >= q[b, made].max()
+    scaled = search(root, step, simulations=80, generator=seeded(), rule=rule, discount=0.9)
+    assert torch.equal(tree.visits, scaled.visits)
+    plain = PUCT(dirichlet=0.0, temperature=0.0, scale="none")
+    other = search(root, step, simulations=80, generator=seeded(), rule=plain, discount=0.9)
+    assert not torch.equal(tree.visits, other.visits)
+
+
+def scaled_model(factor):
+    """A table whose rewards and values are `factor` times as large."""
+    table = golden.problem("puct")
+    table["reward"] = (factor * np.array(table["reward"])).tolist()
+    table["value"] = (factor * np.array(table["value"])).tolist()
+    return table_model(table)
+
+
+@pytest.mark.parametrize("scale, same", [("siblings", True), ("tree", True), ("none", False)])
+def test_scaled_values_do_not_depend_on_the_unit_of_reward(scale, same):
+    """A power of two, so that no rounding changes."""
+    rule = PUCT(dirichlet=0.0, temperature=0.0, scale=scale)
+    small, large = (
+        search(*scaled_model(k), simulations=60, generator=seeded(), rule=rule, discount=0.9)
+        for k in (1, 64)
+    )
+    assert torch.equal(small.visits, large.visits) == same
+
+
+def test_a_tree_that_goes_on_is_what_one_long_search_has_below():
+    """The branch of a tree, searched on, has its old nodes and as many new ones."""
+    root, step = table_model(golden.problem("puct"))
+    rule = PUCT(dirichlet=0.0, temperature=0.0)
+    tree = search(root, step, simulations=60, generator=seeded(), rule=rule, discount=0.9)
+    rest = tree.after(tree.action)
+    kept = tree.children_visits().gather(1, tree.action[:, None])[:, 0]
+    assert rest.visits[:, 0].tolist() == kept.tolist()
+    child = tree.children[:, 0].gather(1, tree.action[:, None]).long()
+    assert torch.equal(rest.value, tree.values.gather(1, child)[:, 0])
+    assert (rest.visits > 0).sum(1).tolist() == kept.tolist()  # a visit, a node: nothing ends here
+    state = tree.states[child[:, 0], torch.arange(len(child))]
+    assert torch.equal(rest.states[0], state)
+    here = Evaluation(state, torch.zeros(3), tree.values.gather(1, child)[:, 0], logits_of(state))
+    on = search(here, step, simulations=20, generator=seeded(), rule=rule, discount=0.9, start=rest)
+    assert on.visits[:, 0].tolist() == (kept + 20).tolist()
+    size = rest.visits.shape[1]
+    assert torch.equal(on.parents[:, :size], rest.parents)
+    assert_whole(on)
+
+
+def logits_of(state):
+    table = golden.problem("puct")
+    return torch.tensor(table["logits"], dtype=torch.float32)[state[:, 0].long()]
+
+
+def assert_whole(tree):
+    """Every node's visits are one, its own, and those of its children."""
+    for b in range(len(tree.action)):
+        below = torch.zeros(tree.visits.shape[1], dtype=torch.long)
+        made = (tree.visits[b] > 0) & (tree.parents[b] >= 0)
+        below.index_add_(0, tree.parents[b][made].long(), tree.visits[b][made].long())
+        assert torch.equal(
+            tree.visits[b][tree.visits[b] > 0], (below + 1)[tree.visits[b] > 0].int()
+        )
+
+
+def test_an_untried_action_leaves_an_empty_tree():
+    root, step = table_model(golden.problem("puct"))
+    tree = search(root, step, simulations=2, generator=seeded(), rule=UCT(), discount=0.9)
+    rest = tree.after(torch.full((3,), 4))
+    assert rest.visits.tolist() == [[0]] * 3
+    again = search(root, step, simulations=7, generator=seeded(), rule=UCT(), start=rest)
+    fresh = search(root, step, simulations=7, generator=seeded(), rule=UCT())
+    assert torch.equal(again.visits, fresh.visits)
+
+
+def coin_model(prices):
+    """Two actions; the first pays one of `prices` in turn, the second 0; then it ends."""
+    drawn = []
+
+    def step(state, action):
+        reward = torch.zeros(len(state))
+        for b in torch.nonzero(action == 0)[:, 0].tolist():
+            reward[b] = prices[len(drawn) % len(prices)]
+            drawn.append(b)
+        ends = torch.ones(len(state), dtype=torch.bool)
+        return Evaluation(
+            state + 1, reward, torch.zeros(len(state)), torch.zeros(len(state), 2), ends
+        )
+
+    root = Evaluation(torch.zeros(1, 1), torch.zeros(1), torch.zeros(1), torch.zeros(1, 2))
+    return root, step
+
+
+def test_outcomes_are_opened_as_an_action_is_tried_and_weigh_alike():
+    root, step = coin_model([1.0, -0.5, 0.75])
+    tree = search(
+        root,
+        step,
+        simulations=400,
+        generator=seeded(),
+        rule=UCT(c=1.0),
+        outcomes=Widening(1.0, 0.5),
+    )
+    outcomes, node = [], int(tree.children[0, 0, 0])
+    while node >= 0:
+        outcomes.append(node)
+        node = int(tree.siblings[0, node])
+    visits = tree.visits[0, outcomes]
+    total = int(tree.children_visits()[0, 0])
+    assert len(outcomes) in (math.ceil(math.sqrt(total)), math.ceil(math.sqrt(total - 1)))
+    assert visits[1:].max() - visits[1:].min() <= 1  # the newest, listed first, has to catch up
+    assert set(tree.rewards[0, outcomes].tolist()) == {1.0, -0.5, 0.75}
+    sure = search(*coin_model([1.0, -0.5]), simulations=50, generator=seeded(), rule=UCT())
+    assert float(sure.children_values()[0, 0]) == 1.0  # the first outcome, taken to be the only one
+
+
+def test_actions_open_one_by_one():
+    tree = search(
+        Evaluation(torch.zeros(1, 1), torch.zeros(1), torch.zeros(1), torch.zeros(1, 20)),
+        lambda state, action: Evaluation(
+            state, -0.01 * action.float(), torch.zeros(1), torch.zeros(1, 20)
+        ),
+        simulations=63,
+        generator=seeded(),
+        rule=UCT(),
+        widening=Widening(1.0, 0.5),
+    )
+    tried = tree.children_visits()[0] > 0
+    assert tried.tolist() == [True] * 8 + [False] * 12  # ceil(sqrt(63)), in their order
+
+
+def test_optimism_looks_where_members_disagree_and_caution_does_not():
+    def step(state, action):
+        return Evaluation(
+            state, torch.zeros(1), torch.zeros(1), torch.zeros(1, 2), variance=1.0 * action
+        )
+
+    def visits(rule):
+        root = Evaluation(torch.zeros(1, 1), torch.zeros(1), torch.zeros(1), torch.zeros(1, 2))
+        found = search(root, step, simulations=100, generator=seeded(), rule=rule, max_depth=1)
+        return found.children_visits()[0].tolist()
+
+    for kind in (UCT, lambda **k: PUCT(dirichlet=0.0, temperature=0.0, scale="none", **k)):
+        assert visits(kind()) == [50, 50]
+        assert visits(kind(optimism=1.0))[1] > 60
+        assert visits(kind(optimism=-1.0))[0] > 60
+
+
+def test_variances_are_those_of_what_follows():
+    """A variance counts γ² a step up, and is a mean over the visits like the value."""
+
+    def step(state, action):
+        return Evaluation(
+            state, torch.zeros(1), torch.zeros(1), torch.zeros(1, 1), variance=4.0 + 0 * state[:, 0]
+        )
+
+    root = Evaluation(torch.zeros(1, 1), torch.zeros(1), torch.zeros(1), torch.zeros(1, 1))
+    found = search(root, step, simulations=2, generator=seeded(), rule=UCT(), discount=0.5)
+    # the child: its own 4, and 0.25 · 4 from its child; the root: 0, then 0.25 · 4, then 1/16 · 4
+    assert found.nodes.variances[0, 1] == pytest.approx((4 + 1) / 2)
+    assert found.nodes.variances[0, 0] == pytest.approx((0 + 1 + 0.25) / 3)
+
+
+def test_the_answer_of_puct_is_drawn_by_visits():
+    root, step = table_model(golden.problem("puct"))
+    rule = PUCT(dirichlet=0.0, temperature=0.5)
+    g, counts = seeded(), torch.zeros(3, golden.ACTIONS)
+    for _ in range(600):
+        tree = search(root, step, simulations=12, generator=g, rule=rule, discount=0.9)
+        counts[torch.arange(3), tree.action] += 1
+    wanted = tree.children_visits() ** 2.0
+    wanted /= wanted.sum(1, keepdim=True)
+    assert (counts / 600 - wanted).abs().max() < 4 * math.sqrt(0.25 / 600)
+    assert (counts[tree.children_visits() == 0] == 0).all()
+
+
+def test_gumbel_cannot_go_on_with_a_tree():
+    root, step = table_model(golden.problem("gumbel"))
+    tree = search(root, step, simulations=5, generator=seeded(), rule=Gumbel(), discount=0.9)
+    with pytest.raises(ValueError, match="Gumbel cannot go on with a tree"):
+        search(root, step, simulations=5, generator=seeded(), rule=Gumbel(), start=tree)
