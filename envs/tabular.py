@@ -24,8 +24,8 @@ _DIRECT = 2000
 """States up to which elimination is quick whatever leads where."""
 _ITERATIONS = 300
 """Of BiCGSTAB, before elimination; on 10⁶ states they take about as long as it does on a grid."""
-_PROGRAMME = 50_000
-"""Pairs of state and action up to which a linear programme takes seconds."""
+_PROGRAMME = 10_000
+"""Pairs of state and action up to which a linear programme takes up to a minute."""
 
 
 class Optimum(NamedTuple):
@@ -56,10 +56,11 @@ class Layout:
             ("cells must be (S, 2)", len(shapes[1]) == 2 and shapes[1][1] == 2),
             ("moves must be (S, A, 2)", len(shapes[2]) == 3 and shapes[2][::2] == shapes[1]),
             ("hazards must be like walls", self.hazards is None or self.hazards.shape == shapes[0]),
-            ("cells must lie within walls", (self.cells < shapes[0]).all()),
         ):
             if not fits:
                 raise ValueError(f"layout: {name}; walls, cells, moves have shapes {shapes}")
+        if not ((self.cells >= -1) & (self.cells < shapes[0])).all():
+            raise ValueError(f"layout: cells must lie in {shapes[0]}, or be -1, -1")
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -223,7 +224,7 @@ class FiniteMDP:
 
         The policy that its solution is greedy for is then evaluated exactly. Raises ValueError
         where no policy is best: with discount 1, rewards that one can collect for ever; and for
-        more than 50,000 pairs of state and action, which are for value iteration.
+        more than 10,000 pairs of state and action, which are for value iteration.
         """
         from scipy.optimize import linprog  # as slow to import as all the rest of `envs`
 
@@ -499,7 +500,7 @@ def _emptied(rows: Any, live: np.ndarray) -> sparse.csr_array:
     return copy
 
 
-def _stored_like(rows: sparse.csr_array, rewards: Any) -> sparse.csr_array:
+def _stored_like(rows: Any, rewards: Any) -> sparse.csr_array:
     """Rewards (S · A, S), stored where `rows` is and nowhere else."""
     at = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr)), rows.indices
     if sparse.issparse(rewards):

@@ -203,12 +203,19 @@ def test_open_grid_of_a_million_states():
     distance = 2 * 999 - row - column
     exact = -(1 - 0.99**distance) / (1 - 0.99)
     np.testing.assert_allclose(mdp.evaluate(straight), exact, rtol=1e-9, atol=1e-9)
-    anyhow = np.full((10**6, 4), 0.25)  # has cycles: by iteration
+    with pytest.raises(ValueError, match="use value iteration"):
+        mdp.optimum()
+
+
+@pytest.mark.slow
+def test_random_walk_on_a_million_states():
+    mdp = worlds.open_grid(1000)
+    anyhow = np.full((10**6, 4), 0.25)
     values = mdp.evaluate(anyhow)
     backup = (anyhow * mdp.action_values(values)).sum(1)
     assert np.abs(backup - values).max() < 1e-11  # so that the error is below 1e-9
-    with pytest.raises(ValueError, match="use value iteration"):
-        mdp.optimum()
+    occupancy = mdp.occupancy(anyhow)
+    assert (occupancy * mdp.rewards).sum() == pytest.approx(values[0], rel=1e-10)
 
 
 def test_slips_go_to_the_sides():
