@@ -215,18 +215,18 @@ def test_what_is_counted_for_long_is_what_is():
 
 
 def test_posterior_draws_have_the_dirichlet_moments():
-    """Mean α / Σα and variance of 4000 members, within five standard errors."""
+    """Mean α / Σα and variance of 2000 members, within five standard errors."""
     counts = Counts(
         sparse.csr_array(np.array([[3.0, 0, 1], [0, 0, 0], [0, 0, 0]])),
         np.array([[8.0], [0], [0]]), np.array([False, False, True]),
     )  # fmt: skip
-    model = Tabular.posterior(counts, members=4_000, prior=0.5, generator=seeded())
+    model = Tabular.posterior(counts, members=2_000, prior=0.5, generator=seeded())
     drawn = np.stack([rows.toarray() for rows in model.transitions])
     for row, alpha in ((0, [3.5, 0.5, 1.5]), (1, [0.5, 0.5, 0.5])):
         wanted = stats.dirichlet(alpha)
         spread = np.sqrt(wanted.var() / len(drawn))
         assert (abs(drawn[:, row].mean(0) - wanted.mean()) < 5 * spread).all()
-        np.testing.assert_allclose(drawn[:, row].var(0), wanted.var(), rtol=0.1)
+        np.testing.assert_allclose(drawn[:, row].var(0), wanted.var(), rtol=0.15)
     assert (drawn[:, 2] == 0).all()
     assert (model.rewards[:, 0, 0] == 2).all() and (model.rewards[:, 1, 0] == 0).all()
 
