@@ -379,18 +379,15 @@ def _reply(roots: int, actions: int, discount: float) -> tree.Reply:
 
 def _heard(found: Evaluation, blank: tree.Reply) -> tree.Reply:
     """A model's answer as the compiled walk takes it."""
-    return tree.Reply(
-        *(
-            default if given is None else _array(given, default, name)
-            for given, default, name in zip(
-                (
-                    found.reward, found.discount, found.value, found.variance, found.logits,
-                    found.terminated, found.invalid,
-                ),
-                blank, tree.Reply._fields, strict=True,
-            )
-        )
+    given = (
+        found.reward, found.discount, found.value, found.variance, found.logits, found.terminated,
+        found.invalid,
     )  # fmt: skip
+    heard = [default if x is None else x for x, default in zip(given, blank, strict=True)]
+    for place, x in enumerate(heard):
+        if isinstance(x, Tensor):
+            heard[place] = _array(x, blank[place], tree.Reply._fields[place])
+    return tree.Reply._make(heard)
 
 
 def _array(given: Tensor, like: np.ndarray, name: str) -> np.ndarray:

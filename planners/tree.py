@@ -79,16 +79,32 @@ class Settings(NamedTuple):
 
 @njit(cache=True, nogil=True)
 def _edge(t, b, node, action):
-    """Visits of an edge, the sum of what they earned and of their variances."""
-    count, total, spread = 0, 0.0, 0.0
+    """Visits of an edge and the mean of what they earned, 0 without any."""
     child = t.children[b, node, action]
+    if child < 0:
+        return 0, 0.0
+    count = t.visits[b, child]
+    mean = t.q[b, child] + 0.0
+    child = t.siblings[b, child]
+    if child >= 0:
+        total = count * mean
+        while child >= 0:
+            count += t.visits[b, child]
+            total += t.visits[b, child] * t.q[b, child]
+            child = t.siblings[b, child]
+        mean = total / count
+    return count, mean
+
+
+@njit(cache=True, nogil=True)
+def _std(t, b, node, action):
+    """Epistemic std of what follows an edge that was tried."""
+    count, total, child = 0, 0.0, t.children[b, node, action]
     while child >= 0:
-        seen = t.visits[b, child]
-        count += seen
-        total += seen * t.q[b, child]
-        spread += seen * t.discounts[b, child] ** 2 * t.variances[b, child]
+        count += t.visits[b, child]
+        total += t.visits[b, child] * t.discounts[b, child] ** 2 * t.variances[b, child]
         child = t.siblings[b, child]
-    return count, total, spread
+    return np.sqrt(total / count)
 
 
 @njit(cache=True, nogil=True)
@@ -103,30 +119,30 @@ def _uct(t, s, b, node, open_):
     for a in range(open_):
         if t.priors[b, node, a] < 0:
             continue
-        count, total, spread = _edge(t, b, node, a)
+        count, mean = _edge(t, b, node, a)
         if count == 0:
             return a
-        score = total / count + 2 * s.c * np.sqrt(2 * here / count)
-        score += s.optimism * np.sqrt(spread / count)
+        score = mean + 2 * s.c * np.sqrt(2 * here / count)
+        if s.optimism != 0:
+            score += s.optimism * _std(t, b, node, a)
         if score > best_score:
             best, best_score = a, score
     return best
 
 
 @njit(cache=True, nogil=True)
-def _puct(t, s, b, node, open_, work):
+def _puct(t, s, b, node, open_, work, counts):
     here = t.visits[b, node]
     low = high = t.values[b, node] + 0.0
     if s.scale == WHOLE:
         low, high = t.bounds[b, 0], t.bounds[b, 1]
     for a in range(open_):
-        count, total, spread = _edge(t, b, node, a)
-        work[a] = np.nan
-        if count > 0:
-            work[a] = total / count
+        counts[a], work[a] = _edge(t, b, node, a)
+        if counts[a] > 0:
             if s.scale == SIBLINGS:
                 low, high = min(low, work[a]), max(high, work[a])
-            work[a] += s.optimism * np.sqrt(spread / count)
+            if s.optimism != 0:
+                work[a] += s.optimism * _std(t, b, node, a)
     if s.scale == RAW:
         low, width = 0.0, 1.0
     else:
@@ -137,9 +153,8 @@ def _puct(t, s, b, node, open_, work):
         prior = t.priors[b, node, a]
         if prior < 0:
             continue
-        count, _, _ = _edge(t, b, node, a)
-        score = weight * prior / (count + 1)
-        if count > 0:
+        score = weight * prior / (counts[a] + 1)
+        if counts[a] > 0:
             score += (work[a] - low) / width
         if score > best_score:
             best, best_score = a, score
@@ -155,10 +170,10 @@ def complete(t, s, b, node, out):
     actions = out.shape[0]
     seen, weight, mass, most = 0, 0.0, 0.0, 0
     for a in range(actions):
-        count, total, _ = _edge(t, b, node, a)
+        count, mean = _edge(t, b, node, a)
         out[a] = np.nan
         if count > 0:
-            out[a] = total / count
+            out[a] = mean
             seen += count
             most = max(most, count)
             prior = max(t.priors[b, node, a], 1.1754944e-38)  # the least float32
@@ -182,7 +197,7 @@ def _gumbel_root(t, s, b, scores, wanted, work):
     complete(t, s, b, 0, work)
     best, best_score = -1, -np.inf
     for a in range(work.shape[0]):
-        count, _, _ = _edge(t, b, 0, a)
+        count, _ = _edge(t, b, 0, a)
         if t.priors[b, 0, a] < 0 or count != wanted:
             continue
         score = max(-1e9, scores[b, a] + work[a])
@@ -214,7 +229,7 @@ def _gumbel_inside(t, s, b, node, work):
 
 
 @njit(cache=True, nogil=True)
-def _descend(t, s, front, b, scores, wanted, work):
+def _descend(t, s, front, b, scores, wanted, work, counts):
     """Walk from root b to where a node is to be added."""
     node, depth = 0, 0
     while True:
@@ -231,7 +246,7 @@ def _descend(t, s, front, b, scores, wanted, work):
         if s.rule == UCT_RULE:
             action = _uct(t, s, b, node, open_)
         elif s.rule == PUCT_RULE:
-            action = _puct(t, s, b, node, open_, work)
+            action = _puct(t, s, b, node, open_, work, counts)
         elif node == 0:
             action = _gumbel_root(t, s, b, scores, wanted, work)
         else:
@@ -329,7 +344,7 @@ def advance(t, s, front, reply, scores, considered, node, attach, go_on):
     for Gumbel. Returns what is wrong with a reply, and of which tree.
     """
     roots, actions = t.children.shape[0], t.children.shape[2]
-    work = np.empty(actions)
+    work, counts = np.empty(actions), np.empty(actions, np.int64)
     for b in range(roots):
         if attach:
             leaf = front.leaf[b]
@@ -340,7 +355,7 @@ def advance(t, s, front, reply, scores, considered, node, attach, go_on):
                 leaf = node
             _pass_up(t, b, leaf)
         if go_on:
-            _descend(t, s, front, b, scores, considered[b], work)
+            _descend(t, s, front, b, scores, considered[b], work, counts)
             front.flat[b] = front.leaf[b] * roots + b
     return FINE, 0
 
@@ -352,10 +367,7 @@ def root_edges(t):
     counts, earned = np.zeros((roots, actions), np.int64), np.zeros((roots, actions))
     for b in range(roots):
         for a in range(actions):
-            count, total, _ = _edge(t, b, 0, a)
-            counts[b, a] = count
-            if count > 0:
-                earned[b, a] = total / count
+            counts[b, a], earned[b, a] = _edge(t, b, 0, a)
     return counts, earned
 
 
