@@ -1,0 +1,350 @@
+"""Monte Carlo tree search through any model: the root and the step of a search, and its player.
+
+A node holds an imagined state of every one of the E members, each of which goes its own way from
+the root, as `tsinf` particles do. A node's reward and value are means over members.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Generator, Tensor
+
+from mbrl.parallel import single_thread
+from mbrl.rollout import Policy
+from mbrl.types import Dynamics, RewardFn, TerminatedFn
+from planners.mcts import PUCT, UCT, Evaluation, Gumbel, Rule, Tree, Widening, search
+
+Sampler = Callable[[Tensor, Generator], Tensor]
+"""`sampler(obs (B, O), generator) -> (B, K, A)`: actions a node may open, in that order."""
+
+ValueFn = Callable[[Tensor], Tensor]
+"""`value(obs (E, B, O)) -> (E, B)`."""
+
+PriorFn = Callable[[Tensor], Tensor]
+"""`prior(obs (E, B, O)) -> logits (E, B, K)`; their mean over members counts."""
+
+
+def uniform_actions(low: Float[Tensor, A], high: Float[Tensor, A], count: int) -> Sampler:
+    """A sampler of `count` actions, uniform in the box."""
+
+    def sample(obs: Tensor, generator: Generator) -> Tensor:
+        shape = (len(obs), count, len(low))
+        uniform = torch.rand(shape, generator=generator, device=generator.device).to(low)
+        return low + (high - low) * uniform
+
+    return sample
+
+
+@dataclass(frozen=True)
+class TreeSearchConfig:
+    """Look ahead in a tree, take one action, look ahead again."""
+
+    simulations: int = 64
+    """Nodes added to the tree for each action."""
+    rule: Rule = field(default_factory=PUCT)
+    """UCT, PUCT or Gumbel; only when exploring with its noise and its draw of the answer."""
+    discount: float = 0.99
+    """γ, in (0, 1]."""
+    max_depth: int | None = None
+    """Actions ahead in the tree, at most."""
+    widening: Widening | None = None
+    """Open sampled actions one by one."""
+    outcomes: Widening | None = None
+    """Draw the model's noise, and so many outcomes of an action. None plans with its means."""
+    rollouts: int = 1
+    """Random rollouts that value a leaf; 0 leaves it to the value function, or to 0."""
+    depth: int = 50
+    """Steps of each rollout, at most; what lies beyond counts 0."""
+    share: float = 0.5
+    """Weight of the rollouts where there is a value function too (Silver et al. 2016's λ)."""
+    disagreement: float = 0.0
+    """κ: a simulation is worth mean + κ · std over members of its return; caution if below 0."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.discount <= 1:
+            raise ValueError(f"discount must be in (0, 1], got {self.discount!r}")
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"share must be in [0, 1], got {self.share!r}")
+        if not math.isfinite(self.disagreement):
+            raise ValueError(f"disagreement must be finite, got {self.disagreement!r}")
+        for name, least in (("simulations", 1), ("rollouts", 0), ("depth", 1)):
+            value = getattr(self, name)
+            if not (isinstance(value, int) and value >= least):
+                raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+
+
+class TreeModel:
+    """What a search asks of a model: `root(state (B, S))` and `step(node, action)`.
+
+    A leaf is valued, for each member from its own state, by the mean of random rollouts, by a
+    value function, or by both, weighted. The simulation that adds a leaf passes up mean + κ · std
+    (population's) over members of the whole return from the root: rewards on the way and the
+    leaf's value. So a path is worth what the objective "mean±std:|κ|" of `mbrl.rollout` makes of
+    a plan with one `tsinf` particle a member. The variance of that return goes along, for rules
+    that look where members disagree (their `optimism`). A node is terminal once all members have
+    ended; those that end earlier earn 0 from then on.
+
+    Args:
+        model: any `Dynamics`.
+        actions: how many there are, the model taking the index as an action (1,); or what they
+            are, (K, A); or a sampler of continuous ones. With E > 1 a sampler is asked at every
+            member's observation, and its k-th action taken at member k mod E.
+        config: discount, rollouts, share and disagreement; it draws noise if it has `outcomes`.
+        prior: logits of the K actions; None for all alike.
+        value: of observations.
+        policy: takes the rollouts' actions; None draws them uniformly from the K actions, and of
+            a sampler takes the first.
+        reward, terminated: take the place of the model's own.
+        generator: draws noise, samples and rollouts.
+
+    Raises:
+        ValueError: here or later, no actions, or a function that gives another shape.
+    """
+
+    def __init__(
+        self,
+        model: Dynamics,
+        actions: int | Float[Tensor, "K A"] | Sampler,
+        config: TreeSearchConfig,
+        *,
+        prior: PriorFn | None = None,
+        value: ValueFn | None = None,
+        policy: Policy | None = None,
+        reward: RewardFn | None = None,
+        terminated: TerminatedFn | None = None,
+        generator: Generator,
+    ) -> None:
+        if isinstance(actions, int):
+            actions = torch.arange(actions, device=generator.device)[:, None].float()
+        if isinstance(actions, Tensor):
+            if actions.ndim != 2 or not actions.numel():
+                raise ValueError(
+                    f"actions must be (K, A) with K >= 1, got {tuple(actions.shape)}; "
+                    "continuous ones need a sampler"
+                )
+        elif not callable(actions):
+            raise ValueError(
+                f"actions must be a number, a tensor (K, A) or a sampler, got {actions!r}"
+            )
+        self.model, self.config = model, config
+        self.table = actions if isinstance(actions, Tensor) else None
+        self.sampler = None if isinstance(actions, Tensor) else actions
+        self.prior, self.value, self.generator = prior, value, generator
+        self.policy = self._random if policy is None else policy
+        self.reward, self.terminated = reward, terminated
+
+    def root(self, state: Float[Tensor, "B S"]) -> Evaluation:
+        """The roots, all members in the same state."""
+        if state.ndim != 2 or not state.isfinite().all():
+            raise ValueError(f"state must be finite and (B, S), got {tuple(state.shape)}")
+        members = state.expand(self.model.members, *state.shape)
+        nothing = members.new_zeros(members.shape[:-1])
+        return self._evaluate(members, nothing == 0, nothing, nothing)
+
+    def step(self, node: Float[Tensor, "B D"], action: Tensor) -> Evaluation:
+        """One step of every member; D = E (S + 2) numbers of a node, as `root` made them."""
+        members = node.unflatten(1, (self.model.members, -1)).transpose(0, 1)
+        state, alive, past = members[..., :-2], members[..., -2] > 0, members[..., -1]
+        moves = action if self.table is None else self.table[action.to(self.table.device)]
+        after, gain, ended = self._advance(state, moves.expand(len(state), *moves.shape), alive)
+        return self._evaluate(after, alive & ~ended, past, gain)
+
+    def _evaluate(
+        self,
+        state: Float[Tensor, "E B S"],
+        alive: Bool[Tensor, "E B"],
+        past: Float[Tensor, "E B"],
+        gain: Float[Tensor, "E B"],
+    ) -> Evaluation:
+        """Pack a node. `past` is each member's return up to the step that earned `gain`, in units
+        of that step: divided by γ a step, so that κ · std of it counts in full at the root."""
+        obs = self.model.decode(state)
+        over = ~alive.any(0)
+        ahead = self._leaf(state, obs, alive)
+        reward, value, variance = gain.mean(0), ahead.mean(0), None
+        if self.model.members > 1:
+            past = past + gain
+            reward = reward + torch.where(over, self.config.disagreement * _std(past), 0.0)
+            past = past / self.config.discount
+            spread = _std(past + ahead)
+            value, variance = value + self.config.disagreement * spread, spread.square()
+        packed = torch.cat((state, alive[..., None].to(state), past[..., None].to(state)), -1)
+        logits, actions = self._choices(obs)
+        return Evaluation(
+            packed.transpose(0, 1).flatten(1), reward, value, logits, over,
+            variance=variance, actions=actions,
+        )  # fmt: skip
+
+    def _choices(self, obs: Float[Tensor, "E B O"]) -> tuple[Tensor | None, Tensor | None]:
+        """Prior (B, K), and the actions (B, K, A) where they are a sample."""
+        members, roots = obs.shape[:2]
+        actions, count = None, 0 if self.table is None else len(self.table)
+        if self.sampler is not None:
+            drawn = self.sampler(obs.flatten(0, 1), self.generator)
+            if drawn.ndim != 3 or len(drawn) != members * roots:
+                raise ValueError(
+                    f"the sampler must give (B, K, A) with B = {members * roots}, "
+                    f"got {tuple(drawn.shape)}"
+                )
+            count = drawn.shape[1]
+            k = torch.arange(count, device=drawn.device)
+            actions = drawn.unflatten(0, (members, roots))[k % members, :, k].transpose(0, 1)
+        if self.prior is None:
+            return obs.new_zeros(roots, count), actions
+        logits = _shaped(self.prior(obs), (members, roots, count), "the prior", "(E, B, K)")
+        return logits.mean(0), actions
+
+    def _leaf(
+        self, state: Float[Tensor, "E B S"], obs: Float[Tensor, "E B O"], alive: Bool[Tensor, "E B"]
+    ) -> Float[Tensor, "E B"]:
+        """What each member thinks is still to come."""
+        config, known = self.config, None
+        if self.value is not None:
+            known = _shaped(self.value(obs), alive.shape, "the value function", "(E, B)")
+            known = torch.where(alive, known, 0.0)
+        share = 1.0 if known is None else config.share
+        if not config.rollouts or not share:
+            return obs.new_zeros(alive.shape) if known is None else known
+        played = self._play_out(state, alive)
+        return played if known is None else share * played + (1 - share) * known
+
+    def _play_out(
+        self, state: Float[Tensor, "E B S"], alive: Bool[Tensor, "E B"]
+    ) -> Float[Tensor, "E B"]:
+        """Mean return of rollouts, all side by side."""
+        count, weight = self.config.rollouts, 1.0
+        state, alive = state.repeat_interleave(count, 1), alive.repeat_interleave(count, 1)
+        total = torch.zeros_like(state[..., 0])
+        for _ in range(self.config.depth):
+            action = self.policy(self.model.decode(state), self.generator)
+            state, gain, ended = self._advance(state, action, alive)
+            total = total + weight * gain
+            weight *= self.config.discount
+            alive = alive & ~ended
+            if not alive.any():
+                break
+        return total.unflatten(1, (-1, count)).mean(-1)
+
+    def _advance(
+        self,
+        state: Float[Tensor, "E B S"],
+        action: Float[Tensor, "E B A"],
+        alive: Bool[Tensor, "E B"],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Next state, reward and end of each member; one that has ended stays and earns 0."""
+        noise = None
+        if self.config.outcomes is not None:
+            options = {"device": self.generator.device, "dtype": state.dtype}
+            noise = torch.randn(state.shape, generator=self.generator, **options).to(state.device)
+        after, gain, ended = self.model.step(state, action.to(state), noise=noise)
+        if self.reward is not None or self.terminated is not None:
+            then = self.model.decode(after)
+            if self.reward is not None:
+                gain = self.reward(self.model.decode(state), action, then)
+                gain = _shaped(gain, alive.shape, "the reward", "(E, B)")
+            if self.terminated is not None:
+                ended = _shaped(self.terminated(then), alive.shape, "the termination", "(E, B)")
+        return torch.where(alive[..., None], after, state), torch.where(alive, gain, 0.0), ended
+
+    def _random(self, obs: Float[Tensor, "E B O"], generator: Generator) -> Tensor:
+        if self.table is None:
+            assert self.sampler is not None
+            return self.sampler(obs.flatten(0, 1), generator)[:, 0].unflatten(0, obs.shape[:2])
+        drawn = torch.randint(
+            len(self.table), obs.shape[:2], generator=generator, device=generator.device
+        )
+        return self.table[drawn.to(self.table.device)]
+
+
+class TreeSearch:
+    """Searches anew for every action: a player for `mbrl.training.evaluate`.
+
+    Args:
+        model, actions, prior, value, policy, reward, terminated: as in `TreeModel`.
+        config: the search.
+        state_of: the model state (S,) of what the environment shows; the model's `encode` of it
+            as float32 if None.
+        generator: all the randomness.
+
+    Raises:
+        ValueError: as `TreeModel` and `search` do.
+
+    Attributes:
+        tree: of the last action; None before the first of an episode.
+    """
+
+    tree: Tree | None
+
+    def __init__(
+        self,
+        model: Dynamics,
+        actions: int | Float[Tensor, "K A"] | Sampler,
+        config: TreeSearchConfig | None = None,
+        *,
+        state_of: Callable[[Any], Tensor] | None = None,
+        generator: Generator,
+        **functions: Any,
+    ) -> None:
+        self.config = TreeSearchConfig() if config is None else config
+        self.model = TreeModel(model, actions, self.config, generator=generator, **functions)
+        self.state_of = self._encode if state_of is None else state_of
+        self._indices = isinstance(actions, int)
+        self.generator = generator
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the tree: the next action starts an episode."""
+        self.tree = None
+
+    def act(self, obs: Any, *, explore: bool = False) -> np.ndarray:
+        """The next action: (A,), or an index () where actions are indices."""
+        config = self.config
+        with torch.no_grad(), single_thread():
+            root = self.model.root(self.state_of(obs)[None])
+            self.tree = search(
+                root,
+                self.model.step,
+                simulations=config.simulations,
+                generator=self.generator,
+                rule=config.rule if explore else _quiet(config.rule),
+                discount=config.discount,
+                max_depth=config.max_depth,
+                widening=config.widening,
+                outcomes=config.outcomes,
+            )
+        best = int(self.tree.action[0])
+        if self._indices:
+            return np.array(best)
+        actions = self.model.table if root.actions is None else root.actions[0]
+        assert actions is not None
+        return actions[best].numpy(force=True)
+
+    def _encode(self, obs: Any) -> Tensor:
+        row = torch.as_tensor(np.atleast_1d(obs), dtype=torch.float32)
+        return self.model.model.encode(row.to(self.generator.device))
+
+
+def _quiet(rule: Rule) -> Rule:
+    """The rule without its noise."""
+    if isinstance(rule, UCT):
+        return rule
+    if isinstance(rule, Gumbel):
+        return replace(rule, scale=0.0)
+    return replace(rule, dirichlet=0.0, temperature=0.0)
+
+
+def _std(members: Float[Tensor, "E B"]) -> Float[Tensor, B]:
+    return members.std(0, correction=0)
+
+
+def _shaped(found: Tensor, shape: tuple[int, ...], name: str, letters: str) -> Tensor:
+    if found.shape != shape:
+        raise ValueError(f"{name} must give {letters} = {tuple(shape)}, got {tuple(found.shape)}")
+    return found
