@@ -1,7 +1,7 @@
 """Recipes that join models, planners and learners."""
 
-from mbrl.agents.mcts import TreeModel, TreeSearch, TreeSearchConfig, uniform_actions
 from mbrl.agents.dyna import Dyna, DynaConfig
+from mbrl.agents.mcts import TreeModel, TreeSearch, TreeSearchConfig, uniform_actions
 from mbrl.agents.mpc import KINDS, Controller, MPCConfig, Pipelined, PlannerConfig
 from mbrl.agents.pets import PETS, PETSConfig
 from mbrl.agents.random import RandomAgent, RandomConfig
