@@ -30,6 +30,7 @@ from envs import (
 from envs.gymnasium_tasks import DESCRIBED, KNOWN
 from envs.mujoco_env import MujocoEnv
 from envs.task import Known, Task
+from envs.worlds import WetChicken
 
 TASKS: Mapping[str, Task] = {
     task.name: task
@@ -53,6 +54,8 @@ TASKS: Mapping[str, Task] = {
 }
 """Our own tasks by name."""
 
+_WORLDS: Mapping[str, Known] = {"wet-chicken": Known(WetChicken.reward, WetChicken.terminated, "")}
+
 _SUMMARIES = {
     "Ant-v5": "run forward on four legs",
     "HalfCheetah-v5": "run forward on two legs in a plane",
@@ -65,6 +68,7 @@ _SUMMARIES = {
     "Pusher-v5": "push a cylinder to a goal with a 7-joint arm",
     "Reacher-v5": "reach for a point with a 2-joint arm",
     "Swimmer-v5": "swim forward with three links",
+    "wet-chicken": "paddle close to a waterfall without going over; stochastic",
     "Walker2d-v5": "walk forward on two legs in a plane without falling",
 }
 
@@ -118,8 +122,9 @@ def known(id: str) -> Known:
     name = _registered(id)
     if name in TASKS:
         return Known(TASKS[name].reward, TASKS[name].terminated, "")
-    if name in KNOWN:
-        return KNOWN[name]
+    for table in (KNOWN, _WORLDS):
+        if name in table:
+            return table[name]
     return Known(None, None, f"nobody has written reward and termination of {id} as functions yet")
 
 
@@ -141,7 +146,7 @@ def simulated(id: str) -> Task:
 
 def names() -> tuple[str, ...]:
     """Our tasks, then the gymnasium ids of which something is known; `make` takes more."""
-    return (*TASKS, *KNOWN)
+    return (*TASKS, *_WORLDS, *KNOWN)
 
 
 def describe(id: str) -> Description:
