@@ -1,6 +1,9 @@
 """Dynamic programming against the exact optimum; learning from steps by hand and in the limit."""
 
+import bisect
+import itertools
 import math
+import random
 from types import SimpleNamespace
 
 import numpy as np
@@ -111,15 +114,16 @@ def test_span_bounds_stop_long_before_the_supremum_norm():
     assert found.iterations < 0.1 * math.log(1e-6 * 1e-3) / math.log(0.999)
 
 
-def test_one_backup_by_hand():
-    """From -1 / (1 - γ) = -2 the corridor's synchronous backup gives (-2, -2, -1, 0): T V - V is
-    1 in state 2 and 0 elsewhere, so that V* - T V lies in [0, 1] and is half of that at most
-    from the middle. V* is (-1.75, -1.5, -1, 0)."""
-    found = modified_policy_iteration(corridor(0.5), sweeps=1)
-    np.testing.assert_allclose(found.values, [-1.5, -1.5, -0.5, 0])
-    np.testing.assert_allclose(found.action_values[:3], [[-1.5, -1.5], [-1.5, -1.5], [-1.5, -0.5]])
-    assert found.residual == pytest.approx(1) and found.bound == pytest.approx(0.5)
-    assert found.iterations == 1 and found.policy[2] == 1
+def test_one_sweep_and_its_bound_by_hand():
+    """From -1 / (1 - γ) = -2 a sweep of the corridor gives V = (-2, -2, -1, 0), a synchronous
+    backup T V = (-2, -1.5, -1, 0). T V - V lies in [0, ½], so V* - T V does, with γ = ½, and half
+    of that from the middle. V* is (-1.75, -1.5, -1, 0)."""
+    found = value_iteration(corridor(0.5), sweeps=1)
+    np.testing.assert_allclose(found.values, [-1.75, -1.25, -0.75, 0])
+    wanted = [[-1.75, -1.75], [-1.75, -1.25], [-1.75, -0.75]]
+    np.testing.assert_allclose(found.action_values[:3], wanted)
+    assert found.residual == pytest.approx(0.5) and found.bound == pytest.approx(0.25)
+    assert found.iterations == 1 and found.policy[1:3].tolist() == [1, 1]
 
 
 def test_policy_iteration_goes_on_from_a_policy():
@@ -158,24 +162,31 @@ def test_solvers_refuse_by_name():
 
 
 class Walk:
-    """An environment of an MDP."""
+    """An environment of an MDP; `gain` (S, S) pays by where it arrives instead."""
 
-    def __init__(self, mdp):
-        self.mdp, self.rng = mdp, None
+    def __init__(self, mdp, gain=None):
+        self.mdp, self.gain, self.rng = mdp, gain, None
+        starts, self.after = mdp.transitions.indptr.tolist(), mdp.transitions.indices.tolist()
+        self.spans = list(itertools.pairwise(starts))
+        self.reached = [
+            chance for span in self.spans for chance in mdp.transitions.data[slice(*span)].cumsum()
+        ]
+        self.first = int(mdp.start.argmax())
 
     def reset(self, *, seed=None):
         if seed is not None:
-            self.rng = np.random.default_rng(seed)
-        self.state = int(self.rng.choice(self.mdp.states, p=self.mdp.start))
+            self.rng = random.Random(seed)
+        self.state = self.first
         return self.state, {}
 
     def step(self, action):
-        row = self.state * self.mdp.actions + action
-        rows, reward = self.mdp.transitions, float(self.mdp.rewards[self.state, action])
-        span = slice(rows.indptr[row], rows.indptr[row + 1])
-        chosen = np.searchsorted(rows.data[span].cumsum(), self.rng.random() * (1 - 1e-12))
-        self.state = int(rows.indices[span][chosen])
-        return self.state, reward, bool(self.mdp.terminal[self.state]), False, {}
+        before, (first, last) = self.state, self.spans[self.state * self.mdp.actions + action]
+        entry = bisect.bisect_right(self.reached, self.rng.random(), first, last - 1)
+        self.state = self.after[entry]
+        reward = self.mdp.rewards[before, action] if self.gain is None else (
+            self.gain[before, self.state]
+        )  # fmt: skip
+        return self.state, float(reward), bool(self.mdp.terminal[self.state]), False, {}
 
 
 def learner(states=4, actions=1, **settings):
@@ -498,3 +509,86 @@ def test_learners_refuse_by_name():
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=name):
             TabularConfig(**settings)
+
+
+def random_walk(states):
+    """S&B's examples 6.2 and 7.1: left or right alike; 1 beyond the right end, and 0 or, with
+    19 states, -1 beyond the left. States 0 and states + 1 are the ends."""
+    rows = np.zeros((states + 2, 1, states + 2))
+    for s in range(1, states + 1):
+        rows[s, 0, [s - 1, s + 1]] = 0.5
+    gain = np.zeros_like(rows)
+    gain[states, 0, -1] = 1
+    gain[1, 0, 0] = -1 if states == 19 else 0
+    ends = [0, states + 1]
+    return FiniteMDP(rows, gain, 1.0, (states + 1) // 2, ends), gain[:, 0]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"step_decay": 0.7},
+        {"steps": 3, "step_decay": 0.8},
+        {"steps": None, "step_decay": 1.0},
+        {"steps": None, "first_visit": True, "step_decay": 1.0},
+        {"trace_decay": 0.5, "step_decay": 0.8},
+        {"trace_decay": 0.5, "step_decay": 0.8, "traces": "replacing"},
+        {"trace_decay": 0.5, "step_decay": 0.8, "traces": "dutch", "target": "sarsa"},
+    ],
+    ids=str,
+)
+def test_prediction_of_the_five_state_walk(settings):
+    """1/6, ..., 5/6 (S&B, example 6.2) after 2000 episodes: five standard deviations of a mean of
+    2000 outcomes of ±½."""
+    mdp, gain = random_walk(5)
+    np.testing.assert_allclose(mdp.evaluate(np.zeros(7, dtype=int))[1:6], np.arange(1, 6) / 6)
+    made = learner(states=7, discount=1.0, step_size=1.0, **settings)
+    run(Walk(mdp, gain), made, episodes=2000, generator=seeded())
+    assert abs(made.values[1:6] - np.arange(1, 6) / 6).max() < 5 * 0.5 / math.sqrt(2000)
+
+
+def walk_error(**settings):
+    """RMS error of the 19-state walk, over states, 10 episodes and 50 runs, as in figure 7.2."""
+    mdp, gain = random_walk(19)
+    truth, errors = np.arange(-18, 20, 2) / 20, []
+    for seed in range(50):
+        made = learner(states=21, discount=1.0, **settings)
+        env, generator = Walk(mdp, gain), seeded(seed)
+        for _ in range(10):
+            run(env, made, episodes=1, generator=generator)
+            errors.append(np.sqrt(((made.values[1:20] - truth) ** 2).mean()))
+    return np.mean(errors)
+
+
+def test_the_nineteen_state_walk_of_figure_7_2():
+    """At their best steps n = 4 has an error of about a quarter and n = 1 more."""
+    four, one = walk_error(steps=4, step_size=0.4), walk_error(step_size=0.8)
+    assert 0.22 < four < 0.28 and four < one - 0.02
+
+
+def test_glie_sarsa_finds_the_optimum():
+    """ε = 1 / visits and α = visits^-0.6 on the corridor: in the limit greedy, yet never quite."""
+    mdp = corridor(0.9)
+    made = learner(
+        actions=2, target="sarsa", discount=0.9, step_size=1.0, step_decay=0.6, epsilon=1.0,
+        epsilon_decay=1.0,
+    )  # fmt: skip
+    run(Walk(mdp), made, episodes=2000, generator=seeded())
+    np.testing.assert_allclose(made.values, mdp.optimum().values, atol=1e-3)
+    assert (made.probabilities[:3, 0] < 0.01).all() and (made.probabilities[:3, 0] > 0).all()
+
+
+def test_stochastic_q_learning_finds_the_optimum():
+    """A random MDP of 6 states, pairs drawn alike, α = visits^-0.8, in the end 0.0013: four
+    standard deviations √(α / 2) · σ, with σ = 0.6 of a target."""
+    mdp = garnet(6, 2, seed=2, discount=0.6)
+    made = learner(states=6, actions=2, discount=0.6, step_size=1.0, step_decay=0.8)
+    rng = np.random.default_rng(0)
+    env = Walk(mdp)
+    env.reset(seed=0)
+    for _ in range(40_000):
+        env.state, action = int(rng.integers(5)), int(rng.integers(2))
+        state = env.state
+        after, reward, ended, *_ = env.step(action)
+        made.observe(state, action, reward, after, ended)
+    np.testing.assert_allclose(made.values, mdp.optimum().values, atol=0.06)
