@@ -9,6 +9,8 @@ again, it goes on from what is there.
 from collections.abc import Mapping
 
 from experiments.studies import (
+    bandits,
+    dyna,
     frontier,
     judo,
     loops,
@@ -31,6 +33,8 @@ STUDIES: Mapping[str, Study] = {
     "judo": study(judo.judo, seeds=10),
     "robots": study(robots.robots, seeds=10),
     "models": study(models.models, seeds=5),
+    "bandits": study(bandits.bandits, seeds=1),
+    "dyna": study(dyna.dyna, seeds=30, fast_seeds=2),
 }
 """All studies by name."""
 

@@ -1,0 +1,234 @@
+"""Dyna: what a model saves, and what it costs to believe in one that is no longer true.
+
+Sutton and Barto 2018, chapter 8: steps an episode on the Dyna maze by planning steps (figure 8.2),
+and mazes that change, with and without a bonus for what was long not tried (figures 8.4 and 8.5).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from envs.tabular import FiniteMDP
+from envs.worlds import CHANGES, dyna_maze, world_env
+from experiments import plots
+from experiments.studies import lab as labs
+from experiments.studies.lab import Lab, Report
+from experiments.studies.pool import Stopped, Work, stopping
+from mbrl.agents import Dyna, DynaConfig
+
+PLANNING = (0, 5, 50)
+MAZE = DynaConfig(step_size=0.1, discount=0.95, epsilon=0.1)
+CHANGING = DynaConfig(planning=10, step_size=0.5, discount=0.95, epsilon=0.1)
+KINDS = {"Dyna-Q": CHANGING, "Dyna-Q+": replace(CHANGING, actions="any", bonus=1e-3)}
+LASTS = {"blocking-maze": 3000, "shortcut-maze": 6000}  # real steps
+EVERY = 20  # real steps from one point of a picture to the next
+FIRST, OPTIMAL = 1700, 14
+"""Steps of the first episode as published, and of the shortest way."""
+
+
+def dyna(lab: Lab) -> Report:
+    """Steps an episode by planning steps; reward in mazes that change."""
+    episodes = 6 if lab.fast else 50
+    lasts = {name: steps // 6 if lab.fast else steps for name, steps in LASTS.items()}
+    work: dict[Any, Work] = {
+        n: Work(lengths, (n, episodes, lab.seeds), f"maze, {n} planning steps") for n in PLANNING
+    }
+    for name, steps in lasts.items():
+        change = min(CHANGES[name], steps // 2)
+        for kind in KINDS:
+            arguments = (name, kind, steps, change, lab.seeds)
+            work[name, kind] = Work(earned, arguments, f"{name}, {kind}")
+    answers = lab.answers(work)
+    taken = {n: np.array(answers[n]) for n in PLANNING}
+    rewards = {name: {kind: np.array(answers[name, kind]) for kind in KINDS} for name in lasts}
+    picture(taken, rewards, lasts, lab.folder / "dyna.png")
+    numbers: dict[str, Any] = {
+        "settings": {
+            "maze": vars(MAZE), "changing": {kind: vars(config) for kind, config in KINDS.items()},
+            "episodes": episodes, "steps": lasts, "runs": lab.seeds,
+        },
+        "steps per episode": {str(n): mean_of(array) for n, array in taken.items()},
+        "cumulative reward": {
+            name: {kind: mean_of(array) for kind, array in by_kind.items()}
+            for name, by_kind in rewards.items()
+        },
+    }  # fmt: skip
+    return Report(numbers, page(taken, rewards, lasts))
+
+
+def page(
+    taken: dict[int, np.ndarray],
+    rewards: dict[str, dict[str, np.ndarray]],
+    lasts: dict[str, int],
+) -> str:
+    """The study in words."""
+    runs, episodes = taken[0].shape
+    steps = [
+        [n, *(shown(array[:, i]) for i in (0, 1, 2)), shown(array[:, -5:].mean(1)), soon(array)]
+        for n, array in taken.items()
+    ]
+    changed = [
+        [name, kind, shown(array[:, -1]), shown(late(array))]
+        for name, by_kind in rewards.items()
+        for kind, array in by_kind.items()
+    ]
+    curious = KINDS["Dyna-Q+"]
+    head = ["planning steps", *(f"episode {i}" for i in (1, 2, 3)), "last five", "below 20 from"]
+    return f"""# Dyna: what a model saves
+
+Means over {runs} runs [95 % interval]. α {MAZE.step_size}, γ {MAZE.discount}, ε {MAZE.epsilon}.
+
+## Steps an episode on the Dyna maze, {episodes} episodes (Sutton and Barto, figure 8.2)
+
+{labs.table(head, steps)}
+
+Published: about {FIRST} in the first episode whatever the planning, as nothing is known before the
+goal is met; then 25 episodes, five and three to come to what ε allows with 0, 5 and 50 planning
+steps. A random walk, which the first episode is, takes {wandering():.0f} in the mean, by a linear
+solve. The shortest way has {OPTIMAL} steps; ε lengthens it. All act by the same random numbers, so
+their first episodes are the same.
+
+## Mazes that change (figures 8.4 and 8.5)
+
+{labs.table(["maze", "agent", "reward in all", "in the last sixth"], changed)}
+
+{" and ".join(f"{steps} steps of the {name}" for name, steps in lasts.items())}, planning steps
+{CHANGING.planning}, α {CHANGING.step_size}, κ {curious.bonus:g}. In the blocking maze the way that
+was learned is closed and a longer one opened: both have to notice. In the shortcut maze a shorter
+way is opened and the old one stays: a model that is right about all it knows has no reason to look
+for it, but for a bonus on what has long not been tried.
+"""
+
+
+def wandering() -> float:
+    """Expected steps of a random walk through the Dyna maze."""
+    mdp = dyna_maze()
+    steps = FiniteMDP(mdp.transitions, np.ones_like(mdp.rewards), 1.0, mdp.start, mdp.terminal)
+    return steps.expected_return(np.full((mdp.states, mdp.actions), 1 / mdp.actions))
+
+
+def shown(values: np.ndarray) -> str:
+    """Mean and 95 % interval over runs."""
+    error = 1.96 * values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
+    mean = values.mean()
+    return labs.shown({"estimate": mean, "low": mean - error, "high": mean + error})
+
+
+def soon(array: np.ndarray) -> str:
+    """The first episode from which on three in a row take fewer than 20 steps in the mean."""
+    mean = array.mean(0)
+    three = np.convolve(mean, np.ones(3) / 3, "valid") < 20
+    return f"episode {three.argmax() + 1}" if three.any() else "not reached"
+
+
+def late(array: np.ndarray) -> np.ndarray:
+    """Reward (runs,) of the last sixth of the steps."""
+    return array[:, -1] - array[:, -1 - array.shape[1] // 6]
+
+
+def mean_of(array: np.ndarray) -> dict[str, list[float]]:
+    """Mean over runs and its standard error."""
+    spread = array.std(0, ddof=1) if len(array) > 1 else np.zeros(array.shape[1])
+    return {"mean": array.mean(0).tolist(), "error": (spread / np.sqrt(len(array))).tolist()}
+
+
+def lengths(planning: int, episodes: int, runs: int) -> list[list[int]]:
+    """Steps of each episode (runs, episodes) on the Dyna maze."""
+    mdp, found = dyna_maze(), []
+    for seed in range(runs):
+        env, agent = mdp.env(), Dyna(mdp.states, mdp.actions, replace(MAZE, planning=planning))
+        acting, imagining = (torch.Generator().manual_seed(2 * seed + i) for i in range(2))
+        state, _ = env.reset(seed=seed)
+        taken = [0]
+        while True:
+            if stopping():
+                raise Stopped
+            action = agent.act(state, explore=True, generator=acting)
+            after, reward, over, _, _ = env.step(action)
+            agent.observe(state, action, float(reward), after, over, generator=imagining)
+            taken[-1] += 1
+            state = after
+            if over:
+                if len(taken) == episodes:
+                    break
+                taken.append(0)
+                state, _ = env.reset()
+        found.append(taken)
+    return found
+
+
+def earned(name: str, kind: str, steps: int, change: int, runs: int) -> list[list[float]]:
+    """Cumulative reward (runs, points) in a maze that changes, at every few steps."""
+    found = []
+    for seed in range(runs):
+        env: Any = world_env(name, change_at=change)
+        agent = Dyna(int(env.observation_space.n), int(env.action_space.n), KINDS[kind])
+        acting, imagining = (torch.Generator().manual_seed(2 * seed + i) for i in range(2))
+        state, _ = env.reset(seed=seed)
+        total, kept = 0.0, []
+        for step in range(1, steps + 1):
+            if stopping():
+                raise Stopped
+            action = agent.act(state, explore=True, generator=acting)
+            after, reward, over, _, _ = env.step(action)
+            agent.observe(state, action, reward, after, over, generator=imagining)
+            total += reward
+            state = env.reset()[0] if over else after
+            if step % EVERY == 0:
+                kept.append(total)
+        found.append(kept)
+    return found
+
+
+def picture(
+    taken: dict[int, np.ndarray],
+    rewards: dict[str, dict[str, np.ndarray]],
+    lasts: dict[str, int],
+    path: Path,
+) -> None:
+    """Steps an episode, then cumulative reward in each maze that changes."""
+    figure, axes = plots.panels("Dyna: what a model saves", 1, 3, (14.5, 4.7))
+    ax = axes[0]
+    for (n, array), colour in zip(taken.items(), plots.COLOURS, strict=False):
+        mean, error = (np.array(v) for v in mean_of(array).values())
+        at = np.arange(1, len(mean) + 1)
+        low = np.maximum(mean - 1.96 * error, 1)
+        ax.fill_between(at, low, mean + 1.96 * error, color=colour, alpha=0.2, lw=0)
+        name = "no planning: Q-learning" if n == 0 else f"{n} planning steps"
+        ax.plot(at, mean, color=colour, lw=2.2, label=name)
+    ax.axhline(OPTIMAL, color=plots.GREY, lw=1.3, ls=(0, (5, 3)))
+    ax.annotate(
+        f"shortest way: {OPTIMAL}", (1, OPTIMAL), xytext=(0, -12), textcoords="offset points",
+        fontsize=9, color=plots.GREY,
+    )  # fmt: skip
+    ax.set(xlabel="episode", ylabel="steps in the episode (log scale)", yscale="log")
+    ax.set_ylim(10, None)
+    plots.plain_log(ax.yaxis)
+    plots.note(ax, f"Dyna maze; mean of {len(taken[0])} runs, 95 % interval")
+    ax.legend(frameon=False, fontsize=9.5)
+    for ax, (name, by_kind) in zip(axes[1:], rewards.items(), strict=True):
+        for (kind, array), colour in zip(by_kind.items(), plots.COLOURS[3:], strict=False):
+            mean, error = (np.array(v) for v in mean_of(array).values())
+            at = EVERY * np.arange(1, len(mean) + 1)
+            ax.fill_between(
+                at, mean - 1.96 * error, mean + 1.96 * error, color=colour, alpha=0.2, lw=0
+            )
+            ax.plot(at, mean, color=colour, lw=2.2, label=kind)
+        change = min(CHANGES[name], lasts[name] // 2)
+        ax.axvline(change, color=plots.GREY, lw=1.3, ls=(0, (5, 3)))
+        what = "the way is blocked" if name == "blocking-maze" else "a shortcut opens"
+        ax.annotate(
+            what, (change, 0.97), xycoords=("data", "axes fraction"), xytext=(5, 0),
+            textcoords="offset points", fontsize=9, color=plots.GREY, va="top",
+        )  # fmt: skip
+        ax.set(xlabel="real steps", ylabel="cumulative reward")
+        ax.set_ylim(0, None)
+        ax.set_xlim(0, lasts[name])
+        plots.note(ax, name.replace("-", " "))
+        ax.legend(frameon=False, fontsize=9.5, loc="upper left", bbox_to_anchor=(0, 0.92))
+    plots.save(figure, path)

@@ -1,0 +1,55 @@
+"""The study of bandits: its arithmetic by hand, and that it runs."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments.studies import STUDIES, bandits
+from mbrl.exploration.bandits import lai_robbins
+
+
+def silent(_: str) -> None:
+    pass
+
+
+def test_the_late_slope_of_a_logarithm_is_its_factor():
+    at = np.unique(np.geomspace(1, 10_000, 50).round())
+    curve = {"plays": at.tolist(), "mean": (5 + 3 * np.log(at)).tolist(), "error": [0.0] * len(at)}
+    assert bandits.late_slope(curve) == pytest.approx(3)
+
+
+def test_pooling_two_seeds_by_hand():
+    """Means average; errors 3 and 4 of independent halves make 5 / 2."""
+    parts = [{"plays": [1], "mean": [m], "error": [e]} for m, e in ((1.0, 3.0), (2.0, 4.0))]
+    assert bandits.pooled(parts) == {"plays": [1], "mean": [1.5], "error": [2.5]}
+
+
+def test_a_curve_in_pieces_goes_on_from_the_last():
+    """Uniform play, ε = 1 in the decaying schedule at first: the mean gap of 0.15 a play."""
+    found = bandits.lost("fixed", "ε-greedy, decaying", 400, 75, 0)
+    assert found["plays"][-1] == 75
+    # ε is 1 until c K / d² = 80 plays
+    assert found["mean"][-1] == pytest.approx(75 * 0.15, rel=0.03)
+    longer = bandits.lost("fixed", "UCB1", 100, 250, 0)
+    assert (np.diff(longer["mean"]) >= 0).all()
+    assert 15 < longer["mean"][-1] < 250 * 0.15
+
+
+def test_the_study_leaves_a_page_a_picture_and_its_numbers(tmp_path):
+    folder = STUDIES["bandits"](tmp_path, fast=True, workers=1, say=silent)
+    numbers = json.loads((folder / "results.json").read_text())["numbers"]
+    assert numbers["Lai-Robbins slope"] == pytest.approx(lai_robbins(bandits.MEANS))
+    last = {
+        problem: {name: curve["mean"][-1] for name, curve in curves.items()}
+        for problem, curves in numbers["regret"].items()
+    }
+    assert set(last["drawn"]) == set(bandits.PUBLISHED)
+    assert last["drawn"]["UCB1"] > 1.5 * last["drawn"]["Thompson"]
+    assert last["linear"]["UCB1"] > 2 * last["linear"]["LinUCB"]
+    assert not any(math.isnan(value) for each in last.values() for value in each.values())
+    page = (folder / "table.md").read_text()
+    assert all(name in page for name in (*bandits.ALGORITHMS, *bandits.LINEAR))
+    assert Image.open(folder / "bandits.png").size[0] > 1000
