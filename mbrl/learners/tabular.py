@@ -67,8 +67,8 @@ def value_iteration(mdp: FiniteMDP, *, tolerance: float = 1e-6, sweeps: int = 10
     for rounding, is the bound.
 
     With discount 1 there are no such bounds, `bound` is infinite, and it is the residual that
-    meets the tolerance. Values start at those of a policy that ends, and converge where some policy ends from every state and
-    those that never end lose without limit (Bertsekas and Tsitsiklis 1991).
+    meets the tolerance. Values start at those of a policy that ends, and converge where
+    policies that never end lose without limit (Bertsekas and Tsitsiklis 1991).
 
     Args:
         mdp: to be solved.

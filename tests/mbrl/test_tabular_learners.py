@@ -23,9 +23,7 @@ from mbrl.learners import (
 SOLVERS = {
     "value": value_iteration,
     "modified": modified_policy_iteration,
-    "modified without evaluation": lambda mdp, **kw: modified_policy_iteration(
-        mdp, partial=0, **kw
-    ),
+    "modified, much": lambda mdp, **kw: modified_policy_iteration(mdp, partial=50, **kw),
     "policy": lambda mdp, **_: policy_iteration(mdp),
 }
 solvers = pytest.mark.parametrize("solve", SOLVERS.values(), ids=list(SOLVERS))
