@@ -19,6 +19,7 @@ from experiments.studies import (
     pets,
     propagation,
     robots,
+    trees,
     versions,
 )
 from experiments.studies.lab import Study, study
@@ -35,6 +36,7 @@ STUDIES: Mapping[str, Study] = {
     "models": study(models.models, seeds=5),
     "bandits": study(bandits.bandits, seeds=1),
     "dyna": study(dyna.dyna, seeds=30, fast_seeds=2),
+    "trees": study(trees.trees, seeds=10, fast_seeds=2),
 }
 """All studies by name."""
 

@@ -123,7 +123,7 @@ def test_trees_are_told_in_simulations_a_second_and_bytes_a_node(monkeypatch):
     peer = FakeMctx()
     monkeypatch.setattr(module, "Mctx", lambda: peer)
     monkeypatch.setattr(module, "available", lambda _: True)
-    found = BENCHES["mcts"](TINY, **TINY_SEARCH)  # type: ignore[arg-type]
+    found = BENCHES["mcts"](TINY, **TINY_SEARCH)
     assert len(found) == 6
     for sizes, wanted, rows in (((1, 2), 30, found[:3]), ((3, 5), 40, found[3:])):
         rate, mctx, space = rows
@@ -132,8 +132,8 @@ def test_trees_are_told_in_simulations_a_second_and_bytes_a_node(monkeypatch):
         assert (rate.against, rate.reference, rate.wanted) == ("wanted", (wanted,) * 2, "≥ 1")
         assert mctx.reference == (4 * roots / 0.25,) * 2  # all roots' simulations, by the median
         assert rate.ours == mctx.ours and min(rate.ours) > 0
-        # a child and a prior for each action, eight numbers of 4 bytes; mctx's arrays by its source
-        assert (size, space.lower) == (4 * (8 + 2 * actions), True)
+        # a child and a prior for each action, ten numbers, an end; mctx's arrays by its source
+        assert (size, space.lower) == (4 * (10 + 2 * actions) + 1, True)
         assert list(space.reference) == [4 * (5 + 6 * actions)]
     asked = {"work": "time", "rule": "puct", "simulations": 4, "width": 8, "repeats": 3}
     assert peer.asked[0] == asked | {"roots": 1, "actions": 2}
@@ -141,7 +141,7 @@ def test_trees_are_told_in_simulations_a_second_and_bytes_a_node(monkeypatch):
 
 def test_trees_without_mctx(monkeypatch):
     monkeypatch.setattr(module, "available", lambda _: False)
-    found = BENCHES["mcts"](TINY, **TINY_SEARCH)  # type: ignore[arg-type]
+    found = BENCHES["mcts"](TINY, **TINY_SEARCH)
     assert [result.against for result in found] == ["wanted", "mctx"] * 2
     assert [result.unit for result in found] == ["simulations/s", "bytes a node"] * 2
 

@@ -1,0 +1,143 @@
+"""The study of tree search: its model against exact values, its measures, and what it leaves."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from envs.worlds import frozen_lake, garnet
+from experiments.studies import STUDIES, pool, trees
+from experiments.trees import from_json
+
+
+def worlds(problem, seeds=2):
+    return trees.laboratory(problem, trees.ROUGH, seeds, 1)[0].worlds
+
+
+def uniform_values(world):
+    return world.evaluate(np.full(world.rewards.shape, 1 / world.actions))
+
+
+@pytest.mark.parametrize("problem", trees.PROBLEMS)
+def test_values_are_those_of_the_worlds_in_a_range_of_one(problem):
+    model, start = trees.laboratory(problem, trees.ROUGH, 2, 5)
+    assert len(start) == 10
+    for w, world in enumerate(model.worlds):
+        own = slice(w * world.states, (w + 1) * world.states)
+        optimum = world.optimum()
+        unit = optimum.values.max() - uniform_values(world).min()
+        assert model.values[own] * unit == pytest.approx(optimum.values)
+        assert model.action_values[own] * unit == pytest.approx(optimum.action_values)
+        roots = start[5 * w : 5 * w + 5] - w * world.states
+        assert (roots >= 0).all() and (roots < world.states).all()
+        assert not world.terminal[roots].any()
+
+
+def test_no_root_lies_where_nothing_leads():
+    (world,) = worlds("cliff walk", 1)
+    assert len(trees._visited(world)) == 48 - 10 - 1  # but the cliff, and the goal
+
+
+@pytest.mark.parametrize("world", [frozen_lake(), garnet(6, 3, 2, rng=np.random.default_rng(3))])
+def test_steps_are_drawn_as_the_world_draws_them(world):
+    other = garnet(world.states, world.actions, 3, rng=np.random.default_rng(4))
+    model = trees.Model([other, world], trees.ROUGH, rng=np.random.default_rng(0))
+    unit = world.optimum().values.max() - uniform_values(world).min()
+    draws, transitions = 4000, world.transitions.toarray()
+    for row in np.flatnonzero(transitions.sum(1))[::3]:
+        state, action = divmod(int(row), world.actions)
+        found = model.step(
+            torch.full((draws, 1), float(world.states + state)), torch.full((draws,), action)
+        )
+        after = found.state[:, 0].long().numpy() - world.states
+        share = np.bincount(after, minlength=world.states) / draws
+        chance = transitions[row]
+        assert (share[chance == 0] == 0).all()
+        assert (np.abs(share - chance) <= 5 * np.sqrt(chance * (1 - chance) / draws)).all()
+        reward = found.reward.numpy() * unit
+        error = 5 * reward.std() / np.sqrt(draws) + 1e-9
+        assert abs(reward.mean() - world.rewards[state, action]) <= error
+        assert found.terminated is not None
+        assert (found.terminated.numpy() == world.terminal[after]).all()
+        assert found.value.numpy() == pytest.approx(model.guess[after + world.states])
+
+
+def test_rollouts_are_worth_what_the_random_policy_is():
+    model, _ = trees.laboratory("garnets", trees.ROLLOUTS, 2, 1)
+    world, draws = model.worlds[1], 4000
+    want = uniform_values(world) / (world.optimum().values.max() - uniform_values(world).min())
+    for state in range(0, world.states, 5):
+        returns = model.value(np.full(draws, world.states + state)).numpy()
+        assert abs(returns.mean() - want[state]) < 5 * returns.std() / np.sqrt(draws)
+
+
+def test_walks_by_hand_compiled_or_not():
+    # State 0 goes to 1 for 8 by action 0, stays for 1 by action 1; state 1 goes to 2 for 4 or
+    # back for 0, with chances 1/4 and 3/4, whatever is done; 2 is terminal.
+    targets = np.array([[1, 0], [0, 0], [2, 0], [2, 0], [0, 0], [0, 0]])
+    upto = np.array([[np.inf, np.inf]] * 2 + [[0.25, np.inf]] * 2 + [[np.inf, np.inf]] * 2)
+    pays = np.array([[8.0, 0], [1, 0], [4, 0], [4, 0], [0, 0], [0, 0]])
+    end = np.array([False, False, True])
+    draws = np.array(
+        [
+            [[0.9, 0.5], [0.1, 0.5], [0.3, 0.2], [0.0, 0.0]],  # stays, goes, ends: 1, 8, 4
+            [[0.1, 0.5], [0.8, 0.25], [0.4, 0.9], [0.7, 0.3]],  # goes, back, goes, back
+            [[0.1, 0.5]] * 4,
+        ]
+    )
+    args = np.array([0, 0, 2]), draws, 2, 0.5, end, targets, upto, pays
+    assert trees.walk(*args).tolist() == [1 + 8 / 2 + 4 / 4, 8 + 8 / 4, 0]
+    assert trees._compiled()(*args).tolist() == trees.walk(*args).tolist()
+
+
+def test_orders_are_powers():
+    counts = [2**p for p in range(4, 10)]
+    errors = 3 * np.array(counts) ** -0.5
+    errors[:3] = 7.0  # the first half does not count
+    assert trees.slope(counts, errors) == pytest.approx(-0.5)
+
+
+def test_uct_comes_to_the_optimum_of_the_chain():
+    found = trees.measured("chain", trees.ROLLOUTS, "UCT", 4, 2, [64, 4096])
+    early, late = (
+        dict(zip(found, each, strict=True)) for each in zip(*found.values(), strict=True)
+    )
+    for name in (trees.CHOSEN, trees.MEAN):
+        assert np.mean(late[name]) < np.mean(early[name]) / 4
+    assert np.mean(late[trees.OPTIMAL]) == 1.0 > np.mean(early[trees.OPTIMAL])
+
+
+def test_sequential_halving_keeps_exploring_at_the_root():
+    found = trees.measured("chain", trees.ROUGH, "Gumbel", 4, 2, [1024])
+    # Half of the visits go to the worse of two actions, so that the mean stays half way.
+    assert np.mean(found[trees.CHOSEN]) < 0.01
+    model, start = trees.laboratory("chain", trees.ROUGH, 4, 2)
+    gap = np.ptp(model.action_values[start], axis=1).reshape(4, 2).mean(1)
+    assert found[trees.MEAN][0] == pytest.approx(gap / 2, abs=0.03)
+
+
+def test_the_fast_study_leaves_pictures_and_numbers(tmp_path, monkeypatch):
+    def inline(work, *, workers, say, done):
+        answers = {key: function(*arguments) for key, (function, arguments, _) in work.items()}
+        for key, answer in answers.items():
+            done(key, answer)
+        return answers
+
+    monkeypatch.setattr(pool, "compute", inline)
+    folder = STUDIES["trees"](tmp_path, fast=True, say=lambda _: None)
+    assert folder == tmp_path / "trees"
+    numbers = json.loads((folder / "results.json").read_text())["numbers"]
+    found = numbers["found"]
+    assert len(found) == len(trees.PROBLEMS) * len(trees.LEAVES) * len(trees.RULES)
+    for kinds in found.values():
+        for name in trees.MEASURES:
+            assert np.shape(kinds[name]) == (len(numbers["settings"]["simulations"]), 2)
+    page = (folder / "table.md").read_text()
+    assert all(page.count(f"| {rule} |") == 8 for rule in trees.RULES)
+    for name in ("error", "choice", "tree"):
+        assert f"({name}.png)" in page
+        assert Image.open(folder / f"{name}.png").size[0] > 1000
+    assert len(from_json((folder / "tree.json").read_text())) == 32
+    assert (folder / "tree.dot").read_text().count("->") == 31
