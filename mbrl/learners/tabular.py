@@ -100,7 +100,7 @@ def modified_policy_iteration(
     values, policy = _below(table), np.zeros(len(table.live), dtype=np.int64)
     done = improved = 0
     while True:
-        change = _sweep(*csr, rewards, discount, values, policy, done % 2 == 1)
+        change = _sweep(*csr, rewards, discount, values, policy, improved % 2 == 1)
         done, improved = done + 1, improved + 1
         # no backup moves a value by more than γ times what the sweep before it did
         promising = discount * change <= tolerance * (1 - discount or 1)
