@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from matplotlib.ticker import LogLocator, PercentFormatter
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter
 from torch import Tensor
 
 from envs.tabular import FiniteMDP
@@ -74,8 +76,10 @@ def trees(lab: Lab) -> Report:
         }
     )
     arrays = {key: {m: np.array(answer[m]) for m in MEASURES} for key, answer in found.items()}
-    picture(arrays, counts, lab.folder / "error.png", (CHOSEN, MEAN))
-    picture(arrays, counts, lab.folder / "choice.png", (OPTIMAL,))
+    stakes = {problem: at_stake(problem, lab.seeds, roots) for problem in PROBLEMS}
+    blind = {problem: stake["by chance"] for problem, stake in stakes.items()}
+    picture_errors(arrays, counts, lab.folder / "error.png")
+    picture_choices(arrays, counts, blind, lab.folder / "choice.png")
     draw_one(lab.folder)
     rows, stuck = [], []
     for (problem, leaf, rule), kinds in arrays.items():
@@ -90,16 +94,23 @@ def trees(lab: Lab) -> Report:
         if falls[CHOSEN] > SLOW:
             stuck.append(f"- {problem}, {leaf}, {rule}: {last[CHOSEN]:.4f}, n^{falls[CHOSEN]:+.2f}")
     head = ["world", "leaves", "rule", "chosen", "order", "mean", "order", "optimal choices"]
-    about = "\n".join(f"- {name}: {problem.about}" for name, problem in PROBLEMS.items())
+    about = "\n".join(
+        f"- {name}: {problem.about}; the next best action loses {stakes[name]['gap']:.3f}"
+        for name, problem in PROBLEMS.items()
+    )
     text = f"""# Tree search against truth
 
-{about}
+{about} (median over roots)
 
 Error |V - V*| after {counts[-1]} simulations, in units of the range between the best V* and the
 least value of the random policy; mean over {lab.seeds} seeds of {roots} roots each. "Chosen" is Q
 of the action that is chosen, the most visited (Gumbel's is the best of the most visited); "mean" is
 that of all simulations at the root, exploring ones too. The orders are the powers of n with which
 they change from {_from(counts)} simulations on: -0.5 is that of a Monte Carlo mean.
+
+UCT and PUCT spend an ever smaller share on other actions, so that both values have one limit, the
+mean behind. Gumbel's halving spends shares of the root's simulations that do not shrink: only the
+value of what it chooses can come to V*.
 
 {labs.table(head, rows)}
 
@@ -123,6 +134,7 @@ The error of the chosen action's value falls more slowly than n^{SLOW:g} in:
             "simulations": counts, "roots": roots, "noise": NOISE, "rollout steps": STEPS,
             "widening": WIDENING, "slow": SLOW,
         },
+        "at stake": stakes,
         "found": {", ".join(key): answer for key, answer in found.items()},
     }  # fmt: skip
     return Report(numbers, text)
@@ -343,59 +355,94 @@ def _column(state: np.ndarray) -> Tensor:
     return torch.from_numpy(state[:, None].astype(np.float32))
 
 
-COLOURS = dict(zip(RULES, plots.COLOURS, strict=False))
+COLOURS: dict[str, str] = dict(zip(RULES, plots.COLOURS, strict=False))
+Found = Mapping[tuple[str, str, str], Mapping[str, np.ndarray]]
+"""By world, leaves and rule: each of `MEASURES` (counts, seeds)."""
 
 
-def picture(
-    found: Mapping[tuple[str, str, str], Mapping[str, np.ndarray]],
-    counts: Sequence[int],
-    path: Path,
-    measures: Sequence[str],
-) -> None:
-    """By simulations, a column a world and a row a kind of leaves: errors, or optimal choices.
-
-    The first measure (counts, seeds) is drawn with its 95 % band, a second one dashed.
-    """
-    errors = OPTIMAL not in measures
-    title = "Does tree search come to V*?" if errors else "Does tree search choose what is best?"
-    figure, axes = plots.panels(title, len(LEAVES), len(PROBLEMS), (13, 6.4))
-    places = [(leaf, problem) for leaf in LEAVES for problem in PROBLEMS]
-    for ax, (leaf, problem) in zip(axes, places, strict=True):
+def picture_errors(found: Found, counts: Sequence[int], path: Path) -> None:
+    """|V - V*| by simulations, of the chosen action with its 95 % band and of the mean, dashed."""
+    figure, axes = _panels("Does tree search come to V*?", counts)
+    lowest = min(float(kinds[k].mean(1).min()) for kinds in found.values() for k in (CHOSEN, MEAN))
+    for key, ax in axes.items():
         for rule in RULES:
-            first, *others = (found[problem, leaf, rule][measure] for measure in measures)
-            ends = [_band(scores) for scores in first]
-            middle, low, high = zip(*ends, strict=True)
-            ax.fill_between(counts, low, high, color=COLOURS[rule], alpha=0.18, lw=0)
-            ax.plot(counts, middle, color=COLOURS[rule], lw=2.2, label=rule)
-            for other in others:
-                ax.plot(counts, other.mean(1), color=COLOURS[rule], lw=1.3, ls=(0, (4, 2)))
+            kinds = found[*key, rule]
+            _line(ax, counts, kinds[CHOSEN], rule)
+            ax.plot(counts, kinds[MEAN].mean(1), color=COLOURS[rule], lw=1.3, ls=(0, (4, 2)))
+        ax.plot(counts, np.array(counts) ** -0.5, color=plots.GREY, ls=":", lw=1.6)
+        ax.set(yscale="log", ylim=(0.7 * min(lowest, counts[-1] ** -0.5), 1.0))
+        ax.yaxis.set_major_locator(LogLocator())
+        ax.yaxis.set_major_formatter(lambda error, _: f"{error:g}")
+        ax.yaxis.set_minor_locator(NullLocator())
+    kinds = {"value of the chosen action": "-", "mean at the root": "--", "1/√n": ":"}
+    _finish(figure, axes, "|V - V*|, V in a range of 1", kinds, path)
+
+
+def picture_choices(
+    found: Found, counts: Sequence[int], blind: Mapping[str, float], path: Path
+) -> None:
+    """Shares of roots whose chosen action is optimal, with their 95 % bands, by simulations."""
+    figure, axes = _panels("Does tree search choose what is best?", counts)
+    for key, ax in axes.items():
+        for rule in RULES:
+            _line(ax, counts, found[*key, rule][OPTIMAL], rule)
+        ax.axhline(blind[key[0]], color=plots.GREY, ls=":", lw=1.6)
+        ax.set_ylim(-0.03, 1.03)
+        ax.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+    _finish(figure, axes, "roots with an optimal choice", {"chosen by chance": ":"}, path)
+
+
+def at_stake(problem: str, seeds: int, roots: int) -> dict[str, float]:
+    """Of the roots: the mean share of actions that are optimal, and what the best other one loses.
+
+    The latter is "gap", a median over the roots that have another.
+    """
+    model, start = laboratory(problem, ROUGH, seeds, roots)
+    loss = model.values[start, None] - model.action_values[start]
+    best = loss <= 1e-9
+    gaps = np.where(best, np.inf, loss).min(1)
+    return {"by chance": float(best.mean()), "gap": float(np.median(gaps[gaps < np.inf]))}
+
+
+def _panels(title: str, counts: Sequence[int]) -> tuple[Figure, dict[tuple[str, str], Axes]]:
+    """A column a world and a row a kind of leaves, by (world, leaves)."""
+    figure, axes = plots.panels(title, len(LEAVES), len(PROBLEMS), (13, 6.4))
+    places = [(problem, leaf) for leaf in LEAVES for problem in PROBLEMS]
+    for ax, place in zip(axes, places, strict=True):
         ax.set_xscale("log", base=2)
-        ax.xaxis.set_major_locator(LogLocator(base=4, numticks=12))
-        ax.xaxis.set_major_formatter(lambda n, _: f"{n:g}" if n < 1000 else f"{n / 1024:g}k")
-        plots.note(ax, f"{problem}, {leaf}")
-        if errors:
-            ax.set_yscale("log")
-            ax.plot(counts, np.array(counts) ** -0.5, color=plots.GREY, ls=":", lw=1.6)
-        else:
-            ax.set_ylim(-0.03, 1.03)
-            ax.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
-        if ax in axes[-len(PROBLEMS) :]:
-            ax.set_xlabel("simulations")
-    for ax in axes[:: len(PROBLEMS)]:
-        ax.set_ylabel("|V - V*|, V scaled to a range of 1" if errors else "roots chosen best")
-    handles, names = axes[0].get_legend_handles_labels()
-    if errors:
-        marks = {"value of the chosen action": "-", "mean at the root": "--", "1/√n": ":"}
-        handles += [axes[0].plot([], color=plots.GREY, ls=ls)[0] for ls in marks.values()]
-        names += list(marks)
-    figure.legend(handles, names, loc="outside lower center", ncols=6, frameon=False)
-    plots.save(figure, path)
+        ax.set_xticks(counts[::2], [f"{n}" if n < 1024 else f"{n // 1024}k" for n in counts[::2]])
+        plots.note(ax, ", ".join(place))
+    for ax in axes[-len(PROBLEMS) :]:
+        ax.set_xlabel("simulations")
+    return figure, dict(zip(places, axes, strict=True))
 
 
-def _band(scores: np.ndarray) -> statistics.Interval:
-    """The mean over seeds (seeds,) and its 95 % interval."""
+def _line(ax: Axes, counts: Sequence[int], scores: np.ndarray, rule: str) -> None:
+    """The mean over seeds of scores (counts, seeds) and its 95 % interval."""
     rng = np.random.default_rng(0)
-    return statistics.bootstrap_interval(scores, np.mean, rng=rng, resamples=1000)
+    ends = [
+        statistics.bootstrap_interval(each, np.mean, rng=rng, resamples=1000) for each in scores
+    ]
+    middle, low, high = zip(*ends, strict=True)
+    ax.fill_between(counts, low, high, color=COLOURS[rule], alpha=0.18, lw=0)
+    ax.plot(counts, middle, color=COLOURS[rule], lw=2.2, label=rule)
+
+
+def _finish(
+    figure: Figure,
+    axes: Mapping[tuple[str, str], Axes],
+    ylabel: str,
+    kinds: Mapping[str, str],
+    path: Path,
+) -> None:
+    """Name the lines, rules and kinds, and save."""
+    for leaf in LEAVES:
+        axes[next(iter(PROBLEMS)), leaf].set_ylabel(ylabel)
+    ax = next(iter(axes.values()))
+    handles, names = ax.get_legend_handles_labels()
+    handles += [ax.plot([], color=plots.GREY, ls=ls)[0] for ls in kinds.values()]
+    figure.legend(handles, [*names, *kinds], loc="outside lower center", ncols=6, frameon=False)
+    plots.save(figure, path)
 
 
 def draw_one(folder: Path) -> None:

@@ -99,6 +99,17 @@ def test_orders_are_powers():
     assert trees.slope(counts, errors) == pytest.approx(-0.5)
 
 
+def test_what_is_at_stake():
+    # On the chain of γ 0.8 to go on is best from everywhere, by what the next ones lose.
+    unit = np.ptp([10 / 0.2, uniform_values(worlds("chain", 1)[0]).min()])
+    _, start = trees.laboratory("chain", trees.ROUGH, 3, 4)
+    on = [10 / 0.2 * 0.8 ** (4 - state % 5) for state in start]
+    back = 2 + 0.8 * 10 / 0.2 * 0.8**4
+    found = trees.at_stake("chain", 3, 4)
+    assert found["by chance"] == 0.5
+    assert found["gap"] == pytest.approx(np.median(np.array(on) - back) / unit)
+
+
 def test_uct_comes_to_the_optimum_of_the_chain():
     found = trees.measured("chain", trees.ROLLOUTS, "UCT", 4, 2, [64, 4096])
     early, late = (
