@@ -387,6 +387,7 @@ def best_arm(posterior: Posterior, counts: Tensor, sums: Tensor, *, points: int)
     width = (high - low) / points
     x = low + width * (torch.arange(points, device=mean.device) + 0.5).to(mean)  # (R, G)
     mass = (posterior.log_density(counts, sums, x) + width[..., None].log()).exp()  # (R, K, G)
+    mass = mass / mass.sum(-1, keepdim=True).clamp(min=1)  # of densities narrower than the values
     moment = mass * x[:, None]
     # Below the values lies what they leave over, at its mean; a value has half of itself below.
     rest = (1 - mass.sum(-1)).clamp(min=0)
