@@ -95,12 +95,12 @@ def trees(lab: Lab) -> Report:
             stuck.append(f"- {problem}, {leaf}, {rule}: {last[CHOSEN]:.4f}, n^{falls[CHOSEN]:+.2f}")
     head = ["world", "leaves", "rule", "chosen", "order", "mean", "order", "optimal choices"]
     about = "\n".join(
-        f"- {name}: {problem.about}; the next best action loses {stakes[name]['gap']:.3f}"
+        f"- {name}: {problem.about}; the next best action loses {stakes[name]['gap']:.3f} (median)"
         for name, problem in PROBLEMS.items()
     )
     text = f"""# Tree search against truth
 
-{about} (median over roots)
+{about}
 
 Error |V - V*| after {counts[-1]} simulations, in units of the range between the best V* and the
 least value of the random policy; mean over {lab.seeds} seeds of {roots} roots each. "Chosen" is Q
