@@ -268,6 +268,8 @@ def search(
     roots, size, actions = _check(root, simulations, discount, max_depth)
     if start is not None and isinstance(rule, Gumbel):
         raise ValueError("Gumbel cannot go on with a tree: its root's actions need equal visits")
+    if widening is not None and isinstance(rule, Gumbel):
+        raise ValueError("Gumbel takes no widening: it halves a sample of the actions by itself")
     base = 1 if start is None else start.nodes.visits.shape[1]
     device, count = root.state.device, base + simulations
     nodes = _blank(roots, count, actions)

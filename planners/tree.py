@@ -114,6 +114,17 @@ def _allowed(law, visits):
 
 
 @njit(cache=True, nogil=True)
+def _opened(t, s, b, node):
+    """How many of a node's actions may be looked into: up to the last of the valid ones open."""
+    actions, left = t.priors.shape[2], _allowed(s.opening, t.visits[b, node])
+    for a in range(actions):
+        left -= t.priors[b, node, a] >= 0
+        if left == 0:
+            return a + 1
+    return actions
+
+
+@njit(cache=True, nogil=True)
 def _uct(t, s, b, node, open_):
     best, best_score, here = -1, -np.inf, np.log(t.visits[b, node])
     for a in range(open_):
@@ -148,6 +159,11 @@ def _puct(t, s, b, node, open_, work, counts):
     else:
         width = max(high - low, 1e-8)
     weight = np.sqrt(here) * (s.c + np.log((here + s.base + 1) / s.base))
+    if open_ < t.priors.shape[2]:  # the prior is shared by those that are open
+        mass = 0.0
+        for a in range(open_):
+            mass += max(t.priors[b, node, a], 0.0)
+        weight /= max(mass, 1e-30)
     best, best_score = -1, -np.inf
     for a in range(open_):
         prior = t.priors[b, node, a]
@@ -242,7 +258,7 @@ def _descend(t, s, front, b, scores, wanted, work, counts):
             return
         open_ = work.shape[0]
         if s.opening[0] > 0:
-            open_ = min(open_, _allowed(s.opening, t.visits[b, node]))
+            open_ = _opened(t, s, b, node)
         if s.rule == UCT_RULE:
             action = _uct(t, s, b, node, open_)
         elif s.rule == PUCT_RULE:

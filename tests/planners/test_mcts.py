@@ -298,3 +298,27 @@ def test_gumbel_cannot_go_on_with_a_tree():
     tree = search(root, step, simulations=5, generator=seeded(), rule=Gumbel(), discount=0.9)
     with pytest.raises(ValueError, match="Gumbel cannot go on with a tree"):
         search(root, step, simulations=5, generator=seeded(), rule=Gumbel(), start=tree)
+
+
+@pytest.mark.parametrize("rule", [UCT(), PUCT(dirichlet=0.0, temperature=0.0)])
+def test_widening_opens_what_can_be_done(rule):
+    def step(state, action):
+        zero = torch.zeros(1)
+        return Evaluation(state, 0.01 * action.float(), zero, torch.zeros(1, 20))
+
+    invalid = torch.zeros(1, 20, dtype=torch.bool)
+    invalid[0, [0, 2, 3]] = True
+    zero, logits = torch.zeros(1), torch.zeros(1, 20)
+    root = Evaluation(torch.zeros(1, 1), zero, zero, logits, invalid=invalid)
+    for simulations in (1, 60):
+        tree = search(
+            root, step, simulations=simulations, generator=seeded(), rule=rule, widening=Widening()
+        )
+        tried = (tree.children_visits()[0] > 0).nonzero()[:, 0].tolist()
+        assert tried == [1, 4, 5, 6, 7, 8, 9, 10][: math.ceil(math.sqrt(simulations))]
+
+
+def test_gumbel_takes_no_widening():
+    root, step = table_model(golden.problem("gumbel"))
+    with pytest.raises(ValueError, match="Gumbel takes no widening"):
+        search(root, step, simulations=5, generator=seeded(), rule=Gumbel(), widening=Widening())
