@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float
+from scipy import sparse
 from torch import Generator, Tensor
 
 Metrics = Mapping[str, float]
@@ -106,6 +107,30 @@ class NativeDynamics(Dynamics, Protocol):
         terminated: TerminatedFn | None,
     ) -> Unrolled:
         """All candidates from one state; particle p belongs to member p // (P / E)."""
+        ...
+
+
+class FiniteMDP(Protocol):
+    """A known MDP of S states and A actions."""
+
+    @property
+    def transitions(self) -> sparse.csr_array:
+        """(S · A, S), row s · A + a the distribution of the next state; empty where terminal."""
+        ...
+
+    @property
+    def rewards(self) -> np.ndarray:
+        """(S, A), expected; 0 where terminal."""
+        ...
+
+    @property
+    def discount(self) -> float:
+        """γ, in [0, 1]."""
+        ...
+
+    @property
+    def terminal(self) -> np.ndarray:
+        """(S,) bool."""
         ...
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,26 +18,7 @@ from scipy import sparse
 from scipy.special import softmax
 from torch import Generator, Tensor
 
-from mbrl.types import Step, Transition
-
-
-class FiniteMDP(Protocol):
-    """What a model needs of a finite MDP of S states and A actions."""
-
-    @property
-    def transitions(self) -> sparse.csr_array:
-        """(S · A, S), row s · A + a the distribution of the next state; empty where terminal."""
-        ...
-
-    @property
-    def rewards(self) -> np.ndarray:
-        """(S, A), expected."""
-        ...
-
-    @property
-    def terminal(self) -> np.ndarray:
-        """(S,) bool."""
-        ...
+from mbrl.types import FiniteMDP, Step, Transition
 
 
 @dataclass(frozen=True, eq=False)

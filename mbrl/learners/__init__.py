@@ -1,14 +1,12 @@
 """What learns to act: one file an algorithm."""
 
-from mbrl.learners.tabular import (
+from mbrl.learners.dynamic_programming import (
     Solution,
-    TabularConfig,
-    TabularLearner,
     modified_policy_iteration,
     policy_iteration,
-    run,
     value_iteration,
 )
+from mbrl.learners.tabular import TabularConfig, TabularLearner, run
 
 __all__ = [
     "Solution",

@@ -1,0 +1,299 @@
+"""Finite MDPs solved where they are known: dynamic programming, and what it guarantees.
+
+Puterman 1994, "Markov decision processes", chapters 6 and 7. All arrays are numpy float64; states
+and actions are integers.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from scipy import sparse
+from scipy.sparse.linalg import splu
+
+from mbrl.types import FiniteMDP
+
+
+class Solution(NamedTuple):
+    """What was found, and how far from V* and Q* it can be."""
+
+    values: np.ndarray  # (S,)
+    action_values: np.ndarray  # (S, A)
+    policy: np.ndarray  # (S,) int, greedy for the action values; the first of several
+    iterations: int  # policies evaluated by policy iteration, sweeps over the states otherwise
+    residual: float  # max |T V - V| of the last V, with T the Bellman optimality operator
+    bound: float  # |values - V*|, |action_values - Q*| <= bound, |V_policy - V*| <= 2 · bound
+
+
+def value_iteration(mdp: FiniteMDP, *, tolerance: float = 1e-6, sweeps: int = 100_000) -> Solution:
+    """Value iteration by Gauss-Seidel sweeps, forth and back in turn, until the bound is met.
+
+    Values start below V*, so that what is known spreads from where episodes end, a deterministic
+    grid of 10⁶ states in 3 sweeps. At every eighth sweep, and when changes are small, a
+    synchronous backup T gives MacQueen's bounds (Puterman, section 6.6.3): V* - T V lies in
+    γ / (1 - γ) · [min, max](T V - V). Values move to the middle; half the width, with an allowance
+    for rounding, is the bound.
+
+    With discount 1 there are no such bounds, `bound` is infinite, and it is the residual that
+    meets the tolerance. Values start at those of a policy that ends, and converge where
+    policies that never end lose without limit (Bertsekas and Tsitsiklis 1991).
+
+    Args:
+        mdp: to be solved.
+        tolerance: of the bound, which rounding keeps above some 10⁻¹⁵ · |V| / (1 - γ).
+        sweeps: at most; the solution's bound says what was reached.
+
+    Raises:
+        ValueError: a tolerance that is not above 0, sweeps below one, an MDP whose arrays do not
+            fit one another or hold what is not finite.
+    """
+    return modified_policy_iteration(mdp, partial=0, tolerance=tolerance, sweeps=sweeps)
+
+
+def modified_policy_iteration(
+    mdp: FiniteMDP, *, partial: int = 5, tolerance: float = 1e-6, sweeps: int = 100_000
+) -> Solution:
+    """Modified policy iteration (Puterman, section 6.5): improve, then evaluate in part.
+
+    `value_iteration`, but after each of its sweeps `partial` more that follow the policy it found,
+    at the price of one action a state.
+
+    Args and raises: as for `value_iteration`, and ValueError for `partial` below 0.
+    """
+    _check_limits(tolerance, sweeps, "sweeps")
+    if partial < 0:
+        raise ValueError(f"partial must be at least 0, got {partial!r}")
+    table = _table(mdp)
+    csr, rewards, discount = table.csr, table.rewards, table.discount
+    values, policy = _below(table), np.zeros(len(table.live), dtype=np.int64)
+    done = improved = 0
+    while True:
+        change = _sweep(*csr, rewards, discount, values, policy, improved % 2 == 1)
+        done, improved = done + 1, improved + 1
+        # no backup moves a value by more than γ times what the sweep before it did
+        promising = discount * change <= tolerance * (1 - discount or 1)
+        if promising or improved % 8 == 0 or done >= sweeps:
+            solution, values = _measure(table, values, done)
+            if _close(table, solution, tolerance) or done >= sweeps:
+                return solution
+        for _ in range(partial):
+            _follow(*csr, rewards, discount, policy, values, done % 2 == 1)
+            done += 1
+
+
+def policy_iteration(
+    mdp: FiniteMDP, *, policy: np.ndarray | None = None, iterations: int = 1_000
+) -> Solution:
+    """Policy iteration (Howard 1960; Puterman, section 6.4): evaluate exactly, then improve.
+
+    An action gives way to one that is better by more than rounding, so that ties end it. The
+    bound is that of `value_iteration` at the last policy's value.
+
+    Args:
+        mdp: to be solved.
+        policy: the first, (S,) actions. With discount 1 it must end from every state; the
+            default there goes to the end by the fewest transitions that can happen.
+        iterations: policies evaluated, at most.
+
+    Raises:
+        ValueError: iterations below one, a policy that is not (S,) actions, an MDP as in
+            `value_iteration`; with discount 1, a policy that never ends from some state.
+    """
+    _check_limits(1.0, iterations, "iterations")
+    table = _table(mdp)
+    states, actions = table.rewards.shape
+    if policy is None:
+        policy = _ending(table) if table.discount == 1 else np.zeros(states, dtype=np.int64)
+    chosen = np.array(policy)
+    if chosen.shape != (states,) or not np.issubdtype(chosen.dtype, np.integer):
+        raise ValueError(f"a policy is (S,) = ({states},) integers, got {chosen.shape}")
+    if chosen.min() < 0 or chosen.max() >= actions:
+        raise ValueError(f"a policy's actions must lie in 0..{actions - 1}")
+    for done in range(1, iterations + 1):
+        values = _evaluate(table, chosen)
+        solution, _ = _measure(table, values, done)
+        own = np.take_along_axis(solution.action_values, chosen[:, None], 1)[:, 0]
+        gain = solution.action_values.max(1) - own
+        better = gain > 1e-12 * (1 + np.abs(values).max())
+        if not better.any():
+            break
+        chosen = np.where(better, solution.policy, chosen)
+    bound = solution.bound  # it must hold for the policy that was kept, too
+    if table.discount < 1:
+        bound = max(bound, solution.residual / (1 - table.discount))
+    return solution._replace(policy=chosen, bound=bound)
+
+
+class _Table(NamedTuple):
+    csr: tuple[np.ndarray, np.ndarray, np.ndarray]  # indptr, indices, data
+    rows: sparse.csr_array  # the same
+    rewards: np.ndarray  # (S, A)
+    discount: float
+    live: np.ndarray  # (S,) bool
+
+
+def _table(mdp: FiniteMDP) -> _Table:
+    live = ~np.asarray(mdp.terminal, dtype=bool)
+    rewards = np.ascontiguousarray(mdp.rewards, dtype=float)
+    rows: Any = sparse.csr_array(mdp.transitions)
+    if rewards.ndim != 2 or rows.shape != (rewards.size, len(live)) or len(rewards) != len(live):
+        raise ValueError(
+            f"transitions must be (S · A, S), rewards (S, A) and terminal (S,), "
+            f"got {rows.shape}, {rewards.shape} and {live.shape}"
+        )
+    if not (np.isfinite(rewards).all() and np.isfinite(rows.data).all()):
+        raise ValueError("transitions or rewards hold a number that is not finite")
+    if not 0 <= mdp.discount <= 1:
+        raise ValueError(f"discount must lie in [0, 1], got {mdp.discount!r}")
+    csr = (rows.indptr, rows.indices, np.asarray(rows.data, dtype=float))
+    return _Table(csr, rows, rewards, float(mdp.discount), live)
+
+
+def _below(table: _Table) -> np.ndarray:
+    """Values (S,) that no backup lowers, so that convergence is monotone and spreads from ends."""
+    if table.discount == 1:
+        return _evaluate(table, _ending(table))
+    least = table.rewards[table.live].min(initial=math.inf if table.live.all() else 0.0)
+    return np.where(table.live, least / (1 - table.discount), 0.0)
+
+
+def _measure(table: _Table, values: np.ndarray, done: int) -> tuple[Solution, np.ndarray]:
+    """One synchronous backup: the solution that it gives, and values to go on from."""
+    action_values, policy = np.empty_like(table.rewards), np.empty(len(values), dtype=np.int64)
+    backed = np.empty_like(values)
+    _backup(*table.csr, table.rewards, table.discount, values, action_values, backed, policy)
+    change = backed - values  # 0 where terminal, as the bounds want it
+    residual = float(np.abs(change).max())
+    if table.discount == 1:
+        return Solution(backed, action_values, policy, done, residual, math.inf), backed
+    ratio = table.discount / (1 - table.discount)
+    middle = ratio * (change.max() + change.min()) / 2
+    bound = ratio * (change.max() - change.min()) / 2 + _rounding(table, values)
+    # terminal values are known; where there are none the shift also speeds what follows
+    backed = np.where(table.live, backed + middle, backed)
+    action_values[table.live] += middle
+    onward = backed if table.live.all() else backed - np.where(table.live, middle, 0.0)
+    return Solution(backed, action_values, policy, done, residual, float(bound)), onward
+
+
+def _rounding(table: _Table, values: np.ndarray) -> float:
+    """How far rounding in one backup can move what the bounds say (Higham 2002, section 3.1)."""
+    longest = int(np.diff(table.csr[0]).max(initial=0))
+    size = np.abs(table.rewards).max(initial=0) + np.abs(values).max(initial=0)
+    unit = (longest + 4) * np.finfo(float).eps * size
+    return float(unit if table.discount == 1 else unit / (1 - table.discount))
+
+
+def _close(table: _Table, solution: Solution, tolerance: float) -> bool:
+    reached = solution.residual if table.discount == 1 else solution.bound
+    return reached <= max(tolerance, 2 * _rounding(table, solution.values))
+
+
+def _evaluate(table: _Table, policy: np.ndarray) -> np.ndarray:
+    """V (S,) of a policy that picks actions, by a sparse LU."""
+    states, actions = table.rewards.shape
+    chain = table.rows[np.arange(states) * actions + policy]
+    if table.discount == 1:
+        stuck = np.isinf(_steps_to_end(chain, table.live, 1))
+        if stuck.any():
+            raise ValueError(
+                f"with discount 1 a policy must end from every state; this one never does from "
+                f"state {int(stuck.argmax())}"
+            )
+    matrix = sparse.csc_array(sparse.eye_array(states) - table.discount * chain)
+    return splu(matrix).solve(table.rewards[np.arange(states), policy])
+
+
+def _ending(table: _Table) -> np.ndarray:
+    """A policy (S,) under which every state ends: each transition that can, comes nearer."""
+    states, actions = table.rewards.shape
+    steps = _steps_to_end(table.rows, table.live, actions)
+    edges = table.rows.tocoo()
+    nearest = np.full(states * actions, np.inf)
+    np.minimum.at(nearest, edges.row, steps[edges.col])
+    return nearest.reshape(states, actions).argmin(1)
+
+
+def _steps_to_end(rows: Any, live: np.ndarray, actions: int) -> np.ndarray:
+    """The fewest transitions (S,) in which a state can end; infinite where it cannot."""
+    edges = rows.tocoo()
+    before = sparse.csr_array(
+        (np.ones(len(edges.row), dtype=np.int8), (edges.col, edges.row // actions)),
+        shape=(len(live), len(live)),
+    )  # from a state to where one comes from
+    steps = np.where(live, np.inf, 0.0)
+    front, far = np.flatnonzero(~live), 0
+    while len(front):
+        far += 1
+        found = np.unique(before[front].indices)
+        front = found[np.isinf(steps[found])]
+        steps[front] = far
+    return steps
+
+
+def _check_limits(tolerance: float, count: int, name: str) -> None:
+    if not tolerance > 0:
+        raise ValueError(f"tolerance must be above 0, got {tolerance!r}")
+    if count < 1:
+        raise ValueError(f"{name} must be at least 1, got {count!r}")
+
+
+@njit(cache=True, nogil=True)
+def _backup(starts, after, weights, rewards, discount, values, action_values, backed, policy):
+    """One synchronous backup of every state."""
+    for s in range(len(rewards)):
+        backed[s] = -np.inf
+        for a in range(rewards.shape[1]):
+            row = s * rewards.shape[1] + a
+            worth = 0.0
+            for k in range(starts[row], starts[row + 1]):
+                worth += weights[k] * values[after[k]]
+            action_values[s, a] = rewards[s, a] + discount * worth
+            if action_values[s, a] > backed[s]:
+                backed[s], policy[s] = action_values[s, a], a
+
+
+@njit(cache=True, nogil=True)
+def _settle(starts, after, weights, rewards, discount, values, s, a):
+    """What an action is worth once it has led away: staying is solved for (Puterman, 6.3.3)."""
+    row = s * rewards.shape[1] + a
+    worth, stays = 0.0, 0.0
+    for k in range(starts[row], starts[row + 1]):
+        if after[k] == s:
+            stays += weights[k]
+        else:
+            worth += weights[k] * values[after[k]]
+    if discount * stays >= 1:
+        return -np.inf
+    return (rewards[s, a] + discount * worth) / (1 - discount * stays)
+
+
+@njit(cache=True, nogil=True)
+def _sweep(starts, after, weights, rewards, discount, values, policy, backward):
+    """A Gauss-Seidel sweep of value iteration, and its policy; the largest change."""
+    states, actions = rewards.shape
+    change = 0.0
+    for i in range(states):
+        s = states - 1 - i if backward else i
+        best = -np.inf
+        for a in range(actions):
+            worth = _settle(starts, after, weights, rewards, discount, values, s, a)
+            if worth > best:
+                best, policy[s] = worth, a
+        change = max(change, abs(best - values[s]))
+        values[s] = best
+    return change
+
+
+@njit(cache=True, nogil=True)
+def _follow(starts, after, weights, rewards, discount, policy, values, backward):
+    """A Gauss-Seidel sweep of evaluating a policy."""
+    states = len(values)
+    for i in range(states):
+        s = states - 1 - i if backward else i
+        worth = _settle(starts, after, weights, rewards, discount, values, s, policy[s])
+        if worth > -np.inf:
+            values[s] = worth
