@@ -67,20 +67,20 @@ def modified_policy_iteration(
     if partial < 0:
         raise ValueError(f"partial must be at least 0, got {partial!r}")
     table = _table(mdp)
-    csr, rewards, discount = table.csr, table.rewards, table.discount
+    settled = (*table.csr[:2], *_settle(*table.csr, table.rewards, table.discount))
     values, policy = _below(table), np.zeros(len(table.live), dtype=np.int64)
     done = improved = 0
     while True:
-        change = _sweep(*csr, rewards, discount, values, policy, improved % 2 == 1)
+        change = _sweep(*settled, values, policy, improved % 2 == 1)
         done, improved = done + 1, improved + 1
         # no backup moves a value by more than γ times what the sweep before it did
-        promising = discount * change <= tolerance * (1 - discount or 1)
+        promising = table.discount * change <= tolerance * (1 - table.discount or 1)
         if promising or improved % 8 == 0 or done >= sweeps:
             solution, values = _measure(table, values, done)
             if _close(table, solution, tolerance) or done >= sweeps:
                 return solution
         for _ in range(partial):
-            _follow(*csr, rewards, discount, policy, values, done % 2 == 1)
+            _follow(*settled, values, policy, done % 2 == 1)
             done += 1
 
 
@@ -133,6 +133,7 @@ class _Table(NamedTuple):
     rewards: np.ndarray  # (S, A)
     discount: float
     live: np.ndarray  # (S,) bool
+    longest: int  # next states of a pair, at most
 
 
 def _table(mdp: FiniteMDP) -> _Table:
@@ -148,8 +149,11 @@ def _table(mdp: FiniteMDP) -> _Table:
         raise ValueError("transitions or rewards hold a number that is not finite")
     if not 0 <= mdp.discount <= 1:
         raise ValueError(f"discount must lie in [0, 1], got {mdp.discount!r}")
-    csr = (rows.indptr, rows.indices, np.asarray(rows.data, dtype=float))
-    return _Table(csr, rows, rewards, float(mdp.discount), live)
+    # sweeps are as fast as memory: no more states than int32 counts would fit it anyhow
+    indices = (np.asarray(rows.indptr, dtype=np.int64), np.asarray(rows.indices, dtype=np.int32))
+    csr = (*indices, np.asarray(rows.data, dtype=float))
+    longest = int(np.diff(rows.indptr).max(initial=0))
+    return _Table(csr, rows, rewards, float(mdp.discount), live, longest)
 
 
 def _below(table: _Table) -> np.ndarray:
@@ -174,16 +178,15 @@ def _measure(table: _Table, values: np.ndarray, done: int) -> tuple[Solution, np
     bound = ratio * (change.max() - change.min()) / 2 + _rounding(table, values)
     # terminal values are known; where there are none the shift also speeds what follows
     backed = np.where(table.live, backed + middle, backed)
-    action_values[table.live] += middle
+    np.add(action_values, middle, out=action_values, where=table.live[:, None])
     onward = backed if table.live.all() else backed - np.where(table.live, middle, 0.0)
     return Solution(backed, action_values, policy, done, residual, float(bound)), onward
 
 
 def _rounding(table: _Table, values: np.ndarray) -> float:
     """How far rounding in one backup can move what the bounds say (Higham 2002, section 3.1)."""
-    longest = int(np.diff(table.csr[0]).max(initial=0))
     size = np.abs(table.rewards).max(initial=0) + np.abs(values).max(initial=0)
-    unit = (longest + 4) * np.finfo(float).eps * size
+    unit = (table.longest + 4) * np.finfo(float).eps * size
     return float(unit if table.discount == 1 else unit / (1 - table.discount))
 
 
@@ -257,22 +260,30 @@ def _backup(starts, after, weights, rewards, discount, values, action_values, ba
 
 
 @njit(cache=True, nogil=True)
-def _settle(starts, after, weights, rewards, discount, values, s, a):
-    """What an action is worth once it has led away: staying is solved for (Puterman, 6.3.3)."""
-    row = s * rewards.shape[1] + a
-    worth, stays = 0.0, 0.0
-    for k in range(starts[row], starts[row + 1]):
-        if after[k] == s:
-            stays += weights[k]
-        else:
-            worth += weights[k] * values[after[k]]
-    if discount * stays >= 1:
-        return -np.inf
-    return (rewards[s, a] + discount * worth) / (1 - discount * stays)
+def _settle(starts, after, weights, rewards, discount):
+    """Discounted weights (K,) and rewards (S, A) of actions repeated until they lead away.
+
+    Staying is solved for (Puterman, section 6.3.3); what stays for ever without discount is worth
+    -inf. Done once, a sweep has nothing left to do but to multiply and add.
+    """
+    actions = rewards.shape[1]
+    weights, rewards = discount * weights, rewards.copy()
+    for row in range(len(starts) - 1):
+        s, a = row // actions, row % actions
+        stays = 0.0
+        for k in range(starts[row], starts[row + 1]):
+            if after[k] == s:
+                stays += weights[k]
+                weights[k] = 0.0
+        away = 1 - stays
+        rewards[s, a] = rewards[s, a] / away if away > 0 else -np.inf
+        for k in range(starts[row], starts[row + 1]):
+            weights[k] = weights[k] / away if away > 0 else 0.0
+    return weights, rewards
 
 
 @njit(cache=True, nogil=True)
-def _sweep(starts, after, weights, rewards, discount, values, policy, backward):
+def _sweep(starts, after, weights, rewards, values, policy, backward):
     """A Gauss-Seidel sweep of value iteration, and its policy; the largest change."""
     states, actions = rewards.shape
     change = 0.0
@@ -280,7 +291,10 @@ def _sweep(starts, after, weights, rewards, discount, values, policy, backward):
         s = states - 1 - i if backward else i
         best = -np.inf
         for a in range(actions):
-            worth = _settle(starts, after, weights, rewards, discount, values, s, a)
+            row = s * actions + a
+            worth = rewards[s, a]
+            for k in range(starts[row], starts[row + 1]):
+                worth += weights[k] * values[after[k]]
             if worth > best:
                 best, policy[s] = worth, a
         change = max(change, abs(best - values[s]))
@@ -289,11 +303,14 @@ def _sweep(starts, after, weights, rewards, discount, values, policy, backward):
 
 
 @njit(cache=True, nogil=True)
-def _follow(starts, after, weights, rewards, discount, policy, values, backward):
+def _follow(starts, after, weights, rewards, values, policy, backward):
     """A Gauss-Seidel sweep of evaluating a policy."""
-    states = len(values)
+    states, actions = rewards.shape
     for i in range(states):
         s = states - 1 - i if backward else i
-        worth = _settle(starts, after, weights, rewards, discount, values, s, policy[s])
+        row = s * actions + policy[s]
+        worth = rewards[s, policy[s]]
+        for k in range(starts[row], starts[row + 1]):
+            worth += weights[k] * values[after[k]]
         if worth > -np.inf:
             values[s] = worth
