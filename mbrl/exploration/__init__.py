@@ -4,15 +4,12 @@ from mbrl.exploration.bandits import (
     KLUCB,
     UCB1,
     Bandit,
-    BetaBernoulli,
     EpsilonGreedy,
     InformationDirected,
-    LinearBandit,
-    LinearThompson,
-    LinUCB,
-    NormalNormal,
     Thompson,
 )
+from mbrl.exploration.linear_bandits import LinearBandit, LinearThompson, LinUCB
+from mbrl.exploration.posteriors import BetaBernoulli, NormalNormal, Posterior
 
 __all__ = [
     "KLUCB",
@@ -25,5 +22,6 @@ __all__ = [
     "LinearBandit",
     "LinearThompson",
     "NormalNormal",
+    "Posterior",
     "Thompson",
 ]

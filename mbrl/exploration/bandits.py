@@ -12,14 +12,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, Protocol
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from mbrl.types import Gaussian
+from mbrl.exploration._shared import (
+    any_best,
+    at_least_one,
+    check_rewards,
+    extremes,
+    paid,
+    uniform,
+)
+from mbrl.exploration.posteriors import (
+    BetaBernoulli,
+    Posterior,
+    bernoulli_kl,
+    best_arm,
+    least_ratio,
+)
 
 # Regret, and what theory says of it.
 
@@ -47,13 +60,13 @@ def regret(
     if noise is None and not bool(((means >= 0) & (means <= 1)).all()):
         raise ValueError("means must lie in [0, 1] for Bernoulli rewards (no `noise`)")
     means = means.to(bandit.counts).expand(runs, arms)
-    gaps = means.amax(1, keepdim=True) - means
+    best = means.amax(1)
     lost = means.new_empty(steps, runs)
     for t in range(steps):
         chosen = bandit.choose(generator=generator)
         mean = means.gather(1, chosen[:, None])[:, 0]
-        lost[t] = gaps.gather(1, chosen[:, None])[:, 0]
-        bandit.observe(chosen, _paid(mean, noise, generator))
+        lost[t] = best - mean
+        bandit.observe(chosen, paid(mean, noise, generator))
     return lost.cumsum_(0).T
 
 
@@ -82,12 +95,7 @@ def lai_robbins(means: Sequence[float], *, noise: float | None = None) -> float:
     return sum((best - mean) / divergence(mean) for mean in means if mean < best)
 
 
-def bernoulli_kl(p: Tensor, q: Tensor) -> Tensor:
-    """KL(Bernoulli(p), Bernoulli(q)) in nats, any shapes that broadcast."""
-    return torch.xlogy(p, p / q) + torch.xlogy(1 - p, (1 - p) / (1 - q))
-
-
-# Arms without features.
+# The algorithms.
 
 
 class Bandit:
@@ -100,7 +108,7 @@ class Bandit:
     """Whether rewards must lie in [0, 1]."""
 
     def __init__(self, runs: int, arms: int, *, device: torch.device | str = "cpu") -> None:
-        _at_least_one(runs=runs, arms=arms)
+        at_least_one(runs=runs, arms=arms)
         self.counts = torch.zeros(runs, arms, dtype=torch.float64, device=device)
         self.sums = torch.zeros_like(self.counts)
         self.steps = 0
@@ -117,7 +125,7 @@ class Bandit:
 
     def choose(self, *, generator: Generator) -> Int[Tensor, " R"]:
         """An arm for each run."""
-        return _any_best(self.index(generator=generator), generator)
+        return any_best(self.index(generator=generator), generator)
 
     def observe(self, arms: Int[Tensor, " R"], rewards: Float[Tensor, " R"]) -> None:
         """What the arms chosen have paid.
@@ -126,9 +134,10 @@ class Bandit:
         outside [0, 1] where the algorithm is `bounded`.
         """
         runs, count = self.counts.shape
-        if arms.shape != (runs,) or bool(((arms < 0) | (arms >= count)).any()):
+        low, high = extremes(arms) if arms.shape == (runs,) else (-1, -1)
+        if not 0 <= low <= high < count:
             raise ValueError(f"arms must be (R,) = ({runs},) integers in 0..{count - 1}")
-        _check_rewards(rewards, runs, self.bounded)
+        check_rewards(rewards, runs, self.bounded)
         at = arms[:, None]
         self.counts.scatter_add_(1, at, torch.ones_like(self.counts[:, :1]))
         self.sums.scatter_add_(1, at, rewards.to(self.sums)[:, None])
@@ -160,7 +169,7 @@ class EpsilonGreedy(Bandit):
         epsilon = self.epsilon(self.steps + 1) if callable(self.epsilon) else self.epsilon
         if not 0 <= epsilon <= 1:
             raise ValueError(f"epsilon must lie in [0, 1], got {epsilon!r}")
-        exploring = _uniform(self.counts[:, :1], generator) < epsilon
+        exploring = uniform(self.counts[:, :1], generator) < epsilon
         return self.means.masked_fill_(exploring, 0.0)
 
 
@@ -178,121 +187,20 @@ class UCB1(Bandit):
 class KLUCB(Bandit):
     """The greatest q with n KL(mean, q) <= ln t (Garivier and Cappé 2011, with c = 0).
 
-    Asymptotically optimal for Bernoulli rewards: its regret's slope is Lai and Robbins's.
+    Asymptotically optimal for Bernoulli rewards: its regret's slope is Lai and Robbins's. The
+    bounds are computed on the CPU.
     """
 
     bounded = True
 
     def index(self, *, generator: Generator) -> Float[Tensor, "R K"]:
         """An upper confidence bound; infinite before an arm's first play."""
-        level = math.log(max(self.steps, 1)) / self.counts
-        return _kl_upper(self.means, level).masked_fill_(self.counts == 0, math.inf)
+        from mbrl.exploration._kl_upper import kl_upper  # half a second, which others need not wait
 
-
-class Posterior(Protocol):
-    """What is believed of the arms' means, given how often and how well each has paid.
-
-    The arms are independent. `counts` and `sums` are (*lead, K).
-    """
-
-    bounded: ClassVar[bool]
-    """Whether rewards must lie in [0, 1]."""
-
-    def moments(self, counts: Tensor, sums: Tensor) -> Gaussian:
-        """Mean and std, (*lead, K)."""
-        ...
-
-    def log_density(self, counts: Tensor, sums: Tensor, at: Float[Tensor, "*lead G"]) -> Tensor:
-        """Of each arm's mean, at G values: (*lead, K, G)."""
-        ...
-
-    def draw(self, counts: Tensor, sums: Tensor, *, generator: Generator) -> Tensor:
-        """A mean for each arm, (*lead, K)."""
-        ...
-
-    def information(self, mean: Tensor, other: Tensor) -> Tensor:
-        """KL of a reward about `mean` from one about `other`, in nats."""
-        ...
-
-
-@dataclass(frozen=True)
-class BetaBernoulli:
-    """Bernoulli rewards, each arm's mean a priori Beta(alpha, beta).
-
-    The posterior is Beta(alpha + successes, beta + failures).
-    """
-
-    alpha: float = 1.0
-    beta: float = 1.0
-    bounded: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        _positive(alpha=self.alpha, beta=self.beta)
-
-    def moments(self, counts: Tensor, sums: Tensor) -> Gaussian:
-        """Mean and std, (*lead, K)."""
-        total = self.alpha + self.beta + counts
-        mean = (self.alpha + sums) / total
-        return Gaussian(mean, (mean * (1 - mean) / (total + 1)).sqrt())
-
-    def log_density(self, counts: Tensor, sums: Tensor, at: Tensor) -> Tensor:
-        """Of each arm's mean, at G values: (*lead, K, G)."""
-        a, b = self.alpha + sums, self.beta + counts - sums
-        scale = (a + b).lgamma() - a.lgamma() - b.lgamma()
-        outside = (at <= 0) | (at >= 1)
-        x = at.masked_fill(outside, 0.5)
-        powers = torch.stack((a - 1, b - 1), -1) @ torch.stack((x.log(), (-x).log1p()), -2)
-        return (scale[..., None] + powers).masked_fill(outside[..., None, :], -math.inf)
-
-    def draw(self, counts: Tensor, sums: Tensor, *, generator: Generator) -> Tensor:
-        """A mean for each arm, (*lead, K)."""
-        a, b = self.alpha + sums, self.beta + counts - sums
-        # torch.distributions would draw from the global stream.
-        wins, losses = torch._standard_gamma(  # pyright: ignore[reportPrivateImportUsage]
-            torch.stack((a, b)), generator=generator
-        )
-        return wins / (wins + losses)
-
-    def information(self, mean: Tensor, other: Tensor) -> Tensor:
-        """KL of Bernoulli rewards, in nats."""
-        return bernoulli_kl(mean, other)
-
-
-@dataclass(frozen=True)
-class NormalNormal:
-    """Normal rewards of known std `noise`, each arm's mean a priori Normal(mean, std²).
-
-    The posterior is normal, of precision 1 / std² + n / noise².
-    """
-
-    mean: float = 0.0
-    std: float = 1.0
-    noise: float = 1.0
-    bounded: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        _positive(std=self.std, noise=self.noise)
-
-    def moments(self, counts: Tensor, sums: Tensor) -> Gaussian:
-        """Mean and std, (*lead, K)."""
-        precision = self.std**-2 + counts / self.noise**2
-        mean = (self.mean / self.std**2 + sums / self.noise**2) / precision
-        return Gaussian(mean, precision.rsqrt())
-
-    def log_density(self, counts: Tensor, sums: Tensor, at: Tensor) -> Tensor:
-        """Of each arm's mean, at G values: (*lead, K, G)."""
-        mean, std = self.moments(counts, sums)
-        z = (at[..., None, :] - mean[..., None]) / std[..., None]
-        return -0.5 * z.square() - (std.log() + 0.5 * math.log(2 * math.pi))[..., None]
-
-    def draw(self, counts: Tensor, sums: Tensor, *, generator: Generator) -> Tensor:
-        """A mean for each arm, (*lead, K)."""
-        mean, std = self.moments(counts, sums)
-        return mean + std * _normal(mean, generator)
-
-    def information(self, mean: Tensor, other: Tensor) -> Tensor:
-        """KL of normal rewards, (mean - other)² / 2 noise²."""
-        return (mean - other).square() / (2 * self.noise**2)
+        levels = math.log(max(self.steps, 1)) / self.counts
+        upper = kl_upper(*(each.flatten().cpu().numpy() for each in (self.means, levels)))
+        upper = torch.from_numpy(upper).to(levels).view_as(levels)
+        return upper.masked_fill_(self.counts == 0, math.inf)
 
 
 class Thompson(Bandit):
@@ -325,7 +233,7 @@ class InformationDirected(Bandit):
     What an arm's reward tells of the best arm A* is the mutual information of the two ("mutual":
     exact for Bernoulli rewards), or the variance of its mean given A* ("variance", which is
     cheaper and bounds the other from below, up to a constant). Both come from integrals over the
-    posterior on `points` values, as in their algorithm 2.
+    posterior on `points` values.
 
     Raises ValueError for another `information`, or points below 1.
     """
@@ -341,7 +249,7 @@ class InformationDirected(Bandit):
         device: torch.device | str = "cpu",
     ) -> None:
         super().__init__(runs, arms, device=device)
-        _at_least_one(points=points)
+        at_least_one(points=points)
         if information not in ("variance", "mutual"):
             raise ValueError(f"information must be variance or mutual, got {information!r}")
         self.posterior = posterior or BetaBernoulli()
@@ -352,7 +260,7 @@ class InformationDirected(Bandit):
     def index(self, *, generator: Generator) -> Float[Tensor, "R K"]:
         """1 for the arm drawn from the mixture of two, 0 for the others."""
         mix = least_ratio(*self.prospects())
-        first = _uniform(mix.share, generator) < mix.share
+        first = uniform(mix.share, generator) < mix.share
         arms = torch.where(first, mix.first, mix.second)
         return torch.nn.functional.one_hot(arms, self.counts.shape[1]).to(self.counts)
 
@@ -366,323 +274,3 @@ class InformationDirected(Bandit):
         else:
             told = self.posterior.information(given, mean[:, None]).clamp(min=0)
         return (best - mean).clamp(min=0), (chance[..., None] * told).sum(1)
-
-
-class BestArm(NamedTuple):
-    """What is believed of which arm is best, A*."""
-
-    chance: Tensor  # (R, K), P(A* = a)
-    given: Tensor  # (R, K, K), E[mean of k | A* = a] at [a, k]
-
-
-def best_arm(posterior: Posterior, counts: Tensor, sums: Tensor, *, points: int) -> BestArm:
-    """Integrals over the best arm's mean, by the midpoint rule on so many values a run.
-
-    With f, F and Q the density, distribution and first partial moment of an arm's mean,
-    P(A* = a) = ∫ f_a Π F_b over b ≠ a, and there arm k is worth Q_k / F_k.
-    """
-    mean, std = posterior.moments(counts, sums)
-    # The best mean is all but surely no less than any arm's lower end, nor over the highest end.
-    low, high = (mean - 6 * std).amax(-1, keepdim=True), (mean + 8 * std).amax(-1, keepdim=True)
-    width = (high - low) / points
-    x = low + width * (torch.arange(points, device=mean.device) + 0.5).to(mean)  # (R, G)
-    mass = (posterior.log_density(counts, sums, x) + width[..., None].log()).exp()  # (R, K, G)
-    mass = mass / mass.sum(-1, keepdim=True).clamp(min=1)  # of densities narrower than the values
-    moment = mass * x[:, None]
-    # Below the values lies what they leave over, at its mean; a value has half of itself below.
-    rest = (1 - mass.sum(-1)).clamp(min=0)
-    place = (mean - moment.sum(-1)) / rest.clamp(min=1e-12)
-    place = torch.minimum(torch.maximum(place, mean - 8 * std), low)
-    below = rest[..., None] + mass.cumsum(-1) - mass / 2
-    worth = (rest * place)[..., None] + moment.cumsum(-1) - moment / 2
-    tiny = torch.finfo(mean.dtype).tiny
-    worth = torch.where(below > tiny, worth / below.clamp(min=tiny), x[:, None])
-    logs = below.clamp(min=tiny).log()
-    wins = mass * (logs.sum(-2, keepdim=True) - logs).exp()  # (R, K, G)
-    chance = wins.sum(-1)
-    given = (wins @ worth.mT) / chance.clamp(min=tiny)[..., None]
-    own = (wins * x[:, None]).sum(-1) / chance.clamp(min=tiny)
-    given.diagonal(dim1=-2, dim2=-1).copy_(own)
-    given = torch.where(chance[..., None] > 0, given, mean[:, None])
-    return BestArm(chance / chance.sum(-1, keepdim=True), given)
-
-
-class Mixture(NamedTuple):
-    """Two arms (...,), and the probability of the first."""
-
-    first: Tensor
-    second: Tensor
-    share: Tensor
-
-
-def least_ratio(cost: Float[Tensor, "*lead K"], gain: Float[Tensor, "*lead K"]) -> Mixture:
-    """The distribution over arms with the least (expected cost)² / expected gain.
-
-    Two arms are always enough (Russo and Van Roy 2014, proposition 6), and for two the ratio is
-    convex in the share. Costs and gains are at least 0; where nothing is to be gained, the
-    cheapest arm.
-    """
-    # Along the last two axes every pair: first arm, second arm.
-    a, b = cost[..., :, None], cost[..., None, :]
-    u, v = gain[..., :, None], gain[..., None, :]
-    inner = b / (b - a) - 2 * v / (u - v)  # where the slope is 0
-    shares = torch.stack(
-        (torch.zeros_like(inner), torch.ones_like(inner), inner.nan_to_num(0.0).clamp(0, 1))
-    )
-    spent = (shares * a + (1 - shares) * b).square()
-    ratio = spent / (shares * u + (1 - shares) * v)
-    ratio = torch.where(ratio.isnan() | ratio.isinf(), torch.finfo(ratio.dtype).max, ratio)
-    ratio, which = ratio.min(0)
-    share = shares.gather(0, which[None])[0]
-    arms = cost.shape[-1]
-    pair = ratio.flatten(-2).argmin(-1, keepdim=True)
-    first, second = pair[..., 0] // arms, pair[..., 0] % arms
-    share = share.flatten(-2).gather(-1, pair)[..., 0]
-    hopeless = ~(gain > 0).any(-1)
-    cheapest = cost.argmin(-1)
-    return Mixture(
-        torch.where(hopeless, cheapest, first), torch.where(hopeless, cheapest, second), share
-    )
-
-
-# Arms with features: the mean reward is linear in them.
-
-
-class LinearBandit:
-    """R runs of arms that pay <θ, features> + noise, θ (F,) unknown, by ridge regression.
-
-    `covariance` is V⁻¹ (R, F, F) with V = λ I + Σ x xᵀ, `estimate` is θ̂ = V⁻¹ Σ x r (R, F).
-    Raises ValueError for runs or features below 1, or a λ or noise that is not positive.
-    """
-
-    def __init__(
-        self,
-        runs: int,
-        features: int,
-        *,
-        noise: float = 1.0,
-        ridge: float = 1.0,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        _at_least_one(runs=runs, features=features)
-        _positive(noise=noise, ridge=ridge)
-        eye = torch.eye(features, dtype=torch.float64, device=device)
-        self.covariance = (eye / ridge).repeat(runs, 1, 1)
-        self.moment = self.covariance.new_zeros(runs, features)
-        self.growth = self.covariance.new_zeros(runs)
-        """ln(det V / det λ I), (R,)."""
-        self.noise = noise
-        """Std of a reward (its sub-Gaussian constant)."""
-        self.ridge = ridge
-        """λ."""
-
-    @property
-    def estimate(self) -> Float[Tensor, "R F"]:
-        """θ̂."""
-        return _apply(self.covariance, self.moment)
-
-    def index(
-        self, features: Float[Tensor, "R K F"], *, generator: Generator
-    ) -> Float[Tensor, "R K"]:
-        """What the choice maximises."""
-        raise NotImplementedError
-
-    def choose(self, features: Float[Tensor, "R K F"], *, generator: Generator) -> Tensor:
-        """An arm (R,) for each run, of the K whose features are given.
-
-        Raises ValueError for features of another shape or not finite.
-        """
-        runs, size = self.moment.shape
-        wrong = features.ndim != 3 or (len(features), features.shape[-1]) != (runs, size)
-        if wrong or not bool(features.isfinite().all()):
-            raise ValueError(
-                f"features must be finite, (R, K, F) with R = {runs} and F = {size}, "
-                f"got {tuple(features.shape)}"
-            )
-        return _any_best(self.index(features.to(self.moment), generator=generator), generator)
-
-    def observe(self, features: Float[Tensor, "R F"], rewards: Float[Tensor, " R"]) -> None:
-        """What the arms with these features have paid.
-
-        Raises ValueError for other shapes, or numbers that are not finite.
-        """
-        runs, size = self.moment.shape
-        if features.shape != (runs, size) or not bool(features.isfinite().all()):
-            raise ValueError(
-                f"features must be finite, (R, F) = ({runs}, {size}), got {tuple(features.shape)}"
-            )
-        _check_rewards(rewards, runs, bounded=False)
-        x = features.to(self.moment)
-        along = _apply(self.covariance, x)  # V⁻¹ x
-        scale = 1 + (x * along).sum(-1)
-        self.covariance -= along[:, :, None] * (along / scale[:, None])[:, None]
-        self.moment += x * rewards.to(x)[:, None]
-        self.growth += scale.log()
-
-
-class LinUCB(LinearBandit):
-    """The greatest <θ, x> over the ellipsoid |θ - θ̂|_V <= radius: <θ̂, x> + radius |x|_V⁻¹.
-
-    The radius is that of Abbasi-Yadkori et al. 2011 (theorem 2, "OFUL"), with which the ellipsoid
-    holds θ at all times with probability 1 - δ, given |θ| <= `norm`; or `alpha` where given, as in
-    Li et al. 2010. Raises ValueError for a δ outside (0, 1) or a norm that is not positive.
-    """
-
-    def __init__(
-        self,
-        runs: int,
-        features: int,
-        *,
-        noise: float = 1.0,
-        ridge: float = 1.0,
-        norm: float = 1.0,
-        delta: float = 0.05,
-        alpha: float | None = None,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        super().__init__(runs, features, noise=noise, ridge=ridge, device=device)
-        _positive(norm=norm, alpha=1.0 if alpha is None else alpha)
-        if not 0 < delta < 1:
-            raise ValueError(f"delta must lie in (0, 1), got {delta!r}")
-        self.norm, self.delta, self.alpha = norm, delta, alpha
-
-    @property
-    def radius(self) -> Float[Tensor, " R"]:
-        """noise √(ln(det V / det λ I) + 2 ln(1/δ)) + √λ norm, or `alpha`."""
-        if self.alpha is not None:
-            return torch.full_like(self.growth, self.alpha)
-        width = (self.growth - 2 * math.log(self.delta)).sqrt()
-        return self.noise * width + math.sqrt(self.ridge) * self.norm
-
-    def index(
-        self, features: Float[Tensor, "R K F"], *, generator: Generator
-    ) -> Float[Tensor, "R K"]:
-        """The upper confidence bound of each arm's mean."""
-        spread = (features @ self.covariance * features).sum(-1).clamp(min=0).sqrt()
-        return _apply(features, self.estimate) + self.radius[:, None] * spread
-
-
-class LinearThompson(LinearBandit):
-    """The best arm under a θ drawn from Normal(θ̂, noise² V⁻¹).
-
-    That is the posterior for the prior Normal(0, noise² / λ I). Agrawal and Goyal 2013 widen it to
-    v = noise √(9 F ln(T/δ)) for a bound on the worst case: `widen` is that factor.
-    """
-
-    def __init__(
-        self,
-        runs: int,
-        features: int,
-        *,
-        noise: float = 1.0,
-        ridge: float = 1.0,
-        widen: float = 1.0,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        super().__init__(runs, features, noise=noise, ridge=ridge, device=device)
-        _positive(widen=widen)
-        self.widen = widen
-
-    def draw(self, *, generator: Generator) -> Float[Tensor, "R F"]:
-        """θ, one for each run."""
-        root = torch.linalg.cholesky(self.covariance)
-        noise = _apply(root, _normal(self.moment, generator))
-        return self.estimate + self.widen * self.noise * noise
-
-    def index(
-        self, features: Float[Tensor, "R K F"], *, generator: Generator
-    ) -> Float[Tensor, "R K"]:
-        """The mean of each arm under the θ drawn."""
-        return _apply(features, self.draw(generator=generator))
-
-
-def linear_regret(
-    bandit: LinearBandit,
-    theta: Float[Tensor, "*R F"],
-    features: Callable[[Generator], Float[Tensor, "R K F"]],
-    *,
-    steps: int,
-    generator: Generator,
-) -> Float[Tensor, "R T"]:
-    """Cumulative pseudo-regret Σ max <θ, x> - <θ, chosen x>, with `features` drawn for each play.
-
-    Rewards are normal about <θ, x>, with the bandit's `noise`. Raises ValueError for a θ of
-    another shape.
-    """
-    runs, size = bandit.moment.shape
-    if theta.shape not in ((size,), (runs, size)):
-        raise ValueError(
-            f"theta must be (F,) = ({size},) or (R, F) = ({runs}, {size}), got {tuple(theta.shape)}"
-        )
-    theta = theta.to(bandit.moment).expand(runs, size)
-    lost = theta.new_empty(steps, runs)
-    every = torch.arange(runs, device=theta.device)
-    for t in range(steps):
-        offered = features(generator).to(theta)
-        chosen = bandit.choose(offered, generator=generator)
-        means = _apply(offered, theta)
-        mean = means[every, chosen]
-        lost[t] = means.amax(1) - mean
-        bandit.observe(offered[every, chosen], _paid(mean, bandit.noise, generator))
-    return lost.cumsum_(0).T
-
-
-def _kl_upper(p: Tensor, level: Tensor) -> Tensor:
-    """The greatest q with KL(p, q) <= level, by Newton's method from the right.
-
-    KL is convex in q, so from above the root it comes down to it and never passes. Above lie
-    Pinsker's bound, and the one that leaves out p ln(1 / q) >= 0.
-    """
-    entropy = -(torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p))
-    most = 1 - torch.finfo(p.dtype).eps
-    above = torch.minimum(p + (level / 2).sqrt(), 1 - torch.exp(-(level + entropy) / (1 - p)))
-    q = above.clamp(max=most)
-    for _ in range(8):
-        slope = (q - p) / (q * (1 - q))
-        q = torch.where(slope > 0, q - (bernoulli_kl(p, q) - level) / slope, p)
-        q = torch.minimum(torch.maximum(q, p), p.new_tensor(most))
-    return torch.where(p < 1, q, p)
-
-
-def _any_best(index: Tensor, generator: Generator) -> Tensor:
-    """Where each row is greatest, (R,); ties broken at random."""
-    lot = torch.rand(index.shape, generator=generator, device=index.device)
-    return lot.masked_fill_(index < index.amax(-1, keepdim=True), -1.0).argmax(-1)
-
-
-def _paid(mean: Tensor, noise: float | None, generator: Generator) -> Tensor:
-    if noise is None:
-        return (_uniform(mean, generator) < mean).to(mean)
-    return mean + noise * _normal(mean, generator)
-
-
-def _uniform(like: Tensor, generator: Generator) -> Tensor:
-    return torch.rand(like.shape, generator=generator, dtype=like.dtype, device=like.device)
-
-
-def _normal(like: Tensor, generator: Generator) -> Tensor:
-    return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
-
-
-def _apply(matrices: Tensor, vectors: Tensor) -> Tensor:
-    """(R, N, M) and (R, M) to (R, N)."""
-    return (matrices @ vectors[..., None])[..., 0]
-
-
-def _check_rewards(rewards: Tensor, runs: int, bounded: bool) -> None:
-    if rewards.shape != (runs,) or not bool(rewards.isfinite().all()):
-        raise ValueError(f"rewards must be finite, (R,) = ({runs},), got {tuple(rewards.shape)}")
-    if bounded and bool(((rewards < 0) | (rewards > 1)).any()):
-        raise ValueError("rewards must lie in [0, 1], where this algorithm rests on that range")
-
-
-def _at_least_one(**counts: int) -> None:
-    for name, value in counts.items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
-
-
-def _positive(**numbers: float) -> None:
-    for name, value in numbers.items():
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name} must be positive and finite, got {value!r}")

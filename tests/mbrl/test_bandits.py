@@ -5,10 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy import integrate, optimize, stats
+from scipy import integrate, optimize, special, stats
 
-from mbrl.exploration import bandits
-from mbrl.exploration.bandits import (
+from mbrl.exploration import (
     KLUCB,
     UCB1,
     BetaBernoulli,
@@ -18,13 +17,10 @@ from mbrl.exploration.bandits import (
     LinUCB,
     NormalNormal,
     Thompson,
-    best_arm,
-    lai_robbins,
-    least_ratio,
-    linear_regret,
-    regret,
-    ucb1_bound,
 )
+from mbrl.exploration.bandits import lai_robbins, regret, ucb1_bound
+from mbrl.exploration.linear_bandits import linear_regret
+from mbrl.exploration.posteriors import bernoulli_kl, best_arm, least_ratio
 
 EVERY = {
     "greedy": lambda runs, arms: EpsilonGreedy(runs, arms, epsilon=0.1),
@@ -71,6 +67,27 @@ def test_ucb1_by_hand():
     drawn = [bandit.choose(generator=seeded(i)).tolist() for i in range(40)]
     assert {first for first, _ in drawn} == {2}
     assert {second for _, second in drawn} == {1, 2}
+
+
+def test_kl_ucb_solves_its_equation_everywhere():
+    """No play is so rare, no mean so extreme: KL(mean, q) n = ln t where q < 1, else all of it."""
+    rng = np.random.default_rng(0)
+    plays = np.exp(rng.uniform(0, np.log(1e6), 20_000)).round()
+    wins = np.floor(rng.choice([0, 1e-3, 0.5, 0.999, 1], 20_000) * plays + rng.random(20_000))
+    wins[::2] = np.floor(rng.random(10_000) * (plays[::2] + 1))
+    bandit = KLUCB(10_000, 2)
+    bandit.counts[:], bandit.sums[:] = (
+        torch.tensor(x).view(10_000, 2) for x in (plays, np.minimum(wins, plays))
+    )
+    bandit.steps = 10**7
+    q = bandit.index(generator=seeded()).double().flatten().numpy()
+    p, level = np.minimum(wins, plays) / plays, math.log(10**7) / plays
+    assert ((q >= p) & (q <= 1)).all()
+    for side, sign in ((q - 1e-9, 1), (np.minimum(q + 1e-9, 1), -1)):
+        side = np.maximum(side, p)
+        excess = special.rel_entr(p, side) + special.rel_entr(1 - p, 1 - side) - level
+        inside = (q > p + 1e-9) & (q < 1 - 1e-9)
+        assert (sign * excess[inside] < 0).all()
 
 
 @pytest.mark.parametrize("wins", [0, 1, 7, 19, 20])
@@ -275,24 +292,78 @@ def test_decaying_epsilon_is_logarithmic():
     assert slope(lost, 300, 3000) == pytest.approx(0.8 * 18.75 / 2, rel=0.05)
 
 
-def test_published_regret_of_bayesian_bandits():
-    """Russo and Van Roy 2018, "Learning to optimize via information-directed sampling", table 1:
-    ten Bernoulli arms with uniform means, 1,000 plays: Thompson 28.1, UCB1 130.7."""
-    generator = seeded()
-    means = torch.rand(1000, 10, generator=generator)
-    for bandit, published in [(Thompson(1000, 10), 28.1), (UCB1(1000, 10), 130.7)]:
-        last = regret(bandit, means, steps=1000, generator=generator)[:, -1]
-        error = last.std() / math.sqrt(len(last))
-        assert abs(last.mean() - published) < 4 * error
+def thompson_chance(one, two):
+    """P(θ₁ > θ₂) for Beta(1 + s, 1 + n - s) posteriors of (n, s), by a sum of scipy's betas."""
+    (n, s), (m, r) = one, two
+    a, b, c, d = 1 + s, 1 + n - s, 1 + r, 1 + m - r
+    i = np.arange(a)  # Miller 2015: the sum over one arm's wins, with integer shapes
+    log = special.betaln(c + i, b + d) - np.log(b + i) - special.betaln(1 + i, b)
+    return np.exp(log - special.betaln(c, d)).sum()
+
+
+def ucb_chance(upper):
+    """Of the first of two arms, by an index of mean, n and t."""
+
+    def chance(one, two):
+        if not (one[0] and two[0]):
+            return 0.5 if one[0] == two[0] else float(one[0] == 0)
+        t = one[0] + two[0]
+        first, second = (upper(s / n, n, t) for n, s in (one, two))
+        return 0.5 if abs(first - second) < 1e-9 else float(first > second)
+
+    return chance
+
+
+def kl_root(p, n, t):
+    if p == 1 or t == 1:
+        return p
+
+    def excess(q):
+        return n * float(special.rel_entr(p, q) + special.rel_entr(1 - p, 1 - q)) - math.log(t)
+
+    return optimize.brentq(excess, p, 1 - 1e-15, xtol=1e-13)
+
+
+CHANCES = {
+    Thompson: thompson_chance,
+    UCB1: ucb_chance(lambda p, n, t: p + math.sqrt(2 * math.log(t) / n)),
+    KLUCB: ucb_chance(kl_root),
+}
+
+
+@pytest.mark.parametrize("kind", CHANCES, ids=lambda kind: kind.__name__)
+def test_regret_is_what_every_history_adds_up_to(kind):
+    """Two arms, 0.7 and 0.4, 30 plays: each count and sum with its probability, play by play."""
+    means, plays, runs = (0.7, 0.4), 30, 20_000
+    chances = {((0, 0), (0, 0)): 1.0}
+    exact, expected = [], 0.0
+    for _ in range(plays):
+        after = {}
+        for (one, two), weight in chances.items():
+            first = CHANCES[kind](one, two)
+            expected += weight * (1 - first) * 0.3
+            for arm, share in enumerate((first, 1 - first)):
+                for reward, chance in ((1, means[arm]), (0, 1 - means[arm])):
+                    pair = [one, two]
+                    pair[arm] = (pair[arm][0] + 1, pair[arm][1] + reward)
+                    key = tuple(pair)
+                    after[key] = after.get(key, 0.0) + weight * share * chance
+        exact.append(expected)
+        chances = {key: weight for key, weight in after.items() if weight > 0}
+    lost = regret(
+        kind(runs, 2), torch.tensor(means, dtype=torch.float64), steps=plays, generator=seeded()
+    ).numpy()
+    error = lost.std(0) / math.sqrt(runs)
+    assert (abs(lost.mean(0) - exact) < 4 * error + 1e-12).all()
 
 
 @pytest.mark.parametrize("information", ["variance", "mutual"])
 def test_information_beats_thompson(information):
     """On the same problems, by three standard errors."""
-    means = torch.rand(100, 5, generator=seeded(1))
-    bandit = InformationDirected(100, 5, information=information, points=64)
-    directed = regret(bandit, means, steps=300, generator=seeded())[:, -1]
-    drawn = regret(Thompson(100, 5), means, steps=300, generator=seeded())[:, -1]
+    means = torch.rand(300, 5, generator=seeded(1))
+    bandit = InformationDirected(300, 5, information=information, points=64)
+    directed = regret(bandit, means, steps=200, generator=seeded())[:, -1]
+    drawn = regret(Thompson(300, 5), means, steps=200, generator=seeded())[:, -1]
     less = drawn - directed
     assert less.mean() > 3 * less.std() / math.sqrt(len(less))
 
@@ -472,5 +543,5 @@ def test_bad_observations():
 
 
 def test_divergence_by_hand():
-    found = bandits.bernoulli_kl(torch.tensor([0.0, 1.0, 0.5]), torch.tensor([0.5, 0.5, 0.5]))
+    found = bernoulli_kl(torch.tensor([0.0, 1.0, 0.5]), torch.tensor([0.5, 0.5, 0.5]))
     assert found.tolist() == pytest.approx([math.log(2), math.log(2), 0])

@@ -1,0 +1,65 @@
+"""What bandits with features and without share: draws, and checks of what they are given."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Generator, Tensor
+
+
+def any_best(index: Tensor, generator: Generator) -> Tensor:
+    """Where each row is greatest, (R,); ties broken at random."""
+    best, arms = index.max(-1, keepdim=True)
+    tied = index == best
+    if int(tied.sum()) > len(index):  # rare after the first plays, and lots are dear
+        lot = torch.rand(index.shape, generator=generator, device=index.device)
+        return lot.masked_fill_(~tied, -1.0).argmax(-1)
+    return arms[:, 0]
+
+
+def paid(mean: Tensor, noise: float | None, generator: Generator) -> Tensor:
+    """Rewards about a mean: Bernoulli, or Gaussian where `noise` gives their std."""
+    if noise is None:
+        return (uniform(mean, generator) < mean).to(mean)
+    return mean + noise * normal(mean, generator)
+
+
+def uniform(like: Tensor, generator: Generator) -> Tensor:
+    return torch.rand(like.shape, generator=generator, dtype=like.dtype, device=like.device)
+
+
+def normal(like: Tensor, generator: Generator) -> Tensor:
+    return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
+
+
+def apply(matrices: Tensor, vectors: Tensor) -> Tensor:
+    """(R, N, M) and (R, M) to (R, N)."""
+    return (matrices @ vectors[..., None])[..., 0]
+
+
+def check_rewards(rewards: Tensor, runs: int, bounded: bool) -> None:
+    """Raises ValueError for another shape than (R,), numbers not finite, or beyond [0, 1]."""
+    low, high = extremes(rewards) if rewards.shape == (runs,) else (math.nan, math.nan)
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(f"rewards must be finite, (R,) = ({runs},), got {tuple(rewards.shape)}")
+    if bounded and not 0 <= low <= high <= 1:
+        raise ValueError("rewards must lie in [0, 1], where this algorithm rests on that range")
+
+
+def extremes(values: Tensor) -> tuple[float, float]:
+    """Least and greatest; NaN where any is."""
+    low, high = values.aminmax()
+    return low.item(), high.item()
+
+
+def at_least_one(**counts: int) -> None:
+    for name, value in counts.items():
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+
+
+def positive(**numbers: float) -> None:
+    for name, value in numbers.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be positive and finite, got {value!r}")
