@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 
@@ -31,6 +32,12 @@ def uniform(like: Tensor, generator: Generator) -> Tensor:
 
 def normal(like: Tensor, generator: Generator) -> Tensor:
     return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
+
+
+def numpys(generator: Generator) -> np.random.Generator:
+    """A numpy generator that follows from torch's, and moves it on."""
+    seed = torch.randint(2**63 - 1, (), generator=generator, device=generator.device)
+    return np.random.Generator(np.random.PCG64(int(seed)))
 
 
 def apply(matrices: Tensor, vectors: Tensor) -> Tensor:

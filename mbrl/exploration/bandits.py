@@ -23,6 +23,7 @@ from mbrl.exploration._shared import (
     at_least_one,
     check_rewards,
     extremes,
+    numpys,
     paid,
     uniform,
 )
@@ -60,6 +61,8 @@ def regret(
     if noise is None and not bool(((means >= 0) & (means <= 1)).all()):
         raise ValueError("means must lie in [0, 1] for Bernoulli rewards (no `noise`)")
     means = means.to(bandit.counts).expand(runs, arms)
+    if noise is None and means.device.type == "cpu" and _compiled(bandit):
+        return _played(bandit, means, steps, generator)
     best = means.amax(1)
     lost = means.new_empty(steps, runs)
     for t in range(steps):
@@ -68,6 +71,28 @@ def regret(
         lost[t] = best - mean
         bandit.observe(chosen, paid(mean, noise, generator))
     return lost.cumsum_(0).T
+
+
+def _compiled(bandit: Bandit) -> bool:
+    """Whether `_plays` has it: not where a subclass may choose in another way."""
+    if type(bandit) is Thompson:
+        return type(bandit.posterior) is BetaBernoulli
+    return type(bandit) in (UCB1, KLUCB)
+
+
+def _played(bandit: Bandit, means: Tensor, steps: int, generator: Generator) -> Tensor:
+    """`regret` of what is compiled."""
+    from mbrl.exploration import _plays  # half a second to import, which others need not wait
+
+    kinds = {UCB1: _plays.UCB1, KLUCB: _plays.KL_UCB, Thompson: _plays.THOMPSON}
+    prior = getattr(bandit, "posterior", BetaBernoulli())
+    lost = means.new_empty(len(means), steps)
+    _plays.play(
+        kinds[type(bandit)], bandit.counts.numpy(), bandit.sums.numpy(), bandit.steps, prior.alpha,
+        prior.beta, means.contiguous().numpy(), lost.numpy(), numpys(generator),
+    )  # fmt: skip
+    bandit.steps += steps
+    return lost.cumsum_(1)
 
 
 def ucb1_bound(means: Sequence[float], steps: int) -> float:
@@ -195,10 +220,10 @@ class KLUCB(Bandit):
 
     def index(self, *, generator: Generator) -> Float[Tensor, "R K"]:
         """An upper confidence bound; infinite before an arm's first play."""
-        from mbrl.exploration._kl_upper import kl_upper  # half a second, which others need not wait
+        from mbrl.exploration import _plays
 
         levels = math.log(max(self.steps, 1)) / self.counts
-        upper = kl_upper(*(each.flatten().cpu().numpy() for each in (self.means, levels)))
+        upper = _plays.kl_upper(*(each.flatten().cpu().numpy() for each in (self.means, levels)))
         upper = torch.from_numpy(upper).to(levels).view_as(levels)
         return upper.masked_fill_(self.counts == 0, math.inf)
 

@@ -6,12 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from mbrl.exploration._shared import normal, positive
+from mbrl.exploration._shared import normal, numpys, positive
 from mbrl.types import Gaussian
 
 
@@ -105,9 +104,8 @@ class BetaBernoulli(Posterior):
     def draw(self, counts: Tensor, sums: Tensor, *, generator: Generator) -> Tensor:
         """Beta variates, drawn on the CPU."""
         # numpy's are twice as fast as torch's, which would draw from the global stream besides.
-        seed = torch.randint(2**63 - 1, (), generator=generator, device=generator.device)
         a, b = (shape.cpu().numpy() for shape in self._shapes(counts, sums))
-        return torch.from_numpy(np.random.Generator(np.random.PCG64(int(seed))).beta(a, b)).to(sums)
+        return torch.from_numpy(numpys(generator).beta(a, b)).to(sums)
 
     def information(self, mean: Tensor, other: Tensor) -> Tensor:
         """That of Bernoulli rewards."""

@@ -17,6 +17,7 @@ from mbrl.exploration import (
     LinUCB,
     NormalNormal,
     Thompson,
+    _plays,
 )
 from mbrl.exploration.bandits import lai_robbins, regret, ucb1_bound
 from mbrl.exploration.linear_bandits import linear_regret
@@ -331,10 +332,11 @@ CHANCES = {
 }
 
 
+@pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("kind", CHANCES, ids=lambda kind: kind.__name__)
-def test_regret_is_what_every_history_adds_up_to(kind):
-    """Two arms, 0.7 and 0.4, 30 plays: each count and sum with its probability, play by play."""
-    means, plays, runs = (0.7, 0.4), 30, 20_000
+def test_regret_is_what_every_history_adds_up_to(kind, compiled):
+    """Two arms, 0.7 and 0.4, 25 plays: each count and sum with its probability, play by play."""
+    means, plays, runs = (0.7, 0.4), 25, 20_000
     chances = {((0, 0), (0, 0)): 1.0}
     exact, expected = [], 0.0
     for _ in range(plays):
@@ -350,11 +352,20 @@ def test_regret_is_what_every_history_adds_up_to(kind):
                     after[key] = after.get(key, 0.0) + weight * share * chance
         exact.append(expected)
         chances = {key: weight for key, weight in after.items() if weight > 0}
+    bandit = kind(runs, 2) if compiled else type("Subclass", (kind,), {})(runs, 2)
     lost = regret(
-        kind(runs, 2), torch.tensor(means, dtype=torch.float64), steps=plays, generator=seeded()
+        bandit, torch.tensor(means, dtype=torch.float64), steps=plays, generator=seeded()
     ).numpy()
+    assert (bandit.counts.sum(1) == plays).all() and bandit.steps == plays
     error = lost.std(0) / math.sqrt(runs)
     assert (abs(lost.mean(0) - exact) < 4 * error + 1e-12).all()
+
+
+@pytest.mark.parametrize("shape", [0.3, 1.0, 7.5])
+def test_gamma_variates_are_scipys(shape):
+    rng = np.random.default_rng(0)
+    draws = [_plays._gamma(shape, rng) for _ in range(10_000)]
+    assert stats.kstest(draws, stats.gamma(shape).cdf).pvalue > 1e-3
 
 
 @pytest.mark.parametrize("information", ["variance", "mutual"])
