@@ -37,6 +37,7 @@ T = TypeVar("T")
 
 COMMANDS = {
     "mpc": "drive a robot by planning: mbrl mpc --env ID --planner NAME",
+    "tree": "search a tree, draw it, hold it to the truth: mbrl tree --env ID --rule NAME",
     "train": "learn on an environment: mbrl train ALGO --env ID",
     "evaluate": "play episodes with a run's agent: mbrl evaluate RUN",
     "plot": "draw a run, or several: mbrl plot RUN...",
@@ -142,6 +143,41 @@ class Drive(Common):
     """Where on this machine the page is served."""
     out: Path | None = None
     """Folder for the numbers, the recorded controls and the figure; must not exist yet."""
+
+
+@dataclass(frozen=True)
+class SearchTree(Common):
+    """Search a tree through a world's true model, draw it, and say what it makes of the root.
+
+    tree.png and tree.dot have the most visited nodes, tree.json all of them, search.json the
+    table that is printed. Where the world is a finite MDP the table has the exact Q* beside.
+    """
+
+    env: str = "frozen-lake"
+    """A finite world (frozen-lake, cliff-walk, ...), CartPole-v1, MountainCar-v0, Acrobot-v1, or
+    a task with a simulator: `mbrl list envs`."""
+    rule: Literal["uct", "puct", "gumbel"] = "uct"
+    """Which action is looked into: no noise at the root, even priors."""
+    simulations: int = 200
+    """Looks ahead, each of which adds a node."""
+    discount: float | None = None
+    """γ; the world's own if unset, 0.99 where it has none."""
+    seed: int = 0
+    """Of the start, the real steps and all that is drawn."""
+    steps: int = 0
+    """Real steps played first, a search for each; the tree is that of the state they lead to."""
+    rollouts: int = 8
+    """Random rollouts whose mean return values a leaf."""
+    depth: int = 50
+    """Steps of each, at most."""
+    samples: int = 8
+    """Continuous actions are searched by so many uniform draws a node."""
+    nodes: int = 40
+    """How many are drawn, the most visited; more than about 60 are hard to read."""
+    actions: tuple[str, ...] = ()
+    """Names for the actions, one each; the world's own if unset."""
+    out: Path | None = None
+    """The folder, which must not exist yet."""
 
 
 @dataclass(frozen=True)
@@ -270,6 +306,7 @@ def _dispatch(args: list[str]) -> int:
     if command == "mpc":
         return _mpc(rest)
     kind, work = {
+        "tree": (SearchTree, _tree),
         "evaluate": (Evaluate, _evaluate),
         "plot": (Plot, _plot),
         "compare": (Compare, _compare),
@@ -503,6 +540,40 @@ def _said(summary: dict[str, Any]) -> str:
         f"(best {summary['plan_ms_best']:.2f}), {summary['plan_hz']:.3g} plans a simulated second"
         f"{budget}  real time x {summary['realtime']:.2f}\nfolder {summary['path']}"
     )
+
+
+def _tree(parsed: SearchTree) -> int:
+    from experiments.searching import SearchConfig, save_tree, searched
+
+    names = {field.name for field in dataclasses.fields(SearchConfig)}
+    config = SearchConfig(**{name: getattr(parsed, name) for name in names})
+    if parsed.nodes < 1:
+        raise Wrong(f"--nodes must be >= 1, got {parsed.nodes}")
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    path = parsed.out or parsed.root / config.env / f"tree-{config.rule}" / f"{config.seed}-{stamp}"
+    if path.exists():
+        raise Wrong(f"{path} exists already")
+    found = searched(config, actions=parsed.actions)
+    said = save_tree(config, found, path, nodes=parsed.nodes)
+    exact = found.optimum is not None
+    table = Table("action", "visits", "prior", "Q", *(["Q*"] if exact else []), "")
+    for choice in found.choices:
+        value = "untried" if choice.value is None else f"{choice.value:.4f}"
+        truth = [f"{choice.optimum:.4f}"] if choice.optimum is not None else []
+        mark = ["chosen"] if choice.chosen else []
+        if choice.optimum is not None and found.optimum is not None:
+            # ties but for rounding
+            mark += ["best"] if choice.optimum >= found.optimum - 1e-9 else []
+        table.add_row(
+            choice.action, str(choice.visits), f"{choice.prior:.3f}", value, *truth, ", ".join(mark)
+        )
+    out.print(table)
+    truth = f"; V* is {found.optimum:.4f}" if exact else ""
+    out.print(f"the root's mean over simulations is {found.value:.4f}{truth}", highlight=False)
+    err.print("[dim]Q is a mean too, of exploration and random rollouts[/dim]", highlight=False)
+    err.print(f"folder {path}", highlight=False, soft_wrap=True)
+    _emit(parsed, {"path": str(path), **said})
+    return 0
 
 
 def _evaluate(parsed: Evaluate) -> int:

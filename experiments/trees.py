@@ -76,6 +76,35 @@ def most_visited(tree: Tree, *, root: int = 0, nodes: int = 40) -> list[Node]:
     return found
 
 
+def merged(nodes: Sequence[Node]) -> list[Node]:
+    """The tree with an action's outcomes that are one state as one node, and so on below them.
+
+    A search that draws outcomes has a node for each draw, where few states may follow. Visits add
+    up; values and rewards are means by visits. A node is numbered as the first that went into it.
+
+    Args:
+        nodes: parents before children; all of a tree, or what is left out does not count.
+
+    Returns:
+        The most visited first.
+    """
+    alike: dict[tuple[Any, ...], list[Node]] = {}
+    number: dict[int, int] = {-1: -1}
+    for node in nodes:
+        sample = None if node.sample is None else tuple(node.sample)
+        key = number[node.parent], node.action, sample, tuple(node.state), node.discount
+        group = alike.setdefault(key, [])
+        group.append(node)
+        number[node.node] = group[0].node
+    joined = []
+    for (parent, *_), group in alike.items():
+        visits = sum(node.visits for node in group)
+        value = sum(node.visits * node.value for node in group) / visits
+        reward = sum(node.visits * node.reward for node in group) / visits
+        joined.append(group[0]._replace(parent=parent, visits=visits, value=value, reward=reward))
+    return sorted(joined, key=lambda node: -node.visits)  # a parent has more than its children
+
+
 def to_json(nodes: Sequence[Node]) -> str:
     """A list of objects with the fields of `Node`; raises ValueError for NaN."""
     return json.dumps([node._asdict() for node in nodes], indent=1, allow_nan=False) + "\n"
@@ -115,8 +144,13 @@ def action_name(node: Node, actions: Sequence[str] | None = None) -> str:
     if actions is not None:
         return actions[node.action]
     if node.sample is not None:
-        return ", ".join(f"{x:.2g}" for x in node.sample)
+        return sample_name(node.sample)
     return str(node.action)
+
+
+def sample_name(sample: Sequence[float]) -> str:
+    """A sampled action (A,), for labels."""
+    return ", ".join(f"{x:.2g}" for x in sample)
 
 
 def _quoted(*rows: Any) -> str:

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from envs import WORLDS
 from experiments.command import run
+from experiments.trees import from_json
 from mbrl.metrics import read_metrics
 
 TINY = [
@@ -44,7 +46,7 @@ def trained(tmp_path_factory):
 
 
 WRONG = {
-    "command": (["trian"], "unknown command 'trian': did you mean train?"),
+    "command": (["trian"], "unknown command 'trian': did you mean train"),
     "algorithm": (["train", "petz"], "did you mean pets?"),
     "environment": (["train", "pets", "--env", "cartpole-swingap"], "mean cartpole-swingup"),
     "discrete": (["train", "pets", "--env", "CartPole-v1"], "bounded box"),
@@ -65,6 +67,19 @@ WRONG = {
     "no latest": (["evaluate"], "there is no run under"),
     "episodes": (["evaluate", "x", "--episodes", "0"], "--episodes must be >= 1"),
     "compare": (["compare"], "one or more run folders"),
+    "tree's world": (["tree", "--env", "frozen-lak"], "did you mean frozen-lake? there is one of"),
+    "tree's model": (["tree", "--env", "Taxi-v3"], "no true model to search"),
+    "tree's actions": (["tree", "--actions", "a", "b"], "one for each of left, down, right, up"),
+    "tree's samples": (["tree", "--env", "cartpole-swingup", "--actions", "a"], "are continuous"),
+    "tree's rule": (["tree", "--rule", "best"], "gumbel"),
+    "simulations": (["tree", "--simulations", "0"], "--simulations must be >= 1"),
+    "nodes": (["tree", "--nodes", "0"], "--nodes must be >= 1"),
+    "discount": (["tree", "--discount", "1.5"], "--discount must be in (0, 1]"),
+    "no end": (["tree", "--env", "chain", "--discount", "1"], "every state must be able to end"),
+    "over": (
+        ["tree", "--env", "deep-sea", "--steps", "10", "--simulations", "2"],
+        "the episode is over after 10",
+    ),
     "study": (["study", "version"], "did you mean versions"),
     "bench": (["bench", "rolout"], "did you mean rollout"),
 }
@@ -84,7 +99,7 @@ def test_wrong_input_ends_in_one_line_and_touches_no_file(name, tmp_path, monkey
 def test_help_names_every_command(capsys):
     assert mbrl() == 0
     out = capsys.readouterr().out
-    for name in ("train", "evaluate", "plot", "compare", "study", "bench", "list"):
+    for name in ("tree", "train", "evaluate", "plot", "compare", "study", "bench", "list"):
         assert f"  {name} " in out
 
 
@@ -165,6 +180,30 @@ def test_compare_and_list(trained, tmp_path, capsys):
     assert mbrl("list", "runs", "--root", tmp_path, "--json") == 0
     listed = json.loads(capsys.readouterr().out.splitlines()[-1])["runs"]
     assert listed == [{"run": str(other), "env_steps": 300}]
+
+
+def test_a_tree_is_drawn_exported_and_held_to_the_truth(tmp_path, capsys):
+    options = ["--env=chain", "--rule=puct", "--simulations=60", "--nodes=9", "--json"]
+    assert mbrl("tree", *options, "--root", tmp_path) == 0
+    printed = capsys.readouterr().out.splitlines()
+    said = json.loads(printed[-1])
+    assert {path.name for path in Path(said["path"]).iterdir()} == {
+        "tree.png", "tree.json", "tree.dot", "search.json",
+    }  # fmt: skip
+    best = WORLDS["chain"]().optimum()
+    assert said["optimum"] == pytest.approx(best.values[0])
+    on, back = said["actions"]
+    assert (on["action"], back["action"]) == ("on", "back")
+    assert [on["optimum"], back["optimum"]] == pytest.approx(best.action_values[0].tolist())
+    assert on["visits"] + back["visits"] == 60 and on["prior"] == back["prior"] == 0.5
+    assert on["chosen"] != back["chosen"]
+    row = next(line for line in printed if "on " in line and "│" in line)
+    assert f"{on['value']:.4f}" in row and f"{on['optimum']:.4f}" in row
+    assert "best" in row and ("chosen" in row) == on["chosen"]
+    assert len(from_json((Path(said["path"]) / "tree.json").read_text())) == 61
+    assert (Path(said["path"]) / "tree.dot").read_text().count("visits") == 9
+    assert mbrl("tree", *options, "--out", said["path"]) == 2  # not written over
+    assert "exists already" in capsys.readouterr().err
 
 
 def test_compare_refuses_runs_of_different_environments(trained, tmp_path, capsys):

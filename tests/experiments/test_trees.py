@@ -3,14 +3,17 @@
 import json
 import re
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
 from matplotlib.collections import PathCollection
 from PIL import Image
 
+from envs import WORLDS
 from experiments import plots
-from experiments.trees import Node, from_json, most_visited, to_dot, to_json
+from experiments.searching import CLASSICS, NAMES, Classic, SearchConfig, searchable, searched
+from experiments.trees import Node, from_json, merged, most_visited, to_dot, to_json
 from planners.mcts import UCT, Evaluation, Widening, search
 
 
@@ -147,3 +150,96 @@ def test_a_picture_of_nothing_or_of_orphans_says_so(found, tmp_path):
 
 def test_a_root_alone_is_a_picture(found, tmp_path):
     assert plots.tree(most_visited(found, nodes=1), tmp_path / "one.png").exists()
+
+
+def node(number, parent, action, visits, value, reward, *state, discount=0.9):
+    return Node(number, parent, action, None, visits, value, reward, discount, list(state))
+
+
+def test_outcomes_that_are_one_state_become_one_node():
+    """Two of three draws of an action are state 1, and below both of them comes state 2."""
+    tree = [
+        node(0, -1, -1, 10, 0.5, 0.0, 0.0),
+        node(1, 0, 0, 4, 1.0, 0.0, 1.0),
+        node(2, 0, 0, 3, 5.0, 0.0, 7.0),
+        node(3, 0, 0, 2, 4.0, 3.0, 1.0),
+        node(4, 1, 1, 2, 3.0, 0.0, 2.0),
+        node(5, 3, 1, 1, 0.0, 0.0, 2.0),
+        node(6, 3, 0, 1, 8.0, 0.0, 2.0),  # another action
+    ]
+    assert merged(tree) == [
+        node(0, -1, -1, 10, 0.5, 0.0, 0.0),
+        node(1, 0, 0, 6, 2.0, 1.0, 1.0),
+        node(2, 0, 0, 3, 5.0, 0.0, 7.0),
+        node(4, 1, 1, 3, 2.0, 0.0, 2.0),
+        node(6, 1, 0, 1, 8.0, 0.0, 2.0),
+    ]
+
+
+def test_where_nothing_is_drawn_nothing_is_merged(found):
+    nodes = most_visited(found, root=1, nodes=1000)
+    assert merged(nodes) == nodes
+
+
+def test_the_chosen_action_is_orange_and_names_do_not_meet(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure) or path)
+    actions = [f"go {k}" for k in range(30)]
+    tree = [node(0, -1, -1, 100, 0.0, 0.0, 0.0)]
+    tree += [node(k + 1, 0, k, 3, k / 30, 0.0, 1.0) for k in range(30)]
+    plots.tree(tree, tmp_path / "tree.png", actions=actions, chosen=4)
+    ax = drawn[0].axes[0]
+    assert [line.get_color() for line in ax.lines].count(plots.COLOURS[1]) == 1
+    drawn[0].canvas.draw()
+    boxes = [text.get_window_extent() for text in ax.texts if text.get_text().startswith("go")]
+    assert len(boxes) == 30
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+@pytest.mark.parametrize("id", CLASSICS)
+def test_a_classic_is_its_own_model(id):
+    env, model, rng = gymnasium.make(id), Classic(id), np.random.default_rng(0)
+    inner = env.unwrapped
+    for seed in range(3):
+        env.reset(seed=seed)
+        over = False
+        for _ in range(60):
+            state = torch.tensor(np.array(inner.state, dtype=float))[None, None]
+            action = int(rng.integers(env.action_space.n))
+            _, reward, over, *_ = env.step(action)
+            step = model.step(state, torch.full((1, 1, 1), float(action)))
+            assert step.state[0, 0].tolist() == pytest.approx(list(inner.state), abs=1e-6)
+            assert (float(step.reward), bool(step.terminated)) == (reward, over)
+            if over:
+                break
+
+
+def test_every_world_has_a_name_for_each_action():
+    assert set(NAMES) == {*WORLDS, *CLASSICS} <= set(searchable())
+    for name, build in WORLDS.items():
+        assert len(NAMES[name]) == build().actions, name
+
+
+@pytest.mark.parametrize("rule", ["uct", "puct", "gumbel"])
+def test_a_search_by_each_rule_says_what_it_did_and_does_it_again(rule):
+    config = SearchConfig("dyna-maze", rule, simulations=40, steps=2, rollouts=2, depth=20)
+    found = searched(config)
+    assert [c.action for c in found.choices] == ["up", "right", "down", "left"]
+    assert sum(c.visits for c in found.choices) == 40
+    assert sum(c.chosen for c in found.choices) == 1
+    assert found.optimum == pytest.approx(max(c.optimum for c in found.choices if c.optimum))
+    again = searched(config)
+    assert (again.choices, again.nodes) == (found.choices, found.nodes)
+
+
+def test_continuous_actions_are_sampled_and_the_state_is_the_simulators_own():
+    config = SearchConfig("cartpole-swingup", simulations=12, samples=3, rollouts=1, depth=2)
+    found = searched(config)
+    assert len(found.choices) == 3 and found.optimum is None
+    assert all(-1 <= float(choice.action) <= 1 for choice in found.choices)
+    assert found.nodes[0].visits == 13 and all(node.sample for node in found.nodes[1:])
+
+
+def test_a_pole_is_kept_up_for_a_while():
+    found = searched(SearchConfig("CartPole-v1", simulations=10, steps=25, rollouts=1, depth=12))
+    assert abs(found.nodes[0].state[2]) < 0.2 and len(found.nodes[0].state) == 4

@@ -1,0 +1,373 @@
+"""Searches a tree from a state of a named environment, through its true model."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import gymnasium
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+import envs
+from envs.gymnasium_tasks import DESCRIBED
+from envs.mujoco_env import get_state
+from experiments import plots
+from experiments.trees import Node, merged, most_visited, sample_name, to_dot, to_json
+from mbrl.agents.mcts import Sampler, TreeModel, TreeSearch, TreeSearchConfig, uniform_actions
+from mbrl.checkpoint import written_whole
+from mbrl.dynamics import Simulator, Tabular
+from mbrl.training import generator
+from mbrl.types import Dynamics, Step
+from planners.mcts import PUCT, UCT, Gumbel, Rule, Tree, Widening
+
+_FOUR = ("up", "right", "down", "left")
+NAMES: Mapping[str, tuple[str, ...]] = {
+    "chain": ("on", "back"),
+    "cliff-walk": _FOUR,
+    "frozen-lake": ("left", "down", "right", "up"),
+    "four-rooms": _FOUR,
+    "dyna-maze": _FOUR,
+    "blocking-maze": _FOUR,
+    "shortcut-maze": _FOUR,
+    "deep-sea": ("left", "right"),
+    "windy-grid": _FOUR,
+    "open-grid": _FOUR,
+    "wet-chicken-grid": ("drift", "hold", "back", "right", "left"),
+    "CartPole-v1": ("left", "right"),
+    "MountainCar-v0": ("left", "coast", "right"),
+    "Acrobot-v1": ("torque -1", "none", "torque +1"),
+}
+"""Of the actions of environments whose actions are indices."""
+
+_RULES = {"uct": "UCT", "puct": "PUCT", "gumbel": "Gumbel"}
+
+CLASSICS = ("CartPole-v1", "MountainCar-v0", "Acrobot-v1")
+"""Of gymnasium's, those with index actions that are their own model."""
+
+_PROBES = 100
+"""Random games whose returns say how large UCT's values are."""
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """All that a tree depends on."""
+
+    env: str = "frozen-lake"
+    """One of `searchable()`."""
+    rule: Literal["uct", "puct", "gumbel"] = "uct"
+    """Without noise at the root. UCT's C is 1/√2 times the range of the returns of 100 random
+    games from the first state."""
+    simulations: int = 200
+    """Nodes added to the root."""
+    discount: float | None = None
+    """γ, in (0, 1]; the world's own if unset, 0.99 where it has none."""
+    seed: int = 0
+    """Of the first state, of what is drawn and of the real steps."""
+    steps: int = 0
+    """Real steps played before, a search for each."""
+    rollouts: int = 8
+    """Random rollouts whose mean return values a leaf."""
+    depth: int = 50
+    """Steps of each, at most."""
+    samples: int = 8
+    """Actions that a node draws, uniformly, where they are continuous."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("simulations", 1), ("rollouts", 1), ("depth", 1),
+                            ("samples", 1), ("steps", 0), ("seed", 0)):  # fmt: skip
+            if getattr(self, name) < least:
+                raise ValueError(f"--{name} must be >= {least}, got {getattr(self, name)}")
+        if self.discount is not None and not 0 < self.discount <= 1:
+            raise ValueError(f"--discount must be in (0, 1], got {self.discount}")
+
+
+class Game(NamedTuple):
+    """An environment and its true model."""
+
+    env: gymnasium.Env
+    model: Dynamics
+    actions: int | Sampler
+    names: tuple[str, ...] | None  # None where actions are continuous
+    state_of: Callable[[Any], Tensor] | None  # as for `TreeSearch`
+    discount: float
+    drawn: bool  # the model draws what follows an action
+    world: envs.FiniteMDP | None  # where there is an exact answer
+
+
+class Choice(NamedTuple):
+    """An action of the root, as the search sees it and as it is."""
+
+    action: str
+    visits: int
+    prior: float
+    value: float | None  # Q, None if untried
+    optimum: float | None  # Q*, None where it is not known
+    chosen: bool
+
+
+class Found(NamedTuple):
+    """A tree and what it says of its root."""
+
+    tree: Tree
+    nodes: list[Node]  # all, most visited first; states are the model's own
+    choices: list[Choice]
+    value: float  # of the root, the mean over simulations
+    optimum: float | None  # V* of the root's state
+    discount: float
+    names: tuple[str, ...] | None
+    world: envs.FiniteMDP | None
+
+
+class Classic:
+    """One of gymnasium's classic environments as a `Dynamics`: it is put in a state and stepped.
+
+    A state is the environment's own, float64, not its observation. It is exact by construction
+    and takes one state at a time, in Python.
+    """
+
+    members = 1
+
+    def __init__(self, id: str) -> None:
+        self._env: Any = gymnasium.make(id).unwrapped
+        self._env.reset()
+
+    def encode(self, obs: Float[Tensor, "*lead S"]) -> Float[Tensor, "*lead S"]:
+        """The identity, on states."""
+        return obs
+
+    def decode(self, state: Float[Tensor, "*lead S"]) -> Float[Tensor, "*lead S"]:
+        """The identity, on states."""
+        return state
+
+    def step(
+        self, state: Float[Tensor, "1 B S"], action: Float[Tensor, "1 B 1"], *, noise: Any = None
+    ) -> Step:
+        """One step of each; there is no noise."""
+        after, gains, ends = [], [], []
+        for row, index in zip(state[0].numpy(), action[0, :, 0].int().tolist(), strict=True):
+            self._env.state = row
+            self._env.steps_beyond_terminated = None  # CartPole's, which else scolds and pays 0
+            _, gain, over, _, _ = self._env.step(index)
+            after.append(self._env.state)
+            gains.append(gain)
+            ends.append(over)
+        return Step(
+            torch.from_numpy(np.array(after, dtype=float))[None].to(state),
+            torch.tensor([gains]).to(state),
+            torch.tensor([ends], dtype=torch.bool),
+        )
+
+
+def searchable() -> tuple[str, ...]:
+    """Names of environments with a true model to search."""
+    return (*envs.WORLDS, *CLASSICS, *envs.TASKS, *DESCRIBED)
+
+
+def build_game(config: SearchConfig) -> Game:
+    """The environment and its model.
+
+    Raises:
+        ValueError: a name that is not in `searchable()`, a discount that the world does not take.
+    """
+    name, discount = config.env, config.discount
+    if name in envs.WORLDS:
+        world = envs.WORLDS[name](**({} if discount is None else {"discount": discount}))
+        drawn = bool((np.diff(world.transitions.indptr) > 1).any())
+        return Game(
+            world.env(), Tabular.of(world), world.actions, NAMES[name], None, world.discount,
+            drawn, world,
+        )  # fmt: skip
+    discount = 0.99 if discount is None else discount
+    if name in CLASSICS:
+        env = gymnasium.make(name)
+        inner: Any = env.unwrapped
+        return Game(
+            env, Classic(name), len(NAMES[name]), NAMES[name],
+            lambda _: torch.from_numpy(np.array(inner.state, dtype=float)), discount, False, None,
+        )  # fmt: skip
+    if name not in searchable():
+        near = difflib.get_close_matches(name, searchable(), 3, 0.5)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise ValueError(
+            f"--env {name!r}: no true model to search through; {hint}"
+            f"there is one of {', '.join(searchable())}"
+        )
+    env = envs.make(name)
+    box, inner = envs.check_box(env), env.unwrapped
+    low, high = (torch.from_numpy(np.array(bound, dtype=float)) for bound in (box.low, box.high))
+    return Game(
+        env, Simulator(envs.simulated(name), threads=1),
+        uniform_actions(low, high, config.samples), None,
+        lambda _: torch.from_numpy(get_state(inner.model, inner.data)), discount, False, None,
+    )  # fmt: skip
+
+
+def searched(config: SearchConfig, *, actions: tuple[str, ...] = ()) -> Found:
+    """Play `steps` real steps, each by a search, and search once more.
+
+    Args:
+        config: what to search.
+        actions: names to call the actions by; the world's own if there are none.
+
+    Raises:
+        ValueError: as `build_game`; names that are not one for each action; an episode that ends
+            before its `steps`.
+    """
+    game = build_game(config)
+    try:
+        if actions and game.names is None:
+            raise ValueError(f"--actions: those of {config.env} are continuous and have no names")
+        names = actions or game.names
+        if names is not None and game.names is not None and len(names) != len(game.names):
+            raise ValueError(
+                f"--actions needs one for each of {', '.join(game.names)}, got {', '.join(names)}"
+            )
+        player, obs = _played(config, game)
+    finally:
+        game.env.close()
+    tree = player.tree
+    assert tree is not None
+    # A node of `TreeModel` ends in two numbers of its own.
+    nodes = [
+        node._replace(state=node.state[:-2])
+        for node in most_visited(tree, nodes=tree.visits.shape[1])
+    ]
+    best = game.world.optimum() if game.world is not None else None
+    return Found(
+        tree, nodes, _choices(tree, names, None if best is None else best.action_values[int(obs)]),
+        float(tree.value[0]), None if best is None else float(best.values[int(obs)]),
+        game.discount, names, game.world,
+    )  # fmt: skip
+
+
+def _played(config: SearchConfig, game: Game) -> tuple[TreeSearch, Any]:
+    """A player that has just searched, and from what observation."""
+    obs, _ = game.env.reset(seed=config.seed)
+    settings: dict[str, Any] = {
+        "simulations": config.simulations,
+        "discount": game.discount,
+        "rollouts": config.rollouts,
+        "depth": config.depth,
+        "outcomes": Widening() if game.drawn else None,
+    }
+    alone: dict[str, Any] = settings | {"rollouts": 1}
+    probing = TreeModel(
+        game.model, game.actions, TreeSearchConfig(**alone), generator=generator(config.seed, 1)
+    )
+    settings["rule"] = _rule(config.rule, _spread(probing, _state(game, obs)))
+    player = TreeSearch(
+        game.model, game.actions, TreeSearchConfig(**settings), state_of=game.state_of,
+        generator=generator(config.seed, 2),
+    )  # fmt: skip
+    for step in range(config.steps):
+        action = player.act(obs)
+        obs, _, terminated, truncated, _ = game.env.step(
+            action if game.names is None else action.item()
+        )
+        if terminated or truncated:
+            raise ValueError(
+                f"--steps {config.steps}: the episode is over after {step + 1}, "
+                "with nothing more to search; ask for fewer or take another --seed"
+            )
+    player.act(obs)
+    return player, obs
+
+
+def _state(game: Game, obs: Any) -> Tensor:
+    if game.state_of is not None:
+        return game.state_of(obs)
+    return torch.as_tensor(np.atleast_1d(obs), dtype=torch.float32)
+
+
+def _spread(model: TreeModel, state: Float[Tensor, S]) -> float:
+    """The range of the returns of random games from a state; 1 where all are alike."""
+    with torch.no_grad():
+        returns = model.root(state.expand(_PROBES, -1)).value
+    return float(returns.max() - returns.min()) or 1.0
+
+
+def _rule(name: str, spread: float) -> Rule:
+    """The rule, UCT's C in the unit of the returns, as its theory wants them in [0, 1]."""
+    if name == "uct":
+        return UCT(c=spread / math.sqrt(2))
+    return PUCT() if name == "puct" else Gumbel()
+
+
+def _choices(tree: Tree, names: Sequence[str] | None, optimum: np.ndarray | None) -> list[Choice]:
+    called = names
+    if called is None:
+        assert tree.actions is not None
+        called = [sample_name(sample) for sample in tree.actions[0, 0].tolist()]
+    visits, values = tree.children_visits()[0].tolist(), tree.children_values()[0].tolist()
+    return [
+        Choice(
+            called[k],
+            visits[k],
+            float(tree.priors[0, 0, k]),
+            values[k] if visits[k] else None,
+            None if optimum is None else float(optimum[k]),
+            k == int(tree.action[0]),
+        )
+        for k in range(len(visits))
+    ]  # fmt: skip
+
+
+def save_tree(
+    config: SearchConfig, found: Found, folder: Path, *, nodes: int = 40
+) -> dict[str, Any]:
+    """Write tree.json, all nodes; tree.dot and tree.png, the most visited `nodes`; search.json.
+
+    In the latter two an action's outcomes that are one state are one node (`trees.merged`).
+    Returns what search.json holds: the config and what the search says of its root.
+
+    Raises ValueError, before anything is written, for less than one node or an existing folder.
+    """
+    if nodes < 1:
+        raise ValueError(f"--nodes must be >= 1, got {nodes}")
+    if folder.exists():
+        raise ValueError(f"{folder} exists already")
+    drawn, place = merged(found.nodes)[:nodes], _place(found.world)
+    title = f"{_RULES[config.rule]} on {config.env}, {config.simulations} simulations"
+    looks: dict[str, Any] = {"actions": found.names, "chosen": int(found.tree.action[0])}
+    if place is not None:
+        looks["label"] = lambda node: f"{node.visits}\n{place(node)}"
+        grid = found.world is not None and found.world.layout is not None
+        looks["inside"] = f"visits and {'row, column' if grid else 'state'}"
+    plots.tree(drawn, folder / "tree.png", title=title, **looks)
+    said = {
+        "config": asdict(config) | {"discount": found.discount},
+        "state": found.nodes[0].state,
+        "value": found.value,
+        "optimum": found.optimum,
+        "actions": [choice._asdict() for choice in found.choices],
+    }
+    texts = {
+        "tree.json": to_json(found.nodes),
+        "tree.dot": to_dot(drawn, actions=found.names, label=place),
+        "search.json": json.dumps(said, indent=2) + "\n",
+    }
+    for name, text in texts.items():
+        with written_whole(folder / name) as file:
+            file.write_text(text)
+    return said
+
+
+def _place(world: envs.FiniteMDP | None) -> Callable[[Node], str] | None:
+    """Says where on the grid a node is, or else which state; None where there is no state."""
+    if world is None:
+        return None
+    layout = world.layout
+
+    def say(node: Node) -> str:
+        state = int(node.state[0])
+        return str(state) if layout is None else ", ".join(map(str, layout.cells[state]))
+
+    return say
