@@ -454,8 +454,8 @@ def _random_net(
 
 def _node_bytes(tree: Tree) -> float:
     """Of a node in all arrays of a tree, its state apart."""
-    kept = (x.nbytes for x in tree.nodes if x.shape[:2] == tree.nodes.visits.shape)
-    return sum(kept) / tree.nodes.visits.size
+    kept = (tree.forest.nodes, tree.forest.edges)
+    return sum(x.nbytes for x in kept) / tree.forest.nodes.size
 
 
 def memory(bench: Bench, *, rows: int = 1_000_000, iterations: int = 5) -> list[Result]:

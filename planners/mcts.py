@@ -23,7 +23,7 @@ from planners import tree
 
 
 class Evaluation(NamedTuple):
-    """What a model says of a step of every root."""
+    """What a model says of a step of every root; of C outcomes each, shapes begin with (B, C)."""
 
     state: Float[Tensor, "B S"]
     reward: Float[Tensor, B]
@@ -34,6 +34,7 @@ class Evaluation(NamedTuple):
     variance: Float[Tensor, B] | None = None  # epistemic, of the value: what members disagree on
     invalid: Bool[Tensor, "B K"] | None = None  # actions that cannot be taken there
     actions: Float[Tensor, "B K A"] | None = None  # what the K are, where they are a sample
+    chance: Float[Tensor, "B C"] | None = None  # of each outcome; 0 for one that is not there
 
 
 StepFn = Callable[[Tensor, Tensor], Evaluation]
@@ -120,8 +121,8 @@ class Tree:
     """What to do: the place of an action among the root's K."""
     policy: Float[Tensor, "B K"]
     """Shares of the root's visits; for Gumbel the improved policy."""
-    nodes: tree.Nodes
-    """All arrays, in numpy."""
+    forest: tree.Forest
+    """All of it but the states, in numpy: `tree.NODE` and `tree.EDGE` say what there is."""
     states: Float[Tensor, "N B S"]
     actions: Float[Tensor, "N B K A"] | None
     """What the K actions of each node are, where they are a sample."""
@@ -134,52 +135,62 @@ class Tree:
     @property
     def visits(self) -> Int[Tensor, "B N"]:
         """How often a simulation came by; 0 for a node that is not there."""
-        return torch.from_numpy(self.nodes.visits)
+        return torch.from_numpy(self.forest.nodes["visits"])
 
     @property
     def values(self) -> Float[Tensor, "B N"]:
         """Means of what followed."""
-        return torch.from_numpy(self.nodes.values)
+        return torch.from_numpy(self.forest.nodes["value"])
 
     @property
     def raw_values(self) -> Float[Tensor, "B N"]:
         """As the model gave them."""
-        return torch.from_numpy(self.nodes.raw)
+        return torch.from_numpy(self.forest.nodes["raw"])
 
     @property
     def rewards(self) -> Float[Tensor, "B N"]:
         """Of the step into the node."""
-        return torch.from_numpy(self.nodes.rewards)
+        return torch.from_numpy(self.forest.nodes["reward"])
 
     @property
     def discounts(self) -> Float[Tensor, "B N"]:
         """Of the node's value in its parent's; 0 where it is terminal."""
-        return torch.from_numpy(self.nodes.discounts)
+        return torch.from_numpy(self.forest.nodes["discount"])
 
     @property
     def parents(self) -> Int[Tensor, "B N"]:
         """-1 for the root."""
-        return torch.from_numpy(self.nodes.parents)
+        return torch.from_numpy(self.forest.nodes["parent"])
 
     @property
     def moves(self) -> Int[Tensor, "B N"]:
         """Action from the parent."""
-        return torch.from_numpy(self.nodes.moves)
+        return torch.from_numpy(self.forest.nodes["move"])
 
     @property
     def children(self) -> Int[Tensor, "B N K"]:
         """First outcome of each action; -1 if untried."""
-        return torch.from_numpy(self.nodes.children)
+        return torch.from_numpy(self.forest.edges["child"])
 
     @property
     def siblings(self) -> Int[Tensor, "B N"]:
         """The next outcome of the same action; -1 for none."""
-        return torch.from_numpy(self.nodes.siblings)
+        return torch.from_numpy(self.forest.nodes["sibling"])
 
     @property
     def priors(self) -> Float[Tensor, "B N K"]:
         """Probabilities; -1 for actions that cannot be taken."""
-        return torch.from_numpy(self.nodes.priors)
+        return torch.from_numpy(self.forest.edges["prior"])
+
+    @property
+    def chances(self) -> Float[Tensor, "B N"]:
+        """Of the node among the outcomes of its action, where the model gave them; else 0."""
+        return torch.from_numpy(self.forest.nodes["chance"])
+
+    @property
+    def variances(self) -> Float[Tensor, "B N"]:
+        """Epistemic, of the values; means like them."""
+        return torch.from_numpy(self.forest.nodes["variance"])
 
     def after(self, action: Int[Tensor, B], state: Float[Tensor, "B S"] | None = None) -> Tree:
         """What is below an action of each root, for `search` to go on with after a real step.
@@ -187,24 +198,24 @@ class Tree:
         Where an action has several outcomes it is the one nearest to the real `state`, or the most
         visited; an untried one leaves an empty tree.
         """
-        old = self.nodes
-        roots, most, actions = old.children.shape
+        nodes, edges = self.forest.nodes, self.forest.edges
+        roots, most, actions = edges.shape
         places = np.full((roots, most), -1, dtype=np.int64)
         kept = _blank(roots, most, actions)
         sizes = [1] * roots
         for b in range(roots):
-            child, found = int(old.children[b, 0, int(action[b])]), []
+            child, found = int(edges["child"][b, 0, int(action[b])]), []
             while child >= 0:
                 found.append(child)
-                child = int(old.siblings[b, child])
+                child = int(nodes["sibling"][b, child])
             if not found:
                 continue
             if state is None:
-                root = max(found, key=lambda node: old.visits[b, node])
+                root = max(found, key=lambda node: nodes["visits"][b, node])
             else:
                 apart = (self.states[found, b] - state[b]).square().sum(-1)
                 root = found[int(apart.argmin())]
-            sizes[b] = tree.subtree(old, kept, b, root, places[b])
+            sizes[b] = tree.subtree(nodes, edges, *kept, b, root, places[b])
         size = max(sizes)
         trees, before = np.nonzero(places >= 0)
         where = places[trees, before], trees
@@ -214,18 +225,17 @@ class Tree:
         if self.actions is not None:
             samples = self.actions.new_zeros(size, *self.actions.shape[1:])
             samples[where] = self.actions[before, trees]
-        cut = {k: np.ascontiguousarray(x[:, :size]) for k, x in kept._asdict().items()}
-        nodes = tree.Nodes(**cut | {"bounds": kept.bounds})
+        cut = tree.Forest(kept.nodes[:, :size].copy(), kept.edges[:, :size].copy(), kept.bounds)
         policy = torch.zeros(roots, actions)
-        return Tree(torch.zeros_like(action), policy, nodes, states, samples)
+        return Tree(torch.zeros_like(action), policy, cut, states, samples)
 
     def children_visits(self) -> Int[Tensor, "B K"]:
         """Visits of the root's actions."""
-        return torch.from_numpy(tree.root_edges(self.nodes)[0])
+        return torch.from_numpy(self.forest.edges["visits"][:, 0])
 
     def children_values(self) -> Float[Tensor, "B K"]:
         """Q of the root's actions, 0 where untried."""
-        return torch.from_numpy(tree.root_edges(self.nodes)[1])
+        return torch.from_numpy(self.forest.edges["q"][:, 0])
 
 
 @torch.no_grad()
@@ -239,185 +249,192 @@ def search(
     discount: float = 1.0,
     max_depth: int | None = None,
     widening: Widening | None = None,
-    outcomes: Widening | None = None,
+    outcomes: Widening | int | None = None,
     noise: Float[Tensor, "B K"] | None = None,
     start: Tree | None = None,
 ) -> Tree:
-    """Look ahead from B roots; each simulation adds a node to each tree.
+    """Look ahead from B roots; each simulation adds a node to each tree, or the node's outcomes.
 
     Args:
         root: state, value and prior of the roots; its reward and termination are not used.
-        step: the model, asked once a simulation for all roots.
+        step: the model, asked once a simulation for all roots. Where a simulation came to an end,
+            or to the full depth, it is asked all the same and what it says is not looked at.
         simulations: of each root.
         generator: draws the noise at the root and the answer.
         rule: which action to look into; PUCT if None.
         discount: γ.
         max_depth: actions ahead, at most.
         widening: open a node's actions one by one as it is visited, in the order that they have.
-        outcomes: of one action, for a model that draws them: more of them the more it is tried,
-            each visited as often. Without, the first outcome is taken to be the only one.
+        outcomes: of one action. None: the first is taken to be the only one. A `Widening`, for a
+            model that draws them: more of them the more the action is tried, each visited as
+            often. A number C, for a model that gives C outcomes at once and their chances: all
+            become nodes, the action is worth their expectation, and they are visited by chance.
         noise: Dirichlet or Gumbel draws to take instead of the generator's.
         start: go on with this tree (`Tree.after`), whose root's prior is then that of `root`.
+            One that has ended stays as it is, its policy 0.
 
     Raises:
         ValueError: simulations or depth below one, a discount outside [0, 1], wrong shapes, a
-            state all of whose actions are invalid, a model that returns NaN, Gumbel with a start
-            (sequential halving counts on equal visits).
+            state all of whose actions are invalid, a model that returns NaN or chances that do
+            not sum to 1, Gumbel with a start (sequential halving counts on equal visits) or with
+            `widening`.
     """
     rule = PUCT() if rule is None else rule
-    roots, size, actions = _check(root, simulations, discount, max_depth)
+    roots, size, actions = _check(root, simulations, discount, max_depth, outcomes)
     if start is not None and isinstance(rule, Gumbel):
         raise ValueError("Gumbel cannot go on with a tree: its root's actions need equal visits")
     if widening is not None and isinstance(rule, Gumbel):
         raise ValueError("Gumbel takes no widening: it halves a sample of the actions by itself")
-    base = 1 if start is None else start.nodes.visits.shape[1]
-    device, count = root.state.device, base + simulations
-    nodes = _blank(roots, count, actions)
+    exact = outcomes if isinstance(outcomes, int) else 0
+    born = max(exact, 1)
+    base = 1 if start is None else start.visits.shape[1]
+    device, count = root.state.device, base + simulations * born
+    forest = _blank(roots, count, actions)
     states = root.state.new_empty(count, roots, size)
     samples = None if root.actions is None else root.actions.new_empty(count, *root.actions.shape)
     if start is not None:
-        _copy(start, nodes, states, samples)
+        _copy(start, forest, states, samples)
     states[0] = root.state
     if samples is not None and root.actions is not None:
         samples[0] = root.actions
-    blank = _reply(roots, actions, discount)
-    reply = _heard(root, blank)
-    for b in range(roots):
-        _complain(_plant(nodes, reply, b), b, "root")
+    _plant(forest, _heard(root, _reply((roots,), actions, discount), "the root's"))
 
-    scores = _root_noise(rule, nodes.priors[:, 0], noise, generator)
-    considered = _considered(rule, nodes.priors[:, 0], simulations)
+    priors = forest.edges["prior"][:, 0]
+    scores = _root_noise(rule, priors, noise, generator)
+    considered = _considered(rule, priors, simulations)
     settings = _settings(rule, count if max_depth is None else max_depth, widening, outcomes)
-    front = tree.Front(*(np.zeros(roots, np.int64) for _ in tree.Front._fields))
-    flat, moved = torch.from_numpy(front.flat), torch.from_numpy(front.move)
+    front = np.zeros((4, roots), np.int64)
+    moved, flat = torch.from_numpy(front[1]), torch.from_numpy(front[3])
     rows = states.view(count * roots, size)
+    each = (roots, exact) if exact else (roots,)
+    blank, reply = _reply(each, actions, discount), _reply((roots * born,), actions, discount)
     for turn in range(simulations + 1):
-        node = base + turn - 1
+        node = base + (turn - 1) * born
         wrong, b = tree.advance(
-            nodes, settings, front, reply, scores, considered[turn], node, turn > 0,
-            turn < simulations,
-        )  # fmt: skip
-        _complain(wrong, b, f"simulation {turn}")
+            *forest, settings, front, *reply, scores, considered, node, turn, simulations
+        )
+        _complain(wrong, f"simulation {turn}, tree {b}")
         if turn == simulations:
             break
         at, action = flat.to(device), moved.to(device)
         if samples is not None:
             action = samples.view(count * roots, actions, -1)[at, action]
         found = step(rows.index_select(0, at), action)
-        states[node + 1] = found.state
+        _keep(found.state, states, node + born, each, "states")
         if samples is not None:
             if found.actions is None:
                 raise ValueError("the root's actions are a sample, so a step must give actions too")
-            samples[node + 1] = found.actions
-        reply = _heard(found, blank)
-    action, policy = _answer(rule, nodes, scores, settings, generator)
-    return Tree(action, policy, nodes, states, samples)
+            _keep(found.actions, samples, node + born, each, "actions")
+        reply = _heard(found, blank, "a step's")
+        if exact:
+            reply = tree.Reply(*(x.reshape(roots * born, *x.shape[2:]) for x in reply))
+    action, policy = _answer(rule, forest, scores, settings, generator)
+    return Tree(action, policy, forest, states, samples)
 
 
-def _blank(roots: int, count: int, actions: int) -> tree.Nodes:
+def _blank(roots: int, count: int, actions: int) -> tree.Forest:
     """Trees without a node."""
-
-    def table(kind: Any, fill: float = 0, *shape: int) -> np.ndarray:
-        return np.full((roots, count, *shape), fill, dtype=kind)
-
-    return tree.Nodes(
-        visits=table(np.int32),
-        values=table(np.float32),
-        raw=table(np.float32),
-        rewards=table(np.float32),
-        discounts=table(np.float32),
-        q=table(np.float32),
-        variances=table(np.float32),
-        parents=table(np.int32, -1),
-        moves=table(np.int32),
-        siblings=table(np.int32, -1),
-        ended=table(np.bool_),
-        children=table(np.int32, -1, actions),
-        priors=table(np.float32, 0, actions),
-        bounds=np.tile((np.inf, -np.inf), (roots, 1)),
-    )
+    nodes = np.zeros((roots, count), tree.NODE)
+    nodes["parent"] = nodes["sibling"] = -1
+    edges = np.zeros((roots, count, actions), tree.EDGE)
+    edges["child"] = -1
+    return tree.Forest(nodes, edges, np.tile((np.inf, -np.inf), (roots, 1)))
 
 
-def _copy(start: Tree, nodes: tree.Nodes, states: Tensor, samples: Tensor | None) -> None:
+def _copy(start: Tree, forest: tree.Forest, states: Tensor, samples: Tensor | None) -> None:
     """Begin with what is known."""
-    old = start.nodes.children.shape
-    if (old[0], old[2]) != (nodes.children.shape[0], nodes.children.shape[2]):
-        raise ValueError(
-            f"start must have (B, K) = ({nodes.children.shape[0]}, {nodes.children.shape[2]}), "
-            f"got ({old[0]}, {old[2]})"
-        )
-    for known, array in zip(start.nodes[:-1], nodes[:-1], strict=True):
-        array[:, : old[1]] = known
-    nodes.bounds[:] = start.nodes.bounds
+    old, new = start.forest.edges.shape, forest.edges.shape
+    if (old[0], old[2]) != (new[0], new[2]):
+        raise ValueError(f"start must have (B, K) = ({new[0]}, {new[2]}), got ({old[0]}, {old[2]})")
+    forest.nodes[:, : old[1]] = start.forest.nodes
+    forest.edges[:, : old[1]] = start.forest.edges
+    forest.bounds[:] = start.forest.bounds
     states[: old[1]] = start.states
     if samples is not None and start.actions is not None:
         samples[: old[1]] = start.actions
 
 
-def _plant(nodes: tree.Nodes, root: tree.Reply, b: int) -> int:
-    """Set the prior of a root, and where it is new its value; what is wrong with them."""
-    if not (np.isfinite(root.value[b]) and root.variance[b] >= 0):
-        return tree.BAD_VALUE
-    if nodes.visits[b, 0] == 0:
-        nodes.visits[b, 0] = 1
-        nodes.raw[b, 0] = nodes.values[b, 0] = root.value[b]
-        nodes.variances[b, 0] = root.variance[b]
-    return tree.set_priors(nodes, b, 0, root.logits, root.invalid)
+def _keep(found: Tensor, kept: Tensor, first: int, each: tuple[int, ...], name: str) -> None:
+    """Write what a step gave, (B, ...) or (B, C, ...), into (N, B, ...) from node `first` on."""
+    if found.shape != each + kept.shape[2:]:
+        raise ValueError(
+            f"a step's {name} must be {each + tuple(kept.shape[2:])}, got {tuple(found.shape)}"
+        )
+    if len(each) == 1:
+        kept.select(0, first).copy_(found)
+    else:
+        kept.narrow(0, first, each[1]).copy_(found.transpose(0, 1))
 
 
-def _reply(roots: int, actions: int, discount: float) -> tree.Reply:
-    """What is taken for granted where a model says nothing."""
-    zero = np.zeros(roots, np.float32)
+def _plant(forest: tree.Forest, root: tree.Reply) -> None:
+    """Set the priors of the roots, and where they are new their values."""
+    for b in range(len(forest.nodes)):
+        fine = np.isfinite(root.value[b]) and root.variance[b] >= 0
+        wrong = tree.set_priors(forest.edges, b, 0, root.logits, root.invalid, b)
+        _complain(wrong if fine else tree.BAD_VALUE, f"root, tree {b}")
+        node = forest.nodes[b, 0]
+        if node["visits"] == 0:
+            node["visits"] = 1
+            node["raw"] = node["value"] = root.value[b]
+            node["variance"] = root.variance[b]
+
+
+def _reply(each: tuple[int, ...], actions: int, discount: float) -> tree.Reply:
+    """What is taken for granted where a model says nothing; `each` is (B,) or (B, C)."""
+    zero = np.zeros(each, np.float32)
     return tree.Reply(
         reward=zero,
-        discount=np.full(roots, discount, np.float32),
+        discount=np.full(each, discount, np.float32),
         value=zero,
         variance=zero,
-        logits=np.zeros((roots, actions), np.float32),
-        terminated=np.zeros(roots, np.bool_),
-        invalid=np.zeros((roots, actions), np.bool_),
+        chance=zero,
+        logits=np.zeros((*each, actions), np.float32),
+        terminated=np.zeros(each, np.bool_),
+        invalid=np.zeros((*each, actions), np.bool_),
     )
 
 
-def _heard(found: Evaluation, blank: tree.Reply) -> tree.Reply:
+def _heard(found: Evaluation, blank: tree.Reply, whose: str) -> tree.Reply:
     """A model's answer as the compiled walk takes it."""
-    given = (
-        found.reward, found.discount, found.value, found.variance, found.logits, found.terminated,
-        found.invalid,
-    )  # fmt: skip
-    heard = [default if x is None else x for x, default in zip(given, blank, strict=True)]
-    for place, x in enumerate(heard):
-        if isinstance(x, Tensor):
-            heard[place] = _array(x, blank[place], tree.Reply._fields[place])
-    return tree.Reply._make(heard)
+    return tree.Reply(
+        _array(found.reward, blank.reward, whose, "reward"),
+        _array(found.discount, blank.discount, whose, "discount"),
+        _array(found.value, blank.value, whose, "value"),
+        _array(found.variance, blank.variance, whose, "variance"),
+        _array(found.chance, blank.chance, whose, "chance"),
+        _array(found.logits, blank.logits, whose, "logits"),
+        _array(found.terminated, blank.terminated, whose, "terminated"),
+        _array(found.invalid, blank.invalid, whose, "invalid"),
+    )
 
 
-def _array(given: Tensor, like: np.ndarray, name: str) -> np.ndarray:
+def _array(given: Tensor | None, blank: np.ndarray, whose: str, name: str) -> np.ndarray:
+    if given is None:
+        return blank
     array = given.numpy(force=True)
-    if array.shape != like.shape:
-        raise ValueError(f"a step's {name} must be {like.shape}, got {array.shape}")
-    return array if array.dtype == like.dtype else array.astype(like.dtype)
+    if array.shape != blank.shape:
+        raise ValueError(f"{whose} {name} must be {blank.shape}, got {array.shape}")
+    return np.ascontiguousarray(array, blank.dtype)
 
 
 def _answer(
     rule: Rule,
-    nodes: tree.Nodes,
+    forest: tree.Forest,
     scores: np.ndarray,
-    settings: tree.Settings,
+    settings: tuple,
     generator: Generator,
 ) -> tuple[Tensor, Tensor]:
     """What to do at the roots, and their policy."""
-    counts, _ = tree.root_edges(nodes)
-    shares = torch.from_numpy(counts / counts.sum(1, keepdims=True)).float()
+    counts = forest.edges["visits"][:, 0].astype(np.int64)
+    total = counts.sum(1, keepdims=True).clip(1)  # 0 where the root of a `start` has ended
+    shares = torch.from_numpy(counts / total).float()
     if isinstance(rule, Gumbel):
-        wide = np.empty(counts.shape)
-        for b in range(len(counts)):
-            tree.complete(nodes, settings, b, 0, wide[b])
-        prior = nodes.priors[:, 0].astype(float)
+        wide = tree.completed(*forest, settings)
+        prior = forest.edges["prior"][:, 0].astype(float)
         best = (counts == counts.max(1, keepdims=True)) & (prior >= 0)
-        total = np.where(best, np.maximum(scores + wide, -1e9), -np.inf)
+        ranks = np.where(best, np.maximum(scores + wide, -1e9), -np.inf)
         logits = torch.from_numpy(prior).clamp_min(0).log() + torch.from_numpy(wide)
-        return torch.from_numpy(total.argmax(1)), logits.softmax(1).float()
+        return torch.from_numpy(ranks.argmax(1)), logits.softmax(1).float()
     if isinstance(rule, PUCT) and rule.temperature > 0:
         powers = (shares.log() / rule.temperature).softmax(1)
         draw = torch.rand(len(counts), 1, generator=generator, device=generator.device).cpu()
@@ -428,21 +445,23 @@ def _answer(
 
 
 def _settings(
-    rule: Rule, max_depth: int, widening: Widening | None, outcomes: Widening | None
-) -> tree.Settings:
-    """A rule as the compiled walk takes it."""
-    opening = (0.0, 0.5) if widening is None else (float(widening.c), float(widening.alpha))
-    drawing = (0.0, 0.5) if outcomes is None else (float(outcomes.c), float(outcomes.alpha))
-    own: dict[str, Any] = {}
+    rule: Rule, max_depth: int, widening: Widening | None, outcomes: Widening | int | None
+) -> tuple:
+    """`tree.Settings` as the compiled walk takes it."""
+    own: dict[str, Any] = {"exact": outcomes} if isinstance(outcomes, int) else {}
+    if widening is not None:
+        own |= {"opening": float(widening.c), "opening_power": float(widening.alpha)}
+    if isinstance(outcomes, Widening):
+        own |= {"drawing": float(outcomes.c), "drawing_power": float(outcomes.alpha)}
     if isinstance(rule, UCT):
-        own = {"rule": tree.UCT_RULE, "c": float(rule.c), "optimism": float(rule.optimism)}
+        own |= {"rule": tree.UCT_RULE, "c": float(rule.c), "optimism": float(rule.optimism)}
     elif isinstance(rule, PUCT):
-        own = {"rule": tree.PUCT_RULE, "c": float(rule.init), "base": float(rule.base)}
+        own |= {"rule": tree.PUCT_RULE, "c": float(rule.init), "base": float(rule.base)}
         own |= {"scale": _SCALES[rule.scale], "optimism": float(rule.optimism)}
     else:
-        own = {"rule": tree.GUMBEL_RULE, "value_scale": float(rule.value_scale)}
+        own |= {"rule": tree.GUMBEL_RULE, "value_scale": float(rule.value_scale)}
         own |= {"visit_init": float(rule.visit_init)}
-    return tree.Settings(max_depth=max_depth, opening=opening, drawing=drawing, **own)
+    return tuple(tree.Settings(max_depth=max_depth, **own))
 
 
 _SCALES = {"none": tree.RAW, "siblings": tree.SIBLINGS, "tree": tree.WHOLE}
@@ -456,6 +475,8 @@ def _root_noise(
     if noise is not None and noise.shape != priors.shape:
         raise ValueError(f"noise must be {priors.shape}, got {tuple(noise.shape)}")
     given = None if noise is None else noise.numpy(force=True)
+    if given is not None and not np.isfinite(given).all():
+        raise ValueError("noise must be finite")
     seed = torch.randint(2**62, (), generator=generator, device=generator.device)
     rng = np.random.default_rng(int(seed))
     if isinstance(rule, PUCT) and rule.dirichlet > 0:
@@ -501,10 +522,17 @@ def halving(considered: int, simulations: int) -> list[int]:
 
 
 def _check(
-    root: Evaluation, simulations: int, discount: float, max_depth: int | None
+    root: Evaluation,
+    simulations: int,
+    discount: float,
+    max_depth: int | None,
+    outcomes: Widening | int | None,
 ) -> tuple[int, int, int]:
     """B, S and K of a search that makes sense."""
-    for name, number in (("simulations", simulations), ("max_depth", max_depth)):
+    counts = {"simulations": simulations, "max_depth": max_depth}
+    if not isinstance(outcomes, Widening):
+        counts["outcomes"] = outcomes
+    for name, number in counts.items():
         if number is not None and not (isinstance(number, int) and number >= 1):
             raise ValueError(f"{name} must be an integer of at least 1, got {number!r}")
     if not 0 <= discount <= 1:
@@ -525,12 +553,14 @@ def _check(
     return roots, size, actions
 
 
-def _complain(wrong: int, b: int, when: str) -> None:
+def _complain(wrong: int, where: str) -> None:
     what = {
         tree.BAD_REWARD: "a reward that is not finite",
         tree.BAD_VALUE: "a value that is not finite",
         tree.BAD_LOGITS: "logits that are not numbers",
         tree.NO_ACTION: "no action that can be taken",
+        tree.BAD_DISCOUNT: "a discount outside [-1, 1]",
+        tree.BAD_CHANCE: "chances that do not sum to 1",
     }
     if wrong:
-        raise ValueError(f"{when}, tree {b}: the model gave {what[wrong]}")
+        raise ValueError(f"{where}: the model gave {what[wrong]}")

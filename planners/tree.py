@@ -1,8 +1,8 @@
 """Trees of a Monte Carlo search in preallocated arrays, and the compiled walk through them.
 
-An edge is a node and the place of an action in it. Its outcomes are nodes, linked by `siblings`:
-one for a deterministic model. What is known of an edge is the sum over its outcomes, so a node
-holds what its edge needs: visits, and q, the reward into it plus its discounted value.
+An edge is a node and the place of an action in it. Its outcomes are nodes, linked by `sibling`:
+one for a deterministic model. What choosing an action needs lies in the edges of a node, side by
+side, and so does all of a node: a walk waits for memory more than it computes.
 """
 
 from __future__ import annotations
@@ -16,50 +16,60 @@ UCT_RULE, PUCT_RULE, GUMBEL_RULE = 0, 1, 2
 RAW, SIBLINGS, WHOLE = 0, 1, 2
 """What PUCT scales values by: nothing, the parent and its other actions, the whole tree."""
 
-FINE, BAD_REWARD, BAD_VALUE, BAD_LOGITS, NO_ACTION = 0, 1, 2, 3, 4
+FINE, BAD_REWARD, BAD_VALUE, BAD_LOGITS, NO_ACTION, BAD_DISCOUNT, BAD_CHANCE = range(7)
 """What `advance` found wrong with a model's answer."""
 
 _OPEN, _FULL_DEPTH, _TERMINAL = 0, 1, 2  # where a walk ends: at a new node, or at one known
 
+NODE = np.dtype(
+    [
+        ("visits", "i4"),  # simulations that came by, and one; 0 for a node that is not there
+        ("parent", "i4"),
+        ("move", "i4"),  # action from the parent
+        ("sibling", "i4"),  # the next outcome of the same action, or -1
+        ("value", "f4"),  # mean of what followed
+        ("raw", "f4"),  # the value that the model gave
+        ("reward", "f4"),  # of the step into the node
+        ("discount", "f4"),  # of its value in its parent's
+        ("variance", "f4"),  # epistemic, of the value; a mean like it
+        ("chance", "f4"),  # of this outcome; 0 where it was drawn
+        ("ended", "?"),
+    ],
+    align=True,
+)
+EDGE = np.dtype(
+    [
+        ("child", "i4"),  # first outcome, or -1
+        ("visits", "i4"),
+        ("q", "f4"),  # mean of reward + discount · value over the outcomes; 0 if untried
+        ("prior", "f4"),  # -1 for what cannot be done
+    ],
+    align=True,
+)
 
-class Nodes(NamedTuple):
+
+class Forest(NamedTuple):
     """B trees of up to N nodes of K actions; node 0 is the root."""
 
-    visits: np.ndarray  # (B, N) int32; 0 for a node that is not there
-    values: np.ndarray  # (B, N), means of what followed
-    raw: np.ndarray  # (B, N), as the model gave them
-    rewards: np.ndarray  # (B, N), of the step into the node
-    discounts: np.ndarray  # (B, N), of its value in its parent's
-    q: np.ndarray  # (B, N), reward + discount · value
-    variances: np.ndarray  # (B, N), epistemic, of the value; means like it
-    parents: np.ndarray  # (B, N) int32
-    moves: np.ndarray  # (B, N) int32, action from the parent
-    siblings: np.ndarray  # (B, N) int32, the next outcome of the same action, or -1
-    ended: np.ndarray  # (B, N) bool
-    children: np.ndarray  # (B, N, K) int32, first outcome, or -1
-    priors: np.ndarray  # (B, N, K), -1 for what cannot be done
+    nodes: np.ndarray  # (B, N) of NODE
+    edges: np.ndarray  # (B, N, K) of EDGE
     bounds: np.ndarray  # (B, 2), least and greatest q
 
 
-class Front(NamedTuple):
-    """Where each walk ended, (B,) int64."""
-
-    leaf: np.ndarray
-    move: np.ndarray  # action to take there
-    kind: np.ndarray
-    flat: np.ndarray  # row of the leaf's state in (N · B, S)
-
-
 class Reply(NamedTuple):
-    """What the model said of the front, float32 but for the last two."""
+    """What the model said of the C outcomes of each walk's last action, C = 1 but for exact ones.
 
-    reward: np.ndarray  # (B,)
-    discount: np.ndarray  # (B,)
-    value: np.ndarray  # (B,)
-    variance: np.ndarray  # (B,)
-    logits: np.ndarray  # (B, K)
-    terminated: np.ndarray  # (B,) bool
-    invalid: np.ndarray  # (B, K) bool
+    Row b · C + c is outcome c of tree b; float32 but for the last two.
+    """
+
+    reward: np.ndarray  # (B C,)
+    discount: np.ndarray  # (B C,)
+    value: np.ndarray  # (B C,)
+    variance: np.ndarray  # (B C,)
+    chance: np.ndarray  # (B C,)
+    logits: np.ndarray  # (B C, K)
+    terminated: np.ndarray  # (B C,) bool
+    invalid: np.ndarray  # (B C, K) bool
 
 
 class Settings(NamedTuple):
@@ -67,73 +77,60 @@ class Settings(NamedTuple):
 
     rule: int
     max_depth: int
+    exact: int = 0  # outcomes that a step gives, with their chances; 0: the one that it draws
     scale: int = SIBLINGS
     c: float = 0.0
     base: float = 1.0
     optimism: float = 0.0
     value_scale: float = 0.0
     visit_init: float = 0.0
-    opening: tuple[float, float] = (0.0, 0.5)  # of a node's actions; c = 0: all are open
-    drawing: tuple[float, float] = (0.0, 0.5)  # of an action's outcomes; c = 0: one
-
-
-@njit(cache=True, nogil=True)
-def _edge(t, b, node, action):
-    """Visits of an edge and the mean of what they earned, 0 without any."""
-    child = t.children[b, node, action]
-    if child < 0:
-        return 0, 0.0
-    count = t.visits[b, child]
-    mean = t.q[b, child] + 0.0
-    child = t.siblings[b, child]
-    if child >= 0:
-        total = count * mean
-        while child >= 0:
-            count += t.visits[b, child]
-            total += t.visits[b, child] * t.q[b, child]
-            child = t.siblings[b, child]
-        mean = total / count
-    return count, mean
+    opening: float = 0.0  # a node opens ceil(opening · visits^opening_power) actions; 0: all
+    opening_power: float = 0.5
+    drawing: float = 0.0  # likewise the outcomes drawn of an action; 0: one
+    drawing_power: float = 0.5
 
 
 @njit(cache=True, nogil=True)
 def _std(t, b, node, action):
     """Epistemic std of what follows an edge that was tried."""
-    count, total, child = 0, 0.0, t.children[b, node, action]
+    count, total, child = 0, 0.0, t.edges[b, node, action].child
     while child >= 0:
-        count += t.visits[b, child]
-        total += t.visits[b, child] * t.discounts[b, child] ** 2 * t.variances[b, child]
-        child = t.siblings[b, child]
+        x = t.nodes[b, child]
+        count += x.visits
+        total += x.visits * x.discount**2 * x.variance
+        child = x.sibling
     return np.sqrt(total / count)
 
 
 @njit(cache=True, nogil=True)
-def _allowed(law, visits):
-    """How many children may be open: ceil(c · visits^alpha), at least one."""
-    return max(1, int(np.ceil(law[0] * visits ** law[1])))
+def _allowed(c, power, visits):
+    """How many children may be open: ceil(c · visits^power), at least one."""
+    return max(1, int(np.ceil(c * visits**power)))
 
 
 @njit(cache=True, nogil=True)
 def _opened(t, s, b, node):
     """How many of a node's actions may be looked into: up to the last of the valid ones open."""
-    actions, left = t.priors.shape[2], _allowed(s.opening, t.visits[b, node])
-    for a in range(actions):
-        left -= t.priors[b, node, a] >= 0
-        if left == 0:
-            return a + 1
+    actions = t.edges.shape[2]
+    if s.opening > 0:
+        left = _allowed(s.opening, s.opening_power, t.nodes[b, node].visits)
+        for a in range(actions):
+            left -= t.edges[b, node, a].prior >= 0
+            if left == 0:
+                return a + 1
     return actions
 
 
 @njit(cache=True, nogil=True)
-def _uct(t, s, b, node, open_):
-    best, best_score, here = -1, -np.inf, np.log(t.visits[b, node])
-    for a in range(open_):
-        if t.priors[b, node, a] < 0:
+def _uct(t, s, b, node):
+    best, best_score, here = -1, -np.inf, np.log(t.nodes[b, node].visits)
+    for a in range(_opened(t, s, b, node)):
+        edge = t.edges[b, node, a]
+        if edge.prior < 0:
             continue
-        count, mean = _edge(t, b, node, a)
-        if count == 0:
+        if edge.visits == 0:
             return a
-        score = mean + 2 * s.c * np.sqrt(2 * here / count)
+        score = edge.q + 2 * s.c * np.sqrt(2 * here / edge.visits)
         if s.optimism != 0:
             score += s.optimism * _std(t, b, node, a)
         if score > best_score:
@@ -142,66 +139,63 @@ def _uct(t, s, b, node, open_):
 
 
 @njit(cache=True, nogil=True)
-def _puct(t, s, b, node, open_, work, counts):
-    here = t.visits[b, node]
-    low = high = t.values[b, node] + 0.0
-    if s.scale == WHOLE:
-        low, high = t.bounds[b, 0], t.bounds[b, 1]
-    for a in range(open_):
-        counts[a], work[a] = _edge(t, b, node, a)
-        if counts[a] > 0:
-            if s.scale == SIBLINGS:
-                low, high = min(low, work[a]), max(high, work[a])
-            if s.optimism != 0:
-                work[a] += s.optimism * _std(t, b, node, a)
-    if s.scale == RAW:
-        low, width = 0.0, 1.0
-    else:
-        width = max(high - low, 1e-8)
-    weight = np.sqrt(here) * (s.c + np.log((here + s.base + 1) / s.base))
-    if open_ < t.priors.shape[2]:  # the prior is shared by those that are open
-        mass = 0.0
+def _puct(t, s, b, node):
+    open_, here, mass = _opened(t, s, b, node), t.nodes[b, node].visits, 1.0
+    low, width = 0.0, 1.0
+    if s.scale == SIBLINGS:
+        low = high = t.nodes[b, node].value + 0.0
         for a in range(open_):
-            mass += max(t.priors[b, node, a], 0.0)
-        weight /= max(mass, 1e-30)
+            edge = t.edges[b, node, a]
+            if edge.visits > 0:
+                low, high = min(low, edge.q), max(high, edge.q)
+        width = max(high - low, 1e-8)
+    elif s.scale == WHOLE:
+        low = t.bounds[b, 0]
+        width = max(t.bounds[b, 1] - low, 1e-8)
+    if open_ < t.edges.shape[2]:  # the prior is shared by those that are open
+        mass = 1e-30
+        for a in range(open_):
+            mass += max(t.edges[b, node, a].prior, 0.0)
+    weight = np.sqrt(here) * (s.c + np.log((here + s.base + 1) / s.base)) / mass
     best, best_score = -1, -np.inf
     for a in range(open_):
-        prior = t.priors[b, node, a]
-        if prior < 0:
+        edge = t.edges[b, node, a]
+        if edge.prior < 0:
             continue
-        score = weight * prior / (counts[a] + 1)
-        if counts[a] > 0:
-            score += (work[a] - low) / width
+        score = weight * edge.prior / (edge.visits + 1)
+        if edge.visits > 0:
+            score += (edge.q - low) / width
+            if s.optimism != 0:
+                score += s.optimism * _std(t, b, node, a) / width
         if score > best_score:
             best, best_score = a, score
     return best
 
 
 @njit(cache=True, nogil=True)
-def complete(t, s, b, node, out):
+def _complete(t, s, b, node, out):
     """Fill `out` (K,) with a node's completed and scaled values, as mctx does.
 
     Untried actions take the mixed value of Danihelka et al. 2022, appendix D.
     """
     actions = out.shape[0]
     seen, weight, mass, most = 0, 0.0, 0.0, 0
-    for a in range(actions):
-        count, mean = _edge(t, b, node, a)
-        out[a] = np.nan
-        if count > 0:
-            out[a] = mean
-            seen += count
-            most = max(most, count)
-            prior = max(t.priors[b, node, a], 1.1754944e-38)  # the least float32
-            mass += prior
-            weight += prior * out[a]
-    mixed = t.raw[b, node] + 0.0
-    if seen > 0:
-        mixed = (mixed + seen * weight / mass) / (seen + 1)
     low, high = np.inf, -np.inf
     for a in range(actions):
-        if np.isnan(out[a]):
-            out[a] = mixed
+        edge = t.edges[b, node, a]
+        if edge.visits > 0:
+            seen += edge.visits
+            most = max(most, edge.visits)
+            prior = max(edge.prior, 1.1754944e-38)  # the least float32
+            mass += prior
+            weight += prior * edge.q
+            low, high = min(low, edge.q), max(high, edge.q)
+    mixed = t.nodes[b, node].raw + 0.0
+    if seen > 0:
+        mixed = (mixed + seen * weight / mass) / (seen + 1)
+    for a in range(actions):
+        edge = t.edges[b, node, a]
+        out[a] = edge.q if edge.visits > 0 else mixed
         low, high = min(low, out[a]), max(high, out[a])
     factor = (s.visit_init + most) * s.value_scale / max(high - low, 1e-8)
     for a in range(actions):
@@ -210,11 +204,11 @@ def complete(t, s, b, node, out):
 
 @njit(cache=True, nogil=True)
 def _gumbel_root(t, s, b, scores, wanted, work):
-    complete(t, s, b, 0, work)
+    _complete(t, s, b, 0, work)
     best, best_score = -1, -np.inf
     for a in range(work.shape[0]):
-        count, _ = _edge(t, b, 0, a)
-        if t.priors[b, 0, a] < 0 or count != wanted:
+        edge = t.edges[b, 0, a]
+        if edge.prior < 0 or edge.visits != wanted:
             continue
         score = max(-1e9, scores[b, a] + work[a])
         if score > best_score:
@@ -225,170 +219,240 @@ def _gumbel_root(t, s, b, scores, wanted, work):
 @njit(cache=True, nogil=True)
 def _gumbel_inside(t, s, b, node, work):
     """The action whose share of visits lies furthest under the improved policy."""
-    complete(t, s, b, node, work)
+    _complete(t, s, b, node, work)
     actions, top, norm, seen = work.shape[0], -np.inf, 0.0, 0
     for a in range(actions):
-        if t.priors[b, node, a] >= 0:
+        if t.edges[b, node, a].prior >= 0:
             top = max(top, work[a])
     for a in range(actions):
-        if t.priors[b, node, a] >= 0:
-            work[a] = t.priors[b, node, a] * np.exp(work[a] - top)
+        edge = t.edges[b, node, a]
+        if edge.prior >= 0:
+            work[a] = edge.prior * np.exp(work[a] - top)
             norm += work[a]
-        seen += _edge(t, b, node, a)[0]
+        seen += edge.visits
     best, best_score = -1, -np.inf
     for a in range(actions):
-        if t.priors[b, node, a] >= 0:
-            score = work[a] / norm - _edge(t, b, node, a)[0] / (1 + seen)
+        edge = t.edges[b, node, a]
+        if edge.prior >= 0:
+            score = work[a] / norm - edge.visits / (1 + seen)
             if score > best_score:
                 best, best_score = a, score
     return best
 
 
 @njit(cache=True, nogil=True)
-def _descend(t, s, front, b, scores, wanted, work, counts):
-    """Walk from root b to where a node is to be added."""
+def _outcome(t, s, b, edge):
+    """Which outcome of an action to go on from; -1 to have the model draw another.
+
+    Exact ones are visited by their chances, those that have ended not at all, as nothing is to be
+    learned there; drawn ones equally often.
+    """
+    child = edge.child
+    if child < 0 or (s.exact == 0 and s.drawing == 0):
+        return child
+    best, best_score, number = child, -np.inf, 0
+    while child >= 0:
+        x = t.nodes[b, child]
+        number += 1
+        score = 1.0 / x.visits
+        if s.exact > 0:
+            score = -1.0 if x.ended else score * x.chance
+        if score > best_score:
+            best, best_score = child, score
+        child = x.sibling
+    if s.exact == 0 and number < _allowed(s.drawing, s.drawing_power, edge.visits):
+        return -1
+    return best
+
+
+@njit(cache=True, nogil=True)
+def _descend(t, s, front, b, scores, wanted, work):
+    """Walk from root b to where a node is to be added; `front` holds leaf, action and kind."""
     node, depth = 0, 0
     while True:
-        front.leaf[b], front.move[b] = node, 0
-        if t.ended[b, node]:
-            front.kind[b] = _TERMINAL
+        front[0, b], front[1, b] = node, 0
+        if t.nodes[b, node].ended:
+            front[2, b] = _TERMINAL
             return
         if depth == s.max_depth:
-            front.kind[b] = _FULL_DEPTH
+            front[2, b] = _FULL_DEPTH
             return
-        open_ = work.shape[0]
-        if s.opening[0] > 0:
-            open_ = _opened(t, s, b, node)
         if s.rule == UCT_RULE:
-            action = _uct(t, s, b, node, open_)
+            action = _uct(t, s, b, node)
         elif s.rule == PUCT_RULE:
-            action = _puct(t, s, b, node, open_, work, counts)
+            action = _puct(t, s, b, node)
         elif node == 0:
             action = _gumbel_root(t, s, b, scores, wanted, work)
         else:
             action = _gumbel_inside(t, s, b, node, work)
-        child = t.children[b, node, action]
-        if child >= 0 and s.drawing[0] > 0:
-            count, number, least, other = 0, 0, child, child
-            while other >= 0:
-                count += t.visits[b, other]
-                number += 1
-                if t.visits[b, other] < t.visits[b, least]:
-                    least = other
-                other = t.siblings[b, other]
-            child = -1 if number < _allowed(s.drawing, count) else least
+        child = _outcome(t, s, b, t.edges[b, node, action])
         if child < 0:
-            front.move[b], front.kind[b] = action, _OPEN
+            front[1, b], front[2, b] = action, _OPEN
             return
         node, depth = child, depth + 1
 
 
 @njit(cache=True, nogil=True)
-def set_priors(t, b, node, logits, invalid):
-    """Softmax of logits (B, K) over the valid actions; what was wrong with them."""
+def set_priors(edges, b, node, logits, invalid, row):
+    """Softmax of a row of logits (·, K) over the valid actions; what was wrong with them."""
     top, total = -np.inf, 0.0
     actions = logits.shape[1]
     for a in range(actions):
-        if not invalid[b, a]:
-            if np.isnan(logits[b, a]) or logits[b, a] == np.inf:
+        if not invalid[row, a]:
+            if np.isnan(logits[row, a]) or logits[row, a] == np.inf:
                 return BAD_LOGITS
-            top = max(top, logits[b, a])
+            top = max(top, logits[row, a])
     if top == -np.inf:
         return NO_ACTION
     for a in range(actions):
-        t.priors[b, node, a] = -1.0
-        if not invalid[b, a]:
-            t.priors[b, node, a] = np.exp(logits[b, a] - top)
-            total += t.priors[b, node, a]
+        prior = -1.0
+        if not invalid[row, a]:
+            prior = np.exp(logits[row, a] - top)
+            total += prior
+        edges[b, node, a].prior = prior
     for a in range(actions):
-        if not invalid[b, a]:
-            t.priors[b, node, a] /= total
+        if not invalid[row, a]:
+            edges[b, node, a].prior /= total
     return FINE
 
 
 @njit(cache=True, nogil=True)
-def _attach(t, front, reply, b, node):
-    """Make what the model said of a walk's end the node `node`; what was wrong with it."""
-    if not np.isfinite(reply.reward[b]):
+def _attach(t, front, reply, b, node, row, chance):
+    """Make what the model said in a row the node `node`; what was wrong with it."""
+    if not np.isfinite(reply.reward[row]):
         return BAD_REWARD
-    above, action = front.leaf[b], front.move[b]
-    t.rewards[b, node] = reply.reward[b]
-    if reply.terminated[b]:
-        t.ended[b, node] = True
+    x = t.nodes[b, node]
+    x.reward = reply.reward[row]
+    if reply.terminated[row]:
+        x.ended = True
     else:
-        if not (np.isfinite(reply.value[b]) and reply.variance[b] >= 0):
+        if not (np.isfinite(reply.value[row]) and reply.variance[row] >= 0):
             return BAD_VALUE
-        wrong = set_priors(t, b, node, reply.logits, reply.invalid)
+        if not abs(reply.discount[row]) <= 1:
+            return BAD_DISCOUNT
+        wrong = set_priors(t.edges, b, node, reply.logits, reply.invalid, row)
         if wrong != FINE:
             return wrong
-        t.discounts[b, node] = reply.discount[b]
-        t.raw[b, node] = t.values[b, node] = reply.value[b]
-        t.variances[b, node] = reply.variance[b]
-    t.parents[b, node], t.moves[b, node] = above, action
-    t.siblings[b, node] = t.children[b, above, action]
-    t.children[b, above, action] = node
+        x.discount = reply.discount[row]
+        x.raw = x.value = reply.value[row]
+        x.variance = reply.variance[row]
+    edge = t.edges[b, front[0, b], front[1, b]]
+    x.visits, x.chance = 1, chance
+    x.parent, x.move, x.sibling = front[0, b], front[1, b], edge.child
+    edge.child = node
     return FINE
 
 
 @njit(cache=True, nogil=True)
-def _pass_up(t, b, node):
-    """Count a visit of a leaf and tell all above it what it is worth."""
-    t.visits[b, node] += 1
-    gain = t.raw[b, node] + 0.0  # 0 at an end
-    spread = t.variances[b, node] + 0.0
-    while True:
-        if node > 0:
-            t.q[b, node] = t.rewards[b, node] + t.discounts[b, node] * t.values[b, node]
-            t.bounds[b, 0] = min(t.bounds[b, 0], t.q[b, node])
-            t.bounds[b, 1] = max(t.bounds[b, 1], t.q[b, node])
-        else:
-            return
-        gain = t.rewards[b, node] + t.discounts[b, node] * gain
-        spread = t.discounts[b, node] ** 2 * spread
-        node = t.parents[b, node]
-        count = t.visits[b, node]
-        t.values[b, node] = (t.values[b, node] * count + gain) / (count + 1)
-        t.variances[b, node] = (t.variances[b, node] * count + spread) / (count + 1)
-        t.visits[b, node] = count + 1
+def _grow(t, s, front, reply, b, first):
+    """Add the outcomes that the model gave, from number `first` on: what was wrong, and the last.
+
+    Of drawn outcomes there is one.
+    """
+    if s.exact == 0:
+        return _attach(t, front, reply, b, first, b, 0.0), first
+    total, made = 0.0, first
+    for row in range(b * s.exact, (b + 1) * s.exact):
+        chance = reply.chance[row]
+        if not chance >= 0:
+            return BAD_CHANCE, made
+        if chance > 0:
+            wrong = _attach(t, front, reply, b, first, row, chance)
+            if wrong != FINE:
+                return wrong, made
+            made, first = first, first + 1
+            total += chance
+    return FINE if abs(total - 1) < 1e-5 else BAD_CHANCE, made
 
 
 @njit(cache=True, nogil=True)
-def advance(t, s, front, reply, scores, considered, node, attach, go_on):
-    """Make the replies node `node` of each tree, where `attach`; then, where `go_on`, walk anew.
+def _mean(t, s, b, child):
+    """Of reward + discount · value over the outcomes of an edge, and the weight of it all."""
+    weight, total = 0.0, 0.0
+    while child >= 0:
+        x = t.nodes[b, child]
+        share = x.chance if s.exact > 0 else x.visits
+        weight += share
+        total += share * (x.reward + x.discount * x.value)
+        child = x.sibling
+    return total / weight
 
-    `considered` (B,) is how often the root's actions must have been visited to be looked into,
-    for Gumbel. Returns what is wrong with a reply, and of which tree.
+
+@njit(cache=True, nogil=True)
+def _pass_up(t, s, b, node):
+    """Tell all above a leaf what it is worth: the means there are of one more visit."""
+    leaf = t.nodes[b, node]
+    gain = leaf.raw + 0.0  # 0 at an end
+    spread = leaf.variance + 0.0
+    while node > 0:
+        x = t.nodes[b, node]
+        edge = t.edges[b, x.parent, x.move]
+        gain = x.reward + x.discount * gain
+        spread = x.discount**2 * spread
+        if s.exact > 0:  # all that the expectation changed by is news above
+            known = edge.visits * edge.q
+            edge.q = _mean(t, s, b, edge.child)
+            gain = (edge.visits + 1) * edge.q - known
+        elif x.sibling < 0 and edge.child == node:
+            edge.q = x.reward + x.discount * x.value
+        else:
+            edge.q = _mean(t, s, b, edge.child)
+        edge.visits += 1
+        t.bounds[b, 0] = min(t.bounds[b, 0], edge.q)
+        t.bounds[b, 1] = max(t.bounds[b, 1], edge.q)
+        node = x.parent
+        above = t.nodes[b, node]
+        count = above.visits
+        above.value = (above.value * count + gain) / (count + 1)
+        above.variance = (above.variance * count + spread) / (count + 1)
+        above.visits = count + 1
+
+
+@njit(cache=True, nogil=True)
+def advance(
+    nodes, edges, bounds, settings, front,
+    reward, discount, value, variance, chance, logits, terminated, invalid,
+    scores, considered, first, turn, last,
+):  # fmt: skip
+    """Make the replies nodes of each tree, from number `first` on; then walk anew.
+
+    At turn 0 there is no reply yet, at turn `last` no walk any more. `front` (4, B) int64 is where
+    each walk ended: node, action to take there, kind, and row of the node's state in (N · B, S).
+    `considered` (turns, B) is how often the root's actions must have been visited to be looked
+    into, for Gumbel. Returns what is wrong with a reply, and of which tree. Arrays and plain
+    tuples come one by one, as numba is slow to recognise named tuples at a call.
     """
-    roots, actions = t.children.shape[0], t.children.shape[2]
-    work, counts = np.empty(actions), np.empty(actions, np.int64)
+    t = Forest(nodes, edges, bounds)
+    reply = Reply(reward, discount, value, variance, chance, logits, terminated, invalid)
+    s = Settings(*settings)
+    roots, work = edges.shape[0], np.empty(edges.shape[2])
     for b in range(roots):
-        if attach:
-            leaf = front.leaf[b]
-            if front.kind[b] == _OPEN:
-                wrong = _attach(t, front, reply, b, node)
+        if turn > 0:
+            leaf = front[0, b]
+            if front[2, b] == _OPEN:
+                wrong, leaf = _grow(t, s, front, reply, b, first)
                 if wrong != FINE:
                     return wrong, b
-                leaf = node
-            _pass_up(t, b, leaf)
-        if go_on:
-            _descend(t, s, front, b, scores, considered[b], work, counts)
-            front.flat[b] = front.leaf[b] * roots + b
+            else:
+                t.nodes[b, leaf].visits += 1
+            _pass_up(t, s, b, leaf)
+        if turn < last:
+            _descend(t, s, front, b, scores, considered[turn, b], work)
+            front[3, b] = front[0, b] * roots + b
     return FINE, 0
 
 
 @njit(cache=True, nogil=True)
-def root_edges(t):
-    """Visits and mean earnings (B, K) of the roots' actions."""
-    roots, actions = t.children.shape[0], t.children.shape[2]
-    counts, earned = np.zeros((roots, actions), np.int64), np.zeros((roots, actions))
-    for b in range(roots):
-        for a in range(actions):
-            counts[b, a], earned[b, a] = _edge(t, b, 0, a)
-    return counts, earned
+def completed(nodes, edges, bounds, settings):
+    """The roots' completed and scaled values (B, K)."""
+    out = np.empty((edges.shape[0], edges.shape[2]))
+    for b in range(edges.shape[0]):
+        _complete(Forest(nodes, edges, bounds), Settings(*settings), b, 0, out[b])
+    return out
 
 
 @njit(cache=True, nogil=True)
-def subtree(old, new, b, root, places):
+def subtree(old_nodes, old_edges, nodes, edges, bounds, b, root, places):
     """Copy what lies below a node of tree b, as a tree of its own; returns its size.
 
     `places` (N,) gets each node's new number, or -1.
@@ -396,32 +460,26 @@ def subtree(old, new, b, root, places):
     places[:] = -1
     places[root] = 0
     size = 1
-    for node in range(old.visits.shape[1]):  # parents have smaller numbers than their children
-        above = old.parents[b, node]
-        if node != root and old.visits[b, node] > 0 and above >= 0 and places[above] >= 0:
+    for node in range(places.shape[0]):  # parents have smaller numbers than their children
+        x = old_nodes[b, node]
+        if node != root and x.visits > 0 and x.parent >= 0 and places[x.parent] >= 0:
             places[node] = size
             size += 1
-    for node in range(old.visits.shape[1]):
+    for node in range(places.shape[0]):
         place = places[node]
         if place < 0:
             continue
-        new.visits[b, place] = old.visits[b, node]
-        new.values[b, place] = old.values[b, node]
-        new.raw[b, place] = old.raw[b, node]
-        new.rewards[b, place] = old.rewards[b, node]
-        new.discounts[b, place] = old.discounts[b, node]
-        new.q[b, place] = old.q[b, node]
-        new.variances[b, place] = old.variances[b, node]
-        new.moves[b, place] = old.moves[b, node]
-        new.ended[b, place] = old.ended[b, node]
-        above, sibling = old.parents[b, node], old.siblings[b, node]
-        new.parents[b, place] = places[above] if above >= 0 else -1
-        new.siblings[b, place] = places[sibling] if sibling >= 0 else -1
-        for a in range(old.children.shape[2]):
-            child = old.children[b, node, a]
-            new.children[b, place, a] = places[child] if child >= 0 else -1
-            new.priors[b, place, a] = old.priors[b, node, a]
-        new.bounds[b, 0] = min(new.bounds[b, 0], new.q[b, place])
-        new.bounds[b, 1] = max(new.bounds[b, 1], new.q[b, place])
-    new.parents[b, 0], new.moves[b, 0], new.siblings[b, 0] = -1, 0, -1
+        nodes[b, place] = old_nodes[b, node]
+        x = nodes[b, place]
+        x.parent = places[x.parent] if place > 0 else -1
+        x.sibling = places[x.sibling] if place > 0 and x.sibling >= 0 else -1
+        for a in range(edges.shape[2]):
+            edges[b, place, a] = old_edges[b, node, a]
+            edge = edges[b, place, a]
+            if edge.child >= 0:
+                edge.child = places[edge.child]
+            if edge.visits > 0:
+                bounds[b, 0] = min(bounds[b, 0], edge.q)
+                bounds[b, 1] = max(bounds[b, 1], edge.q)
+    nodes[b, 0].move = 0
     return size

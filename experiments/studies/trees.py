@@ -2,7 +2,7 @@
 
 Kocsis and Szepesvári 2006, "Bandit based Monte-Carlo planning", prove of UCT that the mean at the
 root comes to V* and that the chance of a wrong choice goes to 0, where each simulation draws anew
-all that is random. Here the outcomes of an action are kept and widened (Couëtoux et al. 2011).
+all that is random. Here the model gives an action's outcomes with their chances.
 """
 
 from __future__ import annotations
@@ -35,25 +35,27 @@ if TYPE_CHECKING:  # numba, which is only imported where a tree is searched
 
 
 class Problem(NamedTuple):
-    """A world for each seed, and whether what follows an action is drawn."""
+    """A world for each seed, and what there is to say of it."""
 
     build: Callable[[np.random.Generator], FiniteMDP]
-    drawn: bool
     about: str
 
 
 PROBLEMS: Mapping[str, Problem] = {
-    "chain": Problem(
-        lambda rng: chain(slip=0.0, discount=0.8), False, "5 states, deterministic, γ 0.8"
-    ),
+    "chain": Problem(lambda rng: chain(slip=0.0, discount=0.8), "5 states, deterministic, γ 0.8"),
     "cliff walk": Problem(
-        lambda rng: cliff_walk(discount=0.95), False, "48 states, deterministic, γ 0.95"
+        lambda rng: cliff_walk(discount=0.95), "48 states, deterministic, γ 0.95"
     ),
-    "frozen lake": Problem(lambda rng: frozen_lake(), True, "16 states, slippery, γ 0.99"),
     "garnets": Problem(
         lambda rng: garnet(20, 2, 2, rng=rng, discount=0.5),
-        True,
         "20 states, 2 actions, 2 outcomes each, γ 0.5, another for each seed",
+    ),
+    "near-sighted lake": Problem(
+        lambda rng: frozen_lake(discount=0.8), "frozen lake, 16 states, slippery, γ 0.8"
+    ),
+    "frozen lake": Problem(
+        lambda rng: frozen_lake(),
+        "the same, γ 0.99: the goal is worth a walk of tens of steps, each with 3 outcomes",
     ),
 }
 RULES = ("UCT", "PUCT", "Gumbel")
@@ -61,7 +63,6 @@ ROLLOUTS, ROUGH = LEAVES = ("random rollouts", "rough values")
 NOISE = 0.1  # std of the error of a rough value, where values lie in a range of 1
 STEPS = 200  # of a random rollout, at most
 FAR = 1e-4  # no tree is deeper than where this much is left by discounting
-WIDENING = (1.0, 0.5)  # c and alpha: ceil(c n^alpha) outcomes of an action tried n times
 CHOSEN, MEAN, OPTIMAL = MEASURES = ("chosen", "mean", "optimal")
 
 
@@ -120,10 +121,8 @@ value of what it chooses can come to V*.
 
 Leaves are worth the return of one random rollout of {STEPS} steps at most, or V* and an error of
 std {NOISE} that each state keeps. Priors are uniform, without noise at the root; the rules'
-settings are the library's. A tree is no deeper than where γ leaves {FAR:g}. In the two worlds that
-draw what follows, an action tried n times has ceil({WIDENING[0]:g} n^{WIDENING[1]:g}) outcomes, so
-that what is known of it is a mean over so many draws and cannot err by less than about
-n^-{WIDENING[1] / 2:g}.
+settings are the library's. A tree is no deeper than where γ leaves {FAR:g}. Where chance
+has a hand, all outcomes of an action are added at once, and it is worth their expectation.
 
 The error of the chosen action's value falls more slowly than n^{SLOW:g} in:
 
@@ -132,7 +131,7 @@ The error of the chosen action's value falls more slowly than n^{SLOW:g} in:
     numbers: dict[str, Any] = {
         "settings": {
             "simulations": counts, "roots": roots, "noise": NOISE, "rollout steps": STEPS,
-            "widening": WIDENING, "slow": SLOW,
+            "slow": SLOW,
         },
         "at stake": stakes,
         "found": {", ".join(key): answer for key, answer in found.items()},
@@ -170,7 +169,7 @@ def measured(
     for count in counts:
         if pool.stopping():
             raise pool.Stopped
-        tree = searched(model, start, rule, count, drawn=PROBLEMS[problem].drawn)
+        tree = searched(model, start, rule, count)
         action = tree.action.long()
         chosen = tree.children_values().gather(1, action[:, None])[:, 0].numpy()
         errors = {
@@ -200,9 +199,9 @@ def _visited(world: FiniteMDP) -> np.ndarray:
     return np.flatnonzero(reached & ~world.terminal)
 
 
-def searched(model: Model, start: np.ndarray, rule: str, simulations: int, *, drawn: bool) -> Tree:
-    """Trees from states (B,); `drawn` where outcomes are."""
-    from planners.mcts import Widening, search
+def searched(model: Model, start: np.ndarray, rule: str, simulations: int) -> Tree:
+    """Trees from states (B,)."""
+    from planners.mcts import search
 
     return search(
         model.root(start),
@@ -212,7 +211,7 @@ def searched(model: Model, start: np.ndarray, rule: str, simulations: int, *, dr
         rule=rules()[rule],
         discount=model.discount,
         max_depth=math.ceil(math.log(FAR) / math.log(model.discount)),
-        outcomes=Widening(*WIDENING) if drawn else None,
+        outcomes=model.outcomes,
     )
 
 
@@ -238,6 +237,7 @@ class Model:
         values: V* (W · S,), scaled.
         action_values: Q* (W · S, A), scaled.
         guess: V* and an error that each state keeps, (W · S,).
+        outcomes: most that an action has, or None where there is one.
     """
 
     def __init__(self, worlds: Sequence[FiniteMDP], leaf: str, *, rng: np.random.Generator) -> None:
@@ -256,6 +256,7 @@ class Model:
         joined = _Arrays(*map(np.concatenate, zip(*parts, strict=True)))
         self.values, self.action_values, self.terminal, *table = joined
         self._table = tuple(table)
+        self.outcomes = most if most > 1 else None
         self.guess = self.values + NOISE * rng.standard_normal(len(self.values))
 
     def root(self, start: np.ndarray) -> Evaluation:
@@ -266,18 +267,25 @@ class Model:
         return Evaluation(_column(start), level[:, 0], self.value(start), level)
 
     def step(self, state: Tensor, action: Tensor) -> Evaluation:
-        """What follows, drawn."""
+        """All that may follow, and its chances; what does follow, where nothing is left to chance.
+
+        A pair with fewer outcomes than another has some of chance 0.
+        """
         from planners.mcts import Evaluation
 
         targets, upto, pays = self._table
         row = state[:, 0].long().numpy() * self.actions + action.numpy()
-        k = (self._rng.random((len(row), 1)) >= upto[row]).sum(1)
-        after = targets[row, k]
+        if self.outcomes is None:
+            after, pay, chance = targets[row, 0], pays[row, 0], None
+        else:
+            after, pay = targets[row], pays[row]
+            chance = torch.from_numpy(np.diff(upto[row].clip(max=1), axis=1, prepend=0))
         return Evaluation(
             _column(after),
-            torch.from_numpy(pays[row, k]),
-            self.value(after),
+            torch.from_numpy(pay),
+            self.value(after.ravel()).reshape(pay.shape),
             terminated=torch.from_numpy(self.terminal[after]),
+            chance=chance,
         )
 
     def value(self, state: np.ndarray) -> Tensor:
@@ -352,7 +360,7 @@ def _scaled(world: FiniteMDP) -> _Arrays:
 
 
 def _column(state: np.ndarray) -> Tensor:
-    return torch.from_numpy(state[:, None].astype(np.float32))
+    return torch.from_numpy(state[..., None].astype(np.float32))
 
 
 COLOURS: dict[str, str] = dict(zip(RULES, plots.COLOURS, strict=False))
@@ -449,7 +457,7 @@ def draw_one(folder: Path) -> None:
     """A tree of the lake without slipping, near the goal: tree.png, tree.json and tree.dot."""
     rng = np.random.default_rng(0)
     model = Model([frozen_lake(slippery=False)], ROLLOUTS, rng=rng)
-    tree = searched(model, np.array([9]), "UCT", 200, drawn=False)
+    tree = searched(model, np.array([9]), "UCT", 200)
     nodes, names = most_visited(tree, nodes=32), ("left", "down", "right", "up")
     title = "UCT on the frozen lake, without slipping, three steps from the goal"
     plots.tree(nodes, folder / "tree.png", actions=names, title=title)

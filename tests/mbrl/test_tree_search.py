@@ -128,7 +128,7 @@ def test_members_that_disagree_are_sought_or_shunned():
 def test_the_members_variance_goes_along():
     _, found = tree(Linear(-1.0, 1.0), torch.ones(1, 1), config(simulations=1), start=0.0,
                        reward=lambda obs, action, after: after[..., 0])  # fmt: skip
-    assert found.nodes.variances[0, 1] == pytest.approx(1 / 0.81)  # of a return of ±1, a step ago
+    assert found.variances[0, 1] == pytest.approx(1 / 0.81)  # of a return of ±1, a step ago
 
 
 def test_noise_is_drawn_where_outcomes_are():

@@ -113,12 +113,12 @@ def test_values_are_scaled_by_the_whole_tree():
     root, step = table_model(golden.problem("puct"))
     rule = PUCT(dirichlet=0.0, temperature=0.0, scale="tree")
     tree = search(root, step, simulations=80, generator=seeded(), rule=rule, discount=0.9)
-    q = tree.nodes.q
+    edges, bounds = tree.forest.edges, tree.forest.bounds
     for b in range(len(tree.action)):
-        made = (tree.visits[b] > 0).numpy() & (tree.parents[b] >= 0).numpy()
-        assert tree.nodes.bounds[b] == pytest.approx([q[b, made].min(), q[b, made].max()], abs=1)
-        assert tree.nodes.bounds[b, 0] <= q[b, made].min()
-        assert tree.nodes.bounds[b, 1] >= q[b, made].max()
+        q = edges["q"][b][edges["visits"][b] > 0]
+        assert bounds[b] == pytest.approx([q.min(), q.max()], abs=1)
+        assert bounds[b, 0] <= q.min()
+        assert bounds[b, 1] >= q.max()
     scaled = search(root, step, simulations=80, generator=seeded(), rule=rule, discount=0.9)
     assert torch.equal(tree.visits, scaled.visits)
     plain = PUCT(dirichlet=0.0, temperature=0.0, scale="none")
@@ -276,8 +276,8 @@ def test_variances_are_those_of_what_follows():
     root = Evaluation(torch.zeros(1, 1), torch.zeros(1), torch.zeros(1), torch.zeros(1, 1))
     found = search(root, step, simulations=2, generator=seeded(), rule=UCT(), discount=0.5)
     # the child: its own 4, and 0.25 · 4 from its child; the root: 0, then 0.25 · 4, then 1/16 · 4
-    assert found.nodes.variances[0, 1] == pytest.approx((4 + 1) / 2)
-    assert found.nodes.variances[0, 0] == pytest.approx((0 + 1 + 0.25) / 3)
+    assert found.variances[0, 1] == pytest.approx((4 + 1) / 2)
+    assert found.variances[0, 0] == pytest.approx((0 + 1 + 0.25) / 3)
 
 
 def test_the_answer_of_puct_is_drawn_by_visits():
@@ -322,3 +322,133 @@ def test_gumbel_takes_no_widening():
     root, step = table_model(golden.problem("gumbel"))
     with pytest.raises(ValueError, match="Gumbel takes no widening"):
         search(root, step, simulations=5, generator=seeded(), rule=Gumbel(), widening=Widening())
+
+
+# Exact outcomes.
+
+
+def world(states=6, actions=3, outcomes=3, discount=0.8):
+    """A random MDP: root and step, all outcomes at once; the last state is an end."""
+    draw = seeded(5)
+    after = torch.randint(states, (states, actions, outcomes), generator=draw)
+    chance = torch.rand(states, actions, outcomes, generator=draw)
+    chance[:, 0, 2] = 0  # has two outcomes only
+    chance = chance / chance.sum(-1, keepdim=True)
+    pay = torch.rand(states, actions, outcomes, generator=draw)
+    guess = torch.rand(states, generator=draw)
+
+    def step(state, action):
+        here = state[:, 0].long(), action
+        then = after[here]
+        return Evaluation(
+            then[..., None].float(), pay[here], guess[then], terminated=then == states - 1,
+            chance=chance[here],
+        )  # fmt: skip
+
+    start = torch.arange(states - 1)
+    root = Evaluation(start[:, None].float(), guess[start], guess[start], torch.zeros(5, actions))
+    values, ends = torch.zeros(states), torch.arange(states) == states - 1
+    for _ in range(200):
+        q = (chance * (pay + discount * values[after])).sum(-1)
+        values = q.max(-1).values.masked_fill(ends, 0)
+    options = {"outcomes": outcomes, "discount": discount, "generator": seeded()}
+    return root, step, options, values[start], q[start]
+
+
+@pytest.mark.parametrize(
+    "rule", [UCT(), PUCT(dirichlet=0.0, temperature=0.0), Gumbel(scale=0.0)], ids=str
+)
+def test_an_action_is_worth_the_expectation_over_its_outcomes(rule):
+    root, step, options, _, _ = world()
+    tree = search(root, step, simulations=300, rule=rule, **options)
+    nodes, edges = tree.forest.nodes, tree.forest.edges
+    for b in range(5):
+        for n in np.flatnonzero(nodes["visits"][b]):
+            node, own = nodes[b, n], edges[b, n]
+            if node["ended"]:
+                continue
+            seen, means = own["visits"], own["q"].astype(float)
+            assert node["visits"] == 1 + seen.sum()
+            total = node["raw"] + (seen * means).sum()
+            assert node["value"] == pytest.approx(total / node["visits"], abs=1e-4)
+            for a in np.flatnonzero(seen):
+                below = [own["child"][a]]
+                while (other := nodes["sibling"][b, below[-1]]) >= 0:
+                    below.append(other)
+                x = nodes[b, below]
+                assert len(x) == (2 if a == 0 else 3)
+                assert x["chance"].sum() == pytest.approx(1)
+                worth = x["chance"] * (x["reward"] + x["discount"] * x["value"])
+                assert own["q"][a] == pytest.approx(worth.sum(), abs=1e-5)
+                live = x[~x["ended"]]
+                assert (x["visits"][x["ended"]] == 1).all() or not len(live)
+                if seen[a] > 100 and len(live) > 1:
+                    shares = live["visits"] / live["visits"].sum()
+                    assert shares == pytest.approx(live["chance"] / live["chance"].sum(), abs=0.02)
+
+
+def test_exact_outcomes_come_to_the_optimum():
+    root, step, options, values, q = world(discount=0.5)
+    rule = PUCT(dirichlet=0.0, temperature=0.0)
+    errors = []
+    for simulations in (100, 10_000):
+        tree = search(root, step, simulations=simulations, rule=rule, **options)
+        chosen = tree.children_values().gather(1, tree.action[:, None])[:, 0]
+        errors.append((chosen - values).abs().max())
+    assert (tree.action == q.argmax(1)).all()
+    assert errors[0] < 0.1
+    assert errors[1] < errors[0] * 100 ** (-1 / 3)
+
+
+def test_a_search_goes_on_from_the_outcome_that_came():
+    root, step, options, _, _ = world()
+    rule = PUCT(dirichlet=0.0, temperature=0.0)
+    tree = search(root, step, simulations=200, rule=rule, **options)
+    came = []
+    for b in range(5):
+        child = int(tree.children[b, 0, tree.action[b]])
+        came.append(int(tree.siblings[b, child]))  # not the first
+    state = tree.states[came, torch.arange(5)]
+    kept = tree.after(tree.action, state)
+    for b in range(5):
+        assert kept.visits[b, 0] == tree.visits[b, came[b]]
+        assert kept.values[b, 0] == tree.values[b, came[b]]
+        assert torch.equal(kept.states[0, b], state[b])
+        assert kept.visits[b, 0] == 1 + kept.children_visits()[b].sum()
+    here = Evaluation(state, root.reward, root.value, torch.zeros(5, 3))
+    more = search(here, step, simulations=50, rule=rule, start=kept, **options)
+    assert torch.equal(more.visits[:, 0], kept.visits[:, 0] + 50)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda x: {"chance": 0.9 * x.chance}, "simulation 1, tree 0: .* do not sum to 1"),
+        (lambda x: {"chance": math.nan * x.chance}, "simulation 1, tree 0: .* do not sum to 1"),
+        (lambda x: {"chance": None}, "simulation 1, tree 0: .* do not sum to 1"),
+        (lambda x: {"reward": math.inf * x.reward}, "tree 0: .* a reward that is not finite"),
+        (lambda x: {"discount": math.nan * x.reward}, r"tree 0: .* a discount outside \[-1, 1\]"),
+        (lambda x: {"state": x.state[:, 0]},
+         r"a step's states must be \(5, 3, 1\), got \(5, 1\)"),
+        (lambda x: {"reward": x.reward[:, 0]}, r"a step's reward must be \(5, 3\), got \(5,\)"),
+    ],
+)  # fmt: skip
+def test_what_a_step_cannot_give_is_named(change, message):
+    root, step, options, _, _ = world()
+
+    def wrong(state, action):
+        good = step(state, action)
+        return good._replace(**change(good))
+
+    with pytest.raises(ValueError, match=message):
+        search(root, wrong, simulations=5, **options)
+
+
+def test_a_root_that_does_not_fit_is_called_one():
+    root, step, options, _, _ = world()
+    with pytest.raises(ValueError, match=r"the root's value must be \(5,\), got \(5, 1\)"):
+        search(root._replace(value=root.value[:, None]), step, simulations=5, **options)
+    with pytest.raises(ValueError, match="outcomes must be an integer of at least 1, got 0"):
+        search(root, step, simulations=5, **options | {"outcomes": 0})
+    with pytest.raises(ValueError, match="noise must be finite"):
+        search(root, step, simulations=5, noise=torch.full((5, 3), math.nan), **options)

@@ -395,7 +395,7 @@ def test_a_batch_is_its_searches_one_by_one(rule, kind):
         alone = look([b])
         assert torch.equal(alone.action[0], together.action[b])
         assert torch.equal(alone.policy[0], together.policy[b])
-        for one, many in zip(alone.nodes, together.nodes, strict=True):
+        for one, many in zip(alone.forest, together.forest, strict=True):
             assert np.array_equal(one[0], many[b])
         there = alone.visits[0] > 0
         assert torch.equal(alone.states[there, 0], together.states[there, b])
@@ -431,7 +431,7 @@ def test_what_every_tree_is(seed, rule, simulations, depth, several, discount):
             level[n] = level[parents[b, n]] + 1
         for n in np.flatnonzero(visits[b]):
             below = np.flatnonzero((parents[b] == n) & (visits[b] > 0))
-            if found.nodes.ended[b, n]:
+            if found.forest.nodes["ended"][b, n]:
                 assert not len(below) and values[b, n] == discounts[b, n] == 0
                 continue
             prior = found.priors[b, n]
