@@ -52,6 +52,9 @@ _RULES = {"uct": "UCT", "puct": "PUCT", "gumbel": "Gumbel"}
 CLASSICS = ("CartPole-v1", "MountainCar-v0", "Acrobot-v1")
 """Of gymnasium's, those with index actions that are their own model."""
 
+_WRITTEN = 2
+"""Numbers of a continuous action that an edge has room for."""
+
 _PROBES = 100
 """Random games whose returns say how large UCT's values are."""
 
@@ -122,7 +125,7 @@ class Found(NamedTuple):
     value: float  # of the root, the mean over simulations
     optimum: float | None  # V* of the root's state
     discount: float
-    names: tuple[str, ...] | None
+    names: tuple[str, ...] | None  # #0, ... for a node's draws where they are too long to write
     world: envs.FiniteMDP | None
 
 
@@ -235,6 +238,8 @@ def searched(config: SearchConfig, *, actions: tuple[str, ...] = ()) -> Found:
         game.env.close()
     tree = player.tree
     assert tree is not None
+    if tree.actions is not None and tree.actions.shape[-1] > _WRITTEN:
+        names = tuple(f"#{k}" for k in range(config.samples))
     # A node of `TreeModel` ends in two numbers of its own.
     nodes = [
         node._replace(state=node.state[:-2])
@@ -302,10 +307,13 @@ def _rule(name: str, spread: float) -> Rule:
 
 
 def _choices(tree: Tree, names: Sequence[str] | None, optimum: np.ndarray | None) -> list[Choice]:
-    called = names
-    if called is None:
-        assert tree.actions is not None
+    if tree.actions is None:
+        assert names is not None
+        called = list(names)
+    else:
         called = [sample_name(sample) for sample in tree.actions[0, 0].tolist()]
+        if names is not None:
+            called = [f"{name}: {sample}" for name, sample in zip(names, called, strict=True)]
     visits, values = tree.children_visits()[0].tolist(), tree.children_values()[0].tolist()
     return [
         Choice(

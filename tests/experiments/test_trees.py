@@ -240,6 +240,16 @@ def test_continuous_actions_are_sampled_and_the_state_is_the_simulators_own():
     assert found.nodes[0].visits == 13 and all(node.sample for node in found.nodes[1:])
 
 
+def test_an_action_of_many_numbers_has_a_number_for_a_name():
+    """Seven joints: the table says what they do, an edge has no room for it."""
+    found = searched(SearchConfig("panda-reach", simulations=4, samples=2, rollouts=1, depth=1))
+    assert found.names == ("#0", "#1")
+    assert all(
+        re.fullmatch(rf"#{k}: -?[\d.e-]+(, -?[\d.e-]+){{6}}", choice.action)
+        for k, choice in enumerate(found.choices)
+    )
+
+
 def test_a_pole_is_kept_up_for_a_while():
     found = searched(SearchConfig("CartPole-v1", simulations=10, steps=25, rollouts=1, depth=12))
     assert abs(found.nodes[0].state[2]) < 0.2 and len(found.nodes[0].state) == 4
