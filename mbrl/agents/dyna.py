@@ -27,6 +27,8 @@ import torch
 from numba import njit
 from torch import Generator
 
+from mbrl.learners.tabular import TabularConfig, TabularLearner, checked, epsilon_greedy
+
 States = Literal["visited", "start", "priority"]
 """Where imagined steps start: a state acted in before, all alike; one that began an episode, as
 often as it did; that of the pair whose value would change most."""
@@ -108,13 +110,14 @@ class Dyna:
     """
 
     def __init__(self, states: int, actions: int, config: DynaConfig | None = None) -> None:
-        for name, value in (("states", states), ("actions", actions)):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
-        self.states, self.actions = states, actions
         self.config = config = DynaConfig() if config is None else config
+        rates = {
+            name: getattr(config, name) for name in ("discount", "step_size", "epsilon", "initial")
+        }
+        self._learner = TabularLearner(states, actions, TabularConfig(target="q", **rates))
+        self.states, self.actions = states, actions
+        self._values = self._learner.tables[0]  # imagined steps move what real ones do
         pairs = (states, actions)
-        self._values = np.full(pairs, float(config.initial))
         self._counts = np.zeros((*pairs, states))
         self._gains = np.zeros(pairs)  # sum of the rewards that the counts came with
         self._tried = np.zeros(pairs, dtype=np.int64)  # how many steps the model holds of a pair
@@ -130,12 +133,12 @@ class Dyna:
     @property
     def action_values(self) -> np.ndarray:
         """Q (S, A), a copy."""
-        return self._values.copy()
+        return self._learner.action_values
 
     @property
     def policy(self) -> np.ndarray:
         """The greedy policy (S,), the first of equals."""
-        return self._values.argmax(1)
+        return self._learner.policy
 
     @property
     def model(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -145,11 +148,7 @@ class Dyna:
 
     def act(self, state: int, *, explore: bool, generator: Generator) -> int:
         """An action: of the ε-greedy policy, equals alike, or the first of the best."""
-        state = self._index(state, self.states, "state")
-        if not explore:
-            return int(self._values[state].argmax())
-        uniform = float(torch.rand((), generator=generator, dtype=torch.float64))
-        return int(_choose(self._values[state], self.config.epsilon, uniform))
+        return self._learner.act(state, explore=explore, generator=generator)
 
     def observe(
         self,
@@ -177,12 +176,9 @@ class Dyna:
             ValueError: what is no state or action, a reward that is not finite.
         """
         config = self.config
-        state = self._index(state, self.states, "state")
-        action = self._index(action, self.actions, "action")
-        after = self._index(next_state, self.states, "next_state")
-        reward = float(reward)
-        if not math.isfinite(reward):
-            raise ValueError(f"the reward of state {state}, action {action} is not finite")
+        state, action, reward, after = checked(
+            self.states, self.actions, state, action, reward, next_state
+        )
         if not self._tried[state].any():
             self._visited[self._seen] = state
             self._seen += 1
@@ -204,9 +200,7 @@ class Dyna:
             self._priority[state, action] = abs(error - self._values[state, action])
             _sweep(*learning, self._priority, config.threshold, config.planning)
             return
-        best = 0.0 if terminated else self._values[after].max()
-        error = reward + config.discount * best - self._values[state, action]
-        self._values[state, action] += config.step_size * error
+        self._learner.observe(state, action, reward, after, terminated, truncated)
         if config.planning:
             shape = (config.planning, 2 + 2 * (1 + config.further))
             lots = torch.rand(shape, generator=generator, dtype=torch.float64).numpy()
@@ -214,25 +208,10 @@ class Dyna:
             met = (self._visited[: self._seen], self._starts, self._when, self._steps)
             _imagine(*learning, *choosing, *met, float(config.bonus), lots)
 
-    @staticmethod
-    def _index(value: int, count: int, name: str) -> int:
-        if not 0 <= value < count or int(value) != value:
-            raise ValueError(f"{name} must be an integer in 0..{count - 1}, got {value!r}")
-        return int(value)
-
 
 def _require(holds: bool, name: str, accepted: str, config: DynaConfig) -> None:
     if not holds:
         raise ValueError(f"{name} must be {accepted}, got {getattr(config, name)!r}")
-
-
-@njit(cache=True, nogil=True)
-def _choose(values, epsilon, uniform):
-    """An ε-greedy action, equals alike, from one uniform."""
-    if uniform < epsilon:
-        return min(int(uniform / epsilon * len(values)), len(values) - 1)
-    best = np.flatnonzero(values == values.max())
-    return best[min(int((uniform - epsilon) / (1 - epsilon) * len(best)), len(best) - 1)]
 
 
 @njit(cache=True, nogil=True)
@@ -277,7 +256,7 @@ def _imagine(
         elif do == _ANY:
             action = min(int(lot[1] * actions), actions - 1)
         else:
-            action = _choose(values[state], epsilon, lot[1])
+            action = epsilon_greedy(values[state], epsilon, lot[1])
         for step in range(2, len(lot), 2):
             known = tried[state, action] > 0
             if not known and bonus == 0:
@@ -293,7 +272,7 @@ def _imagine(
             if ends[after]:
                 break
             state = after
-            action = _choose(values[state], epsilon, lot[step + 1])
+            action = epsilon_greedy(values[state], epsilon, lot[step + 1])
 
 
 @njit(cache=True, nogil=True)

@@ -6,7 +6,7 @@ from mbrl.learners.dynamic_programming import (
     policy_iteration,
     value_iteration,
 )
-from mbrl.learners.tabular import TabularConfig, TabularLearner, run
+from mbrl.learners.tabular import TabularConfig, TabularLearner, run, run_known
 
 __all__ = [
     "Solution",
@@ -15,5 +15,6 @@ __all__ = [
     "modified_policy_iteration",
     "policy_iteration",
     "run",
+    "run_known",
     "value_iteration",
 ]

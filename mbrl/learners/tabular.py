@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 import torch
 from numba import njit
-from torch import Generator
+from torch import Generator, Tensor
+
+from mbrl.types import FiniteMDP
 
 Target = Literal["sarsa", "expected", "tree", "q", "double"]
 """What a step's value is moved towards, with π the ε-greedy policy of `act`.
@@ -64,6 +66,10 @@ class TabularConfig:
     epsilon_decay: float = 0.0
     """q of ε / visitsᵠ, visits those of the state. In (0, 1] it is greedy in the limit with
     infinite exploration (Singh et al. 2000)."""
+    averaging: bool = False
+    """Whether a pair's value is told as the mean of what it was after each visit, visit n weighing
+    n (Polyak and Juditsky 1992; Shamir and Zhang 2013): as near as any method of the kind comes,
+    whatever the step size. Learning and acting go by the last values as ever."""
     initial: float = 0.0
     """All values at first; a high one explores."""
 
@@ -116,30 +122,23 @@ class TabularLearner:
             _require(isinstance(value, int) and value >= 1, name, "an integer >= 1", value)
         self.states, self.actions = states, actions
         self.config = config = TabularConfig() if config is None else config
-        count = 2 if config.target == "double" else 1
-        self._tables = np.full((count, states, actions), float(config.initial))
-        self._visits = np.zeros((count, states, actions), dtype=np.int64)
-        self._kind = _TARGETS[config.target]
-        # as the kernels take them
-        self._exploring = (float(config.epsilon), float(config.epsilon_decay))
-        self._rates = (float(config.step_size), float(config.step_decay), *self._exploring)
-        # the steps of the episode that still wait to be learned from are first..last-1
-        self._path = _path(64)
-        self._first = self._last = 0
-        self._next = 0  # the state after the last step
-        self._waiting = False  # for the next action
-        self._episode = 1
-        self._seen = np.zeros((states, actions) if config.first_visit else (0, 0), dtype=np.int64)
-        traced = states * actions if config.trace_decay else 0
-        self._trace = np.zeros(traced)
-        self._traced = np.zeros(traced, dtype=np.int64)  # which pairs have a trace
-        self._count = 0
-        self._before = 0.0  # what the table said of the present pair a step ago
+        self._rule = _Rule(
+            _TARGETS[config.target], config.steps or 0, float(config.discount),
+            float(config.step_size), float(config.step_decay), float(config.epsilon),
+            float(config.epsilon_decay), float(config.trace_decay), _TRACES[config.traces],
+            bool(config.averaging),
+        )  # fmt: skip
+        self._memory = _memory(states, actions, config)
+
+    @property
+    def tables(self) -> np.ndarray:
+        """What it learns (1, S, A), or (2, S, A) for target double: the array itself, no copy."""
+        return self._memory.tables
 
     @property
     def action_values(self) -> np.ndarray:
-        """Q (S, A), a copy; of two tables the mean."""
-        return self._tables.mean(0)
+        """Q (S, A), a copy; of two tables the mean, and over time with averaging."""
+        return (self._memory.means if self.config.averaging else self.tables).mean(0)
 
     @property
     def values(self) -> np.ndarray:
@@ -149,24 +148,25 @@ class TabularLearner:
     @property
     def policy(self) -> np.ndarray:
         """The greedy policy (S,), the first of equals."""
-        return self._tables.sum(0).argmax(1)
+        return (self._memory.means if self.config.averaging else self.tables).sum(0).argmax(1)
 
     @property
     def probabilities(self) -> np.ndarray:
         """The ε-greedy policy (S, A) that explores now, equals alike."""
-        values = self._tables.sum(0)
+        values = self.tables.sum(0)
         best = values == values.max(1, keepdims=True)
-        visits = np.maximum(self._visits.sum((0, 2)), 1)
+        visits = np.maximum(self._memory.visits.sum((0, 2)), 1)
         epsilon = (self.config.epsilon / visits**self.config.epsilon_decay)[:, None]
         return epsilon / self.actions + (1 - epsilon) * best / best.sum(1, keepdims=True)
 
     def act(self, state: int, *, explore: bool, generator: Generator) -> int:
         """An action: of the ε-greedy policy, or the first of the best."""
-        state = self._index(state, self.states, "state")
+        state = _index(state, self.states, "state")
         uniform = -1.0
         if explore:
-            uniform = float(torch.rand((), generator=generator, device=generator.device))
-        return _choose(self._tables, self._visits, *self._exploring, state, uniform)
+            device = generator.device
+            uniform = torch.rand((), generator=generator, device=device, dtype=torch.float64).item()
+        return _choose(self._rule, self._memory, state, uniform)
 
     def observe(
         self,
@@ -194,90 +194,91 @@ class TabularLearner:
             ValueError: what is no state or action, a reward that is not finite, a state that is
                 not the one before it led to, target double without a generator.
         """
-        state = self._index(state, self.states, "state")
-        action = 0 if self.actions == 1 else self._index(action, self.actions, "action")
-        reward = float(reward)
-        if not math.isfinite(reward):
-            raise ValueError(f"the reward of state {state}, action {action} is not finite")
-        following = self._index(next_state, self.states, "next_state")
-        pending = self._waiting or self._last > self._first or self._count > 0
-        if pending and state != self._next:
+        state, action, reward, following = checked(
+            self.states, self.actions, state, action, reward, next_state
+        )
+        marks = self._memory.marks
+        if _pending(marks) and state != marks[_NEXT]:
             raise ValueError(
-                f"the step from state {state} does not follow the one to state {self._next}, "
+                f"the step from state {state} does not follow the one to state {marks[_NEXT]}, "
                 "which neither terminated nor was truncated"
             )
-        if self._waiting:
-            self._learn(action, False, False, 0)
-        self._append(state, action, reward)
-        self._next = following
-        over = bool(terminated or truncated)
-        self._waiting = self._kind == _SARSA and self.actions > 1 and not over
-        if self._waiting:
-            return
         which = 0
-        if self._kind == _DOUBLE:
+        if self._rule.target == _DOUBLE:
             if generator is None:
                 raise ValueError("target double needs a generator to flip its coin")
             coin = torch.randint(2, (), generator=generator, device=generator.device)
             which = int(coin)
-        self._learn(0 if self.actions == 1 else -1, bool(terminated), over, which)
+        if not _room(self._memory):
+            self._grow()
+        over = bool(terminated or truncated)
+        step = (state, action, reward, following)
+        _observe(self._rule, self._memory, *step, bool(terminated), over, which)
 
-    def _learn(self, next_action: int, terminated: bool, over: bool, which: int) -> None:
-        """Update what the last step completes, and all that is left if the episode is over."""
-        config, tables, visits = self.config, self._tables, self._visits
-        rule = (self._kind, float(config.discount))
-        worth = 0.0
-        if not terminated:
-            worth = _worth(
-                tables, visits, *self._exploring, self._kind, which, self._next, next_action
-            )
-        if config.trace_decay:
-            self._first = self._last
-            state, action, reward = (part[self._last - 1] for part in self._path)
-            now = (state, action, reward, worth, self._before)
-            held = (self._trace, self._traced, self._count)
-            style = _TRACES[config.traces]
-            self._count, self._before = _backward(
-                tables, visits, *self._rates, *rule, config.trace_decay, style, *held, *now
-            )
-            if over:
-                self._trace[self._traced[: self._count]] = 0
-                self._count = 0
-        else:
-            known = config.steps is not None and self._last - self._first >= config.steps
-            until = self._last if over else self._first + known
-            if until > self._first:
-                span = (self._first, self._last, until)
-                met = (self._seen, self._episode)
-                _forward(
-                    tables, visits, *self._rates, *rule, which, *self._path, *span, worth, *met
+    def state_dict(self) -> dict[str, Tensor]:
+        """All it holds, the episode it is in with it; the config is the caller's."""
+        return {
+            name: torch.from_numpy(array.copy()) for name, array in self._memory._asdict().items()
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take back what `state_dict` gave.
+
+        Raises:
+            ValueError: an array is missing, of another shape, or marks no place in the others.
+        """
+        held = self._memory._asdict()
+        if state.keys() != held.keys():
+            raise ValueError(f"a learner's state holds {[*held]}, got {[*state]}")
+        taken = {
+            name: state[name].cpu().numpy().astype(array.dtype, order="C", copy=True)
+            for name, array in held.items()
+        }
+        size = taken["states"].shape if taken["states"].ndim == 1 else (0,)
+        for name, array in held.items():
+            shape = size if name in ("states", "actions", "rewards") else array.shape
+            if taken[name].shape != shape:
+                raise ValueError(
+                    f"{name} of shape {taken[name].shape} does not fit a learner of "
+                    f"{self.states} states and {self.actions} actions, which takes {shape}"
                 )
-                self._first = until
-        self._episode += over
+        first, last, following, count = (
+            int(taken["marks"][i]) for i in (_FIRST, _LAST, _NEXT, _COUNT)
+        )
+        inside = 0 <= first <= last <= size[0] and 0 <= following < self.states
+        if not inside or not 0 <= count <= len(taken["traced"]):
+            raise ValueError(f"marks {taken['marks'].tolist()} lie outside of what was saved")
+        self._memory = _Memory(**taken)
 
-    def _append(self, state: int, action: int, reward: float) -> None:
-        if self._first == self._last:
-            self._first = self._last = 0
-        if self._last == len(self._path[0]):
-            kept = self._last - self._first
-            moved = _path(2 * max(kept, 32))
-            for new, old in zip(moved, self._path, strict=True):
-                new[:kept] = old[self._first : self._last]
-            self._path, self._first, self._last = moved, 0, kept
-        for part, value in zip(self._path, (state, action, reward), strict=True):
-            part[self._last] = value
-        self._last += 1
-
-    @staticmethod
-    def _index(value: int, count: int, name: str) -> int:
-        if not 0 <= value < count or int(value) != value:
-            raise ValueError(f"{name} must be an integer in 0..{count - 1}, got {value!r}")
-        return int(value)
+    def _grow(self) -> None:
+        """Twice the room for the episode."""
+        path = {
+            name: np.resize(getattr(self._memory, name), 2 * len(self._memory.states))
+            for name in ("states", "actions", "rewards")
+        }
+        self._memory = self._memory._replace(**path)
 
 
-def _path(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Room for states, actions and rewards."""
-    return np.zeros(size, np.int64), np.zeros(size, np.int64), np.zeros(size)
+def checked(
+    states: int, actions: int, state: int, action: int, reward: float, next_state: int
+) -> tuple[int, int, float, int]:
+    """A step's state, action, reward and next state as plain numbers, once seen to be some.
+
+    With one action it is of no account. Raises ValueError for what is no state or action, and for
+    a reward that is not finite.
+    """
+    state = _index(state, states, "state")
+    action = 0 if actions == 1 else _index(action, actions, "action")
+    following = _index(next_state, states, "next_state")
+    if not math.isfinite(reward):
+        raise ValueError(f"the reward of state {state}, action {action} is not finite")
+    return state, action, float(reward), following
+
+
+def _index(value: int, count: int, name: str) -> int:
+    if not 0 <= value < count or int(value) != value:
+        raise ValueError(f"{name} must be an integer in 0..{count - 1}, got {value!r}")
+    return int(value)
 
 
 class Environment(Protocol):
@@ -332,98 +333,355 @@ def run(
     return returns
 
 
+def run_known(
+    mdp: FiniteMDP,
+    learner: TabularLearner,
+    *,
+    steps: int,
+    limit: int | None = None,
+    policy: np.ndarray | None = None,
+    start: np.ndarray | None = None,
+    generator: Generator,
+) -> int:
+    """`run` in an MDP whose table is known, compiled: a million steps a second.
+
+    Rewards are the expected ones. The last step is truncated if it does not terminate.
+
+    Args:
+        mdp: draws next states and says what they earn; S is the learner's.
+        learner: acts, by its ε-greedy policy, and observes.
+        steps: how many in all.
+        limit: the steps after which an episode is truncated; with 1 and a policy, pairs are
+            drawn as from a generative model.
+        policy: (S, A), acts in the learner's place, for prediction, where the learner has but
+            one action, or off-policy.
+        start: (S,), where episodes begin; all states alike that are not terminal, if not given.
+        generator: seeds all that is drawn.
+
+    Returns:
+        How many episodes there were.
+
+    Raises:
+        ValueError: a learner of other states or actions, or in the middle of an episode; a
+            policy, a start or transitions that are no distributions; steps or limit below one.
+    """
+    world = _world(mdp, learner, policy, start)
+    _require(steps >= 1, "steps", "at least 1", steps)
+    _require(limit is None or limit >= 1, "limit", "None or at least 1", limit)
+    if _pending(learner._memory.marks):
+        raise ValueError("the learner is in the middle of an episode of its own")
+    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    rng, at = np.random.default_rng(seed), np.zeros(3, dtype=np.int64)
+    while True:
+        steps -= _live(learner._rule, learner._memory, world, steps, limit or 0, at, rng)
+        if steps == 0:
+            return int(at[_EPISODES])
+        learner._grow()
+
+
+def _world(
+    mdp: FiniteMDP, learner: TabularLearner, policy: np.ndarray | None, start: np.ndarray | None
+) -> _World:
+    """What `_live` draws from, once it is seen to fit."""
+    rewards = np.ascontiguousarray(mdp.rewards, dtype=float)
+    (states, actions), terminal = rewards.shape, np.asarray(mdp.terminal, dtype=bool)
+    acts = (actions,) if policy is None else (1, actions)
+    _require(learner.states == states, "the learner's states", str(states), learner.states)
+    _require(learner.actions in acts, "the learner's actions", f"in {acts}", learner.actions)
+    if start is None:
+        start = ~terminal / max(1, (~terminal).sum())
+    first = _reached(start, (states,), "start")
+    _require(not np.any(np.asarray(start)[terminal]), "start", "0 where terminal", start)
+    acting = np.zeros((0, 0))
+    if policy is not None:
+        acting = _reached(policy, (states, actions), "policy")
+    rows: Any = mdp.transitions
+    sums = np.asarray(rows.sum(1)).ravel()
+    _require(
+        bool((abs(sums - 1) < 1e-9)[np.repeat(~terminal, actions)].all()) and rows.data.min() >= 0,
+        "transitions", "distributions where not terminal", mdp,
+    )  # fmt: skip
+    starts = np.asarray(rows.indptr, dtype=np.int64)
+    reached = np.concatenate([[0.0], np.cumsum(rows.data)])
+    return _World(
+        starts,
+        np.asarray(rows.indices, dtype=np.int64),
+        reached[1:] - np.repeat(reached[starts[:-1]], np.diff(starts)),
+        rewards,
+        terminal,
+        first,
+        acting,
+    )
+
+
+def _reached(chances: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
+    """Cumulative chances, 1 at the end, once they are seen to be distributions."""
+    chances = np.asarray(chances, dtype=float)
+    _require(chances.shape == shape, name, f"of shape {shape}", chances.shape)
+    fair = (chances >= 0).all() and (abs(chances.sum(-1) - 1) < 1e-9).all()
+    _require(bool(fair), name, "a distribution, not negative and of sum 1", chances)
+    sums = chances.cumsum(-1)
+    return sums / sums[..., -1:]
+
+
 def _require(holds: bool, name: str, accepted: str, value: object) -> None:
     if not holds:
         raise ValueError(f"{name} must be {accepted}, got {value!r}")
 
 
-@njit(cache=True, nogil=True)
-def _explores(visits, epsilon, epsilon_decay, state):
-    """ε of a state."""
-    return epsilon / max(visits[:, state].sum(), 1) ** epsilon_decay
+class _Rule(NamedTuple):
+    """A config, as the kernels take it."""
+
+    target: int
+    steps: int  # 0 for all
+    discount: float
+    step_size: float
+    step_decay: float
+    epsilon: float
+    epsilon_decay: float
+    trace_decay: float
+    traces: int
+    averaging: bool
+
+
+class _Memory(NamedTuple):
+    """All that a learner holds."""
+
+    tables: np.ndarray  # (1 or 2, S, A)
+    visits: np.ndarray  # likewise
+    means: np.ndarray  # likewise with averaging, else (0, S, A)
+    states: np.ndarray  # (room,) with the next two: steps, of which first..last-1 wait
+    actions: np.ndarray
+    rewards: np.ndarray
+    seen: np.ndarray  # (S, A), the last episode with a pair in it, for first visits; else (0, 0)
+    trace: np.ndarray  # (S · A,), or (0,) without traces
+    traced: np.ndarray  # likewise, the pairs that have one first
+    marks: np.ndarray  # (6,), see below
+    before: np.ndarray  # (1,), what the table said of the present pair a step ago
+
+
+_FIRST, _LAST, _NEXT, _WAITING, _EPISODE, _COUNT = range(6)
+"""Places in marks: first and last as above, the state after the last step, whether that step waits
+for the next action, the episode's number, how many pairs have a trace."""
+
+
+class _World(NamedTuple):
+    """What steps are drawn from; chances are cumulative."""
+
+    starts: np.ndarray  # (S · A + 1,), of a row in the next two
+    after: np.ndarray
+    reached: np.ndarray
+    rewards: np.ndarray  # (S, A)
+    terminal: np.ndarray  # (S,)
+    start: np.ndarray  # (S,)
+    policy: np.ndarray  # (S, A), or (0, 0) where the learner acts
+
+
+_STATE, _AGE, _EPISODES = range(3)
+
+
+def _memory(states: int, actions: int, config: TabularConfig) -> _Memory:
+    shape = (2 if config.target == "double" else 1, states, actions)
+    tables = np.full(shape, float(config.initial))
+    room = max(64, 2 * (config.steps or 0))
+    traced = states * actions if config.trace_decay else 0
+    return _Memory(
+        tables,
+        np.zeros(shape, dtype=np.int64),
+        tables.copy() if config.averaging else np.zeros((0, states, actions)),
+        np.zeros(room, dtype=np.int64),
+        np.zeros(room, dtype=np.int64),
+        np.zeros(room),
+        np.zeros((states, actions) if config.first_visit else (0, 0), dtype=np.int64),
+        np.zeros(traced),
+        np.zeros(traced, dtype=np.int64),
+        np.array([0, 0, 0, 0, 1, 0]),
+        np.zeros(1),
+    )
+
+
+def _pending(marks: np.ndarray) -> bool:
+    """Whether the next step must follow the last."""
+    return bool(marks[_WAITING] or marks[_LAST] > marks[_FIRST] or marks[_COUNT])
 
 
 @njit(cache=True, nogil=True)
-def _choose(tables, visits, epsilon, epsilon_decay, state, uniform):
+def epsilon_greedy(values, epsilon, uniform):
     """An ε-greedy action, equals alike, from one uniform; below 0, the first of the best."""
-    values = tables[:, state].sum(0)
-    if uniform < 0:
-        return values.argmax()
-    chance = _explores(visits, epsilon, epsilon_decay, state)
-    if uniform < chance:
-        return min(int(uniform / chance * len(values)), len(values) - 1)
-    best = np.flatnonzero(values == values.max())
-    return best[min(int((uniform - chance) / (1 - chance) * len(best)), len(best) - 1)]
+    if 0 <= uniform < epsilon:
+        return min(int(uniform / epsilon * len(values)), len(values) - 1)
+    best, equals, first = values[0], 1, 0
+    for action in range(1, len(values)):
+        if values[action] > best:
+            best, equals, first = values[action], 1, action
+        elif values[action] == best:
+            equals += 1
+    if uniform < 0 or equals == 1:
+        return first
+    left = min(int((uniform - epsilon) / (1 - epsilon) * equals), equals - 1)
+    for action in range(first, len(values)):
+        if values[action] == best:
+            if left == 0:
+                return action
+            left -= 1
+    return first
 
 
 @njit(cache=True, nogil=True)
-def _worth(tables, visits, epsilon, epsilon_decay, kind, which, state, action):
+def _explores(rule, memory, state):
+    """ε of a state."""
+    if rule.epsilon_decay == 0:
+        return rule.epsilon
+    return rule.epsilon / max(memory.visits[:, state].sum(), 1) ** rule.epsilon_decay
+
+
+@njit(cache=True, nogil=True)
+def _choose(rule, memory, state, uniform):
+    """An action of the ε-greedy policy."""
+    chance = _explores(rule, memory, state)
+    if rule.target == _DOUBLE:
+        return epsilon_greedy(memory.tables[:, state].sum(0), chance, uniform)
+    return epsilon_greedy(memory.tables[0, state], chance, uniform)
+
+
+@njit(cache=True, nogil=True)
+def _room(memory):
+    """Whether there is room for another step, once the path has moved to the front."""
+    marks = memory.marks
+    first, kept = marks[_FIRST], marks[_LAST] - marks[_FIRST]
+    if kept == 0 or (marks[_LAST] == len(memory.states) and first > 0):
+        for t in range(kept):
+            memory.states[t] = memory.states[first + t]
+            memory.actions[t] = memory.actions[first + t]
+            memory.rewards[t] = memory.rewards[first + t]
+        marks[_FIRST], marks[_LAST] = 0, kept
+    return marks[_LAST] < len(memory.states)
+
+
+@njit(cache=True, nogil=True)
+def _observe(rule, memory, state, action, reward, following, terminated, over, which):
+    """Learn from a step, for which there is room."""
+    marks = memory.marks
+    if marks[_WAITING]:
+        _learn(rule, memory, action, False, False, 0)
+    last = marks[_LAST]
+    memory.states[last], memory.actions[last], memory.rewards[last] = state, action, reward
+    marks[_LAST], marks[_NEXT] = last + 1, following
+    several = memory.tables.shape[2] > 1
+    marks[_WAITING] = rule.target == _SARSA and several and not over
+    if not marks[_WAITING]:
+        _learn(rule, memory, -1 if several else 0, terminated, over, which)
+
+
+@njit(cache=True, nogil=True)
+def _learn(rule, memory, next_action, terminated, over, which):
+    """Update what the last step completes, and all that is left if the episode is over."""
+    marks = memory.marks
+    worth = 0.0
+    if not terminated:
+        worth = _worth(rule, memory, which, marks[_NEXT], next_action)
+    if rule.trace_decay > 0:
+        marks[_FIRST] = marks[_LAST]
+        _backward(rule, memory, worth)
+        if over:
+            for i in range(marks[_COUNT]):
+                memory.trace[memory.traced[i]] = 0
+            marks[_COUNT] = 0
+    else:
+        known = rule.steps > 0 and marks[_LAST] - marks[_FIRST] >= rule.steps
+        until = marks[_LAST] if over else marks[_FIRST] + known
+        if until > marks[_FIRST]:
+            _forward(rule, memory, which, until, worth)
+            marks[_FIRST] = until
+    marks[_EPISODE] += over
+
+
+@njit(cache=True, nogil=True)
+def _worth(rule, memory, which, state, action):
     """What a target says of the state it bootstraps from; action -1 where it is not known."""
-    values = tables[which, state]
-    if kind == _DOUBLE:
-        return tables[1 - which, state, values.argmax()]
-    if kind == _Q:
+    values = memory.tables[which, state]
+    if rule.target == _DOUBLE:
+        return memory.tables[1 - which, state, values.argmax()]
+    if rule.target == _Q:
         return values.max()
-    if kind == _SARSA and action >= 0:
+    if rule.target == _SARSA and action >= 0:
         return values[action]
-    chance = _explores(visits, epsilon, epsilon_decay, state)
+    chance = _explores(rule, memory, state)
     return chance * values.mean() + (1 - chance) * values.max()
 
 
 @njit(cache=True, nogil=True)
-def _keeps(tables, visits, epsilon, epsilon_decay, kind, state, action):
+def _keeps(rule, memory, state, action):
     """How much of what comes after an action counts for what came before it."""
-    values = tables[0, state]
+    if rule.target != _Q and rule.target != _TREE:
+        return 1.0
+    values = memory.tables[0, state]
     greedy = values[action] == values.max()
-    if kind == _Q:
+    if rule.target == _Q:
         return 1.0 if greedy else 0.0
-    if kind == _TREE:
-        chance = _explores(visits, epsilon, epsilon_decay, state)
-        share = greedy / (values == values.max()).sum()
-        return chance / len(values) + (1 - chance) * share
-    return 1.0
+    chance = _explores(rule, memory, state)
+    share = greedy / (values == values.max()).sum()
+    return chance / len(values) + (1 - chance) * share
 
 
 @njit(cache=True, nogil=True)
-def _forward(
-    tables, visits, step_size, step_decay, epsilon, epsilon_decay, kind, discount, which,
-    states, actions, rewards, first, last, until, worth, seen, episode,
-):  # fmt: skip
-    """n steps: targets of steps first..last-1, back from what follows; the first are updated."""
-    targets = np.empty(last - first)
+def _visit(rule, memory, which, state, action):
+    """Count a visit; the step size of its update."""
+    memory.visits[which, state, action] += 1
+    if rule.step_decay == 0:
+        return rule.step_size
+    return rule.step_size / memory.visits[which, state, action] ** rule.step_decay
+
+
+@njit(cache=True, nogil=True)
+def _average(rule, memory, which, state, action):
+    """Take a pair's value after a visit into its mean."""
+    if rule.averaging:
+        share = 2 / (memory.visits[which, state, action] + 1)
+        change = memory.tables[which, state, action] - memory.means[which, state, action]
+        memory.means[which, state, action] += share * change
+
+
+@njit(cache=True, nogil=True)
+def _forward(rule, memory, which, until, worth):
+    """n steps: targets of those that wait, back from what follows; those before until learn."""
+    states, actions = memory.states, memory.actions
+    first, last = memory.marks[_FIRST], memory.marks[_LAST]
+    targets = np.empty(until - first)
     for t in range(last - 1, first - 1, -1):
-        if t < last - 1 and kind in (_TREE, _Q):
+        if t < last - 1 and (rule.target == _TREE or rule.target == _Q):
             state, action = states[t + 1], actions[t + 1]
-            kept = _keeps(tables, visits, epsilon, epsilon_decay, kind, state, action)
-            there = _worth(tables, visits, epsilon, epsilon_decay, kind, which, state, -1)
-            worth = there + kept * (worth - tables[which, state, action])
-        worth = rewards[t] + discount * worth
-        targets[t - first] = worth
+            kept = _keeps(rule, memory, state, action)
+            there = _worth(rule, memory, which, state, -1)
+            worth = there + kept * (worth - memory.tables[which, state, action])
+        worth = memory.rewards[t] + rule.discount * worth
+        if t < until:
+            targets[t - first] = worth
     for t in range(first, until):
         state, action = states[t], actions[t]
-        if seen.size:
-            if seen[state, action] == episode:
+        if memory.seen.size:
+            if memory.seen[state, action] == memory.marks[_EPISODE]:
                 continue
-            seen[state, action] = episode
-        visits[which, state, action] += 1
-        rate = step_size / visits[which, state, action] ** step_decay
-        tables[which, state, action] += rate * (targets[t - first] - tables[which, state, action])
+            memory.seen[state, action] = memory.marks[_EPISODE]
+        rate = _visit(rule, memory, which, state, action)
+        error = targets[t - first] - memory.tables[which, state, action]
+        memory.tables[which, state, action] += rate * error
+        _average(rule, memory, which, state, action)
 
 
 @njit(cache=True, nogil=True)
-def _backward(
-    tables, visits, step_size, step_decay, epsilon, epsilon_decay, kind, discount,
-    trace_decay, style, traces, traced, count, state, action, reward, worth, before,
-):  # fmt: skip
-    """Traces, each with its step size in it; how many there are, and what Q said of what follows.
+def _backward(rule, memory, worth):
+    """Traces, each with its step size in it, after the last step.
 
     Sutton and Barto, sections 12.5, 12.7 and 12.10.
     """
-    values = tables[0].ravel()
-    kept = discount * trace_decay
-    kept *= _keeps(tables, visits, epsilon, epsilon_decay, kind, state, action)
+    last = memory.marks[_LAST] - 1
+    state, action, reward = memory.states[last], memory.actions[last], memory.rewards[last]
+    traces, traced = memory.trace, memory.traced
+    actions = memory.tables.shape[2]
+    kept = rule.discount * rule.trace_decay * _keeps(rule, memory, state, action)
     remain = 0
-    for i in range(count):
+    for i in range(memory.marks[_COUNT]):
         pair = traced[i]
         traces[pair] *= kept
         if traces[pair] > 1e-20:  # below, no double would feel it
@@ -431,23 +689,66 @@ def _backward(
             remain += 1
         else:
             traces[pair] = 0.0
-    pair = state * tables.shape[2] + action
+    pair = state * actions + action
     if traces[pair] == 0:
         traced[remain] = pair
         remain += 1
-    visits[0, state, action] += 1
-    rate = step_size / visits[0, state, action] ** step_decay
-    now = values[pair]
-    error = reward + discount * worth - now
-    if style == _ACCUMULATING:
+    rate = _visit(rule, memory, 0, state, action)
+    now = memory.tables[0, state, action]
+    error = reward + rule.discount * worth - now
+    if rule.traces == _ACCUMULATING:
         traces[pair] += rate
-    elif style == _REPLACING:
+    elif rule.traces == _REPLACING:
         traces[pair] = rate
     else:  # the true online update, whose last term takes back what the trace has moved already
         traces[pair] += rate * (1 - traces[pair])
-        error += now - before
+        error += now - memory.before[0]
     for i in range(remain):
-        values[traced[i]] += error * traces[traced[i]]
-    if style == _DUTCH:
-        values[pair] -= rate * (now - before)
-    return remain, worth
+        memory.tables[0, traced[i] // actions, traced[i] % actions] += error * traces[traced[i]]
+    if rule.traces == _DUTCH:
+        memory.tables[0, state, action] -= rate * (now - memory.before[0])
+    _average(rule, memory, 0, state, action)
+    memory.marks[_COUNT], memory.before[0] = remain, worth
+
+
+@njit(cache=True, nogil=True)
+def _drawn(reached, first, last, uniform):
+    """The entry of first..last-1 at which the cumulative chance passes a uniform."""
+    while first < last - 1:
+        middle = (first + last - 1) // 2
+        if reached[middle] > uniform:
+            last = middle + 1
+        else:
+            first = middle + 1
+    return first
+
+
+@njit(cache=True, nogil=True)
+def _live(rule, memory, world, steps, limit, at, rng):
+    """As many of the steps that are left as there is room for; how many."""
+    actions = world.rewards.shape[1]
+    several = memory.tables.shape[2] > 1
+    for done in range(steps):
+        if not _room(memory):
+            return done
+        if at[_AGE] == 0:
+            at[_STATE] = _drawn(world.start, 0, len(world.start), rng.random())
+            at[_EPISODES] += 1
+        state = at[_STATE]
+        if world.policy.size:
+            action = _drawn(world.policy[state], 0, actions, rng.random())
+        else:
+            action = _choose(rule, memory, state, rng.random())
+        row = state * actions + action
+        entry = _drawn(world.reached, world.starts[row], world.starts[row + 1], rng.random())
+        following = world.after[entry]
+        terminated = world.terminal[following]
+        at[_AGE] += 1
+        over = terminated or at[_AGE] == limit or done == steps - 1
+        which = int(rng.random() < 0.5) if rule.target == _DOUBLE else 0
+        step = (state, action if several else 0, world.rewards[state, action], following)
+        _observe(rule, memory, *step, terminated, over, which)
+        at[_STATE] = following
+        if over:
+            at[_AGE] = 0
+    return steps

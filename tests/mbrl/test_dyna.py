@@ -311,7 +311,7 @@ def test_bad_settings(change, message):
 
 
 def test_bad_steps():
-    with pytest.raises(ValueError, match="states must be an integer of at least 1, got 0"):
+    with pytest.raises(ValueError, match="states must be an integer >= 1, got 0"):
         Dyna(0, 2)
     agent = Dyna(3, 2)
     for step, message in [
