@@ -26,7 +26,7 @@ from mbrl.checkpoint import written_whole
 from mbrl.dynamics import Simulator, Tabular
 from mbrl.training import generator
 from mbrl.types import Dynamics, Step
-from planners.mcts import PUCT, UCT, Gumbel, Rule, Tree, Widening
+from planners.mcts import PUCT, UCT, Gumbel, Rule, Tree
 
 _FOUR = ("up", "right", "down", "left")
 NAMES: Mapping[str, tuple[str, ...]] = {
@@ -261,7 +261,7 @@ def _played(config: SearchConfig, game: Game) -> tuple[TreeSearch, Any]:
         "discount": game.discount,
         "rollouts": config.rollouts,
         "depth": config.depth,
-        "outcomes": Widening() if game.drawn else None,
+        "outcomes": "all" if game.drawn else None,
     }
     alone: dict[str, Any] = settings | {"rollouts": 1}
     probing = TreeModel(

@@ -9,16 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
+from mbrl.dynamics import Tabular
 from mbrl.parallel import single_thread
 from mbrl.rollout import Policy
-from mbrl.types import Dynamics, RewardFn, TerminatedFn
+from mbrl.types import Dynamics, RewardFn, Step, TerminatedFn
 from planners.mcts import PUCT, UCT, Evaluation, Gumbel, Rule, Tree, Widening, search
 
 Sampler = Callable[[Tensor, Generator], Tensor]
@@ -56,8 +57,9 @@ class TreeSearchConfig:
     """Actions ahead in the tree, at most."""
     widening: Widening | None = None
     """Open sampled actions one by one."""
-    outcomes: Widening | None = None
-    """Draw the model's noise, and so many outcomes of an action. None plans with its means."""
+    outcomes: Widening | Literal["all"] | None = None
+    """Draw the model's noise, and so many outcomes of an action. "all": a model that can say them
+    with their chances (`Tabular`, of one member) gives all. None plans with the model's means."""
     rollouts: int = 1
     """Random rollouts that value a leaf; 0 leaves it to the value function, or to 0."""
     depth: int = 50
@@ -72,6 +74,8 @@ class TreeSearchConfig:
             raise ValueError(f"discount must be in (0, 1], got {self.discount!r}")
         if not 0 <= self.share <= 1:
             raise ValueError(f"share must be in [0, 1], got {self.share!r}")
+        if not (self.outcomes in (None, "all") or isinstance(self.outcomes, Widening)):
+            raise ValueError(f"outcomes must be a Widening, 'all' or None, got {self.outcomes!r}")
         if not math.isfinite(self.disagreement):
             raise ValueError(f"disagreement must be finite, got {self.disagreement!r}")
         for name, least in (("simulations", 1), ("rollouts", 0), ("depth", 1)):
@@ -96,7 +100,8 @@ class TreeModel:
         actions: how many there are, the model taking the index as an action (1,); or what they
             are, (K, A); or a sampler of continuous ones. With E > 1 a sampler is asked at every
             member's observation, and its k-th action taken at member k mod E.
-        config: discount, rollouts, share and disagreement; it draws noise if it has `outcomes`.
+        config: discount, rollouts, share and disagreement; it draws noise if it has `outcomes`,
+            also in rollouts.
         prior: logits of the K actions; None for all alike.
         value: of observations.
         policy: takes the rollouts' actions; None draws them uniformly from the K actions, and of
@@ -105,8 +110,14 @@ class TreeModel:
         generator: draws noise, samples and rollouts.
 
     Raises:
-        ValueError: here or later, no actions, or a function that gives another shape.
+        ValueError: here or later, no actions, "all" outcomes of a model that cannot say them, or a
+            function that gives another shape.
+
+    Attributes:
+        outcomes: as `search` takes them: for "all" the most that an action has.
     """
+
+    outcomes: Widening | int | None
 
     def __init__(
         self,
@@ -139,6 +150,12 @@ class TreeModel:
         self.prior, self.value, self.generator = prior, value, generator
         self.policy = self._random if policy is None else policy
         self.reward, self.terminated = reward, terminated
+        if config.outcomes == "all":
+            if not (isinstance(model, Tabular) and model.members == 1):
+                raise ValueError("outcomes='all' needs a Tabular model of one member")
+            self.outcomes = model.most_outcomes
+        else:
+            self.outcomes = config.outcomes
 
     def root(self, state: Float[Tensor, "B S"]) -> Evaluation:
         """The roots, all members in the same state."""
@@ -153,8 +170,21 @@ class TreeModel:
         members = node.unflatten(1, (self.model.members, -1)).transpose(0, 1)
         state, alive, past = members[..., :-2], members[..., -2] > 0, members[..., -1]
         moves = action if self.table is None else self.table[action.to(self.table.device)]
-        after, gain, ended = self._advance(state, moves.expand(len(state), *moves.shape), alive)
-        return self._evaluate(after, alive & ~ended, past, gain)
+        moves = moves.expand(len(state), *moves.shape)
+        if not isinstance(self.outcomes, int):
+            after, gain, ended = self._advance(state, moves, alive)
+            return self._evaluate(after, alive & ~ended, past, gain)
+        assert isinstance(self.model, Tabular)
+        then = self.model.outcomes(state, moves.to(state))
+        count = then.chance.shape[-1]
+        before, moves, alive, past, gain = (
+            x.repeat_interleave(count, 1) for x in (state, moves, alive, past, then.reward)
+        )
+        step = Step(then.state.flatten(1, 2), gain, then.terminated.flatten(1))
+        after, gain, ended = self._judged(before, moves, alive, step)
+        found = self._evaluate(after, alive & ~ended, past, gain)
+        each = (x if x is None else x.unflatten(0, (-1, count)) for x in found)
+        return Evaluation._make(each)._replace(chance=then.chance[0])
 
     def _evaluate(
         self,
@@ -243,7 +273,19 @@ class TreeModel:
         if self.config.outcomes is not None:
             options = {"device": self.generator.device, "dtype": state.dtype}
             noise = torch.randn(state.shape, generator=self.generator, **options).to(state.device)
-        after, gain, ended = self.model.step(state, action.to(state), noise=noise)
+        return self._judged(
+            state, action, alive, self.model.step(state, action.to(state), noise=noise)
+        )
+
+    def _judged(
+        self,
+        state: Float[Tensor, "E B S"],
+        action: Float[Tensor, "E B A"],
+        alive: Bool[Tensor, "E B"],
+        step: Step,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """`_advance`, once the model has spoken."""
+        after, gain, ended = step
         if self.reward is not None or self.terminated is not None:
             then = self.model.decode(after)
             if self.reward is not None:
@@ -317,7 +359,7 @@ class TreeSearch:
                 discount=config.discount,
                 max_depth=config.max_depth,
                 widening=config.widening,
-                outcomes=config.outcomes,
+                outcomes=self.model.outcomes,
             )
         best = int(self.tree.action[0])
         if self._indices:

@@ -224,6 +224,11 @@ class Tabular:
         """How many there are; the action's size is 1."""
         return self.rewards.shape[-1]
 
+    @property
+    def most_outcomes(self) -> int:
+        """Next states that a state and action may have, at most."""
+        return self._on(torch.device("cpu")).widest
+
     def encode(self, obs: Float[Tensor, "*lead 1"]) -> Float[Tensor, "*lead 1"]:
         """The identity."""
         return obs
@@ -245,16 +250,8 @@ class Tabular:
             ValueError: other shapes.
         """
         given = {"state": state, "action": action} | ({} if noise is None else {"noise": noise})
-        for name, value in given.items():
-            if value.shape != (self.members, state.shape[1] if state.ndim > 1 else 0, 1):
-                raise ValueError(
-                    f"{name} must be (E, B, 1) with E = {self.members}, got {tuple(value.shape)}"
-                )
+        row, here, valid = self._rows(given)
         tables = self._on(state.device)
-        here, known = _index(state[..., 0], self.states)
-        chosen, allowed = _index(action[..., 0], self.actions)
-        member = torch.arange(self.members, device=state.device)[:, None]
-        row = (member * self.states + here) * self.actions + chosen  # (E, B)
         if noise is None:
             after = tables.mode[row]
         else:
@@ -265,10 +262,41 @@ class Tabular:
             after = tables.after[entry]
         ended = tables.terminal[here]
         after = torch.where(ended, here, after)
-        valid = known & allowed
         next_state = torch.where(valid, after.to(state.dtype), math.nan)
         reward = torch.where(valid, tables.rewards[row].to(state.dtype), math.nan)
         return Step(next_state[..., None], reward, valid & tables.terminal[after])
+
+    def outcomes(self, state: Float[Tensor, "E B 1"], action: Float[Tensor, "E B 1"]) -> Outcomes:
+        """All that may follow in each member, and its chances; NaN for what is no index.
+
+        Raises:
+            ValueError: other shapes.
+        """
+        row, here, valid = self._rows({"state": state, "action": action})
+        tables = self._on(state.device)
+        entry = tables.first[row, None] + torch.arange(tables.widest, device=state.device)
+        there = (entry <= tables.last[row, None]) & ~tables.terminal[here, None]
+        entry = torch.minimum(entry, tables.last[row, None])
+        chance = torch.where(there, tables.chances[entry], 0.0)
+        chance[..., 0] = torch.where(tables.terminal[here], 1.0, chance[..., 0])
+        after = torch.where(there, tables.after[entry], here[..., None])
+        next_state = torch.where(valid[..., None], after.to(state.dtype), math.nan)
+        reward = torch.where(valid, tables.rewards[row].to(state.dtype), math.nan)
+        ends = valid[..., None] & tables.terminal[after]
+        return Outcomes(next_state[..., None], reward, ends, chance.to(state.dtype))
+
+    def _rows(self, given: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows of the tables, states and whether they and the actions are some, (E, B)."""
+        state, action = given["state"], given["action"]
+        for name, value in given.items():
+            if value.shape != (self.members, state.shape[1] if state.ndim > 1 else 0, 1):
+                raise ValueError(
+                    f"{name} must be (E, B, 1) with E = {self.members}, got {tuple(value.shape)}"
+                )
+        here, known = _index(state[..., 0], self.states)
+        chosen, allowed = _index(action[..., 0], self.actions)
+        member = torch.arange(self.members, device=state.device)[:, None]
+        return (member * self.states + here) * self.actions + chosen, here, known & allowed
 
     def _on(self, device: torch.device) -> _Tables:
         if device not in self._tables:
@@ -276,16 +304,27 @@ class Tabular:
         return self._tables[device]
 
 
+class Outcomes(NamedTuple):
+    """Of a step of each member; C is the most that any has, those missing have chance 0."""
+
+    state: Float[Tensor, "E B C 1"]
+    reward: Float[Tensor, "E B"]
+    terminated: Bool[Tensor, "E B C"]
+    chance: Float[Tensor, "E B C"]
+
+
 class _Tables(NamedTuple):
     """All members' rows below one another, R = E · S · A of them with K entries in all."""
 
     reached: Float[Tensor, K]  # row number + the row's cumulative probability, increasing
     after: Int[Tensor, L]  # the entry's next state, L = K + 1 with one for empty rows at the end
+    chances: Float[Tensor, L]  # the entry's own
     first: Int[Tensor, R]  # a row's first and last entry
     last: Int[Tensor, R]
     mode: Int[Tensor, R]  # the most probable next state
     rewards: Float[Tensor, R]
     terminal: Bool[Tensor, S]
+    widest: int  # entries of a row, at most; 1 where all are empty
 
 
 def _tables(model: Tabular, device: torch.device) -> _Tables:
@@ -301,16 +340,21 @@ def _tables(model: Tabular, device: torch.device) -> _Tables:
         most[filled] = np.maximum.reduceat(rows.data, starts[filled])
         tops = np.flatnonzero(rows.data == most[owner])[::-1]  # the first is written last
         mode[owner[tops]] = rows.indices[tops]
-    arrays = (
-        owner + within,
-        np.append(rows.indices, 0).astype(np.int64),
-        starts,
-        np.maximum(starts + lengths - 1, starts),
-        mode,
-        model.rewards.ravel(),
-        model.terminal,
+
+    def on(array: np.ndarray) -> Tensor:
+        return torch.as_tensor(array, device=device)
+
+    return _Tables(
+        reached=on(owner + within),
+        after=on(np.append(rows.indices, 0).astype(np.int64)),
+        chances=on(np.append(rows.data, 0)),
+        first=on(starts),
+        last=on(np.maximum(starts + lengths - 1, starts)),
+        mode=on(mode),
+        rewards=on(model.rewards.ravel()),
+        terminal=on(model.terminal),
+        widest=int(max(lengths.max(), 1)),
     )
-    return _Tables(*(torch.as_tensor(array, device=device) for array in arrays))
 
 
 def _live(rows: Any, terminal: np.ndarray, actions: int, name: str) -> sparse.csr_array:

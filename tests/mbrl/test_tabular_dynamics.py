@@ -323,3 +323,38 @@ def test_wrong_input_is_refused_by_name():
         Tabular.posterior(counts, members=0, generator=seeded())
     with pytest.raises(ValueError, match="known must be"):
         Tabular.likeliest(counts, known=0)
+
+
+def corridor_of_six():
+    """On, back or stay, for sure; the last state ends it."""
+    rows = np.zeros((6, 3, 6))
+    for s in range(6):
+        rows[s, range(3), [min(s + 1, 5), max(s - 1, 0), s]] = 1
+    return FiniteMDP(rows, -np.ones((6, 3)), 0.9, 0, np.arange(6) == 5)
+
+
+def test_outcomes_are_all_that_may_follow():
+    worlds = [garnet(seed=0), corridor_of_six(), garnet(seed=2)]
+    ends = np.arange(6) == 5
+    model = Tabular.of(*worlds)
+    assert model.most_outcomes == 3
+    pairs = torch.cartesian_prod(torch.arange(6.0), torch.arange(3.0)).expand(3, -1, -1)
+    found = model.outcomes(pairs[..., :1], pairs[..., 1:])
+    assert found.state.shape == (3, 18, 3, 1) and found.chance.shape == (3, 18, 3)
+    for m, world in enumerate(worlds):
+        chances = np.zeros((18, 6))
+        after = found.state[m, :, :, 0].long().numpy()
+        np.add.at(chances, (np.arange(18)[:, None], after), found.chance[m].numpy())
+        want = world.transitions.toarray()
+        want[15:] = ends  # terminal states stay
+        assert chances == pytest.approx(want, abs=1e-6)
+        assert (found.terminated[m].numpy() == ends[after]).all()
+        assert found.reward[m, :15].numpy() == pytest.approx(world.rewards.ravel()[:15], abs=1e-6)
+        assert (found.reward[m, 15:] == 0).all()
+    wrong = model.outcomes(pairs[..., :1] + 0.5, pairs[..., 1:])
+    assert wrong.state.isnan().all() and wrong.reward.isnan().all()
+    assert not wrong.terminated.any()
+    with pytest.raises(
+        ValueError, match=r"action must be \(E, B, 1\) with E = 3, got \(1, 18, 1\)"
+    ):
+        model.outcomes(pairs[..., :1], pairs[:1, :, 1:])

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from envs.worlds import garnet
 from mbrl.agents.mcts import TreeModel, TreeSearch, TreeSearchConfig, uniform_actions
+from mbrl.dynamics import Tabular
 from mbrl.rollout import score_fn
 from mbrl.training import evaluate
 from mbrl.types import Step
@@ -48,7 +50,7 @@ def tree(model, actions, settings, start=1.0, **functions):
     found = search(
         made.root(torch.tensor([[start]])), made.step, simulations=settings.simulations,
         generator=seeded(), rule=settings.rule, discount=settings.discount,
-        max_depth=settings.max_depth, outcomes=settings.outcomes, widening=settings.widening,
+        max_depth=settings.max_depth, outcomes=made.outcomes, widening=settings.widening,
     )  # fmt: skip
     return made, found
 
@@ -129,6 +131,32 @@ def test_the_members_variance_goes_along():
     _, found = tree(Linear(-1.0, 1.0), torch.ones(1, 1), config(simulations=1), start=0.0,
                        reward=lambda obs, action, after: after[..., 0])  # fmt: skip
     assert found.variances[0, 1] == pytest.approx(1 / 0.81)  # of a return of ±1, a step ago
+
+
+def test_all_outcomes_of_a_finite_world_come_with_their_chances():
+    """With V* at the leaves, an action tried once is worth Q*."""
+    world = garnet(8, 3, 3, rng=np.random.default_rng(1), discount=0.5)
+    settings = config(simulations=3, discount=0.5, outcomes="all")
+    optimum = world.optimum()
+    values = torch.from_numpy(optimum.values).float()
+    for state in range(8):
+        _, found = tree(
+            Tabular.of(world), 3, settings, start=float(state),
+            value=lambda obs: values[obs[..., 0].long()],
+        )  # fmt: skip
+        want = optimum.action_values[state]
+        assert found.children_values()[0].numpy() == pytest.approx(want, abs=1e-5)
+        for action, outcomes in enumerate(np.diff(world.transitions.indptr)[3 * state :][:3]):
+            below = (found.parents[0] == 0) & (found.moves[0] == action) & (found.visits[0] > 0)
+            assert below.sum() == outcomes
+            assert found.chances[0, below].sum().item() == pytest.approx(1)
+
+
+def test_all_outcomes_are_said_by_few_models():
+    with pytest.raises(ValueError, match="outcomes='all' needs a Tabular model of one member"):
+        TreeModel(Linear(1.0), 2, config(outcomes="all"), generator=seeded())
+    with pytest.raises(ValueError, match="outcomes must be a Widening, 'all' or None, got 'some'"):
+        config(outcomes="some")
 
 
 def test_noise_is_drawn_where_outcomes_are():
