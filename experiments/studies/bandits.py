@@ -54,7 +54,7 @@ LINEAR: Mapping[str, Callable[[int], LinearBandit]] = {
 
 NOTES = {
     "fixed": "; dashed: the least slope in the long run",
-    "drawn": "; dashed: no algorithm does better on its worst problem",
+    "drawn": "; dashed: order of the worst case",
     "linear": "; UCB1 does not see them",
 }
 """How to read each panel."""
@@ -154,8 +154,8 @@ began badly: hence its wide interval.
 
 {labs.table(["algorithm", "regret"], drawn)}
 
-√(K T), the order no algorithm can better on its worst problem, is
-{math.sqrt(DRAWN * plays["drawn"]):.0f}.
+No algorithm can better the order √(K T) on its worst problem; it is
+{math.sqrt(DRAWN * plays["drawn"]):.0f} here.
 
 ## {ARMS} arms that share {FEATURES} numbers, new features at every play, {plays["linear"]} plays
 
