@@ -205,7 +205,7 @@ class Mixture(NamedTuple):
 def least_ratio(cost: Float[Tensor, "*lead K"], gain: Float[Tensor, "*lead K"]) -> Mixture:
     """The distribution over arms with the least (expected cost)² / expected gain.
 
-    Two arms are always enough (Russo and Van Roy 2014, proposition 6), and for two the ratio is
+    Two arms are always enough (Russo and Van Roy 2018, proposition 6), and for two the ratio is
     convex in the share. Costs and gains are at least 0; where nothing is to be gained, the
     cheapest arm.
     """
