@@ -346,8 +346,8 @@ class WetChicken(gymnasium.Env[np.ndarray, np.ndarray]):
     An observation is the position (x, y) on a river 5 wide and 5 long, an action (right, ahead) in
     [-1, 1]², where 1 ahead drifts and -1 paddles back. The water adds 3 x / 5 to y, and turbulence
     uniformly up to 3.5 - 3 x / 5 either way: its noise depends on where one is, and beyond y = 5
-    one falls and begins anew at (0, 0), so that what follows has two modes. The reward is y,
-    Depeweg's -(5 - y) plus 5. It goes on for ever.
+    one falls and begins anew at (0, 0), so that what follows has two modes. The reward is y
+    where one arrives (Depeweg's, -(5 - y), is of where one was). It goes on for ever.
 
     Raises ValueError for a render mode, of which there is none, and for an action that is not
     finite or not (2,).

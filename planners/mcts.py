@@ -10,7 +10,7 @@ Letters: B roots, S state, K actions of a node (all of them, or a sample), A act
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -305,7 +305,8 @@ def search(
     settings = _settings(rule, count if max_depth is None else max_depth, widening, outcomes)
     front = np.zeros((4, roots), np.int64)
     moved, flat = torch.from_numpy(front[1]), torch.from_numpy(front[3])
-    rows = states.view(count * roots, size)
+    rows, slots = states.view(count * roots, size), _slots(states, base, exact)
+    drawn = () if samples is None else _slots(samples, base, exact)
     each = (roots, exact) if exact else (roots,)
     blank, reply = _reply(each, actions, discount), _reply((roots * born,), actions, discount)
     for turn in range(simulations + 1):
@@ -320,11 +321,11 @@ def search(
         if samples is not None:
             action = samples.view(count * roots, actions, -1)[at, action]
         found = step(rows.index_select(0, at), action)
-        _keep(found.state, states, node + born, each, "states")
+        _keep(found.state, slots[turn], "states")
         if samples is not None:
             if found.actions is None:
                 raise ValueError("the root's actions are a sample, so a step must give actions too")
-            _keep(found.actions, samples, node + born, each, "actions")
+            _keep(found.actions, drawn[turn], "actions")
         reply = _heard(found, blank, "a step's")
         if exact:
             reply = tree.Reply(*(x.reshape(roots * born, *x.shape[2:]) for x in reply))
@@ -354,16 +355,16 @@ def _copy(start: Tree, forest: tree.Forest, states: Tensor, samples: Tensor | No
         samples[: old[1]] = start.actions
 
 
-def _keep(found: Tensor, kept: Tensor, first: int, each: tuple[int, ...], name: str) -> None:
-    """Write what a step gave, (B, ...) or (B, C, ...), into (N, B, ...) from node `first` on."""
-    if found.shape != each + kept.shape[2:]:
-        raise ValueError(
-            f"a step's {name} must be {each + tuple(kept.shape[2:])}, got {tuple(found.shape)}"
-        )
-    if len(each) == 1:
-        kept.select(0, first).copy_(found)
-    else:
-        kept.narrow(0, first, each[1]).copy_(found.transpose(0, 1))
+def _slots(kept: Tensor, base: int, exact: int) -> Sequence[Tensor]:
+    """Where each simulation writes: views (B, ...) or (B, C, ...) of (N, B, ...) from `base` on."""
+    new = kept[base:]
+    return (new.unflatten(0, (-1, exact)).transpose(1, 2) if exact else new).unbind()
+
+
+def _keep(found: Tensor, slot: Tensor, name: str) -> None:
+    if found.shape != slot.shape:
+        raise ValueError(f"a step's {name} must be {tuple(slot.shape)}, got {tuple(found.shape)}")
+    slot.copy_(found)
 
 
 def _plant(forest: tree.Forest, root: tree.Reply) -> None:
@@ -411,7 +412,10 @@ def _heard(found: Evaluation, blank: tree.Reply, whose: str) -> tree.Reply:
 def _array(given: Tensor | None, blank: np.ndarray, whose: str, name: str) -> np.ndarray:
     if given is None:
         return blank
-    array = given.numpy(force=True)
+    plain = (
+        given.device.type == "cpu" and not given.requires_grad
+    )  # where force is three times as slow
+    array = given.numpy(force=not plain)
     if array.shape != blank.shape:
         raise ValueError(f"{whose} {name} must be {blank.shape}, got {array.shape}")
     return np.ascontiguousarray(array, blank.dtype)
@@ -427,7 +431,8 @@ def _answer(
     """What to do at the roots, and their policy."""
     counts = forest.edges["visits"][:, 0].astype(np.int64)
     total = counts.sum(1, keepdims=True).clip(1)  # 0 where the root of a `start` has ended
-    shares = torch.from_numpy(counts / total).float()
+    shares = counts / total
+    policy = torch.from_numpy(shares.astype(np.float32))
     if isinstance(rule, Gumbel):
         wide = tree.completed(*forest, settings)
         prior = forest.edges["prior"][:, 0].astype(float)
@@ -436,12 +441,12 @@ def _answer(
         logits = torch.from_numpy(prior).clamp_min(0).log() + torch.from_numpy(wide)
         return torch.from_numpy(ranks.argmax(1)), logits.softmax(1).float()
     if isinstance(rule, PUCT) and rule.temperature > 0:
-        powers = (shares.log() / rule.temperature).softmax(1)
-        draw = torch.rand(len(counts), 1, generator=generator, device=generator.device).cpu()
-        drawn = (powers.cumsum(1) < draw).sum(1)
-        last = counts.shape[1] - 1 - (shares.flip(1) > 0).int().argmax(1)  # sums may round under 1
-        return torch.minimum(drawn, last), shares
-    return torch.from_numpy(counts.argmax(1)), shares
+        top = shares.max(1, keepdims=True).clip(1e-30)
+        upto = ((shares / top) ** (1 / rule.temperature)).cumsum(1)
+        draw = torch.rand(len(counts), 1, generator=generator, device=generator.device)
+        drawn = (upto <= draw.numpy(force=True) * upto[:, -1:]).sum(1)
+        return torch.from_numpy(drawn.clip(max=counts.shape[1] - 1)), policy
+    return torch.from_numpy(counts.argmax(1)), policy
 
 
 def _settings(
