@@ -166,7 +166,7 @@ class TabularLearner:
         if explore:
             device = generator.device
             uniform = torch.rand((), generator=generator, device=device, dtype=torch.float64).item()
-        return _choose(self._rule, self._memory, state, uniform)
+        return _chosen(state, uniform, *self._rule, *self._memory)
 
     def observe(
         self,
@@ -209,11 +209,11 @@ class TabularLearner:
                 raise ValueError("target double needs a generator to flip its coin")
             coin = torch.randint(2, (), generator=generator, device=generator.device)
             which = int(coin)
-        if not _room(self._memory):
+        if marks[_LAST] == len(self._memory.states) and not _room(self._memory):
             self._grow()
         over = bool(terminated or truncated)
-        step = (state, action, reward, following)
-        _observe(self._rule, self._memory, *step, bool(terminated), over, which)
+        step = (state, action, reward, following, bool(terminated), over, which)
+        _observed(*step, *self._rule, *self._memory)
 
     def state_dict(self) -> dict[str, Tensor]:
         """All it holds, the episode it is in with it; the config is the caller's."""
@@ -545,6 +545,19 @@ def _choose(rule, memory, state, uniform):
 
 
 @njit(cache=True, nogil=True)
+def _chosen(state, uniform, *parts):
+    """`_choose` for Python, from which a tuple costs more to hand over than its parts."""
+    return _choose(_Rule(*parts[:10]), _Memory(*parts[10:]), state, uniform)
+
+
+@njit(cache=True, nogil=True)
+def _observed(state, action, reward, following, terminated, over, which, *parts):
+    """`_observe` likewise."""
+    step = (state, action, reward, following, terminated, over, which)
+    _observe(_Rule(*parts[:10]), _Memory(*parts[10:]), *step)
+
+
+@njit(cache=True, nogil=True)
 def _room(memory):
     """Whether there is room for another step, once the path has moved to the front."""
     marks = memory.marks
@@ -564,6 +577,8 @@ def _observe(rule, memory, state, action, reward, following, terminated, over, w
     marks = memory.marks
     if marks[_WAITING]:
         _learn(rule, memory, action, False, False, 0)
+    if marks[_FIRST] == marks[_LAST]:
+        marks[_FIRST] = marks[_LAST] = 0
     last = marks[_LAST]
     memory.states[last], memory.actions[last], memory.rewards[last] = state, action, reward
     marks[_LAST], marks[_NEXT] = last + 1, following

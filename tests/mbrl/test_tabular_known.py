@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from envs.tabular import FiniteMDP
-from envs.worlds import frozen_lake
+from envs.worlds import cliff_walk, dyna_maze, frozen_lake, windy_grid
 from mbrl.learners import TabularConfig, TabularLearner, run_known
 
 KINDS = {
@@ -165,3 +165,71 @@ def test_known_refuses_by_name():
     waiting = learner(mdp, target="sarsa")
     waiting.observe(0, 0, 0.0, 1, False)
     refused("middle of an episode", waiting)
+
+
+# ------------------------------------------------------------------------ near to the exact values
+
+
+def truth(mdp, made):
+    """Q (S, A) that a target has in the limit: Q*, or that of the best ε-greedy policy (Sutton and
+    Barto, section 5.4), by its Bellman equation."""
+    if made.config.target in ("q", "double"):
+        return mdp.optimum().action_values
+    epsilon, q = made.config.epsilon, np.zeros((mdp.states, mdp.actions))
+    for _ in range(math.ceil(math.log(1e-14) / math.log(mdp.discount))):
+        q = mdp.action_values(epsilon * q.mean(1) + (1 - epsilon) * q.max(1))
+    return q
+
+
+def error(mdp, made, *, steps, explores):
+    """Largest of V after so many steps from everywhere, by uniform actions or the learner's own."""
+    policy = np.full((mdp.states, mdp.actions), 1 / mdp.actions) if explores else None
+    run_known(mdp, made, steps=steps, limit=50, policy=policy, generator=seeded())
+    return abs(made.values - truth(mdp, made).max(1))[~mdp.terminal].max()
+
+
+WORLDS = {
+    "lake": frozen_lake(slippery=False, discount=0.9),
+    "cliff": cliff_walk(discount=0.9),
+    "windy": windy_grid(discount=0.9),
+    "maze": dyna_maze(),
+}
+
+
+@pytest.mark.parametrize("world", WORLDS.values(), ids=list(WORLDS))
+@pytest.mark.parametrize("kind", ["q", "n-step q", "q(λ)", "double", "expected", "tree"])
+def test_without_chance_it_is_exact(kind, world):
+    """α = 1, and targets that no draw but that of the next pair can move."""
+    traces = {"traces": "replacing"} if kind == "q(λ)" else {}
+    made = learner(world, **KINDS[kind], **traces, step_size=1.0, epsilon=0.3)
+    assert error(world, made, steps=300_000, explores=True) < 1e-3
+
+
+def slipping(kind, mdp, steps):
+    """α = visits^-0.7 and means; what is on-policy acts for itself, ε = 0.3."""
+    settings = {"step_size": 1.0, "step_decay": 0.7, "averaging": True, "epsilon": 0.3}
+    made = learner(mdp, **kind, **settings)
+    return error(mdp, made, steps=steps, explores=kind["target"] in ("q", "double", "tree"))
+
+
+@pytest.mark.parametrize("kind", ["q", "double", "tree", "sarsa", "sarsa(λ)", "Monte Carlo"])
+def test_on_ice_too(kind):
+    """Means of N visits lie some σ / √N from the truth, σ about 0.1 here."""
+    assert slipping(KINDS[kind], frozen_lake(discount=0.5), 2_000_000) < 1e-3
+
+
+@pytest.mark.slow
+@kinds
+def test_every_learner_comes_within_a_thousandth(kind):
+    """The slippery lake with γ = 0.7, and random rows and rewards with γ = 0.5, where the noise
+    of a target is about 0.6."""
+    rng = np.random.default_rng(0)
+    rows = np.zeros((6, 2, 6))
+    for s, a in np.ndindex(6, 2):
+        rows[s, a, rng.choice(6, 3, replace=False)] = rng.dirichlet(np.ones(3))
+    garnet = FiniteMDP(rows, rng.normal(size=(6, 2)), 0.5, 0, [5])
+    errors = [
+        slipping(kind, frozen_lake(discount=0.7), 2 * 10**7),
+        slipping(kind, garnet, 2 * 10**7),
+    ]
+    assert max(errors) < 1e-3
