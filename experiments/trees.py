@@ -59,7 +59,7 @@ def most_visited(tree: Tree, *, root: int = 0, nodes: int = 40) -> list[Node]:
         parent, action = int(tree.parents[root, node]), int(tree.moves[root, node])
         inner, sample = parent >= 0, None
         if inner and tree.actions is not None:
-            sample = tree.actions[parent, root, action].tolist()
+            sample = tree.actions[root, parent, action].tolist()
         found.append(
             Node(
                 node,
@@ -70,7 +70,7 @@ def most_visited(tree: Tree, *, root: int = 0, nodes: int = 40) -> list[Node]:
                 float(tree.values[root, node]),
                 float(tree.rewards[root, node]),
                 float(tree.discounts[root, node]),
-                tree.states[node, root].tolist(),
+                tree.states[root, node].tolist(),
             )
         )
     return found

@@ -10,8 +10,8 @@ Letters: B roots, S state, K actions of a node (all of them, or a sample), A act
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -38,7 +38,10 @@ class Evaluation(NamedTuple):
 
 
 StepFn = Callable[[Tensor, Tensor], Evaluation]
-"""`step(state (B, S), action (B,) or (B, A)) -> Evaluation`; indices unless actions are samples."""
+"""`step(state (B, S), action (B,) or (B, A)) -> Evaluation`; indices unless actions are samples.
+
+What it is given is written over at the next simulation: keep a clone.
+"""
 
 
 @dataclass(frozen=True)
@@ -122,9 +125,9 @@ class Tree:
     policy: Float[Tensor, "B K"]
     """Shares of the root's visits; for Gumbel the improved policy."""
     forest: tree.Forest
-    """All of it but the states, in numpy: `tree.NODE` and `tree.EDGE` say what there is."""
-    states: Float[Tensor, "N B S"]
-    actions: Float[Tensor, "N B K A"] | None
+    """All of it, in numpy: `tree.NODE` and `tree.EDGE` say what there is."""
+    states: Float[Tensor, "B N S"]
+    actions: Float[Tensor, "B N K A"] | None
     """What the K actions of each node are, where they are a sample."""
 
     @property
@@ -198,36 +201,26 @@ class Tree:
         Where an action has several outcomes it is the one nearest to the real `state`, or the most
         visited; an untried one leaves an empty tree.
         """
-        nodes, edges = self.forest.nodes, self.forest.edges
-        roots, most, actions = edges.shape
-        places = np.full((roots, most), -1, dtype=np.int64)
-        kept = _blank(roots, most, actions)
-        sizes = [1] * roots
+        old = self.forest
+        roots, most, actions = old.edges.shape
+        tops = np.full(roots, -1)
         for b in range(roots):
-            child, found = int(edges["child"][b, 0, int(action[b])]), []
+            child, found = int(old.edges["child"][b, 0, int(action[b])]), []
             while child >= 0:
                 found.append(child)
-                child = int(nodes["sibling"][b, child])
-            if not found:
-                continue
-            if state is None:
-                root = max(found, key=lambda node: nodes["visits"][b, node])
-            else:
-                apart = (self.states[found, b] - state[b]).square().sum(-1)
-                root = found[int(apart.argmin())]
-            sizes[b] = tree.subtree(nodes, edges, *kept, b, root, places[b])
-        size = max(sizes)
-        trees, before = np.nonzero(places >= 0)
-        where = places[trees, before], trees
-        states = self.states.new_zeros(size, *self.states.shape[1:])
-        states[where] = self.states[before, trees]
-        samples = None
-        if self.actions is not None:
-            samples = self.actions.new_zeros(size, *self.actions.shape[1:])
-            samples[where] = self.actions[before, trees]
-        cut = tree.Forest(kept.nodes[:, :size].copy(), kept.edges[:, :size].copy(), kept.bounds)
-        policy = torch.zeros(roots, actions)
-        return Tree(torch.zeros_like(action), policy, cut, states, samples)
+                child = int(old.nodes["sibling"][b, child])
+            if found and state is not None:
+                apart = (self.states[b, found] - state[b].to(self.states)).square().sum(-1)
+                tops[b] = found[int(apart.argmin())]
+            elif found:
+                tops[b] = max(found, key=lambda node: old.nodes["visits"][b, node])
+        samples = None if self.actions is None else self.actions[:, 0]
+        kept = _blank(self.states[:, 0], samples, most, actions)
+        size = tree.subtrees(*old, *kept.forest, tops)
+        cut = _blank(self.states[:, 0], samples, size, actions)
+        for whole, part in zip(kept.forest, cut.forest, strict=True):
+            part[:] = whole[:, : part.shape[1]]
+        return cut
 
     def children_visits(self) -> Int[Tensor, "B K"]:
         """Visits of the root's actions."""
@@ -280,7 +273,7 @@ def search(
             `widening`.
     """
     rule = PUCT() if rule is None else rule
-    roots, size, actions = _check(root, simulations, discount, max_depth, outcomes)
+    roots, actions = _check(root, simulations, discount, max_depth, outcomes)
     if start is not None and isinstance(rule, Gumbel):
         raise ValueError("Gumbel cannot go on with a tree: its root's actions need equal visits")
     if widening is not None and isinstance(rule, Gumbel):
@@ -288,87 +281,100 @@ def search(
     exact = outcomes if isinstance(outcomes, int) else 0
     born = max(exact, 1)
     base = 1 if start is None else start.visits.shape[1]
-    device, count = root.state.device, base + simulations * born
-    forest = _blank(roots, count, actions)
-    states = root.state.new_empty(count, roots, size)
-    samples = None if root.actions is None else root.actions.new_empty(count, *root.actions.shape)
+    looked = _blank(root.state, root.actions, base + simulations * born, actions)
+    forest = looked.forest
     if start is not None:
-        _copy(start, forest, states, samples)
-    states[0] = root.state
-    if samples is not None and root.actions is not None:
-        samples[0] = root.actions
-    _plant(forest, _heard(root, _reply((roots,), actions, discount), "the root's"))
+        _take(start, looked)
+    like = root.state, root.actions
+    _plant(forest, _heard(root, _granted(like, actions, discount), like, "the root's"))
 
     priors = forest.edges["prior"][:, 0]
     scores = _root_noise(rule, priors, noise, generator)
     considered = _considered(rule, priors, simulations)
-    settings = _settings(rule, count if max_depth is None else max_depth, widening, outcomes)
-    front = np.zeros((4, roots), np.int64)
-    moved, flat = torch.from_numpy(front[1]), torch.from_numpy(front[3])
-    rows, slots = states.view(count * roots, size), _slots(states, base, exact)
-    drawn = () if samples is None else _slots(samples, base, exact)
-    each = (roots, exact) if exact else (roots,)
-    blank, reply = _reply(each, actions, discount), _reply((roots * born,), actions, discount)
-    for turn in range(simulations + 1):
-        node = base + (turn - 1) * born
-        wrong, b = tree.advance(
-            *forest, settings, front, *reply, scores, considered, node, turn, simulations
+    depth = base + simulations if max_depth is None else max_depth
+    settings = _settings(rule, depth, widening, outcomes)
+    front, device = np.zeros((3, roots), np.int64), root.state.device
+    here, chosen = torch.empty(root.state.shape, dtype=root.state.dtype), torch.from_numpy(front[1])
+    room = _bytes(here), np.empty((roots, 0), np.uint8)
+    if root.actions is not None:
+        chosen = torch.empty(root.actions[:, 0].shape, dtype=root.actions.dtype)
+        room = _bytes(here), _bytes(chosen)
+    asked = here, chosen
+    if exact:
+        like = (
+            _each(root.state, exact),
+            None if root.actions is None else _each(root.actions, exact),
         )
-        _complain(wrong, f"simulation {turn}, tree {b}")
-        if turn == simulations:
-            break
-        at, action = flat.to(device), moved.to(device)
-        if samples is not None:
-            action = samples.view(count * roots, actions, -1)[at, action]
-        found = step(rows.index_select(0, at), action)
-        _keep(found.state, slots[turn], "states")
-        if samples is not None:
-            if found.actions is None:
-                raise ValueError("the root's actions are a sample, so a step must give actions too")
-            _keep(found.actions, drawn[turn], "actions")
-        reply = _heard(found, blank, "a step's")
-        if exact:
-            reply = tree.Reply(*(x.reshape(roots * born, *x.shape[2:]) for x in reply))
+    blank = _granted(like, actions, discount)
+    reply = _flat(blank) if exact else blank
+    for turn in range(simulations + 1):
+        wrong, b = tree.advance(
+            *forest, *reply, settings, front, *room, scores, considered,
+            base + (turn - 1) * born, turn, simulations,
+        )  # fmt: skip
+        if wrong:
+            _complain(wrong, f"simulation {turn}, tree {b}")
+        if turn < simulations:
+            if device.type != "cpu":
+                asked = here.to(device), chosen.to(device)
+            found = step(*asked)
+            reply = _heard(found, blank, like, "a step's")
+            if exact:
+                reply = _flat(reply)
     action, policy = _answer(rule, forest, scores, settings, generator)
-    return Tree(action, policy, forest, states, samples)
+    return replace(looked, action=action, policy=policy)
 
 
-def _blank(roots: int, count: int, actions: int) -> tree.Forest:
-    """Trees without a node."""
+Like = tuple[Tensor, Tensor | None]
+"""States and, where they are a sample, actions, in the form that all must have."""
+
+
+def _blank(state: Tensor, samples: Tensor | None, count: int, actions: int) -> Tree:
+    """Trees without a node, with room for `count`, from roots (B, S) and (B, K, A)."""
+    roots = len(state)
     nodes = np.zeros((roots, count), tree.NODE)
     nodes["parent"] = nodes["sibling"] = -1
     edges = np.zeros((roots, count, actions), tree.EDGE)
     edges["child"] = -1
-    return tree.Forest(nodes, edges, np.tile((np.inf, -np.inf), (roots, 1)))
+    bounds = np.tile((np.inf, -np.inf), (roots, 1))
+    states = torch.zeros(roots, count, *state.shape[1:], dtype=state.dtype)
+    kept, moves = None, np.empty((roots, count, actions, 0), np.uint8)
+    if samples is not None:
+        kept = torch.zeros(roots, count, *samples.shape[1:], dtype=samples.dtype)
+        moves = _bytes(kept)
+    forest = tree.Forest(nodes, edges, bounds, _bytes(states), moves)
+    action, policy = torch.zeros(roots, dtype=torch.long), torch.zeros(roots, actions)
+    return Tree(action, policy, forest, states, kept)
 
 
-def _copy(start: Tree, forest: tree.Forest, states: Tensor, samples: Tensor | None) -> None:
+def _bytes(x: Tensor) -> np.ndarray:
+    """The memory of a tensor (..., S) on the CPU."""
+    return (x.view(torch.int16) if x.dtype == torch.bfloat16 else x).numpy().view(np.uint8)
+
+
+def _each(x: Tensor, outcomes: int) -> Tensor:
+    """(B, ...) as (B, C, ...)."""
+    return x[:, None].expand(-1, outcomes, *x.shape[1:])
+
+
+def _take(start: Tree, into: Tree) -> None:
     """Begin with what is known."""
-    old, new = start.forest.edges.shape, forest.edges.shape
-    if (old[0], old[2]) != (new[0], new[2]):
-        raise ValueError(f"start must have (B, K) = ({new[0]}, {new[2]}), got ({old[0]}, {old[2]})")
-    forest.nodes[:, : old[1]] = start.forest.nodes
-    forest.edges[:, : old[1]] = start.forest.edges
-    forest.bounds[:] = start.forest.bounds
-    states[: old[1]] = start.states
-    if samples is not None and start.actions is not None:
-        samples[: old[1]] = start.actions
-
-
-def _slots(kept: Tensor, base: int, exact: int) -> Sequence[Tensor]:
-    """Where each simulation writes: views (B, ...) or (B, C, ...) of (N, B, ...) from `base` on."""
-    new = kept[base:]
-    return (new.unflatten(0, (-1, exact)).transpose(1, 2) if exact else new).unbind()
-
-
-def _keep(found: Tensor, slot: Tensor, name: str) -> None:
-    if found.shape != slot.shape:
-        raise ValueError(f"a step's {name} must be {tuple(slot.shape)}, got {tuple(found.shape)}")
-    slot.copy_(found)
+    forms = [
+        (tuple(x.policy.shape), tuple(x.states.shape[2:]), x.states.dtype, x.actions is None)
+        for x in (start, into)
+    ]
+    if forms[0] != forms[1]:
+        raise ValueError(
+            f"start must have the root's (B, K), (S,), type and whether actions are indices, "
+            f"{forms[1]}, got {forms[0]}"
+        )
+    for known, room in zip(start.forest, into.forest, strict=True):
+        room[:, : known.shape[1]] = known
 
 
 def _plant(forest: tree.Forest, root: tree.Reply) -> None:
-    """Set the priors of the roots, and where they are new their values."""
+    """Set the states and priors of the roots, and where they are new their values."""
+    forest.states[:, 0], forest.actions[:, 0] = root.state, root.actions
     for b in range(len(forest.nodes)):
         fine = np.isfinite(root.value[b]) and root.variance[b] >= 0
         wrong = tree.set_priors(forest.edges, b, 0, root.logits, root.invalid, b)
@@ -380,10 +386,16 @@ def _plant(forest: tree.Forest, root: tree.Reply) -> None:
             node["variance"] = root.variance[b]
 
 
-def _reply(each: tuple[int, ...], actions: int, discount: float) -> tree.Reply:
-    """What is taken for granted where a model says nothing; `each` is (B,) or (B, C)."""
-    zero = np.zeros(each, np.float32)
+def _granted(like: Like, actions: int, discount: float) -> tree.Reply:
+    """What is taken for granted where a model says nothing, for states (B, S) or (B, C, S)."""
+    state, samples = like
+    each = state.shape[:-1]
+    zero, moves = np.zeros(each, np.float32), np.empty((*each, actions, 0), np.uint8)
+    if samples is not None:
+        moves = _bytes(torch.zeros(samples.shape, dtype=samples.dtype))
     return tree.Reply(
+        state=_bytes(torch.zeros(state.shape, dtype=state.dtype)),
+        actions=moves,
         reward=zero,
         discount=np.full(each, discount, np.float32),
         value=zero,
@@ -395,9 +407,22 @@ def _reply(each: tuple[int, ...], actions: int, discount: float) -> tree.Reply:
     )
 
 
-def _heard(found: Evaluation, blank: tree.Reply, whose: str) -> tree.Reply:
+def _flat(reply: tree.Reply) -> tree.Reply:
+    """(B, C, ...) as (B C, ...)."""
+    return tree.Reply(*(x.reshape(len(x) * x.shape[1], *x.shape[2:]) for x in reply))
+
+
+def _heard(found: Evaluation, blank: tree.Reply, like: Like, whose: str) -> tree.Reply:
     """A model's answer as the compiled walk takes it."""
+    state, samples = like
+    moves = blank.actions
+    if samples is not None:
+        if found.actions is None:
+            raise ValueError("the root's actions are a sample, so a step must give actions too")
+        moves = _rows(found.actions, samples, whose, "actions")
     return tree.Reply(
+        _rows(found.state, state, whose, "state"),
+        moves,
         _array(found.reward, blank.reward, whose, "reward"),
         _array(found.discount, blank.discount, whose, "discount"),
         _array(found.value, blank.value, whose, "value"),
@@ -409,13 +434,19 @@ def _heard(found: Evaluation, blank: tree.Reply, whose: str) -> tree.Reply:
     )
 
 
+def _rows(given: Tensor, like: Tensor, whose: str, name: str) -> np.ndarray:
+    """Bytes of what must look like another."""
+    if given.shape != like.shape:
+        raise ValueError(f"{whose} {name} must be {tuple(like.shape)}, got {tuple(given.shape)}")
+    if not (given.is_cpu and given.dtype == like.dtype and given.is_contiguous()):
+        given = given.to("cpu", like.dtype).contiguous()
+    return _bytes(given)
+
+
 def _array(given: Tensor | None, blank: np.ndarray, whose: str, name: str) -> np.ndarray:
     if given is None:
         return blank
-    plain = (
-        given.device.type == "cpu" and not given.requires_grad
-    )  # where force is three times as slow
-    array = given.numpy(force=not plain)
+    array = given.numpy(force=not given.is_cpu or given.requires_grad)  # force costs time
     if array.shape != blank.shape:
         raise ValueError(f"{whose} {name} must be {blank.shape}, got {array.shape}")
     return np.ascontiguousarray(array, blank.dtype)
@@ -532,8 +563,8 @@ def _check(
     discount: float,
     max_depth: int | None,
     outcomes: Widening | int | None,
-) -> tuple[int, int, int]:
-    """B, S and K of a search that makes sense."""
+) -> tuple[int, int]:
+    """B and K of a search that makes sense."""
     counts = {"simulations": simulations, "max_depth": max_depth}
     if not isinstance(outcomes, Widening):
         counts["outcomes"] = outcomes
@@ -544,7 +575,7 @@ def _check(
         raise ValueError(f"discount must lie in [0, 1], got {discount!r}")
     if root.state.ndim != 2:
         raise ValueError(f"the root's state must be (B, S), got {tuple(root.state.shape)}")
-    roots, size = root.state.shape
+    roots = len(root.state)
     wide = [x for x in (root.logits, root.invalid, root.actions) if x is not None]
     if not wide:
         raise ValueError("the root must say how many actions there are: by logits, even if all 0")
@@ -555,7 +586,7 @@ def _check(
                 f"the root's logits, invalid and actions must begin with (B, K) = "
                 f"({roots}, {actions}), got {tuple(x.shape)}"
             )
-    return roots, size, actions
+    return roots, actions
 
 
 def _complain(wrong: int, where: str) -> None:

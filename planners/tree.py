@@ -49,19 +49,23 @@ EDGE = np.dtype(
 
 
 class Forest(NamedTuple):
-    """B trees of up to N nodes of K actions; node 0 is the root."""
+    """B trees of up to N nodes of K actions; node 0 is the root. States and actions are bytes."""
 
     nodes: np.ndarray  # (B, N) of NODE
     edges: np.ndarray  # (B, N, K) of EDGE
     bounds: np.ndarray  # (B, 2), least and greatest q
+    states: np.ndarray  # (B, N, S) uint8
+    actions: np.ndarray  # (B, N, K, A) uint8, A = 0 where actions are indices
 
 
 class Reply(NamedTuple):
     """What the model said of the C outcomes of each walk's last action, C = 1 but for exact ones.
 
-    Row b · C + c is outcome c of tree b; float32 but for the last two.
+    Row b · C + c is outcome c of tree b; numbers are float32. States and actions are bytes.
     """
 
+    state: np.ndarray  # (B C, S) uint8
+    actions: np.ndarray  # (B C, K, A) uint8, A = 0 where actions are indices
     reward: np.ndarray  # (B C,)
     discount: np.ndarray  # (B C,)
     value: np.ndarray  # (B C,)
@@ -317,6 +321,13 @@ def set_priors(edges, b, node, logits, invalid, row):
 
 
 @njit(cache=True, nogil=True)
+def _copy(row, into):
+    """Bytes (W,); a loop is faster than a slice for the few that there are."""
+    for i in range(into.shape[0]):
+        into[i] = row[i]
+
+
+@njit(cache=True, nogil=True)
 def _attach(t, front, reply, b, node, row, chance):
     """Make what the model said in a row the node `node`; what was wrong with it."""
     if not np.isfinite(reply.reward[row]):
@@ -336,6 +347,9 @@ def _attach(t, front, reply, b, node, row, chance):
         x.discount = reply.discount[row]
         x.raw = x.value = reply.value[row]
         x.variance = reply.variance[row]
+    _copy(reply.state[row], t.states[b, node])
+    for a in range(t.actions.shape[2]):
+        _copy(reply.actions[row, a], t.actions[b, node, a])
     edge = t.edges[b, front[0, b], front[1, b]]
     x.visits, x.chance = 1, chance
     x.parent, x.move, x.sibling = front[0, b], front[1, b], edge.child
@@ -410,23 +424,26 @@ def _pass_up(t, s, b, node):
 
 @njit(cache=True, nogil=True)
 def advance(
-    nodes, edges, bounds, settings, front,
-    reward, discount, value, variance, chance, logits, terminated, invalid,
-    scores, considered, first, turn, last,
+    nodes, edges, bounds, states, actions,
+    state, offered, reward, discount, value, variance, chance, logits, terminated, invalid,
+    settings, front, here, chosen, scores, considered, first, turn, last,
 ):  # fmt: skip
     """Make the replies nodes of each tree, from number `first` on; then walk anew.
 
-    At turn 0 there is no reply yet, at turn `last` no walk any more. `front` (4, B) int64 is where
-    each walk ended: node, action to take there, kind, and row of the node's state in (N · B, S).
-    `considered` (turns, B) is how often the root's actions must have been visited to be looked
-    into, for Gumbel. Returns what is wrong with a reply, and of which tree. Arrays and plain
-    tuples come one by one, as numba is slow to recognise named tuples at a call.
+    At turn 0 there is no reply yet, at turn `last` no walk any more. `front` (3, B) int64 is where
+    each walk ended: node, action to take there, and kind; `here` (B, S) and `chosen` (B, A) get
+    the bytes of that node's state and of that action. `considered` (turns, B) is how often the
+    root's actions must have been visited to be looked into, for Gumbel. Returns what is wrong with
+    a reply, and of which tree. Arrays and plain tuples come one by one, as numba is slow to
+    recognise named tuples at a call.
     """
-    t = Forest(nodes, edges, bounds)
-    reply = Reply(reward, discount, value, variance, chance, logits, terminated, invalid)
+    t = Forest(nodes, edges, bounds, states, actions)
+    reply = Reply(
+        state, offered, reward, discount, value, variance, chance, logits, terminated, invalid
+    )
     s = Settings(*settings)
-    roots, work = edges.shape[0], np.empty(edges.shape[2])
-    for b in range(roots):
+    work = np.empty(edges.shape[2])
+    for b in range(edges.shape[0]):
         if turn > 0:
             leaf = front[0, b]
             if front[2, b] == _OPEN:
@@ -438,48 +455,65 @@ def advance(
             _pass_up(t, s, b, leaf)
         if turn < last:
             _descend(t, s, front, b, scores, considered[turn, b], work)
-            front[3, b] = front[0, b] * roots + b
+            _copy(states[b, front[0, b]], here[b])
+            _copy(actions[b, front[0, b], front[1, b]], chosen[b])
     return FINE, 0
 
 
 @njit(cache=True, nogil=True)
-def completed(nodes, edges, bounds, settings):
+def completed(nodes, edges, bounds, states, actions, settings):
     """The roots' completed and scaled values (B, K)."""
+    t, s = Forest(nodes, edges, bounds, states, actions), Settings(*settings)
     out = np.empty((edges.shape[0], edges.shape[2]))
     for b in range(edges.shape[0]):
-        _complete(Forest(nodes, edges, bounds), Settings(*settings), b, 0, out[b])
+        _complete(t, s, b, 0, out[b])
     return out
 
 
 @njit(cache=True, nogil=True)
-def subtree(old_nodes, old_edges, nodes, edges, bounds, b, root, places):
-    """Copy what lies below a node of tree b, as a tree of its own; returns its size.
+def subtrees(
+    nodes, edges, bounds, states, actions,
+    new_nodes, new_edges, new_bounds, new_states, new_actions,
+    tops,
+):  # fmt: skip
+    """Copy what lies below node `tops[b]` (B,) of each tree, or nothing for -1; largest size."""
+    old = Forest(nodes, edges, bounds, states, actions)
+    new = Forest(new_nodes, new_edges, new_bounds, new_states, new_actions)
+    places, largest = np.empty(nodes.shape[1], np.int64), 1
+    for b in range(nodes.shape[0]):
+        if tops[b] >= 0:
+            largest = max(largest, _subtree(old, new, b, tops[b], places))
+    return largest
 
-    `places` (N,) gets each node's new number, or -1.
-    """
+
+@njit(cache=True, nogil=True)
+def _subtree(old, new, b, top, places):
+    """Of one tree; `places` (N,) is room for each node's new number, or -1."""
     places[:] = -1
-    places[root] = 0
+    places[top] = 0
     size = 1
     for node in range(places.shape[0]):  # parents have smaller numbers than their children
-        x = old_nodes[b, node]
-        if node != root and x.visits > 0 and x.parent >= 0 and places[x.parent] >= 0:
+        x = old.nodes[b, node]
+        if node != top and x.visits > 0 and x.parent >= 0 and places[x.parent] >= 0:
             places[node] = size
             size += 1
     for node in range(places.shape[0]):
         place = places[node]
         if place < 0:
             continue
-        nodes[b, place] = old_nodes[b, node]
-        x = nodes[b, place]
+        new.nodes[b, place] = old.nodes[b, node]
+        x = new.nodes[b, place]
         x.parent = places[x.parent] if place > 0 else -1
         x.sibling = places[x.sibling] if place > 0 and x.sibling >= 0 else -1
-        for a in range(edges.shape[2]):
-            edges[b, place, a] = old_edges[b, node, a]
-            edge = edges[b, place, a]
+        _copy(old.states[b, node], new.states[b, place])
+        for a in range(new.edges.shape[2]):
+            new.edges[b, place, a] = old.edges[b, node, a]
+            _copy(old.actions[b, node, a], new.actions[b, place, a])
+            edge = new.edges[b, place, a]
             if edge.child >= 0:
                 edge.child = places[edge.child]
             if edge.visits > 0:
-                bounds[b, 0] = min(bounds[b, 0], edge.q)
-                bounds[b, 1] = max(bounds[b, 1], edge.q)
-    nodes[b, 0].move = 0
+                new.bounds[b, 0] = min(new.bounds[b, 0], edge.q)
+                new.bounds[b, 1] = max(new.bounds[b, 1], edge.q)
+    new.nodes[b, 0].move = 0
     return size

@@ -163,7 +163,7 @@ def test_noise_is_drawn_where_outcomes_are():
     for outcomes, several in ((None, False), (Widening(1.0, 0.5), True)):
         settings = config(simulations=16, max_depth=1, outcomes=outcomes)
         _, found = tree(Linear(1.0, std=1.0), torch.zeros(1, 1), settings, start=0.0)
-        assert (len({float(x) for x in found.states[1:, 0, 0] if x != 0}) > 1) == several
+        assert (len({float(x) for x in found.states[0, 1:, 0] if x != 0}) > 1) == several
 
 
 # ----------------------------------------------------------------------------------- actions

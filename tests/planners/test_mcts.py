@@ -156,8 +156,8 @@ def test_a_tree_that_goes_on_is_what_one_long_search_has_below():
     child = tree.children[:, 0].gather(1, tree.action[:, None]).long()
     assert torch.equal(rest.value, tree.values.gather(1, child)[:, 0])
     assert (rest.visits > 0).sum(1).tolist() == kept.tolist()  # a visit, a node: nothing ends here
-    state = tree.states[child[:, 0], torch.arange(len(child))]
-    assert torch.equal(rest.states[0], state)
+    state = tree.states[torch.arange(len(child)), child[:, 0]]
+    assert torch.equal(rest.states[:, 0], state)
     here = Evaluation(state, torch.zeros(3), tree.values.gather(1, child)[:, 0], logits_of(state))
     on = search(here, step, simulations=20, generator=seeded(), rule=rule, discount=0.9, start=rest)
     assert on.visits[:, 0].tolist() == (kept + 20).tolist()
@@ -408,12 +408,12 @@ def test_a_search_goes_on_from_the_outcome_that_came():
     for b in range(5):
         child = int(tree.children[b, 0, tree.action[b]])
         came.append(int(tree.siblings[b, child]))  # not the first
-    state = tree.states[came, torch.arange(5)]
+    state = tree.states[torch.arange(5), came]
     kept = tree.after(tree.action, state)
     for b in range(5):
         assert kept.visits[b, 0] == tree.visits[b, came[b]]
         assert kept.values[b, 0] == tree.values[b, came[b]]
-        assert torch.equal(kept.states[0, b], state[b])
+        assert torch.equal(kept.states[b, 0], state[b])
         assert kept.visits[b, 0] == 1 + kept.children_visits()[b].sum()
     here = Evaluation(state, root.reward, root.value, torch.zeros(5, 3))
     more = search(here, step, simulations=50, rule=rule, start=kept, **options)
@@ -429,7 +429,7 @@ def test_a_search_goes_on_from_the_outcome_that_came():
         (lambda x: {"reward": math.inf * x.reward}, "tree 0: .* a reward that is not finite"),
         (lambda x: {"discount": math.nan * x.reward}, r"tree 0: .* a discount outside \[-1, 1\]"),
         (lambda x: {"state": x.state[:, 0]},
-         r"a step's states must be \(5, 3, 1\), got \(5, 1\)"),
+         r"a step's state must be \(5, 3, 1\), got \(5, 1\)"),
         (lambda x: {"reward": x.reward[:, 0]}, r"a step's reward must be \(5, 3\), got \(5,\)"),
     ],
 )  # fmt: skip

@@ -54,7 +54,7 @@ def test_eight_simulations_of_uct_worked_by_hand():
     found = search(
         root, step, simulations=8, generator=seeded(), rule=UCT(1 / math.sqrt(2)), max_depth=2
     )
-    made = [names[int(s)] for s in found.states[:7, 0, 0]]
+    made = [names[int(s)] for s in found.states[0, :7, 0]]
     assert made == ["", "l", "r", "ll", "rl", "rr", "lr"]
     assert found.visits[0].tolist() == [9, 4, 4, 1, 2, 1, 2, 0, 0]
     assert found.children_visits().tolist() == [[4, 4]]
@@ -398,7 +398,7 @@ def test_a_batch_is_its_searches_one_by_one(rule, kind):
         for one, many in zip(alone.forest, together.forest, strict=True):
             assert np.array_equal(one[0], many[b])
         there = alone.visits[0] > 0
-        assert torch.equal(alone.states[there, 0], together.states[there, b])
+        assert torch.equal(alone.states[0, there], together.states[b, there])
 
 
 @given(
