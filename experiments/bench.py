@@ -443,7 +443,7 @@ def _random_net(
     heads = torch.randn(width, actions + 2, generator=draw) / width**0.5
 
     def step(state: Tensor, action: Tensor) -> Evaluation:
-        after = torch.relu(torch.addmm(moved[action], state, own))
+        after = torch.addmm(moved.index_select(0, action), state, own).relu_()
         out = after @ heads
         return Evaluation(after, out[:, 0], out[:, 1], out[:, 2:])
 
