@@ -273,7 +273,7 @@ def search(
             `widening`.
     """
     rule = PUCT() if rule is None else rule
-    roots, actions = _check(root, simulations, discount, max_depth, outcomes)
+    actions = _check(root, simulations, discount, max_depth, outcomes)
     if start is not None and isinstance(rule, Gumbel):
         raise ValueError("Gumbel cannot go on with a tree: its root's actions need equal visits")
     if widening is not None and isinstance(rule, Gumbel):
@@ -281,52 +281,73 @@ def search(
     exact = outcomes if isinstance(outcomes, int) else 0
     born = max(exact, 1)
     base = 1 if start is None else start.visits.shape[1]
+    model = _Model(root, step, actions, discount, exact)
     looked = _blank(root.state, root.actions, base + simulations * born, actions)
     forest = looked.forest
     if start is not None:
         _take(start, looked)
-    like = root.state, root.actions
-    _plant(forest, _heard(root, _granted(like, actions, discount), like, "the root's"))
+    _plant(forest, model.root)
 
     priors = forest.edges["prior"][:, 0]
     scores = _root_noise(rule, priors, noise, generator)
     considered = _considered(rule, priors, simulations)
     depth = base + simulations if max_depth is None else max_depth
     settings = _settings(rule, depth, widening, outcomes)
-    front, device = np.zeros((3, roots), np.int64), root.state.device
-    here, chosen = torch.empty(root.state.shape, dtype=root.state.dtype), torch.from_numpy(front[1])
-    room = _bytes(here), np.empty((roots, 0), np.uint8)
-    if root.actions is not None:
-        chosen = torch.empty(root.actions[:, 0].shape, dtype=root.actions.dtype)
-        room = _bytes(here), _bytes(chosen)
-    asked = here, chosen
-    if exact:
-        like = (
-            _each(root.state, exact),
-            None if root.actions is None else _each(root.actions, exact),
-        )
-    blank = _granted(like, actions, discount)
-    reply = _flat(blank) if exact else blank
+    reply = model.silence()
     for turn in range(simulations + 1):
+        first = base + (turn - 1) * born
         wrong, b = tree.advance(
-            *forest, *reply, settings, front, *room, scores, considered,
-            base + (turn - 1) * born, turn, simulations,
-        )  # fmt: skip
+            *forest, *reply, settings, *model.front, scores, considered, first, turn, simulations
+        )
         if wrong:
             _complain(wrong, f"simulation {turn}, tree {b}")
         if turn < simulations:
-            if device.type != "cpu":
-                asked = here.to(device), chosen.to(device)
-            found = step(*asked)
-            reply = _heard(found, blank, like, "a step's")
-            if exact:
-                reply = _flat(reply)
+            reply = model.ask()
     action, policy = _answer(rule, forest, scores, settings, generator)
     return replace(looked, action=action, policy=policy)
 
 
 Like = tuple[Tensor, Tensor | None]
 """States and, where they are a sample, actions, in the form that all must have."""
+
+
+class _Model:
+    """`step` as the compiled walk speaks to it: in arrays.
+
+    Attributes:
+        front: (3, B) int64, (B, S) and (B, A) bytes: where each walk ended, and the state and the
+            action to ask about, in the memory of the tensors that `step` is given.
+    """
+
+    def __init__(
+        self, root: Evaluation, step: StepFn, actions: int, discount: float, exact: int
+    ) -> None:
+        self._step, self._exact, self._device = step, exact, root.state.device
+        like = root.state, root.actions
+        self.root = _heard(root, _granted(like, actions, discount), like, "the root's")
+        if exact:
+            many = [x if x is None else x[:, None].expand(-1, exact, *x.shape[1:]) for x in like]
+            like = many[0], many[1]
+        self._like, self._blank = like, _granted(like, actions, discount)
+        roots = len(root.state)
+        ends, moves = np.zeros((3, roots), np.int64), np.empty((roots, 0), np.uint8)
+        here, chosen = _alike(root.state), torch.from_numpy(ends[1])
+        if root.actions is not None:
+            chosen = _alike(root.actions[:, 0])
+            moves = _bytes(chosen)
+        self.front, self._asked = (ends, _bytes(here), moves), (here, chosen)
+
+    def silence(self) -> tree.Reply:
+        """No answer yet."""
+        return _flat(self._blank) if self._exact else self._blank
+
+    def ask(self) -> tree.Reply:
+        """What follows at the front."""
+        here, chosen = self._asked
+        if self._device.type != "cpu":
+            here, chosen = here.to(self._device), chosen.to(self._device)
+        reply = _heard(self._step(here, chosen), self._blank, self._like, "a step's")
+        return _flat(reply) if self._exact else reply
 
 
 def _blank(state: Tensor, samples: Tensor | None, count: int, actions: int) -> Tree:
@@ -352,9 +373,9 @@ def _bytes(x: Tensor) -> np.ndarray:
     return (x.view(torch.int16) if x.dtype == torch.bfloat16 else x).numpy().view(np.uint8)
 
 
-def _each(x: Tensor, outcomes: int) -> Tensor:
-    """(B, ...) as (B, C, ...)."""
-    return x[:, None].expand(-1, outcomes, *x.shape[1:])
+def _alike(x: Tensor) -> Tensor:
+    """Room for as much, on the CPU."""
+    return torch.zeros(x.shape, dtype=x.dtype)
 
 
 def _take(start: Tree, into: Tree) -> None:
@@ -392,9 +413,9 @@ def _granted(like: Like, actions: int, discount: float) -> tree.Reply:
     each = state.shape[:-1]
     zero, moves = np.zeros(each, np.float32), np.empty((*each, actions, 0), np.uint8)
     if samples is not None:
-        moves = _bytes(torch.zeros(samples.shape, dtype=samples.dtype))
+        moves = _bytes(_alike(samples))
     return tree.Reply(
-        state=_bytes(torch.zeros(state.shape, dtype=state.dtype)),
+        state=_bytes(_alike(state)),
         actions=moves,
         reward=zero,
         discount=np.full(each, discount, np.float32),
@@ -563,8 +584,8 @@ def _check(
     discount: float,
     max_depth: int | None,
     outcomes: Widening | int | None,
-) -> tuple[int, int]:
-    """B and K of a search that makes sense."""
+) -> int:
+    """K of a search that makes sense."""
     counts = {"simulations": simulations, "max_depth": max_depth}
     if not isinstance(outcomes, Widening):
         counts["outcomes"] = outcomes
@@ -586,7 +607,7 @@ def _check(
                 f"the root's logits, invalid and actions must begin with (B, K) = "
                 f"({roots}, {actions}), got {tuple(x.shape)}"
             )
-    return roots, actions
+    return actions
 
 
 def _complain(wrong: int, where: str) -> None:
