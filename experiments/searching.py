@@ -20,7 +20,7 @@ import envs
 from envs.gymnasium_tasks import DESCRIBED
 from envs.mujoco_env import get_state
 from experiments import plots
-from experiments.trees import Node, merged, most_visited, sample_name, to_dot, to_json
+from experiments.trees import Node, most_visited, sample_name, to_dot, to_json
 from mbrl.agents.mcts import Sampler, TreeModel, TreeSearch, TreeSearchConfig, uniform_actions
 from mbrl.checkpoint import written_whole
 from mbrl.dynamics import Simulator, Tabular
@@ -262,6 +262,7 @@ def _played(config: SearchConfig, game: Game) -> tuple[TreeSearch, Any]:
         "rollouts": config.rollouts,
         "depth": config.depth,
         "outcomes": "all" if game.drawn else None,
+        "merge": game.world is not None,
     }
     alone: dict[str, Any] = settings | {"rollouts": 1}
     probing = TreeModel(
@@ -333,7 +334,6 @@ def save_tree(
 ) -> dict[str, Any]:
     """Write tree.json, all nodes; tree.dot and tree.png, the most visited `nodes`; search.json.
 
-    In the latter two an action's outcomes that are one state are one node (`trees.merged`).
     Returns what search.json holds: the config and what the search says of its root.
 
     Raises ValueError, before anything is written, for less than one node or an existing folder.
@@ -342,7 +342,7 @@ def save_tree(
         raise ValueError(f"--nodes must be >= 1, got {nodes}")
     if folder.exists():
         raise ValueError(f"{folder} exists already")
-    drawn, place = merged(found.nodes)[:nodes], _place(found.world)
+    drawn, place = found.nodes[:nodes], _place(found.world)
     title = f"{_RULES[config.rule]} on {config.env}, {config.simulations} simulations"
     looks: dict[str, Any] = {"actions": found.names, "chosen": int(found.tree.action[0])}
     if place is not None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
 import json
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
 
 if TYPE_CHECKING:
     from planners.mcts import Tree
@@ -42,7 +42,7 @@ class Node(NamedTuple):
 def most_visited(tree: Tree, *, root: int = 0, nodes: int = 40) -> list[Node]:
     """The most visited nodes of the tree from root `root`, parents before children.
 
-    Every node comes with its parent, as no child was made before it or visited more often.
+    From the root on the most visited of all whose parents are there come next.
 
     Raises:
         ValueError: a root that is not there, less than one node.
@@ -52,11 +52,17 @@ def most_visited(tree: Tree, *, root: int = 0, nodes: int = 40) -> list[Node]:
         raise ValueError(f"root must lie in 0..{roots - 1}, got {root!r}")
     if nodes < 1:
         raise ValueError(f"nodes must be at least 1, got {nodes!r}")
-    visits = tree.visits[root].numpy()
-    order = np.lexsort((np.arange(len(visits)), -visits))[:nodes]
-    found = []
-    for node in order[visits[order] > 0].tolist():
-        parent, action = int(tree.parents[root, node]), int(tree.moves[root, node])
+    visits, parents = tree.visits[root].tolist(), tree.parents[root].tolist()
+    below: dict[int, list[int]] = defaultdict(list)
+    for node, above in enumerate(parents):
+        if visits[node]:
+            below[above].append(node)
+    found, front = [], [(-visits[0], 0)]
+    while front and len(found) < nodes:
+        _, node = heapq.heappop(front)
+        for child in below[node]:
+            heapq.heappush(front, (-visits[child], child))
+        parent, action = parents[node], int(tree.moves[root, node])
         inner, sample = parent >= 0, None
         if inner and tree.actions is not None:
             sample = tree.actions[root, parent, action].tolist()
@@ -66,7 +72,7 @@ def most_visited(tree: Tree, *, root: int = 0, nodes: int = 40) -> list[Node]:
                 parent,
                 action if inner else -1,
                 sample,
-                int(visits[node]),
+                visits[node],
                 float(tree.values[root, node]),
                 float(tree.rewards[root, node]),
                 float(tree.discounts[root, node]),
@@ -74,35 +80,6 @@ def most_visited(tree: Tree, *, root: int = 0, nodes: int = 40) -> list[Node]:
             )
         )
     return found
-
-
-def merged(nodes: Sequence[Node]) -> list[Node]:
-    """The tree with an action's outcomes that are one state as one node, and so on below them.
-
-    A search that draws outcomes has a node for each draw, where few states may follow. Visits add
-    up; values and rewards are means by visits. A node is numbered as the first that went into it.
-
-    Args:
-        nodes: parents before children; all of a tree, or what is left out does not count.
-
-    Returns:
-        The most visited first.
-    """
-    alike: dict[tuple[Any, ...], list[Node]] = {}
-    number: dict[int, int] = {-1: -1}
-    for node in nodes:
-        sample = None if node.sample is None else tuple(node.sample)
-        key = number[node.parent], node.action, sample, tuple(node.state), node.discount
-        group = alike.setdefault(key, [])
-        group.append(node)
-        number[node.node] = group[0].node
-    joined = []
-    for (parent, *_), group in alike.items():
-        visits = sum(node.visits for node in group)
-        value = sum(node.visits * node.value for node in group) / visits
-        reward = sum(node.visits * node.reward for node in group) / visits
-        joined.append(group[0]._replace(parent=parent, visits=visits, value=value, reward=reward))
-    return sorted(joined, key=lambda node: -node.visits)  # a parent has more than its children
 
 
 def to_json(nodes: Sequence[Node]) -> str:

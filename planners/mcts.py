@@ -181,6 +181,11 @@ class Tree:
         return torch.from_numpy(self.forest.nodes["sibling"])
 
     @property
+    def twins(self) -> Int[Tensor, "B N"]:
+        """The first node of the same state, where a search merges them; else the node itself."""
+        return torch.from_numpy(self.forest.nodes["twin"])
+
+    @property
     def priors(self) -> Float[Tensor, "B N K"]:
         """Probabilities; -1 for actions that cannot be taken."""
         return torch.from_numpy(self.forest.edges["prior"])
@@ -199,9 +204,11 @@ class Tree:
         """What is below an action of each root, for `search` to go on with after a real step.
 
         Where an action has several outcomes it is the one nearest to the real `state`, or the most
-        visited; an untried one leaves an empty tree.
+        visited; an untried one leaves an empty tree. Raises ValueError for a tree with twins.
         """
         old = self.forest
+        if old.table.size:
+            raise ValueError("a tree with twins cannot be gone on with: what follows is shared")
         roots, most, actions = old.edges.shape
         tops = np.full(roots, -1)
         for b in range(roots):
@@ -245,6 +252,7 @@ def search(
     outcomes: Widening | int | None = None,
     noise: Float[Tensor, "B K"] | None = None,
     start: Tree | None = None,
+    merge: bool = False,
 ) -> Tree:
     """Look ahead from B roots; each simulation adds a node to each tree, or the node's outcomes.
 
@@ -265,12 +273,16 @@ def search(
         noise: Dirichlet or Gumbel draws to take instead of the generator's.
         start: go on with this tree (`Tree.after`), whose root's prior is then that of `root`.
             One that has ended stays as it is, its policy 0.
+        merge: nodes of one tree whose states are the same, bit for bit, are twins: they share
+            what is known of what follows (transpositions; Czech et al. 2021, "Improving AlphaZero
+            using Monte-Carlo graph search"). For few states that many paths lead to. Then values
+            follow from the children's as they are now, and a walk ends where it would go round.
 
     Raises:
         ValueError: simulations or depth below one, a discount outside [0, 1], wrong shapes, a
             state all of whose actions are invalid, a model that returns NaN or chances that do
             not sum to 1, Gumbel with a start (sequential halving counts on equal visits) or with
-            `widening`.
+            `widening`, drawn outcomes or a start with `merge`.
     """
     rule = PUCT() if rule is None else rule
     actions = _check(root, simulations, discount, max_depth, outcomes)
@@ -278,11 +290,14 @@ def search(
         raise ValueError("Gumbel cannot go on with a tree: its root's actions need equal visits")
     if widening is not None and isinstance(rule, Gumbel):
         raise ValueError("Gumbel takes no widening: it halves a sample of the actions by itself")
+    if merge and (start is not None or isinstance(outcomes, Widening)):
+        raise ValueError("merge takes neither a start nor outcomes that are drawn")
     exact = outcomes if isinstance(outcomes, int) else 0
     born = max(exact, 1)
     base = 1 if start is None else start.visits.shape[1]
     model = _Model(root, step, actions, discount, exact)
-    looked = _blank(root.state, root.actions, base + simulations * born, actions)
+    count = base + simulations * born
+    looked = _blank(root.state, root.actions, count, actions, 2 * count if merge else 0)
     forest = looked.forest
     if start is not None:
         _take(start, looked)
@@ -292,17 +307,30 @@ def search(
     scores = _root_noise(rule, priors, noise, generator)
     considered = _considered(rule, priors, simulations)
     depth = base + simulations if max_depth is None else max_depth
-    settings = _settings(rule, depth, widening, outcomes)
+    settings = _settings(rule, depth, widening, outcomes, merge)
+    path = np.empty((len(forest.nodes), min(simulations + base, depth) + 1), np.int32)
     reply = model.silence()
     for turn in range(simulations + 1):
         first = base + (turn - 1) * born
         wrong, b = tree.advance(
-            *forest, *reply, settings, *model.front, scores, considered, first, turn, simulations
+            *forest,
+            *reply,
+            settings,
+            *model.front,
+            path,
+            scores,
+            considered,
+            first,
+            turn,
+            simulations,
         )
         if wrong:
             _complain(wrong, f"simulation {turn}, tree {b}")
         if turn < simulations:
             reply = model.ask()
+    if merge:
+        nodes = forest.nodes
+        nodes["value"] = np.take_along_axis(nodes["value"], nodes["twin"], 1)
     action, policy = _answer(rule, forest, scores, settings, generator)
     return replace(looked, action=action, policy=policy)
 
@@ -315,7 +343,7 @@ class _Model:
     """`step` as the compiled walk speaks to it: in arrays.
 
     Attributes:
-        front: (3, B) int64, (B, S) and (B, A) bytes: where each walk ended, and the state and the
+        front: (4, B) int64, (B, S) and (B, A) bytes: where each walk ended, and the state and the
             action to ask about, in the memory of the tensors that `step` is given.
     """
 
@@ -323,14 +351,15 @@ class _Model:
         self, root: Evaluation, step: StepFn, actions: int, discount: float, exact: int
     ) -> None:
         self._step, self._exact, self._device = step, exact, root.state.device
-        like = root.state, root.actions
+        like: Like = root.state, root.actions
         self.root = _heard(root, _granted(like, actions, discount), like, "the root's")
         if exact:
-            many = [x if x is None else x[:, None].expand(-1, exact, *x.shape[1:]) for x in like]
-            like = many[0], many[1]
+            state, samples = like
+            samples = None if samples is None else _each(samples, exact)
+            like = _each(state, exact), samples
         self._like, self._blank = like, _granted(like, actions, discount)
         roots = len(root.state)
-        ends, moves = np.zeros((3, roots), np.int64), np.empty((roots, 0), np.uint8)
+        ends, moves = np.zeros((4, roots), np.int64), np.empty((roots, 0), np.uint8)
         here, chosen = _alike(root.state), torch.from_numpy(ends[1])
         if root.actions is not None:
             chosen = _alike(root.actions[:, 0])
@@ -350,7 +379,7 @@ class _Model:
         return _flat(reply) if self._exact else reply
 
 
-def _blank(state: Tensor, samples: Tensor | None, count: int, actions: int) -> Tree:
+def _blank(state: Tensor, samples: Tensor | None, count: int, actions: int, table: int = 0) -> Tree:
     """Trees without a node, with room for `count`, from roots (B, S) and (B, K, A)."""
     roots = len(state)
     nodes = np.zeros((roots, count), tree.NODE)
@@ -363,7 +392,8 @@ def _blank(state: Tensor, samples: Tensor | None, count: int, actions: int) -> T
     if samples is not None:
         kept = torch.zeros(roots, count, *samples.shape[1:], dtype=samples.dtype)
         moves = _bytes(kept)
-    forest = tree.Forest(nodes, edges, bounds, _bytes(states), moves)
+    places = np.full((roots, table), -1, np.int32)
+    forest = tree.Forest(nodes, edges, bounds, _bytes(states), moves, places)
     action, policy = torch.zeros(roots, dtype=torch.long), torch.zeros(roots, actions)
     return Tree(action, policy, forest, states, kept)
 
@@ -371,6 +401,11 @@ def _blank(state: Tensor, samples: Tensor | None, count: int, actions: int) -> T
 def _bytes(x: Tensor) -> np.ndarray:
     """The memory of a tensor (..., S) on the CPU."""
     return (x.view(torch.int16) if x.dtype == torch.bfloat16 else x).numpy().view(np.uint8)
+
+
+def _each(x: Tensor, outcomes: int) -> Tensor:
+    """(B, ...) as (B, C, ...)."""
+    return x[:, None].expand(-1, outcomes, *x.shape[1:])
 
 
 def _alike(x: Tensor) -> Tensor:
@@ -397,6 +432,8 @@ def _plant(forest: tree.Forest, root: tree.Reply) -> None:
     """Set the states and priors of the roots, and where they are new their values."""
     forest.states[:, 0], forest.actions[:, 0] = root.state, root.actions
     for b in range(len(forest.nodes)):
+        if forest.table.size:
+            tree.twin_of(forest.states, forest.table, b, 0)
         fine = np.isfinite(root.value[b]) and root.variance[b] >= 0
         wrong = tree.set_priors(forest.edges, b, 0, root.logits, root.invalid, b)
         _complain(wrong if fine else tree.BAD_VALUE, f"root, tree {b}")
@@ -502,10 +539,16 @@ def _answer(
 
 
 def _settings(
-    rule: Rule, max_depth: int, widening: Widening | None, outcomes: Widening | int | None
+    rule: Rule,
+    max_depth: int,
+    widening: Widening | None,
+    outcomes: Widening | int | None,
+    merge: bool,
 ) -> tuple:
     """`tree.Settings` as the compiled walk takes it."""
-    own: dict[str, Any] = {"exact": outcomes} if isinstance(outcomes, int) else {}
+    own: dict[str, Any] = {"merge": merge}
+    if isinstance(outcomes, int):
+        own["exact"] = outcomes
     if widening is not None:
         own |= {"opening": float(widening.c), "opening_power": float(widening.alpha)}
     if isinstance(outcomes, Widening):

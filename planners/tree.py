@@ -19,7 +19,7 @@ RAW, SIBLINGS, WHOLE = 0, 1, 2
 FINE, BAD_REWARD, BAD_VALUE, BAD_LOGITS, NO_ACTION, BAD_DISCOUNT, BAD_CHANCE = range(7)
 """What `advance` found wrong with a model's answer."""
 
-_OPEN, _FULL_DEPTH, _TERMINAL = 0, 1, 2  # where a walk ends: at a new node, or at one known
+_OPEN, _KNOWN = 0, 1  # where a walk ends: at a new node, or at one known
 
 NODE = np.dtype(
     [
@@ -27,6 +27,8 @@ NODE = np.dtype(
         ("parent", "i4"),
         ("move", "i4"),  # action from the parent
         ("sibling", "i4"),  # the next outcome of the same action, or -1
+        ("twin", "i4"),  # the first node of the same state, which alone has children; or itself
+        ("walk", "i4"),  # the last that came by
         ("value", "f4"),  # mean of what followed
         ("raw", "f4"),  # the value that the model gave
         ("reward", "f4"),  # of the step into the node
@@ -56,6 +58,7 @@ class Forest(NamedTuple):
     bounds: np.ndarray  # (B, 2), least and greatest q
     states: np.ndarray  # (B, N, S) uint8
     actions: np.ndarray  # (B, N, K, A) uint8, A = 0 where actions are indices
+    table: np.ndarray  # (B, H) int32, nodes by a hash of their state, or -1; H = 0 without twins
 
 
 class Reply(NamedTuple):
@@ -82,6 +85,7 @@ class Settings(NamedTuple):
     rule: int
     max_depth: int
     exact: int = 0  # outcomes that a step gives, with their chances; 0: the one that it draws
+    merge: bool = False  # nodes of the same state are twins
     scale: int = SIBLINGS
     c: float = 0.0
     base: float = 1.0
@@ -101,7 +105,7 @@ def _std(t, b, node, action):
     while child >= 0:
         x = t.nodes[b, child]
         count += x.visits
-        total += x.visits * x.discount**2 * x.variance
+        total += x.visits * x.discount**2 * t.nodes[b, x.twin].variance
         child = x.sibling
     return np.sqrt(total / count)
 
@@ -249,7 +253,7 @@ def _outcome(t, s, b, edge):
     """Which outcome of an action to go on from; -1 to have the model draw another.
 
     Exact ones are visited by their chances, those that have ended not at all, as nothing is to be
-    learned there; drawn ones equally often.
+    learned there; drawn ones equally often. Visits by whichever way count.
     """
     child = edge.child
     if child < 0 or (s.exact == 0 and s.drawing == 0):
@@ -258,7 +262,7 @@ def _outcome(t, s, b, edge):
     while child >= 0:
         x = t.nodes[b, child]
         number += 1
-        score = 1.0 / x.visits
+        score = 1.0 / t.nodes[b, x.twin].visits
         if s.exact > 0:
             score = -1.0 if x.ended else score * x.chance
         if score > best_score:
@@ -270,17 +274,20 @@ def _outcome(t, s, b, edge):
 
 
 @njit(cache=True, nogil=True)
-def _descend(t, s, front, b, scores, wanted, work):
-    """Walk from root b to where a node is to be added; `front` holds leaf, action and kind."""
+def _descend(t, s, front, path, b, scores, wanted, turn, work):
+    """Walk from root b to where a node is to be added, or nothing more can be learned.
+
+    `front` gets the last node's twin, the action to take there, the kind of end, and how long
+    the path (B, N) is that led there: the nodes after the root, before twins take their place.
+    """
     node, depth = 0, 0
+    front[1, b], front[2, b] = 0, _KNOWN
     while True:
-        front[0, b], front[1, b] = node, 0
-        if t.nodes[b, node].ended:
-            front[2, b] = _TERMINAL
+        front[0, b], front[3, b] = node, depth
+        x = t.nodes[b, node]
+        if x.ended or depth == s.max_depth or x.walk == turn:  # the last is a circle
             return
-        if depth == s.max_depth:
-            front[2, b] = _FULL_DEPTH
-            return
+        x.walk = turn
         if s.rule == UCT_RULE:
             action = _uct(t, s, b, node)
         elif s.rule == PUCT_RULE:
@@ -293,7 +300,8 @@ def _descend(t, s, front, b, scores, wanted, work):
         if child < 0:
             front[1, b], front[2, b] = action, _OPEN
             return
-        node, depth = child, depth + 1
+        path[b, depth] = child
+        node, depth = t.nodes[b, child].twin, depth + 1
 
 
 @njit(cache=True, nogil=True)
@@ -333,7 +341,7 @@ def _attach(t, front, reply, b, node, row, chance):
     if not np.isfinite(reply.reward[row]):
         return BAD_REWARD
     x = t.nodes[b, node]
-    x.reward = reply.reward[row]
+    x.reward, x.twin = reply.reward[row], node
     if reply.terminated[row]:
         x.ended = True
     else:
@@ -354,7 +362,27 @@ def _attach(t, front, reply, b, node, row, chance):
     x.visits, x.chance = 1, chance
     x.parent, x.move, x.sibling = front[0, b], front[1, b], edge.child
     edge.child = node
+    if t.table.shape[1] > 0 and not x.ended:
+        x.twin = twin_of(t.states, t.table, b, node)
     return FINE
+
+
+@njit(cache=True, nogil=True)
+def twin_of(states, table, b, node):
+    """The first node with the bytes of this one's state, which it is itself if there was none."""
+    state, code = states[b, node], np.uint64(14695981039346656037)
+    for i in range(state.shape[0]):  # Fowler, Noll and Vo's hash, 1a
+        code = (code ^ np.uint64(state[i])) * np.uint64(1099511628211)
+    place = np.int64(code % np.uint64(table.shape[1]))
+    while table[b, place] >= 0:
+        other, same = states[b, table[b, place]], True
+        for i in range(state.shape[0]):
+            same = same and state[i] == other[i]
+        if same:
+            return table[b, place]
+        place = (place + 1) % table.shape[1]
+    table[b, place] = node
+    return node
 
 
 @njit(cache=True, nogil=True)
@@ -387,23 +415,24 @@ def _mean(t, s, b, child):
         x = t.nodes[b, child]
         share = x.chance if s.exact > 0 else x.visits
         weight += share
-        total += share * (x.reward + x.discount * x.value)
+        total += share * (x.reward + x.discount * t.nodes[b, x.twin].value)
         child = x.sibling
     return total / weight
 
 
 @njit(cache=True, nogil=True)
-def _pass_up(t, s, b, node):
-    """Tell all above a leaf what it is worth: the means there are of one more visit."""
-    leaf = t.nodes[b, node]
+def _pass_up(t, s, path, b, depth):
+    """Tell all along a path what its last node is worth: means there are of one more visit."""
+    leaf = t.nodes[b, path[b, depth - 1] if depth > 0 else 0]
     gain = leaf.raw + 0.0  # 0 at an end
     spread = leaf.variance + 0.0
-    while node > 0:
+    for d in range(depth - 1, -1, -1):
+        node = path[b, d]
         x = t.nodes[b, node]
         edge = t.edges[b, x.parent, x.move]
         gain = x.reward + x.discount * gain
         spread = x.discount**2 * spread
-        if s.exact > 0:  # all that the expectation changed by is news above
+        if s.exact > 0 or s.merge:  # all that the expectation changed by is news above
             known = edge.visits * edge.q
             edge.q = _mean(t, s, b, edge.child)
             gain = (edge.visits + 1) * edge.q - known
@@ -414,30 +443,31 @@ def _pass_up(t, s, b, node):
         edge.visits += 1
         t.bounds[b, 0] = min(t.bounds[b, 0], edge.q)
         t.bounds[b, 1] = max(t.bounds[b, 1], edge.q)
-        node = x.parent
-        above = t.nodes[b, node]
+        above = t.nodes[b, x.parent]
         count = above.visits
         above.value = (above.value * count + gain) / (count + 1)
         above.variance = (above.variance * count + spread) / (count + 1)
         above.visits = count + 1
+        if d > 0 and path[b, d - 1] != x.parent:  # came by a twin, which counts its own
+            t.nodes[b, path[b, d - 1]].visits += 1
 
 
 @njit(cache=True, nogil=True)
 def advance(
-    nodes, edges, bounds, states, actions,
+    nodes, edges, bounds, states, actions, table,
     state, offered, reward, discount, value, variance, chance, logits, terminated, invalid,
-    settings, front, here, chosen, scores, considered, first, turn, last,
+    settings, front, here, chosen, path, scores, considered, first, turn, last,
 ):  # fmt: skip
     """Make the replies nodes of each tree, from number `first` on; then walk anew.
 
-    At turn 0 there is no reply yet, at turn `last` no walk any more. `front` (3, B) int64 is where
-    each walk ended: node, action to take there, and kind; `here` (B, S) and `chosen` (B, A) get
-    the bytes of that node's state and of that action. `considered` (turns, B) is how often the
-    root's actions must have been visited to be looked into, for Gumbel. Returns what is wrong with
-    a reply, and of which tree. Arrays and plain tuples come one by one, as numba is slow to
-    recognise named tuples at a call.
+    At turn 0 there is no reply yet, at turn `last` no walk any more. `front` (4, B) int64 is where
+    each walk ended, see `_descend`; `here` (B, S) and `chosen` (B, A) get the bytes of that node's
+    state and of the action to take there. `considered` (turns, B) is how often the root's actions
+    must have been visited to be looked into, for Gumbel. Returns what is wrong with a reply, and
+    of which tree. Arrays and plain tuples come one by one, as numba is slow to recognise named
+    tuples at a call.
     """
-    t = Forest(nodes, edges, bounds, states, actions)
+    t = Forest(nodes, edges, bounds, states, actions, table)
     reply = Reply(
         state, offered, reward, discount, value, variance, chance, logits, terminated, invalid
     )
@@ -445,25 +475,30 @@ def advance(
     work = np.empty(edges.shape[2])
     for b in range(edges.shape[0]):
         if turn > 0:
-            leaf = front[0, b]
+            depth = front[3, b]
             if front[2, b] == _OPEN:
-                wrong, leaf = _grow(t, s, front, reply, b, first)
+                wrong, made = _grow(t, s, front, reply, b, first)
                 if wrong != FINE:
                     return wrong, b
+                path[b, depth] = made
+                depth += 1
             else:
-                t.nodes[b, leaf].visits += 1
-            _pass_up(t, s, b, leaf)
+                end = path[b, depth - 1] if depth > 0 else 0
+                leaf = t.nodes[b, end]
+                if leaf.ended or leaf.twin != end or not s.merge:  # else its children count
+                    leaf.visits += 1
+            _pass_up(t, s, path, b, depth)
         if turn < last:
-            _descend(t, s, front, b, scores, considered[turn, b], work)
+            _descend(t, s, front, path, b, scores, considered[turn, b], turn + 1, work)
             _copy(states[b, front[0, b]], here[b])
             _copy(actions[b, front[0, b], front[1, b]], chosen[b])
     return FINE, 0
 
 
 @njit(cache=True, nogil=True)
-def completed(nodes, edges, bounds, states, actions, settings):
+def completed(nodes, edges, bounds, states, actions, table, settings):
     """The roots' completed and scaled values (B, K)."""
-    t, s = Forest(nodes, edges, bounds, states, actions), Settings(*settings)
+    t, s = Forest(nodes, edges, bounds, states, actions, table), Settings(*settings)
     out = np.empty((edges.shape[0], edges.shape[2]))
     for b in range(edges.shape[0]):
         _complete(t, s, b, 0, out[b])
@@ -472,13 +507,16 @@ def completed(nodes, edges, bounds, states, actions, settings):
 
 @njit(cache=True, nogil=True)
 def subtrees(
-    nodes, edges, bounds, states, actions,
-    new_nodes, new_edges, new_bounds, new_states, new_actions,
+    nodes, edges, bounds, states, actions, table,
+    new_nodes, new_edges, new_bounds, new_states, new_actions, new_table,
     tops,
 ):  # fmt: skip
-    """Copy what lies below node `tops[b]` (B,) of each tree, or nothing for -1; largest size."""
-    old = Forest(nodes, edges, bounds, states, actions)
-    new = Forest(new_nodes, new_edges, new_bounds, new_states, new_actions)
+    """Copy what lies below node `tops[b]` (B,) of each tree, or nothing for -1; largest size.
+
+    Trees without twins.
+    """
+    old = Forest(nodes, edges, bounds, states, actions, table)
+    new = Forest(new_nodes, new_edges, new_bounds, new_states, new_actions, new_table)
     places, largest = np.empty(nodes.shape[1], np.int64), 1
     for b in range(nodes.shape[0]):
         if tops[b] >= 0:
@@ -503,6 +541,7 @@ def _subtree(old, new, b, top, places):
             continue
         new.nodes[b, place] = old.nodes[b, node]
         x = new.nodes[b, place]
+        x.twin, x.walk = place, 0
         x.parent = places[x.parent] if place > 0 else -1
         x.sibling = places[x.sibling] if place > 0 and x.sibling >= 0 else -1
         _copy(old.states[b, node], new.states[b, place])

@@ -59,7 +59,7 @@ PROBLEMS: Mapping[str, Problem] = {
     ),
 }
 RULES = ("UCT", "PUCT", "Gumbel")
-ROLLOUTS, ROUGH = LEAVES = ("random rollouts", "rough values")
+ROLLOUTS, ROUGH, MERGED = LEAVES = ("random rollouts", "rough values", "rollouts, merged states")
 NOISE = 0.1  # std of the error of a rough value, where values lie in a range of 1
 STEPS = 200  # of a random rollout, at most
 FAR = 1e-4  # no tree is deeper than where this much is left by discounting
@@ -120,7 +120,8 @@ value of what it chooses can come to V*.
 ![a tree](tree.png)
 
 Leaves are worth the return of one random rollout of {STEPS} steps at most, or V* and an error of
-std {NOISE} that each state keeps. Priors are uniform, without noise at the root; the rules'
+std {NOISE} that each state keeps. "Merged states" are nodes of one state that share what follows,
+their leaves worth a random rollout. Priors are uniform, without noise at the root; the rules'
 settings are the library's. A tree is no deeper than where γ leaves {FAR:g}. Where chance
 has a hand, all outcomes of an action are added at once, and it is worth their expectation.
 
@@ -169,7 +170,7 @@ def measured(
     for count in counts:
         if pool.stopping():
             raise pool.Stopped
-        tree = searched(model, start, rule, count)
+        tree = searched(model, start, rule, count, merge=leaf == MERGED)
         action = tree.action.long()
         chosen = tree.children_values().gather(1, action[:, None])[:, 0].numpy()
         errors = {
@@ -199,7 +200,9 @@ def _visited(world: FiniteMDP) -> np.ndarray:
     return np.flatnonzero(reached & ~world.terminal)
 
 
-def searched(model: Model, start: np.ndarray, rule: str, simulations: int) -> Tree:
+def searched(
+    model: Model, start: np.ndarray, rule: str, simulations: int, *, merge: bool = False
+) -> Tree:
     """Trees from states (B,)."""
     from planners.mcts import search
 
@@ -212,6 +215,7 @@ def searched(model: Model, start: np.ndarray, rule: str, simulations: int) -> Tr
         discount=model.discount,
         max_depth=math.ceil(math.log(FAR) / math.log(model.discount)),
         outcomes=model.outcomes,
+        merge=merge,
     )
 
 
@@ -414,7 +418,7 @@ def at_stake(problem: str, seeds: int, roots: int) -> dict[str, float]:
 
 def _panels(title: str, counts: Sequence[int]) -> tuple[Figure, dict[tuple[str, str], Axes]]:
     """A column a world and a row a kind of leaves, by (world, leaves)."""
-    figure, axes = plots.panels(title, len(LEAVES), len(PROBLEMS), (13, 6.4))
+    figure, axes = plots.panels(title, len(LEAVES), len(PROBLEMS), (15, 9))
     places = [(problem, leaf) for leaf in LEAVES for problem in PROBLEMS]
     for ax, place in zip(axes, places, strict=True):
         ax.set_xscale("log", base=2)

@@ -60,6 +60,8 @@ class TreeSearchConfig:
     outcomes: Widening | Literal["all"] | None = None
     """Draw the model's noise, and so many outcomes of an action. "all": a model that can say them
     with their chances (`Tabular`, of one member) gives all. None plans with the model's means."""
+    merge: bool = False
+    """Nodes of one state share what follows: for finite worlds, where many paths lead to one."""
     rollouts: int = 1
     """Random rollouts that value a leaf; 0 leaves it to the value function, or to 0."""
     depth: int = 50
@@ -360,6 +362,7 @@ class TreeSearch:
                 max_depth=config.max_depth,
                 widening=config.widening,
                 outcomes=self.model.outcomes,
+                merge=config.merge,
             )
         best = int(self.tree.action[0])
         if self._indices:

@@ -13,7 +13,7 @@ from PIL import Image
 from envs import WORLDS
 from experiments import plots
 from experiments.searching import CLASSICS, NAMES, Classic, SearchConfig, searchable, searched
-from experiments.trees import Node, from_json, merged, most_visited, to_dot, to_json
+from experiments.trees import Node, from_json, most_visited, to_dot, to_json
 from planners.mcts import UCT, Evaluation, Widening, search
 
 
@@ -156,31 +156,6 @@ def node(number, parent, action, visits, value, reward, *state, discount=0.9):
     return Node(number, parent, action, None, visits, value, reward, discount, list(state))
 
 
-def test_outcomes_that_are_one_state_become_one_node():
-    """Two of three draws of an action are state 1, and below both of them comes state 2."""
-    tree = [
-        node(0, -1, -1, 10, 0.5, 0.0, 0.0),
-        node(1, 0, 0, 4, 1.0, 0.0, 1.0),
-        node(2, 0, 0, 3, 5.0, 0.0, 7.0),
-        node(3, 0, 0, 2, 4.0, 3.0, 1.0),
-        node(4, 1, 1, 2, 3.0, 0.0, 2.0),
-        node(5, 3, 1, 1, 0.0, 0.0, 2.0),
-        node(6, 3, 0, 1, 8.0, 0.0, 2.0),  # another action
-    ]
-    assert merged(tree) == [
-        node(0, -1, -1, 10, 0.5, 0.0, 0.0),
-        node(1, 0, 0, 6, 2.0, 1.0, 1.0),
-        node(2, 0, 0, 3, 5.0, 0.0, 7.0),
-        node(4, 1, 1, 3, 2.0, 0.0, 2.0),
-        node(6, 1, 0, 1, 8.0, 0.0, 2.0),
-    ]
-
-
-def test_where_nothing_is_drawn_nothing_is_merged(found):
-    nodes = most_visited(found, root=1, nodes=1000)
-    assert merged(nodes) == nodes
-
-
 def test_the_chosen_action_is_orange_and_names_do_not_meet(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure) or path)
@@ -253,3 +228,18 @@ def test_an_action_of_many_numbers_has_a_number_for_a_name():
 def test_a_pole_is_kept_up_for_a_while():
     found = searched(SearchConfig("CartPole-v1", simulations=10, steps=25, rollouts=1, depth=12))
     assert abs(found.nodes[0].state[2]) < 0.2 and len(found.nodes[0].state) == 4
+
+
+def test_a_twin_visited_more_often_than_its_parent_comes_after_it():
+    """Two states, each a step from the other: the first node of each has all the visits."""
+
+    def step(state, action):
+        return Evaluation(1 - state, 1 + state[:, 0], torch.zeros(1))
+
+    zero = torch.zeros(1)
+    root = Evaluation(torch.zeros(1, 1), zero, zero, torch.zeros(1, 1))
+    draw = torch.Generator().manual_seed(0)
+    tree = search(root, step, simulations=20, generator=draw, discount=0.5, merge=True)
+    nodes = most_visited(tree, nodes=10)
+    assert [x.node for x in nodes] == [0, 1, 2]
+    assert [x.parent for x in nodes] == [-1, 0, 1]

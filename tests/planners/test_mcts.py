@@ -452,3 +452,103 @@ def test_a_root_that_does_not_fit_is_called_one():
         search(root, step, simulations=5, **options | {"outcomes": 0})
     with pytest.raises(ValueError, match="noise must be finite"):
         search(root, step, simulations=5, noise=torch.full((5, 3), math.nan), **options)
+
+
+# Twins.
+
+
+@pytest.mark.parametrize(
+    "rule", [UCT(), PUCT(dirichlet=0.0, temperature=0.0), Gumbel(scale=0.0)], ids=str
+)
+def test_nodes_of_one_state_share_what_follows(rule):
+    root, step, options, _, _ = world()
+    tree = search(root, step, simulations=400, rule=rule, merge=True, **options)
+    nodes, edges = tree.forest.nodes, tree.forest.edges
+    for b in range(5):
+        firsts = {}
+        for n in np.flatnonzero(nodes["visits"][b]):
+            state, node, own = float(tree.states[b, n, 0]), nodes[b, n], edges[b, n]
+            if node["ended"]:
+                assert node["twin"] == n
+                continue
+            assert node["twin"] == firsts.setdefault(state, n)
+            if node["twin"] != n:
+                assert (own["visits"] == 0).all() and (own["child"] == -1).all()
+                assert node["value"] == nodes["value"][b, node["twin"]]
+                continue
+            seen, means = own["visits"], own["q"].astype(float)
+            total = node["raw"] + (seen * means).sum()
+            assert node["visits"] == 1 + seen.sum()
+            assert node["value"] == pytest.approx(total / node["visits"], abs=1e-3)
+        assert len(firsts) == 5
+
+
+def test_twins_bring_a_search_to_the_optimum_of_a_world_that_goes_round():
+    root, step, options, values, q = world(discount=0.9)
+    rule = PUCT(dirichlet=0.0, temperature=0.0)
+
+    def error(simulations, merge):
+        tree = search(root, step, simulations=simulations, rule=rule, merge=merge, **options)
+        chosen = tree.children_values().gather(1, tree.action[:, None])[:, 0]
+        assert not merge or simulations < 1000 or (tree.action == q.argmax(1)).all()
+        return (chosen - values).abs().max() / values.abs().max()
+
+    late = error(10_000, True)
+    assert late < 0.05
+    assert late < error(100, True) / 5
+    assert late < error(10_000, False) / 3
+
+
+def test_without_equal_states_there_are_no_twins():
+    """A state is the path that led there."""
+
+    def step(state, action):
+        after = 3 * state + 1 + action[:, None]
+        value = torch.sin(after[:, 0])
+        return Evaluation(after, torch.cos(after[:, 0]), value)
+
+    start = torch.tensor([[1.0], [2.0]], dtype=torch.float64)
+    zero = torch.zeros(2)
+    root = Evaluation(start, zero, zero, torch.zeros(2, 3))
+    options = {"simulations": 25, "rule": UCT(), "discount": 0.9}
+    plain = search(root, step, generator=seeded(), **options)
+    merged = search(root, step, generator=seeded(), merge=True, **options)
+    assert torch.equal(plain.visits, merged.visits)
+    assert torch.equal(plain.parents, merged.parents)
+    assert torch.allclose(plain.values, merged.values, atol=1e-5)
+
+
+def test_twins_by_hand():
+    """One action, round a circle of two states that pay 1 and 2: γ 1/2, leaves worth 0.
+
+    0 -> 1 pays 1, 1 -> 0 pays 2. Simulation 1 makes 1, worth 0: q(0) = 1. Simulation 2 makes 0's
+    twin, worth V(0) = (0 + 1) / 2: q(1) = 2 + .25, V(1) = 2.25 / 2, q(0) = 1 + 1.125 / 2 =
+    1.5625, V(0) = 2 q(0) / 3. Simulation 3 goes round: q(1) = 2 + V(0) / 2.
+    """
+
+    def step(state, action):
+        return Evaluation(1 - state, 1 + state[:, 0], torch.zeros(1))
+
+    zero = torch.zeros(1)
+    root = Evaluation(torch.zeros(1, 1), zero, zero, torch.zeros(1, 1))
+    tree = search(
+        root, step, simulations=3, generator=seeded(), rule=UCT(), discount=0.5, merge=True
+    )
+    assert tree.twins[0].tolist() == [0, 1, 0, 0]
+    assert tree.parents[0].tolist() == [-1, 0, 1, -1]
+    q0 = 2 * 1.5625 / 3
+    q1 = 2 + q0 / 2
+    v1 = 2 * q1 / 3
+    assert tree.forest.edges["q"][0, 1, 0] == pytest.approx(q1)
+    assert tree.values[0, 1] == pytest.approx(v1)
+    assert tree.children_values()[0, 0] == pytest.approx(1 + v1 / 2)
+    assert tree.values[0, 0] == pytest.approx(3 * (1 + v1 / 2) / 4)
+    assert tree.visits[0].tolist() == [4, 3, 2, 0]
+    with pytest.raises(ValueError, match="a tree with twins cannot be gone on with"):
+        tree.after(tree.action)
+
+
+def test_what_does_not_go_with_twins_is_named():
+    root, step, options, _, _ = world()
+    with pytest.raises(ValueError, match="merge takes neither a start nor outcomes that are drawn"):
+        search(root, step, simulations=5, merge=True, **options | {"outcomes": Widening()})
