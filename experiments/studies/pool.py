@@ -108,6 +108,7 @@ def compute(
 
 def _begin(stop: Any, lines: Any) -> None:
     _worker.update(stop=stop, lines=lines)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller's script, imported here, may heed it
     torch.set_num_threads(1)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 

@@ -132,8 +132,8 @@ def test_trees_are_told_in_simulations_a_second_and_bytes_a_node(monkeypatch):
         assert (rate.against, rate.reference, rate.wanted) == ("wanted", (wanted,) * 2, "≥ 1")
         assert mctx.reference == (4 * roots / 0.25,) * 2  # all roots' simulations, by the median
         assert rate.ours == mctx.ours and min(rate.ours) > 0
-        # a child and a prior for each action, ten numbers, an end; mctx's arrays by its source
-        assert (size, space.lower) == (4 * (10 + 2 * actions) + 1, True)
+        # four numbers for each action, twelve and a padded end; mctx's arrays by its source
+        assert (size, space.lower) == (4 * (13 + 4 * actions), True)
         assert list(space.reference) == [4 * (5 + 6 * actions)]
     asked = {"work": "time", "rule": "puct", "simulations": 4, "width": 8, "repeats": 3}
     assert peer.asked[0] == asked | {"roots": 1, "actions": 2}
