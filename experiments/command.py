@@ -150,7 +150,8 @@ class SearchTree(Common):
     """Search a tree through a world's true model, draw it, and say what it makes of the root.
 
     tree.png and tree.dot have the most visited nodes, tree.json all of them, search.json the
-    table that is printed. Where the world is a finite MDP the table has the exact Q* beside.
+    table that is printed. Where the world is a finite MDP, nodes of one state share what follows,
+    and the table has the exact Q* beside.
     """
 
     env: str = "frozen-lake"
@@ -159,7 +160,7 @@ class SearchTree(Common):
     rule: Literal["uct", "puct", "gumbel"] = "uct"
     """Which action is looked into: no noise at the root, even priors."""
     simulations: int = 200
-    """Looks ahead, each of which adds a node."""
+    """Looks ahead; each adds a node, or where chance has a hand all outcomes of an action."""
     discount: float | None = None
     """γ; the world's own if unset, 0.99 where it has none."""
     seed: int = 0

@@ -69,7 +69,7 @@ class SearchConfig:
     """Without noise at the root. UCT's C is 1/√2 times the range of the returns of 100 random
     games from the first state."""
     simulations: int = 200
-    """Nodes added to the root."""
+    """Looks ahead, each of which adds a node, or all outcomes of an action."""
     discount: float | None = None
     """γ, in (0, 1]; the world's own if unset, 0.99 where it has none."""
     seed: int = 0
