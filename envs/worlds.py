@@ -1,8 +1,8 @@
 """Finite worlds from the literature, and the continuous wet chicken.
 
-Each function returns a `FiniteMDP`; `WORLDS` has them by name, and `envs.make(name)` builds the
-environment of any. Grids number their states row by row, walls left out. Their actions are up,
-right, down, left unless said otherwise.
+Each function returns a `FiniteMDP`, and its docstring's first line is what listings say of it;
+`WORLDS` has them by name, and `envs.make(name)` builds the environment of any. Grids number their
+states row by row, walls left out. Their actions are up, right, down, left unless said otherwise.
 """
 
 from __future__ import annotations
@@ -61,11 +61,12 @@ _LAKES = {
 
 
 def chain(states: int = 5, *, slip: float = 0.2, discount: float = 0.95) -> FiniteMDP:
-    """The chain of Dearden, Friedman and Russell 1998, "Bayesian Q-learning", as in Strens 2000.
+    """On to 10 at the far end, or back to 2 at the start, by actions that slip.
 
-    Action 0 goes one state on and earns nothing but 10 at the far end, where it stays; action 1
-    goes back to the first state and earns 2. With the chance `slip` an action does what the other
-    would. It goes on for ever. Raises ValueError for fewer than 2 states or slip outside [0, 1].
+    Dearden, Friedman and Russell 1998, "Bayesian Q-learning", as in Strens 2000. Action 0 goes one
+    state on and earns nothing but 10 at the far end, where it stays; action 1 goes back to the
+    first state and earns 2. With the chance `slip` an action does what the other would. It goes on
+    for ever. Raises ValueError for fewer than 2 states or slip outside [0, 1].
     """
     _require(states >= 2, f"chain: states must be at least 2, got {states!r}")
     _require(0 <= slip <= 1, f"chain: slip must lie in [0, 1], got {slip!r}")
@@ -120,12 +121,13 @@ def garnet(
 
 
 def cliff_walk(*, slippery: bool = False, discount: float = 1.0) -> FiniteMDP:
-    """Sutton and Barto 2018, example 6.6; gymnasium's CliffWalking-v1, cell for cell.
+    """To the goal along a cliff, where a fall costs 100 and leads back to the start.
 
-    From the lower left to the lower right corner, each step -1; a step onto the cliff between
-    them costs 100 and leads back to the start. The cliff's ten cells are states that nothing leads
-    to. Slippery, a third of the moves go where they should and a third to each side; as a fall and
-    a step may then end in one place, the environment pays what is expected.
+    Sutton and Barto 2018, example 6.6; gymnasium's CliffWalking-v1, cell for cell. From the lower
+    left to the lower right corner, each step -1; a step onto the cliff between them costs 100 and
+    leads back to the start. The cliff's ten cells are states that nothing leads to. Slippery, a
+    third of the moves go where they should and a third to each side; as a fall and a step may then
+    end in one place, the environment pays what is expected.
     """
     start, goal = 36, 47
     hazards = np.zeros((4, 12), dtype=bool)
@@ -145,10 +147,11 @@ def cliff_walk(*, slippery: bool = False, discount: float = 1.0) -> FiniteMDP:
 
 
 def frozen_lake(size: int = 4, *, slippery: bool = True, discount: float = 0.99) -> FiniteMDP:
-    """gymnasium's FrozenLake-v1 of `size` 4 or 8, cell for cell; actions left, down, right, up.
+    """Over slippery ice to a goal that pays 1, past holes that end it.
 
-    To the goal for a reward of 1; a hole ends the episode too. Slippery, a third of the moves go
-    where they should and a third to each side. Raises ValueError for another size.
+    gymnasium's FrozenLake-v1 of `size` 4 or 8, cell for cell; actions left, down, right, up. To the
+    goal for a reward of 1; a hole ends the episode too. Slippery, a third of the moves go where
+    they should and a third to each side. Raises ValueError for another size.
     """
     _require(size in _LAKES, f"frozen-lake: size must be 4 or 8, got {size!r}")
     lake = _letters(_LAKES[size])
@@ -168,12 +171,12 @@ def frozen_lake(size: int = 4, *, slippery: bool = True, discount: float = 0.99)
 
 
 def four_rooms(goal: tuple[int, int] = (7, 9), *, discount: float = 0.9) -> FiniteMDP:
-    """Sutton, Precup and Singh 1999, "Between MDPs and semi-MDPs", figure 2; 104 states.
+    """Through hallways to a goal in another room that pays 1, by moves that stray.
 
-    A move goes where it should with chance 2/3, and 1/9 each of the three other ways. The goal's
-    row and column, the hallway to the lower right room unless given, count from 0 with the outer
-    walls; arrival pays 1. An episode starts in any other cell. Raises ValueError for a goal in a
-    wall.
+    Sutton, Precup and Singh 1999, "Between MDPs and semi-MDPs", figure 2; 104 states. A move goes
+    where it should with chance 2/3, and 1/9 each of the three other ways. The goal's row and
+    column, the hallway to the lower right room unless given, count from 0 with the outer walls;
+    arrival pays 1. An episode starts in any other cell. Raises ValueError for a goal in a wall.
     """
     walls = _letters(_ROOMS) == "#"
     inside = 0 <= goal[0] < walls.shape[0] and 0 <= goal[1] < walls.shape[1]
@@ -182,25 +185,30 @@ def four_rooms(goal: tuple[int, int] = (7, 9), *, discount: float = 0.9) -> Fini
 
 
 def dyna_maze(*, discount: float = 0.95) -> FiniteMDP:
-    """Sutton and Barto 2018, figure 8.2: 47 states, arrival at the goal pays 1."""
+    """Round walls to a goal that pays 1.
+
+    Sutton and Barto 2018, figure 8.2: 47 states.
+    """
     letters = _letters(_DYNA)
     return _maze("dyna-maze", letters == "#", _find(letters, "S"), _find(letters, "G"), discount)
 
 
 def blocking_maze(*, changed: bool = False, discount: float = 0.95) -> FiniteMDP:
-    """Sutton and Barto 2018, figure 8.4: the gap on the right, closed for one on the left.
+    """To a goal that pays 1, through a gap in a wall that later closes for another.
 
-    The book changes it after 1000 steps, as `envs.make("blocking-maze")` does. Both have the 47
-    states that are free in one of them.
+    Sutton and Barto 2018, figure 8.4: the gap on the right, closed for one on the left. The book
+    changes it after 1000 steps, as `envs.make("blocking-maze")` does. Both have the 47 states that
+    are free in one of them.
     """
     return _gap_maze("blocking-maze", [0] if changed else [8], [0, 8], discount)
 
 
 def shortcut_maze(*, changed: bool = False, discount: float = 0.95) -> FiniteMDP:
-    """Sutton and Barto 2018, figure 8.5: a gap on the left, later one more on the right.
+    """To a goal that pays 1, round a wall that later opens on a shorter way.
 
-    The book changes it after 3000 steps, as `envs.make("shortcut-maze")` does. Both have the 47
-    states that are free in one of them.
+    Sutton and Barto 2018, figure 8.5: a gap on the left, later one more on the right. The book
+    changes it after 3000 steps, as `envs.make("shortcut-maze")` does. Both have the 47 states that
+    are free in one of them.
     """
     return _gap_maze("shortcut-maze", [0, 8] if changed else [0], [0, 8], discount)
 
@@ -212,13 +220,14 @@ def deep_sea(
     rng: np.random.Generator | None = None,
     discount: float = 1.0,
 ) -> FiniteMDP:
-    """Osband et al. 2019, "Deep exploration via randomized value functions"; bsuite's.
+    """A dive that pays 1 only if every step goes right, which costs a little.
 
-    A dive of `size` steps, each one row down and a column left by action 0 or right by action 1,
-    which costs 0.01 / size; only to go right in the last column pays, 1. So 0.99 is best, and
-    dithering finds it in 2^size episodes. Windy, a move right fails with chance 1 / size (bsuite's
-    noise on the last rewards is left out). `rng` draws, state by state, which action is which.
-    State row · size + column, and size² when the dive is over. Raises ValueError for size below 2.
+    Osband et al. 2019, "Deep exploration via randomized value functions"; bsuite's. A dive of
+    `size` steps, each one row down and a column left by action 0 or right by action 1, which costs
+    0.01 / size; only to go right in the last column pays, 1. So 0.99 is best, and dithering finds
+    it in 2^size episodes. Windy, a move right fails with chance 1 / size (bsuite's noise on the
+    last rewards is left out). `rng` draws, state by state, which action is which. State row · size
+    + column, and size² when the dive is over. Raises ValueError for size below 2.
     """
     _require(size >= 2, f"deep-sea: size must be at least 2, got {size!r}")
     row, column = np.divmod(np.arange(size * size), size)
@@ -252,11 +261,12 @@ def deep_sea(
 
 
 def windy_grid(moves: int = 4, *, stochastic: bool = False, discount: float = 1.0) -> FiniteMDP:
-    """Sutton and Barto 2018, example 6.5, and exercises 6.9 and 6.10; each step -1.
+    """To a goal across a wind that carries upwards, each step -1.
 
-    `moves` is 4, 8 with the diagonals (up right, down right, down left, up left), or 9 with
-    staying last. The wind of the column that one leaves carries upwards; stochastic, where there
-    is any, one cell less or more a third of the time each. Raises ValueError for other moves.
+    Sutton and Barto 2018, example 6.5, and exercises 6.9 and 6.10. `moves` is 4, 8 with the
+    diagonals (up right, down right, down left, up left), or 9 with staying last. The wind of the
+    column that one leaves carries upwards; stochastic, where there is any, one cell less or more a
+    third of the time each. Raises ValueError for other moves.
     """
     _require(moves in (4, 8, 9), f"windy-grid: moves must be 4, 8 or 9, got {moves!r}")
     wind = np.array([0, 0, 0, 1, 1, 1, 2, 2, 1, 0])
@@ -280,11 +290,11 @@ def windy_grid(moves: int = 4, *, stochastic: bool = False, discount: float = 1.
 
 
 def open_grid(size: int = 10, *, slip: float = 0.0, discount: float = 0.99) -> FiniteMDP:
-    """size² cells without walls, from the upper left to the lower right corner, each step -1.
+    """From the upper left to the lower right corner without walls, each step -1.
 
-    With chance `slip` a move goes to one of its sides. Built in a second or two for 10⁶ states.
-    Without slip V* is -(1 - γᵈ) / (1 - γ) at a distance d. Raises ValueError for size below 2 or
-    slip outside [0, 1].
+    size² cells; with chance `slip` a move goes to one of its sides. Built in a second or two for
+    10⁶ states. Without slip V* is -(1 - γᵈ) / (1 - γ) at a distance d. Raises ValueError for size
+    below 2 or slip outside [0, 1].
     """
     _require(size >= 2, f"open-grid: size must be at least 2, got {size!r}")
     _require(0 <= slip <= 1, f"open-grid: slip must lie in [0, 1], got {slip!r}")
@@ -307,13 +317,14 @@ _RIVER, _SPEED, _TURBULENCE = 5, 3.0, 3.5
 
 
 def wet_chicken(*, discount: float = 0.95) -> FiniteMDP:
-    """Hans and Udluft 2009, "Efficient uncertainty propagation for reinforcement learning with
-    limited data": 5 × 5 cells of a river above a waterfall.
+    """Paddle close to a waterfall, which pays, without going over.
 
-    A canoeist who comes close to the fall, at y = 5, earns more, y, and who goes over it begins
-    anew at 0, 0. Actions are to drift, to hold (y - 1), to paddle back (y - 2), right and left (x);
-    the water adds 3 x / 5, and turbulence up to 3.5 less that either way, uniformly; y is rounded.
-    State 5 y + x. `WetChicken` is its continuous twin.
+    Hans and Udluft 2009, "Efficient uncertainty propagation for reinforcement learning with limited
+    data": 5 × 5 cells of a river above the fall. A canoeist who comes close to the fall, at y = 5,
+    earns more, y, and who goes over it begins anew at 0, 0. Actions are to drift, to hold (y - 1),
+    to paddle back (y - 2), right and left (x); the water adds 3 x / 5, and turbulence up to 3.5
+    less that either way, uniformly; y is rounded. State 5 y + x. `WetChicken` is its continuous
+    twin.
     """
     size, moves = _RIVER, np.array([(0, 0), (-1, 0), (-2, 0), (0, 1), (0, -1)])
     y, x = np.divmod(np.arange(size * size), size)

@@ -44,7 +44,7 @@ COMMANDS = {
     "compare": "a table and a figure over runs: mbrl compare RUN...",
     "study": "a whole experiment and its figure: mbrl study NAME",
     "bench": "speed, as ratios measured in one run: mbrl bench NAME",
-    "list": "environments, algorithms, planners, studies, benchmarks, runs",
+    "list": "environments, worlds, algorithms, planners, studies, benchmarks, runs",
 }
 
 out = Console(width=None if sys.stdout.isatty() else 120)
@@ -83,7 +83,7 @@ class Train(Training):
 
     agent: Annotated[Any, tyro.conf.arg(name="")] = None
     env: str = "cartpole-swingup"
-    """One of `mbrl list envs`, or any gymnasium id with continuous actions."""
+    """A task of `mbrl list envs`, or any gymnasium id with continuous actions."""
     seed: int = 0
     """All randomness of the run comes from it."""
     steps: int = 0
@@ -155,8 +155,8 @@ class SearchTree(Common):
     """
 
     env: str = "frozen-lake"
-    """A finite world (frozen-lake, cliff-walk, ...), CartPole-v1, MountainCar-v0, Acrobot-v1, or
-    a task with a simulator: `mbrl list envs`."""
+    """One of `mbrl list envs`: a world (frozen-lake, cliff-walk, ..., CartPole-v1, ...), or a task
+    with a simulator."""
     rule: Literal["uct", "puct", "gumbel"] = "uct"
     """Which action is looked into: no noise at the root, even priors."""
     simulations: int = 200
@@ -228,9 +228,9 @@ class List(Common):
     """What there is."""
 
     what: tyro.conf.Positional[
-        Literal["all", "envs", "algorithms", "planners", "studies", "benchmarks", "runs"]
+        Literal["all", "envs", "worlds", "algorithms", "planners", "studies", "benchmarks", "runs"]
     ] = "all"
-    """Which listing."""
+    """Which listing; envs is tasks and worlds."""
 
 
 @dataclass(frozen=True)
@@ -671,13 +671,15 @@ def _list(parsed: List) -> int:
 
     listings: dict[str, Callable[[], tuple[Table, Any]]] = {
         "envs": _list_envs,
+        "worlds": _list_worlds,
         "algorithms": lambda: _two_columns("algorithm", ALGORITHMS),
         "planners": lambda: _two_columns("planner", KINDS),
         "studies": lambda: _two_columns("study", STUDIES),
         "benchmarks": lambda: _two_columns("benchmark", BENCHES),
         "runs": lambda: _list_runs(parsed.root),
     }
-    wanted = list(listings) if parsed.what == "all" else [parsed.what]
+    several = {"all": list(listings), "envs": ["envs", "worlds"]}
+    wanted = several.get(parsed.what, [parsed.what])
     found = {}
     for name in wanted:
         table, found[name] = listings[name]()
@@ -694,9 +696,14 @@ def _two_columns(title: str, things: Any) -> tuple[Table, list[str]]:
 
 
 def _list_envs() -> tuple[Table, list[dict[str, Any]]]:
-    table = Table("environment", "obs", "act", "steps", "reward", "ends", "what it is")
-    rows = [envs.describe(name) for name in envs.names()]
-    for row in rows:
+    from experiments.searching import simulators
+
+    table, rows = (
+        Table("task", "obs", "act", "steps", "reward", "ends", "simulator", "what it is"),
+        [],
+    )
+    for row in map(envs.describe, envs.names()):
+        simulated = row.name in simulators()
         table.add_row(
             row.name,
             str(row.obs_dim),
@@ -704,9 +711,23 @@ def _list_envs() -> tuple[Table, list[dict[str, Any]]]:
             str(row.steps),
             "known" if row.reward_known else "learned",
             "known" if row.terminated_known else "learned",
+            "yes" if simulated else "no",
             row.summary,
         )
-    return table, [row._asdict() for row in rows]
+        rows.append(row._asdict() | {"simulator": simulated})
+    return table, rows
+
+
+def _list_worlds() -> tuple[Table, list[dict[str, Any]]]:
+    """What `mbrl tree` takes beside tasks with a simulator."""
+    from experiments.searching import worlds
+
+    table, rows = Table("world", "states", "actions", "what it is"), []
+    for world in worlds():
+        states = "continuous" if world.states is None else str(world.states)
+        table.add_row(world.name, states, ", ".join(world.actions), world.summary)
+        rows.append(world._asdict())
+    return table, rows
 
 
 def _list_runs(root: Path) -> tuple[Table, list[dict[str, Any]]]:

@@ -49,8 +49,12 @@ NAMES: Mapping[str, tuple[str, ...]] = {
 
 _RULES = {"uct": "UCT", "puct": "PUCT", "gumbel": "Gumbel"}
 
-CLASSICS = ("CartPole-v1", "MountainCar-v0", "Acrobot-v1")
-"""Of gymnasium's, those with index actions that are their own model."""
+CLASSICS: Mapping[str, str] = {
+    "CartPole-v1": "Keep a pole upright by pushing its cart.",
+    "MountainCar-v0": "Rock a weak car up a hill, each step -1.",
+    "Acrobot-v1": "Swing two rods up by a motor between them, each step -1.",
+}
+"""Of gymnasium's, those with index actions that are their own model, and what they are."""
 
 _WRITTEN = 2
 """Numbers of a continuous action that an edge has room for."""
@@ -169,9 +173,32 @@ class Classic:
         )
 
 
+class World(NamedTuple):
+    """What a listing says of an environment whose actions are indices."""
+
+    name: str
+    states: int | None  # None where they are continuous
+    actions: tuple[str, ...]
+    summary: str
+
+
+def worlds() -> list[World]:
+    """The finite worlds, which are built for it, then the classics."""
+    found = []
+    for name, build in envs.WORLDS.items():
+        summary = (build.__doc__ or "").split("\n")[0]
+        found.append(World(name, build().states, NAMES[name], summary))
+    return found + [World(name, None, NAMES[name], what) for name, what in CLASSICS.items()]
+
+
+def simulators() -> tuple[str, ...]:
+    """Names of tasks whose simulator can be searched and planned through."""
+    return (*envs.TASKS, *DESCRIBED)
+
+
 def searchable() -> tuple[str, ...]:
     """Names of environments with a true model to search."""
-    return (*envs.WORLDS, *CLASSICS, *envs.TASKS, *DESCRIBED)
+    return (*envs.WORLDS, *CLASSICS, *simulators())
 
 
 def build_game(config: SearchConfig) -> Game:
@@ -201,7 +228,7 @@ def build_game(config: SearchConfig) -> Game:
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise ValueError(
             f"--env {name!r}: no true model to search through; {hint}"
-            f"there is one of {', '.join(searchable())}"
+            f"there is one of {', '.join(searchable())}; mbrl list envs says what they are"
         )
     env = envs.make(name)
     box, inner = envs.check_box(env), env.unwrapped

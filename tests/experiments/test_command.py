@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import torch
 
 from envs import WORLDS
 from experiments.command import run
+from experiments.searching import simulators
 from experiments.trees import from_json
 from mbrl.metrics import read_metrics
 
@@ -180,6 +182,24 @@ def test_compare_and_list(trained, tmp_path, capsys):
     assert mbrl("list", "runs", "--root", tmp_path, "--json") == 0
     listed = json.loads(capsys.readouterr().out.splitlines()[-1])["runs"]
     assert listed == [{"run": str(other), "env_steps": 300}]
+
+
+def test_list_envs_has_all_that_tree_takes_and_says_what_it_is(capsys):
+    assert mbrl("list", "envs", "--json") == 0
+    *printed, last = capsys.readouterr().out.splitlines()
+    listed = json.loads(last)
+    worlds = {row.pop("name"): row for row in listed["worlds"]}
+    assert worlds["four-rooms"]["states"] == 104 and worlds["chain"]["actions"] == ["on", "back"]
+    for name, build in WORLDS.items():
+        assert worlds[name]["states"] == build().states
+        assert worlds[name]["summary"].endswith(".")
+    tasks = {row["name"]: row["simulator"] for row in listed["envs"]}
+    assert {name for name, has in tasks.items() if has} == set(simulators())
+    assert mbrl("tree", "--env", "nowhere") == 2
+    taken = re.search("one of (.*); mbrl list envs", capsys.readouterr().err)
+    assert taken and set(taken[1].split(", ")) == {*worlds, *simulators()}
+    rows = [line.split("│")[1].strip() for line in printed if line.startswith("│")]
+    assert {*worlds, *tasks} == {name for name in rows if name}
 
 
 def test_a_tree_is_drawn_exported_and_held_to_the_truth(tmp_path, capsys):
