@@ -8,8 +8,8 @@ ValueError, touching no file, for empty, NaN or mismatched input.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from itertools import cycle, pairwise
+from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Literal
 
@@ -25,7 +25,6 @@ from numpy.typing import ArrayLike
 
 from experiments import statistics
 from experiments.statistics import Array
-from experiments.trees import Node, action_name
 from mbrl.checkpoint import written_whole
 
 DPI = 150
@@ -568,116 +567,3 @@ def _array(values: ArrayLike, name: str, ndim: int | None = None) -> Array:
 def _some(mapping: Mapping[str, object], name: str) -> None:
     if not mapping:
         raise ValueError(f"{name}: is empty; want at least one label")
-
-
-def tree(
-    nodes: Sequence[Node],
-    path: str | Path,
-    *,
-    actions: Sequence[str] | None = None,
-    label: Callable[[Node], str] | None = None,
-    chosen: int | None = None,
-    inside: str | None = None,
-    title: str = "What the search looked at",
-) -> Path:
-    """A search tree from its root down: size by visits, colour by value, actions on the edges.
-
-    `nodes` are `trees.most_visited`'s, parents before children; more than about 60 are hard to
-    read. A node's colour is what it adds to Q of its action: the reward into it and its discounted
-    value. Its number is its visits, or what `label` says, which `inside` puts into words; a square
-    is terminal. `actions` names the edges, and those of the root's action `chosen` are orange.
-    """
-    if not nodes:
-        raise ValueError("nodes: is empty; want at least one node")
-    place = {node.node: i for i, node in enumerate(nodes)}
-    if any(node.parent >= 0 and node.parent not in place for node in nodes):
-        raise ValueError("nodes: want the parent of every node among them")
-    x, y = _tree_layout(nodes, place)
-    levels = float(1 - y.min())
-    size = (
-        float(np.clip(1.6 + 0.62 * (x.max() + 1), 5.4, 16)),
-        1.7 + levels * float(np.clip(12 / levels, 0.62, 0.95)),
-    )
-    figure, ax = _figure(title, size)
-    ax.axis("off")
-    visits = _array([node.visits for node in nodes], "visits")
-    worth = _array([node.worth for node in nodes], "values")
-    share = np.sqrt(visits / visits.max())
-    names = [action_name(node, actions) for node in nodes]
-    inch = (size[0] - 1.6) / (np.ptp(x) + 1.4)  # about, of a leaf's place
-    far = _name_places(x, y, [place.get(node.parent, 0) for node in nodes], names, inch)
-    texts = [f"{node.visits}" if label is None else label(node) for node in nodes]
-    tall = any("\n" in text for text in texts)
-    area = (330 if tall else 170) + 700 * share
-    for i, node in enumerate(nodes[1:], 1):
-        j = place[node.parent]
-        taken = node.parent == nodes[0].node and node.action == chosen
-        ax.plot(
-            x[[j, i]], y[[j, i]], color=COLOURS[1] if taken else GREY, lw=0.7 + 4 * share[i],
-            alpha=0.8 if taken else 0.55, zorder=1,
-        )  # fmt: skip
-        at = far[i] * np.array([x[i], y[i]]) + (1 - far[i]) * np.array([x[j], y[j]])
-        ax.text(
-            at[0], at[1], names[i], ha="center", va="center", fontsize=8.5, color=INK,
-            path_effects=HALO, zorder=2,
-        )  # fmt: skip
-    ends = np.array([node.discount == 0 and node.parent >= 0 for node in nodes])
-    dots = None
-    for marker, these in (("o", ~ends), ("s", ends)):
-        if these.any():
-            dots = ax.scatter(
-                x[these], y[these], area[these], worth[these], marker=marker, cmap="viridis",
-                vmin=worth.min(), vmax=worth.max(), edgecolors=INK, lw=0.8, zorder=3,
-            )  # fmt: skip
-    assert dots is not None
-    for i, text in enumerate(texts):
-        dark = (worth[i] - worth.min()) < 0.6 * (np.ptp(worth) or 1)
-        ax.text(
-            x[i], y[i], text, ha="center", va="center", fontsize=6.5 if tall else 8,
-            color="white" if dark else INK, zorder=4,
-        )  # fmt: skip
-    ax.set(xlim=(x.min() - 0.7, x.max() + 0.7), ylim=(y.min() - 0.6, 0.6))
-    bar = figure.colorbar(dots, ax=ax, shrink=0.7, aspect=26, pad=0.02)
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(length=0, labelsize=9, labelcolor=GREY)
-    bar.set_label("reward and discounted value", fontsize=9.5, color=INK)
-    shown = inside or ("visits" if label is None else "labels")
-    said = "" if chosen is None else "; orange is chosen"
-    note(ax, f"the {len(nodes)} most visited nodes, {shown} inside; a square is terminal{said}")
-    return save(figure, path)
-
-
-def _tree_layout(nodes: Sequence[Node], place: Mapping[int, int]) -> tuple[Array, Array]:
-    """Leaves one apart and every parent over the middle of its children; y is minus the depth."""
-    below: list[list[int]] = [[] for _ in nodes]
-    depth = np.zeros(len(nodes))
-    for i, node in enumerate(nodes[1:], 1):
-        below[place[node.parent]].append(i)
-        depth[i] = depth[place[node.parent]] + 1
-    x, free, stack = np.zeros(len(nodes)), 0, [0]
-    while stack:  # left to right; a leaf takes the next free place
-        i = stack.pop()
-        if not below[i]:
-            x[i] = free
-            free += 1
-        stack += sorted(below[i], key=lambda c: (-nodes[c].action, -nodes[c].node))
-    for i in reversed(range(len(nodes))):
-        if below[i]:
-            x[i] = (min(x[below[i]]) + max(x[below[i]])) / 2
-    return x, -depth
-
-
-def _name_places(
-    x: Array, y: Array, above: Sequence[int], names: Sequence[str], inch: float
-) -> Array:
-    """How far down its edge each name is: nearer to the child, where edges of one parent are
-    apart, and higher and lower by turns where names beside one another would still meet."""
-    far = np.full(len(x), 0.6)
-    middle = 0.6 * x + 0.4 * x[np.array(above)]
-    for depth in np.unique(y):
-        row = sorted(np.flatnonzero(y == depth).tolist(), key=lambda i: middle[i])
-        for left, right in pairwise(row):
-            width = 0.04 * (len(names[left]) + len(names[right])) + 0.06  # half of each, and a gap
-            if inch * (middle[right] - middle[left]) < width:
-                far[right] = 0.5 if far[left] > 0.6 else 0.74
-    return far

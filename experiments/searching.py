@@ -19,8 +19,7 @@ from torch import Tensor
 import envs
 from envs.gymnasium_tasks import DESCRIBED
 from envs.mujoco_env import get_state
-from experiments import plots
-from experiments.trees import Node, most_visited, sample_name, to_dot, to_json
+from experiments.trees import Node, draw, most_visited, sample_name, to_dot, to_json
 from mbrl.agents.mcts import Sampler, TreeModel, TreeSearch, TreeSearchConfig, uniform_actions
 from mbrl.checkpoint import written_whole
 from mbrl.dynamics import Simulator, Tabular
@@ -376,7 +375,7 @@ def save_tree(
         looks["label"] = lambda node: f"{node.visits}\n{place(node)}"
         grid = found.world is not None and found.world.layout is not None
         looks["inside"] = f"visits and {'row, column' if grid else 'state'}"
-    plots.tree(drawn, folder / "tree.png", title=title, **looks)
+    draw(drawn, folder / "tree.png", title=title, **looks)
     said = {
         "config": asdict(config) | {"discount": found.discount},
         "state": found.nodes[0].state,

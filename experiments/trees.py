@@ -1,12 +1,18 @@
-"""Search trees as other programs read them: JSON, and the dot text of Graphviz."""
+"""Search trees to look at: a picture, JSON for other programs, and the dot text of Graphviz."""
 
 from __future__ import annotations
 
 import heapq
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from experiments import plots
 
 if TYPE_CHECKING:
     from planners.mcts import Tree
@@ -116,6 +122,96 @@ def to_dot(
     return "\n".join([*lines, "}"]) + "\n"
 
 
+def draw(
+    nodes: Sequence[Node],
+    path: str | Path,
+    *,
+    actions: Sequence[str] | None = None,
+    label: Callable[[Node], str] | None = None,
+    chosen: int | None = None,
+    inside: str | None = None,
+    title: str = "What the search looked at",
+) -> Path:
+    """A picture of the tree from its root down, written whole or not at all; returns its path.
+
+    Size is by visits. Colour is by what a node adds to Q of its action: the reward into it and its
+    discounted value. A square is terminal.
+
+    Args:
+        nodes: parents before children; more than about 60 are hard to read.
+        path: the PNG.
+        actions: names of the actions, for the edges; their numbers if None.
+        label: what stands in a node; its visits if None.
+        chosen: the root's action whose edges are orange.
+        inside: what `label` says, in words, for the line under the title.
+        title: above all.
+
+    Raises:
+        ValueError: no nodes, a node without its parent, values that are not finite.
+    """
+    if not nodes:
+        raise ValueError("nodes: is empty; want at least one node")
+    place = {node.node: i for i, node in enumerate(nodes)}
+    if any(node.parent >= 0 and node.parent not in place for node in nodes):
+        raise ValueError("nodes: want the parent of every node among them")
+    worth = np.array([node.worth for node in nodes])
+    if not np.isfinite(worth).all():
+        raise ValueError("nodes: have NaN or infinite values; want finite ones")
+    x, y = _layout(nodes, place)
+    levels = float(1 - y.min())
+    size = (
+        float(np.clip(1.6 + 0.62 * (x.max() + 1), 5.4, 16)),
+        1.7 + levels * float(np.clip(12 / levels, 0.62, 0.95)),
+    )
+    figure, (ax,) = plots.panels(title, 1, 1, size)
+    ax.axis("off")
+    visits = np.array([node.visits for node in nodes])
+    share = np.sqrt(visits / visits.max())
+    names = [action_name(node, actions) for node in nodes]
+    inch = (size[0] - 1.6) / (np.ptp(x) + 1.4)  # about, of a leaf's place
+    far = _name_places(x, y, [place.get(node.parent, 0) for node in nodes], names, inch)
+    texts = [f"{node.visits}" if label is None else label(node) for node in nodes]
+    tall = any("\n" in text for text in texts)
+    area = (330 if tall else 170) + 700 * share
+    for i, node in enumerate(nodes[1:], 1):
+        j = place[node.parent]
+        taken = node.parent == nodes[0].node and node.action == chosen
+        ax.plot(
+            x[[j, i]], y[[j, i]], color=plots.COLOURS[1] if taken else plots.GREY,
+            lw=0.7 + 4 * share[i], alpha=0.8 if taken else 0.55, zorder=1,
+        )  # fmt: skip
+        at = far[i] * np.array([x[i], y[i]]) + (1 - far[i]) * np.array([x[j], y[j]])
+        ax.text(
+            at[0], at[1], names[i], ha="center", va="center", fontsize=8.5, color=plots.INK,
+            path_effects=plots.HALO, zorder=2,
+        )  # fmt: skip
+    ends = np.array([node.discount == 0 and node.parent >= 0 for node in nodes])
+    dots = None
+    for marker, these in (("o", ~ends), ("s", ends)):
+        if these.any():
+            dots = ax.scatter(
+                x[these], y[these], area[these], worth[these], marker=marker, cmap="viridis",
+                vmin=worth.min(), vmax=worth.max(), edgecolors=plots.INK, lw=0.8, zorder=3,
+            )  # fmt: skip
+    assert dots is not None
+    for i, text in enumerate(texts):
+        dark = (worth[i] - worth.min()) < 0.6 * (np.ptp(worth) or 1)
+        ax.text(
+            x[i], y[i], text, ha="center", va="center", fontsize=6.5 if tall else 8,
+            color="white" if dark else plots.INK, zorder=4,
+        )  # fmt: skip
+    ax.set(xlim=(x.min() - 0.7, x.max() + 0.7), ylim=(y.min() - 0.6, 0.6))
+    bar = figure.colorbar(dots, ax=ax, shrink=0.7, aspect=26, pad=0.02)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(length=0, labelsize=9, labelcolor=plots.GREY)
+    bar.set_label("reward and discounted value", fontsize=9.5, color=plots.INK)
+    shown = inside or ("visits" if label is None else "labels")
+    said = "" if chosen is None else "; orange is chosen"
+    note = f"the {len(nodes)} most visited nodes, {shown} inside; a square is terminal{said}"
+    plots.note(ax, note)
+    return plots.save(figure, path)
+
+
 def action_name(node: Node, actions: Sequence[str] | None = None) -> str:
     """What leads to a node, for labels."""
     if actions is not None:
@@ -134,3 +230,39 @@ def _quoted(*rows: Any) -> str:
     """Dot's quoted string, a line each."""
     safe = (str(row).replace("\\", "\\\\").replace('"', '\\"') for row in rows)
     return '"' + "\\n".join(safe) + '"'
+
+
+def _layout(nodes: Sequence[Node], place: Mapping[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Leaves one apart and every parent over the middle of its children; y is minus the depth."""
+    below: list[list[int]] = [[] for _ in nodes]
+    depth = np.zeros(len(nodes))
+    for i, node in enumerate(nodes[1:], 1):
+        below[place[node.parent]].append(i)
+        depth[i] = depth[place[node.parent]] + 1
+    x, free, stack = np.zeros(len(nodes)), 0, [0]
+    while stack:  # left to right; a leaf takes the next free place
+        i = stack.pop()
+        if not below[i]:
+            x[i] = free
+            free += 1
+        stack += sorted(below[i], key=lambda c: (-nodes[c].action, -nodes[c].node))
+    for i in reversed(range(len(nodes))):
+        if below[i]:
+            x[i] = (min(x[below[i]]) + max(x[below[i]])) / 2
+    return x, -depth
+
+
+def _name_places(
+    x: np.ndarray, y: np.ndarray, above: Sequence[int], names: Sequence[str], inch: float
+) -> np.ndarray:
+    """How far down its edge each name is: nearer to the child, where edges of one parent are
+    apart, and higher and lower by turns where names beside one another would still meet."""
+    far = np.full(len(x), 0.6)
+    middle = 0.6 * x + 0.4 * x[np.array(above)]
+    for depth in np.unique(y):
+        row = sorted(np.flatnonzero(y == depth).tolist(), key=lambda i: middle[i])
+        for left, right in pairwise(row):
+            width = 0.04 * (len(names[left]) + len(names[right])) + 0.06  # half of each, and a gap
+            if inch * (middle[right] - middle[left]) < width:
+                far[right] = 0.5 if far[left] > 0.6 else 0.74
+    return far

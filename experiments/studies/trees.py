@@ -27,7 +27,7 @@ from experiments.studies import lab as labs
 from experiments.studies import pool
 from experiments.studies.lab import Lab, Report
 from experiments.studies.pool import Work
-from experiments.trees import most_visited, to_dot, to_json
+from experiments.trees import draw, most_visited, to_dot, to_json
 from mbrl.checkpoint import written_whole
 
 if TYPE_CHECKING:  # numba, which is only imported where a tree is searched
@@ -464,7 +464,7 @@ def draw_one(folder: Path) -> None:
     tree = searched(model, np.array([9]), "UCT", 200)
     nodes, names = most_visited(tree, nodes=32), ("left", "down", "right", "up")
     title = "UCT on the frozen lake, without slipping, three steps from the goal"
-    plots.tree(nodes, folder / "tree.png", actions=names, title=title)
+    draw(nodes, folder / "tree.png", actions=names, title=title)
     texts = {"tree.json": to_json(nodes), "tree.dot": to_dot(nodes, actions=names)}
     for name, text in texts.items():
         with written_whole(folder / name) as file:

@@ -13,7 +13,7 @@ from PIL import Image
 from envs import WORLDS
 from experiments import plots
 from experiments.searching import CLASSICS, NAMES, Classic, SearchConfig, searchable, searched
-from experiments.trees import Node, from_json, most_visited, to_dot, to_json
+from experiments.trees import Node, draw, from_json, most_visited, to_dot, to_json
 from planners.mcts import UCT, Evaluation, Widening, search
 
 
@@ -116,7 +116,7 @@ def test_the_picture_is_a_tree(found, tmp_path, monkeypatch):
     save = plots.save
     monkeypatch.setattr(plots, "save", lambda f, p: (drawn.append(f), save(f, p))[1])
     nodes = most_visited(found, root=1, nodes=9)
-    path = plots.tree(nodes, tmp_path / "tree.png", actions=("on", "end"))
+    path = draw(nodes, tmp_path / "tree.png", actions=("on", "end"))
     assert Image.open(path).format == "PNG"
     ax = drawn[0].axes[0]
     dots = [c for c in ax.collections if isinstance(c, PathCollection)]
@@ -142,14 +142,16 @@ def _drawn(dots: PathCollection):
 
 def test_a_picture_of_nothing_or_of_orphans_says_so(found, tmp_path):
     with pytest.raises(ValueError, match="nodes: is empty"):
-        plots.tree([], tmp_path / "no.png")
+        draw([], tmp_path / "no.png")
     with pytest.raises(ValueError, match="want the parent of every node"):
-        plots.tree(most_visited(found, nodes=9)[1:], tmp_path / "no.png")
+        draw(most_visited(found, nodes=9)[1:], tmp_path / "no.png")
+    with pytest.raises(ValueError, match="nodes: have NaN"):
+        draw([most_visited(found, nodes=1)[0]._replace(value=np.nan)], tmp_path / "no.png")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_root_alone_is_a_picture(found, tmp_path):
-    assert plots.tree(most_visited(found, nodes=1), tmp_path / "one.png").exists()
+    assert draw(most_visited(found, nodes=1), tmp_path / "one.png").exists()
 
 
 def node(number, parent, action, visits, value, reward, *state, discount=0.9):
@@ -162,7 +164,7 @@ def test_the_chosen_action_is_orange_and_names_do_not_meet(tmp_path, monkeypatch
     actions = [f"go {k}" for k in range(30)]
     tree = [node(0, -1, -1, 100, 0.0, 0.0, 0.0)]
     tree += [node(k + 1, 0, k, 3, k / 30, 0.0, 1.0) for k in range(30)]
-    plots.tree(tree, tmp_path / "tree.png", actions=actions, chosen=4)
+    draw(tree, tmp_path / "tree.png", actions=actions, chosen=4)
     ax = drawn[0].axes[0]
     assert [line.get_color() for line in ax.lines].count(plots.COLOURS[1]) == 1
     drawn[0].canvas.draw()
