@@ -92,19 +92,23 @@ def garnet(
     branching: int,
     *,
     rng: np.random.Generator,
+    ends: int = 0,
     discount: float = 0.95,
 ) -> FiniteMDP:
     """A random MDP (Archibald, McKinnon and Thomas 1995; rewards of Bhatnagar et al. 2009).
 
     From each state by each action `branching` different states follow, with the chances that
-    uniform cuts of [0, 1] leave between them; expected rewards are standard normal. It starts
-    anywhere and goes on for ever. Raises ValueError unless 1 <= branching <= states.
+    uniform cuts of [0, 1] leave between them; expected rewards are standard normal. The last `ends`
+    states are terminal, it starts in any other, and without them it goes on for ever. Raises
+    ValueError unless 1 <= branching <= states and 0 <= ends < states.
     """
     _require(
         1 <= branching <= states,
         f"garnet: branching must lie in 1..{states}, the states, got {branching!r}",
     )
     _require(actions >= 1, f"garnet: actions must be at least 1, got {actions!r}")
+    _require(0 <= ends < states, f"garnet: ends must lie in 0..{states - 1}, got {ends!r}")
+    live = np.arange(states) < states - ends
     pairs = states * actions
     targets = np.stack([rng.choice(states, branching, replace=False) for _ in range(pairs)])
     cuts = np.sort(rng.random((pairs, branching - 1)), axis=1)
@@ -114,8 +118,8 @@ def garnet(
         _transitions(targets.reshape(shape), chances.reshape(shape)),
         rng.standard_normal((states, actions)),
         discount,
-        np.full(states, 1 / states),
-        [],
+        live / live.sum(),
+        ~live,
         "garnet",
     )
 

@@ -183,6 +183,11 @@ def test_garnet_rows():
     np.testing.assert_array_equal(same.transitions.toarray(), rows.toarray())
     sure = worlds.garnet(6, 2, 1, rng=np.random.default_rng(1))
     np.testing.assert_array_equal(sure.transitions.data, 1)
+    assert not mdp.terminal.any() and (mdp.start == 1 / 30).all()
+    ended = worlds.garnet(30, 3, 4, rng=np.random.default_rng(0), ends=5)
+    assert (ended.terminal == (np.arange(30) >= 25)).all()
+    assert (ended.start == np.where(ended.terminal, 0, 1 / 25)).all()
+    np.testing.assert_array_equal(ended.transitions[:75].toarray(), rows[:75].toarray())
 
 
 def test_stochastic_wind():
@@ -369,6 +374,10 @@ def test_change_at_another_step():
             r"garnet: branching must lie in 1..3",
         ),
         (lambda: worlds.garnet(3, 0, 1, rng=np.random.default_rng()), "garnet: actions must be"),
+        (
+            lambda: worlds.garnet(3, 2, 2, rng=np.random.default_rng(), ends=3),
+            r"garnet: ends must lie in 0..2, got 3",
+        ),
     ],
 )
 def test_wrong_sizes_are_named(build, message):

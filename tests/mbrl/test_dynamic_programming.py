@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from envs.tabular import FiniteMDP
+from envs.worlds import garnet
 from mbrl.learners import modified_policy_iteration, policy_iteration, value_iteration
 
 SOLVERS = {
@@ -18,23 +19,17 @@ SOLVERS = {
 solvers = pytest.mark.parametrize("solve", SOLVERS.values(), ids=list(SOLVERS))
 
 
-def garnet(states=12, actions=3, *, seed=0, ends=True, discount=0.95):
-    """Random rows over three next states, random rewards; the last state ends it."""
-    rng = np.random.default_rng(seed)
-    rows = np.zeros((states, actions, states))
-    for s in range(states):
-        for a in range(actions):
-            rows[s, a, rng.choice(states, 3, replace=False)] = rng.dirichlet(np.ones(3))
-    terminal = np.arange(states) >= (states - 1 if ends else states)
-    return FiniteMDP(rows, rng.normal(size=(states, actions)), discount, 0, terminal)
+def random_world(seed=0, *, ends=1, discount=0.95):
+    """12 states, 3 actions, 3 outcomes each."""
+    return garnet(12, 3, 3, rng=np.random.default_rng(seed), ends=ends, discount=discount)
 
 
-def journey(states=12, *, seed=0):
+def journey(seed=0):
     """Undiscounted costs with certain ends from everywhere; some policies never end."""
-    mdp = garnet(states, seed=seed)
-    rows = mdp.transitions.toarray().reshape(states, 3, states)
-    rows[:, 0] = 0.9 * rows[:, 0] + 0.1 * np.eye(states)[-1]
-    rows[:, 2] = np.eye(states)  # for ever here
+    mdp = random_world(seed)
+    rows = mdp.transitions.toarray().reshape(12, 3, 12)
+    rows[:, 0] = 0.9 * rows[:, 0] + 0.1 * np.eye(12)[-1]
+    rows[:, 2] = np.eye(12)  # for ever here
     return FiniteMDP(rows, -0.1 - abs(mdp.rewards), 1.0, 0, mdp.terminal)
 
 
@@ -47,11 +42,11 @@ def corridor(discount=1.0):
 
 
 @solvers
-@pytest.mark.parametrize("ends", [True, False])
+@pytest.mark.parametrize("ends", [0, 1])
 @pytest.mark.parametrize("discount", [0.5, 0.95, 0.99])
 @pytest.mark.parametrize("seed", range(3))
 def test_solutions_are_the_optimum(solve, seed, discount, ends):
-    mdp = garnet(seed=seed, discount=discount, ends=ends)
+    mdp = random_world(seed, discount=discount, ends=ends)
     exact, found = mdp.optimum(), solve(mdp, tolerance=1e-9)
     assert found.bound <= 1e-9
     np.testing.assert_allclose(found.values, exact.values, rtol=0, atol=1e-9)
@@ -60,9 +55,7 @@ def test_solutions_are_the_optimum(solve, seed, discount, ends):
 
 
 @solvers
-@pytest.mark.parametrize(
-    "mdp", [corridor(), journey(), journey(seed=1)], ids=["corridor", "a", "b"]
-)
+@pytest.mark.parametrize("mdp", [corridor(), journey(), journey(1)], ids=["corridor", "a", "b"])
 def test_without_discount_too_but_without_a_bound(solve, mdp):
     exact, found = mdp.optimum(), solve(mdp, tolerance=1e-12)
     assert found.bound == math.inf and found.residual <= 1e-11
@@ -72,12 +65,12 @@ def test_without_discount_too_but_without_a_bound(solve, mdp):
 
 
 @solvers
-@pytest.mark.parametrize("ends", [True, False])
+@pytest.mark.parametrize("ends", [0, 1])
 @pytest.mark.parametrize("sweeps", [1, 2, 3, 5, 8, 13])
 def test_bounds_hold_wherever_it_stops(solve, sweeps, ends):
     """Values, action values and the policy, far from convergence; 1e-10 for the oracle."""
     for seed in range(10):
-        mdp = garnet(seed=seed, ends=ends)
+        mdp = random_world(seed, ends=ends)
         exact, found = mdp.optimum(), solve(mdp, sweeps=sweeps)
         assert found.iterations >= 1
         assert abs(found.values - exact.values).max() <= found.bound + 1e-10
@@ -89,7 +82,7 @@ def test_bounds_hold_wherever_it_stops(solve, sweeps, ends):
 
 def test_span_bounds_stop_long_before_the_supremum_norm():
     """Without ends what all states gain alike does not count: a tenth of log tol / log γ."""
-    found = value_iteration(garnet(ends=False, discount=0.999), tolerance=1e-6)
+    found = value_iteration(random_world(ends=0, discount=0.999), tolerance=1e-6)
     assert found.bound <= 1e-6
     assert found.iterations < 0.1 * math.log(1e-6 * 1e-3) / math.log(0.999)
 
@@ -107,7 +100,7 @@ def test_one_sweep_and_its_bound_by_hand():
 
 
 def test_policy_iteration_goes_on_from_a_policy():
-    mdp = garnet(seed=4)
+    mdp = random_world(4)
     found = policy_iteration(mdp)
     assert policy_iteration(mdp, policy=found.policy).iterations == 1
     first = policy_iteration(mdp, policy=np.full(12, 2), iterations=1)

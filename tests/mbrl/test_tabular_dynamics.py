@@ -8,6 +8,7 @@ import torch
 from scipy import sparse, stats
 
 from envs.tabular import FiniteMDP
+from envs.worlds import garnet
 from mbrl.dynamics import Counts, Tabular
 from mbrl.rollout import rollout, score_fn
 from mbrl.types import Dynamics, Transition
@@ -17,15 +18,9 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def garnet(states=6, actions=3, *, seed=0, ends=True, discount=0.9):
-    """Random rows over three next states, random rewards; the last state ends it."""
-    rng = np.random.default_rng(seed)
-    rows = np.zeros((states, actions, states))
-    for s in range(states):
-        for a in range(actions):
-            rows[s, a, rng.choice(states, 3, replace=False)] = rng.dirichlet(np.ones(3))
-    terminal = np.arange(states) >= (states - 1 if ends else states)
-    return FiniteMDP(rows, rng.normal(size=(states, actions)), discount, 0, terminal)
+def random_world(seed=0, *, ends=1):
+    """6 states, 3 actions, 3 outcomes each."""
+    return garnet(6, 3, 3, rng=np.random.default_rng(seed), ends=ends, discount=0.9)
 
 
 def corridor():
@@ -52,7 +47,7 @@ def everywhere(mdp, members=1):
 
 
 def test_it_is_a_model():
-    model = Tabular.of(garnet())
+    model = Tabular.of(random_world())
     assert isinstance(model, Dynamics) and model.members == 1
     obs = torch.rand(2, 3, 1)
     assert model.encode(obs) is obs and model.decode(obs) is obs
@@ -60,7 +55,7 @@ def test_it_is_a_model():
 
 def test_draws_are_those_of_the_rows():
     """A χ² test of each row at 10⁻⁴, with 20 000 draws."""
-    mdp, count = garnet(), 20_000
+    mdp, count = random_world(), 20_000
     model, generator = Tabular.of(mdp), seeded()
     rows = mdp.transitions.toarray()
     for s in range(mdp.states - 1):
@@ -94,7 +89,7 @@ def test_noise_goes_through_the_two_distribution_functions():
 
 
 def test_without_noise_the_most_probable_state_follows():
-    mdp = garnet(seed=3)
+    mdp = random_world(3)
     step = Tabular.of(mdp).step(*everywhere(mdp), noise=None)
     live = np.repeat(~mdp.terminal, mdp.actions)
     best = mdp.transitions.toarray().argmax(1)
@@ -102,7 +97,7 @@ def test_without_noise_the_most_probable_state_follows():
 
 
 def test_terminal_states_stay_and_earn_nothing():
-    mdp = garnet()
+    mdp = random_world()
     model = Tabular.of(mdp)
     ended = torch.full((1, 5, 1), mdp.states - 1.0)
     for noise in (None, torch.randn(1, 5, 1, generator=seeded())):
@@ -126,7 +121,7 @@ def test_scores_of_a_deterministic_mdp_are_exact():
 
 def test_scores_are_expected_returns_within_monte_carlo_error():
     """20 000 particles of plans in a random MDP; four standard errors."""
-    mdp, count = garnet(seed=1), 20_000
+    mdp, count = random_world(1), 20_000
     model = Tabular.of(mdp)
     plans = torch.randint(mdp.actions, (8, 6, 1), generator=seeded()).float()
     score = score_fn(
@@ -143,7 +138,7 @@ def test_scores_are_expected_returns_within_monte_carlo_error():
 
 def test_a_policy_in_a_rollout_earns_its_value():
     """200 steps of discount 0.9 leave 10⁻⁹ of the value; four standard errors."""
-    mdp, count = garnet(seed=2, ends=False), 4000
+    mdp, count = random_world(2, ends=0), 4000
     policy = np.arange(mdp.states) % mdp.actions
     table = torch.tensor(policy, dtype=torch.float32)
     imagined = rollout(
@@ -156,7 +151,7 @@ def test_a_policy_in_a_rollout_earns_its_value():
 
 
 def test_members_step_each_by_its_own_rows():
-    mdps = [garnet(seed=seed) for seed in (4, 5)]
+    mdps = [random_world(seed) for seed in (4, 5)]
     model, (state, action) = Tabular.of(*mdps), everywhere(mdps[0], 2)
     noise = torch.randn(state.shape, generator=seeded())
     both = model.step(state, action, noise=noise)
@@ -205,7 +200,7 @@ def test_counts_by_hand_and_their_sum():
 
 def test_what_is_counted_for_long_is_what_is():
     """The frequencies of 300 000 steps within five standard deviations."""
-    mdp = garnet(seed=6)
+    mdp = random_world(6)
     counts = Counts.of(walk(mdp, 300_000), states=mdp.states, actions=mdp.actions)
     model, rows = Tabular.likeliest(counts), mdp.transitions.toarray()
     spread = np.sqrt(rows * (1 - rows) / np.maximum(counts.visits, 1).reshape(-1, 1))
@@ -232,7 +227,7 @@ def test_posterior_draws_have_the_dirichlet_moments():
 
 
 def test_posterior_is_its_generators_and_keeps_to_a_sparse_prior():
-    mdp = garnet(seed=7)
+    mdp = random_world(7)
     counts = Counts.of(walk(mdp, 50), states=mdp.states, actions=mdp.actions)
     support = (mdp.transitions.toarray() > 0).reshape(mdp.states, mdp.actions, -1)
 
@@ -250,7 +245,7 @@ def test_posterior_is_its_generators_and_keeps_to_a_sparse_prior():
 
 def test_the_posterior_closes_in_on_the_mdp():
     """Scores of members: their mean nears the truth, their spread shrinks like 1 / √n."""
-    mdp = garnet(seed=8)
+    mdp = random_world(8)
     plan = torch.tensor([0.0, 1, 2, 1]).view(1, 4, 1)
     spread = []
     for count in (1_000, 100_000):
@@ -271,7 +266,7 @@ def test_the_posterior_closes_in_on_the_mdp():
 @pytest.mark.parametrize("value", [math.nan, 0.5, -1.0, 99.0])
 @pytest.mark.parametrize("where", ["state", "action"])
 def test_what_is_no_index_comes_out_as_no_number(where, value):
-    mdp = garnet()
+    mdp = random_world()
     model, parts = Tabular.of(mdp), everywhere(mdp)
     parts = [part.clone() for part in parts]
     parts[where == "action"][0, 1] = value
@@ -286,7 +281,7 @@ def test_what_is_no_index_comes_out_as_no_number(where, value):
 
 
 def test_wrong_input_is_refused_by_name():
-    mdp = garnet()
+    mdp = random_world()
     model, (state, action) = Tabular.of(mdp), everywhere(mdp)
     with pytest.raises(ValueError, match=r"state must be \(E, B, 1\)"):
         model.step(state[..., 0], action, noise=None)
@@ -305,7 +300,7 @@ def test_wrong_input_is_refused_by_name():
     with pytest.raises(ValueError, match="rewards of 2 members"):
         Tabular([mdp.transitions] * 2, mdp.rewards[None], mdp.terminal)
     with pytest.raises(ValueError, match="end in the same states"):
-        Tabular.of(mdp, garnet(ends=False))
+        Tabular.of(mdp, random_world(ends=0))
     batch = walk(mdp, 10)
     sizes = {"states": mdp.states, "actions": mdp.actions}
     with pytest.raises(ValueError, match="reward holds"):
@@ -334,7 +329,7 @@ def corridor_of_six():
 
 
 def test_outcomes_are_all_that_may_follow():
-    worlds = [garnet(seed=0), corridor_of_six(), garnet(seed=2)]
+    worlds = [random_world(0), corridor_of_six(), random_world(2)]
     ends = np.arange(6) == 5
     model = Tabular.of(*worlds)
     assert model.most_outcomes == 3

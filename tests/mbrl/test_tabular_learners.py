@@ -10,22 +10,12 @@ import pytest
 import torch
 
 from envs.tabular import FiniteMDP
+from envs.worlds import garnet
 from mbrl.learners import TabularConfig, TabularLearner, run
 
 
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
-
-
-def garnet(states=12, actions=3, *, seed=0, ends=True, discount=0.95):
-    """Random rows over three next states, random rewards; the last state ends it."""
-    rng = np.random.default_rng(seed)
-    rows = np.zeros((states, actions, states))
-    for s in range(states):
-        for a in range(actions):
-            rows[s, a, rng.choice(states, 3, replace=False)] = rng.dirichlet(np.ones(3))
-    terminal = np.arange(states) >= (states - 1 if ends else states)
-    return FiniteMDP(rows, rng.normal(size=(states, actions)), discount, 0, terminal)
 
 
 def corridor(discount=1.0):
@@ -456,7 +446,7 @@ def test_glie_sarsa_finds_the_optimum():
 def test_stochastic_q_learning_finds_the_optimum():
     """A random MDP of 6 states, pairs drawn alike, α = visits^-0.8, in the end 0.0013: four
     standard deviations √(α / 2) · σ, with σ = 0.6 of a target."""
-    mdp = garnet(6, 2, seed=2, discount=0.6)
+    mdp = garnet(6, 2, 3, rng=np.random.default_rng(5), ends=1, discount=0.6)
     made = learner(states=6, actions=2, discount=0.6, step_size=1.0, step_decay=0.8)
     rng = np.random.default_rng(0)
     env = Walk(mdp)
