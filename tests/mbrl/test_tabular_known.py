@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from envs.tabular import FiniteMDP
-from envs.worlds import cliff_walk, dyna_maze, frozen_lake, windy_grid
+from envs.worlds import cliff_walk, dyna_maze, frozen_lake, garnet, windy_grid
 from mbrl.learners import TabularConfig, TabularLearner, run_known
 
 KINDS = {
@@ -223,13 +223,9 @@ def test_on_ice_too(kind):
 def test_every_learner_comes_within_a_thousandth(kind):
     """The slippery lake with γ = 0.7, and random rows and rewards with γ = 0.5, where the noise
     of a target is about 0.6."""
-    rng = np.random.default_rng(0)
-    rows = np.zeros((6, 2, 6))
-    for s, a in np.ndindex(6, 2):
-        rows[s, a, rng.choice(6, 3, replace=False)] = rng.dirichlet(np.ones(3))
-    garnet = FiniteMDP(rows, rng.normal(size=(6, 2)), 0.5, 0, [5])
+    random = garnet(6, 2, 3, rng=np.random.default_rng(0), ends=1, discount=0.5)
     errors = [
         slipping(kind, frozen_lake(discount=0.7), 2 * 10**7),
-        slipping(kind, garnet, 2 * 10**7),
+        slipping(kind, random, 2 * 10**7),
     ]
     assert max(errors) < 1e-3
