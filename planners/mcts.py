@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -20,6 +21,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from planners import tree
+from planners.compiled_walk import CompiledWalk, blank
+from planners.torch_walk import TorchForest, TorchWalk
 
 
 class Evaluation(NamedTuple):
@@ -124,11 +127,16 @@ class Tree:
     """What to do: the place of an action among the root's K."""
     policy: Float[Tensor, "B K"]
     """Shares of the root's visits; for Gumbel the improved policy."""
-    forest: tree.Forest
-    """All of it, in numpy: `tree.NODE` and `tree.EDGE` say what there is."""
+    grown: tree.Forest | TorchForest
+    """All of it, where it was searched."""
     states: Float[Tensor, "B N S"]
     actions: Float[Tensor, "B N K A"] | None
     """What the K actions of each node are, where they are a sample."""
+
+    @cached_property
+    def forest(self) -> tree.Forest:
+        """All of it, in numpy: `tree.NODE` and `tree.EDGE` say what there is."""
+        return self.grown if isinstance(self.grown, tree.Forest) else self.grown.numpy()
 
     @property
     def value(self) -> Float[Tensor, B]:
@@ -222,12 +230,13 @@ class Tree:
             elif found:
                 tops[b] = max(found, key=lambda node: old.nodes["visits"][b, node])
         samples = None if self.actions is None else self.actions[:, 0]
-        kept = _blank(self.states[:, 0], samples, most, actions)
-        size = tree.subtrees(*old, *kept.forest, tops)
-        cut = _blank(self.states[:, 0], samples, size, actions)
-        for whole, part in zip(kept.forest, cut.forest, strict=True):
+        kept, *_ = blank(self.states[:, 0], samples, most, actions)
+        size = tree.subtrees(*old, *kept, tops)
+        cut, states, moves = blank(self.states[:, 0], samples, size, actions)
+        for whole, part in zip(kept, cut, strict=True):
             part[:] = whole[:, : part.shape[1]]
-        return cut
+        nothing = torch.zeros_like(self.action), torch.zeros_like(self.policy)
+        return Tree(*nothing, cut, states, moves)
 
     def children_visits(self) -> Int[Tensor, "B K"]:
         """Visits of the root's actions."""
@@ -253,6 +262,7 @@ def search(
     noise: Float[Tensor, "B K"] | None = None,
     start: Tree | None = None,
     merge: bool = False,
+    compiled: bool | None = None,
 ) -> Tree:
     """Look ahead from B roots; each simulation adds a node to each tree, or the node's outcomes.
 
@@ -277,6 +287,9 @@ def search(
             what is known of what follows (transpositions; Czech et al. 2021, "Improving AlphaZero
             using Monte-Carlo graph search"). For few states that many paths lead to. Then values
             follow from the children's as they are now, and a walk ends where it would go round.
+        compiled: whether the trees lie on the CPU, where the walk through them is compiled, or
+            the walk is torch on the device of the roots. Either grows the same trees. None: torch
+            but for roots on the CPU.
 
     Raises:
         ValueError: simulations or depth below one, a discount outside [0, 1], wrong shapes, a
@@ -292,242 +305,61 @@ def search(
         raise ValueError("Gumbel takes no widening: it halves a sample of the actions by itself")
     if merge and (start is not None or isinstance(outcomes, Widening)):
         raise ValueError("merge takes neither a start nor outcomes that are drawn")
-    exact = outcomes if isinstance(outcomes, int) else 0
-    born = max(exact, 1)
-    base = 1 if start is None else start.visits.shape[1]
-    model = _Model(root, step, actions, discount, exact)
-    count = base + simulations * born
-    looked = _blank(root.state, root.actions, count, actions, 2 * count if merge else 0)
-    forest = looked.forest
-    if start is not None:
-        _take(start, looked)
-    _plant(forest, model.root)
-
-    priors = forest.edges["prior"][:, 0]
+    device = root.state.device
+    if compiled is None:
+        compiled = device.type == "cpu"
+    walk = (CompiledWalk if compiled else TorchWalk)(
+        root,
+        actions,
+        _settings(rule, max_depth, widening, outcomes, merge),
+        discount=discount,
+        simulations=simulations,
+        start=None if start is None else _fitting(start, root, actions),
+    )
+    priors = walk.priors
     scores = _root_noise(rule, priors, noise, generator)
-    considered = _considered(rule, priors, simulations)
-    depth = base + simulations if max_depth is None else max_depth
-    settings = _settings(rule, depth, widening, outcomes, merge)
-    path = np.empty((len(forest.nodes), min(simulations + base, depth) + 1), np.int32)
-    reply = model.silence()
-    for turn in range(simulations + 1):
-        first = base + (turn - 1) * born
-        wrong, b = tree.advance(
-            *forest,
-            *reply,
-            settings,
-            *model.front,
-            path,
-            scores,
-            considered,
-            first,
-            turn,
-            simulations,
+    walk.begin(priors, scores, _considered(rule, priors, simulations))
+    here, chosen = walk.advance(None, 0)
+    for turn in range(simulations):
+        here, chosen = walk.advance(step(here, chosen), turn + 1)
+    action, policy = _answer(rule, walk, priors, scores, generator)
+    return Tree(action.to(device), policy.to(device), walk.grown, walk.states, walk.actions)
+
+
+def _fitting(start: Tree, root: Evaluation, actions: int) -> tree.Forest:
+    """The trees to go on with, if they are such as the roots will have."""
+    had, wanted = (
+        (size, tuple(states.shape[-1:]), states.dtype, samples is None)
+        for size, states, samples in (
+            (tuple(start.policy.shape), start.states, start.actions),
+            ((len(root.state), actions), root.state, root.actions),
         )
-        if wrong:
-            _complain(wrong, f"simulation {turn}, tree {b}")
-        if turn < simulations:
-            reply = model.ask()
-    if merge:
-        nodes = forest.nodes
-        nodes["value"] = np.take_along_axis(nodes["value"], nodes["twin"], 1)
-    action, policy = _answer(rule, forest, scores, settings, generator)
-    return replace(looked, action=action, policy=policy)
-
-
-Like = tuple[Tensor, Tensor | None]
-"""States and, where they are a sample, actions, in the form that all must have."""
-
-
-class _Model:
-    """`step` as the compiled walk speaks to it: in arrays.
-
-    Attributes:
-        front: (4, B) int64, (B, S) and (B, A) bytes: where each walk ended, and the state and the
-            action to ask about, in the memory of the tensors that `step` is given.
-    """
-
-    def __init__(
-        self, root: Evaluation, step: StepFn, actions: int, discount: float, exact: int
-    ) -> None:
-        self._step, self._exact, self._device = step, exact, root.state.device
-        like: Like = root.state, root.actions
-        self.root = _heard(root, _granted(like, actions, discount), like, "the root's")
-        if exact:
-            state, samples = like
-            samples = None if samples is None else _each(samples, exact)
-            like = _each(state, exact), samples
-        self._like, self._blank = like, _granted(like, actions, discount)
-        roots = len(root.state)
-        ends, moves = np.zeros((4, roots), np.int64), np.empty((roots, 0), np.uint8)
-        here, chosen = _alike(root.state), torch.from_numpy(ends[1])
-        if root.actions is not None:
-            chosen = _alike(root.actions[:, 0])
-            moves = _bytes(chosen)
-        self.front, self._asked = (ends, _bytes(here), moves), (here, chosen)
-
-    def silence(self) -> tree.Reply:
-        """No answer yet."""
-        return _flat(self._blank) if self._exact else self._blank
-
-    def ask(self) -> tree.Reply:
-        """What follows at the front."""
-        here, chosen = self._asked
-        if self._device.type != "cpu":
-            here, chosen = here.to(self._device), chosen.to(self._device)
-        reply = _heard(self._step(here, chosen), self._blank, self._like, "a step's")
-        return _flat(reply) if self._exact else reply
-
-
-def _blank(state: Tensor, samples: Tensor | None, count: int, actions: int, table: int = 0) -> Tree:
-    """Trees without a node, with room for `count`, from roots (B, S) and (B, K, A)."""
-    roots = len(state)
-    nodes = np.zeros((roots, count), tree.NODE)
-    nodes["parent"] = nodes["sibling"] = -1
-    edges = np.zeros((roots, count, actions), tree.EDGE)
-    edges["child"] = -1
-    bounds = np.tile((np.inf, -np.inf), (roots, 1))
-    states = torch.zeros(roots, count, *state.shape[1:], dtype=state.dtype)
-    kept, moves = None, np.empty((roots, count, actions, 0), np.uint8)
-    if samples is not None:
-        kept = torch.zeros(roots, count, *samples.shape[1:], dtype=samples.dtype)
-        moves = _bytes(kept)
-    places = np.full((roots, table), -1, np.int32)
-    forest = tree.Forest(nodes, edges, bounds, _bytes(states), moves, places)
-    action, policy = torch.zeros(roots, dtype=torch.long), torch.zeros(roots, actions)
-    return Tree(action, policy, forest, states, kept)
-
-
-def _bytes(x: Tensor) -> np.ndarray:
-    """The memory of a tensor (..., S) on the CPU."""
-    return (x.view(torch.int16) if x.dtype == torch.bfloat16 else x).numpy().view(np.uint8)
-
-
-def _each(x: Tensor, outcomes: int) -> Tensor:
-    """(B, ...) as (B, C, ...)."""
-    return x[:, None].expand(-1, outcomes, *x.shape[1:])
-
-
-def _alike(x: Tensor) -> Tensor:
-    """Room for as much, on the CPU."""
-    return torch.zeros(x.shape, dtype=x.dtype)
-
-
-def _take(start: Tree, into: Tree) -> None:
-    """Begin with what is known."""
-    forms = [
-        (tuple(x.policy.shape), tuple(x.states.shape[2:]), x.states.dtype, x.actions is None)
-        for x in (start, into)
-    ]
-    if forms[0] != forms[1]:
+    )
+    if had != wanted:
         raise ValueError(
             f"start must have the root's (B, K), (S,), type and whether actions are indices, "
-            f"{forms[1]}, got {forms[0]}"
+            f"{wanted}, got {had}"
         )
-    for known, room in zip(start.forest, into.forest, strict=True):
-        room[:, : known.shape[1]] = known
-
-
-def _plant(forest: tree.Forest, root: tree.Reply) -> None:
-    """Set the states and priors of the roots, and where they are new their values."""
-    forest.states[:, 0], forest.actions[:, 0] = root.state, root.actions
-    for b in range(len(forest.nodes)):
-        if forest.table.size:
-            tree.twin_of(forest.states, forest.table, b, 0)
-        fine = np.isfinite(root.value[b]) and root.variance[b] >= 0
-        wrong = tree.set_priors(forest.edges, b, 0, root.logits, root.invalid, b)
-        _complain(wrong if fine else tree.BAD_VALUE, f"root, tree {b}")
-        node = forest.nodes[b, 0]
-        if node["visits"] == 0:
-            node["visits"] = 1
-            node["raw"] = node["value"] = root.value[b]
-            node["variance"] = root.variance[b]
-
-
-def _granted(like: Like, actions: int, discount: float) -> tree.Reply:
-    """What is taken for granted where a model says nothing, for states (B, S) or (B, C, S)."""
-    state, samples = like
-    each = state.shape[:-1]
-    zero, moves = np.zeros(each, np.float32), np.empty((*each, actions, 0), np.uint8)
-    if samples is not None:
-        moves = _bytes(_alike(samples))
-    return tree.Reply(
-        state=_bytes(_alike(state)),
-        actions=moves,
-        reward=zero,
-        discount=np.full(each, discount, np.float32),
-        value=zero,
-        variance=zero,
-        chance=zero,
-        logits=np.zeros((*each, actions), np.float32),
-        terminated=np.zeros(each, np.bool_),
-        invalid=np.zeros((*each, actions), np.bool_),
-    )
-
-
-def _flat(reply: tree.Reply) -> tree.Reply:
-    """(B, C, ...) as (B C, ...)."""
-    return tree.Reply(*(x.reshape(len(x) * x.shape[1], *x.shape[2:]) for x in reply))
-
-
-def _heard(found: Evaluation, blank: tree.Reply, like: Like, whose: str) -> tree.Reply:
-    """A model's answer as the compiled walk takes it."""
-    state, samples = like
-    moves = blank.actions
-    if samples is not None:
-        if found.actions is None:
-            raise ValueError("the root's actions are a sample, so a step must give actions too")
-        moves = _rows(found.actions, samples, whose, "actions")
-    return tree.Reply(
-        _rows(found.state, state, whose, "state"),
-        moves,
-        _array(found.reward, blank.reward, whose, "reward"),
-        _array(found.discount, blank.discount, whose, "discount"),
-        _array(found.value, blank.value, whose, "value"),
-        _array(found.variance, blank.variance, whose, "variance"),
-        _array(found.chance, blank.chance, whose, "chance"),
-        _array(found.logits, blank.logits, whose, "logits"),
-        _array(found.terminated, blank.terminated, whose, "terminated"),
-        _array(found.invalid, blank.invalid, whose, "invalid"),
-    )
-
-
-def _rows(given: Tensor, like: Tensor, whose: str, name: str) -> np.ndarray:
-    """Bytes of what must look like another."""
-    if given.shape != like.shape:
-        raise ValueError(f"{whose} {name} must be {tuple(like.shape)}, got {tuple(given.shape)}")
-    if not (given.is_cpu and given.dtype == like.dtype and given.is_contiguous()):
-        given = given.to("cpu", like.dtype).contiguous()
-    return _bytes(given)
-
-
-def _array(given: Tensor | None, blank: np.ndarray, whose: str, name: str) -> np.ndarray:
-    if given is None:
-        return blank
-    array = given.numpy(force=not given.is_cpu or given.requires_grad)  # force costs time
-    if array.shape != blank.shape:
-        raise ValueError(f"{whose} {name} must be {blank.shape}, got {array.shape}")
-    return np.ascontiguousarray(array, blank.dtype)
+    return start.forest
 
 
 def _answer(
     rule: Rule,
-    forest: tree.Forest,
+    walk: CompiledWalk | TorchWalk,
+    prior: np.ndarray,
     scores: np.ndarray,
-    settings: tuple,
     generator: Generator,
 ) -> tuple[Tensor, Tensor]:
     """What to do at the roots, and their policy."""
-    counts = forest.edges["visits"][:, 0].astype(np.int64)
+    counts = walk.counts().astype(np.int64)
     total = counts.sum(1, keepdims=True).clip(1)  # 0 where the root of a `start` has ended
     shares = counts / total
     policy = torch.from_numpy(shares.astype(np.float32))
     if isinstance(rule, Gumbel):
-        wide = tree.completed(*forest, settings)
-        prior = forest.edges["prior"][:, 0].astype(float)
+        wide = walk.completed()
         best = (counts == counts.max(1, keepdims=True)) & (prior >= 0)
         ranks = np.where(best, np.maximum(scores + wide, -1e9), -np.inf)
-        logits = torch.from_numpy(prior).clamp_min(0).log() + torch.from_numpy(wide)
+        logits = torch.from_numpy(prior).double().clamp_min(0).log() + torch.from_numpy(wide)
         return torch.from_numpy(ranks.argmax(1)), logits.softmax(1).float()
     if isinstance(rule, PUCT) and rule.temperature > 0:
         top = shares.max(1, keepdims=True).clip(1e-30)
@@ -540,13 +372,14 @@ def _answer(
 
 def _settings(
     rule: Rule,
-    max_depth: int,
+    max_depth: int | None,
     widening: Widening | None,
     outcomes: Widening | int | None,
     merge: bool,
-) -> tuple:
-    """`tree.Settings` as the compiled walk takes it."""
+) -> tree.Settings:
+    """What the walk is to do, in plain numbers."""
     own: dict[str, Any] = {"merge": merge}
+    own["max_depth"] = 2**31 - 1 if max_depth is None else max_depth
     if isinstance(outcomes, int):
         own["exact"] = outcomes
     if widening is not None:
@@ -561,7 +394,7 @@ def _settings(
     else:
         own |= {"rule": tree.GUMBEL_RULE, "value_scale": float(rule.value_scale)}
         own |= {"visit_init": float(rule.visit_init)}
-    return tuple(tree.Settings(max_depth=max_depth, **own))
+    return tree.Settings(**own)
 
 
 _SCALES = {"none": tree.RAW, "siblings": tree.SIBLINGS, "tree": tree.WHOLE}
@@ -651,16 +484,3 @@ def _check(
                 f"({roots}, {actions}), got {tuple(x.shape)}"
             )
     return actions
-
-
-def _complain(wrong: int, where: str) -> None:
-    what = {
-        tree.BAD_REWARD: "a reward that is not finite",
-        tree.BAD_VALUE: "a value that is not finite",
-        tree.BAD_LOGITS: "logits that are not numbers",
-        tree.NO_ACTION: "no action that can be taken",
-        tree.BAD_DISCOUNT: "a discount outside [-1, 1]",
-        tree.BAD_CHANCE: "chances that do not sum to 1",
-    }
-    if wrong:
-        raise ValueError(f"{where}: the model gave {what[wrong]}")

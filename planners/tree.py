@@ -17,7 +17,7 @@ RAW, SIBLINGS, WHOLE = 0, 1, 2
 """What PUCT scales values by: nothing, the parent and its other actions, the whole tree."""
 
 FINE, BAD_REWARD, BAD_VALUE, BAD_LOGITS, NO_ACTION, BAD_DISCOUNT, BAD_CHANCE = range(7)
-"""What `advance` found wrong with a model's answer."""
+"""What is wrong with a model's answer."""
 
 _OPEN, _KNOWN = 0, 1  # where a walk ends: at a new node, or at one known
 
@@ -556,3 +556,17 @@ def _subtree(old, new, b, top, places):
                 new.bounds[b, 1] = max(new.bounds[b, 1], edge.q)
     new.nodes[b, 0].move = 0
     return size
+
+
+def complain(wrong: int, where: str) -> None:
+    """Raise ValueError for what is wrong with a model's answer, if anything is."""
+    what = {
+        BAD_REWARD: "a reward that is not finite",
+        BAD_VALUE: "a value that is not finite",
+        BAD_LOGITS: "logits that are not numbers",
+        NO_ACTION: "no action that can be taken",
+        BAD_DISCOUNT: "a discount outside [-1, 1]",
+        BAD_CHANCE: "chances that do not sum to 1",
+    }
+    if wrong:
+        raise ValueError(f"{where}: the model gave {what[wrong]}")

@@ -363,6 +363,7 @@ class TreeSearch:
                 widening=config.widening,
                 outcomes=self.model.outcomes,
                 merge=config.merge,
+                compiled=True,  # of one root, wherever the model is
             )
         best = int(self.tree.action[0])
         if self._indices:
