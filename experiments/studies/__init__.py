@@ -13,6 +13,7 @@ from experiments.studies import (
     dyna,
     frontier,
     judo,
+    learners,
     loops,
     models,
     objectives,
@@ -37,6 +38,7 @@ STUDIES: Mapping[str, Study] = {
     "bandits": study(bandits.bandits, seeds=1),
     "dyna": study(dyna.dyna, seeds=30, fast_seeds=2),
     "trees": study(trees.trees, seeds=10, fast_seeds=2),
+    "learners": study(learners.learners, seeds=1),
 }
 """All studies by name."""
 
