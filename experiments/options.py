@@ -135,6 +135,9 @@ class SearchTree(Common):
     """Looks ahead; each adds a node, or where chance has a hand all outcomes of an action."""
     discount: float | None = None
     """γ; the world's own if unset, 0.99 where it has none."""
+    backup: Literal["mean", "max"] = "mean"
+    """What a node is worth: all that simulations found, exploring too, or its best action. "max"
+    comes to Q* in a finite world, and trusts what few rollouts say."""
     seed: int = 0
     """Of the start, the real steps and all that is drawn."""
     steps: int = 0

@@ -75,6 +75,8 @@ class SearchConfig:
     """Looks ahead, each of which adds a node, or all outcomes of an action."""
     discount: float | None = None
     """γ, in (0, 1]; the world's own if unset, 0.99 where it has none."""
+    backup: Literal["mean", "max"] = "mean"
+    """What a node is worth, as for `planners.mcts.search`."""
     seed: int = 0
     """Of the first state, of what is drawn and of the real steps."""
     steps: int = 0
@@ -289,6 +291,7 @@ def _played(config: SearchConfig, game: Game) -> tuple[TreeSearch, Any]:
         "depth": config.depth,
         "outcomes": "all" if game.drawn else None,
         "merge": game.world is not None,
+        "backup": config.backup,
     }
     alone: dict[str, Any] = settings | {"rollouts": 1}
     probing = TreeModel(

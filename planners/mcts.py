@@ -262,6 +262,7 @@ def search(
     noise: Float[Tensor, "B K"] | None = None,
     start: Tree | None = None,
     merge: bool = False,
+    backup: Literal["mean", "max"] = "mean",
     compiled: bool | None = None,
 ) -> Tree:
     """Look ahead from B roots; each simulation adds a node to each tree, or the node's outcomes.
@@ -287,15 +288,20 @@ def search(
             what is known of what follows (transpositions; Czech et al. 2021, "Improving AlphaZero
             using Monte-Carlo graph search"). For few states that many paths lead to. Then values
             follow from the children's as they are now, and a walk ends where it would go round.
+        backup: what a node is worth. "mean": what all simulations found that came by, exploring
+            ones too. "max": the best action that was tried, which with all outcomes given is
+            Bellman's (MaxUCT and DP-UCT; Keller and Helmert 2013, "Trial-based heuristic tree
+            search for finite horizon MDPs"): faster where the model is true, and rash where it
+            or its values err, as the greatest of what errs is too great.
         compiled: whether the trees lie on the CPU, where the walk through them is compiled, or
             the walk is torch on the device of the roots. Either grows the same trees. None: torch
             but for roots on the CPU.
 
     Raises:
-        ValueError: simulations or depth below one, a discount outside [0, 1], wrong shapes, a
-            state all of whose actions are invalid, a model that returns NaN or chances that do
-            not sum to 1, Gumbel with a start (sequential halving counts on equal visits) or with
-            `widening`, drawn outcomes or a start with `merge`.
+        ValueError: simulations or depth below one, a discount outside [0, 1], an unknown backup,
+            wrong shapes, a state all of whose actions are invalid, a model that returns NaN or
+            chances that do not sum to 1, Gumbel with a start (sequential halving counts on equal
+            visits) or with `widening`, drawn outcomes or a start with `merge`.
     """
     rule = PUCT() if rule is None else rule
     actions = _check(root, simulations, discount, max_depth, outcomes)
@@ -303,6 +309,8 @@ def search(
         raise ValueError("Gumbel cannot go on with a tree: its root's actions need equal visits")
     if widening is not None and isinstance(rule, Gumbel):
         raise ValueError("Gumbel takes no widening: it halves a sample of the actions by itself")
+    if backup not in ("mean", "max"):
+        raise ValueError(f"backup must be 'mean' or 'max', got {backup!r}")
     if merge and (start is not None or isinstance(outcomes, Widening)):
         raise ValueError("merge takes neither a start nor outcomes that are drawn")
     device = root.state.device
@@ -311,7 +319,7 @@ def search(
     walk = (CompiledWalk if compiled else TorchWalk)(
         root,
         actions,
-        _settings(rule, max_depth, widening, outcomes, merge),
+        _settings(rule, max_depth, widening, outcomes, merge, backup),
         discount=discount,
         simulations=simulations,
         start=None if start is None else _fitting(start, root, actions),
@@ -376,9 +384,10 @@ def _settings(
     widening: Widening | None,
     outcomes: Widening | int | None,
     merge: bool,
+    backup: Literal["mean", "max"],
 ) -> tree.Settings:
     """What the walk is to do, in plain numbers."""
-    own: dict[str, Any] = {"merge": merge}
+    own: dict[str, Any] = {"merge": merge, "greedy": backup == "max"}
     own["max_depth"] = 2**31 - 1 if max_depth is None else max_depth
     if isinstance(outcomes, int):
         own["exact"] = outcomes

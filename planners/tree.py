@@ -86,6 +86,7 @@ class Settings(NamedTuple):
     max_depth: int
     exact: int = 0  # outcomes that a step gives, with their chances; 0: the one that it draws
     merge: bool = False  # nodes of the same state are twins
+    greedy: bool = False  # a node is worth its best action that was tried
     scale: int = SIBLINGS
     c: float = 0.0
     base: float = 1.0
@@ -421,6 +422,17 @@ def _mean(t, s, b, child):
 
 
 @njit(cache=True, nogil=True)
+def _greatest(t, b, node):
+    """q of the best action that was tried."""
+    best = -np.inf
+    for a in range(t.edges.shape[2]):
+        edge = t.edges[b, node, a]
+        if edge.visits > 0:
+            best = max(best, edge.q)
+    return best
+
+
+@njit(cache=True, nogil=True)
 def _pass_up(t, s, path, b, depth):
     """Tell all along a path what its last node is worth: means there are of one more visit."""
     leaf = t.nodes[b, path[b, depth - 1] if depth > 0 else 0]
@@ -445,7 +457,10 @@ def _pass_up(t, s, path, b, depth):
         t.bounds[b, 1] = max(t.bounds[b, 1], edge.q)
         above = t.nodes[b, x.parent]
         count = above.visits
-        above.value = (above.value * count + gain) / (count + 1)
+        if s.greedy:
+            above.value = _greatest(t, b, x.parent)
+        else:
+            above.value = (above.value * count + gain) / (count + 1)
         above.variance = (above.variance * count + spread) / (count + 1)
         above.visits = count + 1
         if d > 0 and path[b, d - 1] != x.parent:  # came by a twin, which counts its own

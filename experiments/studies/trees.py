@@ -59,7 +59,16 @@ PROBLEMS: Mapping[str, Problem] = {
     ),
 }
 RULES = ("UCT", "PUCT", "Gumbel")
-ROLLOUTS, ROUGH, MERGED = LEAVES = ("random rollouts", "rough values", "rollouts, merged states")
+ROLLOUTS, ROUGH, MERGED, GREEDY = LEAVES = (
+    "random rollouts", "rough values", "rollouts, merged", "rollouts, merged, max",
+)  # fmt: skip
+OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    MERGED: {"merge": True},
+    GREEDY: {"merge": True, "backup": "max"},
+}
+"""Of the search; none where there is nothing."""
+EXACT = 1e-6  # an error of less is float32's
+LEAST = 1e-4  # of the errors that are drawn
 NOISE = 0.1  # std of the error of a rough value, where values lie in a range of 1
 STEPS = 200  # of a random rollout, at most
 FAR = 1e-4  # no tree is deeper than where this much is left by discounting
@@ -88,11 +97,12 @@ def trees(lab: Lab) -> Report:
         last = {name: kinds[name][-1].mean() for name in MEASURES}
         rows.append(
             [
-                problem, leaf, rule, f"{last[CHOSEN]:.4f}", f"{falls[CHOSEN]:+.2f}",
-                f"{last[MEAN]:.4f}", f"{falls[MEAN]:+.2f}", f"{100 * last[OPTIMAL]:.0f} %",
+                problem, leaf, rule,
+                *(x for name in (CHOSEN, MEAN) for x in _in_words(last[name], falls[name])),
+                f"{100 * last[OPTIMAL]:.0f} %",
             ]
         )  # fmt: skip
-        if falls[CHOSEN] > SLOW:
+        if falls[CHOSEN] > SLOW and last[CHOSEN] > EXACT:
             stuck.append(f"- {problem}, {leaf}, {rule}: {last[CHOSEN]:.4f}, n^{falls[CHOSEN]:+.2f}")
     head = ["world", "leaves", "rule", "chosen", "order", "mean", "order", "optimal choices"]
     about = "\n".join(
@@ -120,8 +130,10 @@ value of what it chooses can come to V*.
 ![a tree](tree.png)
 
 Leaves are worth the return of one random rollout of {STEPS} steps at most, or V* and an error of
-std {NOISE} that each state keeps. "Merged states" are nodes of one state that share what follows,
-their leaves worth a random rollout. Priors are uniform, without noise at the root; the rules'
+std {NOISE} that each state keeps. "Merged" are nodes of one state that share what follows, their
+leaves worth a random rollout; "max" has a node be worth its best action, not the mean of what was
+tried there, which with all outcomes known is Bellman's equation: then an error of 0 is one of less
+than {EXACT:g}, which is float32's. Priors are uniform, without noise at the root; the rules'
 settings are the library's. A tree is no deeper than where γ leaves {FAR:g}. Where chance
 has a hand, all outcomes of an action are added at once, and it is worth their expectation.
 
@@ -152,7 +164,12 @@ def _from(counts: Sequence[int]) -> int:
 def slope(counts: Sequence[int], errors: np.ndarray) -> float:
     """The power of n with which errors (counts,) change over the second half."""
     half = len(counts) // 2
-    return float(np.polyfit(np.log(counts[half:]), np.log(errors[half:]), 1)[0])
+    return float(np.polyfit(np.log(counts[half:]), np.log(errors[half:].clip(EXACT)), 1)[0])
+
+
+def _in_words(error: float, fall: float) -> tuple[str, str]:
+    """An error and the power with which it falls."""
+    return (f"{error:.4f}", f"{fall:+.2f}") if error > EXACT else ("0", "exact")
 
 
 def measured(
@@ -170,7 +187,7 @@ def measured(
     for count in counts:
         if pool.stopping():
             raise pool.Stopped
-        tree = searched(model, start, rule, count, merge=leaf == MERGED)
+        tree = searched(model, start, rule, count, **OPTIONS.get(leaf, {}))
         action = tree.action.long()
         chosen = tree.children_values().gather(1, action[:, None])[:, 0].numpy()
         errors = {
@@ -200,9 +217,7 @@ def _visited(world: FiniteMDP) -> np.ndarray:
     return np.flatnonzero(reached & ~world.terminal)
 
 
-def searched(
-    model: Model, start: np.ndarray, rule: str, simulations: int, *, merge: bool = False
-) -> Tree:
+def searched(model: Model, start: np.ndarray, rule: str, simulations: int, **options: Any) -> Tree:
     """Trees from states (B,)."""
     from planners.mcts import search
 
@@ -215,7 +230,7 @@ def searched(
         discount=model.discount,
         max_depth=math.ceil(math.log(FAR) / math.log(model.discount)),
         outcomes=model.outcomes,
-        merge=merge,
+        **options,
     )
 
 
@@ -382,7 +397,7 @@ def picture_errors(found: Found, counts: Sequence[int], path: Path) -> None:
             _line(ax, counts, kinds[CHOSEN], rule)
             ax.plot(counts, kinds[MEAN].mean(1), color=COLOURS[rule], lw=1.3, ls=(0, (4, 2)))
         ax.plot(counts, np.array(counts) ** -0.5, color=plots.GREY, ls=":", lw=1.6)
-        ax.set(yscale="log", ylim=(0.7 * min(lowest, counts[-1] ** -0.5), 1.0))
+        ax.set(yscale="log", ylim=(0.7 * min(max(lowest, LEAST), counts[-1] ** -0.5), 1.0))
         ax.yaxis.set_major_locator(LogLocator())
         ax.yaxis.set_major_formatter(lambda error, _: f"{error:g}")
         ax.yaxis.set_minor_locator(NullLocator())
@@ -418,7 +433,7 @@ def at_stake(problem: str, seeds: int, roots: int) -> dict[str, float]:
 
 def _panels(title: str, counts: Sequence[int]) -> tuple[Figure, dict[tuple[str, str], Axes]]:
     """A column a world and a row a kind of leaves, by (world, leaves)."""
-    figure, axes = plots.panels(title, len(LEAVES), len(PROBLEMS), (15, 9))
+    figure, axes = plots.panels(title, len(LEAVES), len(PROBLEMS), (15, 11.5))
     places = [(problem, leaf) for leaf in LEAVES for problem in PROBLEMS]
     for ax, place in zip(axes, places, strict=True):
         ax.set_xscale("log", base=2)

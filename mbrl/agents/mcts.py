@@ -62,6 +62,8 @@ class TreeSearchConfig:
     with their chances (`Tabular`, of one member) gives all. None plans with the model's means."""
     merge: bool = False
     """Nodes of one state share what follows: for finite worlds, where many paths lead to one."""
+    backup: Literal["mean", "max"] = "mean"
+    """A node's value: over all simulations that came by, or of its best action (see `search`)."""
     rollouts: int = 1
     """Random rollouts that value a leaf; 0 leaves it to the value function, or to 0."""
     depth: int = 50
@@ -78,6 +80,8 @@ class TreeSearchConfig:
             raise ValueError(f"share must be in [0, 1], got {self.share!r}")
         if not (self.outcomes in (None, "all") or isinstance(self.outcomes, Widening)):
             raise ValueError(f"outcomes must be a Widening, 'all' or None, got {self.outcomes!r}")
+        if self.backup not in ("mean", "max"):
+            raise ValueError(f"backup must be 'mean' or 'max', got {self.backup!r}")
         if not math.isfinite(self.disagreement):
             raise ValueError(f"disagreement must be finite, got {self.disagreement!r}")
         for name, least in (("simulations", 1), ("rollouts", 0), ("depth", 1)):
@@ -363,6 +367,7 @@ class TreeSearch:
                 widening=config.widening,
                 outcomes=self.model.outcomes,
                 merge=config.merge,
+                backup=config.backup,
                 compiled=True,  # of one root, wherever the model is
             )
         best = int(self.tree.action[0])

@@ -48,7 +48,7 @@ def test_with_chance_errors_fall_to_those_of_counted_models(kind):
 
 
 def test_only_what_is_near_is_bold():
-    assert [*map(learners.shown, (0.002, 0.0009, 0.0))] == ["2e-03", "**9e-04**", "**0**"]
+    assert [*map(learners.shown, (0.002, 0.0009, 0.0))] == ["2.0e-03", "**9.0e-04**", "**0**"]
 
 
 def test_q_learning_takes_most_steps_where_there_is_chance():

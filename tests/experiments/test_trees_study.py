@@ -143,7 +143,7 @@ def test_the_fast_study_leaves_pictures_and_numbers(tmp_path, monkeypatch):
         for name in trees.MEASURES:
             assert np.shape(kinds[name]) == (len(numbers["settings"]["simulations"]), 2)
     page = (folder / "table.md").read_text()
-    assert all(page.count(f"| {rule} |") == 15 for rule in trees.RULES)
+    assert all(page.count(f"| {rule} |") == 20 for rule in trees.RULES)
     for name in ("error", "choice", "tree"):
         assert f"({name}.png)" in page
         assert Image.open(folder / f"{name}.png").size[0] > 1000

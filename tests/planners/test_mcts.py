@@ -564,6 +564,42 @@ def test_twins_by_hand():
         tree.after(tree.action)
 
 
+# Maxima.
+
+
+@pytest.mark.parametrize(
+    "rule", [UCT(), PUCT(dirichlet=0.0, temperature=0.0), Gumbel(scale=0.0)], ids=str
+)
+def test_a_node_is_worth_its_best_action(rule):
+    root, step = table_model(golden.problem("puct"))
+    tree = search(
+        root, step, simulations=60, generator=seeded(), rule=rule, discount=0.9, backup="max"
+    )
+    edges = tree.forest.edges
+    best = np.where(edges["visits"] > 0, edges["q"], -np.inf).max(-1)
+    inner = np.isfinite(best)
+    assert inner.sum() > 30
+    np.testing.assert_array_equal(tree.values.numpy()[inner], best[inner])
+    leaves = ~inner & (tree.visits.numpy() > 0)
+    np.testing.assert_array_equal(tree.values.numpy()[leaves], tree.raw_values.numpy()[leaves])
+    below = tree.children[0, 0].clamp_min(0)
+    q = tree.rewards[0, below] + tree.discounts[0, below] * tree.values[0, below]
+    tried = tree.children[0, 0] >= 0
+    assert torch.allclose(q[tried], tree.children_values()[0][tried])
+
+
+def test_bellmans_backups_through_merged_states_are_exact():
+    """Dynamic programming where the walks lead: V* to float32, in a world that goes round."""
+    root, step, options, values, q = world(discount=0.9)
+    options |= {"rule": UCT(5.0), "merge": True, "backup": "max"}
+    tree = search(root, step, simulations=600, **options)
+    assert torch.allclose(tree.children_values(), q, rtol=1e-4)
+    assert torch.allclose(tree.value, values, rtol=1e-4)
+    assert (tree.action == q.argmax(1)).all()
+    with pytest.raises(ValueError, match="backup must be 'mean' or 'max', got 'min'"):
+        search(root, step, simulations=5, **options | {"backup": "min"})
+
+
 def test_what_does_not_go_with_twins_is_named():
     root, step, options, _, _ = world()
     with pytest.raises(ValueError, match="merge takes neither a start nor outcomes that are drawn"):

@@ -89,7 +89,9 @@ WAYS = {
     "outcomes drawn": ({"draws": True}, {"outcomes": Widening(1.0, 0.4)}),
     "both": ({"draws": True}, {"outcomes": Widening(0.7, 0.6), "widening": Widening(1.5, 0.3)}),
     "chances": ({"chances": True}, {"outcomes": 3}),
+    "maxima": ({}, {"backup": "max"}),
     "merged": ({}, {"merge": True}),
+    "merged maxima": ({}, {"merge": True, "backup": "max"}),
     "merged chances": ({"chances": True}, {"outcomes": 3, "merge": True}),
 }
 
