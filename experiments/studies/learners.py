@@ -169,14 +169,14 @@ def taken(name: str, kind: str, fast: bool) -> list[int]:
 def settings(mdp: FiniteMDP, kind: str) -> TabularConfig:
     """What comes nearest, of what converges."""
     given: dict[str, Any] = dict(KINDS[kind].given)
+    if by_chance(mdp):
+        given |= {"step_size": 1.0, "step_decay": 0.6, "averaging": True, "epsilon": 1.0}
+    else:
+        given |= {"step_size": STEP if given["target"] == "sarsa" else 1.0, "epsilon": 0.01}
     if given["target"] in ("q", "double"):
         given |= {"epsilon": ACTS}
     else:
-        given |= {"epsilon": 1.0, "epsilon_decay": 1.0}
-    if by_chance(mdp):
-        given |= {"step_size": 1.0, "step_decay": 0.6, "averaging": True}
-    else:
-        given |= {"step_size": STEP if given["target"] == "sarsa" else 1.0}
+        given |= {"epsilon_decay": 1.0}
     return TabularConfig(discount=mdp.discount, **given)
 
 
@@ -262,14 +262,16 @@ All kinds after as many steps as in the first table, in ratios to the counted mo
 Q-learning, double Q, 3-step Q and Q(λ) act ε-greedily, ε {ACTS}, from states drawn evenly; who
 draws the best actions more than others may come nearer than the counted model does. The targets of
 the others are of their own ε-greedy policy, so that V* is their limit only where ε vanishes: ε is
-1 / visits of the state. For every pair to be tried all the same, every other turn is of single
-steps from pairs drawn evenly: exploring starts of episodes that are cut off, and bootstrapped, at
-once (by Monte Carlo too). Without them ε has to vanish slowly, as visits^-0.5, and its bias is what
-remains. Episodes have one step, five for Sarsa, several steps and traces, 50 for Monte Carlo.
+1 / visits of the state, a hundredth of that where there is no chance. For every pair to be tried
+all the same, every other turn is of single steps from pairs drawn evenly: exploring starts of
+episodes that are cut off, and bootstrapped, at once (by Monte Carlo too). Without them ε has to
+vanish slowly, as visits^-0.5, and its bias is what remains. Episodes have one step, five for Sarsa,
+several steps and traces, 50 for Monte Carlo.
 
 Where there is chance, α is visits^-0.6 and values are told as means over time. Where there is none,
 α is 1, but {STEP:g} where the next action, which may explore, is in the target (Sarsa, Monte
-Carlo); what is left of an error is ε's, most on the cliff, where exploring costs 100.
+Carlo). What is left of an error there is ε's: in the targets, most on the cliff, where exploring
+costs 100, or of the last step that explored.
 
 Value iteration, which knows the world, is off by {solved[0]:.0e} and guarantees {solved[1]:.0e}.
 """
@@ -282,8 +284,8 @@ def longest(found: Mapping[str, Found]) -> str:
     rows = []
     for name, each in chance.items():
         errors, floors = dict(each.errors["Q-learning"]), dict(each.counted)
-        cells = [f"{shown(errors[n])} ({floors[n]:.0e})" if n in errors else "" for n in counts]
-        rows.append([name, f"{each.span:.3g}", *cells, f"{each.span * errors[max(errors)]:.0e}"])
+        cells = [f"{shown(errors[n])} ({floors[n]:.1e})" if n in errors else "" for n in counts]
+        rows.append([name, f"{each.span:.3g}", *cells, f"{each.span * errors[max(errors)]:.1e}"])
     return labs.table(["world", "range", *(f"{n:.0e}" for n in counts), "absolute, last"], rows)
 
 
@@ -314,7 +316,7 @@ EXACT = 1e-9
 
 def shown(error: float) -> str:
     """In bold where it is near."""
-    text = "0" if error < EXACT else f"{error:.0e}"
+    text = "0" if error < EXACT else f"{error:.1e}"
     return f"**{text}**" if error <= NEAR else text
 
 
@@ -363,5 +365,5 @@ def _legend(ax: Axes) -> None:
         ax.plot([], color=COLOURS[family], lw=1.1, label=others.get(family, family))
     ax.plot([], color=plots.INK, lw=1.5, ls=(0, (4, 2)), label="counted model, solved")
     ax.plot([], color=plots.GREY, lw=1.4, ls=":", label="1/1000")
-    ax.plot([], lw=0, label=f"below {LOWEST:g}: on the axis")
+    ax.plot([], lw=0, label="on the axis: below 10⁻⁵")
     ax.legend(loc="center", frameon=False, fontsize=9.5)
