@@ -312,11 +312,15 @@ def _tree(parsed: SearchTree) -> int:
         )
     out.print(table)
     truth = f"; V* is {found.optimum:.4f}" if exact else ""
-    out.print(f"the root's mean over simulations is {found.value:.4f}{truth}", highlight=False)
-    err.print("[dim]Q is a mean too, of exploration and random rollouts[/dim]", highlight=False)
+    out.print(f"the root's {_BACKUPS[parsed.backup]} is {found.value:.4f}{truth}", highlight=False)
+    if parsed.backup == "mean":
+        err.print("[dim]Q is a mean too, of exploration and random rollouts[/dim]", highlight=False)
     err.print(f"folder {path}", highlight=False, soft_wrap=True)
     _emit(parsed, {"path": str(path), **said})
     return 0
+
+
+_BACKUPS = {"mean": "mean over simulations", "max": "best action's value"}
 
 
 def _evaluate(parsed: Evaluate) -> int:

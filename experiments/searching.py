@@ -127,7 +127,7 @@ class Found(NamedTuple):
     tree: Tree
     nodes: list[Node]  # all, most visited first; states are the model's own
     choices: list[Choice]
-    value: float  # of the root, the mean over simulations
+    value: float  # of the root: the mean over simulations, or the best action's
     optimum: float | None  # V* of the root's state
     discount: float
     names: tuple[str, ...] | None  # #0, ... for a node's draws where they are too long to write

@@ -227,6 +227,18 @@ def test_a_tree_is_drawn_exported_and_held_to_the_truth(tmp_path, capsys):
     assert "exists already" in capsys.readouterr().err
 
 
+def test_a_tree_of_maxima_tells_the_truth(tmp_path, capsys):
+    options = ["--env=chain", "--discount=0.8", "--simulations=400", "--backup=max", "--json"]
+    assert mbrl("tree", *options, "--out", tmp_path / "tree") == 0
+    printed = capsys.readouterr().out.splitlines()
+    said = json.loads(printed[-1])
+    for choice in said["actions"]:
+        assert choice["value"] == pytest.approx(choice["optimum"], abs=1e-4)
+    assert any("the root's best action's value is" in line for line in printed)
+    assert mbrl("tree", *options, "--backup=min") == 2
+    assert "--backup" in capsys.readouterr().err
+
+
 def test_compare_refuses_runs_of_different_environments(trained, tmp_path, capsys):
     other = tmp_path / "p"
     assert mbrl("train", "random", "--env=pendulum-swingup", "--steps=200", "--run", other) == 0
