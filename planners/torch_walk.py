@@ -98,8 +98,8 @@ class TorchWalk:
         count = self._base + simulations * self._born
         self._rows = torch.arange(roots, device=device)
         self._places = torch.arange(actions, device=device)
-        one = _granted(root.state, root.actions, actions, discount)
-        said = _heard(root, one, "the root's")
+        granted = _granted(root.state, root.actions, actions, discount)
+        said = _heard(root, granted, "the root's")
 
         def zeros(*shape: int, of: torch.dtype = torch.float32) -> Tensor:
             return torch.zeros(roots, count, *shape, dtype=of, device=device)
@@ -122,11 +122,11 @@ class TorchWalk:
         if start is not None:
             self._take(start)
         self._plant(said)
-        self._blank = one
         if settings.exact:
             state = _each(root.state, settings.exact)
             samples = None if samples is None else _each(samples, settings.exact)
-            self._blank = _granted(state, samples, actions, discount)
+            granted = _granted(state, samples, actions, discount)
+        self._granted = granted
         deepest = min(simulations + self._base, settings.max_depth)
         self._path = torch.zeros(roots, deepest + 1, dtype=torch.int64, device=device)
         self._depth = torch.zeros_like(self._rows)
@@ -149,14 +149,13 @@ class TorchWalk:
     def advance(self, found: Evaluation | None, turn: int) -> tuple[Tensor, Tensor]:
         """See `CompiledWalk`."""
         if found is not None:
-            self._grow(_heard(found, self._blank, "a step's"), turn)
+            self._grow(_heard(found, self._granted, "a step's"), turn)
             self._pass_up()
         if turn < self._last:
             self._descend(turn)
         elif self._settings.merge:
             t = self.grown
-            values = t.numbers[..., VALUE].gather(1, t.links[..., TWIN])
-            t.numbers[..., VALUE] = values
+            t.numbers[..., VALUE] = t.numbers[..., VALUE].gather(1, t.links[..., TWIN])
         here, chosen = self.states[self._rows, self._node], self._action
         if self.actions is not None:
             chosen = self.actions[self._rows, self._node, self._action]
@@ -374,22 +373,16 @@ class TorchWalk:
             wrong = wrong.masked_fill(~sane, code)
         wrong = wrong.masked_fill(~lives, tree.FINE)
         wrong = wrong.masked_fill(~said.reward.isfinite(), tree.BAD_REWARD)
-        if not self._settings.exact:
-            chance = torch.zeros_like(said.reward)
-        else:
-            chance = said.chance
-        numbers = torch.stack((said.value, said.value, said.discount, said.variance), 1)
-        numbers = numbers.masked_fill(~lives[:, None], 0.0)
-        value, raw, discount, variance = numbers.unbind(1)
-        numbers = torch.stack((value, raw, said.reward, discount, variance, chance), 1)
-        ways = t.ways[rows, parent, move]
-        one = torch.ones_like(rows)
-        links = torch.stack(
-            (one, parent, move, ways[:, CHILD], place, one - 1, said.terminated.long()), 1
+        ways, one = t.ways[rows, parent, move], torch.ones_like(rows)
+        links = (one, parent, move, ways[:, CHILD], place, one - 1, said.terminated.long())
+        value, discount, variance = (
+            x.masked_fill(~lives, 0.0) for x in (said.value, said.discount, said.variance)
         )
+        chance = said.chance if self._settings.exact else torch.zeros_like(value)
+        numbers = (value, value, said.reward, discount, variance, chance)
         kept = made[:, None]
-        t.numbers[rows, place] = numbers.masked_fill(~kept, 0.0)
-        t.links[rows, place] = torch.where(kept, links, t.links[rows, place])
+        t.links[rows, place] = torch.where(kept, torch.stack(links, 1), t.links[rows, place])
+        t.numbers[rows, place] = torch.stack(numbers, 1).masked_fill(~kept, 0.0)
         t.worth[rows, place, :, PRIOR] = prior.masked_fill(~(kept & lives[:, None]), 0.0)
         t.states[rows, place] = said.state.masked_fill(~kept, 0)
         if t.actions is not None:
@@ -397,9 +390,8 @@ class TorchWalk:
         ways[:, CHILD] = torch.where(made, place, ways[:, CHILD])
         t.ways[rows, parent, move] = ways
         if self._settings.merge:
-            links = t.links[rows, place]
-            links[:, TWIN] = torch.where(made & lives, self._twin(place), links[:, TWIN])
-            t.links[rows, place] = links
+            twin = torch.where(made & lives, self._twin(place), t.links[rows, place, TWIN])
+            t.links[rows, place, TWIN] = twin
         return wrong.masked_fill(~made, tree.FINE)
 
     def _twin(self, place: Tensor) -> Int[Tensor, B]:
