@@ -120,7 +120,8 @@ class Widening:
 class Tree:
     """What a search found, and all it looked at. A node that was never made has 0 visits.
 
-    Arrays are (B, N) and, a node's actions apart, (B, N, K); node 0 is the root.
+    Arrays are (B, N) and, a node's actions apart, (B, N, K); node 0 is the root. They lie where the
+    search went on.
     """
 
     action: Int[Tensor, B]
@@ -128,15 +129,27 @@ class Tree:
     policy: Float[Tensor, "B K"]
     """Shares of the root's visits; for Gumbel the improved policy."""
     grown: tree.Forest | TorchForest
-    """All of it, where it was searched."""
+    """All of it."""
     states: Float[Tensor, "B N S"]
     actions: Float[Tensor, "B N K A"] | None
     """What the K actions of each node are, where they are a sample."""
 
     @cached_property
     def forest(self) -> tree.Forest:
-        """All of it, in numpy: `tree.NODE` and `tree.EDGE` say what there is."""
+        """All of it, in numpy: `tree.NODE` and `tree.EDGE` say what there is. Made once."""
         return self.grown if isinstance(self.grown, tree.Forest) else self.grown.numpy()
+
+    def _nodes(self, name: str) -> Tensor:
+        """A field of `tree.NODE` (B, N)."""
+        if isinstance(self.grown, TorchForest):
+            return self.grown.nodes(name)
+        return torch.from_numpy(self.grown.nodes[name])
+
+    def _edges(self, name: str) -> Tensor:
+        """A field of `tree.EDGE` (B, N, K)."""
+        if isinstance(self.grown, TorchForest):
+            return self.grown.edges(name)
+        return torch.from_numpy(self.grown.edges[name])
 
     @property
     def value(self) -> Float[Tensor, B]:
@@ -146,67 +159,67 @@ class Tree:
     @property
     def visits(self) -> Int[Tensor, "B N"]:
         """How often a simulation came by; 0 for a node that is not there."""
-        return torch.from_numpy(self.forest.nodes["visits"])
+        return self._nodes("visits")
 
     @property
     def values(self) -> Float[Tensor, "B N"]:
         """Means of what followed."""
-        return torch.from_numpy(self.forest.nodes["value"])
+        return self._nodes("value")
 
     @property
     def raw_values(self) -> Float[Tensor, "B N"]:
         """As the model gave them."""
-        return torch.from_numpy(self.forest.nodes["raw"])
+        return self._nodes("raw")
 
     @property
     def rewards(self) -> Float[Tensor, "B N"]:
         """Of the step into the node."""
-        return torch.from_numpy(self.forest.nodes["reward"])
+        return self._nodes("reward")
 
     @property
     def discounts(self) -> Float[Tensor, "B N"]:
         """Of the node's value in its parent's; 0 where it is terminal."""
-        return torch.from_numpy(self.forest.nodes["discount"])
+        return self._nodes("discount")
 
     @property
     def parents(self) -> Int[Tensor, "B N"]:
         """-1 for the root."""
-        return torch.from_numpy(self.forest.nodes["parent"])
+        return self._nodes("parent")
 
     @property
     def moves(self) -> Int[Tensor, "B N"]:
         """Action from the parent."""
-        return torch.from_numpy(self.forest.nodes["move"])
+        return self._nodes("move")
 
     @property
     def children(self) -> Int[Tensor, "B N K"]:
         """First outcome of each action; -1 if untried."""
-        return torch.from_numpy(self.forest.edges["child"])
+        return self._edges("child")
 
     @property
     def siblings(self) -> Int[Tensor, "B N"]:
         """The next outcome of the same action; -1 for none."""
-        return torch.from_numpy(self.forest.nodes["sibling"])
+        return self._nodes("sibling")
 
     @property
     def twins(self) -> Int[Tensor, "B N"]:
         """The first node of the same state, where a search merges them; else the node itself."""
-        return torch.from_numpy(self.forest.nodes["twin"])
+        return self._nodes("twin")
 
     @property
     def priors(self) -> Float[Tensor, "B N K"]:
         """Probabilities; -1 for actions that cannot be taken."""
-        return torch.from_numpy(self.forest.edges["prior"])
+        return self._edges("prior")
 
     @property
     def chances(self) -> Float[Tensor, "B N"]:
         """Of the node among the outcomes of its action, where the model gave them; else 0."""
-        return torch.from_numpy(self.forest.nodes["chance"])
+        return self._nodes("chance")
 
     @property
     def variances(self) -> Float[Tensor, "B N"]:
         """Epistemic, of the values; means like them."""
-        return torch.from_numpy(self.forest.nodes["variance"])
+        return self._nodes("variance")
 
     def after(self, action: Int[Tensor, B], state: Float[Tensor, "B S"] | None = None) -> Tree:
         """What is below an action of each root, for `search` to go on with after a real step.
@@ -218,7 +231,7 @@ class Tree:
         if old.table.size:
             raise ValueError("a tree with twins cannot be gone on with: what follows is shared")
         roots, most, actions = old.edges.shape
-        tops = np.full(roots, -1)
+        tops, action = np.full(roots, -1), action.cpu()
         for b in range(roots):
             child, found = int(old.edges["child"][b, 0, int(action[b])]), []
             while child >= 0:
@@ -240,11 +253,11 @@ class Tree:
 
     def children_visits(self) -> Int[Tensor, "B K"]:
         """Visits of the root's actions."""
-        return torch.from_numpy(self.forest.edges["visits"][:, 0])
+        return self._edges("visits")[:, 0]
 
     def children_values(self) -> Float[Tensor, "B K"]:
         """Q of the root's actions, 0 where untried."""
-        return torch.from_numpy(self.forest.edges["q"][:, 0])
+        return self._edges("q")[:, 0]
 
 
 @torch.no_grad()

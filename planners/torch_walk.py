@@ -26,6 +26,8 @@ VISITS, PARENT, MOVE, SIBLING, TWIN, WALK, ENDED = range(7)
 VALUE, RAW, REWARD, DISCOUNT, VARIANCE, CHANCE = range(6)
 CHILD, TRIES = range(2)
 Q, PRIOR = range(2)
+EDGES = {"child": ("ways", CHILD), "visits": ("ways", TRIES), "q": ("worth", Q),
+         "prior": ("worth", PRIOR)}  # fmt: skip
 
 
 class TorchForest(NamedTuple):
@@ -40,6 +42,17 @@ class TorchForest(NamedTuple):
     actions: Float[Tensor, "B N K A"] | None
     merged: bool
 
+    def nodes(self, name: str) -> Tensor:
+        """A field of `tree.NODE` (B, N)."""
+        if name in LINKS:
+            return self.links[..., LINKS.index(name)]
+        return self.numbers[..., NUMBERS.index(name)]
+
+    def edges(self, name: str) -> Tensor:
+        """A field of `tree.EDGE` (B, N, K)."""
+        field, place = EDGES[name]
+        return getattr(self, field)[..., place]
+
     def numpy(self) -> tree.Forest:
         """A copy on the CPU, in the form of the compiled walk."""
         count, actions = self.ways.shape[1:3]
@@ -47,15 +60,10 @@ class TorchForest(NamedTuple):
         made, states, moves = blank_forest(
             self.states[:, 0], samples, count, actions, int(self.merged)
         )
-        links, numbers = self.links.cpu().numpy(), self.numbers.cpu().numpy()
-        for i, name in enumerate(LINKS):
-            made.nodes[name] = links[..., i]
-        for i, name in enumerate(NUMBERS):
-            made.nodes[name] = numbers[..., i]
-        for name, of in (("child", self.ways[..., CHILD]), ("visits", self.ways[..., TRIES])):
-            made.edges[name] = of.cpu().numpy()
-        for name, of in (("q", self.worth[..., Q]), ("prior", self.worth[..., PRIOR])):
-            made.edges[name] = of.cpu().numpy()
+        for name in (*LINKS, *NUMBERS):
+            made.nodes[name] = self.nodes(name).cpu().numpy()
+        for name in EDGES:
+            made.edges[name] = self.edges(name).cpu().numpy()
         made.bounds[:] = self.bounds.cpu().numpy()
         states.copy_(self.states)
         if moves is not None and self.actions is not None:
@@ -467,14 +475,10 @@ class TorchWalk:
         def put(into: Tensor, array: np.ndarray) -> None:
             into.copy_(torch.from_numpy(np.ascontiguousarray(array)))
 
-        for i, name in enumerate(LINKS):
-            put(t.links[:, :size, i], start.nodes[name])
-        for i, name in enumerate(NUMBERS):
-            put(t.numbers[:, :size, i], start.nodes[name])
-        put(t.ways[:, :size, :, CHILD], start.edges["child"])
-        put(t.ways[:, :size, :, TRIES], start.edges["visits"])
-        put(t.worth[:, :size, :, Q], start.edges["q"])
-        put(t.worth[:, :size, :, PRIOR], start.edges["prior"])
+        for name in (*LINKS, *NUMBERS):
+            put(t.nodes(name)[:, :size], start.nodes[name])
+        for name in EDGES:
+            put(t.edges(name)[:, :size], start.edges[name])
         put(t.bounds, start.bounds)
         for into, found in ((t.states, start.states), (t.actions, start.actions)):
             if into is not None:
