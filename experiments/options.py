@@ -266,6 +266,7 @@ def parse(kind: type[T], prog: str, args: Sequence[str], default: T | None = Non
         if exit.code in (0, None):
             raise
         words = " ".join(complaint.getvalue().translate(_BOX).split())
+        words = words.replace("Invalid choice invalid choice", "Invalid choice")  # says it twice
         raise Wrong(words or f"{prog}: cannot read {' '.join(args)}") from None
 
 
