@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -248,7 +249,7 @@ def train_of(kind: type[AgentConfig]) -> Any:
     return made
 
 
-_BOX = {ord(character): " " for character in "╭╮╰╯│─"}
+_BOX = re.compile("[╭╮╰╯│─]|-{3,}")  # the latter where there are only ASCII's characters
 
 
 def parse(kind: type[T], prog: str, args: Sequence[str], default: T | None = None) -> T:
@@ -265,7 +266,7 @@ def parse(kind: type[T], prog: str, args: Sequence[str], default: T | None = Non
     except SystemExit as exit:
         if exit.code in (0, None):
             raise
-        words = " ".join(complaint.getvalue().translate(_BOX).split())
+        words = " ".join(_BOX.sub(" ", complaint.getvalue()).split())
         words = words.replace("Invalid choice invalid choice", "Invalid choice")  # says it twice
         raise Wrong(words or f"{prog}: cannot read {' '.join(args)}") from None
 
