@@ -95,7 +95,8 @@ LONGEST: Mapping[str, int] = {
     "windy grid, gusts": 10**8,
     "wet chicken": 10**8,
 }
-"""Steps that Q-learning may need to come so near; all else takes a million."""
+"""Steps that Q-learning may need to come so near, where there is chance; others take ten million at
+most, and without chance all take a million."""
 
 Curve = list[tuple[int, float]]
 """Steps and error, in units of the range of V*."""
@@ -162,7 +163,9 @@ def taken(name: str, kind: str, fast: bool) -> list[int]:
     """Steps after which a learner is asked."""
     if fast:
         return [10**3, 10**4]
-    last = LONGEST.get(name, 10**6) if kind == "Q-learning" else 10**6
+    last = LONGEST.get(name, 10**6)
+    if kind != "Q-learning":
+        last = min(last, 10**7)
     return [n for n in (10**4, 10**5, 10**6, 10**7, 3 * 10**7, 10**8) if n <= last]
 
 
