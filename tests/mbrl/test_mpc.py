@@ -174,7 +174,7 @@ def test_planner_settings_that_another_planner_lacks_are_left_out():
 
 
 def test_a_budget_is_kept():
-    budget = replace(SMALL, budget_ms=500.0, planner=replace(SMALL.planner, iterations=200))
+    budget = replace(SMALL, budget_ms=500.0, planner=replace(SMALL.planner, iterations=20_000))
     _, controller, _ = driven(3, budget)
     assert max(controller.seconds[1:]) < 0.6
-    assert controller.evaluated < 3 * 200 * 8
+    assert controller.evaluated < 3 * 20_000 * 8
