@@ -31,7 +31,7 @@ class Node(NamedTuple):
     """(A,), what that action is, where actions are a sample; None for the root."""
     visits: int
     value: float
-    """Mean of what followed each visit."""
+    """What it is worth, by the search's `backup`."""
     reward: float
     """Of the step into it."""
     discount: float

@@ -60,7 +60,8 @@ class CompiledWalk:
         if start is not None:
             for known, room in zip(start, self.grown, strict=True):
                 room[:, : known.shape[1]] = known
-        self._plant(said)
+        wrong, b = tree.plant(*self.grown, *said)
+        tree.complain(wrong, f"root, tree {b}")
         if self._exact:
             state, samples = like
             samples = None if samples is None else _each(samples, self._exact)
@@ -125,22 +126,6 @@ class CompiledWalk:
     def completed(self) -> np.ndarray:
         """Completed and scaled values (B, K) of the roots, for Gumbel."""
         return tree.completed(*self.grown, self._settings)
-
-    def _plant(self, root: tree.Reply) -> None:
-        """Set the states and priors of the roots, and where they are new their values."""
-        forest = self.grown
-        forest.states[:, 0], forest.actions[:, 0] = root.state, root.actions
-        for b in range(len(forest.nodes)):
-            if forest.table.size:
-                tree.twin_of(forest.states, forest.table, b, 0)
-            fine = np.isfinite(root.value[b]) and root.variance[b] >= 0
-            wrong = tree.set_priors(forest.edges, b, 0, root.logits, root.invalid, b)
-            tree.complain(wrong if fine else tree.BAD_VALUE, f"root, tree {b}")
-            node = forest.nodes[b, 0]
-            if node["visits"] == 0:
-                node["visits"] = 1
-                node["raw"] = node["value"] = root.value[b]
-                node["variance"] = root.variance[b]
 
 
 def blank(

@@ -153,7 +153,7 @@ class Tree:
 
     @property
     def value(self) -> Float[Tensor, B]:
-        """Of the roots, the mean over all simulations."""
+        """Of the roots."""
         return self.values[:, 0]
 
     @property
@@ -163,7 +163,7 @@ class Tree:
 
     @property
     def values(self) -> Float[Tensor, "B N"]:
-        """Means of what followed."""
+        """What the nodes are worth, by the search's `backup`."""
         return self._nodes("value")
 
     @property
@@ -218,7 +218,7 @@ class Tree:
 
     @property
     def variances(self) -> Float[Tensor, "B N"]:
-        """Epistemic, of the values; means like them."""
+        """Epistemic: means over all simulations that came by."""
         return self._nodes("variance")
 
     def after(self, action: Int[Tensor, B], state: Float[Tensor, "B S"] | None = None) -> Tree:
@@ -402,7 +402,7 @@ def _settings(
     backup: Literal["mean", "max"],
 ) -> tree.Settings:
     """What the walk is to do, in plain numbers."""
-    own: dict[str, Any] = {"merge": merge, "greedy": backup == "max"}
+    own: dict[str, Any] = {"merge": merge, "maxima": backup == "max"}
     own["max_depth"] = 2**31 - 1 if max_depth is None else max_depth
     if isinstance(outcomes, int):
         own["exact"] = outcomes

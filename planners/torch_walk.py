@@ -443,7 +443,7 @@ class TorchWalk:
             n = count[:, VISITS].double()
             for place, news in ((VALUE, gain), (VARIANCE, spread)):
                 mean = ((above[:, place] * n + news) / (n + 1)).float()
-                if s.greedy and place == VALUE:
+                if s.maxima and place == VALUE:
                     tried = t.ways[rows, parent, :, TRIES] > 0
                     mean = t.worth[rows, parent, :, Q].masked_fill(~tried, -torch.inf).amax(1)
                 above[:, place] = torch.where(on, mean, above[:, place])

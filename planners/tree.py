@@ -86,7 +86,7 @@ class Settings(NamedTuple):
     max_depth: int
     exact: int = 0  # outcomes that a step gives, with their chances; 0: the one that it draws
     merge: bool = False  # nodes of the same state are twins
-    greedy: bool = False  # a node is worth its best action that was tried
+    maxima: bool = False  # a node is worth its best action that was tried
     scale: int = SIBLINGS
     c: float = 0.0
     base: float = 1.0
@@ -330,6 +330,34 @@ def set_priors(edges, b, node, logits, invalid, row):
 
 
 @njit(cache=True, nogil=True)
+def plant(
+    nodes, edges, bounds, states, actions, table,
+    state, offered, reward, discount, value, variance, chance, logits, terminated, invalid,
+):  # fmt: skip
+    """Set states and priors of the roots, and where they are new their values, as the model said.
+
+    Returns what is wrong with its answer, and of which tree.
+    """
+    for b in range(nodes.shape[0]):
+        wrong = set_priors(edges, b, 0, logits, invalid, b)
+        if not (np.isfinite(value[b]) and variance[b] >= 0):
+            wrong = BAD_VALUE
+        if wrong != FINE:
+            return wrong, b
+        _copy(state[b], states[b, 0])
+        for a in range(actions.shape[2]):
+            _copy(offered[b, a], actions[b, 0, a])
+        if table.shape[1] > 0:
+            twin_of(states, table, b, 0)
+        x = nodes[b, 0]
+        if x.visits == 0:
+            x.visits = 1
+            x.raw = x.value = value[b]
+            x.variance = variance[b]
+    return FINE, 0
+
+
+@njit(cache=True, nogil=True)
 def _copy(row, into):
     """Bytes (W,); a loop is faster than a slice for the few that there are."""
     for i in range(into.shape[0]):
@@ -457,7 +485,7 @@ def _pass_up(t, s, path, b, depth):
         t.bounds[b, 1] = max(t.bounds[b, 1], edge.q)
         above = t.nodes[b, x.parent]
         count = above.visits
-        if s.greedy:
+        if s.maxima:
             above.value = _greatest(t, b, x.parent)
         else:
             above.value = (above.value * count + gain) / (count + 1)

@@ -59,12 +59,12 @@ PROBLEMS: Mapping[str, Problem] = {
     ),
 }
 RULES = ("UCT", "PUCT", "Gumbel")
-ROLLOUTS, ROUGH, MERGED, GREEDY = LEAVES = (
+ROLLOUTS, ROUGH, MERGED, MAXIMA = LEAVES = (
     "random rollouts", "rough values", "rollouts, merged", "rollouts, merged, max",
 )  # fmt: skip
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
     MERGED: {"merge": True},
-    GREEDY: {"merge": True, "backup": "max"},
+    MAXIMA: {"merge": True, "backup": "max"},
 }
 """Of the search; none where there is nothing."""
 EXACT = 1e-6  # an error of less is float32's

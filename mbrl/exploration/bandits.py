@@ -11,6 +11,7 @@ that range.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -123,7 +124,7 @@ def lai_robbins(means: Sequence[float], *, noise: float | None = None) -> float:
 # The algorithms.
 
 
-class Bandit:
+class Bandit(ABC):
     """R runs of K arms, and how often (`counts`) and how well (`sums`) each has paid, (R, K).
 
     An algorithm is a subclass with an `index`. Raises ValueError for runs or arms below 1.
@@ -144,9 +145,9 @@ class Bandit:
         """What each arm has paid on average; 0 before its first play."""
         return self.sums / self.counts.clamp(min=1)
 
+    @abstractmethod
     def index(self, *, generator: Generator) -> Float[Tensor, "R K"]:
         """What the choice maximises."""
-        raise NotImplementedError
 
     def choose(self, *, generator: Generator) -> Int[Tensor, " R"]:
         """An arm for each run."""

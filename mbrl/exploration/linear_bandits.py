@@ -7,6 +7,7 @@ then `observe` what it paid. Lattimore and Szepesvári 2020, "Bandit algorithms"
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -24,7 +25,7 @@ from mbrl.exploration._shared import (
 )
 
 
-class LinearBandit:
+class LinearBandit(ABC):
     """R runs of arms that pay <θ, features> + noise, θ (F,) unknown, by ridge regression.
 
     `covariance` is V⁻¹ (R, F, F) with V = λ I + Σ x xᵀ, `estimate` is θ̂ = V⁻¹ Σ x r (R, F).
@@ -57,11 +58,11 @@ class LinearBandit:
         """θ̂."""
         return apply(self.covariance, self.moment)
 
+    @abstractmethod
     def index(
         self, features: Float[Tensor, "R K F"], *, generator: Generator
     ) -> Float[Tensor, "R K"]:
         """What the choice maximises."""
-        raise NotImplementedError
 
     def choose(self, features: Float[Tensor, "R K F"], *, generator: Generator) -> Tensor:
         """An arm (R,) for each run, of the K whose features are given.

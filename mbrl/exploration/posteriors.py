@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -19,7 +20,7 @@ def bernoulli_kl(p: Tensor, q: Tensor) -> Tensor:
     return torch.xlogy(p, p / q) + torch.xlogy(1 - p, (1 - p) / (1 - q))
 
 
-class Posterior:
+class Posterior(ABC):
     """What is believed of the arms' means, given how often and how well each has paid.
 
     The arms are independent. `counts` and `sums` are (*lead, K). Where the prior is conjugate, it
@@ -31,14 +32,14 @@ class Posterior:
     """Whether rewards must lie in [0, 1]."""
 
     @property
+    @abstractmethod
     def centre(self) -> float:
         """Mean a priori."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def weight(self) -> float:
         """How many plays the prior is worth."""
-        raise NotImplementedError
 
     def moments(self, counts: Tensor, sums: Tensor) -> Gaussian:
         """Mean and std, (*lead, K)."""
@@ -46,20 +47,21 @@ class Posterior:
         mean = (self.weight * self.centre + sums) / plays
         return Gaussian(mean, self._std(mean, plays))
 
+    @abstractmethod
     def _std(self, mean: Tensor, plays: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Of the mean that is believed, (*lead, K)."""
 
+    @abstractmethod
     def log_density(self, counts: Tensor, sums: Tensor, at: Float[Tensor, "*lead G"]) -> Tensor:
         """Of each arm's mean, at G values: (*lead, K, G)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def draw(self, counts: Tensor, sums: Tensor, *, generator: Generator) -> Tensor:
         """A mean for each arm, (*lead, K)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def information(self, mean: Tensor, other: Tensor) -> Tensor:
         """KL of a reward about `mean` from one about `other`, in nats."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
