@@ -209,7 +209,7 @@ def train(bench: Bench, *, rows: int = 10_240, epochs: int = 2) -> list[Result]:
     draw = _generator()
     obs, actions = torch.randn(rows, 17, generator=draw), torch.rand(rows, 6, generator=draw)
     change = torch.tanh(obs @ torch.randn(17, 17, generator=draw))
-    data = Transition(obs, actions, change.sum(-1), obs + 0.1 * change, torch.zeros(rows) > 0)
+    data = Transition(obs, actions, change.sum(-1), obs + 0.1 * change, *torch.zeros(2, rows) > 0)
     settings = {"learn_reward": True, "holdout": 0.0, "epochs": epochs, "patience": epochs}
     results = []
     for members in (5, 7):
@@ -641,7 +641,7 @@ def _replay_growth(rows: int) -> float:
         for start in range(0, rows, 1000):
             block = torch.rand(min(1000, rows - start), 24, generator=draw)
             obs, action, reward = block[:, :17], block[:, 17:23], block[:, 23]
-            replay.append(Transition(obs, action, reward, obs, reward > 1))
+            replay.append(Transition(obs, action, reward, obs, reward > 1, reward > 1))
 
     return _growth(fill)
 

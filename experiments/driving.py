@@ -106,7 +106,7 @@ def build_driver(config: DriveConfig, *, seed: int) -> Driver:
             "terminated": None,
             "state_of": lambda _: torch.from_numpy(get_state(inner.model, inner.data)),
         }
-        if not model.noise_size or mpc.particles % config.members:
+        if model.noise_shape == (0,) or mpc.particles % config.members:
             mpc = replace(mpc, particles=config.members)  # without noise more would be copies
         step = model.control_step
     else:

@@ -142,12 +142,19 @@ class Classic:
     """
 
     members = 1
+    noise_shape = (0,)
 
     def __init__(self, id: str) -> None:
         self._env: Any = gymnasium.make(id).unwrapped
         self._env.reset()
 
-    def encode(self, obs: Float[Tensor, "*lead S"]) -> Float[Tensor, "*lead S"]:
+    def encode(
+        self,
+        obs: Float[Tensor, "*lead S"],
+        *,
+        state: Tensor | None = None,
+        action: Tensor | None = None,
+    ) -> Float[Tensor, "*lead S"]:
         """The identity, on states."""
         return obs
 

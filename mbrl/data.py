@@ -15,8 +15,8 @@ class Replay:
     """A ring of transitions in one float32 block, rows (obs, action, reward, next_obs, ends).
 
     Rows are reserved at once and cost memory only once written; nothing is ever copied to grow.
-    A row takes 4·(2O + A + 2) bytes. `terminated` and the end of an episode (terminated or
-    truncated) share the last column, as its bits 1 and 2.
+    A row takes 4·(2O + A + 2) bytes. `terminated` and `truncated` share the last column, as its
+    bits 1 and 2.
 
     Args:
         capacity: rows kept; the oldest are overwritten.
@@ -44,12 +44,12 @@ class Replay:
     def __len__(self) -> int:
         return min(self._written, self.capacity)
 
-    def append(self, transition: Transition, *, truncated: bool | Tensor = False) -> None:
+    def append(self, transition: Transition) -> None:
         """Add one transition (no leading dimension) or a batch (T,) in time order."""
         obs = torch.as_tensor(transition.obs)
         lead = obs.shape[:-1]
         sizes = {"obs": (self.obs_size,), "action": (self.action_size,), "reward": (),
-                 "next_obs": (self.obs_size,), "terminated": ()}  # fmt: skip
+                 "next_obs": (self.obs_size,), "terminated": (), "truncated": ()}  # fmt: skip
         columns = []
         for name, size in sizes.items():
             value = torch.as_tensor(getattr(transition, name)).to(self._rows)
@@ -58,9 +58,8 @@ class Replay:
             if not bool(torch.isfinite(value).all()):
                 raise ValueError(f"{name} holds a number that is not finite")
             columns.append(value.reshape(-1, *(size or (1,))))
-        over = torch.as_tensor(truncated, dtype=torch.bool, device=self._rows.device)
-        columns[-1] = columns[-1] + 2 * (over.expand(lead).reshape(-1, 1) | (columns[-1] > 0))
-        rows = torch.cat(columns, -1)
+        terminated, truncated = columns.pop(-2), columns.pop()
+        rows = torch.cat([*columns, terminated + 2 * truncated], -1)
         skip = max(0, len(rows) - self.capacity)
         at = (self._written + skip + torch.arange(len(rows) - skip)) % self.capacity
         self._rows[at.to(self._rows.device)] = rows[skip:]
@@ -75,8 +74,9 @@ class Replay:
         block = self._rows[: len(self)][index]
         o, a = self.obs_size, self.action_size
         obs, action, reward, next_obs, ends = block.split([o, a, 1, o, 1], -1)
+        ends = ends.squeeze(-1)
         return Transition(
-            obs, action, reward.squeeze(-1), next_obs, ends.squeeze(-1).remainder(2) > 0
+            obs, action, reward.squeeze(-1), next_obs, ends.remainder(2) > 0, ends > 1
         )
 
     def all(self) -> Transition:

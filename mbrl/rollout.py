@@ -234,8 +234,8 @@ def _native_score(
 ) -> Callable[[Float[Tensor, "N H A"]], Float[Tensor, N]]:
     """`score_fn` for a model that rolls whole sequences itself, candidates side by side."""
     noise = None
-    if noisy and model.noise_size:
-        shape = (horizon, particles, model.noise_size)
+    if noisy and math.prod(model.noise_shape):
+        shape = (horizon, particles, *model.noise_shape)
         noise = torch.randn(shape, generator=generator, device=generator.device)
 
     def score(actions: Float[Tensor, "N H A"]) -> Float[Tensor, N]:

@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 
 from mbrl.checkpoint import Run, RunError
 from mbrl.metrics import MetricsLog
-from mbrl.types import Agent, Metrics, Transition
+from mbrl.types import Metrics, Transition
 
 
 class EnvironmentError(Exception):
@@ -32,8 +32,20 @@ class Environment(Protocol):
         ...
 
 
-class Resumable(Agent, Protocol):
+class Resumable(Protocol):
     """An agent whose whole state goes into a checkpoint."""
+
+    def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
+        """One action (A,) for one observation (O,)."""
+        ...
+
+    def observe(self, step: Transition) -> None:
+        """One real transition, without leading dimensions."""
+        ...
+
+    def update(self) -> Metrics:
+        """Learn if something is due; {} when nothing is."""
+        ...
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Weights, and all the rest as tensors and plain values."""
@@ -164,9 +176,7 @@ def train(
         progress.episode_length += 1
         progress.episode_return += float(reward)
         with _timed(progress, "update"):
-            agent.observe(
-                _transition(obs, action, reward, next_obs, terminated), truncated=truncated
-            )
+            agent.observe(_transition(obs, action, reward, next_obs, terminated, truncated))
             metrics = agent.update()
         obs = next_obs
         ended = terminated or truncated
@@ -247,9 +257,12 @@ def _arrays(value: Any) -> Any:
     return value.cpu().numpy() if isinstance(value, Tensor) else value
 
 
-def _transition(obs: Any, action: Any, reward: Any, next_obs: Any, terminated: Any) -> Transition:
-    tensors = [torch.as_tensor(np.asarray(value)) for value in (obs, action, reward, next_obs)]
-    return Transition(*tensors, terminated=torch.as_tensor(bool(terminated)))
+def _transition(
+    obs: Any, action: Any, reward: Any, next_obs: Any, terminated: Any, truncated: Any
+) -> Transition:
+    columns = [torch.as_tensor(np.asarray(value)) for value in (obs, action, reward, next_obs)]
+    ends = [torch.as_tensor(bool(value)) for value in (terminated, truncated)]
+    return Transition(*columns, *ends)
 
 
 def _check(obs: Any, reward: Any, progress: Progress) -> None:

@@ -1,30 +1,56 @@
 """The types everything meets at. Read this screen first.
 
-Letters for dimensions: E members, P particles, N candidates or start states, H horizon,
-B minibatch, T real time steps, O observation, S model state, A action.
+Letters for dimensions: E members, P particles, N candidates, start states or environments, H
+horizon, B minibatch, T real time steps, O observation, S model state, A action.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from scipy import sparse
 from torch import Generator, Tensor
 
+if TYPE_CHECKING:
+    import gymnasium
+
 Metrics = Mapping[str, float]
+
+RewardFn = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""`reward(obs, action, next_obs) -> (...)`, any leading dimensions."""
+
+TerminatedFn = Callable[[Tensor], Tensor]
+"""`terminated(next_obs) -> (...)` bool, any leading dimensions."""
 
 
 class Transition(NamedTuple):
-    """Environment steps with any leading dimensions: (B,), (T,), (P, N, H)."""
+    """Environment steps with any leading dimensions: (B,), (T,), (N,), (P, N, H).
 
-    obs: Float[Tensor, "*lead O"]
-    action: Float[Tensor, "*lead A"]
+    `terminated` is the MDP's end, `truncated` the clock's; only the first stops bootstrapping.
+    Observations and actions are vectors, or whatever the spaces hold: indices, images.
+    """
+
+    obs: Shaped[Tensor, "*lead O"]
+    action: Shaped[Tensor, "*lead A"]
     reward: Float[Tensor, "*lead"]
-    next_obs: Float[Tensor, "*lead O"]
+    next_obs: Shaped[Tensor, "*lead O"]
     terminated: Bool[Tensor, "*lead"]
+    truncated: Bool[Tensor, "*lead"]
+
+
+class Spec(NamedTuple):
+    """What an agent is told of its world."""
+
+    obs: gymnasium.Space
+    action: gymnasium.Space
+    reward: RewardFn | None = None  # None: not known as a function, to be learned
+    terminated: TerminatedFn | None = None  # None: it never ends, or when is to be learned
+    ends: bool = True  # episodes may terminate, and when is not known as a function
+    episode_steps: int | None = None  # after which an episode is truncated
+    discount: float | None = None  # the world's own γ, where it has one
 
 
 class Step(NamedTuple):
@@ -51,12 +77,28 @@ class Dynamics(Protocol):
         """E."""
         ...
 
-    def encode(self, obs: Float[Tensor, "*lead O"]) -> Float[Tensor, "*lead S"]:
-        """Model state of an observation; the identity unless the model is latent."""
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Shape of the random numbers that one row's step takes; (0,) for a model without noise."""
+        ...
+
+    def encode(
+        self,
+        obs: Float[Tensor, "*lead O"],
+        *,
+        state: Float[Tensor, "*lead S"] | None = None,
+        action: Float[Tensor, "*lead A"] | None = None,
+    ) -> Float[Tensor, "*lead S"]:
+        """Model state of an observation.
+
+        A model with memory filters: it takes the state before and the action that led here; None
+        where an episode begins. Others leave both out of account.
+        """
         ...
 
     def decode(self, state: Float[Tensor, "*lead S"]) -> Float[Tensor, "*lead O"]:
-        """Observation of a model state; the identity unless the model is latent."""
+        """Observation of a model state. It is asked only where a function of observations is
+        given, so a model that learned its reward and termination need not be able to."""
         ...
 
     def step(
@@ -64,7 +106,7 @@ class Dynamics(Protocol):
         state: Float[Tensor, "E B S"],
         action: Float[Tensor, "E B A"],
         *,
-        noise: Float[Tensor, "E B S"] | None,
+        noise: Float[Tensor, "E B *noise_shape"] | None,
     ) -> Step:
         """One step of each member; `noise` is standard normal, None takes the mean."""
         ...
@@ -91,22 +133,35 @@ class Unrolled(NamedTuple):
 class NativeDynamics(Dynamics, Protocol):
     """A model that rolls whole action sequences itself, faster than step by step."""
 
-    @property
-    def noise_size(self) -> int:
-        """D, random numbers in a step; 0 for a model without noise."""
-        ...
-
     def unroll(
         self,
         state: Float[Tensor, S],
         actions: Float[Tensor, "N H A"],
         *,
         particles: int,
-        noise: Float[Tensor, "H P D"] | None,
+        noise: Float[Tensor, "H P *noise_shape"] | None,
         reward: RewardFn | None,
         terminated: TerminatedFn | None,
     ) -> Unrolled:
         """All candidates from one state; particle p belongs to member p // (P / E)."""
+        ...
+
+
+@runtime_checkable
+class Fittable(Protocol):
+    """A model that learns from data."""
+
+    def fit(self, data: Transition, *, generator: Generator) -> Metrics:
+        """Fit to transitions (T,); what is said of the fit has numbers alone."""
+        ...
+
+
+@runtime_checkable
+class Resampled(Protocol):
+    """A model whose members are samples of its weights."""
+
+    def resample(self, *, generator: Generator) -> None:
+        """Draw E fresh samples; they stay until the next call."""
         ...
 
 
@@ -134,38 +189,75 @@ class FiniteMDP(Protocol):
         ...
 
 
-RewardFn = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""`reward(obs, action, next_obs) -> (...)`, any leading dimensions."""
+class Policy(Protocol):
+    """Acts on model states; differentiable where it can be."""
 
-TerminatedFn = Callable[[Tensor], Tensor]
-"""`terminated(next_obs) -> (...)` bool, any leading dimensions."""
+    def __call__(
+        self, state: Float[Tensor, "*lead S"], *, generator: Generator, explore: bool
+    ) -> Shaped[Tensor, "*lead A"]:
+        """Actions; with `explore` drawn as in training, without the best it knows."""
+        ...
 
 
 @runtime_checkable
 class Learner(Protocol):
-    """A policy that improves from batches."""
+    """A policy that improves from batches and knows not where they come from."""
 
-    def act(self, obs: Tensor, *, explore: bool, generator: Generator) -> Tensor:
-        """Actions (N, A) for observations (N, O)."""
+    @property
+    def policy(self) -> Policy:
+        """The policy as it stands."""
         ...
 
     def update(self, batch: Transition, *, generator: Generator) -> Metrics:
         """One update from a batch of B transitions."""
         ...
 
+    def state_dict(self) -> dict[str, Any]:
+        """All that it has learned, as one nested dict of tensors and plain values."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave; ValueError where it is another learner's."""
+        ...
+
+
+@runtime_checkable
+class Player(Protocol):
+    """Plays episodes in N environments at once."""
+
+    def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
+        """Actions (N, *A) for observations (N, *O)."""
+        ...
+
+    def reset(self, begins: np.ndarray) -> None:
+        """Episodes begin in the environments where `begins` (N,) is True."""
+        ...
+
 
 @runtime_checkable
 class Agent(Protocol):
-    """What the online loop drives; it owns its buffers and its schedule."""
+    """What the training loop drives: it owns buffers and schedule, and acts in N environments."""
 
     def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
-        """One action (A,) for one observation (O,)."""
+        """Actions (N, *A) for observations (N, *O)."""
         ...
 
-    def observe(self, step: Transition, *, truncated: bool) -> None:
-        """One real transition, without leading dimensions."""
+    def observe(self, step: Transition) -> None:
+        """N real transitions, one an environment; `next_obs` is the final one at an end."""
         ...
 
     def update(self) -> Metrics:
         """Learn if something is due; {} when nothing is."""
+        ...
+
+    def player(self, *, generator: Generator) -> Player:
+        """Plays evaluation episodes with randomness of its own; it shares what was learned."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """The whole agent, as one nested dict of tensors and plain values."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave; ValueError where it is another agent's."""
         ...

@@ -29,7 +29,14 @@ class Toy:
         self.mean, self.std, self.values = mean, std, values
         self.members = len(values)
 
-    def encode(self, obs: Tensor) -> Tensor:
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """One number a dimension of the state."""
+        return (len(self.std),)
+
+    def encode(
+        self, obs: Tensor, *, state: Tensor | None = None, action: Tensor | None = None
+    ) -> Tensor:
         """The identity."""
         return obs
 

@@ -123,15 +123,15 @@ class PETS:
             return (self.low + (self.high - self.low) * uniform).cpu().numpy()
         return self.playing.act(obs)
 
-    def observe(self, step: Transition, *, truncated: bool) -> None:
+    def observe(self, step: Transition) -> None:
         """Remember one real transition.
 
         Raises:
             ValueError: wrong shapes, or a number that is not finite.
         """
-        self.replay.append(step, truncated=truncated)
+        self.replay.append(step)
         self.since_fit += 1
-        ended = bool(step.terminated) or truncated
+        ended = bool(step.terminated | step.truncated)
         every = self.config.fit_every
         wanted = ended or (every is not None and self.since_fit >= every)
         allowed = self.config.aggregate or not self.fits

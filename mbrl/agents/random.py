@@ -28,7 +28,7 @@ class RandomAgent:
         uniform = torch.rand(self.low.shape, generator=self.generator).to(self.low)
         return (self.low + (self.high - self.low) * uniform).cpu().numpy()
 
-    def observe(self, step: Transition, *, truncated: bool) -> None:
+    def observe(self, step: Transition) -> None:
         """Nothing to remember."""
 
     def update(self) -> Metrics:

@@ -169,7 +169,18 @@ class Ensemble(nn.Module):
         """All parameters, members in front: weights, biases, upper and lower bounds."""
         return [*self.net.weights, *self.net.biases, self.max_log_var, self.min_log_var]
 
-    def encode(self, obs: Float[Tensor, "*lead O"]) -> Float[Tensor, "*lead S"]:
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """One number a dimension of the observation."""
+        return (self.obs_size,)
+
+    def encode(
+        self,
+        obs: Float[Tensor, "*lead O"],
+        *,
+        state: Tensor | None = None,
+        action: Tensor | None = None,
+    ) -> Float[Tensor, "*lead S"]:
         """The identity."""
         return obs
 
@@ -345,7 +356,7 @@ class Ensemble(nn.Module):
     def _prepare(self, data: Transition) -> tuple[Tensor, Tensor, Tensor]:
         """Check the data, set the normalisers, and return inputs, targets and ends (T, ...)."""
         device = self.scale.device
-        obs, action, reward, next_obs, terminated = (
+        obs, action, reward, next_obs, terminated, _ = (
             torch.as_tensor(value).to(device) for value in data
         )
         steps = len(obs)

@@ -216,9 +216,9 @@ class Simulator:
         return mujoco.mj_stateSize(self.model, _STATE)
 
     @property
-    def noise_size(self) -> int:
-        """Random numbers in a control step: one a degree of freedom, or none."""
-        return self._gust.size
+    def noise_shape(self) -> tuple[int, ...]:
+        """One random number a degree of freedom in a control step, or none."""
+        return self._gust.shape
 
     @property
     def control_step(self) -> float:
@@ -249,7 +249,13 @@ class Simulator:
         mujoco.mj_getState(model, data, state, _STATE)
         return torch.from_numpy(state)
 
-    def encode(self, obs: Float[Tensor, "*lead O"]) -> Float[Tensor, "*lead S"]:
+    def encode(
+        self,
+        obs: Float[Tensor, "*lead O"],
+        *,
+        state: Tensor | None = None,
+        action: Tensor | None = None,
+    ) -> Float[Tensor, "*lead S"]:
         """Not to be had: an observation does not hold the whole physics.
 
         Raises ValueError, always; `state` makes one from positions and velocities.
@@ -285,8 +291,8 @@ class Simulator:
         rows = state.reshape(-1, size).numpy(force=True)
         moves = action.reshape(len(rows), -1).numpy(force=True)
         gusts: Any = 0.0
-        if noise is not None and self.noise_size:
-            draws = noise.reshape(-1, size)[:, : self.noise_size].numpy(force=True)
+        if noise is not None and self._gust.size:
+            draws = noise.reshape(-1, size)[:, : self._gust.size].numpy(force=True)
             gusts = self._gust * draws
         after, before, obs = self.observed_step(rows, moves, gusts=gusts, members=self.members)
         before, obs = before.astype(self._dtype), obs.astype(self._dtype)
@@ -303,13 +309,13 @@ class Simulator:
         actions: Float[Tensor, "N H A"],
         *,
         particles: int = 1,
-        noise: Float[Tensor, "H P D"] | None = None,
+        noise: Float[Tensor, "H P *noise_shape"] | None = None,
         reward: RewardFn | None = None,
         terminated: TerminatedFn | None = None,
     ) -> Unrolled:
         """All candidates from one state over the whole horizon, in one native call.
 
-        Particle p belongs to member p // (P / E). `noise` is standard normal, D = `noise_size`,
+        Particle p belongs to member p // (P / E). `noise` is standard normal, (H, P, nv),
         and the same for every candidate; None leaves process noise out.
 
         Raises ValueError for wrong shapes, or particles that are not a multiple of the members.
@@ -370,7 +376,7 @@ class Simulator:
         batch = self._batch(len(rows) // members, members)
         batch.state[:] = rows
         batch.ctrl = self._offset + self._scale * moves
-        if self.noise_size:  # else the environment's last gust, a part of the state, would go on
+        if self._gust.size:  # else the environment's last gust, a part of the state, would go on
             batch.qfrc_applied = gusts
         stage = _SENSED if self._sensing and not self.task.gymnasium else _NOTHING
         bad = _guarded(batch, lambda: batch.step(nstep=self.frame_skip, stage=stage))
@@ -403,7 +409,7 @@ class Simulator:
         # the last state's.
         sensing, late = sensing or self._sensing, self.task.gymnasium
         substeps = horizon * skip + (sensing and not late)
-        gusty = self.noise_size > 0  # and the environment's last gust, in the state, must end
+        gusty = self._gust.size > 0  # and the environment's last gust, in the state, must end
         spec, width = (_CTRL | _FORCE, size + model.nv) if gusty else (_CTRL, size)
         inputs = np.empty((particles, count, substeps, width))
         held = inputs[:, :, : horizon * skip].reshape(particles, count, horizon, skip, width)

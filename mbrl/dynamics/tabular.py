@@ -229,7 +229,18 @@ class Tabular:
         """Next states that a state and action may have, at most."""
         return self._on(torch.device("cpu")).widest
 
-    def encode(self, obs: Float[Tensor, "*lead 1"]) -> Float[Tensor, "*lead 1"]:
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """One number."""
+        return (1,)
+
+    def encode(
+        self,
+        obs: Float[Tensor, "*lead 1"],
+        *,
+        state: Tensor | None = None,
+        action: Tensor | None = None,
+    ) -> Float[Tensor, "*lead 1"]:
         """The identity."""
         return obs
 

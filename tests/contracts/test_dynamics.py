@@ -23,7 +23,8 @@ def data(count=300):
     action = torch.randn(count, ACTION, generator=g)
     push = torch.cat((action, action.sum(-1, keepdim=True)), -1)
     after = 0.9 * obs + 0.3 * push + 0.02 * torch.randn(count, OBS, generator=g)
-    return Transition(obs, action, -after.square().sum(-1), after, after[:, 0] > 1)
+    over = torch.zeros(count) > 0
+    return Transition(obs, action, -after.square().sum(-1), after, after[:, 0] > 1, over)
 
 
 def ensemble(**settings):

@@ -12,7 +12,7 @@ from mbrl.data import Replay, moments
 from mbrl.types import Transition
 
 
-def transition(k, *, terminated=False, obs=2, action=1):
+def transition(k, *, terminated=False, truncated=False, obs=2, action=1):
     """The k-th transition of a made-up stream, all numbers telling k."""
     return Transition(
         torch.full((obs,), float(k)),
@@ -20,6 +20,7 @@ def transition(k, *, terminated=False, obs=2, action=1):
         torch.tensor(k + 0.5),
         torch.full((obs,), k + 1.0),
         torch.tensor(terminated),
+        torch.tensor(truncated),
     )
 
 
@@ -44,32 +45,29 @@ def test_it_is_a_list_of_the_last_ones(capacity, pieces, singly):
     """Against a Python list, appended to in batches of any length or one by one."""
     buffer, reference, k = Replay(capacity, 2, 1), [], 0
     for piece in pieces:
-        fresh = [(transition(k + i, terminated=end in ("terminated", "both")),
-                  end in ("truncated", "both")) for i, end in enumerate(piece)]  # fmt: skip
+        fresh = [transition(k + i, terminated=end in ("terminated", "both"),
+                            truncated=end in ("truncated", "both"))
+                 for i, end in enumerate(piece)]  # fmt: skip
         k += len(piece)
         reference = (reference + fresh)[-capacity:]
         if singly:
-            for step, over in fresh:
-                buffer.append(step, truncated=over)
+            for step in fresh:
+                buffer.append(step)
         else:
-            buffer.append(
-                batch([step for step, _ in fresh]),
-                truncated=torch.tensor([over for _, over in fresh]),
-            )
+            buffer.append(batch(fresh))
     assert len(buffer) == len(reference)
     if not reference:
         return
-    assert same(buffer.all(), batch([step for step, _ in reference]))
+    assert same(buffer.all(), batch(reference))
     for index in (slice(0, 2), slice(1, None), torch.tensor([len(reference) - 1, 0, 0])):
         rows = index if isinstance(index, slice) else index.tolist()
-        steps = [step for step, _ in reference]
-        wanted = steps[rows] if isinstance(rows, slice) else [steps[i] for i in rows]
+        wanted = reference[rows] if isinstance(rows, slice) else [reference[i] for i in rows]
         if wanted:
             assert same(buffer.rows(index), batch(wanted))
     runs, run = [], []
-    for step, over in reference:
+    for step in reference:
         run.append(step)
-        if over or step.terminated:
+        if step.truncated or step.terminated:
             runs.append(run)
             run = []
     runs += [run] if run else []
@@ -82,7 +80,7 @@ def test_it_is_a_list_of_the_last_ones(capacity, pieces, singly):
 def test_a_state_dict_brings_everything_back_and_the_ring_goes_on_turning(count):
     buffer, copy = Replay(5, 2, 1), Replay(5, 2, 1)
     for k in range(count):
-        buffer.append(transition(k, terminated=k == count - 2), truncated=k % 4 == 3)
+        buffer.append(transition(k, terminated=k == count - 2, truncated=k % 4 == 3))
     copy.append(transition(99))
     copy.load_state_dict(buffer.state_dict())
     for k in range(count, count + 7):
@@ -173,7 +171,7 @@ def resident():
 
 def piece():
     return Transition(torch.ones(1000, 18), torch.ones(1000, 5), torch.ones(1000),
-                      torch.ones(1000, 18), torch.zeros(1000))
+                      torch.ones(1000, 18), *torch.zeros(2, 1000))
 
 Replay(10, 18, 5).append(piece())
 before = resident()

@@ -141,7 +141,7 @@ def test_counts_are_the_likeliest_model():
         agent.observe(*step, generator=seeded())
     columns = [torch.tensor(column) for column in zip(*steps, strict=True)]
     state, action, reward, after, over = columns
-    batch = Transition(state[:, None], action[:, None], reward, after[:, None], over)
+    batch = Transition(state[:, None], action[:, None], reward, after[:, None], over, over)
     model = Tabular.likeliest(Counts.of(batch, states=16, actions=4))
     transitions, rewards, ends = agent.model
     live = ~model.terminal

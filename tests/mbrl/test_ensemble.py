@@ -32,7 +32,7 @@ def data(count, seed=0):
     g = seeded(seed)
     x, a = (2 * torch.rand(count, 1, generator=g) - 1 for _ in range(2))
     after = x + mean_change(x, a) + noise_std(x) * torch.randn(count, 1, generator=g)
-    return Transition(x, a, after[:, 0] ** 2, after, after[:, 0] > 0.8)
+    return Transition(x, a, after[:, 0] ** 2, after, after[:, 0] > 0.8, torch.zeros(count) > 0)
 
 
 def made(config=CONFIG, obs=1, action=1, seed=0):

@@ -51,8 +51,7 @@ class Slide:
         over = self.steps == 10
         agent.observe(
             Transition(*map(torch.as_tensor, (self.at, action, -float(after[0]) ** 2, after)),
-                       torch.tensor(False)),
-            truncated=over,
+                       torch.tensor(False), torch.tensor(over))
         )  # fmt: skip
         self.at = after
         if over:
@@ -242,6 +241,6 @@ def test_every_planner_can_be_named_and_set(name):
     ],
 )
 def test_what_no_buffer_may_hold_is_refused(change, message):
-    step = Transition(*torch.zeros(2, 1), torch.tensor(0.0), torch.zeros(1), torch.tensor(False))
+    step = Transition(*torch.zeros(2, 1), torch.tensor(0.0), torch.zeros(1), *torch.zeros(2) > 0)
     with pytest.raises(ValueError, match=message):
-        agent().observe(step._replace(**change), truncated=False)
+        agent().observe(step._replace(**change))

@@ -32,7 +32,9 @@ class Line:
     def members(self):
         return len(self.a)
 
-    def encode(self, obs):
+    noise_shape = (1,)
+
+    def encode(self, obs, *, state=None, action=None):
         return obs
 
     def decode(self, state):
@@ -741,9 +743,9 @@ def test_moment_matching_leaves_out_particles_that_have_ended():
 @pytest.mark.parametrize("settings", [{"propagation": "moment"}, {"penalty": 1.0}])
 def test_a_model_without_a_gaussian_is_refused_where_one_is_needed(settings):
     class Bare:
-        members = 1
+        members, noise_shape = 1, (1,)
 
-        def encode(self, obs):
+        def encode(self, obs, *, state=None, action=None):
             return obs
 
         def decode(self, state):

@@ -91,7 +91,7 @@ def test_threads_do_not_change_a_bit():
 def test_it_is_a_model():
     sim = Simulator(CARTPOLE)
     assert isinstance(sim, Dynamics) and isinstance(sim, NativeDynamics)
-    assert sim.members == 1 and sim.noise_size == 0
+    assert sim.members == 1 and sim.noise_shape == (0,)
     assert sim.control_step == pytest.approx(0.04)
     assert some_state(sim).shape == (sim.state_size,)
 

@@ -170,14 +170,15 @@ def walk(mdp, count, seed=0):
     action = torch.randint(mdp.actions, (1, count, 1), generator=g).float()
     noise = torch.randn(state.shape, generator=g)
     step = Tabular.of(mdp).step(state, action, noise=noise)
-    return Transition(state[0], action[0], step.reward[0], step.state[0], step.terminated[0])
+    over = step.terminated[0]
+    return Transition(state[0], action[0], step.reward[0], step.state[0], over, over)
 
 
 def test_counts_by_hand_and_their_sum():
     batch = Transition(
         torch.tensor([[0.0], [0.0], [0.0], [1.0]]), torch.tensor([[1.0], [1.0], [1.0], [0.0]]),
         torch.tensor([1.0, 2.0, 6.0, 4.0]), torch.tensor([[1.0], [1.0], [0.0], [2.0]]),
-        torch.tensor([False, False, False, True]),
+        torch.tensor([False, False, False, True]), torch.zeros(4) > 0,
     )  # fmt: skip
     counts = Counts.of(batch, states=3, actions=2)
     model = Tabular.likeliest(counts, unknown=7.0)

@@ -26,9 +26,9 @@ class Linear:
 
     def __init__(self, *gains, edge=math.inf, std=0.0):
         self.gains, self.edge, self.std = torch.tensor(gains)[:, None, None], edge, std
-        self.members = len(gains)
+        self.members, self.noise_shape = len(gains), (1,)
 
-    def encode(self, obs):
+    def encode(self, obs, *, state=None, action=None):
         return obs
 
     def decode(self, state):
@@ -204,9 +204,9 @@ def test_uniform_actions_fill_their_box():
 class CartPole:
     """gymnasium's CartPole-v1 (Barto, Sutton and Anderson 1983): x, its speed, angle, its speed."""
 
-    members = 1
+    members, noise_shape = 1, (0,)
 
-    def encode(self, obs):
+    def encode(self, obs, *, state=None, action=None):
         return obs
 
     def decode(self, state):
@@ -271,9 +271,9 @@ class Quadratic:
     """x' = x + u at a cost of x'² + u², for so many steps; the state holds x, steps left and the
     unit that the reward is counted in, so that a search's values are about as large as 1."""
 
-    members, horizon = 1, 10
+    members, noise_shape, horizon = 1, (0,), 10
 
-    def encode(self, obs):
+    def encode(self, obs, *, state=None, action=None):
         return obs
 
     def decode(self, state):
