@@ -35,10 +35,10 @@ from rich.table import Table
 from torch import Tensor
 
 import envs
-from experiments.driving import DriveConfig, build_driver
 from experiments.peers import HOW_TO_INSTALL, Judo, MbrlLib, Mctx, available
-from experiments.presets import MPC_PRESETS
+from experiments.presets.mpc import PRESETS
 from mbrl.agents import Controller, MPCConfig, PlannerConfig
+from mbrl.control import DriveConfig, build_driver
 from mbrl.data import Replay
 from mbrl.dynamics import Ensemble, EnsembleConfig, Simulator
 from mbrl.parallel import apart
@@ -307,7 +307,7 @@ def mpc(bench: Bench, *, tasks: Mapping[str, tuple[int, int, str]] = MPC_TASKS) 
         return results
     with Judo() as peer:
         for name, theirs in JUDO_TASKS.items():
-            driver = build_driver(DriveConfig(name, MPC_PRESETS[name]), seed=0)
+            driver = build_driver(DriveConfig(name, PRESETS[name]), make_env=envs.make, seed=0)
             obs, _ = driver.env.reset(seed=0)
             ask = partial(peer.ask, work="plan", task=theirs, repeats=20)
             results += bench.compare(

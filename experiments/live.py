@@ -13,11 +13,11 @@ import numpy as np
 import torch
 
 import envs
-from experiments.driving import DriveConfig, Driver, build_driver
 from experiments.viewer import Push, Setting, Status, Viewer, Wishes
 from mbrl.agents import Controller, MPCConfig
+from mbrl.control import DriveConfig, Driver, build_driver
 from mbrl.dynamics import Simulator
-from mbrl.training import episode_seed
+from mbrl.rng import episode_seed
 from planners import MPCState
 
 TRACES_EVERY = 0.1  # s; to draw candidates is to simulate them once more
@@ -51,7 +51,7 @@ def live(
     """
     if config.env not in envs.TASKS:
         raise ValueError(f"{config.env}: --viewer shows our own tasks: {', '.join(envs.TASKS)}")
-    driver = build_driver(config, seed=seed)
+    driver = build_driver(config, make_env=envs.make, seed=seed)
     task = envs.TASKS[config.env]
     inner: Any = driver.env.unwrapped
     settings = _settings(driver.controller)

@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike
 
 from experiments import statistics
 from experiments.statistics import Array
-from mbrl.checkpoint import written_whole
+from mbrl.training.checkpoint import written_whole
 
 DPI = 150
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#5B4B8A")

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from mbrl.checkpoint import written_whole
+from mbrl.training.checkpoint import written_whole
 
 Frame = NDArray[np.uint8]
 

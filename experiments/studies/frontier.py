@@ -19,7 +19,7 @@ from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
 from experiments.studies.pool import Work
 from mbrl.agents import PlannerConfig
-from mbrl.training import play
+from mbrl.training import Episodes, play
 
 ENVIRONMENT = "cartpole-swingup"
 
@@ -134,10 +134,10 @@ def timed(
 
     The settings take turns at each step, so that a machine that slows down slows them all.
     """
-    world, agent = labs.trained(path)
-    own = agent.controller(generator=torch.Generator().manual_seed(0))
-    steps = play(own, world.env, seed=labs.EVALUATION)
-    episode = [step.obs for step, _ in zip(steps, range(actions + 1), strict=False)]
+    loaded, agent = labs.trained(path)
+    own = agent.player(generator=torch.Generator().manual_seed(0))
+    steps = play(own, loaded.env, Episodes(labs.EVALUATION))
+    episode = [step.obs[0].numpy() for step, _ in zip(steps, range(actions + 1), strict=False)]
     players = {
         key: labs.trained(path, **change)[1].controller(generator=torch.Generator().manual_seed(0))
         for key, change in settings.items()

@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 
 from experiments import plots
-from experiments.driving import DriveConfig, build_driver, drive
 from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
 from experiments.studies.pool import Work
-from mbrl.agents import MPCConfig, PETSConfig
-from mbrl.training import episode_seed
+from mbrl.agents import MPCConfig
+from mbrl.control import DriveConfig, build_driver, drive
 
 ENVIRONMENTS = ("cartpole-swingup", "arm-reacher")
 TRUE, LEARNED = "true simulator", "learned ensemble"
@@ -80,9 +79,9 @@ def returns(
     config = DriveConfig(env, mpc, str(model))
     found = []
     for episode in range(episodes):
-        driver = build_driver(config, seed=seed)
-        start = episode_seed(labs.EVALUATION + seed, episode)
-        played = drive(driver, seed=start, steps=steps, watch=labs.stop_if_asked)
+        driver = build_driver(config, make_env=envs.make, seed=seed)
+        start = labs.EVALUATION + seed
+        played = drive(driver, seed=start, number=episode, steps=steps, callback=labs.stop_if_asked)
         found.append(float(played.rewards.sum()))
         driver.env.close()
     return found
@@ -90,6 +89,4 @@ def returns(
 
 def _mpc(agent: Any) -> MPCConfig:
     """The settings that a run's agent plans with; one particle a member."""
-    assert isinstance(agent, PETSConfig)
-    shared = {name: getattr(agent, name) for name in MPCConfig.__dataclass_fields__}
-    return replace(MPCConfig(**shared), particles=agent.model.members)
+    return replace(agent.mpc, particles=agent.model.members)

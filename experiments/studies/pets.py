@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+import envs
 from experiments import plots
-from experiments.build import build_world
 from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
 from experiments.studies.pool import Work
-from mbrl.agents import PETSConfig
+from mbrl.spaces import spec_of
 
 
 class Published(NamedTuple):
@@ -63,7 +63,6 @@ def pets(lab: Lab) -> Report:
     rows, panels = [], []
     for env, published in PUBLISHED.items():
         agent = configs[env].agent
-        assert isinstance(agent, PETSConfig)
         curves = [labs.curve(path, after=agent.random_steps) for path in paths[env]]
         final = [float(np.mean(answers[env, seed])) for seed in range(lab.seeds)]
         numbers[env] = {
@@ -79,7 +78,7 @@ def pets(lab: Lab) -> Report:
         steps = f"{configs[env].steps:,}"
         rows.append([env, steps, labs.shown(numbers[env]["final"]), "; ".join(others)])
         # Episodes of different lengths compare by the step.
-        own_steps = build_world(env).episode_steps or 1
+        own_steps = spec_of(envs.make(env)).episode_steps or 1
         by_step = own_steps != published.episode_steps
         unit, other_unit = (own_steps, published.episode_steps) if by_step else (1, 1)
         near = {

@@ -28,7 +28,7 @@ from experiments.studies import pool
 from experiments.studies.lab import Lab, Report
 from experiments.studies.pool import Work
 from experiments.trees import draw, most_visited, to_dot, to_json
-from mbrl.checkpoint import written_whole
+from mbrl.training.checkpoint import written_whole
 
 if TYPE_CHECKING:  # numba, which is only imported where a tree is searched
     from planners.mcts import Evaluation, Rule, Tree

@@ -17,14 +17,15 @@ import numpy as np
 import torch
 
 from experiments import plots
-from experiments.build import RunConfig
 from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
 from experiments.studies.pool import Work
-from mbrl.agents import PETSConfig, PlannerConfig, RandomAgent
+from mbrl.agents import PlannerConfig, RandomAgent
 from mbrl.agents.pets import version
 from mbrl.data import moments
-from mbrl.training import Played, Player, episode_seed, play
+from mbrl.evaluation import Episode, record
+from mbrl.training import RunConfig
+from mbrl.training.runs import changed
 
 ENVIRONMENTS = ("cartpole-swingup", "cartpole-swingup-noisy", "arm-reacher")
 VERSIONS = ("0.5", "1.0", "1.5")
@@ -123,56 +124,53 @@ random step changes. A plan promises its mean return under the model that it was
 def config(lab: Lab, env: str, name: Any) -> RunConfig:
     """A version's run; both open-loop versions search alike, as wide as the preset does."""
     run = lab.pets(env)
-    assert isinstance(run.agent, PETSConfig)
     agent = run.agent
     if name != "1.5":
         search = {"population": 8, "iterations": 1, "elites": 2} if lab.fast else {}
-        own = {"sigma": agent.planner.sigma, "answer": agent.planner.answer}
-        planner = dataclasses.replace(WHOLE_EPISODE, **own, **search)
-        agent = dataclasses.replace(agent, planner=planner)
+        own = {"sigma": agent.mpc.planner.sigma, "answer": agent.mpc.planner.answer}
+        agent = changed(agent, planner=dataclasses.replace(WHOLE_EPISODE, **own, **search))
     if name == "0.5":
-        agent = dataclasses.replace(agent, random_steps=run.steps)
+        agent = changed(agent, random_steps=run.steps)
     return dataclasses.replace(run, agent=version(name, agent))
 
 
 def examine(path: Path, episodes: int) -> dict[str, list[float]]:
     """Returns, what the plans promised, and the model's errors, one number an episode."""
-    world, agent = labs.trained(path)
+    loaded, agent = labs.trained(path)
+    model: Any = agent.model
     seed = labs.EVALUATION + int(path.name.rpartition("-")[2])
-    controller = agent.controller(generator=torch.Generator().manual_seed(seed))
-    random = RandomAgent(world.low, world.high, generator=torch.Generator().manual_seed(seed))
+    player = agent.player(generator=torch.Generator().manual_seed(seed))
+    random = RandomAgent(loaded.spec.action, generator=torch.Generator().manual_seed(seed))
 
-    def steps(player: Player, offset: int) -> tuple[list[list[Played]], list[float]]:
-        played: list[list[Played]] = []
-        promised: list[float] = []
-        for episode in range(offset, offset + episodes):
-            at = episode_seed(seed, episode)
-            played.append(list(play(labs.Interruptible(player), world.env, seed=at)))
-            promised.append(getattr(player, "expected", 0.0))
-        return played, promised
+    def steps(player: Any, offset: int) -> list[Episode]:
+        player = labs.Interruptible(player)
+        return record(player, loaded.env, episodes=episodes, seed=seed, first=offset)
 
-    at_random, _ = steps(random, episodes)
-    own, promised = steps(controller, 0)
-    changes = np.array([step.next_obs - step.obs for episode in at_random for step in episode])
-    scale = moments(torch.as_tensor(changes))[1]
+    at_random, own = steps(random, episodes), steps(player, 0)
+    changes = [episode.next_obs.float() - episode.obs.float() for episode in at_random]
+    scale = moments(torch.cat(changes))[1]
     moves = scale > 0
 
-    def error(played: list[Played]) -> float:
+    def error(played: Episode) -> float:
         obs, action, next_obs = (
-            torch.as_tensor(np.stack([getattr(step, name) for step in played]))
-            for name in ("obs", "action", "next_obs")
+            column.float() for column in (played.obs, played.action, played.next_obs)
         )
-        members = agent.model.members
         with torch.no_grad():
-            predicted = agent.model.predict(
-                obs.expand(members, -1, -1), action.expand(members, -1, -1)
-            )
+            predicted = model.predict(*(x.expand(model.members, -1, -1) for x in (obs, action)))
         mean = predicted.mean.mean(0)[:, : obs.shape[-1]]
         return float(((mean - next_obs) / scale)[:, moves].square().mean().sqrt())
 
     return {
-        "return": [sum(step.reward for step in episode) for episode in own],
-        "promised": promised,
+        "return": [sum(episode.reward.tolist()) for episode in own],
+        "promised": [_mean([score for _, score in episode.promises]) for episode in own],
         "error_random": [error(episode) for episode in at_random],
         "error_own": [error(episode) for episode in own],
     }
+
+
+def _mean(scores: list[float]) -> float:
+    """The running mean, as a controller keeps it."""
+    mean = 0.0
+    for count, score in enumerate(scores, 1):
+        mean += (score - mean) / count
+    return mean

@@ -312,12 +312,12 @@ class TreeModel:
 
 
 class TreeSearch:
-    """Searches anew for every action: a player for `mbrl.training.evaluate`.
+    """Searches anew for every action, in N environments at once: a `Player`.
 
     Args:
         model, actions, prior, value, policy, reward, terminated: as in `TreeModel`.
         config: the search.
-        state_of: the model state (S,) of what the environment shows; the model's `encode` of it
+        state_of: model states (N, S) of what the environments show; the model's `encode` of it
             as float32 if None.
         generator: all the randomness.
 
@@ -345,17 +345,16 @@ class TreeSearch:
         self.state_of = self._encode if state_of is None else state_of
         self._indices = isinstance(actions, int)
         self.generator = generator
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget the tree: the next action starts an episode."""
         self.tree = None
 
-    def act(self, obs: Any, *, explore: bool = False) -> np.ndarray:
-        """The next action: (A,), or an index () where actions are indices."""
+    def reset(self, begins: np.ndarray) -> None:
+        """Nothing is kept from one action to the next but the tree, to be looked at."""
+
+    def act(self, obs: np.ndarray, *, explore: bool = False) -> np.ndarray:
+        """The next actions for observations (N, *O): (N, A), or (N,) where actions are indices."""
         config = self.config
         with torch.no_grad(), single_thread():
-            root = self.model.root(self.state_of(obs)[None])
+            root = self.model.root(self.state_of(obs))
             self.tree = search(
                 root,
                 self.model.step,
@@ -370,16 +369,18 @@ class TreeSearch:
                 backup=config.backup,
                 compiled=True,  # of one root, wherever the model is
             )
-        best = int(self.tree.action[0])
+        best = self.tree.action
         if self._indices:
-            return np.array(best)
-        actions = self.model.table if root.actions is None else root.actions[0]
-        assert actions is not None
-        return actions[best].numpy(force=True)
+            return best.numpy(force=True)
+        if root.actions is None:
+            assert self.model.table is not None
+            return self.model.table[best.to(self.model.table.device)].numpy(force=True)
+        each = torch.arange(len(best), device=root.actions.device)
+        return root.actions[each, best.to(each)].numpy(force=True)
 
-    def _encode(self, obs: Any) -> Tensor:
-        row = torch.as_tensor(np.atleast_1d(obs), dtype=torch.float32)
-        return self.model.model.encode(row.to(self.generator.device))
+    def _encode(self, obs: np.ndarray) -> Tensor:
+        rows = torch.as_tensor(obs.reshape(len(obs), -1), dtype=torch.float32)
+        return self.model.model.encode(rows.to(self.generator.device))
 
 
 def _quiet(rule: Rule) -> Rule:

@@ -92,6 +92,22 @@ class PhysicalTask(Protocol):
         ...
 
 
+def has_physics(env: Any) -> bool:
+    """Whether a gymnasium environment holds a MuJoCo simulation, as ours and MuJoCo's own do."""
+    inner = env.unwrapped
+    return isinstance(getattr(inner, "model", None), mujoco.MjModel) and isinstance(
+        getattr(inner, "data", None), mujoco.MjData
+    )
+
+
+def physics_state(env: Any) -> Float[Tensor, S]:
+    """The simulator's state of what an environment's MuJoCo simulation is in now."""
+    model, data = env.unwrapped.model, env.unwrapped.data
+    state = np.empty(mujoco.mj_stateSize(model, _STATE))
+    mujoco.mj_getState(model, data, state, _STATE)
+    return torch.from_numpy(state)
+
+
 @dataclass(frozen=True)
 class Randomisation:
     """How far the members' parameters lie from the model's: the std of the log of a factor.

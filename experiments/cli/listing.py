@@ -1,22 +1,46 @@
-"""What there is: environments, algorithms, planners, studies, benchmarks and runs."""
+"""`mbrl list`: environments, algorithms, planners, studies, benchmarks and runs."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import tyro
 from rich.table import Table
 
 import envs
 from experiments.bench import BENCHES
-from experiments.build import RunConfig
-from experiments.presets import ALGORITHMS
-from experiments.searching import simulators, worlds
+from experiments.cli.options import Common, emit, out, parse
+from experiments.cli.tree import simulators, worlds
 from experiments.studies import STUDIES
-from mbrl.agents import KINDS
-from mbrl.checkpoint import Run, RunError
+from mbrl.agents import AGENTS, KINDS, agent
+from mbrl.training import Run, RunConfig, RunError
+from mbrl.training.runs import all_runs
+
+
+@dataclass(frozen=True)
+class List(Common):
+    """What there is."""
+
+    what: tyro.conf.Positional[
+        Literal["all", "envs", "worlds", "algorithms", "planners", "studies", "benchmarks", "runs"]
+    ] = "all"
+    """Which listing; envs is tasks and worlds."""
+
+
+def run(args: list[str]) -> int:
+    """Print listings; returns the exit status."""
+    parsed = parse(List, "mbrl list", args)
+    found = {}
+    for name, table, rows in listings(parsed.what, parsed.root):
+        out.print(table)
+        found[name] = rows
+    emit(parsed, found)
+    return 0
+
 
 Listing = tuple[Table, list[Any]]
 """To print, and the same rows for JSON."""
@@ -30,7 +54,9 @@ def listings(what: str, root: Path) -> Iterator[tuple[str, Table, list[Any]]]:
     there: dict[str, Callable[[], Listing]] = {
         "envs": _tasks,
         "worlds": _worlds,
-        "algorithms": lambda: _first_lines("algorithm", ALGORITHMS),
+        "algorithms": lambda: _first_lines(
+            "algorithm", {name: agent(name).Config for name in AGENTS}
+        ),
         "planners": lambda: _first_lines("planner", KINDS),
         "studies": lambda: _first_lines("study", STUDIES),
         "benchmarks": lambda: _first_lines("benchmark", BENCHES),
@@ -80,9 +106,9 @@ def _worlds() -> Listing:
 
 def _runs(root: Path) -> Listing:
     table, rows = Table("run", "steps", "of", "algorithm", "environment"), []
-    for path in sorted(root.glob("*/*/*/config.json")):
+    for path in all_runs(root):
         with contextlib.suppress(RunError):
-            run = Run.open(path.parent)
+            run = Run.open(path)
             config = RunConfig.from_json(run.config)
             rows.append({"run": str(run.path), "env_steps": run.latest() or 0})
             table.add_row(

@@ -18,6 +18,9 @@ from torch import Tensor
 
 CONFIG, WEIGHTS, STATE = "config.json", "model.safetensors", "state.pt"
 
+FORMAT = 2
+"""Of a checkpoint's files; raised where older ones can no longer be read."""
+
 
 class RunError(Exception):
     """A run folder that cannot be created, opened, saved or resumed; one line says why."""
@@ -123,25 +126,27 @@ class Run:
         whole = [path for path in self._checkpoints.iterdir() if path.stem.isdigit()]
         return max(whole, key=lambda path: (int(path.stem), not path.suffix), default=None)
 
-    def save(self, env_steps: int, weights: Mapping[str, Tensor], state: Any) -> None:
+    def save(self, env_steps: int, state: Any) -> None:
         """Make this the newest checkpoint; the ones before it go once it is on disk.
 
         Args:
             env_steps: names the checkpoint.
-            weights: tensors, for `model.safetensors`.
-            state: tensors, numbers, strings, None, dicts, lists and tuples, for `state.pt`.
+            state: tensors, numbers, strings, None, dicts with string keys, lists and tuples,
+                nested. The tensors go to `model.safetensors`, named by their path, the rest to
+                `state.pt`.
 
         Raises:
             RunError: the disk refuses.
         """
         target = self._checkpoints / str(env_steps)
         temporary = self._checkpoints / f".{env_steps}.tmp"
+        tensors: dict[str, Tensor] = {}
+        plain = _without_tensors(state, (), tensors)
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
-            contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
-            safetensors.torch.save_file(contiguous, temporary / WEIGHTS)
-            torch.save(state, temporary / STATE)
+            safetensors.torch.save_file(tensors, temporary / WEIGHTS)
+            torch.save({"format": FORMAT, "state": plain}, temporary / STATE)
             for written in (temporary / WEIGHTS, temporary / STATE, temporary):
                 _sync(written)
             if target.exists():
@@ -156,29 +161,69 @@ class Run:
             if entry.name != target.name:
                 shutil.rmtree(entry, ignore_errors=True)
 
-    def load(self, *, device: torch.device | str = "cpu") -> tuple[dict[str, Tensor], Any]:
-        """Weights and state of the newest checkpoint. Runs no code from the files.
+    def load(self, *, device: torch.device | str = "cpu") -> Any:
+        """The state of the newest checkpoint, its tensors on `device`. Runs no code from the files.
 
         Raises:
-            RunError: there is none, or a file is truncated, foreign or holds code.
+            RunError: there is none, it is of another version, or a file is truncated, foreign or
+                holds code.
         """
         folder = self._newest()
         if folder is None:
             raise RunError(f"run {self.path} has no checkpoint yet")
         try:
-            weights = safetensors.torch.load_file(folder / WEIGHTS, device=str(device))
+            tensors = safetensors.torch.load_file(folder / WEIGHTS, device=str(device))
         except (OSError, safetensors.SafetensorError) as error:
             raise RunError(
                 f"{folder / WEIGHTS} is not a whole safetensors file ({_first_line(error)})"
             ) from None
         try:
-            state = torch.load(folder / STATE, weights_only=True, map_location=device)
+            saved = torch.load(folder / STATE, weights_only=True, map_location=device)
         except Exception as error:  # on foreign bytes the unpickler raises whatever comes up
             raise RunError(
                 f"{folder / STATE} is truncated, foreign or holds more than tensors and plain "
                 f"values ({_first_line(error)})"
             ) from None
-        return weights, state
+        if not isinstance(saved, dict) or saved.get("format") != FORMAT:
+            raise RunError(
+                f"{folder / STATE} was not saved by this version of the library (format {FORMAT})"
+            )
+        try:
+            return _with_tensors(saved.get("state"), (), tensors)
+        except KeyError as error:
+            raise RunError(f"{folder / WEIGHTS} lacks the tensor {error}") from None
+
+
+_TENSOR = "\0tensor"
+"""Stands for a tensor in `state.pt`."""
+
+
+def _without_tensors(state: Any, path: tuple[str, ...], tensors: dict[str, Tensor]) -> Any:
+    """The nested state with a mark in place of each tensor, which goes to `tensors` by its path."""
+    if isinstance(state, Tensor):
+        whole = state.detach().contiguous()
+        if whole.untyped_storage().nbytes() != whole.nbytes:  # safetensors refuses shared storage
+            whole = whole.clone()
+        tensors["/".join(path)] = whole
+        return _TENSOR
+    if isinstance(state, Mapping):
+        return {k: _without_tensors(v, (*path, str(k)), tensors) for k, v in state.items()}
+    if isinstance(state, list | tuple):
+        items = [_without_tensors(v, (*path, str(k)), tensors) for k, v in enumerate(state)]
+        return items if isinstance(state, list) else tuple(items)
+    return state
+
+
+def _with_tensors(state: Any, path: tuple[str, ...], tensors: Mapping[str, Tensor]) -> Any:
+    """What `_without_tensors` was given."""
+    if isinstance(state, str) and state == _TENSOR:
+        return tensors["/".join(path)]
+    if isinstance(state, dict):
+        return {k: _with_tensors(v, (*path, str(k)), tensors) for k, v in state.items()}
+    if isinstance(state, list | tuple):
+        items = [_with_tensors(v, (*path, str(k)), tensors) for k, v in enumerate(state)]
+        return items if isinstance(state, list) else tuple(items)
+    return state
 
 
 def _first_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Searches a tree from a state of a named environment, through its true model."""
+"""`mbrl tree`: search a tree from a state of a named environment, through its true model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -14,16 +14,20 @@ import gymnasium
 import numpy as np
 import torch
 from jaxtyping import Float
+from rich.table import Table
 from torch import Tensor
 
 import envs
 from envs.gymnasium_tasks import DESCRIBED
-from envs.mujoco_env import get_state
+from experiments.cli.options import Common, Wrong, check_least, emit, out, parse, say, set_threads
 from experiments.trees import Node, draw, most_visited, sample_name, to_dot, to_json
 from mbrl.agents.mcts import Sampler, TreeModel, TreeSearch, TreeSearchConfig, uniform_actions
-from mbrl.checkpoint import written_whole
 from mbrl.dynamics import Simulator, Tabular
-from mbrl.training import generator
+from mbrl.dynamics.simulator import physics_state
+from mbrl.rng import generator
+from mbrl.training.checkpoint import written_whole
+from mbrl.training.collect import Episodes, collect, vector
+from mbrl.training.runs import new_folder
 from mbrl.types import Dynamics, Step
 from planners.mcts import PUCT, UCT, Gumbel, Rule, Tree
 
@@ -67,26 +71,28 @@ class SearchConfig:
     """All that a tree depends on."""
 
     env: str = "frozen-lake"
-    """One of `searchable()`."""
+    """One of `mbrl list envs`: a world (frozen-lake, cliff-walk, ..., CartPole-v1, ...), or a task
+    with a simulator."""
     rule: Literal["uct", "puct", "gumbel"] = "uct"
-    """Without noise at the root. UCT's C is 1/√2 times the range of the returns of 100 random
-    games from the first state."""
+    """Which action is looked into, without noise at the root and with even priors. UCT's C is 1/√2
+    times the range of the returns of 100 random games from the first state."""
     simulations: int = 200
-    """Looks ahead, each of which adds a node, or all outcomes of an action."""
+    """Looks ahead; each adds a node, or where chance has a hand all outcomes of an action."""
     discount: float | None = None
     """γ, in (0, 1]; the world's own if unset, 0.99 where it has none."""
     backup: Literal["mean", "max"] = "mean"
-    """What a node is worth, as for `planners.mcts.search`."""
+    """What a node is worth: all that simulations found, exploring too, or its best action. "max"
+    comes to Q* in a finite world, and trusts what few rollouts say."""
     seed: int = 0
-    """Of the first state, of what is drawn and of the real steps."""
+    """Of the first state, the real steps and all that is drawn."""
     steps: int = 0
-    """Real steps played before, a search for each."""
+    """Real steps played first, a search for each; the tree is that of the state they lead to."""
     rollouts: int = 8
     """Random rollouts whose mean return values a leaf."""
     depth: int = 50
     """Steps of each, at most."""
     samples: int = 8
-    """Actions that a node draws, uniformly, where they are continuous."""
+    """Continuous actions are searched by so many uniform draws a node."""
 
     def __post_init__(self) -> None:
         for name, least in (("simulations", 1), ("rollouts", 1), ("depth", 1),
@@ -95,6 +101,60 @@ class SearchConfig:
                 raise ValueError(f"--{name} must be >= {least}, got {getattr(self, name)}")
         if self.discount is not None and not 0 < self.discount <= 1:
             raise ValueError(f"--discount must be in (0, 1], got {self.discount}")
+
+
+@dataclass(frozen=True)
+class SearchTree(Common):
+    """Search a tree through a world's true model, draw it, and say what it makes of the root.
+
+    tree.png and tree.dot have the most visited nodes, tree.json all of them, search.json the
+    table that is printed. Where the world is a finite MDP, nodes of one state share what follows,
+    and the table has the exact Q* beside.
+    """
+
+    search: SearchConfig = field(default_factory=SearchConfig)
+    nodes: int = 40
+    """How many are drawn, the most visited; more than about 60 are hard to read."""
+    actions: tuple[str, ...] = ()
+    """Names for the actions, one each; the world's own if unset."""
+    out: Path | None = None
+    """The folder, which must not exist yet."""
+
+
+def run(args: list[str]) -> int:
+    """Search, print the root and write the tree; returns the exit status."""
+    parsed = parse(SearchTree, "mbrl tree", args)
+    set_threads(parsed)
+    check_least(parsed, nodes=1)
+    config = parsed.search
+    path = parsed.out or new_folder(parsed.root, config.env, f"tree-{config.rule}", config.seed)
+    if path.exists():
+        raise Wrong(f"{path} exists already")
+    found = searched(config, actions=parsed.actions)
+    said = save_tree(config, found, path, nodes=parsed.nodes)
+    exact = found.optimum is not None
+    table = Table("action", "visits", "prior", "Q", *(["Q*"] if exact else []), "")
+    for choice in found.choices:
+        value = "untried" if choice.value is None else f"{choice.value:.4f}"
+        truth = [f"{choice.optimum:.4f}"] if choice.optimum is not None else []
+        mark = ["chosen"] if choice.chosen else []
+        if choice.optimum is not None and found.optimum is not None:
+            # ties but for rounding
+            mark += ["best"] if choice.optimum >= found.optimum - 1e-9 else []
+        table.add_row(
+            choice.action, str(choice.visits), f"{choice.prior:.3f}", value, *truth, ", ".join(mark)
+        )
+    out.print(table)
+    truth = f"; V* is {found.optimum:.4f}" if exact else ""
+    out.print(f"the root's {_BACKUPS[config.backup]} is {found.value:.4f}{truth}", highlight=False)
+    if config.backup == "mean":
+        say("Q is a mean too, of exploration and random rollouts")
+    say(f"folder {path}")
+    emit(parsed, {"path": str(path), **said})
+    return 0
+
+
+_BACKUPS = {"mean": "mean over simulations", "max": "best action's value"}
 
 
 class Game(NamedTuple):
@@ -229,7 +289,7 @@ def build_game(config: SearchConfig) -> Game:
         inner: Any = env.unwrapped
         return Game(
             env, Classic(name), len(NAMES[name]), NAMES[name],
-            lambda _: torch.from_numpy(np.array(inner.state, dtype=float)), discount, False, None,
+            lambda _: torch.from_numpy(np.array([inner.state], dtype=float)), discount, False, None,
         )  # fmt: skip
     if name not in searchable():
         near = difflib.get_close_matches(name, searchable(), 3, 0.5)
@@ -244,7 +304,7 @@ def build_game(config: SearchConfig) -> Game:
     return Game(
         env, Simulator(envs.simulated(name), threads=1),
         uniform_actions(low, high, config.samples), None,
-        lambda _: torch.from_numpy(get_state(inner.model, inner.data)), discount, False, None,
+        lambda _: physics_state(env)[None], discount, False, None,
     )  # fmt: skip
 
 
@@ -290,7 +350,9 @@ def searched(config: SearchConfig, *, actions: tuple[str, ...] = ()) -> Found:
 
 def _played(config: SearchConfig, game: Game) -> tuple[TreeSearch, Any]:
     """A player that has just searched, and from what observation."""
-    obs, _ = game.env.reset(seed=config.seed)
+    env, running = vector(game.env), Episodes(config.seed)
+    running.begin(env)
+    assert running.obs is not None
     settings: dict[str, Any] = {
         "simulations": config.simulations,
         "discount": game.discount,
@@ -304,29 +366,24 @@ def _played(config: SearchConfig, game: Game) -> tuple[TreeSearch, Any]:
     probing = TreeModel(
         game.model, game.actions, TreeSearchConfig(**alone), generator=generator(config.seed, 1)
     )
-    settings["rule"] = _rule(config.rule, _spread(probing, _state(game, obs)))
     player = TreeSearch(
         game.model, game.actions, TreeSearchConfig(**settings), state_of=game.state_of,
         generator=generator(config.seed, 2),
     )  # fmt: skip
-    for step in range(config.steps):
-        action = player.act(obs)
-        obs, _, terminated, truncated, _ = game.env.step(
-            action if game.names is None else action.item()
-        )
-        if terminated or truncated:
+    settings["rule"] = _rule(config.rule, _spread(probing, player.state_of(running.obs)[0]))
+    player = TreeSearch(
+        game.model, game.actions, TreeSearchConfig(**settings), state_of=game.state_of,
+        generator=generator(config.seed, 2),
+    )  # fmt: skip
+    for _ in collect(player, env, running, steps=config.steps, explore=False, begin=player.reset):
+        if running.over[0]:
             raise ValueError(
-                f"--steps {config.steps}: the episode is over after {step + 1}, "
+                f"--steps {config.steps}: the episode is over after {running.steps}, "
                 "with nothing more to search; ask for fewer or take another --seed"
             )
-    player.act(obs)
-    return player, obs
-
-
-def _state(game: Game, obs: Any) -> Tensor:
-    if game.state_of is not None:
-        return game.state_of(obs)
-    return torch.as_tensor(np.atleast_1d(obs), dtype=torch.float32)
+    assert running.obs is not None
+    player.act(running.obs)
+    return player, running.obs[0]
 
 
 def _spread(model: TreeModel, state: Float[Tensor, S]) -> float:

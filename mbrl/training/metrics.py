@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import os
@@ -82,6 +83,11 @@ class TensorBoardSink:
         ModuleNotFoundError: the extra `tensorboard` is not installed.
     """
 
+    @staticmethod
+    def check() -> None:
+        """Raise ModuleNotFoundError where it is not installed; one line says what to install."""
+        _require("tensorboard", "tensorboard")
+
     def __init__(self, folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
@@ -105,6 +111,11 @@ class WandbSink:
         ModuleNotFoundError: the extra `wandb` is not installed.
     """
 
+    @staticmethod
+    def check() -> None:
+        """Raise ModuleNotFoundError where it is not installed; one line says what to install."""
+        _require("wandb", "wandb")
+
     def __init__(self, folder: Path) -> None:
         import wandb  # pyright: ignore[reportMissingImports]
 
@@ -117,6 +128,11 @@ class WandbSink:
     def close(self) -> None:
         """Finish the run."""
         self._run.finish()
+
+
+def _require(module: str, extra: str) -> None:
+    if importlib.util.find_spec(module) is None:
+        raise ModuleNotFoundError(f"{module} is not installed: pip install 'rolloutlab[{extra}]'")
 
 
 SINKS = {"tensorboard": TensorBoardSink, "wandb": WandbSink}
