@@ -248,7 +248,7 @@ def _mpc(args: list[str]) -> int:
     names = {field.name for field in dataclasses.fields(DriveConfig)}
     settings = DriveConfig(**{name: getattr(parsed, name) for name in names})
     if parsed.viewer:
-        from experiments.live import live
+        from experiments.viewer.live import live
 
         taken = live(
             settings,

@@ -14,7 +14,7 @@ import torch
 
 import envs
 from experiments.driving import DriveConfig, Driver, build_driver
-from experiments.viewer import Push, Setting, Status, Viewer, Wishes
+from experiments.viewer.page import Push, Setting, Status, Viewer, Wishes
 from mbrl.agents import Controller, MPCConfig
 from mbrl.dynamics import Simulator
 from mbrl.training import episode_seed
