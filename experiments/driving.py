@@ -16,10 +16,9 @@ import torch
 
 import envs
 from envs.mujoco_env import get_state
+from envs.video import VideoError, film
 from experiments import plots
 from experiments.build import build_world, load_run, versions
-from experiments.evaluation import film
-from experiments.video import VideoError
 from mbrl.agents import PETS, Controller, MPCConfig, Pipelined
 from mbrl.checkpoint import written_whole
 from mbrl.dynamics import Randomisation, Simulator
@@ -253,14 +252,14 @@ def drive_all(
     }
     with written_whole(path / "drives.safetensors") as temporary:
         safetensors.numpy.save_file(arrays, temporary)
-    plots.drives(
+    figure = plots.drives(
         [drive.rewards for drive in drives],
         [drive.plan_ms for drive in drives],
-        path / "plots" / "drive.png",
         control_step=control_step,
         budget_ms=budget,
         title=f"{config.env} driven by {config.mpc.planner.name}",
     )
+    plots.save(figure, path / "plots" / "drive.png")
     if video:
         try:
             first = drives[0]

@@ -10,16 +10,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from rich.table import Table
 from torch import Tensor
 
 from experiments import plots
 from experiments.build import Loaded, RunConfig, load_run
-from experiments.statistics import probability_of_improvement, summarise
 from mbrl.agents.pets import PETS, Controller
 from mbrl.checkpoint import Run, RunError, written_whole
 from mbrl.metrics import METRICS, read_metrics
 from mbrl.rollout import rollout
+from mbrl.statistics import probability_of_improvement, summarise
 from mbrl.training import episode_seed, generator, play
 from mbrl.uncertainty import calibration_curve, calibration_error, particle_spread, spread
 
@@ -66,7 +67,7 @@ def plot_runs(
         curves.setdefault(f"{config.algo} on {config.env}", []).append(learning(path))
     target = paths[0] / "plots"
     target.mkdir(exist_ok=True)
-    tell(str(plots.learning_curve(curves, target / "return.png")))
+    tell(str(plots.save(plots.learning_curve(curves), target / "return.png")))
     numbers: dict[str, Any] = {}
     for path, config in zip(paths, configs, strict=True):
         (path / "plots").mkdir(exist_ok=True)
@@ -86,6 +87,10 @@ def model_figures(
     """The model of a PETS run, measured on fresh episodes of its own controller."""
     agent, folder = loaded.agent, loaded.run.path / "plots"
     assert isinstance(agent, PETS)
+
+    def keep(figure: Figure, name: str) -> None:
+        tell(str(plots.save(figure, folder / name)))
+
     if not agent.fits:
         tell("the model is not fitted yet: no figures of it")
         return {}
@@ -96,17 +101,25 @@ def model_figures(
     ]
     horizon = min(agent.mpc.planner.horizon * agent.mpc.action_repeat, len(played[0].obs))
     own = generator(seed, 2)
-    errors, baseline = horizon_errors(agent, played, horizon, generator=own)
-    numbers: dict[str, Any] = {
-        "error_by_horizon": np.median(errors, 0).tolist(),
-        "no_change_error_by_horizon": np.median(baseline, 0).tolist(),
-    }
-    tell(str(plots.model_error({"model": errors}, folder / "model_error.png", baseline=baseline)))
+    numbers: dict[str, Any] = {}
+    scaled = sum(len(episode.obs) for episode in played) > 1
+    if scaled:
+        errors, baseline = horizon_errors(agent, played, horizon, generator=own)
+        numbers = {
+            "error_by_horizon": np.median(errors, 0).tolist(),
+            "no_change_error_by_horizon": np.median(baseline, 0).tolist(),
+        }
+        keep(plots.model_error({"model": errors}, baseline=baseline), "model_error.png")
+    else:
+        tell(
+            "no model_error.png, no plan_spread.png: their unit is the observations' standard "
+            "deviation, which takes two steps or more; ask for more --episodes"
+        )
 
     predicted, realised = promises(agent, played)
     if len(predicted) > 1:
         numbers |= {"promised": predicted, "realised": realised}
-        tell(str(plots.predicted_return(predicted, realised, folder / "predicted_return.png")))
+        keep(plots.predicted_return(predicted, realised), "predicted_return.png")
 
     mean, std, target = one_step(agent, played)
     if agent.config.model.probabilistic:
@@ -114,24 +127,21 @@ def model_figures(
         observed = calibration_curve(mean, std, target, levels)
         numbers["calibration_error"] = float(calibration_error(levels, observed.mean(-1)))
         curve = {"one step, fresh episodes": observed.numpy()}
-        tell(str(plots.calibration(levels.numpy(), curve, folder / "calibration.png")))
+        keep(plots.calibration(levels.numpy(), curve), "calibration.png")
 
     length = len(played[0].obs)
     first = spread(mean[:, :length], std[:, :length])
     shown = list(range(min(mean.shape[-1], 6)))
-    tell(
-        str(
-            plots.spread(
-                np.arange(length) * step_seconds(loaded),
-                first.aleatoric[:, shown].numpy(),
-                first.epistemic[:, shown].numpy(),
-                (target - mean.mean(0))[:length, shown].numpy(),
-                folder / "episode_spread.png",
-                [f"observation {i}" for i in shown],
-            )
-        )
+    figure = plots.spread(
+        np.arange(length) * step_seconds(loaded),
+        first.aleatoric[:, shown].numpy(),
+        first.epistemic[:, shown].numpy(),
+        (target - mean.mean(0))[:length, shown].numpy(),
+        [f"observation {i}" for i in shown],
     )
-    tell(str(plan_spread(agent, played[0], horizon, folder / "plan_spread.png", generator=own)))
+    keep(figure, "episode_spread.png")
+    if scaled:
+        keep(plan_spread(agent, played, horizon, generator=own), "plan_spread.png")
     return numbers
 
 
@@ -213,9 +223,13 @@ def one_step(agent: PETS, played: Sequence[Episode]) -> tuple[Tensor, Tensor, Te
 
 
 def plan_spread(
-    agent: PETS, episode: Episode, horizon: int, path: Path, *, generator: torch.Generator
-) -> Path:
-    """The spread along the first actions of an episode, as predicted from its start."""
+    agent: PETS, played: Sequence[Episode], horizon: int, *, generator: torch.Generator
+) -> Figure:
+    """The spread along the first actions of the first episode, as predicted from its start.
+
+    In units of the std of its observations, or of all episodes' where it has only one.
+    """
+    episode = played[0]
     device = agent.low.device
     imagined = rollout(
         agent.model,
@@ -226,13 +240,13 @@ def plan_spread(
         generator=generator,
     )
     states = imagined.state[:, 0, 1:].cpu().double()  # (P, H, O)
-    scale = episode.obs.std(0).clamp_min(1e-6)
+    obs = episode.obs if len(episode.obs) > 1 else torch.cat([one.obs for one in played])
+    scale = obs.std(0).clamp_min(1e-6)
     parts = particle_spread(states / scale, members=agent.model.members)
     error = ((states.mean(0) - episode.next_obs[:horizon]) / scale).square().mean(-1).sqrt()
     return plots.horizon_spread(
         parts.aleatoric.mean(-1).numpy(),
         parts.epistemic.mean(-1).numpy(),
-        path,
         error=error.numpy(),
         ylabel="std of the prediction, in stds of the observations",
     )
@@ -267,8 +281,7 @@ def compare_runs(
         label: [float(np.mean(returns[-last:])) for _, returns in runs]
         for label, runs in curves.items()
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    plots.learning_curve(curves, out, title=f"Return on {configs[0].env}")
+    plots.save(plots.learning_curve(curves, title=f"Return on {configs[0].env}"), out)
     table = Table("runs", "seeds", "mean", "std", "IQM", "95 % interval", "better than first")
     numbers: dict[str, Any] = {}
     baseline = next(iter(results.values()))
@@ -276,13 +289,14 @@ def compare_runs(
         rng = np.random.default_rng(0)
         numbers[label] = found = {"returns": values} | summarise(values, rng=rng)
         better = probability_of_improvement(values, baseline, rng=rng)
-        interval = f"{found['iqm_low']:.1f} to {found['iqm_high']:.1f}"
+        one = len(values) == 1
+        interval = "-" if one else f"{found['iqm_low']:.1f} to {found['iqm_high']:.1f}"
         chance = "" if values is baseline else f"{better.estimate:.2f}"
         table.add_row(
             label,
             str(len(values)),
             f"{found['mean']:.1f}",
-            f"{found['std']:.1f}",
+            "-" if one else f"{found['std']:.1f}",
             f"{found['iqm']:.1f}",
             interval,
             chance,

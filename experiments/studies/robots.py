@@ -12,15 +12,15 @@ import numpy as np
 import torch
 
 import envs
+from envs.video import film
 from experiments.driving import Drive, DriveConfig, build_driver, drive
-from experiments.evaluation import film
 from experiments.presets import MPC_PRESETS
 from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
-from experiments.studies.pool import Work, cores
 from mbrl.agents import MPCConfig
 from mbrl.dynamics import Simulator
 from mbrl.training import episode_seed
+from mbrl.training_executor import Work, cores
 
 MOTION_SECONDS = 0.2
 """How far ahead the planning model's motion is compared with the true one's."""

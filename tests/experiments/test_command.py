@@ -12,8 +12,8 @@ import torch
 
 from envs import WORLDS
 from experiments.command import run
+from experiments.plots.tree import from_json
 from experiments.searching import simulators
-from experiments.trees import from_json
 from mbrl.metrics import read_metrics
 
 TINY = [
