@@ -129,17 +129,19 @@ def one_step(
 
 def plan_spread(
     model: Dynamics,
-    episode: Episode,
+    played: Sequence[Episode],
     horizon: int,
     *,
     device: torch.device | str = "cpu",
     generator: Generator,
 ) -> tuple[Spread, Float[Tensor, H]]:
-    """The spread along the first actions of an episode, predicted from its start, and the error.
+    """The spread along the first episode's first actions, predicted from its start, and the error.
 
-    Variances are means over observations, each in units of its std over the episode; the error is
-    the root mean square of the particles' mean in these units.
+    Variances are means over observations, each in units of its std over the episode, or over all
+    episodes where it has one step; the error is the root mean square of the particles' mean in
+    these units.
     """
+    episode = played[0]
     imagined = rollout(
         model,
         episode.obs[0].float().to(device),
@@ -149,7 +151,8 @@ def plan_spread(
         generator=generator,
     )
     states = imagined.state[:, 0, 1:].cpu().double()  # (P, H, O)
-    scale = episode.obs.std(0).clamp_min(1e-6)
+    obs = episode.obs if len(episode.obs) > 1 else torch.cat([one.obs for one in played])
+    scale = obs.std(0).clamp_min(1e-6)
     parts = particle_spread(states / scale, members=model.members)
     error = ((states.mean(0) - episode.next_obs[:horizon]) / scale).square().mean(-1).sqrt()
     return Spread(*(part.mean(-1) for part in parts)), error

@@ -15,7 +15,7 @@ from rich.table import Table
 from experiments import plots
 from experiments.cli.options import Common, Wrong, check_least, emit, out, parse, say
 from experiments.cli.plot import learning
-from experiments.statistics import probability_of_improvement, summarise
+from mbrl.statistics import probability_of_improvement, summarise
 from mbrl.training import RunConfig
 from mbrl.training.checkpoint import Run
 from mbrl.training.runs import find_run
@@ -76,8 +76,7 @@ def compare_runs(
         label: [float(np.mean(returns[-last:])) for _, returns in runs]
         for label, runs in curves.items()
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    plots.learning_curve(curves, out, title=f"Return on {configs[0].env}")
+    plots.save(plots.learning_curve(curves, title=f"Return on {configs[0].env}"), out)
     table = Table("runs", "seeds", "mean", "std", "IQM", "95 % interval", "better than first")
     numbers: dict[str, Any] = {}
     baseline = next(iter(results.values()))
@@ -85,13 +84,14 @@ def compare_runs(
         rng = np.random.default_rng(0)
         numbers[label] = found = {"returns": values} | summarise(values, rng=rng)
         better = probability_of_improvement(values, baseline, rng=rng)
-        interval = f"{found['iqm_low']:.1f} to {found['iqm_high']:.1f}"
+        one = len(values) == 1
+        interval = "-" if one else f"{found['iqm_low']:.1f} to {found['iqm_high']:.1f}"
         chance = "" if values is baseline else f"{better.estimate:.2f}"
         table.add_row(
             label,
             str(len(values)),
             f"{found['mean']:.1f}",
-            f"{found['std']:.1f}",
+            "-" if one else f"{found['std']:.1f}",
             f"{found['iqm']:.1f}",
             interval,
             chance,

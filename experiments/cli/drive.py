@@ -14,8 +14,8 @@ import safetensors.numpy
 from rich.progress import Progress, TextColumn
 
 import envs
+from envs.video import VideoError, film
 from experiments import plots
-from experiments.cli.evaluate import film
 from experiments.cli.options import (
     Common,
     check_least,
@@ -28,7 +28,6 @@ from experiments.cli.options import (
     set_threads,
 )
 from experiments.presets.mpc import PRESETS
-from experiments.video import VideoError
 from mbrl.agents import KINDS, MPCConfig
 from mbrl.control import Drive, DriveConfig, Tick, build_driver, drive, row, summary_of
 from mbrl.training.checkpoint import written_whole
@@ -77,7 +76,7 @@ def run(args: list[str]) -> int:
     if parsed.drive.model in ("true", "planning"):
         envs.simulated(env_id)  # says of which environments there is a simulator
     if parsed.viewer:
-        from experiments.live import live
+        from experiments.viewer.live import live
 
         taken = live(
             parsed.drive, seed=parsed.seed, port=parsed.viewer_port, steps=parsed.steps, tell=say
@@ -145,18 +144,18 @@ def drive_all(
     }
     with written_whole(path / "drives.safetensors") as temporary:
         safetensors.numpy.save_file(arrays, temporary)
-    plots.drives(
+    figure = plots.drives(
         [drive.rewards for drive in drives],
         [drive.plan_ms for drive in drives],
-        path / "plots" / "drive.png",
         control_step=control_step,
         budget_ms=budget,
         title=f"{config.env} driven by {config.mpc.planner.name}",
     )
+    plots.save(figure, path / "plots" / "drive.png")
     if video:
         target = path / "videos" / f"{config.env.replace('/', '-')}.mp4"
         try:
-            film(config.env, drives[0].actions, target, seed=seeds[0])
+            film(config.env, drives[0].actions, target, seed=drives[0].seed)
             tell(f"video {target}")
         except (envs.RenderingUnavailable, gymnasium.error.Error, VideoError) as error:
             tell(f"video skipped: {error}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,13 @@ import numpy as np
 import tyro
 
 import envs
+from envs.video import VideoError, film
 from experiments.cli.options import Common, check_least, emit, parse, say, set_threads
-from experiments.statistics import summarise
-from experiments.video import VideoError, contact_sheet, write_video
-from mbrl.rng import generator
+from mbrl.rng import episode_seed, generator
+from mbrl.statistics import summarise
 from mbrl.training.checkpoint import written_whole
-from mbrl.training.collect import Episodes, collect, play, vector
+from mbrl.training.collect import Episodes, play
 from mbrl.training.runs import find_run, load_run
-
-FILM_SIZE = {"width": 480, "height": 272}
-"""Pixels, even as H.264 wants them."""
 
 
 @dataclass(frozen=True)
@@ -93,69 +90,24 @@ def evaluate_run(
         "env_steps": loaded.run.latest(),
         "seed": seed,
         "returns": returns,
-        **{name: _plain(value) for name, value in statistics.items()},
+        **statistics,
     }
     with written_whole(path / "evaluation.json") as temporary:
         temporary.write_text(json.dumps(summary, indent=2) + "\n")
-    tell(
-        f"mean {statistics['mean']:.1f}  std {statistics['std']:.1f}  IQM {statistics['iqm']:.1f} "
-        f"(95 % interval {statistics['iqm_low']:.1f} to {statistics['iqm_high']:.1f})  "
-        f"over {episodes} episodes, seed {seed}"
-    )
+    found = f"mean {statistics['mean']:.1f}"
+    if episodes > 1:
+        found += (
+            f"  std {statistics['std']:.1f}  IQM {statistics['iqm']:.1f} "
+            f"(95 % interval {statistics['iqm_low']:.1f} to {statistics['iqm_high']:.1f})"
+        )
+    tell(f"{found}  over {episodes} episodes, seed {seed}")
     if video:
         name = f"{loaded.config.env.replace('/', '-')}-{loaded.run.latest()}.mp4"
         target = loaded.run.path / "videos" / name
         try:
-            film(loaded.config.env, first, target, seed=seed)
+            film(loaded.config.env, first, target, seed=episode_seed(seed, 0))
             summary["video"] = str(target)
             tell(f"video {target}")
         except (envs.RenderingUnavailable, gymnasium.error.Error, VideoError) as error:
             tell(f"video skipped: {error}")
     return summary
-
-
-def film(env_id: str, actions: Sequence[np.ndarray] | np.ndarray, path: Path, *, seed: int) -> Path:
-    """Replay the first episode of a seed in a rendering environment: an mp4 and a sheet of frames.
-
-    Raises:
-        RenderingUnavailable: there is no OpenGL.
-        VideoError: the encoder fails.
-    """
-    # an environment that is no MuJoCo simulation has a size of its own
-    plain = envs.make(env_id)
-    size = FILM_SIZE if envs.can_snapshot(plain) else {}
-    plain.close()
-    env = envs.make(env_id, render_mode="rgb_array", **size)
-    frames, captions, replayed = [], [], Episodes(seed)
-    try:
-        for _ in collect(_Recorded(actions), vector(env), replayed, steps=len(actions)):
-            frames.append(np.asarray(env.render()))
-            captions.append(f"step {replayed.steps}   return {replayed.returns[0]:.1f}")
-        fps = float(env.metadata.get("render_fps") or 30)
-    finally:
-        env.close()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_video(frames, path, fps, captions=captions)
-    shown = np.linspace(0, len(frames) - 1, min(8, len(frames))).round().astype(int)
-    contact_sheet(
-        [frames[i] for i in shown],
-        path.with_suffix(".png"),
-        4,
-        rows=2,
-        captions=[captions[i] for i in shown],
-    )
-    return path
-
-
-class _Recorded:
-    """Acts as was recorded, whatever it sees."""
-
-    def __init__(self, actions: Iterable[np.ndarray]) -> None:
-        self.actions = iter(actions)
-
-    def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
-        return np.asarray(next(self.actions))[None]
-
-
-def _plain(value: Any) -> Any:
-    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
+from matplotlib.figure import Figure
 
 import envs
 from experiments import plots
@@ -79,7 +80,7 @@ def plot_runs(
         curves.setdefault(f"{config.algo} on {config.env}", []).append(learning(path))
     target = paths[0] / "plots"
     target.mkdir(exist_ok=True)
-    tell(str(plots.learning_curve(curves, target / "return.png")))
+    tell(str(plots.save(plots.learning_curve(curves), target / "return.png")))
     numbers: dict[str, Any] = {}
     for path in paths:
         (path / "plots").mkdir(exist_ok=True)
@@ -99,6 +100,10 @@ def model_figures(
 ) -> dict[str, Any]:
     """A run's model, measured on fresh episodes of its own player."""
     agent, folder, device = loaded.agent, loaded.run.path / "plots", loaded.config.device
+
+    def keep(figure: Figure, name: str) -> None:
+        tell(str(plots.save(figure, folder / name)))
+
     if not agent.fits:
         tell("the model is not fitted yet: no figures of it")
         return {}
@@ -108,21 +113,29 @@ def model_figures(
     span = HORIZON if planning is None else planning.planner.horizon * planning.action_repeat
     horizon = min(span, len(played[0].obs))
     own = generator(seed, 2)
-    errors, baseline = horizon_errors(agent.model, played, horizon, device=device, generator=own)
-    numbers: dict[str, Any] = {
-        "error_by_horizon": errors.median(0).values.tolist(),
-        "no_change_error_by_horizon": baseline.median(0).values.tolist(),
-    }
-    drawn = plots.model_error(
-        {"model": errors.numpy()}, folder / "model_error.png", baseline=baseline.numpy()
-    )
-    tell(str(drawn))
+    numbers: dict[str, Any] = {}
+    scaled = sum(len(episode.obs) for episode in played) > 1
+    if scaled:
+        errors, baseline = horizon_errors(
+            agent.model, played, horizon, device=device, generator=own
+        )
+        numbers = {
+            "error_by_horizon": np.median(errors, 0).tolist(),
+            "no_change_error_by_horizon": np.median(baseline, 0).tolist(),
+        }
+        figure = plots.model_error({"model": errors.numpy()}, baseline=baseline.numpy())
+        keep(figure, "model_error.png")
+    else:
+        tell(
+            "no model_error.png, no plan_spread.png: their unit is the observations' standard "
+            "deviation, which takes two steps or more; ask for more --episodes"
+        )
 
     discount = 1.0 if planning is None else agent.config.mpc.discount
     predicted, realised = promises(played, span, discount=discount)
     if len(predicted) > 1:
         numbers |= {"promised": predicted, "realised": realised}
-        tell(str(plots.predicted_return(predicted, realised, folder / "predicted_return.png")))
+        keep(plots.predicted_return(predicted, realised), "predicted_return.png")
     if not isinstance(agent.model, GaussianDynamics):
         return numbers
 
@@ -132,29 +145,28 @@ def model_figures(
         observed = calibration_curve(mean, std, target, levels)
         numbers["calibration_error"] = float(calibration_error(levels, observed.mean(-1)))
         curve = {"one step, fresh episodes": observed.numpy()}
-        tell(str(plots.calibration(levels.numpy(), curve, folder / "calibration.png")))
+        keep(plots.calibration(levels.numpy(), curve), "calibration.png")
 
     length = len(played[0].obs)
     first = spread(mean[:, :length], std[:, :length])
     shown = list(range(min(mean.shape[-1], 6)))
-    drawn = plots.spread(
+    figure = plots.spread(
         np.arange(length) * step_seconds(loaded),
         first.aleatoric[:, shown].numpy(),
         first.epistemic[:, shown].numpy(),
         (target - mean.mean(0))[:length, shown].numpy(),
-        folder / "episode_spread.png",
         [f"observation {i}" for i in shown],
     )
-    tell(str(drawn))
-    along, error = plan_spread(agent.model, played[0], horizon, device=device, generator=own)
-    drawn = plots.horizon_spread(
-        along.aleatoric.numpy(),
-        along.epistemic.numpy(),
-        folder / "plan_spread.png",
-        error=error.numpy(),
-        ylabel="std of the prediction, in stds of the observations",
-    )
-    tell(str(drawn))
+    keep(figure, "episode_spread.png")
+    if scaled:
+        along, error = plan_spread(agent.model, played, horizon, device=device, generator=own)
+        figure = plots.horizon_spread(
+            along.aleatoric.numpy(),
+            along.epistemic.numpy(),
+            error=error.numpy(),
+            ylabel="std of the prediction, in stds of the observations",
+        )
+        keep(figure, "plan_spread.png")
     return numbers
 
 

@@ -20,15 +20,16 @@ from torch import Tensor
 import envs
 from envs.gymnasium_tasks import DESCRIBED
 from experiments.cli.options import Common, Wrong, check_least, emit, out, parse, say, set_threads
-from experiments.trees import Node, draw, most_visited, sample_name, to_dot, to_json
+from experiments.plots import save
+from experiments.plots.tree import Node, draw, most_visited, sample_name, to_dot, to_json
 from mbrl.agents.mcts import Sampler, TreeModel, TreeSearch, TreeSearchConfig, uniform_actions
-from mbrl.dynamics import Simulator, Tabular
+from mbrl.dynamics import Classic, Simulator, Tabular
 from mbrl.dynamics.simulator import physics_state
 from mbrl.rng import generator
 from mbrl.training.checkpoint import written_whole
 from mbrl.training.collect import Episodes, collect, vector
 from mbrl.training.runs import new_folder
-from mbrl.types import Dynamics, Step
+from mbrl.types import Dynamics
 from planners.mcts import PUCT, UCT, Gumbel, Rule, Tree
 
 _FOUR = ("up", "right", "down", "left")
@@ -194,53 +195,6 @@ class Found(NamedTuple):
     world: envs.FiniteMDP | None
 
 
-class Classic:
-    """One of gymnasium's classic environments as a `Dynamics`: it is put in a state and stepped.
-
-    A state is the environment's own, float64, not its observation. It is exact by construction
-    and takes one state at a time, in Python.
-    """
-
-    members = 1
-    noise_shape = (0,)
-
-    def __init__(self, id: str) -> None:
-        self._env: Any = gymnasium.make(id).unwrapped
-        self._env.reset()
-
-    def encode(
-        self,
-        obs: Float[Tensor, "*lead S"],
-        *,
-        state: Tensor | None = None,
-        action: Tensor | None = None,
-    ) -> Float[Tensor, "*lead S"]:
-        """The identity, on states."""
-        return obs
-
-    def decode(self, state: Float[Tensor, "*lead S"]) -> Float[Tensor, "*lead S"]:
-        """The identity, on states."""
-        return state
-
-    def step(
-        self, state: Float[Tensor, "1 B S"], action: Float[Tensor, "1 B 1"], *, noise: Any = None
-    ) -> Step:
-        """One step of each; there is no noise."""
-        after, gains, ends = [], [], []
-        for row, index in zip(state[0].numpy(), action[0, :, 0].int().tolist(), strict=True):
-            self._env.state = row
-            self._env.steps_beyond_terminated = None  # CartPole's, which else scolds and pays 0
-            _, gain, over, _, _ = self._env.step(index)
-            after.append(self._env.state)
-            gains.append(gain)
-            ends.append(over)
-        return Step(
-            torch.from_numpy(np.array(after, dtype=float))[None].to(state),
-            torch.tensor([gains]).to(state),
-            torch.tensor([ends], dtype=torch.bool),
-        )
-
-
 class World(NamedTuple):
     """What a listing says of an environment whose actions are indices."""
 
@@ -288,7 +242,7 @@ def build_game(config: SearchConfig) -> Game:
         env = gymnasium.make(name)
         inner: Any = env.unwrapped
         return Game(
-            env, Classic(name), len(NAMES[name]), NAMES[name],
+            env, Classic(gymnasium.make(name)), len(NAMES[name]), NAMES[name],
             lambda _: torch.from_numpy(np.array([inner.state], dtype=float)), discount, False, None,
         )  # fmt: skip
     if name not in searchable():
@@ -442,7 +396,7 @@ def save_tree(
         looks["label"] = lambda node: f"{node.visits}\n{place(node)}"
         grid = found.world is not None and found.world.layout is not None
         looks["inside"] = f"visits and {'row, column' if grid else 'state'}"
-    draw(drawn, folder / "tree.png", title=title, **looks)
+    save(draw(drawn, title=title, **looks), folder / "tree.png")
     said = {
         "config": asdict(config) | {"discount": found.discount},
         "state": found.nodes[0].state,

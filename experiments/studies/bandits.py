@@ -18,10 +18,10 @@ from matplotlib.axes import Axes
 from experiments import plots
 from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
-from experiments.studies.pool import Stopped, Work, stopping
 from mbrl import exploration
 from mbrl.exploration.bandits import Bandit, lai_robbins, regret, ucb1_bound
 from mbrl.exploration.linear_bandits import LinearBandit, linear_regret
+from mbrl.training.executor import Stopped, Work, stopping
 
 MEANS = (0.6, 0.5, 0.4, 0.3)
 DRAWN = 10  # arms of the second problem

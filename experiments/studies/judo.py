@@ -12,9 +12,9 @@ from experiments.peers import Judo, PeerError
 from experiments.presets.mpc import PRESETS
 from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
-from experiments.studies.pool import Work
 from mbrl.agents import MPCConfig
 from mbrl.control import DriveConfig, build_driver, drive
+from mbrl.training.executor import Work
 
 TASKS = {"cartpole-servo": "cartpole", "cylinder-push": "cylinder_push"}
 """Our task -> judo's."""
@@ -55,7 +55,7 @@ def judo(lab: Lab) -> Report:
         }
     )
     numbers: dict[str, Any] = {"seconds": length}
-    rows, bars = [], []
+    rows, figures = [], []
     for task in TASKS:
         found = {OURS: {k: [own[task, s][k] for s in range(lab.seeds)] for k in KINDS}}
         for name, text in OPTIMIZERS.items():
@@ -65,15 +65,14 @@ def judo(lab: Lab) -> Report:
             mean, last = (float(np.mean(kinds[kind])) for kind in KINDS)
             worst = max(kinds["cost"])
             rows.append([task, label, f"{mean:.3f}", f"{worst:.3f}", f"{last:.4f}"])
-        bars.append(
+        figures.append(
             plots.bars(
                 {label: kinds["cost"] for label, kinds in found.items()},
-                lab.folder / f"{task}.png",
                 title=task,
                 ylabel="mean one-step cost",
             )
         )
-    labs.side_by_side(bars, lab.folder / "judo.png")
+    plots.save(figures, lab.folder / "judo.png")
     head = ["task", "planner", "mean one-step cost", "worst seed", "in the last second"]
     text = f"""# Beside judo 0.1.0
 

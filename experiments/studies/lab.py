@@ -13,18 +13,17 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 
 import envs
 from experiments.presets import preset
-from experiments.statistics import bootstrap_interval
-from experiments.studies import pool
-from experiments.studies.pool import Stopped, Work
 from mbrl.agents import PETS, pets
+from mbrl.parallel import cores
 from mbrl.rng import generator
 from mbrl.spaces import spec_of
-from mbrl.training import Progress, RunConfig, evaluate
+from mbrl.statistics import bootstrap_interval
+from mbrl.training import Progress, RunConfig, evaluate, executor
 from mbrl.training.checkpoint import Run, RunError, written_whole
+from mbrl.training.executor import Stopped, Work
 from mbrl.training.metrics import METRICS, read_metrics
 from mbrl.training.runs import Loaded, changed, load_run, train_run, versions
 from mbrl.types import Player
@@ -128,7 +127,7 @@ class Lab:
                 if _reached(own, path) < own.steps:
                     name = f"train {label}, seed {seed}"
                     work[path] = Work(train_to_end, (own, path, name), name)
-        pool.compute(work, workers=self.workers, say=self.say)
+        executor.compute(work, workers=self.workers, say=self.say)
         return paths
 
     def answers(self, questions: Mapping[Any, Work]) -> dict[Any, Any]:
@@ -139,13 +138,17 @@ class Lab:
         """
         files = {key: self._answer_file(work) for key, work in questions.items()}
         kept = {key: _read(file) for key, file in files.items() if file.exists()}
-        fresh = pool.compute(
+        fresh = executor.compute(
             {key: work for key, work in questions.items() if key not in kept},
             workers=self.workers,
             say=self.say,
             done=lambda key, answer: write_json(files[key], answer),
         )
         return {key: kept[key] if key in kept else fresh[key] for key in questions}
+
+    def means(self, answers: Mapping[Any, Sequence[float]], *key: Any) -> list[float]:
+        """The mean of `answers[*key, seed]`, such as returns of episodes, for each seed."""
+        return [float(np.mean(answers[*key, seed])) for seed in self._seeds()]
 
     def _seeds(self) -> range:
         return range(self.seeds)
@@ -175,13 +178,11 @@ def _run(
     fast_seeds: int,
     root: Path,
     *,
-    seeds: int | None = None,
-    workers: int | None = None,
-    fast: bool = False,
+    seeds: int | None = None, workers: int | None = None, fast: bool = False,
     say: Callable[[str], None] = print,
-) -> Path:
+) -> Path:  # fmt: skip
     seeds = (fast_seeds if fast else own_seeds) if seeds is None else seeds
-    workers = pool.cores() if workers is None else workers
+    workers = cores() if workers is None else workers
     for name, value in (("seeds", seeds), ("workers", workers)):
         if value < 1:
             raise ValueError(f"{name} must be >= 1, got {value}")
@@ -219,17 +220,17 @@ def train_to_end(config: RunConfig, path: Path, name: str) -> None:
         if len(progress.returns) > seen:
             seen = len(progress.returns)
             at = f"{progress.env_steps} of {config.steps}"
-            pool.tell(f"{name}: step {at}, return {progress.returns[-1]:.1f}")
+            executor.tell(f"{name}: step {at}, return {progress.returns[-1]:.1f}")
 
     train_run(
         config,
         path,
         make_env=envs.make,
         resume=path.exists(),
-        stop=pool.stopping,
+        stop=executor.stopping,
         callback=callback,
     )
-    if pool.stopping():
+    if executor.stopping():
         raise Stopped
 
 
@@ -254,7 +255,7 @@ def trained(path: Path, **changes: Any) -> tuple[Loaded, PETS]:
 
 
 class Interruptible:
-    """A player that gives up when the pool is stopping.
+    """A player that gives up when this worker is asked to stop.
 
     Raises:
         Stopped: from `act`.
@@ -274,7 +275,7 @@ class Interruptible:
 
     def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
         """The player's actions (N, *A)."""
-        if pool.stopping():
+        if executor.stopping():
             raise Stopped
         return self.player.act(obs, explore=explore)
 
@@ -283,9 +284,9 @@ def stop_if_asked(_: object) -> None:
     """A drive's callback.
 
     Raises:
-        Stopped: the pool is stopping.
+        Stopped: this worker is asked to stop.
     """
-    if pool.stopping():
+    if executor.stopping():
         raise Stopped
 
 
@@ -308,6 +309,11 @@ def interval(scores: Sequence[float]) -> dict[str, float]:
     return bootstrap_interval(scores, rng=np.random.default_rng(0))._asdict()
 
 
+def summary(scores: Sequence[float]) -> dict[str, Any]:
+    """What `results.json` says of scores (seeds,): each of them, and their `interval`."""
+    return {"seeds": list(scores), **interval(scores)}
+
+
 def shown(found: Mapping[str, float], digits: int = 1) -> str:
     """`estimate [low, high]`."""
     return "{estimate:.{d}f} [{low:.{d}f}, {high:.{d}f}]".format(**found, d=digits)
@@ -317,21 +323,6 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
-
-
-def side_by_side(paths: Sequence[Path], path: Path) -> Path:
-    """One PNG of several of the same height, which are then removed."""
-    images = [Image.open(part).convert("RGB") for part in paths]
-    whole = Image.new("RGB", (sum(image.width for image in images), images[0].height), "white")
-    at = 0
-    for image in images:
-        whole.paste(image, (at, 0))
-        at += image.width
-    with written_whole(path) as temporary:
-        whole.save(temporary)
-    for part in paths:
-        part.unlink()
-    return path
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -21,9 +21,7 @@ from envs import worlds
 from envs.tabular import FiniteMDP
 from experiments import plots
 from experiments.studies import lab as labs
-from experiments.studies import pool
 from experiments.studies.lab import Lab, Report
-from experiments.studies.pool import Work
 from mbrl.dynamics.tabular import Counts, Tabular
 from mbrl.learners import (
     TabularConfig,
@@ -32,6 +30,8 @@ from mbrl.learners import (
     run_known,
     value_iteration,
 )
+from mbrl.training import executor
+from mbrl.training.executor import Work
 
 DISCOUNT = 0.9
 WORLDS: Mapping[str, Callable[[], FiniteMDP]] = {
@@ -200,8 +200,8 @@ def measured(name: str, kind: str, counts: Sequence[int], seed: int) -> list[flo
     found = []
     for before, after in pairwise([0, *counts]):
         for turn in range(TURNS):
-            if pool.stopping():
-                raise pool.Stopped
+            if executor.stopping():
+                raise executor.Stopped
             how = own if turn % 2 else starts
             steps = (after - before) // TURNS
             run_known(mdp, learner, steps=steps, generator=generator, **how)

@@ -12,15 +12,17 @@ import numpy as np
 import torch
 
 import envs
-from experiments.cli.evaluate import film
+from envs.video import film
 from experiments.presets.mpc import PRESETS
 from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
-from experiments.studies.pool import Work, cores
 from mbrl.agents import MPCConfig
 from mbrl.control import DriveConfig, build_driver, drive
 from mbrl.dynamics import Simulator
+from mbrl.parallel import cores
+from mbrl.rng import episode_seed
 from mbrl.training import Episodes, collect, vector
+from mbrl.training.executor import Work
 
 MOTION_SECONDS = 0.2
 """How far ahead the planning model's motion is compared with the true one's."""
@@ -60,7 +62,7 @@ def robots(lab: Lab) -> Report:
         picture = f"{name}.png"
         try:
             actions = np.array(own[0]["actions"], np.float32)
-            film(name, actions, lab.folder / f"{name}.mp4", seed=own[0]["start"])
+            film(name, actions, lab.folder / f"{name}.mp4", seed=episode_seed(own[0]["start"], 0))
         except envs.RenderingUnavailable as error:
             lab.say(f"no picture of {name}: {error}")
         done = "" if task.success is None else f"{found['succeeded']} of {lab.seeds}"

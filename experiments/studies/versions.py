@@ -19,12 +19,12 @@ import torch
 from experiments import plots
 from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
-from experiments.studies.pool import Work
 from mbrl.agents import PlannerConfig, RandomAgent
 from mbrl.agents.pets import version
 from mbrl.data import moments
 from mbrl.evaluation import Episode, record
 from mbrl.training import RunConfig
+from mbrl.training.executor import Work
 from mbrl.training.runs import changed
 
 ENVIRONMENTS = ("cartpole-swingup", "cartpole-swingup-noisy", "arm-reacher")
@@ -58,7 +58,7 @@ def versions(lab: Lab) -> Report:
     for env in ENVIRONMENTS:
         for v in VERSIONS:
             found: dict[str, Any] = {
-                name: {"seeds": scores(env, v, name), **labs.interval(scores(env, v, name))}
+                name: labs.summary(scores(env, v, name))
                 for name in ("return", "error_random", "error_own", "promised")
             }
             found["curves"] = [labs.curve(path) for path in paths[f"{env}, {v}"]]
@@ -68,37 +68,35 @@ def versions(lab: Lab) -> Report:
             rows.append([env, v, labs.shown(found["return"]), told, *errors])
         for better, worse in (("1.0", "0.5"), ("1.5", "1.0")):
             gain = np.subtract(scores(env, better, "return"), scores(env, worse, "return")).tolist()
-            margin = {"seeds": gain, **labs.interval(gain)}
-            numbers[f"{env}, {better} over {worse}"] = margin
+            numbers[f"{env}, {better} over {worse}"] = margin = labs.summary(gain)
             margins.append(f"- {env}: {better} returns {labs.shown(margin)} more than {worse}.")
     # Returns of arms and poles have no scale in common.
     poles, arms = ENVIRONMENTS[:2], ENVIRONMENTS[2:]
     parts = [
         plots.bars(
             {env: {v: scores(env, v, "return") for v in VERSIONS} for env in group},
-            lab.folder / f"{group[0]}.png",
             title="Plan once, learn from it, replan: return at equal steps",
         )
         for group in (poles, arms)
     ]
-    labs.side_by_side(parts, lab.folder / "versions.png")
+    plots.save(parts, lab.folder / "versions.png")
     for env in ENVIRONMENTS:
         steps, reached = configs[f"{env}, 0.5"].steps, numbers[f"{env}, 0.5"]["return"]
-        plots.learning_curve(
+        figure = plots.learning_curve(
             {v: numbers[f"{env}, {v}"]["curves"] for v in VERSIONS[1:]},
-            lab.folder / f"curves-{env}.png",
             references={f"0.5 after {steps} random steps": round(reached["estimate"], 1)},
             title=f"Training episodes of {env}",
         )
-        plots.bars(
+        plots.save(figure, lab.folder / f"curves-{env}.png")
+        figure = plots.bars(
             {
                 "on random actions": {v: scores(env, v, "error_random") for v in VERSIONS},
                 "where its own plans lead": {v: scores(env, v, "error_own") for v in VERSIONS},
             },
-            lab.folder / f"mismatch-{env}.png",
             title=f"Distribution mismatch: the models' one-step error, {env}",
             ylabel="error, in stds of a random step",
         )
+        plots.save(figure, lab.folder / f"mismatch-{env}.png")
     head = ["environment", "version", "return", "promised by the plan"]
     head += ["error on random data", "error on its own plans"]
     text = f"""# Versions 0.5, 1.0, 1.5

@@ -7,12 +7,12 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from experiments import plots
+from experiments.plots.style import COLOURS, GREY, HALO, INK, note, panels
 
 if TYPE_CHECKING:
     from planners.mcts import Tree
@@ -124,22 +124,20 @@ def to_dot(
 
 def draw(
     nodes: Sequence[Node],
-    path: str | Path,
     *,
     actions: Sequence[str] | None = None,
     label: Callable[[Node], str] | None = None,
     chosen: int | None = None,
     inside: str | None = None,
     title: str = "What the search looked at",
-) -> Path:
-    """A picture of the tree from its root down, written whole or not at all; returns its path.
+) -> Figure:
+    """A picture of the tree from its root down.
 
     Size is by visits. Colour is by what a node adds to Q of its action: the reward into it and its
     discounted value. A square is terminal.
 
     Args:
         nodes: parents before children; more than about 60 are hard to read.
-        path: the PNG.
         actions: names of the actions, for the edges; their numbers if None.
         label: what stands in a node; its visits if None.
         chosen: the root's action whose edges are orange.
@@ -163,7 +161,7 @@ def draw(
         float(np.clip(1.6 + 0.62 * (x.max() + 1), 5.4, 16)),
         1.7 + levels * float(np.clip(12 / levels, 0.62, 0.95)),
     )
-    figure, (ax,) = plots.panels(title, 1, 1, size)
+    figure, (ax,) = panels(title, 1, 1, size)
     ax.axis("off")
     visits = np.array([node.visits for node in nodes])
     share = np.sqrt(visits / visits.max())
@@ -177,13 +175,13 @@ def draw(
         j = place[node.parent]
         taken = node.parent == nodes[0].node and node.action == chosen
         ax.plot(
-            x[[j, i]], y[[j, i]], color=plots.COLOURS[1] if taken else plots.GREY,
+            x[[j, i]], y[[j, i]], color=COLOURS[1] if taken else GREY,
             lw=0.7 + 4 * share[i], alpha=0.8 if taken else 0.55, zorder=1,
         )  # fmt: skip
         at = far[i] * np.array([x[i], y[i]]) + (1 - far[i]) * np.array([x[j], y[j]])
         ax.text(
-            at[0], at[1], names[i], ha="center", va="center", fontsize=8.5, color=plots.INK,
-            path_effects=plots.HALO, zorder=2,
+            at[0], at[1], names[i], ha="center", va="center", fontsize=8.5, color=INK,
+            path_effects=HALO, zorder=2,
         )  # fmt: skip
     ends = np.array([node.discount == 0 and node.parent >= 0 for node in nodes])
     dots = None
@@ -191,25 +189,25 @@ def draw(
         if these.any():
             dots = ax.scatter(
                 x[these], y[these], area[these], worth[these], marker=marker, cmap="viridis",
-                vmin=worth.min(), vmax=worth.max(), edgecolors=plots.INK, lw=0.8, zorder=3,
+                vmin=worth.min(), vmax=worth.max(), edgecolors=INK, lw=0.8, zorder=3,
             )  # fmt: skip
     assert dots is not None
     for i, text in enumerate(texts):
         dark = (worth[i] - worth.min()) < 0.6 * (np.ptp(worth) or 1)
         ax.text(
             x[i], y[i], text, ha="center", va="center", fontsize=6.5 if tall else 8,
-            color="white" if dark else plots.INK, zorder=4,
+            color="white" if dark else INK, zorder=4,
         )  # fmt: skip
     ax.set(xlim=(x.min() - 0.7, x.max() + 0.7), ylim=(y.min() - 0.6, 0.6))
     bar = figure.colorbar(dots, ax=ax, shrink=0.7, aspect=26, pad=0.02)
     bar.outline.set_visible(False)
-    bar.ax.tick_params(length=0, labelsize=9, labelcolor=plots.GREY)
-    bar.set_label("reward and discounted value", fontsize=9.5, color=plots.INK)
+    bar.ax.tick_params(length=0, labelsize=9, labelcolor=GREY)
+    bar.set_label("reward and discounted value", fontsize=9.5, color=INK)
     shown = inside or ("visits" if label is None else "labels")
     said = "" if chosen is None else "; orange is chosen"
-    note = f"the {len(nodes)} most visited nodes, {shown} inside; a square is terminal{said}"
-    plots.note(ax, note)
-    return plots.save(figure, path)
+    text = f"the {len(nodes)} most visited nodes, {shown} inside; a square is terminal{said}"
+    note(ax, text)
+    return figure
 
 
 def action_name(node: Node, actions: Sequence[str] | None = None) -> str:

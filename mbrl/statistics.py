@@ -39,11 +39,11 @@ class Curve(NamedTuple):
 def iqm(scores: ArrayLike, axis: Axis = None) -> Array:
     """Interquartile mean: the mean of the middle half of the scores (Agarwal et al. 2021).
 
-    The quarters are cut exactly: with n scores, n / 4 of weight goes from either end, and a
+    The quarters are cut exactly: with n scores, a weight of n / 4 is cut from either end, and a
     score on the edge keeps a fraction. This is twice the integral of the empirical quantile
-    function over [1/4, 3/4]. It equals the usual 25 % trimmed mean, which drops floor(n / 4)
-    whole scores, when 4 divides n; with 3 runs that one trims nothing and is no more robust
-    than the mean, this one keeps weights 1/4, 1, 1/4. `axis` as in `np.mean`. Raises
+    function over [1/4, 3/4]. When 4 divides n it equals the usual 25 % trimmed mean, which drops
+    floor(n / 4) whole scores; with 3 runs the trimmed mean drops none and is no more robust than
+    the mean, while this one has the weights 1/4, 1, 1/4. `axis` as in `np.mean`. Raises
     ValueError for empty or NaN scores.
     """
     values = _finite(scores, "scores")
@@ -71,7 +71,8 @@ def bootstrap_interval(
     each task, independently of the others, so each resample keeps all tasks. `statistic`
     takes an array and `axis=`. With few runs a percentile interval is too narrow: a nominal 95 %
     of normal scores holds the truth about 75 % of the time for 3 runs, 84-91 % for 5, 90-93 %
-    for 10. Raises ValueError for empty or NaN scores, or a level outside (0, 1).
+    for 10. All resamples of one run are alike, so its low and high are the estimate. Raises
+    ValueError for empty or NaN scores, or a level outside (0, 1).
     """
     values = _runs_by_tasks(scores, "scores")
     drawn = statistic(_resample(values, resamples, rng), axis=(1, 2))
@@ -84,21 +85,23 @@ def summarise(
     rng: np.random.Generator,
     level: float = 0.95,
     resamples: int = 2000,
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """What a table says of n returns, episodes or runs of one task.
 
-    Keys n, mean, std (of the sample, divided by n - 1; NaN for one return), iqm, iqm_low and
-    iqm_high (bootstrap), min, max. Raises ValueError for empty or NaN returns.
+    Keys n, mean, std (of the sample, divided by n - 1), iqm, iqm_low and iqm_high (bootstrap),
+    min, max. Of one return std, iqm_low and iqm_high are None: it says nothing of its spread.
+    Raises ValueError for empty or NaN returns.
     """
     values = _finite(returns, "returns").ravel()
     middle = bootstrap_interval(values, rng=rng, level=level, resamples=resamples)
+    several = len(values) > 1
     return {
         "n": len(values),
         "mean": float(values.mean()),
-        "std": float(values.std(ddof=1)) if len(values) > 1 else float("nan"),
+        "std": float(values.std(ddof=1)) if several else None,
         "iqm": middle.estimate,
-        "iqm_low": middle.low,
-        "iqm_high": middle.high,
+        "iqm_low": middle.low if several else None,
+        "iqm_high": middle.high if several else None,
         "min": float(values.min()),
         "max": float(values.max()),
     }

@@ -1,4 +1,4 @@
-"""Systems in closed form, known but for one number: what an ensemble would be, were it exact."""
+"""A Gaussian model in closed form, known but for one number."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ from torch import Tensor
 from mbrl.types import Gaussian, Step
 
 
-class Toy:
-    """A `GaussianDynamics` whose member e takes the unknown number to be `values[e]`.
+class Analytic:
+    """A `GaussianDynamics` given as a formula in which one number is not known.
+
+    Member e takes that number to be `values[e]`. It is what an ensemble would be if each member
+    were exact for its own value, so it separates errors of a method from errors of learning. The
+    reward is 0 and nothing terminates: hand over both as functions.
 
     Args:
-        mean: next state (E, B, S) from state, action and the unknown number (E, 1).
-        std: of the noise on the next state, (S,).
+        mean: mean next state (E, B, S), from state (E, B, S), action (E, B, A) and the unknown
+            number (E, 1).
+        std: standard deviation of the noise on the next state, (S,).
         values: (E,), equally probable.
     """
 
@@ -45,7 +50,7 @@ class Toy:
         return state
 
     def predict(self, state: Float[Tensor, "E B S"], action: Float[Tensor, "E B A"]) -> Gaussian:
-        """Mean and std of the next state and of a reward of 0 that nobody learned."""
+        """Mean and std (E, B, S + 1) of the next state and of the reward, which is 0."""
         mean = self.mean(state, action, self.values.unsqueeze(-1))
         pad = mean.new_zeros(*mean.shape[:-1], 1)
         return Gaussian(torch.cat((mean, pad), -1), torch.cat((self.std.expand_as(mean), pad), -1))
@@ -57,9 +62,9 @@ class Toy:
         *,
         noise: Float[Tensor, "E B S"] | None,
     ) -> Step:
-        """One step of each member."""
-        state = self.mean(state, action, self.values.unsqueeze(-1))
+        """One step of each member; the mean without `noise`, which is standard normal."""
+        after = self.mean(state, action, self.values.unsqueeze(-1))
         if noise is not None:
-            state = state + self.std * noise
-        zeros = state.new_zeros(state.shape[:-1])
-        return Step(state, zeros, zeros.bool())
+            after = after + self.std * noise
+        zeros = after.new_zeros(after.shape[:-1])
+        return Step(after, zeros, zeros.bool())

@@ -1,4 +1,4 @@
-"""Work on all cores at once: single-threaded processes that stop when asked.
+"""Work on all cores at once: single-threaded processes on this machine that stop when asked.
 
 Processes and not threads: a run is then the same bit for bit whatever runs beside it, and one
 that dies takes no other with it.
@@ -22,31 +22,29 @@ _worker: dict[str, Any] = {}
 
 
 class Stopped(Exception):
-    """The pool asked its workers to stop; what was under way is not finished."""
+    """A worker gave up because it was asked to stop; its work is not finished."""
 
 
 class Work(NamedTuple):
-    """A function of a module, what it is called with, and what it is called in messages."""
+    """A call to make in a worker process."""
 
     function: Callable[..., Any]
+    """Importable by name."""
     arguments: tuple[Any, ...]
+    """Positional; they are pickled."""
     name: str
+    """What messages call it."""
 
 
 def stopping() -> bool:
-    """Whether this process is a worker that should come to an end; ask often."""
+    """Whether this process is a worker that should end now; long work asks often."""
     return bool(_worker) and _worker["stop"].is_set()
 
 
 def tell(line: str) -> None:
-    """Have the parent say a line of progress."""
+    """In a worker, hand a line of progress to the caller of `compute`; elsewhere, nothing."""
     if _worker:
         _worker["lines"].put(line)
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def compute(
@@ -56,17 +54,17 @@ def compute(
     say: Callable[[str], None],
     done: Callable[[Any, Any], None] = lambda key, answer: None,
 ) -> dict[Any, Any]:
-    """Call every function in a worker process; answers by key, as `work` has them in order.
+    """Call every function in a worker process; answers by key, in the order of `work`.
 
     Args:
         work: functions importable by name, with arguments and answers that pickle.
         workers: processes at once.
-        say: takes lines of progress.
+        say: called here with each line of progress.
         done: called here with each key and answer as it comes.
 
     Raises:
-        KeyboardInterrupt: after the workers have come to an end.
-        Exception: the first that a worker raised, likewise.
+        KeyboardInterrupt: after the workers have ended.
+        Exception: the first that a worker raised, after the others have ended.
     """
     if not work:
         return {}
@@ -80,8 +78,8 @@ def compute(
     with ProcessPoolExecutor(
         min(workers, len(work)), _context, initializer=_begin, initargs=(stop, lines)
     ) as executor:
-        # Ctrl-C reaches the whole process group. Workers inherit that it is ignored: they
-        # are told to stop by the event instead, and save what they have.
+        # Ctrl-C reaches the whole process group. The workers inherit that it is ignored and
+        # are told to stop by the event instead, so that they can save what they have.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             pending = {executor.submit(_call, *item): key for key, item in work.items()}
@@ -100,7 +98,7 @@ def compute(
             stop.set()
             executor.shutdown(wait=False, cancel_futures=True)
             while not all(future.done() for future in pending):
-                drain()  # a worker whose line nobody takes would wait for ever
+                drain()  # a worker whose line nobody reads would block for ever
                 time.sleep(0.05)
             raise
     return {key: answers[key] for key in work}
@@ -108,7 +106,8 @@ def compute(
 
 def _begin(stop: Any, lines: Any) -> None:
     _worker.update(stop=stop, lines=lines)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller's script, imported here, may heed it
+    # The caller's script is imported here and may have set a handler of its own.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 

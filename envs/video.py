@@ -1,11 +1,15 @@
-"""Videos and contact sheets of episodes, from frames (h, w, 3) of uint8."""
+"""Videos and contact sheets of episodes, from frames (h, w, 3) of uint8.
+
+Needs imageio-ffmpeg and pillow; `envs` itself does not import this module.
+"""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tempfile
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import chain, repeat
 from pathlib import Path
 from typing import IO
@@ -15,13 +19,61 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from mbrl.training.checkpoint import written_whole
+from envs.registry import make
 
 Frame = NDArray[np.uint8]
+
+SIZE = {"width": 480, "height": 272}
+"""Pixels of a film, even as H.264 wants them."""
 
 
 class VideoError(RuntimeError):
     """The encoder is missing or refused; the message is one line."""
+
+
+def film(env_id: str, actions: Iterable[np.ndarray], path: str | Path, *, seed: int) -> Path:
+    """Replay an episode in an environment that renders, as an mp4 and a sheet of eight frames.
+
+    The sheet has the mp4's name with the ending .png. Each frame says its step and the return so
+    far. An environment that cannot be told the size of its pictures is filmed at its own.
+
+    Args:
+        env_id: as `envs.make` takes it.
+        actions: (T, *A), at least one.
+        path: the mp4; parent folders are made.
+        seed: of the episode's reset.
+
+    Raises:
+        RenderingUnavailable: there is no OpenGL.
+        VideoError: the encoder is missing or fails.
+        ValueError: no actions, or a name not ending in .mp4.
+    """
+    path = Path(path)
+    try:
+        env = make(env_id, render_mode="rgb_array", **SIZE)
+    except TypeError:  # its constructor takes no size
+        env = make(env_id, render_mode="rgb_array")
+    frames, captions, total = [], [], 0.0
+    try:
+        env.reset(seed=seed)
+        for count, action in enumerate(actions, 1):
+            _, reward, *_ = env.step(action)
+            total += float(reward)
+            frames.append(np.asarray(env.render()))
+            captions.append(f"step {count}   return {total:.1f}")
+        fps = int(env.metadata["render_fps"])
+    finally:
+        env.close()
+    write_video(frames, path, fps, captions=captions)
+    shown = np.linspace(0, len(frames) - 1, min(8, len(frames))).round().astype(int)
+    contact_sheet(
+        [frames[i] for i in shown],
+        path.with_suffix(".png"),
+        4,
+        rows=2,
+        captions=[captions[i] for i in shown],
+    )
+    return path
 
 
 def write_video(
@@ -33,12 +85,11 @@ def write_video(
 ) -> Path:
     """Encode frames (h, w, 3) uint8 as H.264 in an .mp4 that any browser plays; returns the path.
 
-    Frames are taken one at a time, so an episode never lies in memory. `captions` gives each
-    frame a line, written at its lower left ("step 40, return 31.2"); it must not end before
-    the frames do. H.264 wants even sides: an odd one is lengthened by repeating its last line
-    of pixels. Raises VideoError where the encoder is missing or fails, ValueError for no
-    frames, frames of another type or size, or a frame rate that is not positive. `path`
-    is then as it was.
+    Frames are taken one at a time and not kept. `captions` gives each frame a line, written at
+    its lower left ("step 40, return 31.2"); it must not end before the frames do. H.264 wants
+    even sides: an odd one is lengthened by repeating its last line of pixels. Raises VideoError
+    where the encoder is missing or fails, ValueError for no frames, frames of another type or
+    size, or a frame rate that is not positive. `path` is then as it was.
     """
     path = Path(path)
     if path.suffix != ".mp4":
@@ -51,7 +102,7 @@ def write_video(
         raise ValueError("frames: are none; want at least one")
     height, width = _checked(first, None).shape[:2]
     lines = repeat(None) if captions is None else captions
-    with written_whole(path) as temporary, tempfile.TemporaryFile() as complaint:
+    with _whole(path) as temporary, tempfile.TemporaryFile() as complaint:
         encoder = _encoder(width + width % 2, height + height % 2, fps, temporary, complaint)
         assert encoder.stdin is not None
         try:
@@ -64,7 +115,7 @@ def write_video(
                 encoder.stdin.write(np.pad(picture, padding, mode="edge").tobytes())
             encoder.stdin.close()
             status = encoder.wait()
-        except BrokenPipeError:  # the encoder ended first; it has said why
+        except BrokenPipeError:  # the encoder ended first, with a reason on its stderr
             status = encoder.wait()
         finally:
             if encoder.poll() is None:
@@ -122,9 +173,21 @@ def contact_sheet(
             tile = Image.fromarray(_captioned(np.asarray(tile), captions[i]))
         row, column = divmod(place, columns)
         sheet.paste(tile, (column * (tile_w + gap), row * (tile_h + gap)))
-    with written_whole(Path(path)) as temporary:
+    with _whole(Path(path)) as temporary:
         sheet.save(temporary, format="PNG", optimize=True)
     return Path(path)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Yields a temporary file beside `path`, which replaces it where the block does not raise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _encoder(

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 import envs
-from experiments.viewer import Push, Setting, Status, Viewer, Wishes
+from experiments.viewer.page import Push, Setting, Status, Viewer, Wishes
 from mbrl.agents import Controller, MPCConfig
 from mbrl.control import DriveConfig, Driver, build_driver
 from mbrl.dynamics import Simulator
