@@ -19,7 +19,7 @@ from experiments import plots
 from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
 from experiments.studies.pool import Stopped, Work, stopping
-from mbrl.agents.dyna import Dyna, DynaConfig
+from mbrl.tabular.dyna import Dyna, DynaConfig
 
 PLANNING = (0, 5, 50)
 MAZE = DynaConfig(step_size=0.1, discount=0.95, epsilon=0.1)

@@ -25,7 +25,7 @@ from experiments.studies import pool
 from experiments.studies.lab import Lab, Report
 from experiments.studies.pool import Work
 from mbrl.dynamics.tabular import Counts, Tabular
-from mbrl.learners import (
+from mbrl.tabular import (
     TabularConfig,
     TabularLearner,
     policy_iteration,

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from mbrl.exploration._shared import normal, numpys, positive
+from mbrl.tabular._bandit_common import normal, numpys, positive
 from mbrl.types import Gaussian
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import integrate, optimize, special, stats
 
-from mbrl.exploration import (
+from mbrl.tabular import (
     KLUCB,
     UCB1,
     BetaBernoulli,
@@ -17,11 +17,11 @@ from mbrl.exploration import (
     LinUCB,
     NormalNormal,
     Thompson,
-    _plays,
+    _bandit_loops,
 )
-from mbrl.exploration.bandits import lai_robbins, regret, ucb1_bound
-from mbrl.exploration.linear_bandits import linear_regret
-from mbrl.exploration.posteriors import bernoulli_kl, best_arm, least_ratio
+from mbrl.tabular.bandits import lai_robbins, regret, ucb1_bound
+from mbrl.tabular.linear_bandits import linear_regret
+from mbrl.tabular.posteriors import bernoulli_kl, best_arm, least_ratio
 
 EVERY = {
     "greedy": lambda runs, arms: EpsilonGreedy(runs, arms, epsilon=0.1),
@@ -364,7 +364,7 @@ def test_regret_is_what_every_history_adds_up_to(kind, compiled):
 @pytest.mark.parametrize("shape", [0.3, 1.0, 7.5])
 def test_gamma_variates_are_scipys(shape):
     rng = np.random.default_rng(0)
-    draws = [_plays._gamma(shape, rng) for _ in range(10_000)]
+    draws = [_bandit_loops._gamma(shape, rng) for _ in range(10_000)]
     assert stats.kstest(draws, stats.gamma(shape).cdf).pvalue > 1e-3
 
 

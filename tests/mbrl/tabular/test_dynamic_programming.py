@@ -8,7 +8,7 @@ import pytest
 
 from envs.tabular import FiniteMDP
 from envs.worlds import garnet
-from mbrl.learners import modified_policy_iteration, policy_iteration, value_iteration
+from mbrl.tabular import modified_policy_iteration, policy_iteration, value_iteration
 
 SOLVERS = {
     "value": value_iteration,

@@ -8,9 +8,9 @@ import torch
 
 from envs.tabular import FiniteMDP
 from envs.worlds import blocking_maze, dyna_maze, frozen_lake, world_env
-from mbrl.agents.dyna import Dyna, DynaConfig
 from mbrl.dynamics.tabular import Counts, Tabular
-from mbrl.learners.tabular import TabularConfig, TabularLearner, run
+from mbrl.tabular.dyna import Dyna, DynaConfig
+from mbrl.tabular.td import TabularConfig, TabularLearner, run
 from mbrl.types import Transition
 
 
