@@ -22,7 +22,7 @@ from envs.mujoco_env import get_state
 from experiments.trees import Node, draw, most_visited, sample_name, to_dot, to_json
 from mbrl.agents.mcts import Sampler, TreeModel, TreeSearch, TreeSearchConfig, uniform_actions
 from mbrl.checkpoint import written_whole
-from mbrl.dynamics import Simulator, Tabular
+from mbrl.dynamics import FiniteModel, Simulator
 from mbrl.training import generator
 from mbrl.types import Dynamics, Step
 from planners.mcts import PUCT, UCT, Gumbel, Rule, Tree
@@ -220,7 +220,7 @@ def build_game(config: SearchConfig) -> Game:
         world = envs.WORLDS[name](**({} if discount is None else {"discount": discount}))
         drawn = bool((np.diff(world.transitions.indptr) > 1).any())
         return Game(
-            world.env(), Tabular.of(world), world.actions, NAMES[name], None, world.discount,
+            world.env(), FiniteModel.of(world), world.actions, NAMES[name], None, world.discount,
             drawn, world,
         )  # fmt: skip
     discount = 0.99 if discount is None else discount

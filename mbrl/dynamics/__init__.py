@@ -2,15 +2,15 @@
 
 from mbrl.dynamics.derivatives import SmoothSimulator
 from mbrl.dynamics.ensemble import Ensemble, EnsembleConfig
+from mbrl.dynamics.finite import Counts, FiniteModel
 from mbrl.dynamics.simulator import Randomisation, Simulator
-from mbrl.dynamics.tabular import Counts, Tabular
 
 __all__ = [
     "Counts",
     "Ensemble",
     "EnsembleConfig",
+    "FiniteModel",
     "Randomisation",
     "Simulator",
     "SmoothSimulator",
-    "Tabular",
 ]
