@@ -217,6 +217,33 @@ def test_two_arms_have_the_least_information_ratio(seed):
     assert ratio(found) == pytest.approx(best, rel=1e-4)
 
 
+def test_the_least_information_ratio_of_all_mixtures_of_two():
+    """500 problems against a grid of 2,001 shares of every pair; and by hand, costs ½, 1 and gains
+    0.1, 1: (1 - q / 2)² / (1 - 0.9 q) has its least 0.9877 = 80 / 81 at q = 2 / 9."""
+    rng, share = np.random.default_rng(5), np.linspace(0, 1, 2001)[:, None, None]
+    for _ in range(500):
+        arms = int(rng.integers(2, 7))
+        cost, gain = rng.uniform(0, 1, arms), rng.uniform(1e-3, 1, arms)
+        mix = least_ratio(torch.tensor(cost), torch.tensor(gain))
+        q, i, j = mix.share.item(), int(mix.first), int(mix.second)
+        found = (q * cost[i] + (1 - q) * cost[j]) ** 2 / (q * gain[i] + (1 - q) * gain[j])
+        grid = (share * cost[:, None] + (1 - share) * cost) ** 2 / (
+            share * gain[:, None] + (1 - share) * gain
+        )
+        assert 0.999 * grid.min() <= found <= grid.min() * (1 + 1e-12)
+    mix = least_ratio(torch.tensor([0.5, 1.0]).double(), torch.tensor([0.1, 1.0]).double())
+    share = mix.share if mix.first == 0 else 1 - mix.share
+    assert mix.first != mix.second and share.item() == pytest.approx(2 / 9)
+
+
+def test_an_arm_of_no_cost_is_taken_though_it_tells_nothing():
+    """Its ratio is 0 / 0; its squared regret is 0, which no other distribution attains."""
+    mix = least_ratio(torch.tensor([[0.3, 0.0, 0.0], [0.0, 0.2, 0.4]]), torch.tensor(
+        [[0.1, 0.0, 0.2], [0.0, 0.1, 0.2]]
+    ))  # fmt: skip
+    assert mix.first.tolist() == mix.second.tolist() == [2, 0]
+
+
 def test_least_information_ratio_at_its_edges():
     """Free information is taken; with none to be had, the cheapest arm is."""
     free = least_ratio(torch.tensor([0.0, 0.5]), torch.tensor([0.1, 0.2]))
