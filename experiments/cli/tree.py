@@ -23,7 +23,7 @@ from experiments.cli.options import Common, Wrong, check_least, emit, out, parse
 from experiments.plots import save
 from experiments.plots.tree import Node, draw, most_visited, sample_name, to_dot, to_json
 from mbrl.agents.mcts import Sampler, TreeModel, TreeSearch, TreeSearchConfig, uniform_actions
-from mbrl.dynamics import Classic, Simulator, Tabular
+from mbrl.dynamics import Classic, FiniteModel, Simulator
 from mbrl.dynamics.simulator import physics_state
 from mbrl.rng import generator
 from mbrl.training.checkpoint import written_whole
@@ -234,7 +234,7 @@ def build_game(config: SearchConfig) -> Game:
         world = envs.WORLDS[name](**({} if discount is None else {"discount": discount}))
         drawn = bool((np.diff(world.transitions.indptr) > 1).any())
         return Game(
-            world.env(), Tabular.of(world), world.actions, NAMES[name], None, world.discount,
+            world.env(), FiniteModel.of(world), world.actions, NAMES[name], None, world.discount,
             drawn, world,
         )  # fmt: skip
     discount = 0.99 if discount is None else discount

@@ -18,7 +18,7 @@ from envs.worlds import CHANGES, dyna_maze, world_env
 from experiments import plots
 from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
-from mbrl.agents.dyna import Dyna, DynaConfig
+from mbrl.tabular.dyna import Dyna, DynaConfig
 from mbrl.training.executor import Stopped, Work, stopping
 
 PLANNING = (0, 5, 50)

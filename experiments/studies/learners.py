@@ -22,8 +22,8 @@ from envs.tabular import FiniteMDP
 from experiments import plots
 from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
-from mbrl.dynamics.tabular import Counts, Tabular
-from mbrl.learners import (
+from mbrl.dynamics.finite import Counts, FiniteModel
+from mbrl.tabular import (
     TabularConfig,
     TabularLearner,
     policy_iteration,
@@ -226,10 +226,8 @@ def counted(mdp: FiniteMDP, counts: Sequence[int], seed: int) -> list[float]:
             seen[own] += rng.multinomial(n, rows.data[own] / rows.data[own].sum())
         transitions = sparse.csr_array((seen, rows.indices, rows.indptr), shape=rows.shape)
         rewards = mdp.rewards * visits.reshape(mdp.rewards.shape)
-        model = Tabular.likeliest(Counts(transitions, rewards, mdp.terminal))
-        guess = FiniteMDP(
-            model.transitions[0], model.rewards[0], mdp.discount, mdp.start, mdp.terminal
-        )
+        model = FiniteModel.likeliest(Counts(transitions, rewards, mdp.terminal))
+        guess = FiniteMDP(model.kernels[0], model.rewards[0], mdp.discount, mdp.start, mdp.terminal)
         found.append(float(np.abs(policy_iteration(guess).values - best).max()))
     return found
 

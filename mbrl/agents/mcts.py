@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
-from mbrl.dynamics import Tabular
+from mbrl.dynamics import FiniteModel
 from mbrl.parallel import single_thread
 from mbrl.rollout import Policy
 from mbrl.types import Dynamics, RewardFn, Step, TerminatedFn
@@ -59,7 +59,8 @@ class TreeSearchConfig:
     """Open sampled actions one by one."""
     outcomes: Widening | Literal["all"] | None = None
     """Draw the model's noise, and so many outcomes of an action. "all": a model that can say them
-    with their chances (`Tabular`, of one member) gives all. None plans with the model's means."""
+    with their chances (a `FiniteModel` of one member) gives all. None plans with the model's
+    means."""
     merge: bool = False
     """Nodes of one state share what follows: for finite worlds, where many paths lead to one."""
     backup: Literal["mean", "max"] = "mean"
@@ -157,8 +158,8 @@ class TreeModel:
         self.policy = self._random if policy is None else policy
         self.reward, self.terminated = reward, terminated
         if config.outcomes == "all":
-            if not (isinstance(model, Tabular) and model.members == 1):
-                raise ValueError("outcomes='all' needs a Tabular model of one member")
+            if not (isinstance(model, FiniteModel) and model.members == 1):
+                raise ValueError("outcomes='all' needs a FiniteModel of one member")
             self.outcomes = model.most_outcomes
         else:
             self.outcomes = config.outcomes
@@ -180,7 +181,7 @@ class TreeModel:
         if not isinstance(self.outcomes, int):
             after, gain, ended = self._advance(state, moves, alive)
             return self._evaluate(after, alive & ~ended, past, gain)
-        assert isinstance(self.model, Tabular)
+        assert isinstance(self.model, FiniteModel)
         then = self.model.outcomes(state, moves.to(state))
         count = then.chance.shape[-1]
         before, moves, alive, past, gain = (

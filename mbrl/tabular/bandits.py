@@ -19,7 +19,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from mbrl.exploration._shared import (
+from mbrl.tabular import _bandit_loops as loops
+from mbrl.tabular._bandit_common import (
     any_best,
     at_least_one,
     check_rewards,
@@ -28,7 +29,7 @@ from mbrl.exploration._shared import (
     paid,
     uniform,
 )
-from mbrl.exploration.posteriors import (
+from mbrl.tabular.posteriors import (
     BetaBernoulli,
     Posterior,
     bernoulli_kl,
@@ -75,7 +76,7 @@ def regret(
 
 
 def _compiled(bandit: Bandit) -> bool:
-    """Whether `_plays` has it: not where a subclass may choose in another way."""
+    """Whether `_bandit_loops` has it: not where a subclass may choose in another way."""
     if type(bandit) is Thompson:
         return type(bandit.posterior) is BetaBernoulli
     return type(bandit) in (UCB1, KLUCB)
@@ -83,12 +84,14 @@ def _compiled(bandit: Bandit) -> bool:
 
 def _played(bandit: Bandit, means: Tensor, steps: int, generator: Generator) -> Tensor:
     """`regret` of what is compiled."""
-    from mbrl.exploration import _plays  # half a second to import, which others need not wait
-
-    kinds = {UCB1: _plays.UCB1, KLUCB: _plays.KL_UCB, Thompson: _plays.THOMPSON}
+    kinds = {
+        UCB1: loops.UCB1,
+        KLUCB: loops.KL_UCB,
+        Thompson: loops.THOMPSON,
+    }
     prior = getattr(bandit, "posterior", BetaBernoulli())
     lost = means.new_empty(len(means), steps)
-    _plays.play(
+    loops.play(
         kinds[type(bandit)], bandit.counts.numpy(), bandit.sums.numpy(), bandit.steps, prior.alpha,
         prior.beta, means.contiguous().numpy(), lost.numpy(), numpys(generator),
     )  # fmt: skip
@@ -221,10 +224,8 @@ class KLUCB(Bandit):
 
     def index(self, *, generator: Generator) -> Float[Tensor, "R K"]:
         """An upper confidence bound; infinite before an arm's first play."""
-        from mbrl.exploration import _plays
-
         levels = math.log(max(self.steps, 1)) / self.counts
-        upper = _plays.kl_upper(*(each.flatten().cpu().numpy() for each in (self.means, levels)))
+        upper = loops.kl_upper(*(each.flatten().cpu().numpy() for each in (self.means, levels)))
         upper = torch.from_numpy(upper).to(levels).view_as(levels)
         return upper.masked_fill_(self.counts == 0, math.inf)
 

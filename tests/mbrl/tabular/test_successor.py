@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from envs.tabular import FiniteMDP
-from mbrl.learners.successor import (
+from mbrl.tabular.successor import (
     SuccessorFeatures,
     generalised_improvement,
     reward_weights,

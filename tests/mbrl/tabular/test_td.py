@@ -11,7 +11,7 @@ import torch
 
 from envs.tabular import FiniteMDP
 from envs.worlds import garnet
-from mbrl.learners import TabularConfig, TabularLearner, run
+from mbrl.tabular import TabularConfig, TabularLearner, run
 
 
 def seeded(seed=0):

@@ -1,7 +1,7 @@
-"""Finite MDPs as models: known, counted, or drawn from a posterior over what was counted.
+"""Finite MDPs as models: known, estimated from counts, or drawn from a posterior given counts.
 
-States and actions are indices, held as floats in a last dimension of one, so that a rollout, a
-planner or an agent meets here what it meets everywhere.
+States and actions are indices, stored as floats in a last dimension of size one, so that rollouts,
+planners and agents handle them as they handle vectors.
 """
 
 from __future__ import annotations
@@ -23,21 +23,24 @@ from mbrl.types import FiniteMDP, Step, Transition
 
 @dataclass(frozen=True, eq=False)
 class Counts:
-    """What was seen of a finite MDP: sufficient for its likelihood. Counts of runs add up."""
+    """Counts of the steps seen in a finite MDP, the sufficient statistics of its likelihood.
 
-    transitions: sparse.csr_array
-    """(S · A, S), how often a pair was followed by a state."""
+    `+` joins the counts of two sets of steps.
+    """
+
+    next_states: sparse.csr_array
+    """(S · A, S), how often each state followed pair s · A + a."""
     rewards: np.ndarray
-    """(S, A), sum of the rewards of a pair."""
+    """(S, A), sum of the rewards seen."""
     terminal: np.ndarray
-    """(S,) bool, where an episode was seen to end."""
+    """(S,) bool, the states in which an episode was seen to end."""
 
     @classmethod
     def of(cls, batch: Transition, *, states: int, actions: int) -> Counts:
         """Count transitions with any leading dimensions, obs (..., 1) and action (..., 1).
 
-        Raises ValueError, naming the field, for other shapes, for what is no index below `states`
-        or `actions`, and for rewards that are not finite.
+        Raises ValueError, naming the field, for other shapes, for states or actions that are not
+        integers in range, and for rewards that are not finite.
         """
         obs = _indices(batch.obs, states, "obs")
         after = _indices(batch.next_obs, states, "next_obs")
@@ -58,7 +61,7 @@ class Counts:
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(
-            sparse.csr_array(self.transitions + other.transitions),
+            sparse.csr_array(self.next_states + other.next_states),
             self.rewards + other.rewards,
             self.terminal | other.terminal,
         )
@@ -66,47 +69,48 @@ class Counts:
     @property
     def visits(self) -> np.ndarray:
         """(S, A), how often each pair was tried."""
-        return np.asarray(self.transitions.sum(1)).reshape(self.rewards.shape)
+        return np.asarray(self.next_states.sum(1)).reshape(self.rewards.shape)
 
 
-class Tabular:
-    """E finite MDPs of the same states, actions and ends, as a `Dynamics`.
+class FiniteModel:
+    """E finite MDPs with the same states, actions and terminal states, as a `Dynamics`.
 
-    Standard normal noise becomes a uniform through the normal's distribution function, and that
-    the next state through the inverse of the row's: one number a step, on any device, so that the
-    same noise leads a coupled path in every member. Without noise the next state is the most
-    probable one (the first of several), not a mean, which would be no state: deterministic MDPs
-    alone may be asked for an `expectation`. Terminal states stay where they are and earn 0.
+    A step inverts the distribution of the next state: standard normal noise becomes a uniform
+    through the normal's distribution function, and the uniform a state through the inverse of the
+    member's. So a step takes one random number on any device, and members given the same noise
+    take coupled paths. Without noise the next state is the most probable one (the lowest index
+    among equals), because a mean of indices is not a state; propagation by `expectation` is
+    therefore right for deterministic MDPs only. A terminal state stays where it is and earns 0.
 
-    A state or an action that is no index comes out as NaN, and a plan through it scores -inf.
+    A state or action that is not a valid index gives NaN, so a plan through it scores -inf.
 
     Args:
-        transitions: E times (S · A, S), row s · A + a the distribution of the next state. Those
-            of terminal states do not count.
+        kernels: the transition kernel of each of the E members, laid out as
+            `FiniteMDP.transitions`, (S · A, S). Rows of terminal states are ignored.
         rewards: (E, S, A), or (S, A) for all members alike.
         terminal: (S,) bool.
 
     Raises:
-        ValueError: wrong shapes; a row that is no distribution or a reward that is not finite,
-            by member, state and action.
+        ValueError: wrong shapes; a row that is not a distribution or a reward that is not finite,
+            named by member, state and action.
     """
 
     def __init__(
-        self, transitions: Sequence[sparse.csr_array], rewards: np.ndarray, terminal: np.ndarray
+        self, kernels: Sequence[sparse.csr_array], rewards: np.ndarray, terminal: np.ndarray
     ) -> None:
         self.terminal = np.asarray(terminal, dtype=bool)
         states, actions = len(self.terminal), np.shape(rewards)[-1]
-        shape = (len(transitions), states, actions)
-        if not len(transitions) or np.shape(rewards) not in (shape, shape[1:]):
+        shape = (len(kernels), states, actions)
+        if not len(kernels) or np.shape(rewards) not in (shape, shape[1:]):
             raise ValueError(
-                f"rewards of {len(transitions)} members and {states} states must be "
+                f"rewards of {len(kernels)} members and {states} states must be "
                 f"{shape[:2]} + (A,), got {np.shape(rewards)}"
             )
         self.rewards: np.ndarray = np.array(np.broadcast_to(rewards, shape), dtype=float)
         self.rewards[:, self.terminal] = 0
-        self.transitions: tuple[sparse.csr_array, ...] = tuple(
+        self.kernels: tuple[sparse.csr_array, ...] = tuple(
             _live(rows, self.terminal, actions, f"member {member}")
-            for member, rows in enumerate(transitions)
+            for member, rows in enumerate(kernels)
         )
         if not np.isfinite(self.rewards).all():
             member, state, action = np.argwhere(~np.isfinite(self.rewards))[0]
@@ -116,8 +120,11 @@ class Tabular:
         self._tables: dict[torch.device, _Tables] = {}
 
     @classmethod
-    def of(cls, *mdps: FiniteMDP) -> Tabular:
-        """The true model of an MDP, or of several with the same states, actions and ends."""
+    def of(cls, *mdps: FiniteMDP) -> FiniteModel:
+        """The true model of one MDP, or one member for each of several.
+
+        Raises ValueError where their states, actions or terminal states differ.
+        """
         if not mdps or any((mdp.terminal != mdps[0].terminal).any() for mdp in mdps):
             raise ValueError("members must be one or more MDPs that end in the same states")
         return cls(
@@ -127,11 +134,12 @@ class Tabular:
         )
 
     @classmethod
-    def likeliest(cls, counts: Counts, *, known: int = 1, unknown: float = 0.0) -> Tabular:
-        """One member: the frequencies and mean rewards of the pairs tried `known` times or more.
+    def likeliest(cls, counts: Counts, *, known: int = 1, unknown: float = 0.0) -> FiniteModel:
+        """The maximum-likelihood model, one member, from pairs tried at least `known` times.
 
-        The others stay where they are and earn `unknown`. With the largest reward there is this
-        is the model of R-max (Brafman and Tennenholtz 2002; Strehl et al. 2009), optimistic.
+        A pair tried less often is modelled as staying in its state and earning `unknown`. With
+        `unknown` the largest possible reward, this is the optimistic model of R-max (Brafman and
+        Tennenholtz 2002; Strehl et al. 2009).
         """
         if known < 1:
             raise ValueError(f"known must be at least 1, got {known!r}")
@@ -146,7 +154,7 @@ class Tabular:
             ),
             shape=(states * actions, states),
         )
-        rows = sparse.csr_array(sparse.diags_array(share) @ counts.transitions + stay)
+        rows = sparse.csr_array(sparse.diags_array(share) @ counts.next_states + stay)
         rewards = np.where(tried, counts.rewards * share.reshape(tried.shape), unknown)
         return cls([rows], rewards, counts.terminal)
 
@@ -159,22 +167,24 @@ class Tabular:
         prior: float | np.ndarray = 1.0,
         rewards: np.ndarray | None = None,
         generator: Generator,
-    ) -> Tabular:
+    ) -> FiniteModel:
         """Members drawn from the posterior: each row Dirichlet(prior + counts), independently.
 
-        Strens 2000, "A Bayesian framework for reinforcement learning". The draws are dense.
+        Strens 2000, "A Bayesian framework for reinforcement learning". The kernels drawn are dense:
+        E · S · A · S numbers.
 
         Args:
-            counts: what was seen.
+            counts: of the steps seen.
             members: E.
-            prior: pseudo-counts, one number for every next state or (S, A, S); 0 forbids what was
-                never seen.
-            rewards: (S, A), where known; else the means seen, 0 for pairs never tried.
+            prior: pseudo-counts, one number for every next state or (S, A, S); where it is 0, a
+                next state that was never seen has probability 0.
+            rewards: (S, A), if they are known; by default the mean rewards seen, 0 for pairs never
+                tried.
             generator: of the draws.
 
         Raises:
             ValueError: members below one; a prior of another shape, negative or not finite, or
-                one that leaves a row without any next state.
+                one that leaves a row with no possible next state.
         """
         states, actions = counts.rewards.shape
         if members < 1:
@@ -187,7 +197,7 @@ class Tabular:
         if not (np.isfinite(prior).all() and np.min(prior) >= 0):
             raise ValueError("prior must be finite and >= 0")
         pseudo = np.asarray(prior, dtype=float)
-        weight = counts.transitions.toarray()
+        weight = counts.next_states.toarray()
         weight += pseudo.reshape(-1, states) if pseudo.ndim else pseudo
         empty = (weight.sum(1) == 0) & np.repeat(~counts.terminal, actions)
         if empty.any():
@@ -200,7 +210,7 @@ class Tabular:
             int(torch.randint(2**62, (), generator=generator, device=generator.device))
         )
         shape = (members, *weight.shape)
-        # gammas by their logs, Γ(a) = Γ(a + 1) · U^(1/a), as those of small a would underflow
+        # in logs, by Γ(a) = Γ(a + 1) · U^(1/a), because gammas of small shape a underflow
         with np.errstate(divide="ignore"):
             logs = np.log(rng.standard_gamma(weight + 1, shape))
             logs += np.log1p(-rng.random(shape)) / weight
@@ -212,26 +222,26 @@ class Tabular:
     @property
     def members(self) -> int:
         """E."""
-        return len(self.transitions)
+        return len(self.kernels)
 
     @property
     def states(self) -> int:
-        """How many there are; the state's size is 1."""
+        """How many states the MDPs have; the size of a model state is 1."""
         return len(self.terminal)
 
     @property
     def actions(self) -> int:
-        """How many there are; the action's size is 1."""
+        """How many actions the MDPs have; the size of an action is 1."""
         return self.rewards.shape[-1]
 
     @property
     def most_outcomes(self) -> int:
-        """Next states that a state and action may have, at most."""
+        """The largest number of possible next states of any pair."""
         return self._on(torch.device("cpu")).widest
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
-        """One number."""
+        """One number a step."""
         return (1,)
 
     def encode(
@@ -255,7 +265,7 @@ class Tabular:
         *,
         noise: Float[Tensor, "E B 1"] | None,
     ) -> Step:
-        """One step of each member; see the class for the noise and for what is no index.
+        """One step of each member; the class says what noise and invalid indices do.
 
         Raises:
             ValueError: other shapes.
@@ -268,7 +278,7 @@ class Tabular:
         else:
             uniform = torch.special.ndtr(noise[..., 0].double())
             entry = torch.searchsorted(tables.reached, row + uniform, right=True)
-            # sums may round across a row's end
+            # rounding of the sums can find an entry of the next row
             entry = torch.minimum(torch.maximum(entry, tables.first[row]), tables.last[row])
             after = tables.after[entry]
         ended = tables.terminal[here]
@@ -278,7 +288,7 @@ class Tabular:
         return Step(next_state[..., None], reward, valid & tables.terminal[after])
 
     def outcomes(self, state: Float[Tensor, "E B 1"], action: Float[Tensor, "E B 1"]) -> Outcomes:
-        """All that may follow in each member, and its chances; NaN for what is no index.
+        """Every possible next state in each member and its probability; NaN for invalid indices.
 
         Raises:
             ValueError: other shapes.
@@ -297,7 +307,7 @@ class Tabular:
         return Outcomes(next_state[..., None], reward, ends, chance.to(state.dtype))
 
     def _rows(self, given: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows of the tables, states and whether they and the actions are some, (E, B)."""
+        """Rows of the tables, states, and whether state and action are valid indices, (E, B)."""
         state, action = given["state"], given["action"]
         for name, value in given.items():
             if value.shape != (self.members, state.shape[1] if state.ndim > 1 else 0, 1):
@@ -316,7 +326,10 @@ class Tabular:
 
 
 class Outcomes(NamedTuple):
-    """Of a step of each member; C is the most that any has, those missing have chance 0."""
+    """The possible outcomes of a step of each member.
+
+    C is `FiniteModel.most_outcomes`; a pair with fewer is filled up with outcomes of chance 0.
+    """
 
     state: Float[Tensor, "E B C 1"]
     reward: Float[Tensor, "E B"]
@@ -325,7 +338,7 @@ class Outcomes(NamedTuple):
 
 
 class _Tables(NamedTuple):
-    """All members' rows below one another, R = E · S · A of them with K entries in all."""
+    """The kernels of all members stacked, R = E · S · A rows with K entries in all."""
 
     reached: Float[Tensor, K]  # row number + the row's cumulative probability, increasing
     after: Int[Tensor, L]  # the entry's next state, L = K + 1 with one for empty rows at the end
@@ -338,8 +351,8 @@ class _Tables(NamedTuple):
     widest: int  # entries of a row, at most; 1 where all are empty
 
 
-def _tables(model: Tabular, device: torch.device) -> _Tables:
-    rows: Any = sparse.vstack(model.transitions, format="csr")
+def _tables(model: FiniteModel, device: torch.device) -> _Tables:
+    rows: Any = sparse.vstack(model.kernels, format="csr")
     starts, lengths = rows.indptr[:-1].astype(np.int64), np.diff(rows.indptr)
     owner = np.repeat(np.arange(rows.shape[0]), lengths)
     summed = np.concatenate(([0.0], np.cumsum(rows.data)))
@@ -369,7 +382,7 @@ def _tables(model: Tabular, device: torch.device) -> _Tables:
 
 
 def _live(rows: Any, terminal: np.ndarray, actions: int, name: str) -> sparse.csr_array:
-    """The rows, sorted, without zeros and without those of terminal states, once checked."""
+    """A checked copy, sorted, without zeros and with empty rows for terminal states."""
     states = len(terminal)
     if rows.shape != (states * actions, states):
         raise ValueError(
@@ -392,7 +405,7 @@ def _live(rows: Any, terminal: np.ndarray, actions: int, name: str) -> sparse.cs
 
 
 def _index(value: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Indices, 0 in place of what is none, and which are some."""
+    """Integer indices, 0 where invalid, and which are valid."""
     valid = (value >= 0) & (value < count) & (value == value.floor())
     return torch.where(valid, value, 0).long(), valid
 

@@ -8,9 +8,9 @@ import torch
 
 from envs.tabular import FiniteMDP
 from envs.worlds import blocking_maze, dyna_maze, frozen_lake, world_env
-from mbrl.agents.dyna import Dyna, DynaConfig
-from mbrl.dynamics.tabular import Counts, Tabular
-from mbrl.learners.tabular import TabularConfig, TabularLearner, run
+from mbrl.dynamics.finite import Counts, FiniteModel
+from mbrl.tabular.dyna import Dyna, DynaConfig
+from mbrl.tabular.td import TabularConfig, TabularLearner, run
 from mbrl.types import Transition
 
 
@@ -142,10 +142,10 @@ def test_counts_are_the_likeliest_model():
     columns = [torch.tensor(column) for column in zip(*steps, strict=True)]
     state, action, reward, after, over = columns
     batch = Transition(state[:, None], action[:, None], reward, after[:, None], over, over)
-    model = Tabular.likeliest(Counts.of(batch, states=16, actions=4))
+    model = FiniteModel.likeliest(Counts.of(batch, states=16, actions=4))
     transitions, rewards, ends = agent.model
     live = ~model.terminal
-    expected = model.transitions[0].toarray().reshape(16, 4, 16)
+    expected = model.kernels[0].toarray().reshape(16, 4, 16)
     tried = transitions.sum(-1) > 0
     np.testing.assert_allclose(transitions[tried], expected[tried])
     np.testing.assert_allclose(rewards[live], model.rewards[0][live])

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from mbrl.exploration._shared import (
+from mbrl.tabular._bandit_common import (
     any_best,
     apply,
     at_least_one,

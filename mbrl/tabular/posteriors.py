@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from mbrl.exploration._shared import normal, numpys, positive
+from mbrl.tabular._bandit_common import normal, numpys, positive
 from mbrl.types import Gaussian
 
 
@@ -207,14 +207,15 @@ class Mixture(NamedTuple):
 def least_ratio(cost: Float[Tensor, "*lead K"], gain: Float[Tensor, "*lead K"]) -> Mixture:
     """The distribution over arms with the least (expected cost)² / expected gain.
 
-    Two arms are always enough (Russo and Van Roy 2018, proposition 6), and for two the ratio is
-    convex in the share. Costs and gains are at least 0; where nothing is to be gained, the
-    cheapest arm.
+    Some distribution over two arms always attains it (Russo and Van Roy 2018, proposition 6), and
+    for two arms the ratio is convex in the share of the first. Costs and gains are at least 0. If
+    an arm costs nothing, or no arm gains anything, it is the cheapest arm alone, of equally cheap
+    ones that with the largest gain.
     """
     # Along the last two axes every pair: first arm, second arm.
     a, b = cost[..., :, None], cost[..., None, :]
     u, v = gain[..., :, None], gain[..., None, :]
-    inner = b / (b - a) - 2 * v / (u - v)  # where the slope is 0
+    inner = b / (a - b) - 2 * v / (u - v)  # where the ratio's derivative by the share is 0
     shares = torch.stack(
         (torch.zeros_like(inner), torch.ones_like(inner), inner.nan_to_num(0.0).clamp(0, 1))
     )
@@ -227,8 +228,6 @@ def least_ratio(cost: Float[Tensor, "*lead K"], gain: Float[Tensor, "*lead K"]) 
     pair = ratio.flatten(-2).argmin(-1, keepdim=True)
     first, second = pair[..., 0] // arms, pair[..., 0] % arms
     share = share.flatten(-2).gather(-1, pair)[..., 0]
-    hopeless = ~(gain > 0).any(-1)
-    cheapest = cost.argmin(-1)
-    return Mixture(
-        torch.where(hopeless, cheapest, first), torch.where(hopeless, cheapest, second), share
-    )
+    alone = (cost <= 0).any(-1) | ~(gain > 0).any(-1)  # a ratio of 0, or none that is finite
+    cheapest = gain.masked_fill(cost > cost.amin(-1, keepdim=True), -1.0).argmax(-1)
+    return Mixture(torch.where(alone, cheapest, first), torch.where(alone, cheapest, second), share)

@@ -8,7 +8,7 @@ import pytest
 
 from envs.tabular import FiniteMDP
 from envs.worlds import garnet
-from mbrl.learners import modified_policy_iteration, policy_iteration, value_iteration
+from mbrl.tabular import modified_policy_iteration, policy_iteration, value_iteration
 
 SOLVERS = {
     "value": value_iteration,
@@ -85,6 +85,62 @@ def test_span_bounds_stop_long_before_the_supremum_norm():
     found = value_iteration(random_world(ends=0, discount=0.999), tolerance=1e-6)
     assert found.bound <= 1e-6
     assert found.iterations < 0.1 * math.log(1e-6 * 1e-3) / math.log(0.999)
+
+
+@pytest.mark.parametrize("discount", [0.99, 0.999])
+@pytest.mark.parametrize("ends", [0, 1])
+def test_sweeps_converge_on_random_mdps(ends, discount):
+    """200 MDPs in all, with and without terminal states, against the linear programme's policy
+    evaluated by a linear solve. Solved alike, 1e-8 for the oracle's own rounding."""
+    for seed in range(50):
+        rng = np.random.default_rng(seed)
+        states, actions, outcomes = (int(rng.integers(2, n)) for n in (12, 5, 4))
+        mdp = garnet(states, actions, min(outcomes, states), rng=rng, ends=ends, discount=discount)
+        exact = mdp.optimum().values
+        for solve in (value_iteration, modified_policy_iteration):
+            found = solve(mdp, tolerance=1e-6)
+            assert found.bound <= 1e-6
+            assert abs(found.values - exact).max() <= found.bound + 1e-8
+            loss = exact - mdp.evaluate(found.policy)
+            assert loss.max() <= 2 * found.bound + 1e-8
+
+
+@pytest.mark.parametrize("solve", [value_iteration, modified_policy_iteration])
+@pytest.mark.parametrize("discount", [0.99, 0.999, 0.9999])
+@pytest.mark.parametrize("stay", [0.0, 0.1, 0.95, 0.98, 0.99])
+def test_two_states_that_never_end(stay, discount, solve):
+    """From 0, which pays 1, to 0 with chance p; from 1 to 0 with chance q = 1 - p / 2. Then
+    V(0) - V(1) = 1 / (1 - γ (p - q)), and V(1) (1 - γ) = γ q (V(0) - V(1))."""
+    back = 1 - stay / 2
+    go = np.array([[stay], [back]])
+    mdp = FiniteMDP(np.stack([go, 1 - go], -1), np.array([[1.0], [0.0]]), discount, 0, [])
+    gap = 1 / (1 - discount * (stay - back))
+    low = discount * back * gap / (1 - discount)
+    found = solve(mdp, sweeps=100)
+    assert found.bound <= 1e-6
+    np.testing.assert_allclose(found.values, [low + gap, low], rtol=0, atol=found.bound + 1e-9)
+
+
+def test_a_cycle_takes_fewer_sweeps_than_its_discount_alone():
+    """Three states in a circle, the first pays 1: V = (1, γ², γ) / (1 - γ³). Plain backups repeat
+    themselves with period 3 and take ln(tolerance) / ln γ, 20,000 sweeps."""
+    circle = np.roll(np.eye(3), 1, axis=1)[:, None]
+    mdp = FiniteMDP(circle, np.array([[1.0], [0.0], [0.0]]), 0.999, 0, [])
+    for solve in (value_iteration, modified_policy_iteration):
+        found = solve(mdp)
+        wanted = np.array([1, 0.999**2, 0.999]) / (1 - 0.999**3)
+        assert found.bound <= 1e-6 and found.iterations < 1_000
+        np.testing.assert_allclose(found.values, wanted, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("ends", [0, 1])
+def test_a_tolerance_below_rounding_ends_at_rounding(ends):
+    for seed in range(20):
+        mdp = random_world(seed, ends=ends, discount=0.99)
+        for solve in (value_iteration, modified_policy_iteration):
+            found = solve(mdp, tolerance=1e-300)
+            assert found.bound < 1e-9
+            np.testing.assert_allclose(found.values, mdp.optimum().values, rtol=0, atol=1e-9)
 
 
 def test_one_sweep_and_its_bound_by_hand():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import integrate, optimize, special, stats
 
-from mbrl.exploration import (
+from mbrl.tabular import (
     KLUCB,
     UCB1,
     BetaBernoulli,
@@ -17,11 +17,11 @@ from mbrl.exploration import (
     LinUCB,
     NormalNormal,
     Thompson,
-    _plays,
+    _bandit_loops,
 )
-from mbrl.exploration.bandits import lai_robbins, regret, ucb1_bound
-from mbrl.exploration.linear_bandits import linear_regret
-from mbrl.exploration.posteriors import bernoulli_kl, best_arm, least_ratio
+from mbrl.tabular.bandits import lai_robbins, regret, ucb1_bound
+from mbrl.tabular.linear_bandits import linear_regret
+from mbrl.tabular.posteriors import bernoulli_kl, best_arm, least_ratio
 
 EVERY = {
     "greedy": lambda runs, arms: EpsilonGreedy(runs, arms, epsilon=0.1),
@@ -217,6 +217,33 @@ def test_two_arms_have_the_least_information_ratio(seed):
     assert ratio(found) == pytest.approx(best, rel=1e-4)
 
 
+def test_the_least_information_ratio_of_all_mixtures_of_two():
+    """500 problems against a grid of 2,001 shares of every pair; and by hand, costs ½, 1 and gains
+    0.1, 1: (1 - q / 2)² / (1 - 0.9 q) has its least 0.9877 = 80 / 81 at q = 2 / 9."""
+    rng, share = np.random.default_rng(5), np.linspace(0, 1, 2001)[:, None, None]
+    for _ in range(500):
+        arms = int(rng.integers(2, 7))
+        cost, gain = rng.uniform(0, 1, arms), rng.uniform(1e-3, 1, arms)
+        mix = least_ratio(torch.tensor(cost), torch.tensor(gain))
+        q, i, j = mix.share.item(), int(mix.first), int(mix.second)
+        found = (q * cost[i] + (1 - q) * cost[j]) ** 2 / (q * gain[i] + (1 - q) * gain[j])
+        grid = (share * cost[:, None] + (1 - share) * cost) ** 2 / (
+            share * gain[:, None] + (1 - share) * gain
+        )
+        assert 0.999 * grid.min() <= found <= grid.min() * (1 + 1e-12)
+    mix = least_ratio(torch.tensor([0.5, 1.0]).double(), torch.tensor([0.1, 1.0]).double())
+    share = mix.share if mix.first == 0 else 1 - mix.share
+    assert mix.first != mix.second and share.item() == pytest.approx(2 / 9)
+
+
+def test_an_arm_of_no_cost_is_taken_though_it_tells_nothing():
+    """Its ratio is 0 / 0; its squared regret is 0, which no other distribution attains."""
+    mix = least_ratio(torch.tensor([[0.3, 0.0, 0.0], [0.0, 0.2, 0.4]]), torch.tensor(
+        [[0.1, 0.0, 0.2], [0.0, 0.1, 0.2]]
+    ))  # fmt: skip
+    assert mix.first.tolist() == mix.second.tolist() == [2, 0]
+
+
 def test_least_information_ratio_at_its_edges():
     """Free information is taken; with none to be had, the cheapest arm is."""
     free = least_ratio(torch.tensor([0.0, 0.5]), torch.tensor([0.1, 0.2]))
@@ -364,7 +391,7 @@ def test_regret_is_what_every_history_adds_up_to(kind, compiled):
 @pytest.mark.parametrize("shape", [0.3, 1.0, 7.5])
 def test_gamma_variates_are_scipys(shape):
     rng = np.random.default_rng(0)
-    draws = [_plays._gamma(shape, rng) for _ in range(10_000)]
+    draws = [_bandit_loops._gamma(shape, rng) for _ in range(10_000)]
     assert stats.kstest(draws, stats.gamma(shape).cdf).pvalue > 1e-3
 
 

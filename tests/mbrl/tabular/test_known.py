@@ -8,7 +8,7 @@ import torch
 
 from envs.tabular import FiniteMDP
 from envs.worlds import cliff_walk, dyna_maze, frozen_lake, garnet, windy_grid
-from mbrl.learners import TabularConfig, TabularLearner, run_known
+from mbrl.tabular import TabularConfig, TabularLearner, run_known
 
 KINDS = {
     "sarsa": {"target": "sarsa"},

@@ -27,7 +27,7 @@ import torch
 from numba import njit
 from torch import Generator
 
-from mbrl.learners.tabular import TabularConfig, TabularLearner, checked, epsilon_greedy
+from mbrl.tabular.td import TabularConfig, TabularLearner, checked, epsilon_greedy
 
 States = Literal["visited", "start", "priority"]
 """Where imagined steps start: a state acted in before, all alike; one that began an episode, as

@@ -1,4 +1,4 @@
-"""The tabular model: its draws against the rows, its scores against exact returns."""
+"""Finite MDPs as a model: its draws against the rows, its scores against exact returns."""
 
 import math
 
@@ -9,7 +9,7 @@ from scipy import sparse, stats
 
 from envs.tabular import FiniteMDP
 from envs.worlds import garnet
-from mbrl.dynamics import Counts, Tabular
+from mbrl.dynamics import Counts, FiniteModel
 from mbrl.rollout import rollout, score_fn
 from mbrl.types import Dynamics, Transition
 
@@ -47,7 +47,7 @@ def everywhere(mdp, members=1):
 
 
 def test_it_is_a_model():
-    model = Tabular.of(random_world())
+    model = FiniteModel.of(random_world())
     assert isinstance(model, Dynamics) and model.members == 1
     obs = torch.rand(2, 3, 1)
     assert model.encode(obs) is obs and model.decode(obs) is obs
@@ -56,7 +56,7 @@ def test_it_is_a_model():
 def test_draws_are_those_of_the_rows():
     """A χ² test of each row at 10⁻⁴, with 20 000 draws."""
     mdp, count = random_world(), 20_000
-    model, generator = Tabular.of(mdp), seeded()
+    model, generator = FiniteModel.of(mdp), seeded()
     rows = mdp.transitions.toarray()
     for s in range(mdp.states - 1):
         for a in range(mdp.actions):
@@ -74,7 +74,7 @@ def test_draws_are_those_of_the_rows():
 def test_noise_goes_through_the_two_distribution_functions():
     """Rows (0.2, 0.5, 0.3): the normal's quantiles of 0.2 and 0.7 part the next states."""
     rows = np.tile([0.2, 0.5, 0.3], (3, 1, 1))
-    model = Tabular.of(FiniteMDP(rows.reshape(3, 1, 3), np.zeros((3, 1)), 0.9, 0, []))
+    model = FiniteModel.of(FiniteMDP(rows.reshape(3, 1, 3), np.zeros((3, 1)), 0.9, 0, []))
     edges = stats.norm.ppf([0.2, 0.7])
     noise = torch.tensor(
         [-9, edges[0] - 1e-6, edges[0] + 1e-6, edges[1] - 1e-6, edges[1] + 1e-6, 9]
@@ -90,7 +90,7 @@ def test_noise_goes_through_the_two_distribution_functions():
 
 def test_without_noise_the_most_probable_state_follows():
     mdp = random_world(3)
-    step = Tabular.of(mdp).step(*everywhere(mdp), noise=None)
+    step = FiniteModel.of(mdp).step(*everywhere(mdp), noise=None)
     live = np.repeat(~mdp.terminal, mdp.actions)
     best = mdp.transitions.toarray().argmax(1)
     assert (step.state.flatten().numpy()[live] == best[live]).all()
@@ -98,7 +98,7 @@ def test_without_noise_the_most_probable_state_follows():
 
 def test_terminal_states_stay_and_earn_nothing():
     mdp = random_world()
-    model = Tabular.of(mdp)
+    model = FiniteModel.of(mdp)
     ended = torch.full((1, 5, 1), mdp.states - 1.0)
     for noise in (None, torch.randn(1, 5, 1, generator=seeded())):
         step = model.step(ended, torch.zeros(1, 5, 1), noise=noise)
@@ -111,7 +111,7 @@ def test_scores_of_a_deterministic_mdp_are_exact():
     plans = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 5).unsqueeze(-1)
     for propagation, particles in (("tsinf", 3), ("expectation", 1)):
         score = score_fn(
-            Tabular.of(mdp), torch.zeros(1), particles=particles, propagation=propagation,
+            FiniteModel.of(mdp), torch.zeros(1), particles=particles, propagation=propagation,
             horizon=5, generator=seeded(),
         )  # fmt: skip
         wanted = [open_loop(mdp, plan.long().flatten().tolist()) for plan in plans]
@@ -122,7 +122,7 @@ def test_scores_of_a_deterministic_mdp_are_exact():
 def test_scores_are_expected_returns_within_monte_carlo_error():
     """20 000 particles of plans in a random MDP; four standard errors."""
     mdp, count = random_world(1), 20_000
-    model = Tabular.of(mdp)
+    model = FiniteModel.of(mdp)
     plans = torch.randint(mdp.actions, (8, 6, 1), generator=seeded()).float()
     score = score_fn(
         model, torch.zeros(1), particles=count, horizon=6, discount=mdp.discount,
@@ -142,7 +142,7 @@ def test_a_policy_in_a_rollout_earns_its_value():
     policy = np.arange(mdp.states) % mdp.actions
     table = torch.tensor(policy, dtype=torch.float32)
     imagined = rollout(
-        Tabular.of(mdp), torch.zeros(1), lambda obs, _: table[obs.long()], horizon=200,
+        FiniteModel.of(mdp), torch.zeros(1), lambda obs, _: table[obs.long()], horizon=200,
         particles=count, generator=seeded(),
     )  # fmt: skip
     returns = imagined.returns(mdp.discount)[:, 0]
@@ -152,12 +152,12 @@ def test_a_policy_in_a_rollout_earns_its_value():
 
 def test_members_step_each_by_its_own_rows():
     mdps = [random_world(seed) for seed in (4, 5)]
-    model, (state, action) = Tabular.of(*mdps), everywhere(mdps[0], 2)
+    model, (state, action) = FiniteModel.of(*mdps), everywhere(mdps[0], 2)
     noise = torch.randn(state.shape, generator=seeded())
     both = model.step(state, action, noise=noise)
     for member, mdp in enumerate(mdps):
         own = slice(member, member + 1)
-        alone = Tabular.of(mdp).step(state[own], action[own], noise=noise[own])
+        alone = FiniteModel.of(mdp).step(state[own], action[own], noise=noise[own])
         for part, whole in zip(alone, both, strict=True):
             assert torch.equal(part, whole[own])
     assert not torch.equal(both.reward[0], both.reward[1])
@@ -169,7 +169,7 @@ def walk(mdp, count, seed=0):
     state = torch.randint(mdp.states - 1, (1, count, 1), generator=g).float()
     action = torch.randint(mdp.actions, (1, count, 1), generator=g).float()
     noise = torch.randn(state.shape, generator=g)
-    step = Tabular.of(mdp).step(state, action, noise=noise)
+    step = FiniteModel.of(mdp).step(state, action, noise=noise)
     over = step.terminated[0]
     return Transition(state[0], action[0], step.reward[0], step.state[0], over, over)
 
@@ -181,21 +181,21 @@ def test_counts_by_hand_and_their_sum():
         torch.tensor([False, False, False, True]), torch.zeros(4) > 0,
     )  # fmt: skip
     counts = Counts.of(batch, states=3, actions=2)
-    model = Tabular.likeliest(counts, unknown=7.0)
-    rows = model.transitions[0].toarray().reshape(3, 2, 3)
+    model = FiniteModel.likeliest(counts, unknown=7.0)
+    rows = model.kernels[0].toarray().reshape(3, 2, 3)
     np.testing.assert_allclose(rows[0, 1], [1 / 3, 2 / 3, 0], atol=1e-15)
     assert rows[1, 0].tolist() == [0, 0, 1] and rows[0, 0].tolist() == [1, 0, 0]
     np.testing.assert_allclose(model.rewards[0], [[7, 3], [4, 7], [0, 0]])
     assert model.terminal.tolist() == [False, False, True]
-    strict = Tabular.likeliest(counts, known=2, unknown=7.0)
-    assert strict.rewards[0, 1, 0] == 7 and strict.transitions[0].toarray()[2].tolist() == [0, 1, 0]
+    strict = FiniteModel.likeliest(counts, known=2, unknown=7.0)
+    assert strict.rewards[0, 1, 0] == 7 and strict.kernels[0].toarray()[2].tolist() == [0, 1, 0]
     halves = [
         Counts.of(Transition(*(part[s] for part in batch)), states=3, actions=2)
         for s in (slice(0, 2), slice(2, 4))
     ]
     total = halves[0] + halves[1]
     assert (total.visits == counts.visits).all() and (total.rewards == counts.rewards).all()
-    assert (total.transitions != counts.transitions).nnz == 0
+    assert (total.next_states != counts.next_states).nnz == 0
     assert (total.terminal == counts.terminal).all()
 
 
@@ -203,9 +203,9 @@ def test_what_is_counted_for_long_is_what_is():
     """The frequencies of 300 000 steps within five standard deviations."""
     mdp = random_world(6)
     counts = Counts.of(walk(mdp, 300_000), states=mdp.states, actions=mdp.actions)
-    model, rows = Tabular.likeliest(counts), mdp.transitions.toarray()
+    model, rows = FiniteModel.likeliest(counts), mdp.transitions.toarray()
     spread = np.sqrt(rows * (1 - rows) / np.maximum(counts.visits, 1).reshape(-1, 1))
-    assert (abs(model.transitions[0].toarray() - rows) <= 5 * spread + 1e-12).all()
+    assert (abs(model.kernels[0].toarray() - rows) <= 5 * spread + 1e-12).all()
     np.testing.assert_allclose(model.rewards[0], mdp.rewards, rtol=1e-5)
     assert (model.terminal == mdp.terminal).all()
 
@@ -216,8 +216,8 @@ def test_posterior_draws_have_the_dirichlet_moments():
         sparse.csr_array(np.array([[3.0, 0, 1], [0, 0, 0], [0, 0, 0]])),
         np.array([[8.0], [0], [0]]), np.array([False, False, True]),
     )  # fmt: skip
-    model = Tabular.posterior(counts, members=2_000, prior=0.5, generator=seeded())
-    drawn = np.stack([rows.toarray() for rows in model.transitions])
+    model = FiniteModel.posterior(counts, members=2_000, prior=0.5, generator=seeded())
+    drawn = np.stack([rows.toarray() for rows in model.kernels])
     for row, alpha in ((0, [3.5, 0.5, 1.5]), (1, [0.5, 0.5, 0.5])):
         wanted = stats.dirichlet(alpha)
         spread = np.sqrt(wanted.var() / len(drawn))
@@ -234,11 +234,11 @@ def test_posterior_is_its_generators_and_keeps_to_a_sparse_prior():
 
     def draw(seed):
         before = torch.get_rng_state()
-        model = Tabular.posterior(
+        model = FiniteModel.posterior(
             counts, members=3, prior=1e-3 * support, rewards=mdp.rewards, generator=seeded(seed)
         )
         assert torch.equal(before, torch.get_rng_state())
-        return np.stack([rows.toarray() for rows in model.transitions])
+        return np.stack([rows.toarray() for rows in model.kernels])
 
     assert (draw(1) == draw(1)).all() and (draw(1) != draw(2)).any()
     assert (draw(1)[:, ~support.reshape(-1, mdp.states)] == 0).all()
@@ -251,12 +251,11 @@ def test_the_posterior_closes_in_on_the_mdp():
     spread = []
     for count in (1_000, 100_000):
         counts = Counts.of(walk(mdp, count), states=mdp.states, actions=mdp.actions)
-        model = Tabular.posterior(
+        model = FiniteModel.posterior(
             counts, members=30, prior=0.1, rewards=mdp.rewards, generator=seeded()
         )
         members = [
-            FiniteMDP(rows, mdp.rewards, mdp.discount, 0, mdp.terminal)
-            for rows in model.transitions
+            FiniteMDP(rows, mdp.rewards, mdp.discount, 0, mdp.terminal) for rows in model.kernels
         ]
         returns = [open_loop(member, plan.long().flatten().tolist()) for member in members]
         spread.append(np.std(returns))
@@ -268,7 +267,7 @@ def test_the_posterior_closes_in_on_the_mdp():
 @pytest.mark.parametrize("where", ["state", "action"])
 def test_what_is_no_index_comes_out_as_no_number(where, value):
     mdp = random_world()
-    model, parts = Tabular.of(mdp), everywhere(mdp)
+    model, parts = FiniteModel.of(mdp), everywhere(mdp)
     parts = [part.clone() for part in parts]
     parts[where == "action"][0, 1] = value
     step = model.step(*parts, noise=torch.zeros_like(parts[0]))
@@ -283,7 +282,7 @@ def test_what_is_no_index_comes_out_as_no_number(where, value):
 
 def test_wrong_input_is_refused_by_name():
     mdp = random_world()
-    model, (state, action) = Tabular.of(mdp), everywhere(mdp)
+    model, (state, action) = FiniteModel.of(mdp), everywhere(mdp)
     with pytest.raises(ValueError, match=r"state must be \(E, B, 1\)"):
         model.step(state[..., 0], action, noise=None)
     with pytest.raises(ValueError, match="action must be"):
@@ -293,15 +292,15 @@ def test_wrong_input_is_refused_by_name():
     with pytest.raises(ValueError, match="state 2, action 1 are no distribution"):
         rows = mdp.transitions.toarray()
         rows[2 * mdp.actions + 1] *= 0.9
-        Tabular([sparse.csr_array(rows)], mdp.rewards, mdp.terminal)
+        FiniteModel([sparse.csr_array(rows)], mdp.rewards, mdp.terminal)
     with pytest.raises(ValueError, match="member 0, state 1, action 2 is not finite"):
         rewards = mdp.rewards.copy()
         rewards[1, 2] = math.nan
-        Tabular([mdp.transitions], rewards, mdp.terminal)
+        FiniteModel([mdp.transitions], rewards, mdp.terminal)
     with pytest.raises(ValueError, match="rewards of 2 members"):
-        Tabular([mdp.transitions] * 2, mdp.rewards[None], mdp.terminal)
+        FiniteModel([mdp.transitions] * 2, mdp.rewards[None], mdp.terminal)
     with pytest.raises(ValueError, match="end in the same states"):
-        Tabular.of(mdp, random_world(ends=0))
+        FiniteModel.of(mdp, random_world(ends=0))
     batch = walk(mdp, 10)
     sizes = {"states": mdp.states, "actions": mdp.actions}
     with pytest.raises(ValueError, match="reward holds"):
@@ -312,13 +311,13 @@ def test_wrong_input_is_refused_by_name():
         Counts.of(batch._replace(action=batch.action.expand(-1, 2)), **sizes)
     counts = Counts.of(batch, **sizes)
     with pytest.raises(ValueError, match="never tried"):
-        Tabular.posterior(counts, members=2, prior=0.0, generator=seeded())
+        FiniteModel.posterior(counts, members=2, prior=0.0, generator=seeded())
     with pytest.raises(ValueError, match="prior must be a number"):
-        Tabular.posterior(counts, members=2, prior=np.ones(3), generator=seeded())
+        FiniteModel.posterior(counts, members=2, prior=np.ones(3), generator=seeded())
     with pytest.raises(ValueError, match="members must be"):
-        Tabular.posterior(counts, members=0, generator=seeded())
+        FiniteModel.posterior(counts, members=0, generator=seeded())
     with pytest.raises(ValueError, match="known must be"):
-        Tabular.likeliest(counts, known=0)
+        FiniteModel.likeliest(counts, known=0)
 
 
 def corridor_of_six():
@@ -332,7 +331,7 @@ def corridor_of_six():
 def test_outcomes_are_all_that_may_follow():
     worlds = [random_world(0), corridor_of_six(), random_world(2)]
     ends = np.arange(6) == 5
-    model = Tabular.of(*worlds)
+    model = FiniteModel.of(*worlds)
     assert model.most_outcomes == 3
     pairs = torch.cartesian_prod(torch.arange(6.0), torch.arange(3.0)).expand(3, -1, -1)
     found = model.outcomes(pairs[..., :1], pairs[..., 1:])
