@@ -391,19 +391,15 @@ def mcts(
     simulations: int = 50,
     width: int = 64,
     calls: int = 5,
-    device: str | None = "cuda",
 ) -> list[Result]:
     """Simulations/s of tree search by PUCT, all roots counted, against what is wanted and mctx.
 
     Both ask a net of the same form: state' = relu(state W + U[action]), heads state' V. A sample
     is the median of some searches; mctx is compiled beforehand and takes the threads it likes.
-    Beside it the bytes of a node, states apart, against those of mctx's arrays. Where there is a
-    GPU, the same with the net there: trees walked by torch beside it, against the compiled walk.
+    Beside it the bytes of a node, states apart, against those of mctx's arrays.
     """
     from planners.mcts import search  # numba, which nothing else here needs
 
-    if device == "cuda" and not torch.cuda.is_available():
-        device = None
     results = []
     with ExitStack() as stack:
         peer = stack.enter_context(Mctx()) if available(Mctx) else None
@@ -432,41 +428,28 @@ def mcts(
             arrays = 4 * (5 + 6 * actions)  # of its Tree: five (B, N) and six (B, N, A)
             size = _node_bytes(look())
             results.append(Result(work, "bytes a node", [size], "mctx", [arrays], "", True))
-            if device is not None:
-                root, step = _random_net(roots, actions, width, device)
-                walks = (
-                    partial(search, root, step, **settings, generator=_generator(), compiled=kind)
-                    for kind in (False, True)
-                )
-                torch_walk, compiled = (_median_rate(walk, calls) for walk in walks)
-                results += bench.compare(
-                    f"{work}, on {device}",
-                    "simulations/s",
-                    lambda sample=torch_walk, count=count: count * sample(),
-                    {"compiled walk": lambda sample=compiled, count=count: count * sample()},
-                )
     return results
 
 
 def _random_net(
-    roots: int, actions: int, width: int, device: str = "cpu"
+    roots: int, actions: int, width: int
 ) -> tuple[Evaluation, Callable[[Tensor, Tensor], Evaluation]]:
     """What `time` of peers/mctx.py searches, as a root and a step."""
     from planners.mcts import Evaluation
 
     draw = _generator()
-    own = torch.randn(width, width, generator=draw).to(device) / width**0.5
-    moved = torch.randn(actions, width, generator=draw).to(device)
-    heads = torch.randn(width, actions + 2, generator=draw).to(device) / width**0.5
+    own = torch.randn(width, width, generator=draw) / width**0.5
+    moved = torch.randn(actions, width, generator=draw)
+    heads = torch.randn(width, actions + 2, generator=draw) / width**0.5
 
     def step(state: Tensor, action: Tensor) -> Evaluation:
         after = torch.addmm(moved.index_select(0, action), state, own).relu_()
         out = after @ heads
         return Evaluation(after, out[:, 0], out[:, 1], out[:, 2:])
 
-    zeros = torch.zeros(roots, device=device)
-    state = torch.randn(roots, width, generator=draw).to(device)
-    return Evaluation(state, zeros, zeros, torch.zeros(roots, actions, device=device)), step
+    zeros = torch.zeros(roots)
+    state = torch.randn(roots, width, generator=draw)
+    return Evaluation(state, zeros, zeros, torch.zeros(roots, actions)), step
 
 
 def _node_bytes(tree: Tree) -> float:

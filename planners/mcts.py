@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -22,7 +21,6 @@ from torch import Generator, Tensor
 
 from planners import tree
 from planners.compiled_walk import CompiledWalk, blank
-from planners.torch_walk import TorchForest, TorchWalk
 
 
 class Evaluation(NamedTuple):
@@ -120,36 +118,27 @@ class Widening:
 class Tree:
     """What a search found, and all it looked at. A node that was never made has 0 visits.
 
-    Arrays are (B, N) and, a node's actions apart, (B, N, K); node 0 is the root. They lie where the
-    search went on.
+    Arrays are (B, N) and, a node's actions apart, (B, N, K); node 0 is the root. They lie on the
+    CPU, `action` and `policy` on the device of the roots.
     """
 
     action: Int[Tensor, B]
     """What to do: the place of an action among the root's K."""
     policy: Float[Tensor, "B K"]
     """Shares of the root's visits; for Gumbel the improved policy."""
-    grown: tree.Forest | TorchForest
-    """All of it."""
+    forest: tree.Forest
+    """All of it, in numpy: `tree.NODE` and `tree.EDGE` say what there is."""
     states: Float[Tensor, "B N S"]
     actions: Float[Tensor, "B N K A"] | None
     """What the K actions of each node are, where they are a sample."""
 
-    @cached_property
-    def forest(self) -> tree.Forest:
-        """All of it, in numpy: `tree.NODE` and `tree.EDGE` say what there is. Made once."""
-        return self.grown if isinstance(self.grown, tree.Forest) else self.grown.numpy()
-
     def _nodes(self, name: str) -> Tensor:
         """A field of `tree.NODE` (B, N)."""
-        if isinstance(self.grown, TorchForest):
-            return self.grown.nodes(name)
-        return torch.from_numpy(self.grown.nodes[name])
+        return torch.from_numpy(self.forest.nodes[name])
 
     def _edges(self, name: str) -> Tensor:
         """A field of `tree.EDGE` (B, N, K)."""
-        if isinstance(self.grown, TorchForest):
-            return self.grown.edges(name)
-        return torch.from_numpy(self.grown.edges[name])
+        return torch.from_numpy(self.forest.edges[name])
 
     @property
     def value(self) -> Float[Tensor, B]:
@@ -276,7 +265,6 @@ def search(
     start: Tree | None = None,
     merge: bool = False,
     backup: Literal["mean", "max"] = "mean",
-    compiled: bool | None = None,
 ) -> Tree:
     """Look ahead from B roots; each simulation adds a node to each tree, or the node's outcomes.
 
@@ -306,11 +294,6 @@ def search(
             Bellman's (MaxUCT and DP-UCT; Keller and Helmert 2013, "Trial-based heuristic tree
             search for finite horizon MDPs"): faster where the model is true, and rash where it
             or its values err, as the greatest of what errs is too great.
-        compiled: whether the trees lie on the CPU, where the walk through them is compiled, or
-            the walk is torch on the device of the roots, one with float64. Either grows the same
-            trees, if the model answers the same. None: torch for roots on CUDA. That takes some
-            hundred small kernels a simulation however many roots there are: for few of them
-            the compiled walk should be faster there too.
 
     Raises:
         ValueError: simulations or depth below one, a discount outside [0, 1], an unknown backup,
@@ -329,9 +312,7 @@ def search(
     if merge and (start is not None or isinstance(outcomes, Widening)):
         raise ValueError("merge takes neither a start nor outcomes that are drawn")
     device = root.state.device
-    if compiled is None:
-        compiled = device.type != "cuda"
-    walk = (CompiledWalk if compiled else TorchWalk)(
+    walk = CompiledWalk(
         root,
         actions,
         _settings(rule, max_depth, widening, outcomes, merge, backup),
@@ -368,7 +349,7 @@ def _fitting(start: Tree, root: Evaluation, actions: int) -> tree.Forest:
 
 def _answer(
     rule: Rule,
-    walk: CompiledWalk | TorchWalk,
+    walk: CompiledWalk,
     prior: np.ndarray,
     scores: np.ndarray,
     generator: Generator,

@@ -368,7 +368,6 @@ class TreeSearch:
                 outcomes=self.model.outcomes,
                 merge=config.merge,
                 backup=config.backup,
-                compiled=True,  # of one root, wherever the model is
             )
         best = int(self.tree.action[0])
         if self._indices:

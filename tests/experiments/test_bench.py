@@ -117,7 +117,7 @@ class FakeMctx(FakePeer):
 
 
 TINY_SEARCH = {
-    "sizes": {(1, 2): 30.0, (3, 5): 40.0}, "simulations": 4, "width": 8, "calls": 3, "device": None,
+    "sizes": {(1, 2): 30.0, (3, 5): 40.0}, "simulations": 4, "width": 8, "calls": 3,
 }  # fmt: skip
 
 
@@ -146,14 +146,6 @@ def test_trees_without_mctx(monkeypatch):
     found = BENCHES["mcts"](TINY, **TINY_SEARCH)
     assert [result.against for result in found] == ["wanted", "mctx"] * 2
     assert [result.unit for result in found] == ["simulations/s", "bytes a node"] * 2
-
-
-def test_trees_on_a_device_are_told_against_the_compiled_walk(monkeypatch):
-    monkeypatch.setattr(module, "available", lambda _: False)
-    found = BENCHES["mcts"](TINY, **TINY_SEARCH | {"device": "cpu"})
-    assert [result.against for result in found] == ["wanted", "mctx", "compiled walk"] * 2
-    assert found[2].work == "search, 1 roots x 2 actions, on cpu"
-    assert min(found[2].ours) > 0 and found[2].ours != found[2].reference
 
 
 def test_memory_grows_by_what_is_kept():

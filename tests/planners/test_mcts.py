@@ -1,6 +1,5 @@
 import math
 import sys
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +11,6 @@ from planners.mcts import PUCT, UCT, Evaluation, Gumbel, Widening, search
 
 sys.path.append(str(Path(__file__).parent))
 import golden_mctx as golden
-
-
-@pytest.fixture(autouse=True, params=["compiled", "torch"])
-def walk(request, monkeypatch):
-    """Everything is asked of both walks."""
-    both = partial(search, compiled=request.param == "compiled")
-    monkeypatch.setattr(sys.modules[__name__], "search", both)
-
-
-compiled = pytest.mark.parametrize("walk", ["compiled"], indirect=True)
-"""What takes long in torch on a CPU."""
 
 
 def seeded(seed=0):
@@ -109,7 +97,6 @@ def golden_keys():
     return ("node_visits", "node_values", "parents", "action_from_parent", "children_index")
 
 
-@compiled
 @pytest.mark.skipif(not available(Mctx), reason="mctx is not installed: make peers")
 def test_the_stored_trees_are_what_mctx_makes(stored):
     with Mctx() as peer:
@@ -293,7 +280,6 @@ def test_variances_are_those_of_what_follows():
     assert found.variances[0, 0] == pytest.approx((0 + 1 + 0.25) / 3)
 
 
-@compiled
 def test_the_answer_of_puct_is_drawn_by_visits():
     root, step = table_model(golden.problem("puct"))
     rule = PUCT(dirichlet=0.0, temperature=0.5)
@@ -401,7 +387,6 @@ def test_an_action_is_worth_the_expectation_over_its_outcomes(rule):
                     assert shares == pytest.approx(live["chance"] / live["chance"].sum(), abs=0.02)
 
 
-@compiled
 def test_exact_outcomes_come_to_the_optimum():
     root, step, options, values, q = world(discount=0.5)
     rule = PUCT(dirichlet=0.0, temperature=0.0)
@@ -498,7 +483,6 @@ def test_nodes_of_one_state_share_what_follows(rule):
         assert len(firsts) == 5
 
 
-@compiled
 def test_twins_bring_a_search_to_the_optimum_of_a_world_that_goes_round():
     root, step, options, values, q = world(discount=0.9)
     rule = PUCT(dirichlet=0.0, temperature=0.0)
