@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from planners import tree
+from planners.mcts import kernel as tree
 
 if TYPE_CHECKING:
-    from planners.mcts import Evaluation
+    from planners.mcts.search import Evaluation
 
 Like = tuple[Tensor, Tensor | None]
 """States and, where they are a sample, actions, in the form that all must have."""

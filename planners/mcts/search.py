@@ -19,8 +19,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
-from planners import tree
-from planners.compiled_walk import CompiledWalk, blank
+from planners.mcts import kernel as tree
+from planners.mcts.walk import CompiledWalk, blank
 
 
 class Evaluation(NamedTuple):
