@@ -1,70 +1,52 @@
-"""Trees of a Monte Carlo search in preallocated arrays, and the compiled walk through them.
+"""The compiled part of a search: expand a leaf of every tree, back up, and select the next.
 
-An edge is a node and the place of an action in it. Its outcomes are nodes, linked by `sibling`:
-one for a deterministic model. What choosing an action needs lies in the edges of a node, side by
-side, and so does all of a node: a walk waits for memory more than it computes.
+It is compiled once for each rule's `select` (see `planners.mcts.rules.Rule`), which it calls in
+every node from the root down.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import hashlib
+from collections.abc import Callable
+from functools import lru_cache
+from types import CodeType, FunctionType
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numba import njit
+from torch import Tensor
 
-UCT_RULE, PUCT_RULE, GUMBEL_RULE = 0, 1, 2
-RAW, SIBLINGS, WHOLE = 0, 1, 2
-"""What PUCT scales values by: nothing, the parent and its other actions, the whole tree."""
+from planners.mcts.types import Evaluation, Forest, Settings, Tree, as_bytes, empty_trees
 
 FINE, BAD_REWARD, BAD_VALUE, BAD_LOGITS, NO_ACTION, BAD_DISCOUNT, BAD_CHANCE = range(7)
-"""What is wrong with a model's answer."""
+"""What is wrong with a model's evaluation."""
 
-_OPEN, _KNOWN = 0, 1  # where a walk ends: at a new node, or at one known
+COMPLAINTS = {
+    BAD_REWARD: "a reward that is not finite",
+    BAD_VALUE: "a value that is not finite",
+    BAD_LOGITS: "logits that are not numbers",
+    NO_ACTION: "no action that can be taken",
+    BAD_DISCOUNT: "a discount outside [-1, 1]",
+    BAD_CHANCE: "chances that do not sum to 1",
+}
 
-NODE = np.dtype(
-    [
-        ("visits", "i4"),  # simulations that came by, and one; 0 for a node that is not there
-        ("parent", "i4"),
-        ("move", "i4"),  # action from the parent
-        ("sibling", "i4"),  # the next outcome of the same action, or -1
-        ("twin", "i4"),  # the first node of the same state, which alone has children; or itself
-        ("walk", "i4"),  # the last that came by
-        ("value", "f4"),  # mean of what followed
-        ("raw", "f4"),  # the value that the model gave
-        ("reward", "f4"),  # of the step into the node
-        ("discount", "f4"),  # of its value in its parent's
-        ("variance", "f4"),  # epistemic, of the value; a mean like it
-        ("chance", "f4"),  # of this outcome; 0 where it was drawn
-        ("ended", "?"),
-    ],
-    align=True,
-)
-EDGE = np.dtype(
-    [
-        ("child", "i4"),  # first outcome, or -1
-        ("visits", "i4"),
-        ("q", "f4"),  # mean of reward + discount · value over the outcomes; 0 if untried
-        ("prior", "f4"),  # -1 for what cannot be done
-    ],
-    align=True,
-)
+_NODE, _ACTION, _KIND, _DEPTH = range(4)  # rows of `leaf`
+_EXPAND, _STOP = 0, 1  # kinds of leaf: with an action to expand, or terminal, full depth, a cycle
 
 
-class Forest(NamedTuple):
-    """B trees of up to N nodes of K actions; node 0 is the root. States and actions are bytes."""
-
-    nodes: np.ndarray  # (B, N) of NODE
-    edges: np.ndarray  # (B, N, K) of EDGE
-    bounds: np.ndarray  # (B, 2), least and greatest q
-    states: np.ndarray  # (B, N, S) uint8
-    actions: np.ndarray  # (B, N, K, A) uint8, A = 0 where actions are indices
-    table: np.ndarray  # (B, H) int32, nodes by a hash of their state, or -1; H = 0 without twins
+def compiled(function: Callable) -> Any:
+    """Compile with numba, kept on disk for later processes where there is a place to write."""
+    try:
+        return njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # no writable cache directory
+        return njit(nogil=True)(function)
 
 
 class Reply(NamedTuple):
-    """What the model said of the C outcomes of each walk's last action, C = 1 but for exact ones.
+    """Evaluations as arrays: row b · C + c is outcome c of tree b, C = 1 unless outcomes are given.
 
-    Row b · C + c is outcome c of tree b; numbers are float32. States and actions are bytes.
+    Numbers are float32, states and actions bytes.
     """
 
     state: np.ndarray  # (B C, S) uint8
@@ -79,235 +61,100 @@ class Reply(NamedTuple):
     invalid: np.ndarray  # (B C, K) bool
 
 
-class Settings(NamedTuple):
-    """Of a search: which rule, and numbers that the others ignore."""
-
-    rule: int
-    max_depth: int
-    exact: int = 0  # outcomes that a step gives, with their chances; 0: the one that it draws
-    merge: bool = False  # nodes of the same state are twins
-    maxima: bool = False  # a node is worth its best action that was tried
-    scale: int = SIBLINGS
-    c: float = 0.0
-    base: float = 1.0
-    optimism: float = 0.0
-    value_scale: float = 0.0
-    visit_init: float = 0.0
-    opening: float = 0.0  # a node opens ceil(opening · visits^opening_power) actions; 0: all
-    opening_power: float = 0.5
-    drawing: float = 0.0  # likewise the outcomes drawn of an action; 0: one
-    drawing_power: float = 0.5
+# ------------------------------------------------------------------------ for rules to call
 
 
-@njit(cache=True, nogil=True)
-def _std(t, b, node, action):
-    """Epistemic std of what follows an edge that was tried."""
-    count, total, child = 0, 0.0, t.edges[b, node, action].child
-    while child >= 0:
-        x = t.nodes[b, child]
-        count += x.visits
-        total += x.visits * x.discount**2 * t.nodes[b, x.twin].variance
-        child = x.sibling
-    return np.sqrt(total / count)
+@njit(nogil=True)
+def widened(c, alpha, visits):
+    """Number of children that may be open: ceil(c · visits^alpha), at least one."""
+    return max(1, int(np.ceil(c * visits**alpha)))
 
 
-@njit(cache=True, nogil=True)
-def _allowed(c, power, visits):
-    """How many children may be open: ceil(c · visits^power), at least one."""
-    return max(1, int(np.ceil(c * visits**power)))
-
-
-@njit(cache=True, nogil=True)
-def _opened(t, s, b, node):
-    """How many of a node's actions may be looked into: up to the last of the valid ones open."""
-    actions = t.edges.shape[2]
-    if s.opening > 0:
-        left = _allowed(s.opening, s.opening_power, t.nodes[b, node].visits)
+@njit(nogil=True)
+def open_actions(forest, settings, b, node):
+    """Only the first so many actions of a node may be selected (all K without widening)."""
+    actions = forest.edges.shape[2]
+    if settings.widening_c > 0:
+        visits = forest.nodes[b, node].visits
+        left = widened(settings.widening_c, settings.widening_alpha, visits)
         for a in range(actions):
-            left -= t.edges[b, node, a].prior >= 0
+            left -= forest.edges[b, node, a].prior >= 0
             if left == 0:
                 return a + 1
     return actions
 
 
-@njit(cache=True, nogil=True)
-def _uct(t, s, b, node):
-    best, best_score, here = -1, -np.inf, np.log(t.nodes[b, node].visits)
-    for a in range(_opened(t, s, b, node)):
-        edge = t.edges[b, node, a]
-        if edge.prior < 0:
-            continue
-        if edge.visits == 0:
-            return a
-        score = edge.q + 2 * s.c * np.sqrt(2 * here / edge.visits)
-        if s.optimism != 0:
-            score += s.optimism * _std(t, b, node, a)
-        if score > best_score:
-            best, best_score = a, score
-    return best
+@njit(nogil=True)
+def epistemic_std(forest, b, node, action):
+    """Epistemic standard deviation of the discounted value after an action that was tried."""
+    count, total, child = 0, 0.0, forest.edges[b, node, action].child
+    while child >= 0:
+        x = forest.nodes[b, child]
+        count += x.visits
+        total += x.visits * x.discount**2 * forest.nodes[b, x.transposition].variance
+        child = x.sibling
+    return np.sqrt(total / count)
 
 
-@njit(cache=True, nogil=True)
-def _puct(t, s, b, node):
-    open_, here, mass = _opened(t, s, b, node), t.nodes[b, node].visits, 1.0
-    low, width = 0.0, 1.0
-    if s.scale == SIBLINGS:
-        low = high = t.nodes[b, node].value + 0.0
-        for a in range(open_):
-            edge = t.edges[b, node, a]
-            if edge.visits > 0:
-                low, high = min(low, edge.q), max(high, edge.q)
-        width = max(high - low, 1e-8)
-    elif s.scale == WHOLE:
-        low = t.bounds[b, 0]
-        width = max(t.bounds[b, 1] - low, 1e-8)
-    if open_ < t.edges.shape[2]:  # the prior is shared by those that are open
-        mass = 1e-30
-        for a in range(open_):
-            mass += max(t.edges[b, node, a].prior, 0.0)
-    weight = np.sqrt(here) * (s.c + np.log((here + s.base + 1) / s.base)) / mass
-    best, best_score = -1, -np.inf
-    for a in range(open_):
-        edge = t.edges[b, node, a]
-        if edge.prior < 0:
-            continue
-        score = weight * edge.prior / (edge.visits + 1)
-        if edge.visits > 0:
-            score += (edge.q - low) / width
-            if s.optimism != 0:
-                score += s.optimism * _std(t, b, node, a) / width
-        if score > best_score:
-            best, best_score = a, score
-    return best
+# ---------------------------------------------------------------------------------- select
 
 
-@njit(cache=True, nogil=True)
-def _complete(t, s, b, node, out):
-    """Fill `out` (K,) with a node's completed and scaled values, as mctx does.
+@njit(nogil=True)
+def _outcome(forest, settings, b, edge):
+    """The outcome of an action to continue from; -1 to expand.
 
-    Untried actions take the mixed value of Danihelka et al. 2022, appendix D.
-    """
-    actions = out.shape[0]
-    seen, weight, mass, most = 0, 0.0, 0.0, 0
-    low, high = np.inf, -np.inf
-    for a in range(actions):
-        edge = t.edges[b, node, a]
-        if edge.visits > 0:
-            seen += edge.visits
-            most = max(most, edge.visits)
-            prior = max(edge.prior, 1.1754944e-38)  # the least float32
-            mass += prior
-            weight += prior * edge.q
-            low, high = min(low, edge.q), max(high, edge.q)
-    mixed = t.nodes[b, node].raw + 0.0
-    if seen > 0:
-        mixed = (mixed + seen * weight / mass) / (seen + 1)
-    for a in range(actions):
-        edge = t.edges[b, node, a]
-        out[a] = edge.q if edge.visits > 0 else mixed
-        low, high = min(low, out[a]), max(high, out[a])
-    factor = (s.visit_init + most) * s.value_scale / max(high - low, 1e-8)
-    for a in range(actions):
-        out[a] = (out[a] - low) * factor
-
-
-@njit(cache=True, nogil=True)
-def _gumbel_root(t, s, b, scores, wanted, work):
-    _complete(t, s, b, 0, work)
-    best, best_score = -1, -np.inf
-    for a in range(work.shape[0]):
-        edge = t.edges[b, 0, a]
-        if edge.prior < 0 or edge.visits != wanted:
-            continue
-        score = max(-1e9, scores[b, a] + work[a])
-        if score > best_score:
-            best, best_score = a, score
-    return best
-
-
-@njit(cache=True, nogil=True)
-def _gumbel_inside(t, s, b, node, work):
-    """The action whose share of visits lies furthest under the improved policy."""
-    _complete(t, s, b, node, work)
-    actions, top, norm, seen = work.shape[0], -np.inf, 0.0, 0
-    for a in range(actions):
-        if t.edges[b, node, a].prior >= 0:
-            top = max(top, work[a])
-    for a in range(actions):
-        edge = t.edges[b, node, a]
-        if edge.prior >= 0:
-            work[a] = edge.prior * np.exp(work[a] - top)
-            norm += work[a]
-        seen += edge.visits
-    best, best_score = -1, -np.inf
-    for a in range(actions):
-        edge = t.edges[b, node, a]
-        if edge.prior >= 0:
-            score = work[a] / norm - edge.visits / (1 + seen)
-            if score > best_score:
-                best, best_score = a, score
-    return best
-
-
-@njit(cache=True, nogil=True)
-def _outcome(t, s, b, edge):
-    """Which outcome of an action to go on from; -1 to have the model draw another.
-
-    Exact ones are visited by their chances, those that have ended not at all, as nothing is to be
-    learned there; drawn ones equally often. Visits by whichever way count.
+    Given outcomes are visited in proportion to their probabilities, terminal ones not at all, as
+    nothing is left to learn there. Drawn outcomes are visited equally often.
     """
     child = edge.child
-    if child < 0 or (s.exact == 0 and s.drawing == 0):
+    if child < 0 or (settings.outcomes == 0 and settings.drawing_c == 0):
         return child
     best, best_score, number = child, -np.inf, 0
     while child >= 0:
-        x = t.nodes[b, child]
+        x = forest.nodes[b, child]
         number += 1
-        score = 1.0 / t.nodes[b, x.twin].visits
-        if s.exact > 0:
-            score = -1.0 if x.ended else score * x.chance
+        score = 1.0 / forest.nodes[b, x.transposition].visits
+        if settings.outcomes > 0:
+            score = -1.0 if x.terminal else score * x.chance
         if score > best_score:
             best, best_score = child, score
         child = x.sibling
-    if s.exact == 0 and number < _allowed(s.drawing, s.drawing_power, edge.visits):
-        return -1
+    if settings.outcomes == 0:
+        allowed = widened(settings.drawing_c, settings.drawing_alpha, edge.visits)
+        if number < allowed:
+            return -1
     return best
 
 
-@njit(cache=True, nogil=True)
-def _descend(t, s, front, path, b, scores, wanted, turn, work):
-    """Walk from root b to where a node is to be added, or nothing more can be learned.
+def _descend(forest, settings, parameters, leaf, path, b, simulation):
+    """Select actions from root b down to a leaf, and fill column b of `leaf`.
 
-    `front` gets the last node's twin, the action to take there, the kind of end, and how long
-    the path (B, N) is that led there: the nodes after the root, before twins take their place.
+    `path` (B, N) gets the nodes below the root, as outcomes of the actions selected: where one is a
+    transposition, selection continues from the first node of its state.
     """
     node, depth = 0, 0
-    front[1, b], front[2, b] = 0, _KNOWN
+    leaf[_ACTION, b], leaf[_KIND, b] = 0, _STOP
     while True:
-        front[0, b], front[3, b] = node, depth
-        x = t.nodes[b, node]
-        if x.ended or depth == s.max_depth or x.walk == turn:  # the last is a circle
+        leaf[_NODE, b], leaf[_DEPTH, b] = node, depth
+        x = forest.nodes[b, node]
+        if x.terminal or depth == settings.max_depth or x.simulation == simulation + 1:  # a cycle
             return
-        x.walk = turn
-        if s.rule == UCT_RULE:
-            action = _uct(t, s, b, node)
-        elif s.rule == PUCT_RULE:
-            action = _puct(t, s, b, node)
-        elif node == 0:
-            action = _gumbel_root(t, s, b, scores, wanted, work)
-        else:
-            action = _gumbel_inside(t, s, b, node, work)
-        child = _outcome(t, s, b, t.edges[b, node, action])
+        x.simulation = simulation + 1
+        action = select(forest, b, node, simulation, settings, parameters)
+        child = _outcome(forest, settings, b, forest.edges[b, node, action])
         if child < 0:
-            front[1, b], front[2, b] = action, _OPEN
+            leaf[_ACTION, b], leaf[_KIND, b] = action, _EXPAND
             return
         path[b, depth] = child
-        node, depth = t.nodes[b, child].twin, depth + 1
+        node, depth = forest.nodes[b, child].transposition, depth + 1
 
 
-@njit(cache=True, nogil=True)
-def set_priors(edges, b, node, logits, invalid, row):
-    """Softmax of a row of logits (·, K) over the valid actions; what was wrong with them."""
+# ---------------------------------------------------------------------------------- expand
+
+
+@njit(nogil=True)
+def _set_priors(edges, b, node, logits, invalid, row):
+    """Softmax of a row of logits (·, K) over the valid actions; returns what is wrong with them."""
     top, total = -np.inf, 0.0
     actions = logits.shape[1]
     for a in range(actions):
@@ -329,78 +176,18 @@ def set_priors(edges, b, node, logits, invalid, row):
     return FINE
 
 
-@njit(cache=True, nogil=True)
-def plant(
-    nodes, edges, bounds, states, actions, table,
-    state, offered, reward, discount, value, variance, chance, logits, terminated, invalid,
-):  # fmt: skip
-    """Set states and priors of the roots, and where they are new their values, as the model said.
-
-    Returns what is wrong with its answer, and of which tree.
-    """
-    for b in range(nodes.shape[0]):
-        wrong = set_priors(edges, b, 0, logits, invalid, b)
-        if not (np.isfinite(value[b]) and variance[b] >= 0):
-            wrong = BAD_VALUE
-        if wrong != FINE:
-            return wrong, b
-        _copy(state[b], states[b, 0])
-        for a in range(actions.shape[2]):
-            _copy(offered[b, a], actions[b, 0, a])
-        if table.shape[1] > 0:
-            twin_of(states, table, b, 0)
-        x = nodes[b, 0]
-        if x.visits == 0:
-            x.visits = 1
-            x.raw = x.value = value[b]
-            x.variance = variance[b]
-    return FINE, 0
-
-
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _copy(row, into):
-    """Bytes (W,); a loop is faster than a slice for the few that there are."""
+    """Copy bytes (W,): for few of them a loop is faster than a slice."""
     for i in range(into.shape[0]):
         into[i] = row[i]
 
 
-@njit(cache=True, nogil=True)
-def _attach(t, front, reply, b, node, row, chance):
-    """Make what the model said in a row the node `node`; what was wrong with it."""
-    if not np.isfinite(reply.reward[row]):
-        return BAD_REWARD
-    x = t.nodes[b, node]
-    x.reward, x.twin = reply.reward[row], node
-    if reply.terminated[row]:
-        x.ended = True
-    else:
-        if not (np.isfinite(reply.value[row]) and reply.variance[row] >= 0):
-            return BAD_VALUE
-        if not abs(reply.discount[row]) <= 1:
-            return BAD_DISCOUNT
-        wrong = set_priors(t.edges, b, node, reply.logits, reply.invalid, row)
-        if wrong != FINE:
-            return wrong
-        x.discount = reply.discount[row]
-        x.raw = x.value = reply.value[row]
-        x.variance = reply.variance[row]
-    _copy(reply.state[row], t.states[b, node])
-    for a in range(t.actions.shape[2]):
-        _copy(reply.actions[row, a], t.actions[b, node, a])
-    edge = t.edges[b, front[0, b], front[1, b]]
-    x.visits, x.chance = 1, chance
-    x.parent, x.move, x.sibling = front[0, b], front[1, b], edge.child
-    edge.child = node
-    if t.table.shape[1] > 0 and not x.ended:
-        x.twin = twin_of(t.states, t.table, b, node)
-    return FINE
-
-
-@njit(cache=True, nogil=True)
-def twin_of(states, table, b, node):
-    """The first node with the bytes of this one's state, which it is itself if there was none."""
+@njit(nogil=True)
+def _transposition(states, table, b, node):
+    """The first node whose state has the same bytes, by open addressing in the table."""
     state, code = states[b, node], np.uint64(14695981039346656037)
-    for i in range(state.shape[0]):  # Fowler, Noll and Vo's hash, 1a
+    for i in range(state.shape[0]):  # hash FNV-1a (Fowler, Noll and Vo)
         code = (code ^ np.uint64(state[i])) * np.uint64(1099511628211)
     place = np.int64(code % np.uint64(table.shape[1]))
     while table[b, place] >= 0:
@@ -414,202 +201,434 @@ def twin_of(states, table, b, node):
     return node
 
 
-@njit(cache=True, nogil=True)
-def _grow(t, s, front, reply, b, first):
-    """Add the outcomes that the model gave, from number `first` on: what was wrong, and the last.
+@njit(nogil=True)
+def _add_node(forest, leaf, reply, b, node, row, chance):
+    """Make a row of the reply the node `node`; returns what is wrong with it."""
+    if not np.isfinite(reply.reward[row]):
+        return BAD_REWARD
+    x = forest.nodes[b, node]
+    x.reward, x.transposition = reply.reward[row], node
+    if reply.terminated[row]:
+        x.terminal = True
+    else:
+        if not (np.isfinite(reply.value[row]) and reply.variance[row] >= 0):
+            return BAD_VALUE
+        if not abs(reply.discount[row]) <= 1:
+            return BAD_DISCOUNT
+        wrong = _set_priors(forest.edges, b, node, reply.logits, reply.invalid, row)
+        if wrong != FINE:
+            return wrong
+        x.discount = reply.discount[row]
+        x.raw = x.value = reply.value[row]
+        x.variance = reply.variance[row]
+    _copy(reply.state[row], forest.states[b, node])
+    for a in range(forest.actions.shape[2]):
+        _copy(reply.actions[row, a], forest.actions[b, node, a])
+    edge = forest.edges[b, leaf[_NODE, b], leaf[_ACTION, b]]
+    x.visits, x.chance = 1, chance
+    x.parent, x.move, x.sibling = leaf[_NODE, b], leaf[_ACTION, b], edge.child
+    edge.child = node
+    if forest.table.shape[1] > 0 and not x.terminal:
+        x.transposition = _transposition(forest.states, forest.table, b, node)
+    return FINE
 
-    Of drawn outcomes there is one.
+
+@njit(nogil=True)
+def _expand(forest, settings, leaf, reply, b, first):
+    """Add the outcomes in the reply as nodes, numbered from `first`.
+
+    Returns what is wrong with the reply, and the last node added.
     """
-    if s.exact == 0:
-        return _attach(t, front, reply, b, first, b, 0.0), first
-    total, made = 0.0, first
-    for row in range(b * s.exact, (b + 1) * s.exact):
+    if settings.outcomes == 0:
+        return _add_node(forest, leaf, reply, b, first, b, 0.0), first
+    total, added = 0.0, first
+    for row in range(b * settings.outcomes, (b + 1) * settings.outcomes):
         chance = reply.chance[row]
         if not chance >= 0:
-            return BAD_CHANCE, made
+            return BAD_CHANCE, added
         if chance > 0:
-            wrong = _attach(t, front, reply, b, first, row, chance)
+            wrong = _add_node(forest, leaf, reply, b, first, row, chance)
             if wrong != FINE:
-                return wrong, made
-            made, first = first, first + 1
+                return wrong, added
+            added, first = first, first + 1
             total += chance
-    return FINE if abs(total - 1) < 1e-5 else BAD_CHANCE, made
+    return FINE if abs(total - 1) < 1e-5 else BAD_CHANCE, added
 
 
-@njit(cache=True, nogil=True)
-def _mean(t, s, b, child):
-    """Of reward + discount · value over the outcomes of an edge, and the weight of it all."""
+# ---------------------------------------------------------------------------------- backup
+
+
+@njit(nogil=True)
+def _expectation(forest, settings, b, child):
+    """Mean of reward + discount · value over the outcomes of an action, `child` the first."""
     weight, total = 0.0, 0.0
     while child >= 0:
-        x = t.nodes[b, child]
-        share = x.chance if s.exact > 0 else x.visits
+        x = forest.nodes[b, child]
+        share = x.chance if settings.outcomes > 0 else x.visits
         weight += share
-        total += share * (x.reward + x.discount * t.nodes[b, x.twin].value)
+        total += share * (x.reward + x.discount * forest.nodes[b, x.transposition].value)
         child = x.sibling
     return total / weight
 
 
-@njit(cache=True, nogil=True)
-def _greatest(t, b, node):
+@njit(nogil=True)
+def _best_value(forest, b, node):
     """q of the best action that was tried."""
     best = -np.inf
-    for a in range(t.edges.shape[2]):
-        edge = t.edges[b, node, a]
+    for a in range(forest.edges.shape[2]):
+        edge = forest.edges[b, node, a]
         if edge.visits > 0:
             best = max(best, edge.q)
     return best
 
 
-@njit(cache=True, nogil=True)
-def _pass_up(t, s, path, b, depth):
-    """Tell all along a path what its last node is worth: means there are of one more visit."""
-    leaf = t.nodes[b, path[b, depth - 1] if depth > 0 else 0]
-    gain = leaf.raw + 0.0  # 0 at an end
+@njit(nogil=True)
+def _backup(forest, settings, path, b, depth):
+    """Update q, values and visits along a path, from its last node to the root."""
+    leaf = forest.nodes[b, path[b, depth - 1] if depth > 0 else 0]
+    gain = leaf.raw + 0.0  # return from the node on; 0 where it is terminal
     spread = leaf.variance + 0.0
     for d in range(depth - 1, -1, -1):
         node = path[b, d]
-        x = t.nodes[b, node]
-        edge = t.edges[b, x.parent, x.move]
+        x = forest.nodes[b, node]
+        edge = forest.edges[b, x.parent, x.move]
         gain = x.reward + x.discount * gain
         spread = x.discount**2 * spread
-        if s.exact > 0 or s.merge:  # all that the expectation changed by is news above
+        if settings.outcomes > 0 or settings.merge:
+            # q may change by more than this return: the parent's mean takes all of the change
             known = edge.visits * edge.q
-            edge.q = _mean(t, s, b, edge.child)
+            edge.q = _expectation(forest, settings, b, edge.child)
             gain = (edge.visits + 1) * edge.q - known
         elif x.sibling < 0 and edge.child == node:
             edge.q = x.reward + x.discount * x.value
         else:
-            edge.q = _mean(t, s, b, edge.child)
+            edge.q = _expectation(forest, settings, b, edge.child)
         edge.visits += 1
-        t.bounds[b, 0] = min(t.bounds[b, 0], edge.q)
-        t.bounds[b, 1] = max(t.bounds[b, 1], edge.q)
-        above = t.nodes[b, x.parent]
-        count = above.visits
-        if s.maxima:
-            above.value = _greatest(t, b, x.parent)
+        forest.bounds[b, 0] = min(forest.bounds[b, 0], edge.q)
+        forest.bounds[b, 1] = max(forest.bounds[b, 1], edge.q)
+        parent = forest.nodes[b, x.parent]
+        count = parent.visits
+        if settings.max_backup:
+            parent.value = _best_value(forest, b, x.parent)
         else:
-            above.value = (above.value * count + gain) / (count + 1)
-        above.variance = (above.variance * count + spread) / (count + 1)
-        above.visits = count + 1
-        if d > 0 and path[b, d - 1] != x.parent:  # came by a twin, which counts its own
-            t.nodes[b, path[b, d - 1]].visits += 1
+            parent.value = (parent.value * count + gain) / (count + 1)
+        parent.variance = (parent.variance * count + spread) / (count + 1)
+        parent.visits = count + 1
+        if d > 0 and path[b, d - 1] != x.parent:  # a transposition of the parent was passed
+            forest.nodes[b, path[b, d - 1]].visits += 1
 
 
-@njit(cache=True, nogil=True)
-def advance(
+# ----------------------------------------------------------------------------- entry points
+
+
+@compiled
+def set_roots(
     nodes, edges, bounds, states, actions, table,
     state, offered, reward, discount, value, variance, chance, logits, terminated, invalid,
-    settings, front, here, chosen, path, scores, considered, first, turn, last,
 ):  # fmt: skip
-    """Make the replies nodes of each tree, from number `first` on; then walk anew.
+    """Set the roots' states and priors, and the values of those that are new.
 
-    At turn 0 there is no reply yet, at turn `last` no walk any more. `front` (4, B) int64 is where
-    each walk ended, see `_descend`; `here` (B, S) and `chosen` (B, A) get the bytes of that node's
-    state and of the action to take there. `considered` (turns, B) is how often the root's actions
-    must have been visited to be looked into, for Gumbel. Returns what is wrong with a reply, and
-    of which tree. Arrays and plain tuples come one by one, as numba is slow to recognise named
-    tuples at a call.
+    Returns what is wrong with the evaluation, and of which tree.
     """
-    t = Forest(nodes, edges, bounds, states, actions, table)
+    for b in range(nodes.shape[0]):
+        wrong = _set_priors(edges, b, 0, logits, invalid, b)
+        if not (np.isfinite(value[b]) and variance[b] >= 0):
+            wrong = BAD_VALUE
+        if wrong != FINE:
+            return wrong, b
+        _copy(state[b], states[b, 0])
+        for a in range(actions.shape[2]):
+            _copy(offered[b, a], actions[b, 0, a])
+        if table.shape[1] > 0:
+            _transposition(states, table, b, 0)
+        x = nodes[b, 0]
+        if x.visits == 0:
+            x.visits = 1
+            x.raw = x.value = value[b]
+            x.variance = variance[b]
+    return FINE, 0
+
+
+def _simulate(
+    nodes, edges, bounds, states, actions, table,
+    state, offered, reward, discount, value, variance, chance, logits, terminated, invalid,
+    settings, parameters, leaf, here, chosen, path, first, simulation, last,
+):  # fmt: skip
+    """Expand and back up simulation `simulation - 1` of every tree, then select the next leaf.
+
+    With simulation 0 there is no reply to expand from, with simulation `last` no leaf to select.
+    The arrays of a `Forest`, a `Reply` and `Settings` come as plain values, which numba passes
+    faster than named tuples.
+
+    Args:
+        parameters: of the rule.
+        leaf: (4, B) int64: the leaf's node, the action to expand, the kind of leaf, its depth.
+        here, chosen: (B, S) and (B, A), get the bytes of the leaf's state and of the action.
+        path: see `_descend`.
+        first: number of the first node to add.
+
+    Returns what is wrong with a reply, and of which tree.
+    """
+    forest = Forest(nodes, edges, bounds, states, actions, table)
     reply = Reply(
         state, offered, reward, discount, value, variance, chance, logits, terminated, invalid
     )
     s = Settings(*settings)
-    work = np.empty(edges.shape[2])
     for b in range(edges.shape[0]):
-        if turn > 0:
-            depth = front[3, b]
-            if front[2, b] == _OPEN:
-                wrong, made = _grow(t, s, front, reply, b, first)
+        if simulation > 0:
+            depth = leaf[_DEPTH, b]
+            if leaf[_KIND, b] == _EXPAND:
+                wrong, added = _expand(forest, s, leaf, reply, b, first)
                 if wrong != FINE:
                     return wrong, b
-                path[b, depth] = made
+                path[b, depth] = added
                 depth += 1
             else:
                 end = path[b, depth - 1] if depth > 0 else 0
-                leaf = t.nodes[b, end]
-                if leaf.ended or leaf.twin != end or not s.merge:  # else its children count
-                    leaf.visits += 1
-            _pass_up(t, s, path, b, depth)
-        if turn < last:
-            _descend(t, s, front, path, b, scores, considered[turn, b], turn + 1, work)
-            _copy(states[b, front[0, b]], here[b])
-            _copy(actions[b, front[0, b], front[1, b]], chosen[b])
+                x = forest.nodes[b, end]
+                if x.terminal or x.transposition != end or not s.merge:
+                    x.visits += 1  # of others in a merged tree visits count by their children
+            _backup(forest, s, path, b, depth)
+        if simulation < last:
+            _descend(forest, s, parameters, leaf, path, b, simulation)
+            _copy(states[b, leaf[_NODE, b]], here[b])
+            _copy(actions[b, leaf[_NODE, b], leaf[_ACTION, b]], chosen[b])
     return FINE, 0
 
 
-@njit(cache=True, nogil=True)
-def completed(nodes, edges, bounds, states, actions, table, settings):
-    """The roots' completed and scaled values (B, K)."""
-    t, s = Forest(nodes, edges, bounds, states, actions, table), Settings(*settings)
-    out = np.empty((edges.shape[0], edges.shape[2]))
-    for b in range(edges.shape[0]):
-        _complete(t, s, b, 0, out[b])
-    return out
+@lru_cache
+def make_simulate(select: Any) -> Any:
+    """`_simulate`, compiled with a rule's `select` in its place.
 
-
-@njit(cache=True, nogil=True)
-def subtrees(
-    nodes, edges, bounds, states, actions, table,
-    new_nodes, new_edges, new_bounds, new_states, new_actions, new_table,
-    tops,
-):  # fmt: skip
-    """Copy what lies below node `tops[b]` (B,) of each tree, or nothing for -1; largest size.
-
-    Trees without twins.
+    numba cannot keep on disk a function that takes another as an argument or in a closure, as it
+    knows functions apart by numbers that are new in each process. So `select` becomes a global of
+    a copy whose name says what `select` is.
     """
-    old = Forest(nodes, edges, bounds, states, actions, table)
-    new = Forest(new_nodes, new_edges, new_bounds, new_states, new_actions, new_table)
-    places, largest = np.empty(nodes.shape[1], np.int64), 1
-    for b in range(nodes.shape[0]):
-        if tops[b] >= 0:
-            largest = max(largest, _subtree(old, new, b, tops[b], places))
-    return largest
+    descend = njit(nogil=True)(_with_globals(_descend, select=select))
+    simulate = _with_globals(_simulate, _descend=descend)
+    simulate.__qualname__ = f"simulate_{_fingerprint(select)}"
+    return compiled(simulate)
 
 
-@njit(cache=True, nogil=True)
-def _subtree(old, new, b, top, places):
-    """Of one tree; `places` (N,) is room for each node's new number, or -1."""
-    places[:] = -1
-    places[top] = 0
-    size = 1
-    for node in range(places.shape[0]):  # parents have smaller numbers than their children
-        x = old.nodes[b, node]
-        if node != top and x.visits > 0 and x.parent >= 0 and places[x.parent] >= 0:
-            places[node] = size
-            size += 1
-    for node in range(places.shape[0]):
-        place = places[node]
-        if place < 0:
-            continue
-        new.nodes[b, place] = old.nodes[b, node]
-        x = new.nodes[b, place]
-        x.twin, x.walk = place, 0
-        x.parent = places[x.parent] if place > 0 else -1
-        x.sibling = places[x.sibling] if place > 0 and x.sibling >= 0 else -1
-        _copy(old.states[b, node], new.states[b, place])
-        for a in range(new.edges.shape[2]):
-            new.edges[b, place, a] = old.edges[b, node, a]
-            _copy(old.actions[b, node, a], new.actions[b, place, a])
-            edge = new.edges[b, place, a]
-            if edge.child >= 0:
-                edge.child = places[edge.child]
-            if edge.visits > 0:
-                new.bounds[b, 0] = min(new.bounds[b, 0], edge.q)
-                new.bounds[b, 1] = max(new.bounds[b, 1], edge.q)
-    new.nodes[b, 0].move = 0
-    return size
+def _with_globals(function: Any, **names: Any) -> FunctionType:
+    return FunctionType(function.__code__, {**globals(), **names}, function.__name__)
 
 
-def complain(wrong: int, where: str) -> None:
-    """Raise ValueError for what is wrong with a model's answer, if anything is."""
-    what = {
-        BAD_REWARD: "a reward that is not finite",
-        BAD_VALUE: "a value that is not finite",
-        BAD_LOGITS: "logits that are not numbers",
-        NO_ACTION: "no action that can be taken",
-        BAD_DISCOUNT: "a discount outside [-1, 1]",
-        BAD_CHANCE: "chances that do not sum to 1",
-    }
-    if wrong:
-        raise ValueError(f"{where}: the model gave {what[wrong]}")
+def _fingerprint(function: Any) -> str:
+    """A hash of a function's code and of all that it refers to, the same in every process."""
+    seen: set[Any] = set()
+    digest, pending = hashlib.sha256(), [function]
+    while pending:
+        thing = pending.pop()
+        thing = getattr(thing, "py_func", thing)
+        if isinstance(thing, CodeType):
+            digest.update(repr((thing.co_code, thing.co_names)).encode())
+            pending += thing.co_consts
+        elif not isinstance(thing, FunctionType):
+            whole = thing.tobytes() if isinstance(thing, np.ndarray) else None
+            digest.update(repr((thing, whole)).encode())
+        elif thing not in seen:
+            seen.add(thing)
+            names = thing.__globals__
+            pending += [thing.__code__, *(names[n] for n in _names(thing.__code__) if n in names)]
+            pending += [cell.cell_contents for cell in thing.__closure__ or ()]
+    return digest.hexdigest()[:16]
+
+
+def _names(code: CodeType) -> list[str]:
+    """All names in a function's code and in the functions inside it."""
+    inside = [_names(const) for const in code.co_consts if isinstance(const, CodeType)]
+    return [*code.co_names, *(name for names in inside for name in names)]
+
+
+# --------------------------------------------------------------------- between model and trees
+
+
+class TreeBuilder:
+    """The trees of one search, and the memory that the model and the compiled code share.
+
+    The model's answers reach the compiled code as arrays that share the tensors' memory, and its
+    arguments are tensors that the compiled code writes: with a small network, conversions would
+    take most of the time. On another device both are copied.
+
+    Args:
+        root: of B trees.
+        actions: K.
+        settings: of the search.
+        discount: γ, where the model gives none.
+        simulations: of each root.
+        start: trees to continue.
+
+    Raises:
+        ValueError: here or in `update`, an evaluation with wrong shapes or numbers.
+
+    Attributes:
+        trees: as far as they are built.
+    """
+
+    def __init__(
+        self,
+        root: Evaluation,
+        actions: int,
+        settings: Settings,
+        *,
+        discount: float,
+        simulations: int,
+        start: Tree | None,
+    ) -> None:
+        self._device, self._settings = root.state.device, settings
+        self._plain_settings, self._last, self._done = tuple(settings), simulations, 0
+        self._added = max(settings.outcomes, 1)
+        self._base = 1 if start is None else start.forest.nodes.shape[1]
+        nodes = self._base + simulations * self._added
+        state, samples = root.state, root.actions
+        reply = _reply(
+            root, _defaults(state, samples, actions, discount), state, samples, "the root's"
+        )
+        self.trees = empty_trees(
+            state, samples, nodes=nodes, count=actions, table=2 * nodes if settings.merge else 0
+        )
+        forest = self.trees.forest
+        if start is not None:
+            for known, room in zip(start.forest, forest, strict=True):
+                room[:, : known.shape[1]] = known
+        wrong, b = set_roots(*forest, *reply)
+        if wrong:
+            raise ValueError(f"root, tree {b}: the model gave {COMPLAINTS[wrong]}")
+
+        leaf = np.zeros((4, len(state)), np.int64)
+        here, chosen = _room_for(state), torch.from_numpy(leaf[_ACTION])
+        moves = np.empty((len(state), 0), np.uint8)
+        if samples is not None:
+            chosen = _room_for(samples[:, 0])
+            moves = as_bytes(chosen)
+        self._leaf, self._asked = (leaf, as_bytes(here), moves), (here, chosen)
+        deepest = min(simulations + self._base, settings.max_depth)
+        self._path = np.empty((len(state), deepest + 1), np.int32)
+        if settings.outcomes:
+            state = _repeated(state, settings.outcomes)
+            samples = None if samples is None else _repeated(samples, settings.outcomes)
+        self._like = state, samples
+        self._defaults = _defaults(state, samples, actions, discount)
+
+    @property
+    def root_priors(self) -> np.ndarray:
+        """A copy of the roots' priors (B, K), -1 for invalid actions."""
+        return self.trees.forest.edges["prior"][:, 0].copy()
+
+    def select(self, rule: Any, priors: np.ndarray, parameters: tuple) -> tuple[Tensor, Tensor]:
+        """Select the first leaves.
+
+        Args:
+            rule: whose `select` chooses actions in all simulations.
+            priors: of the roots (B, K), with the rule's noise.
+            parameters: of the rule.
+
+        Returns:
+            State (B, S) and action (B,) or (B, A) of a leaf of each tree, for the model.
+        """
+        self.trees.forest.edges["prior"][:, 0] = priors
+        self._simulate, self._parameters = make_simulate(rule.select), parameters
+        return self._run(self._defaults)
+
+    def update(self, found: Evaluation) -> tuple[Tensor, Tensor]:
+        """Expand the leaves by the model's evaluation, back up, and select the next leaves."""
+        self._done += 1
+        return self._run(_reply(found, self._defaults, *self._like, "a step's"))
+
+    def _run(self, reply: Reply) -> tuple[Tensor, Tensor]:
+        forest = self.trees.forest
+        if self._settings.outcomes:  # (B, C, ...) to (B C, ...)
+            reply = Reply(*(x.reshape(len(x) * x.shape[1], *x.shape[2:]) for x in reply))
+        wrong, b = self._simulate(
+            *forest,
+            *reply,
+            self._plain_settings,
+            self._parameters,
+            *self._leaf,
+            self._path,
+            self._base + (self._done - 1) * self._added,
+            self._done,
+            self._last,
+        )
+        if wrong:
+            raise ValueError(
+                f"simulation {self._done}, tree {b}: the model gave {COMPLAINTS[wrong]}"
+            )
+        if self._done == self._last and self._settings.merge:
+            nodes = forest.nodes
+            nodes["value"] = np.take_along_axis(nodes["value"], nodes["transposition"], 1)
+        here, chosen = self._asked
+        if self._device.type == "cpu":
+            return here, chosen
+        return here.to(self._device), chosen.to(self._device)
+
+
+def _repeated(x: Tensor, outcomes: int) -> Tensor:
+    """(B, ...) as (B, C, ...)."""
+    return x[:, None].expand(-1, outcomes, *x.shape[1:])
+
+
+def _room_for(x: Tensor) -> Tensor:
+    """Zeros of the shape and type of x, on the CPU."""
+    return torch.zeros(x.shape, dtype=x.dtype)
+
+
+def _defaults(state: Tensor, samples: Tensor | None, actions: int, discount: float) -> Reply:
+    """What holds where a model leaves a field out, for states (B, S) or (B, C, S)."""
+    each = state.shape[:-1]
+    zero, moves = np.zeros(each, np.float32), np.empty((*each, actions, 0), np.uint8)
+    if samples is not None:
+        moves = as_bytes(_room_for(samples))
+    return Reply(
+        state=as_bytes(_room_for(state)),
+        actions=moves,
+        reward=zero,
+        discount=np.full(each, discount, np.float32),
+        value=zero,
+        variance=zero,
+        chance=zero,
+        logits=np.zeros((*each, actions), np.float32),
+        terminated=np.zeros(each, np.bool_),
+        invalid=np.zeros((*each, actions), np.bool_),
+    )
+
+
+def _reply(
+    found: Evaluation, defaults: Reply, state: Tensor, samples: Tensor | None, whose: str
+) -> Reply:
+    """An evaluation as arrays; states and actions must be like `state` and `samples`."""
+    moves = defaults.actions
+    if samples is not None:
+        if found.actions is None:
+            raise ValueError("the root's actions are a sample, so a step must give actions too")
+        moves = _bytes_like(found.actions, samples, whose, "actions")
+    return Reply(
+        _bytes_like(found.state, state, whose, "state"),
+        moves,
+        _array(found.reward, defaults.reward, whose, "reward"),
+        _array(found.discount, defaults.discount, whose, "discount"),
+        _array(found.value, defaults.value, whose, "value"),
+        _array(found.variance, defaults.variance, whose, "variance"),
+        _array(found.chance, defaults.chance, whose, "chance"),
+        _array(found.logits, defaults.logits, whose, "logits"),
+        _array(found.terminated, defaults.terminated, whose, "terminated"),
+        _array(found.invalid, defaults.invalid, whose, "invalid"),
+    )
+
+
+def _bytes_like(given: Tensor, like: Tensor, whose: str, name: str) -> np.ndarray:
+    if given.shape != like.shape:
+        raise ValueError(f"{whose} {name} must be {tuple(like.shape)}, got {tuple(given.shape)}")
+    if not (given.is_cpu and given.dtype == like.dtype and given.is_contiguous()):
+        given = given.to("cpu", like.dtype).contiguous()
+    return as_bytes(given)
+
+
+def _array(given: Tensor | None, default: np.ndarray, whose: str, name: str) -> np.ndarray:
+    if given is None:
+        return default
+    array = given.numpy(force=not given.is_cpu or given.requires_grad)  # force costs time
+    if array.shape != default.shape:
+        raise ValueError(f"{whose} {name} must be {default.shape}, got {array.shape}")
+    return np.ascontiguousarray(array, default.dtype)

@@ -365,7 +365,7 @@ def test_an_action_is_worth_the_expectation_over_its_outcomes(rule):
     for b in range(5):
         for n in np.flatnonzero(nodes["visits"][b]):
             node, own = nodes[b, n], edges[b, n]
-            if node["ended"]:
+            if node["terminal"]:
                 continue
             seen, means = own["visits"], own["q"].astype(float)
             assert node["visits"] == 1 + seen.sum()
@@ -380,8 +380,8 @@ def test_an_action_is_worth_the_expectation_over_its_outcomes(rule):
                 assert x["chance"].sum() == pytest.approx(1)
                 worth = x["chance"] * (x["reward"] + x["discount"] * x["value"])
                 assert own["q"][a] == pytest.approx(worth.sum(), abs=1e-5)
-                live = x[~x["ended"]]
-                assert (x["visits"][x["ended"]] == 1).all() or not len(live)
+                live = x[~x["terminal"]]
+                assert (x["visits"][x["terminal"]] == 1).all() or not len(live)
                 if seen[a] > 100 and len(live) > 1:
                     shares = live["visits"] / live["visits"].sum()
                     assert shares == pytest.approx(live["chance"] / live["chance"].sum(), abs=0.02)
@@ -468,13 +468,13 @@ def test_nodes_of_one_state_share_what_follows(rule):
         firsts = {}
         for n in np.flatnonzero(nodes["visits"][b]):
             state, node, own = float(tree.states[b, n, 0]), nodes[b, n], edges[b, n]
-            if node["ended"]:
-                assert node["twin"] == n
+            if node["terminal"]:
+                assert node["transposition"] == n
                 continue
-            assert node["twin"] == firsts.setdefault(state, n)
-            if node["twin"] != n:
+            assert node["transposition"] == firsts.setdefault(state, n)
+            if node["transposition"] != n:
                 assert (own["visits"] == 0).all() and (own["child"] == -1).all()
-                assert node["value"] == nodes["value"][b, node["twin"]]
+                assert node["value"] == nodes["value"][b, node["transposition"]]
                 continue
             seen, means = own["visits"], own["q"].astype(float)
             total = node["raw"] + (seen * means).sum()
@@ -534,7 +534,7 @@ def test_twins_by_hand():
     tree = search(
         root, step, simulations=3, generator=seeded(), rule=UCT(), discount=0.5, merge=True
     )
-    assert tree.twins[0].tolist() == [0, 1, 0, 0]
+    assert tree.transpositions[0].tolist() == [0, 1, 0, 0]
     assert tree.parents[0].tolist() == [-1, 0, 1, -1]
     q0 = 2 * 1.5625 / 3
     q1 = 2 + q0 / 2
@@ -544,7 +544,7 @@ def test_twins_by_hand():
     assert tree.children_values()[0, 0] == pytest.approx(1 + v1 / 2)
     assert tree.values[0, 0] == pytest.approx(3 * (1 + v1 / 2) / 4)
     assert tree.visits[0].tolist() == [4, 3, 2, 0]
-    with pytest.raises(ValueError, match="a tree with twins cannot be gone on with"):
+    with pytest.raises(ValueError, match="a tree with transpositions has no subtrees"):
         tree.after(tree.action)
 
 
