@@ -368,7 +368,6 @@ class TreeSearch:
                 outcomes=self.model.outcomes,
                 merge=config.merge,
                 backup=config.backup,
-                compiled=True,  # of one root, wherever the model is
             )
         best = self.tree.action
         if self._indices:

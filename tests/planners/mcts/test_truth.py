@@ -431,7 +431,7 @@ def test_what_every_tree_is(seed, rule, simulations, depth, several, discount):
             level[n] = level[parents[b, n]] + 1
         for n in np.flatnonzero(visits[b]):
             below = np.flatnonzero((parents[b] == n) & (visits[b] > 0))
-            if found.forest.nodes["ended"][b, n]:
+            if found.forest.nodes["terminal"][b, n]:
                 assert not len(below) and values[b, n] == discounts[b, n] == 0
                 continue
             prior = found.priors[b, n]

@@ -1,6 +1,5 @@
 import math
 import sys
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +11,6 @@ from planners.mcts import PUCT, UCT, Evaluation, Gumbel, Widening, search
 
 sys.path.append(str(Path(__file__).parent))
 import golden_mctx as golden
-
-
-@pytest.fixture(autouse=True, params=["compiled", "torch"])
-def walk(request, monkeypatch):
-    """Everything is asked of both walks."""
-    both = partial(search, compiled=request.param == "compiled")
-    monkeypatch.setattr(sys.modules[__name__], "search", both)
-
-
-compiled = pytest.mark.parametrize("walk", ["compiled"], indirect=True)
-"""What takes long in torch on a CPU."""
 
 
 def seeded(seed=0):
@@ -109,7 +97,6 @@ def golden_keys():
     return ("node_visits", "node_values", "parents", "action_from_parent", "children_index")
 
 
-@compiled
 @pytest.mark.skipif(not available(Mctx), reason="mctx is not installed: make peers")
 def test_the_stored_trees_are_what_mctx_makes(stored):
     with Mctx() as peer:
@@ -293,7 +280,6 @@ def test_variances_are_those_of_what_follows():
     assert found.variances[0, 0] == pytest.approx((0 + 1 + 0.25) / 3)
 
 
-@compiled
 def test_the_answer_of_puct_is_drawn_by_visits():
     root, step = table_model(golden.problem("puct"))
     rule = PUCT(dirichlet=0.0, temperature=0.5)
@@ -379,7 +365,7 @@ def test_an_action_is_worth_the_expectation_over_its_outcomes(rule):
     for b in range(5):
         for n in np.flatnonzero(nodes["visits"][b]):
             node, own = nodes[b, n], edges[b, n]
-            if node["ended"]:
+            if node["terminal"]:
                 continue
             seen, means = own["visits"], own["q"].astype(float)
             assert node["visits"] == 1 + seen.sum()
@@ -394,14 +380,13 @@ def test_an_action_is_worth_the_expectation_over_its_outcomes(rule):
                 assert x["chance"].sum() == pytest.approx(1)
                 worth = x["chance"] * (x["reward"] + x["discount"] * x["value"])
                 assert own["q"][a] == pytest.approx(worth.sum(), abs=1e-5)
-                live = x[~x["ended"]]
-                assert (x["visits"][x["ended"]] == 1).all() or not len(live)
+                live = x[~x["terminal"]]
+                assert (x["visits"][x["terminal"]] == 1).all() or not len(live)
                 if seen[a] > 100 and len(live) > 1:
                     shares = live["visits"] / live["visits"].sum()
                     assert shares == pytest.approx(live["chance"] / live["chance"].sum(), abs=0.02)
 
 
-@compiled
 def test_exact_outcomes_come_to_the_optimum():
     root, step, options, values, q = world(discount=0.5)
     rule = PUCT(dirichlet=0.0, temperature=0.0)
@@ -483,13 +468,13 @@ def test_nodes_of_one_state_share_what_follows(rule):
         firsts = {}
         for n in np.flatnonzero(nodes["visits"][b]):
             state, node, own = float(tree.states[b, n, 0]), nodes[b, n], edges[b, n]
-            if node["ended"]:
-                assert node["twin"] == n
+            if node["terminal"]:
+                assert node["transposition"] == n
                 continue
-            assert node["twin"] == firsts.setdefault(state, n)
-            if node["twin"] != n:
+            assert node["transposition"] == firsts.setdefault(state, n)
+            if node["transposition"] != n:
                 assert (own["visits"] == 0).all() and (own["child"] == -1).all()
-                assert node["value"] == nodes["value"][b, node["twin"]]
+                assert node["value"] == nodes["value"][b, node["transposition"]]
                 continue
             seen, means = own["visits"], own["q"].astype(float)
             total = node["raw"] + (seen * means).sum()
@@ -498,7 +483,6 @@ def test_nodes_of_one_state_share_what_follows(rule):
         assert len(firsts) == 5
 
 
-@compiled
 def test_twins_bring_a_search_to_the_optimum_of_a_world_that_goes_round():
     root, step, options, values, q = world(discount=0.9)
     rule = PUCT(dirichlet=0.0, temperature=0.0)
@@ -550,7 +534,7 @@ def test_twins_by_hand():
     tree = search(
         root, step, simulations=3, generator=seeded(), rule=UCT(), discount=0.5, merge=True
     )
-    assert tree.twins[0].tolist() == [0, 1, 0, 0]
+    assert tree.transpositions[0].tolist() == [0, 1, 0, 0]
     assert tree.parents[0].tolist() == [-1, 0, 1, -1]
     q0 = 2 * 1.5625 / 3
     q1 = 2 + q0 / 2
@@ -560,7 +544,7 @@ def test_twins_by_hand():
     assert tree.children_values()[0, 0] == pytest.approx(1 + v1 / 2)
     assert tree.values[0, 0] == pytest.approx(3 * (1 + v1 / 2) / 4)
     assert tree.visits[0].tolist() == [4, 3, 2, 0]
-    with pytest.raises(ValueError, match="a tree with twins cannot be gone on with"):
+    with pytest.raises(ValueError, match="a tree with transpositions has no subtrees"):
         tree.after(tree.action)
 
 

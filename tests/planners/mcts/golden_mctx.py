@@ -1,6 +1,6 @@
 """What mctx makes of small problems, kept in mctx.npz for machines that lack it.
 
-    PYTHONPATH=. python tests/planners/golden_mctx.py
+    PYTHONPATH=. python tests/planners/mcts/golden_mctx.py
 
 asks mctx (`make peers`) and writes the file anew.
 """
