@@ -41,8 +41,8 @@ from experiments.presets import MPC_PRESETS
 from mbrl.agents import Controller, MPCConfig, PlannerConfig
 from mbrl.data import Replay
 from mbrl.dynamics import Ensemble, EnsembleConfig, Simulator
+from mbrl.imagination import Propagation, score_fn
 from mbrl.parallel import apart
-from mbrl.rollout import Propagation, score_fn
 from mbrl.types import RewardFn, TerminatedFn, Transition
 from planners import Plan, ScoreFn, Search
 

@@ -18,8 +18,8 @@ from experiments.build import Loaded, RunConfig, load_run
 from experiments.statistics import probability_of_improvement, summarise
 from mbrl.agents.pets import PETS, Controller
 from mbrl.checkpoint import Run, RunError, written_whole
+from mbrl.imagination import rollout
 from mbrl.metrics import METRICS, read_metrics
-from mbrl.rollout import rollout
 from mbrl.training import episode_seed, generator, play
 from mbrl.uncertainty import calibration_curve, calibration_error, particle_spread, spread
 

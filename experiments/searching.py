@@ -20,7 +20,13 @@ import envs
 from envs.gymnasium_tasks import DESCRIBED
 from envs.mujoco_env import get_state
 from experiments.trees import Node, draw, most_visited, sample_name, to_dot, to_json
-from mbrl.agents.mcts import Sampler, TreeModel, TreeSearch, TreeSearchConfig, uniform_actions
+from mbrl.agents.tree_search import (
+    Sampler,
+    TreeModel,
+    TreeSearch,
+    TreeSearchConfig,
+    uniform_actions,
+)
 from mbrl.checkpoint import written_whole
 from mbrl.dynamics import Simulator, Tabular
 from mbrl.training import generator

@@ -18,7 +18,7 @@ from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
 from experiments.studies.pool import Work
 from experiments.studies.toys import Toy
-from mbrl.rollout import objective, rollout, score_fn
+from mbrl.imagination import objective, rollout, score_fn
 from planners import ICEM
 
 WINDS = (-0.06, -0.03, 0.0, 0.03, 0.06)  # a step, along y, in the strip
@@ -38,7 +38,7 @@ OBJECTIVES: dict[str, tuple[str, float]] = {
     "worst": ("worst", 0.0),
     "penalty": ("mean", 10.0),
 }
-"""Objective and epistemic penalty of `mbrl.rollout.score_fn`."""
+"""Objective and epistemic penalty of `mbrl.imagination.score_fn`."""
 
 
 def objectives(lab: Lab) -> Report:

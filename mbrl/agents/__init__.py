@@ -1,7 +1,7 @@
 """Recipes that join models, planners and learners.
 
-`mbrl.agents.dyna` and `mbrl.agents.mcts` are imported by name: they compile their loops, and what
-compiles takes half a second to import.
+`mbrl.agents.dyna` and `mbrl.agents.tree_search` are imported by name: they compile their loops, and
+what compiles takes half a second to import.
 """
 
 from mbrl.agents.mpc import KINDS, Controller, MPCConfig, Pipelined, PlannerConfig

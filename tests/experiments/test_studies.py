@@ -21,8 +21,8 @@ from experiments.studies.versions import config
 from mbrl.agents import PETSConfig, PlannerConfig
 from mbrl.checkpoint import Run, RunError
 from mbrl.dynamics import EnsembleConfig
+from mbrl.imagination import rollout
 from mbrl.metrics import METRICS
-from mbrl.rollout import rollout
 
 TINY = RunConfig(
     "pets",
