@@ -11,7 +11,7 @@ from gymnasium.vector import VectorEnv
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from mbrl.rollout import rollout
+from mbrl.imagination import rollout
 from mbrl.training.collect import Episodes, play, vector
 from mbrl.types import Dynamics, GaussianDynamics, Player
 from mbrl.uncertainty import Spread, particle_spread

@@ -12,7 +12,7 @@ from torch import Tensor
 from experiments.bench.measure import seeded
 from mbrl.agents import PlannerConfig
 from mbrl.dynamics import Ensemble, EnsembleConfig
-from mbrl.rollout import score_fn
+from mbrl.imagination import score_fn
 from mbrl.types import RewardFn, TerminatedFn
 from planners import Plan, ScoreFn, Search
 

@@ -14,7 +14,7 @@ import torch
 
 from experiments.bench.measure import Bench, Result, rate, seeded
 from experiments.bench.parts import ensemble, forward_flops, run_forward
-from mbrl.rollout import Propagation, score_fn
+from mbrl.imagination import Propagation, score_fn
 
 
 def rollout(bench: Bench, *, candidates: int = 500, horizon: int = 30) -> list[Result]:

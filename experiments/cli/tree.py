@@ -22,7 +22,13 @@ from envs.gymnasium_tasks import DESCRIBED
 from experiments.cli.options import Common, Wrong, check_least, emit, out, parse, say, set_threads
 from experiments.plots import save
 from experiments.plots.tree import Node, draw, most_visited, sample_name, to_dot, to_json
-from mbrl.agents.mcts import Sampler, TreeModel, TreeSearch, TreeSearchConfig, uniform_actions
+from mbrl.agents.tree_search import (
+    Sampler,
+    TreeModel,
+    TreeSearch,
+    TreeSearchConfig,
+    uniform_actions,
+)
 from mbrl.dynamics import Classic, FiniteModel, Simulator
 from mbrl.dynamics.simulator import physics_state
 from mbrl.rng import generator

@@ -17,7 +17,7 @@ from experiments import plots
 from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
 from mbrl.dynamics import Analytic
-from mbrl.rollout import objective, rollout, score_fn
+from mbrl.imagination import objective, rollout, score_fn
 from mbrl.training.executor import Work
 from planners import ICEM
 
@@ -38,7 +38,7 @@ OBJECTIVES: dict[str, tuple[str, float]] = {
     "worst": ("worst", 0.0),
     "penalty": ("mean", 10.0),
 }
-"""Objective and epistemic penalty of `mbrl.rollout.score_fn`."""
+"""Objective and epistemic penalty of `mbrl.imagination.score_fn`."""
 
 
 def objectives(lab: Lab) -> Report:

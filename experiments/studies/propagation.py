@@ -16,7 +16,7 @@ from experiments import plots
 from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
 from mbrl.dynamics import Analytic
-from mbrl.rollout import Propagation, objective, rollout
+from mbrl.imagination import Propagation, objective, rollout
 
 VALUES = (0.5, 1.0, 1.5, 2.0, 2.5)  # θ
 DT = 0.1  # s

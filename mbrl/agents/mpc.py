@@ -15,8 +15,8 @@ import torch
 from torch import Generator, Tensor
 
 from mbrl.dynamics import Simulator, SmoothSimulator
+from mbrl.imagination import Propagation, objective, score_fn
 from mbrl.parallel import single_thread
-from mbrl.rollout import Propagation, objective, score_fn
 from mbrl.types import Dynamics, RewardFn, TerminatedFn
 from planners import ILQR, MPC, PLANNERS, MPCState, Plan, ScoreFn, Search, Smooth
 

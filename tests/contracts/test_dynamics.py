@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mbrl.dynamics import Ensemble, EnsembleConfig
-from mbrl.rollout import score_fn
+from mbrl.imagination import score_fn
 from mbrl.types import Dynamics, Gaussian, GaussianDynamics, Step, Transition
 
 OBS, ACTION = 3, 2

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mbrl.dynamics import Analytic
-from mbrl.rollout import rollout
+from mbrl.imagination import rollout
 from mbrl.types import GaussianDynamics
 
 

@@ -10,7 +10,7 @@ import torch
 import envs
 from mbrl.agents import Controller, MPCConfig, PlannerConfig
 from mbrl.dynamics import Ensemble, EnsembleConfig, Simulator, SmoothSimulator
-from mbrl.rollout import score_fn
+from mbrl.imagination import score_fn
 from planners import ILQR, lqr
 
 STATE = int(mujoco.mjtState.mjSTATE_INTEGRATION)

@@ -10,7 +10,7 @@ from scipy import sparse, stats
 from envs.tabular import FiniteMDP
 from envs.worlds import garnet
 from mbrl.dynamics import Counts, FiniteModel
-from mbrl.rollout import rollout, score_fn
+from mbrl.imagination import rollout, score_fn
 from mbrl.types import Dynamics, Transition
 
 

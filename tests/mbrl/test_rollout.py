@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import tensor
 
-from mbrl import rollout as module
 from mbrl.dynamics import Ensemble, EnsembleConfig
-from mbrl.rollout import disagreement, objective, rollout, score_fn
+from mbrl.imagination import disagreement, objective, rollout, score_fn
+from mbrl.imagination import propagation as module
 from mbrl.types import Gaussian, GaussianDynamics, Step
 from planners import PLANNERS
 

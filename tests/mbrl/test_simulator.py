@@ -10,7 +10,7 @@ import envs
 from envs.gymnasium_tasks import DESCRIBED
 from envs.mujoco_env import get_state
 from mbrl.dynamics import Randomisation, Simulator
-from mbrl.rollout import rollout, score_fn
+from mbrl.imagination import rollout, score_fn
 from mbrl.types import Dynamics, NativeDynamics
 from planners import ICEM
 

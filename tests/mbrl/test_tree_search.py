@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from envs.worlds import garnet
-from mbrl.agents.mcts import TreeModel, TreeSearch, TreeSearchConfig, uniform_actions
+from mbrl.agents.tree_search import TreeModel, TreeSearch, TreeSearchConfig, uniform_actions
 from mbrl.dynamics import FiniteModel
-from mbrl.rollout import score_fn
+from mbrl.imagination import score_fn
 from mbrl.training import evaluate
 from mbrl.types import Step
 from planners.lqr import lqr

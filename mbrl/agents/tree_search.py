@@ -17,8 +17,8 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
 from mbrl.dynamics import FiniteModel
+from mbrl.imagination import Policy
 from mbrl.parallel import single_thread
-from mbrl.rollout import Policy
 from mbrl.types import Dynamics, RewardFn, Step, TerminatedFn
 from planners.mcts import PUCT, UCT, Evaluation, Gumbel, Rule, Tree, Widening, search
 
@@ -97,8 +97,8 @@ class TreeModel:
     A leaf is valued, for each member from its own state, by the mean of random rollouts, by a
     value function, or by both, weighted. The simulation that adds a leaf passes up mean + κ · std
     (population's) over members of the whole return from the root: rewards on the way and the
-    leaf's value. So a path is worth what the objective "mean±std:|κ|" of `mbrl.rollout` makes of
-    a plan with one `tsinf` particle a member. The variance of that return goes along, for rules
+    leaf's value. So a path is worth what the objective "mean±std:|κ|" of `mbrl.imagination` makes
+    of a plan with one `tsinf` particle a member. The variance of that return goes along, for rules
     that look where members disagree (their `optimism`). A node is terminal once all members have
     ended; those that end earlier earn 0 from then on.
 
