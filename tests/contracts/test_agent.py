@@ -1,25 +1,35 @@
 """What every agent promises to the loop that drives it. A new agent adds its maker to `MAKERS`."""
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
 
-from mbrl.agents import PETS, PETSConfig, PlannerConfig, RandomAgent
+from mbrl.agents import AGENTS, PETS, MPCConfig, PlannerConfig, RandomAgent, agent, name_of
+from mbrl.agents.pets import Config
 from mbrl.dynamics import EnsembleConfig
-from mbrl.types import Transition
+from mbrl.types import Agent, Player, Spec, Transition
 
-OBS = 2
-LOW, HIGH = torch.tensor([-1.0, -3.0]), torch.tensor([1.0, 0.5])
+OBS, COUNT = 2, 3
+LOW, HIGH = np.array([-1.0, -3.0], np.float32), np.array([1.0, 0.5], np.float32)
+SPEC = Spec(
+    gymnasium.spaces.Box(-np.inf, np.inf, (OBS,)),
+    gymnasium.spaces.Box(LOW, HIGH),
+    reward=None,
+    ends=False,
+    episode_steps=6,
+)
 
 
 def pets(**settings):
     def make(seed=0):
-        config = PETSConfig(
-            planner=PlannerConfig(horizon=3, population=10, iterations=2, elites=2),
-            model=EnsembleConfig(members=2, hidden=(8,), epochs=2, batch=16, learn_reward=True),
-            random_steps=12, particles=2, **settings,
+        mpc = MPCConfig(
+            PlannerConfig(horizon=3, population=10, iterations=2, elites=2),
+            particles=2, **settings,
         )  # fmt: skip
-        return PETS(OBS, LOW, HIGH, config, episode_steps=6, generator=seeded(seed))
+        model = EnsembleConfig(members=2, hidden=(8,), epochs=2, batch=16, learn_reward=True)
+        config = Config(mpc=mpc, model=model, random_steps=12)
+        return PETS(SPEC, config, generator=seeded(seed))
 
     return make
 
@@ -27,9 +37,9 @@ def pets(**settings):
 MAKERS = {
     "pets": pets(),
     "pets open loop": pets(replan_every=0),
-    "random": lambda seed=0: RandomAgent(LOW, HIGH, generator=seeded(seed)),
+    "random": lambda seed=0: RandomAgent(SPEC.action, generator=seeded(seed)),
 }
-"""name -> make(seed) -> a fresh agent for OBS observations and the box [LOW, HIGH]."""
+"""name -> make(seed) -> a fresh agent for `SPEC`."""
 
 
 def seeded(seed=0):
@@ -42,21 +52,31 @@ def make(request):
 
 
 class World:
-    """A walk in the plane in episodes of six steps."""
+    """Walks in the plane, COUNT side by side, in episodes of six steps, each begun a step later."""
 
     def __init__(self):
-        self.at, self.steps = np.zeros(OBS, np.float32), 0
+        self.at = np.zeros((COUNT, OBS), np.float32)
+        self.steps = -np.arange(COUNT)
 
     def go(self, agent):
         action = agent.act(self.at, explore=True)
         after = (0.9 * self.at + 0.1 * action).astype(np.float32)
         self.steps += 1
+        over = self.steps % 6 == 0
         agent.observe(
-            Transition(*map(torch.as_tensor, (self.at, action, float(after[0]), after)),
-                       torch.tensor(False), torch.tensor(self.steps % 6 == 0))
+            Transition(*(torch.as_tensor(x) for x in (
+                self.at, action, after[:, 0], after, np.zeros(COUNT, bool), over)))
         )  # fmt: skip
-        self.at = after if self.steps % 6 else np.zeros(OBS, np.float32)
+        self.at = np.where(over[:, None], 0, after).astype(np.float32)
         return action, dict(agent.update())
+
+
+def copied(state):
+    if isinstance(state, dict):
+        return {name: copied(value) for name, value in state.items()}
+    if isinstance(state, list):
+        return [copied(value) for value in state]
+    return state.clone() if isinstance(state, torch.Tensor) else state
 
 
 def walk(agent, steps):
@@ -64,11 +84,30 @@ def walk(agent, steps):
     return [world.go(agent) for _ in range(steps)]
 
 
+def test_it_is_an_agent_and_so_is_its_player(make):
+    assert isinstance(make(), Agent)
+    assert isinstance(make().player(generator=seeded()), Player)
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_every_agent_in_the_table_is_made_from_a_spec_alone(name):
+    module = agent(name)
+    config = module.Config.suited(SPEC)
+    made = module.make(SPEC, config, generator=seeded())
+    assert isinstance(made, Agent) and name_of(config) == name
+    assert made.act(np.zeros((COUNT, OBS), np.float32), explore=True).shape == (COUNT, 2)
+
+
+def test_an_unknown_agent_is_named_with_those_there_are():
+    with pytest.raises(ValueError, match="agent 'petz' is unknown; there are pets, random"):
+        agent("petz")
+
+
 def test_actions_are_arrays_within_bounds(make):
-    for action, _ in walk(make(), 30):
-        assert isinstance(action, np.ndarray) and action.shape == (2,)
+    for action, _ in walk(make(), 15):
+        assert isinstance(action, np.ndarray) and action.shape == (COUNT, 2)
         assert action.dtype == np.float32
-        assert (action >= LOW.numpy()).all() and (action <= HIGH.numpy()).all()
+        assert (action >= LOW).all() and (action <= HIGH).all()
 
 
 def test_the_same_seed_gives_the_same_actions_and_another_others(make):
@@ -86,9 +125,8 @@ def test_saving_and_loading_give_the_same_next_actions(make, steps):
     for _ in range(steps):
         world.go(agent)
     walk(other, 15)  # whatever it did before must not linger
-    weights, state = agent.state_dict()
-    other.load_state_dict({name: value.clone() for name, value in weights.items()}, state)
-    mirror.at, mirror.steps = world.at.copy(), world.steps
+    other.load_state_dict(copied(agent.state_dict()))
+    mirror.at, mirror.steps = world.at.copy(), world.steps.copy()
     for _ in range(14):
         (a, said), (b, says) = world.go(agent), mirror.go(other)
         assert np.array_equal(a, b) and said == says
@@ -97,21 +135,19 @@ def test_saving_and_loading_give_the_same_next_actions(make, steps):
 def test_a_state_is_tensors_and_plain_values(make, tmp_path):
     agent = make()
     walk(agent, 15)
-    weights, state = agent.state_dict()
-    assert all(isinstance(value, torch.Tensor) for value in weights.values())
-    torch.save(state, tmp_path / "state.pt")
+    torch.save(agent.state_dict(), tmp_path / "state.pt")
     loaded = torch.load(tmp_path / "state.pt", weights_only=True)
     other = make(7)
-    other.load_state_dict(weights, loaded)
-    obs = np.zeros(OBS, np.float32)
+    other.load_state_dict(loaded)
+    obs = np.zeros((COUNT, OBS), np.float32)
     assert np.array_equal(agent.act(obs, explore=True), other.act(obs, explore=True))
 
 
 def test_an_update_says_nothing_when_nothing_is_due(make):
     agent = make()
     assert agent.update() == {}
-    history = walk(agent, 11)
-    assert [said for _, said in history] == [{}] * 11
+    history = walk(agent, 3)
+    assert [said for _, said in history] == [{}] * 3
     agent = make()
     walk(agent, 12)
     assert agent.update() == {}  # it is done already
@@ -123,16 +159,25 @@ def test_updates_are_finite_numbers(make):
         assert np.isfinite([float(value) for value in said.values()]).all()
 
 
-def test_a_controller_plays_without_touching_the_agent(make):
+def test_a_player_plays_without_touching_the_agent(make):
     agent, twin = make(), make()
     world, mirror = World(), World()
-    for step in range(24):
+    every = np.ones(COUNT, bool)
+    for step in range(15):
         if step % 5 == 0:
-            player = agent.controller(generator=seeded(3))
-            player.reset()
-            first = [player.act(world.at, explore=False) for _ in range(4)]
-            player = agent.controller(generator=seeded(3))
-            player.reset()
-            again = [player.act(world.at, explore=False) for _ in range(4)]
-            assert np.array_equal(first, again)
+            played = []
+            for _ in range(2):
+                player = agent.player(generator=seeded(3))
+                player.reset(every)
+                played.append([player.act(world.at, explore=False) for _ in range(4)])
+            assert np.array_equal(*played)
         assert np.array_equal(world.go(agent)[0], mirror.go(twin)[0])
+
+
+def test_a_player_acts_in_one_environment_as_in_several(make):
+    agent = make()
+    walk(agent, 8)
+    alone, both = (agent.player(generator=seeded(3)) for _ in range(2))
+    obs = np.full((1, OBS), 0.3, np.float32)
+    assert np.array_equal(alone.act(obs, explore=False),
+                          both.act(np.repeat(obs, 2, 0), explore=False)[:1])  # fmt: skip

@@ -13,13 +13,16 @@ import pytest
 import safetensors.torch
 import torch
 
-from mbrl import checkpoint
-from mbrl.checkpoint import STATE, WEIGHTS, Run, RunError
+from mbrl.training import checkpoint
+from mbrl.training.checkpoint import STATE, WEIGHTS, Run, RunError
 
 STATE_VALUE = {
     "rows": torch.arange(6.0).reshape(2, 3),
     "half": torch.ones(2, dtype=torch.float16),
     "counts": [1, 2.5, None, True, "text", 2**100],
+    "plans": [{"actions": None}, {"actions": (1, 2)}],
+    "listed": [0, torch.ones(2)],
+    "part": torch.arange(6.0).reshape(2, 3)[:, 1],
     "nested": {"generator": torch.Generator().manual_seed(3).get_state()},
 }
 
@@ -33,25 +36,32 @@ def weights(value):
     return {"net": torch.full((3, 2), float(value)), "turned": torch.ones(2, 5).T}
 
 
+def content(step, **more):
+    return STATE_VALUE | {"weights": weights(step), "step": step} | more
+
+
 def saved(run, step):
-    run.save(step, weights(step), STATE_VALUE | {"step": step})
+    run.save(step, content(step))
     return run.path / "checkpoints" / str(step)
 
 
 def assert_holds(run, step):
-    loaded, state = run.load()
+    state = run.load()
     assert run.latest() == state["step"] == step
-    assert torch.equal(loaded["net"], weights(step)["net"])
+    assert torch.equal(state["weights"]["net"], weights(step)["net"])
 
 
 def test_what_is_saved_comes_back(run):
     saved(run, 10)
     for reader in (run, Run.open(run.path)):
         assert reader.config == {"algo": "pets", "seed": 3}
-        loaded, state = reader.load()
-        assert set(loaded) == {"net", "turned"}
-        assert torch.equal(loaded["turned"], torch.ones(5, 2))
+        state = reader.load()
+        assert set(state["weights"]) == {"net", "turned"}
+        assert torch.equal(state["weights"]["turned"], torch.ones(5, 2))
         assert state["counts"] == STATE_VALUE["counts"]
+        assert state["plans"] == [{"actions": None}, {"actions": (1, 2)}]
+        assert torch.equal(state["listed"][1], torch.ones(2))
+        assert torch.equal(state["part"], torch.arange(6.0).reshape(2, 3)[:, 1])
         assert torch.equal(state["rows"], STATE_VALUE["rows"])
         assert state["half"].dtype == torch.float16
         assert torch.equal(state["nested"]["generator"], STATE_VALUE["nested"]["generator"])
@@ -103,8 +113,8 @@ def test_a_save_that_dies_anywhere_leaves_a_whole_checkpoint(run, monkeypatch, w
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, dies)
             with contextlib.suppress(Died):
-                run.save(new, weights(new), STATE_VALUE | {"step": new, "fresh": True})
-        _, state = run.load()
+                run.save(new, content(new, fresh=True))
+        state = run.load()
         assert_holds(run, state["step"])
         assert state["step"] in (10, new)
         saved(run, 30)
@@ -114,8 +124,8 @@ def test_a_save_that_dies_anywhere_leaves_a_whole_checkpoint(run, monkeypatch, w
 
 def test_saving_a_step_again_takes_the_later_one(run):
     saved(run, 10)
-    run.save(10, weights(10), STATE_VALUE | {"step": 10, "fresh": True})
-    assert run.load()[1]["fresh"]
+    run.save(10, content(10, fresh=True))
+    assert run.load()["fresh"]
     assert [path.name for path in (run.path / "checkpoints").iterdir()] == ["10"]
 
 
@@ -156,9 +166,9 @@ def test_missing_files_are_refused_by_name(run, name):
 def test_foreign_files_are_refused_whatever_they_hold(run, name):
     """Random bytes, which send the restricted unpickler every which way."""
     file, draw = saved(run, 10) / name, random.Random(0)
-    for content in (b"hello", b"PK\x03\x04", *(draw.randbytes(draw.randrange(60))
+    for foreign in (b"hello", b"PK\x03\x04", *(draw.randbytes(draw.randrange(60))
                                                for _ in range(150))):  # fmt: skip
-        file.write_bytes(content)
+        file.write_bytes(foreign)
         with pytest.raises(RunError, match=name) as error:
             run.load()
         assert "\n" not in str(error.value)
@@ -179,16 +189,16 @@ class Bomb:
 @pytest.mark.parametrize("name", [WEIGHTS, STATE])
 def test_code_in_a_checkpoint_is_refused_and_not_run(run, tmp_path, name, pack):
     file, marker = saved(run, 10) / name, tmp_path / "ran"
-    content = STATE_VALUE | {"bomb": Bomb(marker)}
+    foul = STATE_VALUE | {"bomb": Bomb(marker)}
     if pack == "torch":
-        torch.save(content, file)
+        torch.save(foul, file)
     else:
-        file.write_bytes(pickle.dumps(content))
+        file.write_bytes(pickle.dumps(foul))
     with pytest.raises(RunError, match=name):
         run.load()
     assert not marker.exists()
-    content = io.BytesIO(file.read_bytes())
-    torch.load(content, weights_only=False) if pack == "torch" else pickle.load(content)
+    again = io.BytesIO(file.read_bytes())
+    torch.load(again, weights_only=False) if pack == "torch" else pickle.load(again)
     assert marker.exists()  # so the bomb was live
 
 
@@ -208,11 +218,22 @@ def test_folders_that_are_no_runs_are_refused(tmp_path):
         Run.open(tmp_path)
     with pytest.raises(RunError, match="is not a run folder"):
         Run.open(tmp_path / "nowhere")
-    for content, message in ((b"{", "cannot be read"), (b"\xff\xfe\x00", "cannot be read"),
+    for text, message in ((b"{", "cannot be read"), (b"\xff\xfe\x00", "cannot be read"),
                              (b"[1]", "holds no JSON object")):  # fmt: skip
-        (tmp_path / "config.json").write_bytes(content)
+        (tmp_path / "config.json").write_bytes(text)
         with pytest.raises(RunError, match=message):
             Run.open(tmp_path)
+
+
+def test_checkpoints_of_other_versions_are_refused_by_name(run):
+    folder = saved(run, 10)
+    torch.save({"format": 1, "state": {}}, folder / STATE)
+    with pytest.raises(RunError, match=f"{STATE} was not saved by this version"):
+        run.load()
+    saved(run, 20)
+    safetensors.torch.save_file({"other": torch.ones(1)}, run.path / "checkpoints/20" / WEIGHTS)
+    with pytest.raises(RunError, match=f"{WEIGHTS} lacks the tensor 'rows'"):
+        run.load()
 
 
 def test_a_run_without_checkpoint_says_so(run):
@@ -225,7 +246,7 @@ def test_a_run_without_checkpoint_says_so(run):
 HOLD = """
 import sys
 from pathlib import Path
-from mbrl.checkpoint import Run
+from mbrl.training.checkpoint import Run
 with Run.open(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
@@ -253,13 +274,13 @@ def test_a_run_has_one_writer_and_a_dead_one_holds_nothing(run):
 FULL = """
 import resource, sys, torch
 from pathlib import Path
-from mbrl.checkpoint import Run, RunError
+from mbrl.training.checkpoint import Run, RunError
 run = Run.open(Path(sys.argv[1]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 large = torch.ones(100_000)
-for weights, state in (({"w": large}, {}), ({}, {"s": large})):
+for state in ({"w": large}, {"text": "x" * 100_000}):
     try:
-        run.save(20, weights, state)
+        run.save(20, state)
     except RunError as error:
         print("refused", str(error).count("\\n"), flush=True)
 """

@@ -1,22 +1,23 @@
 import math
 from dataclasses import replace
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
 
-from mbrl.agents import PETS, PETSConfig, PlannerConfig
-from mbrl.agents.pets import version
+from mbrl.agents import PETS, MPCConfig, PlannerConfig
+from mbrl.agents.pets import Config, version
 from mbrl.dynamics import EnsembleConfig
-from mbrl.types import Transition
+from mbrl.training.runs import changed
+from mbrl.types import Spec, Step, Transition
 from planners import PLANNERS
 
 LOW, HIGH = torch.tensor([-1.0]), torch.tensor([1.0])
-TINY = PETSConfig(
-    planner=PlannerConfig(horizon=6, population=24, iterations=3, elites=4),
+TINY = Config(
+    mpc=MPCConfig(PlannerConfig(horizon=6, population=24, iterations=3, elites=4), particles=4),
     model=EnsembleConfig(members=2, hidden=(16,), epochs=10, batch=16),
     random_steps=20,
-    particles=4,
 )
 
 
@@ -29,8 +30,13 @@ def home(obs, action, next_obs):
     return -next_obs[..., 0].square()
 
 
-def agent(config=TINY, seed=0, reward=home, **kwargs):
-    return PETS(1, LOW, HIGH, config, reward=reward, generator=seeded(seed), **kwargs)
+def agent(config=TINY, seed=0, reward=home, model=None, episode_steps=10):
+    spec = Spec(
+        gymnasium.spaces.Box(-np.inf, np.inf, (1,)),
+        gymnasium.spaces.Box(-1.0, 1.0, (1,)),
+        reward=reward, ends=False, episode_steps=episode_steps,
+    )  # fmt: skip
+    return PETS(spec, config, model=model, generator=seeded(seed))
 
 
 class Slide:
@@ -45,13 +51,13 @@ class Slide:
 
     def go(self, agent):
         """One step and what the agent says to it; (action, metrics, episode's end)."""
-        action = agent.act(self.at, explore=True)
+        action = agent.act(self.at[None], explore=True)[0]
         after = (self.at + 0.5 * action).astype(np.float32)
         self.steps += 1
         over = self.steps == 10
         agent.observe(
-            Transition(*map(torch.as_tensor, (self.at, action, -float(after[0]) ** 2, after)),
-                       torch.tensor(False), torch.tensor(over))
+            Transition(*(torch.as_tensor(part)[None] for part in (
+                self.at, action, -float(after[0]) ** 2, after, False, over)))
         )  # fmt: skip
         self.at = after
         if over:
@@ -93,7 +99,7 @@ def test_versions_differ_in_what_they_learn_from_and_when_they_plan():
     """0.5: one fit, one plan an episode. 1.0: a fit and a plan an episode. 1.5: a plan a step."""
     counts = {}
     for name in ("0.5", "1.0", "1.5"):
-        learner = agent(version(name, TINY), episode_steps=10)
+        learner = agent(version(name, TINY))
         metrics = [said for _, said, _ in play(learner, 50)]
         counts[name] = (
             sum("model_loss" in said for said in metrics),
@@ -102,7 +108,7 @@ def test_versions_differ_in_what_they_learn_from_and_when_they_plan():
         assert learner.mpc.planner.horizon == (6 if name == "1.5" else 10)
     assert counts == {"0.5": (1, [1] * 3), "1.0": (4, [1] * 3), "1.5": (4, [10] * 3)}
     assert version("1.5", version("0.5", TINY)) == TINY
-    assert version("1.5", replace(TINY, replan_every=3)).replan_every == 3
+    assert version("1.5", changed(TINY, replan_every=3)).mpc.replan_every == 3
 
 
 def test_fit_every_refits_within_an_episode():
@@ -112,7 +118,7 @@ def test_fit_every_refits_within_an_episode():
 
 
 def test_action_repeat_holds_actions_and_plans_accordingly_less():
-    learner = agent(replace(TINY, action_repeat=3))
+    learner = agent(changed(TINY, action_repeat=3))
     history = play(learner, 30)
     actions = [float(action[0]) for action, _, _ in history[20:]]
     assert all(actions[k] == actions[k - k % 3] for k in range(10))
@@ -133,32 +139,32 @@ def test_rejected_candidates_are_counted():
     assert max(float(action[0]) for action, _, _ in history[20:]) <= 0.5
 
 
-def test_a_learned_reward_is_used_and_a_known_one_goes_first():
+def test_the_known_reward_is_used_unless_it_is_to_be_learned():
     """A known reward that pays for going right is not what the data say."""
-    config = replace(TINY, model=replace(TINY.model, learn_reward=True, epochs=100))
 
     def right(obs, action, next_obs):
         return next_obs[..., 0]
 
     ends = []
-    for reward in (None, right):
-        learner = agent(config, reward=reward)
+    for learn, reward in ((True, None), (True, right), (False, right)):
+        model = replace(TINY.model, learn_reward=learn, epochs=100)
+        learner = agent(replace(TINY, model=model), reward=reward)
         play(learner, 60)
         player, at = learner.controller(generator=seeded(9)), np.array([-1.0], np.float32)
         for _ in range(8):
             at = at + 0.5 * player.act(at)
         ends.append(float(at[0]))
-    assert abs(ends[0]) < 0.7 and ends[1] > 2
+    assert abs(ends[0]) < 0.7 and ends[1] == ends[0] and ends[2] > 2
 
 
 def test_resuming_within_an_episode_goes_on_with_the_same_plan():
     whole, other = Slide(), Slide()
-    learner = agent(replace(TINY, replan_every=3))
+    learner = agent(changed(TINY, replan_every=3))
     for world in (whole, other):  # both worlds stand at the same step
         for _ in range(0 if world is other else 34):
             whole.go(learner)
-    twin = agent(replace(TINY, replan_every=3), seed=99)
-    twin.load_state_dict(*learner.state_dict())
+    twin = agent(changed(TINY, replan_every=3), seed=99)
+    twin.load_state_dict(learner.state_dict())
     other.at, other.steps = whole.at.copy(), whole.steps
     other.draw.bit_generator.state = whole.draw.bit_generator.state
     for _ in range(20):
@@ -176,7 +182,7 @@ def test_the_penalty_and_the_objective_reach_the_score():
     for name, change in {"plain": {}, "worst": {"objective": "worst"}, "λ": {"penalty": 3.0},
                          "discount": {"discount": 0.5}}.items():  # fmt: skip
         player = learner.controller(generator=seeded(4))
-        player.config = replace(TINY, **change)
+        player.config = replace(TINY.mpc, **change)
         scores[name] = player.score(player.state_of(obs))(actions)
     assert (scores["worst"] <= scores["plain"]).all()
     assert (scores["λ"] < scores["plain"]).all()
@@ -200,7 +206,6 @@ def test_bad_settings_are_refused(change, message):
     [
         ({"particles": 3}, "particles must be a positive multiple of the 2 members that step"),
         ({"particles": 0}, "particles must be a positive multiple of the 2 members .* got 0"),
-        ({"replan_every": 0}, "replan_every 0 needs an episode of bounded length"),
         ({"replan_every": 7}, r"replan_every must lie in 0\.\.horizon = 0\.\.6"),
         ({"planner": PlannerConfig(horizon=0)}, "horizon must be an integer of at least 1, got 0"),
         ({"planner": PlannerConfig(population=0)}, "population must be an integer of at least 1"),
@@ -209,7 +214,12 @@ def test_bad_settings_are_refused(change, message):
 )
 def test_recipes_that_do_not_fit_together_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        agent(replace(TINY, **change))
+        agent(changed(TINY, **change))
+
+
+def test_an_open_loop_needs_to_know_how_long_an_episode_is():
+    with pytest.raises(ValueError, match="replan_every 0 needs an episode of bounded length"):
+        agent(changed(TINY, replan_every=0), episode_steps=None)
 
 
 def test_a_reward_must_come_from_somewhere():
@@ -220,7 +230,7 @@ def test_a_reward_must_come_from_somewhere():
 @pytest.mark.parametrize("name", ["objective", "propagation"])
 def test_unknown_names_are_refused_before_any_step(name):
     with pytest.raises(ValueError, match=f"{name} 'nonsense' is unknown"):
-        agent(replace(TINY, **{name: "nonsense"}))
+        agent(changed(TINY, **{name: "nonsense"}))
 
 
 @pytest.mark.parametrize("name", list(PLANNERS))
@@ -236,11 +246,105 @@ def test_every_planner_can_be_named_and_set(name):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"obs": torch.tensor([math.nan])}, "obs holds a number that is not finite"),
-        ({"action": torch.zeros(2)}, r"action has shape \(2,\), not \(1,\)"),
+        ({"obs": torch.tensor([[math.nan]])}, "obs holds a number that is not finite"),
+        ({"action": torch.zeros(1, 2)}, r"action has shape \(1, 2\), not \(1, 1\)"),
     ],
 )
 def test_what_no_buffer_may_hold_is_refused(change, message):
-    step = Transition(*torch.zeros(2, 1), torch.tensor(0.0), torch.zeros(1), *torch.zeros(2) > 0)
+    step = Transition(
+        *torch.zeros(2, 1, 1), torch.zeros(1), torch.zeros(1, 1), *torch.zeros(2, 1) > 0
+    )
     with pytest.raises(ValueError, match=message):
         agent().observe(step._replace(**change))
+
+
+def test_without_a_time_limit_it_fits_once_there_is_data_and_again():
+    class Endless(Slide):
+        def reset(self):
+            super().reset()
+            self.steps = -1_000_000
+
+    learner, world = agent(episode_steps=None), Endless()
+    said = [world.go(learner)[1] for _ in range(45)]
+    fits = [k for k, metrics in enumerate(said, 1) if "model_loss" in metrics]
+    assert fits == [20, 40]
+
+
+class Halves:
+    """Knows that a point goes half an action a step; fitting it changes nothing."""
+
+    members, noise_shape = 2, (0,)
+
+    def encode(self, obs, *, state=None, action=None):
+        return obs
+
+    def decode(self, state):
+        return state
+
+    def step(self, state, action, *, noise):
+        nothing = torch.zeros(state.shape[:-1])
+        return Step(state + 0.5 * action, nothing, nothing > 0)
+
+    def fit(self, data, *, generator):
+        return {"loss": 0.0}
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        assert state == {}
+
+
+def goes_home(learner, place=-1.5):
+    player, at = learner.controller(generator=seeded(9)), np.array([place], np.float32)
+    for _ in range(10):
+        at = at + 0.5 * player.act(at)
+    return abs(float(at[0])) < 0.15
+
+
+def test_any_model_that_can_be_fitted_is_planned_through():
+    learner = agent(model=Halves())
+    play(learner, 40)
+    assert learner.fits == 3 and goes_home(learner)
+
+
+def test_a_model_put_in_its_place_is_planned_through_at_once():
+    learner = agent(changed(TINY, replan_every=6))
+    play(learner, 23)  # within an episode, with a plan half carried out
+    learner.model = Halves()
+    plans = play(learner, 1)
+    assert learner.playing.each[0].model is learner.model and len(plans) == 1
+    assert goes_home(learner)
+
+
+@pytest.mark.parametrize("members", [3, 8])
+def test_a_model_that_does_not_fit_is_refused_and_the_old_one_kept(members):
+    learner = agent()
+    before, other = learner.model, Halves()
+    other.members = members
+    with pytest.raises(ValueError, match=f"multiple of the {members} members"):
+        learner.model = other
+    with pytest.raises(ValueError, match="can step and be fitted .* not a Linear"):
+        learner.model = torch.nn.Linear(2, 2)
+    assert learner.model is before
+
+
+def test_environments_side_by_side_have_plans_of_their_own():
+    """Two points at different places; the one that starts anew does not disturb the other."""
+    learner = agent(changed(TINY, replan_every=4))
+    play(learner, 20)
+    obs = np.array([[-1.5], [1.5]], np.float32)
+    first = learner.act(obs, explore=True)
+    assert first.shape == (2, 1) and first[0] > 0 > first[1]
+    second = learner.playing.each[1].state.plan
+    ends = torch.tensor([True, False])
+    learner.observe(Transition(*(torch.as_tensor(x) for x in (obs, first, np.zeros(2), obs)),
+                               ends & False, ends))  # fmt: skip
+    said = learner.update()
+    assert said["plans"] == 1 and "model_loss" in said
+    assert learner.playing.each[0].state.plan is None
+    assert learner.playing.each[1].state.plan is second
+    twin = agent(changed(TINY, replan_every=4), seed=5)
+    twin.load_state_dict(learner.state_dict())
+    for _ in range(5):
+        assert np.array_equal(learner.act(obs, explore=True), twin.act(obs, explore=True))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from mbrl.metrics import METRICS, MetricsLog, read_metrics
+from mbrl.training.metrics import METRICS, MetricsLog, read_metrics
 
 
 class Lines(list):
