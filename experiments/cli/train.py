@@ -25,6 +25,7 @@ from experiments.cli.options import (
 )
 from experiments.presets import preset
 from mbrl.agents import AGENTS, agent
+from mbrl.rng import generator
 from mbrl.spaces import spec_of
 from mbrl.training import RunConfig
 from mbrl.training.checkpoint import Run
@@ -93,6 +94,7 @@ def run(args: list[str]) -> int:
     made = RunConfig(
         algo, env_id, parsed.seed, parsed.steps, parsed.device, parsed.agent, parsed.num_envs
     )
+    agent(algo).make(spec, parsed.agent, generator=generator(0))  # what does not fit is refused now
     if why:
         say(f"{env_id}: {why}")
     return _go(made, parsed.run or new_folder(parsed.root, env_id, algo, parsed.seed), parsed)

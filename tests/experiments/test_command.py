@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from experiments.command import run
-from experiments.searching import simulators
-from mbrl.metrics import read_metrics
 
 from envs import WORLDS
+from experiments.cli.command import run
+from experiments.cli.tree import simulators
 from experiments.plots.tree import from_json
+from mbrl.training.metrics import read_metrics
 
 TINY = [
     "--model.hidden=16",
@@ -144,8 +144,7 @@ def test_evaluate_is_reproducible_and_told_as_json(trained, capsys):
 
 
 def test_evaluate_films_or_says_why_not(trained, capsys, monkeypatch):
-    import experiments.evaluation as evaluation
-
+    import experiments.cli.evaluate as evaluation
     from envs import RenderingUnavailable
 
     def dark(*_, **__):
@@ -249,8 +248,8 @@ def test_compare_refuses_runs_of_different_environments(trained, tmp_path, capsy
 
 
 def test_ctrl_c_saves_exits_130_and_the_resumed_run_is_the_same(tmp_path):
-    """Interrupted within an episode, on an environment that can be frozen."""
-    train = [sys.executable, "-m", "experiments.command", "train"]
+    """Interrupted within an episode."""
+    train = [sys.executable, "-m", "experiments.cli.command", "train"]
     options = [*TINY, "--steps=400", "--threads=1"]
     env = os.environ | {"PYTHONUNBUFFERED": "1"}
     root = Path(__file__).parents[2]

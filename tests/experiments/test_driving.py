@@ -7,9 +7,10 @@ import pytest
 import safetensors.numpy
 
 import envs
-from experiments.command import run
-from experiments.driving import DriveConfig, build_driver, drive
+from experiments.cli.command import run
 from mbrl.agents import MPCConfig, PlannerConfig
+from mbrl.control import DriveConfig, build_driver, drive
+from mbrl.rng import episode_seed
 
 SMALL = MPCConfig(PlannerConfig(horizon=8, population=8, iterations=1, elites=2))
 FEW = ["--planner.horizon", "8", "--planner.population", "8", "--planner.iterations", "1"]
@@ -40,9 +41,10 @@ def test_it_leaves_numbers_controls_and_a_figure(tmp_path, capsys):
 
 def test_recorded_controls_play_the_episode_again(tmp_path):
     config = DriveConfig("cartpole-swingup", SMALL)
-    played = drive(build_driver(config, seed=3), seed=7, steps=10)
+    played = drive(build_driver(config, make_env=envs.make, seed=3), seed=7, steps=10)
     env = envs.make("cartpole-swingup")
-    env.reset(seed=7)
+    env.reset(seed=episode_seed(7, 0))
+    assert played.seed == episode_seed(7, 0)
     again = [env.step(action)[1] for action in played.actions]
     assert np.array_equal(again, played.rewards)
     assert played.states.shape[0] == 11 and len(played.plan_ms) == 10
@@ -50,9 +52,11 @@ def test_recorded_controls_play_the_episode_again(tmp_path):
 
 def test_the_same_seed_drives_the_same(tmp_path):
     config = DriveConfig("cartpole-swingup", SMALL)
-    one, two = (drive(build_driver(config, seed=1), seed=2, steps=8) for _ in range(2))
+    one, two = (
+        drive(build_driver(config, make_env=envs.make, seed=1), seed=2, steps=8) for _ in range(2)
+    )
     assert np.array_equal(one.actions, two.actions)
-    other = drive(build_driver(config, seed=2), seed=2, steps=8)
+    other = drive(build_driver(config, make_env=envs.make, seed=2), seed=2, steps=8)
     assert not np.array_equal(one.actions, other.actions)
 
 
@@ -124,7 +128,7 @@ def test_what_blows_up_is_counted_and_said(tmp_path, capsys, monkeypatch):
         spec.actuators[0].gear[0] = 1e9
 
     task = replace(envs.TASKS["cartpole-swingup"], planning=envs.Planning(strong, 4))
-    monkeypatch.setattr(envs.registry, "TASKS", {**envs.TASKS, "cartpole-swingup": task})
+    monkeypatch.setitem(envs.TASKS, "cartpole-swingup", task)
     status, folder = mpc(tmp_path, "--env", "cartpole-swingup")
     assert status == 0
     summary = json.loads((folder / "drive.json").read_text())["summary"]

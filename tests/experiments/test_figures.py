@@ -5,7 +5,8 @@ import json
 import gymnasium
 import numpy as np
 import pytest
-from experiments.command import run
+
+from experiments.cli.command import run
 
 
 class OneStep(gymnasium.Env):

@@ -3,13 +3,13 @@
 import mujoco
 import numpy as np
 import pytest
-from experiments.command import run
-from experiments.driving import DriveConfig
 
 import envs
+from experiments.cli.command import run
 from experiments.viewer import live
 from experiments.viewer.page import Push, Wishes
 from mbrl.agents import MPCConfig, PlannerConfig
+from mbrl.control import DriveConfig
 
 NOTHING = Wishes(False, False, False, None, {}, {}, {}, False)
 SMALL = MPCConfig(PlannerConfig(horizon=6, population=8, iterations=1, elites=2))

@@ -33,7 +33,7 @@ def test_the_command_runs_from_the_wheel(wheel, tmp_path):
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)
     code = (
-        "import envs, sys; from experiments.command import run;"
+        "import envs, sys; from experiments.cli.command import run;"
         f"assert envs.__file__.startswith({str(site)!r}), envs.__file__;"
         "[envs.make(name).reset(seed=0) for name in envs.TASKS];"
         "sys.exit(run(['train', 'random', '--steps', '150', '--run', 'r']))"

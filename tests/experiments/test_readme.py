@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.command import run
+from experiments.cli.command import run
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -13,18 +13,19 @@ from pathlib import Path
 import torch
 import torch._dynamo  # an optimiser does, and each child would take seconds over it
 
-from experiments.build import RunConfig
-from experiments.runner import train_run
-from mbrl.agents import PETSConfig, PlannerConfig
+import envs
+from mbrl.training.runs import RunConfig, train_run
+from mbrl.agents import MPCConfig, PlannerConfig
+from mbrl.agents.pets import Config
 from mbrl.dynamics import Ensemble, EnsembleConfig
-from mbrl.metrics import MetricsLog
+from mbrl.training.metrics import MetricsLog
 
 torch.set_num_threads(1)
 root, draw = Path(sys.argv[1]), random.Random(0)
-agent = PETSConfig(
-    planner=PlannerConfig(horizon=3, population=8, iterations=1, elites=3),
+agent = Config(
+    mpc=MPCConfig(PlannerConfig(horizon=3, population=8, iterations=1, elites=3), particles=2),
     model=EnsembleConfig(members=2, hidden=(16,), epochs=3, batch=64),
-    random_steps=60, fit_every=50, particles=2,
+    random_steps=60, fit_every=50,
 )
 config = RunConfig("pets", "cartpole-swingup-noisy", 3, 330, "cpu", agent)
 
@@ -72,8 +73,8 @@ def attempt(path, *, steps=None, place=None):
         os.close(heard)
         try:
             arm(place)
-            train_run(config, path, resume=path.exists(), checkpoint_every=7,
-                      watch=lambda _: os.write(told, b"."))
+            train_run(config, path, make_env=envs.make, resume=path.exists(), checkpoint_every=7,
+                      callback=lambda _: os.write(told, b"."))
         except BaseException:
             traceback.print_exc()
             os._exit(1)

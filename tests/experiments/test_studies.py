@@ -10,9 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from experiments.build import RunConfig
-from mbrl.checkpoint import Run, RunError
-from mbrl.metrics import METRICS
 from PIL import Image
 
 from experiments.studies import STUDIES, lab, objectives, propagation
@@ -21,7 +18,10 @@ from experiments.studies.versions import config
 from mbrl.agents import PETSConfig, PlannerConfig
 from mbrl.dynamics import EnsembleConfig
 from mbrl.training import executor
+from mbrl.training.checkpoint import Run, RunError
 from mbrl.training.executor import Work
+from mbrl.training.metrics import METRICS
+from mbrl.training.runs import RunConfig
 
 TINY = RunConfig(
     "pets",

@@ -6,12 +6,12 @@ import re
 import numpy as np
 import pytest
 import torch
-from experiments.searching import CLASSICS, NAMES, SearchConfig, searchable, searched
 from matplotlib.collections import PathCollection
 from PIL import Image
 
 from envs import WORLDS
 from experiments import plots
+from experiments.cli.tree import CLASSICS, NAMES, SearchConfig, searchable, searched
 from experiments.plots.tree import Node, draw, from_json, most_visited, to_dot, to_json
 from planners.mcts import UCT, Evaluation, Widening, search
 

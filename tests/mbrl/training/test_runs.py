@@ -1,0 +1,215 @@
+import dataclasses
+import json
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+import envs
+import mbrl
+from experiments.cli.command import run as command
+from mbrl.agents import MPCConfig, PlannerConfig
+from mbrl.agents.pets import Config
+from mbrl.dynamics import EnsembleConfig
+from mbrl.training.checkpoint import Run, RunError
+from mbrl.training.metrics import METRICS, read_metrics
+from mbrl.training.runs import changed, find_run, load_run, new_folder
+
+TINY = Config(
+    mpc=MPCConfig(PlannerConfig(horizon=4, population=8, iterations=1, elites=2), particles=2),
+    model=EnsembleConfig(members=2, hidden=(8,), epochs=2, batch=32),
+    random_steps=150,
+)
+
+
+def swing_up():
+    return envs.make("cartpole-swingup")
+
+
+def test_an_agent_is_made_by_name_with_settings_of_its_own_and_of_its_planning():
+    env = swing_up()
+    agent = mbrl.make(
+        "pets", env, config=TINY, planner="mppi", seed=3, random_steps=99, objective="worst"
+    )
+    assert agent.config.mpc.planner == TINY.mpc.planner.named("mppi")
+    assert agent.config.random_steps == 99 and agent.config.mpc.objective == "worst"
+    assert agent.reward is envs.known("cartpole-swingup").reward
+    plain = mbrl.make("pets", gymnasium.make("HalfCheetah-v5"))
+    assert plain.config.model.learn_reward and plain.config.model.learn_termination
+    with pytest.raises(ValueError, match="there is no setting 'horizn'; there are mpc, model"):
+        mbrl.make("pets", env, horizn=3)
+    with pytest.raises(ValueError, match="agent 'petz' is unknown"):
+        mbrl.make("petz", env)
+
+
+def test_settings_reach_the_config_and_its_planning():
+    found = changed(TINY, replan_every=2, fit_every=7, planner="cem")
+    assert (found.mpc.replan_every, found.fit_every, found.mpc.planner.name) == (2, 7, "cem")
+    assert changed(found, replan_every=1, fit_every=None, planner=TINY.mpc.planner) == TINY
+
+
+def test_the_same_seed_gives_the_same_run_and_another_another():
+    found = {}
+    for name, seed in (("first", 0), ("again", 0), ("other", 1)):
+        agent = mbrl.make("pets", swing_up(), config=TINY, seed=seed)
+        found[name] = mbrl.train(agent, swing_up(), steps=300).returns
+    assert found["first"] == found["again"] != found["other"] and len(found["first"]) == 2
+
+
+def test_a_run_made_here_opens_in_the_command_and_the_commands_here(tmp_path, capsys):
+    """Half of it from Python and half by the command, either way round: the same bytes."""
+    for first in ("python", "command"):
+        path = tmp_path / first
+
+        def python(steps, path=path):
+            agent = mbrl.make("pets", swing_up(), config=TINY, seed=0)
+            return mbrl.train(agent, swing_up(), path, steps=steps).env_steps
+
+        def cli(steps, path=path):
+            if path.exists():
+                args = ["--resume", path, "--steps", steps]
+            else:
+                args = ["pets", *settings(TINY), "--steps", steps, "--run", path]
+            return command(["train", *map(str, args)])
+
+        if first == "python":
+            assert python(150) == 150 and cli(300) == 0
+        else:
+            assert cli(150) == 0 and python(300) == 300
+        assert command(["evaluate", str(path), "--episodes", "1", "--json"]) == 0
+        loaded = load_run(path, make_env=envs.make)
+        assert loaded.agent.fits == 2 and loaded.config.steps == 300
+    assert (tmp_path / "python" / METRICS).read_bytes() == (
+        tmp_path / "command" / METRICS
+    ).read_bytes()
+    configs = [
+        json.loads((tmp_path / n / "config.json").read_text()) for n in ("python", "command")
+    ]
+    assert configs[0] == configs[1]
+    returns = json.loads(capsys.readouterr().out.splitlines()[-1])["returns"]
+    player = loaded.agent.player(generator=mbrl.training.generator(1000, 1))
+    assert mbrl.evaluate(player, loaded.env, episodes=1, seed=1000) == returns
+
+
+def settings(config):
+    planner = dataclasses.asdict(config.mpc.planner)
+    model = dataclasses.asdict(config.model)
+    plain = dataclasses.asdict(MPCConfig()) | dataclasses.asdict(config.mpc)
+    found = [f"--planner.{k.replace('_', '-')}={v}" for k, v in planner.items()]
+    for name in ("members", "epochs", "batch", "learning_rate", "weight_decay"):
+        found.append(f"--model.{name.replace('_', '-')}={model[name]}")
+    found += ["--model.hidden", *map(str, config.model.hidden)]
+    for name in ("replan_every", "particles"):
+        found.append(f"--{name.replace('_', '-')}={plain[name]}")
+    return [*found, f"--random-steps={config.random_steps}", f"--fit-every={config.fit_every}"]
+
+
+def test_a_folder_of_another_run_is_refused_and_left_alone(tmp_path):
+    path = tmp_path / "run"
+    agent = mbrl.make("random", swing_up())
+    mbrl.train(agent, swing_up(), path, steps=20)
+    before = sorted((p.name, p.stat().st_mtime_ns) for p in path.rglob("*"))
+    other = mbrl.make("random", swing_up(), seed=5)
+    with pytest.raises(RunError, match="was begun with another config"):
+        mbrl.train(other, swing_up(), path, steps=20)
+    with pytest.raises(RunError, match="is at step 20 already"):
+        mbrl.train(mbrl.make("random", swing_up()), swing_up(), path, steps=10)
+    assert sorted((p.name, p.stat().st_mtime_ns) for p in path.rglob("*")) == before
+
+
+def test_what_no_folder_could_say_is_refused_before_it_is_made(tmp_path):
+    path = tmp_path / "run"
+    env = swing_up()
+    by_hand = mbrl.agents.RandomAgent(env.action_space, generator=torch.Generator())
+    with pytest.raises(ValueError, match="needs an agent made by mbrl.make"):
+        mbrl.train(by_hand, env, path, steps=5)
+
+    class Nameless(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(-1, 1, (1,))
+        action_space = gymnasium.spaces.Box(-1, 1, (1,))
+
+    with pytest.raises(ValueError, match="the environment has no id"):
+        mbrl.train(mbrl.make("random", Nameless()), Nameless(), path, steps=5)
+    with pytest.raises(ValueError, match="sink 'printer' is unknown"):
+        mbrl.train(mbrl.make("random", env), env, path, steps=5, sinks=["printer"])
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'rolloutlab\[tensorboard\]'"):
+        mbrl.train(mbrl.make("random", env), env, path, steps=5, sinks=["tensorboard"])
+    assert not path.exists()
+
+
+def test_several_environments_are_a_setting_of_the_run(tmp_path):
+    path = tmp_path / "run"
+    assert (
+        command(["train", "random", "--num-envs", "3", "--steps", "450", "--run", str(path)]) == 0
+    )
+    lines = read_metrics(path / METRICS, "episode")
+    assert [(line["episode"], line["env_steps"]) for line in lines] == [(k, 450) for k in range(3)]
+    assert json.loads((path / "config.json").read_text())["num_envs"] == 3
+    assert command(["train", "--resume", str(path), "--steps", "600"]) == 0
+    assert Run.open(path).latest() == 600
+
+
+def test_progress_is_a_line_an_episode_where_there_is_no_terminal(capsys):
+    agent = mbrl.make("random", swing_up())
+    mbrl.train(agent, swing_up(), steps=300)
+    assert capsys.readouterr().err == ""
+    mbrl.train(mbrl.make("random", swing_up()), swing_up(), steps=300, progress=True)
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2 and said[0].startswith("episode   1  step    150  return")
+
+
+def test_a_device_that_is_not_there_is_said_in_one_line(tmp_path):
+    path = tmp_path / "run"
+    mbrl.train(mbrl.make("random", swing_up()), swing_up(), path, steps=5)
+    config = json.loads((path / "config.json").read_text())
+    for device in ("cuda:7", "foo", "meta", ""):
+        (path / "config.json").write_text(json.dumps(config | {"device": device}))
+        with pytest.raises(RunError, match=f"device '{device}', which this machine") as error:
+            load_run(path, make_env=envs.make)
+        assert "\n" not in str(error.value)
+        load_run(path, make_env=envs.make, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"algo": "petz"}, "algo is 'petz', not one of pets, random"),
+        ({"algo": ["pets"]}, r"algo is \['pets'\], not one of"),
+        ({"steps": "many"}, "steps: "),
+        ({"agent": {"mpc": {"particles": "x"}}}, "mpc.particles"),
+        ({"env": 3}, "env: "),
+    ],
+)
+def test_a_config_that_is_none_names_its_first_wrong_field(tmp_path, change, message):
+    agent = mbrl.make("pets", swing_up(), config=TINY)
+    mbrl.train(agent, swing_up(), tmp_path / "run", steps=5)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    with pytest.raises(RunError, match=f"config.json: .*{message}") as error:
+        mbrl.training.RunConfig.from_json(config | change)
+    assert "\n" not in str(error.value)
+
+
+def test_folders_of_one_second_are_told_apart_and_slashes_make_no_folders(tmp_path):
+    first = new_folder(tmp_path, "lab/Drift-v0", "random", 3)
+    first.mkdir(parents=True)
+    second = new_folder(tmp_path, "lab/Drift-v0", "random", 3)
+    assert first.parent == second.parent == tmp_path / "lab-Drift-v0" / "random"
+    assert second != first
+
+
+def test_the_newest_run_is_found_wherever_it_lies(tmp_path):
+    with pytest.raises(RunError, match="there is no run under"):
+        find_run("latest", tmp_path)
+    for name in ("a/b/c", "deep/down/below/here"):
+        Run.create(tmp_path / name, {})
+        assert find_run("latest", tmp_path) == tmp_path / name
+    assert find_run("some/where", tmp_path).parts == ("some", "where")
+
+
+def test_names_of_the_library_are_there_and_come_late():
+    for name in mbrl.__all__:
+        assert getattr(mbrl, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        mbrl.nonsense  # noqa: B018
+    assert np.array_equal(sorted(dir(mbrl)), sorted(mbrl.__all__))
