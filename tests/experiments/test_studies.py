@@ -15,7 +15,8 @@ from PIL import Image
 from experiments.studies import STUDIES, lab, objectives, propagation
 from experiments.studies.lab import Lab, Report, study
 from experiments.studies.versions import config
-from mbrl.agents import PETSConfig, PlannerConfig
+from mbrl.agents import MPCConfig, PlannerConfig
+from mbrl.agents.pets import Config
 from mbrl.dynamics import EnsembleConfig
 from mbrl.training import executor
 from mbrl.training.checkpoint import Run, RunError
@@ -29,11 +30,10 @@ TINY = RunConfig(
     0,
     160,
     "cpu",
-    PETSConfig(
-        planner=PlannerConfig(horizon=3, population=6, iterations=1, elites=2),
+    Config(
+        mpc=MPCConfig(PlannerConfig(horizon=3, population=6, iterations=1, elites=2), particles=5),
         model=EnsembleConfig(hidden=(8,), epochs=2),
         random_steps=150,
-        particles=5,
     ),
 )
 
@@ -159,11 +159,10 @@ def test_versions_differ_in_nothing_but_data_and_plans():
     old, middle, new = (config(at, "cartpole-swingup", name) for name in ("0.5", "1.0", "1.5"))
     assert old.steps == middle.steps == new.steps
     agents = [run.agent for run in (old, middle, new)]
-    assert all(isinstance(agent, PETSConfig) for agent in agents)
-    assert agents[0].random_steps == old.steps  # type: ignore[union-attr]
-    assert [agent.aggregate for agent in agents] == [False, True, True]  # type: ignore[union-attr]
-    assert [agent.replan_every for agent in agents] == [0, 0, 2]  # type: ignore[union-attr]
-    assert agents[0].planner == agents[1].planner  # type: ignore[union-attr]
+    assert agents[0].random_steps == old.steps
+    assert [agent.aggregate for agent in agents] == [False, True, True]
+    assert [agent.mpc.replan_every for agent in agents] == [0, 0, 2]
+    assert agents[0].mpc.planner == agents[1].mpc.planner
 
 
 # The experiments that need no training.
