@@ -55,6 +55,9 @@ class Search:
     elites = 1
     sigma = 1 / math.sqrt(12)
     answer = "best"
+    carries_best = False
+    """Whether a plan's `elites` are the best candidate of all rounds, instead of the last round's
+    elites; an algorithm that scores it again in the next search then loses nothing."""
 
     def __post_init__(self) -> None:
         for name in ("low", "high"):
@@ -198,8 +201,8 @@ class Search:
         the mean. Scores that are not finite lose, are counted, and never shape the search;
         if every candidate is rejected the answer is the first mean with score -inf. With
         `answer` "mean" the final mean is returned unless it is itself rejected, then the
-        best candidate seen is. `elites` are the last iteration's, without rejected ones.
-        Memory does not depend on the number of iterations.
+        best candidate seen is. `elites` are the last iteration's, without rejected ones, or the
+        best candidate alone (`carries_best`). Memory does not depend on the number of iterations.
 
         With a `deadline`, an instant of `time.perf_counter`, the search stops before an
         iteration that would end after it if it took as long as the slowest of this call.
@@ -239,6 +242,8 @@ class Search:
                 elites = elites[:0]
             if clock is not None and not clock.tick(1 + last):
                 break
+        if self.carries_best and answer_score is not None:
+            elites = answer[None]
         if last and (clock is None or clock.fits(1)):
             scores = checked(score, self.actions(mean[None]))
             evaluated += 1

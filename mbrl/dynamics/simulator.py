@@ -105,7 +105,8 @@ class Randomisation:
     friction: float = 0.2
     """Sliding friction of each geom, and damping and dry friction of each degree of freedom."""
     gain: float = 0.1
-    """Gain of each actuator, with its bias where that is a servo's."""
+    """Force of each actuator, by its gain and bias. Limits of the force (`forcerange`) stay, and so
+    does the feedforward input of a PID controller, which is a force itself."""
 
     def __post_init__(self) -> None:
         for name in ("mass", "friction", "gain"):
@@ -114,7 +115,11 @@ class Randomisation:
                 raise ValueError(f"randomisation: {name} must be finite and >= 0, got {value!r}")
 
     def draw(self, model: mujoco.MjModel, rng: np.random.Generator) -> mujoco.MjModel:
-        """A copy of the model with parameters drawn anew."""
+        """A copy of the model with parameters drawn anew.
+
+        Raises ValueError for `gain` above 0 and an actuator whose force MuJoCo does not compute
+        itself (of a plugin, or of type `user`).
+        """
         drawn = copy.copy(model)
 
         def factors(spread: float, count: int) -> np.ndarray:
@@ -127,11 +132,36 @@ class Randomisation:
         dry = factors(self.friction, model.nv)
         drawn.dof_damping[:] *= dry
         drawn.dof_frictionloss[:] *= dry
-        gain = factors(self.gain, model.nu)[:, None]
-        drawn.actuator_gainprm[:] *= gain
-        drawn.actuator_biasprm[:] *= gain
+        gains = factors(self.gain, len(model.actuator_gaintype))
+        if self.gain > 0:
+            for i, factor in enumerate(gains):
+                _scale_force(drawn, i, factor)
         mujoco.mj_setConst(drawn, mujoco.MjData(drawn))
+        # The peak force of a muscle that is given none is worked out from this constant, and would
+        # otherwise follow the masses.
+        drawn.actuator_acc0[:] = model.actuator_acc0
         return drawn
+
+
+def _scale_force(model: mujoco.MjModel, index: int, factor: float) -> None:
+    """Multiply an actuator's force by a factor, in place."""
+    gain, bias = model.actuator_gainprm[index], model.actuator_biasprm[index]
+    kinds = (
+        mujoco.mjtGain(int(model.actuator_gaintype[index])).name,
+        mujoco.mjtBias(int(model.actuator_biastype[index])).name,
+    )
+    for kind, parameters in zip(kinds, (gain, bias), strict=True):
+        if kind.endswith("_USER") or model.actuator_plugin[index] >= 0:
+            raise ValueError(
+                f"randomisation: actuator {model.actuator(index).name or f'#{index}'} computes its "
+                "force in a plugin or callback, whose gain is not known; set gain to 0"
+            )
+        if kind.endswith("_MUSCLE"):  # its first two numbers are lengths, and the last ones too
+            parameters[2:4] *= factor
+        elif kind == "mjGAIN_DCMOTOR":  # resistance, motor constant; the force is ~ K (u - K w) / R
+            parameters[0] /= factor
+        elif kind != "mjBIAS_DCMOTOR":
+            parameters *= factor
 
 
 class Simulator:
