@@ -223,6 +223,7 @@ class Simulator:
         # As the environment hands observations out, so that rewards are those of its very numbers.
         self._dtype = np.float64 if task.gymnasium else np.float32
         self._gust = np.asarray(task.process_noise, dtype=float)
+        self._state_size = int(mujoco.mj_stateSize(self.model, _STATE))
         self._batches: dict[tuple[int, int], tuple[Batch, Callable[[], None]]] = {}
         self._data = mujoco.MjData(self.model)
         self._sensors = {
@@ -243,7 +244,7 @@ class Simulator:
     @property
     def state_size(self) -> int:
         """S."""
-        return mujoco.mj_stateSize(self.model, _STATE)
+        return self._state_size
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
@@ -367,10 +368,13 @@ class Simulator:
         # A task that never ends says so by the name of its function; then nothing needs asking.
         endless = getattr(ends, "__name__", "") == "never"
         ended = None if endless else np.asarray(ends(after))
+        earned, device = torch.from_numpy(gain), state.device
+        if device.type != "cpu":
+            earned = earned.to(device)
         return Unrolled(
-            torch.from_numpy(gain).to(state.device),
-            None if ended is None else torch.from_numpy(ended).to(state.device),
-            torch.from_numpy(~bad).to(state.device) if bad.any() else None,
+            earned,
+            None if ended is None else torch.from_numpy(ended).to(device),
+            None if bad is None else torch.from_numpy(~bad).to(device),
         )
 
     def trace(
@@ -411,7 +415,8 @@ class Simulator:
         stage = _SENSED if self._sensing and not self.task.gymnasium else _NOTHING
         bad = _guarded(batch, lambda: batch.step(nstep=self.frame_skip, stage=stage))
         after = batch.state.copy()
-        after[bad] = np.nan
+        if bad is not None:
+            after[bad] = np.nan
         return after, before, self._seen(batch)
 
     # From here on numpy alone: on arrays of this size its calls cost a third of torch's.
@@ -424,8 +429,8 @@ class Simulator:
         draws: np.ndarray | None,
         members: int | None = None,
         sensing: bool = False,
-    ) -> tuple[Physics, np.ndarray]:
-        """Physics (P, N, H + 1, .), and which trajectories blew up, (P, N)."""
+    ) -> tuple[Physics, np.ndarray | None]:
+        """Physics (P, N, H + 1, .), and which trajectories blew up, (P, N), or None if none did."""
         model, skip = self.model, self.frame_skip
         count, horizon, size = moves.shape
         if state.shape != (self.state_size,) or size != model.nu:
@@ -448,7 +453,8 @@ class Simulator:
             held[..., size:] = 0.0
             if draws is not None:
                 held[..., size:] = (self._gust * draws[:horizon]).swapaxes(0, 1)[:, None, :, None]
-        inputs[:, :, horizon * skip :] = inputs[:, :, horizon * skip - 1, None]
+        if substeps > horizon * skip:
+            inputs[:, :, -1] = inputs[:, :, -2]
 
         rows = len(batch.state)
         out: dict[Any, np.ndarray] = {_MOTION: np.empty((rows, substeps, model.nq + model.nv))}
@@ -473,7 +479,7 @@ class Simulator:
                 sensed = sensed[:, :, ::skip]
         views = {} if sensed is None else self._views(sensed)
         physics = Physics(motion[..., : model.nq], motion[..., model.nq :], views)
-        return physics, bad.reshape(particles, count)
+        return physics, None if bad is None else bad.reshape(particles, count)
 
     def _batch(self, count: int, members: int) -> Batch:
         """`count` simulations of each member, member by member."""
@@ -531,15 +537,20 @@ class _Asked(Mapping[str, np.ndarray]):
         return len(self._views)
 
 
-def _guarded(batch: Batch, call: Callable[[], Any]) -> np.ndarray:
-    """Run a call on the batch; which simulations blew up or failed in it, (n,) bool."""
+def _guarded(batch: Batch, call: Callable[[], Any]) -> np.ndarray | None:
+    """Run a call on the batch; which simulations blew up or failed in it, (n,), or None if none."""
     batch.warning[:] = 0
+    failed: Any = False
     try:
         call()
     except SimulationError as error:
         _log.info("%s", error)
-        return batch.warning[:, :, 1].any(1) | (batch.status != 0)
-    return batch.warning[:, :, 1].any(1)
+        failed = batch.status != 0
+    warned = batch.warning
+    if failed is False and not np.count_nonzero(warned):
+        return None
+    bad = warned[:, :, 1].any(1) | failed
+    return bad if bad.any() else None
 
 
 def _check_planning(task: PhysicalTask, model: mujoco.MjModel) -> None:
