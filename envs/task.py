@@ -56,7 +56,7 @@ class Known(NamedTuple):
 class Task:
     """A control problem in MuJoCo.
 
-    An action is in [-1, 1]^A and is mapped affinely onto each actuator's `ctrlrange`; the reward
+    An action is in [-1, 1]^A and is mapped affinely onto each control's `ctrlrange`; the reward
     gets the action as it was given, so a cost in N·m scales it back. Reward and termination see
     nothing but their arguments. Keyword-only parameters of `reward` with numbers as defaults are
     its weights: `weights` lists them and `functools.partial` sets them.
@@ -121,11 +121,8 @@ class Task:
             model = spec.compile()
         except (ValueError, OSError) as error:
             raise ValueError(f"{self.mjcf}: {' '.join(str(error).split())}") from error
-        unlimited = [
-            model.actuator(i).name or f"#{i}"
-            for i in range(model.nu)
-            if not model.actuator_ctrllimited[i]
-        ]
+        names = zip(control_names(model), model.actuator_ctrllimited, strict=True)
+        unlimited = [name for name, limited in names if not limited]
         if unlimited:
             raise ValueError(
                 f"{self.mjcf}: actuators without ctrlrange, so without a bounded action: "
@@ -156,6 +153,21 @@ class Task:
                 f"or none; got {len(self.process_noise)}"
             )
         return model
+
+
+def control_names(model: mujoco.MjModel) -> list[str]:
+    """A name for each control (A,): its actuator's, and which input it is where there are several.
+
+    Since MuJoCo 4 an actuator may take several controls: the position and velocity that a PID
+    controller is to reach, the four numbers of an orientation.
+    """
+    actuators = range(len(model.actuator_gaintype))
+    inputs = getattr(model, "actuator_ctrlnum", [1] * len(actuators))
+    return [
+        (model.actuator(i).name or f"#{i}") + (f" (input {k + 1} of {count})" if count > 1 else "")
+        for i, count in zip(actuators, inputs, strict=True)
+        for k in range(count)
+    ]
 
 
 def actuation(model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray]:

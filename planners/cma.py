@@ -20,9 +20,10 @@ class CMA(Search):
     strategy: a tutorial"), by the package `cma`.
 
     The strategy lives in the unit box, whose bounds it folds draws into, and starts anew with
-    each search from the start's mean, its covariance isotropic. Besides its draws the first
-    iteration scores the start's best plan, so that a warm start loses nothing. It runs on the
-    CPU in float64 and takes O((K A)³) at times: at its best on tens of numbers, so on few knots.
+    each search from the start's mean, its covariance isotropic. The first iteration also scores the
+    start's best candidate again, so under the same score a search from a plan returns no worse a
+    plan (where `answer` is "best"). It runs on the CPU in float64 and takes O((K A)³) at times, so
+    it suits problems of some tens of numbers: few knots.
     """
 
     population: int = 16
@@ -36,12 +37,14 @@ class CMA(Search):
         super().__post_init__()
         require(self.population >= 3, f"population must be at least 3, got {self.population!r}")
 
+    carries_best = True
+
     def algorithm(self) -> _Evolution:
-        """A strategy that has seen nothing."""
+        """A strategy without samples as yet."""
         return _Evolution(self)
 
     def again(self, iteration: int, mean: Tensor, elites: Tensor) -> list[Tensor]:
-        """The start's best, scored anew."""
+        """The start's best candidate."""
         return [elites[:1]] if iteration == 0 else []
 
 

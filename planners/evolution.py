@@ -24,7 +24,8 @@ class Evolution(Search):
     about the std, from `spread` times it down to a `spread`-th. Elites are recombined with the
     weights log(M + ½) - log i of CMA-ES, their steps geometrically and likewise. So the std goes
     where it helps and, unlike that of a cross-entropy method, also grows; a start passes it on.
-    The mean is scored with the candidates, so a warm start loses nothing.
+    The mean is scored with the candidates, and in the first iteration the start's best candidate
+    too, so under the same score a search from a plan returns no worse a plan.
 
     Noise is linear between a few random knots, while the plan has every action unless `knots`
     says otherwise: it is as smooth, and shifts in time without the loss of refitting knots.
@@ -44,6 +45,8 @@ class Evolution(Search):
     """Factor on the std of a start, as the world has moved on since; at least 1."""
     noise_knots: int = 4
     """Knots of the noise, at most as many as the plan's; at least 1."""
+
+    carries_best = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -77,8 +80,8 @@ class Evolution(Search):
         return torch.addcmul(mean, noise.transpose(1, 2), std)
 
     def again(self, iteration: int, mean: Tensor, elites: Tensor) -> Sequence[Tensor]:
-        """The mean itself."""
-        return (mean[None],)
+        """The mean itself, and at first the start's best candidate."""
+        return (mean[None], elites[:1]) if iteration == 0 else (mean[None],)
 
     def refit(
         self, mean: Tensor, std: Tensor, knots: Tensor, scores: Tensor, elites: Tensor
@@ -86,8 +89,9 @@ class Evolution(Search):
         """The weighted elites and their steps."""
         best = scores.topk(len(elites)).indices
         weights = _weights(len(elites), mean.dtype, mean.device)
-        _, logs = _ladder(len(knots) - 1, self.spread, mean.dtype, mean.device)
-        factor = torch.dot(weights, logs.index_select(0, best)).exp_()
+        _, logs = _ladder(self.population, self.spread, mean.dtype, mean.device)
+        # What was scored again, behind the draws, has the last of the logs.
+        factor = torch.dot(weights, logs.index_select(0, best.clamp_max_(self.population))).exp_()
         new = torch.mv(elites.view(len(elites), -1).t(), weights).view_as(mean)
         return new, std * factor
 
@@ -107,9 +111,10 @@ class Evolution(Search):
 def _ladder(
     count: int, spread: float, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Steps of `count` draws, (count, 1), and their logs with that of the mean, (count + 1,).
+    """Steps of `count` draws, (count, 1), and their logs with one more, (count + 1,).
 
-    The mean counts as the smallest step.
+    That is for candidates that are no draws: the mean, the start's best. They count as drawn with
+    the smallest step.
     """
     logs = torch.linspace(1, -1, count, dtype=torch.float64) * math.log(spread)
     steps = logs.exp()[:, None].to(device, dtype)

@@ -19,13 +19,13 @@ class GradientAscent(Search):
 
     The first plan sets out from the start's mean, the others from normal draws around it;
     `score` is called with gradients on. The step shrinks linearly to nothing over the
-    iterations, so leave few of them to a deadline. The mean is the best plan seen. A plan that
-    is rejected has no gradient: it goes half-way back to the best. Raises ValueError, in
-    `plan`, for a score that gives no gradient.
+    iterations, so choose few enough to finish before a deadline. The mean is the best plan seen.
+    A plan that is rejected has no gradient: it moves half-way back to the best. Raises ValueError,
+    in `plan`, for a score that gives no gradient.
     """
 
     population: int = 4
-    """Plans N that climb side by side."""
+    """Plans N improved side by side."""
     iterations: int = 50
     """Steps of each."""
     sigma: float = 0.25
@@ -38,7 +38,7 @@ class GradientAscent(Search):
         require(0 < self.rate < math.inf, f"rate must be finite and positive, got {self.rate!r}")
 
     def algorithm(self) -> _Ascent:
-        """Plans that have not moved."""
+        """The state of a new ascent."""
         return _Ascent(self)
 
 
@@ -48,6 +48,7 @@ class _Ascent:
         self.points: Tensor | None = None
         self.best_score: Tensor | None = None
         self.steps = 0
+        self.all_rejected = False
 
     def sample(self, mean: Tensor, std: Tensor, count: int, *, generator: Generator) -> Tensor:
         if self.points is None:
@@ -56,6 +57,9 @@ class _Ascent:
             self.points = noise.mul_(std).add_(mean)
             self.first = torch.zeros_like(self.points)
             self.second = torch.zeros_like(self.points)
+        elif self.all_rejected and self.best_score is not None:
+            self.points = (self.points + mean) / 2
+        self.all_rejected = True  # until `refit` is called, which happens unless they are
         return self.points
 
     def evaluate(self, score: ScoreFn, knots: Tensor) -> Tensor:
@@ -83,6 +87,7 @@ class _Ascent:
         elites: Tensor,
     ) -> tuple[Tensor, Tensor]:
         planner, decay, decay_second = self.planner, 0.9, 0.999
+        self.all_rejected = False
         left = 1 - self.steps / planner.iterations
         self.steps += 1
         self.first.lerp_(self.gradient, 1 - decay)

@@ -238,11 +238,18 @@ def box_qp(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The minimum (A,) of ½ xᵀ H x + gᵀ x in a box, and which entries (A,) no bound holds.
 
-    Projected Newton steps (Bertsekas 1982; Tassa et al. 2014, algorithm 1). Raises LinAlgError
-    where H (A, A) is not positive definite.
+    Projected Newton steps (Bertsekas 1982; Tassa et al. 2014, algorithm 1). Entries closer to a
+    bound than 1e-10 of the box's width are put onto it: the entry that a bound holds would
+    otherwise count as free, and the step be cut off where it begins. Raises LinAlgError where
+    H (A, A) is not positive definite.
     """
     np.linalg.cholesky(hessian)
-    x = guess.clip(low, high)
+    near = 1e-10 * (high - low)
+
+    def projected(x: np.ndarray) -> np.ndarray:
+        return np.where(x < low + near, low, np.where(x > high - near, high, x))
+
+    x = projected(guess)
     scale = 1e-12 * (np.abs(slope).max() + np.abs(hessian).max() * np.abs(x).max() + 1e-300)
     cost = x @ (hessian @ x / 2 + slope)
     free = np.ones(len(x), dtype=bool)
@@ -255,9 +262,9 @@ def box_qp(
         step[free] = -np.linalg.solve(hessian[np.ix_(free, free)], gradient[free])
         length = 1.0
         while True:
-            trial = (x + length * step).clip(low, high)
+            trial = projected(x + length * step)
             new = trial @ (hessian @ trial / 2 + slope)
-            if cost - new >= 0.1 * (gradient @ (x - trial)) or length < 1e-10:
+            if cost - new > 0.1 * max(gradient @ (x - trial), 0.0) or (trial == x).all():
                 break
             length *= 0.6
         if not new < cost:

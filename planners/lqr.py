@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+UNSTABLE = "the Riccati equation has no solution that stabilises the system"
+
 
 class Feedback(NamedTuple):
     """u_t = gain_t x + offset_t, and the cost-to-go ½ xᵀ P_t x + p_tᵀ x + constant."""
@@ -88,21 +90,58 @@ def stationary_lqr(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Gain (A, S) and P (S, S) of the infinite horizon: u = gain x, cost-to-go ½ xᵀ P x.
 
-    Solves the discrete algebraic Riccati equation by doubling, in float64: each iteration
-    looks twice as far ahead (Chu, Fan, Lin and Wang 2004, "Structure-preserving algorithms for
-    periodic discrete-time algebraic Riccati equations"). Arguments as in `lqr`, without time.
-    Raises ValueError where that does not converge: nothing stabilises the system, or the
-    cost does not see one of its unstable or undamped modes.
+    The stabilising solution of the discrete algebraic Riccati equation, in float64: the least cost
+    among the gains that bring every state to rest. Policy iteration from a stabilising gain (Hewer
+    1971, "An iterative technique for the computation of the steady state gains for the discrete
+    optimal regulator"). Arguments as in `lqr`, without time.
+
+    Raises ValueError where no gain stabilises the system, and where the closed loop of the best one
+    would be stable by less than can be told (a spectral radius over 1 - 1e-7), as with an undamped
+    mode that the cost does not see.
     """
     fx, fu, lxx, luu = (np.asarray(part, dtype=np.float64) for part in (fx, fu, lxx, luu))
     lux = np.zeros((fu.shape[1], fu.shape[0])) if lux is None else np.asarray(lux, dtype=float)
+
+    def greedy(value: np.ndarray) -> np.ndarray:
+        return -np.linalg.solve(luu + fu.T @ value @ fu, fu.T @ value @ fx + lux)
+
+    # A cost that sees every mode: its gain stabilises the system if any does.
+    size = np.abs(lxx).max() + np.abs(lux.T @ np.linalg.solve(luu, lux)).max()
+    every = (2 * len(fx) * size or 1.0) * np.eye(len(fx))
+    value = _riccati_by_doubling(fx, fu, lxx + every, luu, lux)
+    gain = greedy(value)
+    for _ in range(60):
+        closed = fx + fu @ gain
+        if not np.abs(np.linalg.eigvals(closed)).max() <= 1 - 1e-7:
+            break
+        cross = gain.T @ lux
+        value = _sum_by_doubling(closed, lxx + cross + cross.T + gain.T @ luu @ gain)
+        last, gain = gain, greedy(value)
+        if np.allclose(gain, last, rtol=1e-12, atol=1e-300):
+            break
+    if not np.abs(np.linalg.eigvals(fx + fu @ gain)).max() <= 1 - 1e-7:
+        raise ValueError(UNSTABLE)
+    return gain, value
+
+
+def _riccati_by_doubling(
+    fx: np.ndarray, fu: np.ndarray, lxx: np.ndarray, luu: np.ndarray, lux: np.ndarray
+) -> np.ndarray:
+    """P (S, S) for a cost that sees every mode; ValueError where nothing stabilises the system.
+
+    Each iteration looks twice as far ahead (Chu, Fan, Lin and Wang 2004, "Structure-preserving
+    algorithms for periodic discrete-time algebraic Riccati equations").
+    """
     move = fx - fu @ np.linalg.solve(luu, lux)
     push = fu @ np.linalg.solve(luu, fu.T)
     value = lxx - lux.T @ np.linalg.solve(luu, lux)
     eye = np.eye(len(fx))
     for _ in range(64):
         with np.errstate(over="ignore", invalid="ignore"):
-            inverse = np.linalg.inv(eye + push @ value)
+            try:
+                inverse = np.linalg.inv(eye + push @ value)
+            except np.linalg.LinAlgError:
+                break
             more = move.T @ value @ inverse @ move
             push = push + move @ inverse @ push @ move.T
             move = move @ inverse @ move
@@ -110,6 +149,19 @@ def stationary_lqr(
         if not np.isfinite(value).all():
             break
         if np.abs(more).max() <= 1e-15 * np.abs(value).max():
-            gain = -np.linalg.solve(luu + fu.T @ value @ fu, fu.T @ value @ fx + lux)
-            return gain, value
-    raise ValueError("the Riccati equation has no solution that stabilises the system")
+            return value
+    raise ValueError(UNSTABLE)
+
+
+def _sum_by_doubling(closed: np.ndarray, cost: np.ndarray) -> np.ndarray:
+    """Σ_t (closedᵀ)^t cost closed^t (S, S) for a stable matrix (Smith 1968)."""
+    value = (cost + cost.T) / 2
+    for _ in range(64):
+        with np.errstate(over="ignore", invalid="ignore"):
+            more = closed.T @ value @ closed
+            value, closed = value + (more + more.T) / 2, closed @ closed
+        if not np.isfinite(value).all():
+            break
+        if np.abs(more).max() <= 1e-17 * np.abs(value).max():
+            return value
+    raise ValueError(UNSTABLE)

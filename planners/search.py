@@ -55,6 +55,9 @@ class Search:
     elites = 1
     sigma = 1 / math.sqrt(12)
     answer = "best"
+    carries_best = False
+    """Whether a plan's `elites` are the best candidate of all rounds, instead of the last round's
+    elites; an algorithm that scores it again in the next search then loses nothing."""
 
     def __post_init__(self) -> None:
         for name in ("low", "high"):
@@ -163,8 +166,8 @@ class Search:
             return knots.clamp(self.low, self.high)
         spread, low, high = self._spread
         # Splines overshoot, hence the clip.
-        flat = torch.mm(knots.reshape(-1, len(spread)), spread).clamp_(low, high)
-        return flat.view(*knots.shape[:-2], self.horizon, len(self.low))
+        flat = torch.mm(knots.reshape(-1, spread.shape[0]), spread).clamp_(low, high)
+        return flat.view(*knots.shape[:-2], self.horizon, self.low.shape[0])
 
     def begin(self, start: Plan | None) -> tuple[Tensor, Tensor, Tensor]:
         """The first mean, std (K, A) and elites (M, K, A): a start gives all but the std.
@@ -198,8 +201,8 @@ class Search:
         the mean. Scores that are not finite lose, are counted, and never shape the search;
         if every candidate is rejected the answer is the first mean with score -inf. With
         `answer` "mean" the final mean is returned unless it is itself rejected, then the
-        best candidate seen is. `elites` are the last iteration's, without rejected ones.
-        Memory does not depend on the number of iterations.
+        best candidate seen is. `elites` are the last iteration's, without rejected ones, or the
+        best candidate alone (`carries_best`). Memory does not depend on the number of iterations.
 
         With a `deadline`, an instant of `time.perf_counter`, the search stops before an
         iteration that would end after it if it took as long as the slowest of this call.
@@ -220,7 +223,8 @@ class Search:
             knots = torch.cat((knots, *again)) if again else knots
             knots = knots.clamp_(self.low, self.high)
             scores = algorithm.evaluate(score, knots)
-            evaluated += len(scores)
+            scored = scores.shape[0]  # `len` of a tensor is slow
+            evaluated += scored
             rounds += 1
 
             elite_scores, best = scores.topk(max(self.elites, 1))
@@ -228,8 +232,8 @@ class Search:
             top, lowest = float(elite_scores[0]), float(scores.min())
             bad = int(scores.isneginf().sum()) if lowest == -math.inf else 0
             rejected += bad
-            if bad < len(scores):
-                found = knots.index_select(0, best[: len(scores) - bad] if bad else best)
+            if bad < scored:
+                found = knots.index_select(0, best[: scored - bad] if bad else best)
                 if top > highest or answer_score is None:
                     answer, answer_score, highest = found[0], elite_scores[0], top
                 elites = found if self.elites else found[:0]
@@ -239,6 +243,8 @@ class Search:
                 elites = elites[:0]
             if clock is not None and not clock.tick(1 + last):
                 break
+        if self.carries_best and answer_score is not None:
+            elites = answer[None]
         if last and (clock is None or clock.fits(1)):
             scores = checked(score, self.actions(mean[None]))
             evaluated += 1
@@ -271,22 +277,19 @@ class Search:
             isinstance(steps, int) and steps >= 0,
             f"steps must be a non-negative integer, got {steps!r}",
         )
-        plan = plan._replace(
-            score=plan.score.new_full((), math.nan), evaluated=0, rejected=0, rounds=0
-        )
-        if steps == 0:
-            return plan
-        rows, move = self._move(min(steps, self.horizon))
-        if move is None:
-            mean, std = plan.mean.index_select(0, rows), plan.std.index_select(0, rows)
-            elites = plan.elites.index_select(1, rows)
-        else:
-            knots = torch.cat((plan.mean[None], plan.std[None], plan.elites))
-            knots = torch.mm(knots.view(len(knots), -1), move).view_as(knots)
-            mean, elites = (x.clamp(self.low, self.high) for x in (knots[0], knots[2:]))
-            std = knots[1].clamp_min(0)
-        actions = plan.actions.index_select(0, rows)
-        return plan._replace(actions=actions, mean=mean, std=std, elites=elites)
+        actions, _, mean, std, elites = plan[:5]
+        if steps > 0:
+            rows, move = self._move(min(steps, self.horizon))
+            actions = actions.index_select(0, rows)
+            if move is None:
+                mean, std = mean.index_select(0, rows), std.index_select(0, rows)
+                elites = elites.index_select(1, rows)
+            else:
+                knots = torch.cat((mean[None], std[None], elites))
+                knots = torch.mm(knots.view(knots.shape[0], -1), move).view_as(knots)
+                mean, std, elites = knots[0], knots[1].clamp_min_(0), knots[2:]
+                mean, elites = (x.clamp_(self.low, self.high) for x in (mean, elites))
+        return Plan(actions, self._unknown, mean, std, elites, evaluated=0, rejected=0)
 
     # What does not change from one search to the next.
 
@@ -302,6 +305,10 @@ class Search:
         """W on flat knots, (K · A, H · A), and the bounds of flat actions, (H · A,)."""
         matrix = _on_flat_knots(self.matrix.double().cpu().numpy(), self.low)
         return matrix, self.low.repeat(self.horizon), self.high.repeat(self.horizon)
+
+    @cached_property
+    def _unknown(self) -> Tensor:
+        return self.low.new_full((), math.nan)
 
     @cached_property
     def _moves(self) -> dict[int, tuple[Tensor, Tensor | None]]:

@@ -26,6 +26,7 @@ class SmoothSimulator:
 
     Dynamics and observations are differentiated by central differences of whole control steps,
     all of a plan's in one native batch; the reward exactly, by autograd, at the observations.
+    Actions and activations on a bound, where MuJoCo clamps them, are differentiated just inside.
     Second derivatives of observations and dynamics are left out, and what curvature of the cost
     is negative after that (Gauss and Newton's approximation). Terminations are no part of it.
 
@@ -86,7 +87,8 @@ class SmoothSimulator:
         origin = states[1:].numpy().repeat(count, 0)
         changes = np.tile(STEP * pushed, (horizon, 1))
         rows = self._moved(rows, changes[:, :size])
-        moves = actions.double().numpy().repeat(count, 0) + changes[:, size:]
+        moves = actions.double().numpy().repeat(count, 0)
+        moves = _inside(moves, -1.0, 1.0, changes[:, size:]) + changes[:, size:]
 
         # Rewards and where they lead: cost (H, ·) of a step and its slopes, chained over repeats.
         slopes, curvatures = 0.0, 0.0
@@ -128,7 +130,8 @@ class SmoothSimulator:
         for row, change in zip(moved, changes, strict=True):
             mujoco.mj_integratePos(model, row[qpos], change[: model.nv], 1.0)
         moved[:, qvel] += changes[:, model.nv : 2 * model.nv]
-        moved[:, act] += changes[:, 2 * model.nv :]
+        pushed = changes[:, 2 * model.nv :]
+        moved[:, act] = _inside(moved[:, act], *self._activation_range(), pushed) + pushed
         return moved
 
     def _apart(self, rows: np.ndarray, origin: np.ndarray) -> np.ndarray:
@@ -143,11 +146,33 @@ class SmoothSimulator:
             [turned, rows[:, qvel] - origin[:, qvel], rows[:, act] - origin[:, act]], axis=1
         )
 
+    def _activation_range(self) -> tuple[np.ndarray, np.ndarray]:
+        """Bounds (na,) of the activations, infinite where MuJoCo does not clamp them."""
+        model = self.sim.model
+        low, high = np.full(model.na, -np.inf), np.full(model.na, np.inf)
+        for i in np.flatnonzero(model.actuator_actlimited):
+            first = model.actuator_actadr[i]
+            where = slice(first, first + model.actuator_actnum[i])
+            low[where], high[where] = model.actuator_actrange[i]
+        return low, high
+
     def _places(self) -> tuple[slice, slice, slice]:
         """Where positions, velocities and activations lie in a state, behind the time."""
         model = self.sim.model
         ends = np.cumsum([1, model.nq, model.nv, model.na])
         return slice(ends[0], ends[1]), slice(ends[1], ends[2]), slice(ends[2], ends[3])
+
+
+def _inside(
+    values: np.ndarray, low: np.ndarray | float, high: np.ndarray | float, changes: np.ndarray
+) -> np.ndarray:
+    """Values (n, D) in the middle of differences that stay in [low, high].
+
+    A value on its bound, or within `STEP` of it, goes inside by `STEP` where it is changed: MuJoCo
+    clamps what lies outside, which would halve the difference. A value outside stays there.
+    """
+    on_bound = (changes != 0) & (low <= values) & (values <= high)
+    return np.where(on_bound, values.clip(low + STEP, high - STEP), values)
 
 
 def _central(values: np.ndarray) -> np.ndarray:

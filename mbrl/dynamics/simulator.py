@@ -121,7 +121,8 @@ class Randomisation:
     friction: float = 0.2
     """Sliding friction of each geom, and damping and dry friction of each degree of freedom."""
     gain: float = 0.1
-    """Gain of each actuator, with its bias where that is a servo's."""
+    """Force of each actuator, by its gain and bias. Limits of the force (`forcerange`) stay, and so
+    does the feedforward input of a PID controller, which is a force itself."""
 
     def __post_init__(self) -> None:
         for name in ("mass", "friction", "gain"):
@@ -130,7 +131,11 @@ class Randomisation:
                 raise ValueError(f"randomisation: {name} must be finite and >= 0, got {value!r}")
 
     def draw(self, model: mujoco.MjModel, rng: np.random.Generator) -> mujoco.MjModel:
-        """A copy of the model with parameters drawn anew."""
+        """A copy of the model with parameters drawn anew.
+
+        Raises ValueError for `gain` above 0 and an actuator whose force MuJoCo does not compute
+        itself (of a plugin, or of type `user`).
+        """
         drawn = copy.copy(model)
 
         def factors(spread: float, count: int) -> np.ndarray:
@@ -143,11 +148,36 @@ class Randomisation:
         dry = factors(self.friction, model.nv)
         drawn.dof_damping[:] *= dry
         drawn.dof_frictionloss[:] *= dry
-        gain = factors(self.gain, model.nu)[:, None]
-        drawn.actuator_gainprm[:] *= gain
-        drawn.actuator_biasprm[:] *= gain
+        gains = factors(self.gain, len(model.actuator_gaintype))
+        if self.gain > 0:
+            for i, factor in enumerate(gains):
+                _scale_force(drawn, i, factor)
         mujoco.mj_setConst(drawn, mujoco.MjData(drawn))
+        # The peak force of a muscle that is given none is worked out from this constant, and would
+        # otherwise follow the masses.
+        drawn.actuator_acc0[:] = model.actuator_acc0
         return drawn
+
+
+def _scale_force(model: mujoco.MjModel, index: int, factor: float) -> None:
+    """Multiply an actuator's force by a factor, in place."""
+    gain, bias = model.actuator_gainprm[index], model.actuator_biasprm[index]
+    kinds = (
+        mujoco.mjtGain(int(model.actuator_gaintype[index])).name,
+        mujoco.mjtBias(int(model.actuator_biastype[index])).name,
+    )
+    for kind, parameters in zip(kinds, (gain, bias), strict=True):
+        if kind.endswith("_USER") or model.actuator_plugin[index] >= 0:
+            raise ValueError(
+                f"randomisation: actuator {model.actuator(index).name or f'#{index}'} computes its "
+                "force in a plugin or callback, whose gain is not known; set gain to 0"
+            )
+        if kind.endswith("_MUSCLE"):  # its first two numbers are lengths, and the last ones too
+            parameters[2:4] *= factor
+        elif kind == "mjGAIN_DCMOTOR":  # resistance, motor constant; the force is ~ K (u - K w) / R
+            parameters[0] /= factor
+        elif kind != "mjBIAS_DCMOTOR":
+            parameters *= factor
 
 
 class Simulator:
@@ -209,6 +239,7 @@ class Simulator:
         # As the environment hands observations out, so that rewards are those of its very numbers.
         self._dtype = np.float64 if task.gymnasium else np.float32
         self._gust = np.asarray(task.process_noise, dtype=float)
+        self._state_size = int(mujoco.mj_stateSize(self.model, _STATE))
         self._batches: dict[tuple[int, int], tuple[Batch, Callable[[], None]]] = {}
         self._data = mujoco.MjData(self.model)
         self._sensors = {
@@ -229,7 +260,7 @@ class Simulator:
     @property
     def state_size(self) -> int:
         """S."""
-        return mujoco.mj_stateSize(self.model, _STATE)
+        return self._state_size
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
@@ -353,10 +384,13 @@ class Simulator:
         # A task that never ends says so by the name of its function; then nothing needs asking.
         endless = getattr(ends, "__name__", "") == "never"
         ended = None if endless else np.asarray(ends(after))
+        earned, device = torch.from_numpy(gain), state.device
+        if device.type != "cpu":
+            earned = earned.to(device)
         return Unrolled(
-            torch.from_numpy(gain).to(state.device),
-            None if ended is None else torch.from_numpy(ended).to(state.device),
-            torch.from_numpy(~bad).to(state.device) if bad.any() else None,
+            earned,
+            None if ended is None else torch.from_numpy(ended).to(device),
+            None if bad is None else torch.from_numpy(~bad).to(device),
         )
 
     def trace(
@@ -397,7 +431,8 @@ class Simulator:
         stage = _SENSED if self._sensing and not self.task.gymnasium else _NOTHING
         bad = _guarded(batch, lambda: batch.step(nstep=self.frame_skip, stage=stage))
         after = batch.state.copy()
-        after[bad] = np.nan
+        if bad is not None:
+            after[bad] = np.nan
         return after, before, self._seen(batch)
 
     # From here on numpy alone: on arrays of this size its calls cost a third of torch's.
@@ -410,8 +445,8 @@ class Simulator:
         draws: np.ndarray | None,
         members: int | None = None,
         sensing: bool = False,
-    ) -> tuple[Physics, np.ndarray]:
-        """Physics (P, N, H + 1, .), and which trajectories blew up, (P, N)."""
+    ) -> tuple[Physics, np.ndarray | None]:
+        """Physics (P, N, H + 1, .), and which trajectories blew up, (P, N), or None if none did."""
         model, skip = self.model, self.frame_skip
         count, horizon, size = moves.shape
         if state.shape != (self.state_size,) or size != model.nu:
@@ -434,7 +469,8 @@ class Simulator:
             held[..., size:] = 0.0
             if draws is not None:
                 held[..., size:] = (self._gust * draws[:horizon]).swapaxes(0, 1)[:, None, :, None]
-        inputs[:, :, horizon * skip :] = inputs[:, :, horizon * skip - 1, None]
+        if substeps > horizon * skip:
+            inputs[:, :, -1] = inputs[:, :, -2]
 
         rows = len(batch.state)
         out: dict[Any, np.ndarray] = {_MOTION: np.empty((rows, substeps, model.nq + model.nv))}
@@ -459,7 +495,7 @@ class Simulator:
                 sensed = sensed[:, :, ::skip]
         views = {} if sensed is None else self._views(sensed)
         physics = Physics(motion[..., : model.nq], motion[..., model.nq :], views)
-        return physics, bad.reshape(particles, count)
+        return physics, None if bad is None else bad.reshape(particles, count)
 
     def _batch(self, count: int, members: int) -> Batch:
         """`count` simulations of each member, member by member."""
@@ -517,15 +553,20 @@ class _Asked(Mapping[str, np.ndarray]):
         return len(self._views)
 
 
-def _guarded(batch: Batch, call: Callable[[], Any]) -> np.ndarray:
-    """Run a call on the batch; which simulations blew up or failed in it, (n,) bool."""
+def _guarded(batch: Batch, call: Callable[[], Any]) -> np.ndarray | None:
+    """Run a call on the batch; which simulations blew up or failed in it, (n,), or None if none."""
     batch.warning[:] = 0
+    failed: Any = False
     try:
         call()
     except SimulationError as error:
         _log.info("%s", error)
-        return batch.warning[:, :, 1].any(1) | (batch.status != 0)
-    return batch.warning[:, :, 1].any(1)
+        failed = batch.status != 0
+    warned = batch.warning
+    if failed is False and not np.count_nonzero(warned):
+        return None
+    bad = warned[:, :, 1].any(1) | failed
+    return bad if bad.any() else None
 
 
 def _check_planning(task: PhysicalTask, model: mujoco.MjModel) -> None:

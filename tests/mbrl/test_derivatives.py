@@ -63,6 +63,69 @@ def test_dynamics_are_mujocos_own_chained_over_substeps(name):
                 assert np.abs(mine.numpy() - theirs).max() <= 1e-7
 
 
+@pytest.mark.parametrize("name", ["cartpole-swingup", "pendulum-swingup", "half-cheetah"])
+def test_actions_on_a_bound_are_differentiated_inside_it(name):
+    """Against one-sided differences of `mj_step` by hand; MuJoCo clamps what lies outside."""
+    sim, state, model = smooth(name)
+    size, h = sim.model.nu, 1e-7
+    signs = torch.from_numpy(np.where(np.arange(size) % 2, -1.0, 1.0))
+    states, _ = rolled(model, signs[None])
+    found = model.expand(states, signs[None])
+    m, data = sim.model, mujoco.MjData(sim.model)
+    low, high = m.actuator_ctrlrange.T
+
+    def velocities(action):
+        mujoco.mj_setState(m, data, state.numpy(), STATE)
+        data.ctrl[:] = (low + high) / 2 + (high - low) / 2 * action
+        mujoco.mj_step(m, data, nstep=sim.frame_skip)
+        return data.qvel.copy()
+
+    for i in range(size):
+        inside = signs.numpy().copy()
+        inside[i] *= 1 - h
+        slope = (velocities(signs.numpy()) - velocities(inside)) / (h * float(signs[i]))
+        mine = found.fu[0, m.nv : 2 * m.nv, i].numpy()
+        assert np.abs(mine - slope).max() <= 1e-4 * np.abs(slope).max()
+    # beyond the bound, where the control no longer changes, the derivative is none
+    beyond = model.expand(states, 1.5 * signs[None])
+    assert beyond.fu[0, m.nv : 2 * m.nv].abs().max() == 0
+
+
+def test_activations_on_a_bound_are_differentiated_inside_it():
+    """An integrator at the end of its range: act' = act + dt u, until MuJoCo clamps it."""
+
+    def prepare(spec):
+        motor = spec.actuators[0]
+        motor.dyntype = mujoco.mjtDyn.mjDYN_INTEGRATOR
+        motor.actlimited, motor.actrange = 1, [-0.5, 0.5]
+
+    task = dataclasses.replace(envs.TASKS["cartpole-swingup"], prepare=prepare)
+    sim = Simulator(task)
+    model = sim.model
+    place = 1 + model.nq + model.nv
+    slopes = []
+    for act in (0.3, 0.5, -0.5):
+        state = sim.state(np.array([0.1, 0.2]), np.zeros(2))
+        state[place] = act
+        smooth_model = SmoothSimulator(sim, state)
+        actions = torch.zeros(1, 1, dtype=torch.float64)
+        states, _ = rolled(smooth_model, actions)
+        slopes.append(smooth_model.expand(states, actions).fx[0, :, -1].numpy())
+    assert slopes[0][-1] == pytest.approx(1.0, rel=1e-6)
+    for slope in slopes[1:]:
+        assert slope[-1] == pytest.approx(1.0, rel=1e-6)
+        np.testing.assert_allclose(slope, slopes[0], rtol=1e-2, atol=1e-8)
+
+
+def test_ilqr_does_not_stall_on_its_bounds():
+    """Where half the actions end on a bound; with halved derivatives it stopped at 10.8."""
+    _, _, model = smooth("cartpole-swingup")
+    box = torch.ones(1, dtype=torch.float64)
+    plan = ILQR(-box, box, 40, iterations=60).plan(model, None, generator=torch.Generator())
+    assert (plan.actions.abs() == 1).sum() > 10
+    assert plan.score > 20
+
+
 def test_costs_slope_as_the_return_does():
     sim, state, model = smooth("cartpole-swingup", action_repeat=2)
     actions = some_actions(sim, 6)

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import mujoco
 import numpy as np
 import pytest
 import torch
@@ -206,6 +207,99 @@ def test_randomisation_says_how_far():
     assert all(np.array_equal(m.actuator_gainprm, model.actuator_gainprm) for m in drawn)
     weights = [m.body_subtreemass[0] for m in drawn]
     assert np.std(weights) > 0, "constants that follow from masses follow"
+
+
+LIMB = """<mujoco><worldbody>
+<body><joint name="b" type="ball"/><geom type="capsule" size=".03" fromto="0 0 0 .3 0 0"/></body>
+<body name="limb" pos="1 0 0"><joint name="h" axis="0 1 0" range="-60 60"/>
+<geom type="capsule" size=".03" fromto="0 0 0 .3 0 0"/><site name="s" pos=".15 0 .03"/></body>
+<site name="a" pos=".8 0 .1"/></worldbody>
+<tendon><spatial name="t"><site site="a"/><site site="s"/></spatial></tendon>
+<actuator>{}</actuator></mujoco>"""
+ACTUATORS = {
+    "motor": '<motor joint="h" ctrlrange="-1 1" gear="3"/>',
+    "position": '<position joint="h" kp="5" dampratio="1" ctrlrange="-1 1"/>',
+    "velocity": '<velocity joint="h" kv="2" ctrlrange="-1 1"/>',
+    "intvelocity": '<intvelocity joint="h" kp="3" actrange="-1 1" ctrlrange="-1 1"/>',
+    "damper": '<damper joint="h" kv="2" ctrlrange="0 1"/>',
+    "cylinder": '<cylinder joint="h" area="2" bias="1 2 3" timeconst=".1" ctrlrange="-1 1"/>',
+    "adhesion": '<adhesion body="limb" gain="2" ctrlrange="0 1"/>',
+    "muscle": '<muscle tendon="t" force="50" ctrlrange="0 1"/>',
+    "muscle without force": '<muscle tendon="t" ctrlrange="0 1"/>',
+    "dcmotor": '<dcmotor joint="h" motorconst="0.5" resistance="2" ctrlrange="-1 1"/>',
+    "pid": '<pid joint="h" kp="5" kv="1" ki="2" ctrlrange="-1 1" velrange="-1 1"/>',
+    "orientation": '<orientation joint="b" input="quat" kp="1" dampratio="1" ctrlrange="-1 1"/>',
+}
+
+
+def limb(folder, *actuators):
+    """A task of a limb with these actuators."""
+    path = folder / "limb.xml"
+    path.write_text(LIMB.format("".join(actuators)))
+    return dataclasses.replace(
+        CARTPOLE,
+        mjcf=path,
+        prepare=None,
+        observation=lambda physics: np.concatenate([physics.qpos, physics.qvel], -1),
+        reward=lambda obs, action, next_obs: next_obs[..., 0],
+        initial=lambda rng: (np.array([1.0, 0, 0, 0, rng.uniform(-0.3, 0.3)]), np.zeros(4)),
+    )
+
+
+def forces(model, seed):
+    """What MuJoCo says that the actuators do, in a random state under random controls."""
+    rng, data = np.random.default_rng(seed), mujoco.MjData(model)
+    data.qpos[-1], data.qvel[:] = rng.uniform(-0.5, 0.5), rng.uniform(-1, 1, model.nv)
+    data.ctrl[:], data.act[:] = rng.uniform(0, 1, model.nu), rng.uniform(0, 1, model.na)
+    mujoco.mj_forward(model, data)
+    return data.actuator_force.copy()
+
+
+@pytest.mark.parametrize("kind", ACTUATORS)
+def test_a_gain_scales_the_force_of_every_kind_of_actuator(kind, tmp_path):
+    """By the factor that the generator gives next, whatever the state, and whatever the masses."""
+    model = limb(tmp_path, ACTUATORS[kind]).compile()
+    for mass in (0.0, 0.5):
+        rng, same = np.random.default_rng(3), np.random.default_rng(3)
+        spread = Randomisation(mass=mass, friction=0.0, gain=0.3)
+        drawn = spread.draw(model, rng)
+        same.standard_normal(model.nbody + model.ngeom + model.nv)
+        factor = np.exp(0.3 * same.standard_normal())
+        for seed in range(5):
+            np.testing.assert_allclose(forces(drawn, seed), factor * forces(model, seed), rtol=1e-9)
+
+
+def test_actuators_with_several_inputs(tmp_path):
+    """MuJoCo 4 has them: more controls than actuators, also before and behind others."""
+    motor, quat = ACTUATORS["motor"], ACTUATORS["orientation"]
+    task = limb(tmp_path, motor, quat, motor.replace("-1 1", "-2 2"))
+    sim = Simulator(task, members=3, rng=np.random.default_rng(0))
+    assert sim.model.nu == 6
+    env = envs.MujocoEnv(task)
+    assert env.action_space.shape == (6,)
+    env.reset(seed=0)
+    actions = 2 * torch.rand(2, 4, 6, generator=seeded()) - 1
+    start = physics_state(env)
+    out = sim.unroll(start, actions, particles=3)
+    for t in range(4):
+        _, reward, *_ = env.step(actions[1, t].numpy())
+        assert float(out.reward[0, 1, t]) == pytest.approx(reward, abs=EXACT)
+    assert env.data.ctrl[-1] == pytest.approx(2 * float(actions[1, -1, -1]))
+
+
+def test_inputs_without_a_range_are_named(tmp_path):
+    text = '<pid name="p" joint="h" kp="5" kv="1" input="pos vel ff" ctrlrange="-1 1"/>'
+    with pytest.raises(ValueError, match=r"p \(input 2 of 3\), p \(input 3 of 3\)") as error:
+        limb(tmp_path, ACTUATORS["motor"], text).compile()
+    assert "\n" not in str(error.value)
+
+
+def test_a_gain_that_is_not_known_is_refused(tmp_path):
+    task = limb(tmp_path, '<general name="own" joint="h" gaintype="user" ctrlrange="-1 1"/>')
+    model, rng = task.compile(), np.random.default_rng(0)
+    with pytest.raises(ValueError, match="actuator own .* set gain to 0"):
+        Randomisation().draw(model, rng)
+    assert Randomisation(gain=0.0).draw(model, rng).nu == 1
 
 
 def test_objectives_range_over_members():

@@ -68,3 +68,17 @@ def test_no_gradient_is_said():
 def test_bad_settings(rate):
     with pytest.raises(ValueError, match="rate must be finite and positive"):
         GradientAscent(LOW, HIGH, 5, rate=rate)
+
+
+def test_a_climb_goes_on_after_all_of_it_was_rejected():
+    """The best plan lies on the edge of what is forbidden; a lone plan overshoots it again and
+    again, each time to come half-way back."""
+
+    def score(actions):
+        top = -(actions - 0.6).square().sum((1, 2))
+        return torch.where(actions.amax((1, 2)) > 0.5, -torch.inf, top)
+
+    planner = GradientAscent(-torch.ones(1), torch.ones(1), 3, population=1)
+    plan = planner.plan(score, None, generator=torch.Generator())
+    assert plan.rejected < 40
+    assert float(plan.actions.min()) > 0.49

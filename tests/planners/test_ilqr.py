@@ -1,5 +1,6 @@
 """iLQR: exact where the problem is linear-quadratic, monotone where it is not, in its bounds."""
 
+import itertools
 import math
 import time
 
@@ -246,6 +247,49 @@ def test_box_qp_meets_the_optimality_conditions(seed):
     np.testing.assert_allclose(gradient[free], 0, atol=1e-9)
     assert (gradient[~free & (x == low)] > 0).all() and (gradient[~free & (x == high)] < 0).all()
     assert (free | (x == low) | (x == high)).all()
+
+
+def least_of_all_active_sets(hessian, slope, low, high):
+    """The minimum of a small box QP: every entry on its low bound, on its high one, or free."""
+    best = math.inf
+    for sides in itertools.product((-1, 0, 1), repeat=len(slope)):
+        held = np.array(sides)
+        free, x = held == 0, np.where(held < 0, low, high)
+        inner = hessian[np.ix_(free, free)]
+        x[free] = -np.linalg.solve(inner, slope[free] + hessian[np.ix_(free, ~free)] @ x[~free])
+        if (x >= low - 1e-12).all() and (x <= high + 1e-12).all():
+            best = min(best, x @ (hessian @ x / 2 + slope))
+    return best
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_box_qp_finds_the_least_from_any_guess(seed):
+    """Most entries of a guess lie beside a bound, by 1e-17 to 1e-5; H is at worst near singular."""
+    rng = np.random.default_rng(seed)
+    for _ in range(200):
+        size = rng.integers(2, 5)
+        root = rng.normal(size=(size, size))
+        hessian = root @ root.T + 10 ** rng.uniform(-6, 0) * np.eye(size)
+        slope = rng.normal(size=size) * 10 ** rng.uniform(-2, 2)
+        low = -rng.uniform(0, 1, size) * (rng.random(size) < 0.5)
+        high = low + rng.uniform(0.1, 1, size)
+        side = rng.random(size)
+        guess = np.where(side < 0.4, low, np.where(side < 0.8, high, rng.uniform(low, high)))
+        guess += 10 ** rng.uniform(-17, -5) * rng.normal(size=size)
+        x, _ = box_qp(hessian, slope, low, high, guess)
+        least = least_of_all_active_sets(hessian, slope, low, high)
+        assert (low <= x).all() and (x <= high).all()
+        assert x @ (hessian @ x / 2 + slope) <= least + 1e-9 * (abs(least) + 1e-3)
+
+
+def test_a_guess_a_hair_inside_its_bound_counts_as_held():
+    """By hand: along x_1 = 0 the slope 0.2 + x_0 is 0 at -0.2, where that of x_1 is 0.12 > 0."""
+    hessian, slope = np.array([[1.0, 0.9], [0.9, 1.0]]), np.array([0.2, 0.3])
+    low, high = np.array([-1.0, 0.0]), np.array([1.0, 1.0])
+    for guess in (0.0, 1e-15, 1e-12, 1e-9):
+        x, free = box_qp(hessian, slope, low, high, np.array([0.0, guess]))
+        np.testing.assert_allclose(x, [-0.2, 0.0], atol=1e-12)
+        assert free.tolist() == [True, False]
 
 
 @pytest.mark.parametrize(

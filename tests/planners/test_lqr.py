@@ -96,6 +96,50 @@ def test_infinite_horizon_is_scipys(seed):
     np.testing.assert_allclose(law.gain[0], gain, rtol=1e-8, atol=1e-8)
 
 
+def partly_seen(rng, modes):
+    """A system whose cost does not see the first states: fx, fu, lxx, luu in random coordinates."""
+    size, unseen = rng.integers(2, 6), 1
+    count = rng.integers(1, 3)
+    fx = rng.normal(size=(size, size)) / np.sqrt(size)
+    if modes == "rotating":
+        unseen, angle = 2, rng.uniform(0.1, 3)
+        fx[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    else:
+        fx[0, 0] = modes * rng.choice((-1, 1))
+    fx[unseen:, :unseen] = 0  # what is seen does not depend on what is not
+    root = rng.normal(size=(size, size))
+    root[:, :unseen] = 0
+    turn, _ = np.linalg.qr(rng.normal(size=(size, size)))
+    fx, fu, lxx = turn @ fx @ turn.T, turn @ rng.normal(size=(size, count)), root.T @ root
+    return fx, fu, turn @ lxx @ turn.T, positive(rng, count)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_modes_that_the_cost_does_not_see_are_stabilised_as_scipy_does(seed):
+    rng = np.random.default_rng(seed)
+    problem = partly_seen(rng, rng.uniform(1.05, 2.0))
+    gain, value = stationary_lqr(*problem)
+    fx, fu, _, _ = problem
+    assert np.abs(np.linalg.eigvals(fx + fu @ gain)).max() < 1
+    expected = solve_discrete_are(*problem)
+    np.testing.assert_allclose(value, expected, atol=1e-6 * np.abs(expected).max())
+
+
+def test_an_unstable_mode_by_hand():
+    """x' = 1.5 x + u at no cost but u²: the least that stabilises takes 1.5 to 1 / 1.5."""
+    fx, lxx = np.diag([1.5, 0.5]), np.diag([0.0, 1.0])
+    gain, value = stationary_lqr(fx, np.eye(2), lxx, np.eye(2))
+    assert 1.5 + gain[0, 0] == pytest.approx(1 / 1.5, rel=1e-12)
+    assert value[0, 0] == pytest.approx(1.5**2 - 1, rel=1e-12)
+
+
+@pytest.mark.parametrize("modes", [1.0, "rotating"])
+def test_undamped_modes_that_the_cost_does_not_see_are_said(modes):
+    for seed in range(20):
+        with pytest.raises(ValueError, match="no solution that stabilises"):
+            stationary_lqr(*partly_seen(np.random.default_rng(seed), modes))
+
+
 def test_what_cannot_be_controlled_is_said():
     with pytest.raises(ValueError, match="no solution that stabilises"):
         stationary_lqr(np.array([[2.0]]), np.array([[0.0]]), np.eye(1), np.eye(1))
