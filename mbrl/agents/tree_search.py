@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -20,7 +20,7 @@ from mbrl.dynamics import FiniteModel
 from mbrl.imagination import Policy
 from mbrl.parallel import single_thread
 from mbrl.types import Dynamics, RewardFn, Step, TerminatedFn
-from planners.mcts import PUCT, UCT, Evaluation, Gumbel, Rule, Tree, Widening, search
+from planners.mcts import PUCT, Evaluation, Rule, Tree, Widening, search
 
 Sampler = Callable[[Tensor, Generator], Tensor]
 """`sampler(obs (B, O), generator) -> (B, K, A)`: actions a node may open, in that order."""
@@ -50,7 +50,7 @@ class TreeSearchConfig:
     simulations: int = 64
     """Nodes added to the tree for each action."""
     rule: Rule = field(default_factory=PUCT)
-    """UCT, PUCT or Gumbel; only when exploring with its noise and its draw of the answer."""
+    """UCT, PUCT, Gumbel or another `Rule`; with its noise and a drawn answer only to explore."""
     discount: float = 0.99
     """γ, in (0, 1]."""
     max_depth: int | None = None
@@ -361,7 +361,7 @@ class TreeSearch:
                 self.model.step,
                 simulations=config.simulations,
                 generator=self.generator,
-                rule=config.rule if explore else _quiet(config.rule),
+                rule=config.rule if explore else config.rule.quiet(),
                 discount=config.discount,
                 max_depth=config.max_depth,
                 widening=config.widening,
@@ -381,15 +381,6 @@ class TreeSearch:
     def _encode(self, obs: np.ndarray) -> Tensor:
         rows = torch.as_tensor(obs.reshape(len(obs), -1), dtype=torch.float32)
         return self.model.model.encode(rows.to(self.generator.device))
-
-
-def _quiet(rule: Rule) -> Rule:
-    """The rule without its noise."""
-    if isinstance(rule, UCT):
-        return rule
-    if isinstance(rule, Gumbel):
-        return replace(rule, scale=0.0)
-    return replace(rule, dirichlet=0.0, temperature=0.0)
 
 
 def _std(members: Float[Tensor, "E B"]) -> Float[Tensor, B]:

@@ -352,16 +352,16 @@ def set_roots(
 def _simulate(
     nodes, edges, bounds, states, actions, table,
     state, offered, reward, discount, value, variance, chance, logits, terminated, invalid,
-    settings, parameters, leaf, here, chosen, path, first, simulation, last,
+    options, leaf, here, chosen, path, first, simulation, last,
 ):  # fmt: skip
     """Expand and back up simulation `simulation - 1` of every tree, then select the next leaf.
 
     With simulation 0 there is no reply to expand from, with simulation `last` no leaf to select.
-    The arrays of a `Forest`, a `Reply` and `Settings` come as plain values, which numba passes
+    The arrays of a `Forest` and a `Reply` and the settings come as plain values, which numba passes
     faster than named tuples.
 
     Args:
-        parameters: of the rule.
+        options: `Settings` and the parameters of the rule.
         leaf: (4, B) int64: the leaf's node, the action to expand, the kind of leaf, its depth.
         here, chosen: (B, S) and (B, A), get the bytes of the leaf's state and of the action.
         path: see `_descend`.
@@ -373,7 +373,7 @@ def _simulate(
     reply = Reply(
         state, offered, reward, discount, value, variance, chance, logits, terminated, invalid
     )
-    s = Settings(*settings)
+    s, parameters = Settings(*options[0]), options[1]
     for b in range(edges.shape[0]):
         if simulation > 0:
             depth = leaf[_DEPTH, b]
@@ -477,7 +477,7 @@ class TreeBuilder:
         start: Tree | None,
     ) -> None:
         self._device, self._settings = root.state.device, settings
-        self._plain_settings, self._last, self._done = tuple(settings), simulations, 0
+        self._last, self._done = simulations, 0
         self._added = max(settings.outcomes, 1)
         self._base = 1 if start is None else start.forest.nodes.shape[1]
         nodes = self._base + simulations * self._added
@@ -528,7 +528,8 @@ class TreeBuilder:
             State (B, S) and action (B,) or (B, A) of a leaf of each tree, for the model.
         """
         self.trees.forest.edges["prior"][:, 0] = priors
-        self._simulate, self._parameters = make_simulate(rule.select), parameters
+        self._simulate = make_simulate(rule.select)
+        self._options = tuple(self._settings), parameters
         return self._run(self._defaults)
 
     def update(self, found: Evaluation) -> tuple[Tensor, Tensor]:
@@ -543,8 +544,7 @@ class TreeBuilder:
         wrong, b = self._simulate(
             *forest,
             *reply,
-            self._plain_settings,
-            self._parameters,
+            self._options,
             *self._leaf,
             self._path,
             self._base + (self._done - 1) * self._added,
