@@ -8,6 +8,7 @@ from mbrl.tabular.bandits import (
     InformationDirected,
     Thompson,
 )
+from mbrl.tabular.config import TabularConfig
 from mbrl.tabular.dyna import Dyna, DynaConfig
 from mbrl.tabular.dynamic_programming import (
     Solution,
@@ -15,9 +16,10 @@ from mbrl.tabular.dynamic_programming import (
     policy_iteration,
     value_iteration,
 )
+from mbrl.tabular.known import run_known
 from mbrl.tabular.linear_bandits import LinearBandit, LinearThompson, LinUCB
 from mbrl.tabular.posteriors import BetaBernoulli, NormalNormal, Posterior
-from mbrl.tabular.td import TabularConfig, TabularLearner, run, run_known
+from mbrl.tabular.td import TabularLearner, run
 
 __all__ = [
     "KLUCB",

@@ -27,7 +27,9 @@ import torch
 from numba import njit
 from torch import Generator
 
-from mbrl.tabular.td import TabularConfig, TabularLearner, checked, epsilon_greedy
+from mbrl.tabular.config import TabularConfig
+from mbrl.tabular.targets import epsilon_greedy
+from mbrl.tabular.td import TabularLearner, checked
 
 States = Literal["visited", "start", "priority"]
 """Where imagined steps start: a state acted in before, all alike; one that began an episode, as

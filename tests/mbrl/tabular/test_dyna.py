@@ -9,8 +9,8 @@ import torch
 from envs.tabular import FiniteMDP
 from envs.worlds import blocking_maze, dyna_maze, frozen_lake, world_env
 from mbrl.dynamics.finite import Counts, FiniteModel
+from mbrl.tabular import TabularConfig, TabularLearner, run
 from mbrl.tabular.dyna import Dyna, DynaConfig
-from mbrl.tabular.td import TabularConfig, TabularLearner, run
 from mbrl.types import Transition
 
 

@@ -138,11 +138,11 @@ def test_states_of_others_are_refused_by_name():
     made = TabularLearner(6, 3)
     with pytest.raises(ValueError, match=r"tables of shape \(1, 5, 3\) does not fit"):
         made.load_state_dict(TabularLearner(5, 3).state_dict())
-    with pytest.raises(ValueError, match="trace of shape"):
+    with pytest.raises(ValueError, match="traces of shape"):
         made.load_state_dict(TabularLearner(6, 3, TabularConfig(trace_decay=0.5)).state_dict())
     saved = made.state_dict()
-    with pytest.raises(ValueError, match="marks"):
-        made.load_state_dict(saved | {"marks": torch.full_like(saved["marks"], 99)})
+    with pytest.raises(ValueError, match="counters"):
+        made.load_state_dict(saved | {"counters": torch.full_like(saved["counters"], 99)})
     with pytest.raises(ValueError, match="a learner's state holds"):
         made.load_state_dict({"tables": saved["tables"]})
 

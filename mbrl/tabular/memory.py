@@ -1,0 +1,81 @@
+"""The arrays of a `TabularLearner`: values, visits, and the steps it has not yet learned from."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from mbrl.tabular.config import TabularConfig
+
+FIRST, LAST, NEXT_STATE, WAITING, EPISODE, TRACED = range(6)
+"""Places in `Memory.counters`: the first step that has not been learned from and the place after
+the last one, the state that the last step led to, whether the last step waits for the next action
+(0 or 1), the number of the episode, and how many pairs have a trace."""
+
+
+class Memory(NamedTuple):
+    """All that a learner holds, as arrays that compiled code changes in place."""
+
+    tables: np.ndarray  # (1, S, A) action values, or (2, S, A) for double Q-learning
+    visits: np.ndarray  # int, likewise: updates of each pair
+    means: np.ndarray  # likewise: means over time with averaging; else (0, S, A)
+    states: np.ndarray  # (capacity,) int; with the next two, the steps of the present episode
+    actions: np.ndarray  # (capacity,) int
+    rewards: np.ndarray  # (capacity,)
+    last_episode: np.ndarray  # (S, A) int, the last episode with the pair in it; else (0, 0)
+    traces: np.ndarray  # (S · A,), or (0,) without traces
+    traced: np.ndarray  # (S · A,) int, the pairs whose trace is not 0 come first; or (0,)
+    counters: np.ndarray  # (6,) int
+    old_value: np.ndarray  # (1,) of the present pair, as the step before it saw it (dutch traces)
+
+
+def empty_memory(states: int, actions: int, config: TabularConfig) -> Memory:
+    """The memory of a learner that has seen nothing."""
+    shape = (2 if config.target == "double" else 1, states, actions)
+    tables = np.full(shape, float(config.initial))
+    capacity = max(64, 2 * (config.steps or 0))
+    pairs = states * actions if config.trace_decay else 0
+    return Memory(
+        tables=tables,
+        visits=np.zeros(shape, dtype=np.int64),
+        means=tables.copy() if config.averaging else np.zeros((0, states, actions)),
+        states=np.zeros(capacity, dtype=np.int64),
+        actions=np.zeros(capacity, dtype=np.int64),
+        rewards=np.zeros(capacity),
+        last_episode=np.zeros((states, actions) if config.first_visit else (0, 0), dtype=np.int64),
+        traces=np.zeros(pairs),
+        traced=np.zeros(pairs, dtype=np.int64),
+        counters=np.array([0, 0, 0, 0, 1, 0]),
+        old_value=np.zeros(1),
+    )
+
+
+def grown(memory: Memory) -> Memory:
+    """The memory with twice the capacity for steps."""
+    steps = {
+        name: np.resize(getattr(memory, name), 2 * len(memory.states))
+        for name in ("states", "actions", "rewards")
+    }
+    return memory._replace(**steps)
+
+
+def mid_episode(memory: Memory) -> bool:
+    """Whether the learner waits for the step that follows the last one."""
+    counters = memory.counters
+    return bool(counters[WAITING] or counters[LAST] > counters[FIRST] or counters[TRACED])
+
+
+@njit(cache=True, nogil=True)
+def make_room(memory):
+    """Move the waiting steps to the front where that is needed; whether one more step fits."""
+    counters = memory.counters
+    first, kept = counters[FIRST], counters[LAST] - counters[FIRST]
+    if kept == 0 or (counters[LAST] == len(memory.states) and first > 0):
+        for t in range(kept):
+            memory.states[t] = memory.states[first + t]
+            memory.actions[t] = memory.actions[first + t]
+            memory.rewards[t] = memory.rewards[first + t]
+        counters[FIRST], counters[LAST] = 0, kept
+    return counters[LAST] < len(memory.states)

@@ -1,0 +1,46 @@
+"""n-step methods and Monte Carlo (Sutton and Barto 2018, chapters 5 and 7)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from mbrl.tabular.config import TREE, Q
+from mbrl.tabular.memory import EPISODE, FIRST, LAST
+from mbrl.tabular.targets import bootstrap, move_towards, trace_coefficient
+
+
+@njit(cache=True, nogil=True)
+def learn_n_step(settings, memory, table, value, episode_over):
+    """Learn from the steps whose n rewards are known; from all steps at an episode's end.
+
+    `value` is that of the state after the last step. Targets are computed backward from it, as in
+    S&B, equation 7.12 for Sarsa and 7.16 for tree backup. A Q-learning target goes on through
+    greedy actions only: that is tree backup for a greedy policy.
+    """
+    counters = memory.counters
+    first, last = counters[FIRST], counters[LAST]
+    complete = settings.steps > 0 and last - first >= settings.steps
+    until = last if episode_over else first + complete
+    if until == first:
+        return
+    states, actions = memory.states, memory.actions
+    off_policy = settings.target == TREE or settings.target == Q
+    targets = np.empty(until - first)
+    for t in range(last - 1, first - 1, -1):
+        if t < last - 1 and off_policy:
+            state, action = states[t + 1], actions[t + 1]
+            coefficient = trace_coefficient(settings, memory, state, action)
+            expected = bootstrap(settings, memory, table, state, -1)
+            value = expected + coefficient * (value - memory.tables[table, state, action])
+        value = memory.rewards[t] + settings.discount * value
+        if t < until:
+            targets[t - first] = value
+    for t in range(first, until):
+        state, action = states[t], actions[t]
+        if memory.last_episode.size:  # first visits only
+            if memory.last_episode[state, action] == counters[EPISODE]:
+                continue
+            memory.last_episode[state, action] = counters[EPISODE]
+        move_towards(settings, memory, table, state, action, targets[t - first])
+    counters[FIRST] = until

@@ -1,0 +1,123 @@
+"""The ε-greedy policy, and what one-step methods move an action value towards.
+
+Sutton and Barto 2018, chapter 6. `settings` is a `Settings`, `memory` a `Memory`, and `table` says
+which of the memory's tables learns; 1 is only ever the second table of double Q-learning.
+"""
+
+from __future__ import annotations
+
+from numba import njit
+
+from mbrl.tabular.config import DOUBLE, SARSA, TREE, Q
+
+# The policy.
+
+
+@njit(cache=True, nogil=True)
+def epsilon_greedy(values, epsilon, uniform):
+    """An ε-greedy action for a uniform number in [0, 1); ties are broken at random.
+
+    A negative number gives the greedy action, the lowest of ties.
+    """
+    if 0 <= uniform < epsilon:
+        return min(int(uniform / epsilon * len(values)), len(values) - 1)
+    best, equals, first = values[0], 1, 0
+    for action in range(1, len(values)):
+        if values[action] > best:
+            best, equals, first = values[action], 1, action
+        elif values[action] == best:
+            equals += 1
+    if uniform < 0 or equals == 1:
+        return first
+    left = min(int((uniform - epsilon) / (1 - epsilon) * equals), equals - 1)
+    for action in range(first, len(values)):
+        if values[action] == best:
+            if left == 0:
+                return action
+            left -= 1
+    return first
+
+
+@njit(cache=True, nogil=True)
+def exploration(settings, memory, state):
+    """ε in a state, which may decay with its visits."""
+    if settings.epsilon_decay == 0:
+        return settings.epsilon
+    return settings.epsilon / max(memory.visits[:, state].sum(), 1) ** settings.epsilon_decay
+
+
+@njit(cache=True, nogil=True)
+def choose(settings, memory, state, uniform):
+    """An action of the policy; double Q-learning acts by the sum of its tables."""
+    epsilon = exploration(settings, memory, state)
+    if settings.target == DOUBLE:
+        return epsilon_greedy(memory.tables[:, state].sum(0), epsilon, uniform)
+    return epsilon_greedy(memory.tables[0, state], epsilon, uniform)
+
+
+# Targets.
+
+
+@njit(cache=True, nogil=True)
+def bootstrap(settings, memory, table, state, action):
+    """The value of a state that a target adds to the rewards before it.
+
+    `action` is the action taken in the state, or -1 where it is not known.
+    """
+    values = memory.tables[table, state]
+    if settings.target == DOUBLE:
+        return memory.tables[1 - table, state, values.argmax()]
+    if settings.target == Q:
+        return values.max()
+    if settings.target == SARSA and action >= 0:
+        return values[action]
+    epsilon = exploration(settings, memory, state)
+    return epsilon * values.mean() + (1 - epsilon) * values.max()
+
+
+@njit(cache=True, nogil=True)
+def trace_coefficient(settings, memory, state, action):
+    """How much of what follows an action counts for the steps before it, in [0, 1].
+
+    That is 1 for Sarsa and expected Sarsa; for Q-learning 1 if the action is greedy, else 0; for
+    tree backup the probability of the action under the policy.
+    """
+    if settings.target != Q and settings.target != TREE:
+        return 1.0
+    values = memory.tables[0, state]
+    greedy = values[action] == values.max()
+    if settings.target == Q:
+        return 1.0 if greedy else 0.0
+    epsilon = exploration(settings, memory, state)
+    share = greedy / (values == values.max()).sum()
+    return epsilon / len(values) + (1 - epsilon) * share
+
+
+# Updates.
+
+
+@njit(cache=True, nogil=True)
+def count_visit(settings, memory, table, state, action):
+    """Count a visit of a pair; the step size of its update."""
+    memory.visits[table, state, action] += 1
+    if settings.step_decay == 0:
+        return settings.step_size
+    return settings.step_size / memory.visits[table, state, action] ** settings.step_decay
+
+
+@njit(cache=True, nogil=True)
+def average(settings, memory, table, state, action):
+    """With averaging, take the pair's present value into its mean, with weight n at visit n."""
+    if settings.averaging:
+        share = 2 / (memory.visits[table, state, action] + 1)
+        change = memory.tables[table, state, action] - memory.means[table, state, action]
+        memory.means[table, state, action] += share * change
+
+
+@njit(cache=True, nogil=True)
+def move_towards(settings, memory, table, state, action, target):
+    """Q(s, a) ← Q(s, a) + α (target - Q(s, a))."""
+    step_size = count_visit(settings, memory, table, state, action)
+    error = target - memory.tables[table, state, action]
+    memory.tables[table, state, action] += step_size * error
+    average(settings, memory, table, state, action)

@@ -1,0 +1,66 @@
+"""Eligibility traces: TD(λ), Sarsa(λ), Q(λ), tree backup(λ) and true online Sarsa(λ).
+
+Sutton and Barto 2018, sections 12.2, 12.5, 12.7 and 12.10.
+"""
+
+from __future__ import annotations
+
+from numba import njit
+
+from mbrl.tabular.config import ACCUMULATING, DUTCH, REPLACING
+from mbrl.tabular.memory import FIRST, LAST, TRACED
+from mbrl.tabular.targets import average, count_visit, trace_coefficient
+
+SMALLEST = 1e-20
+"""Traces below it are dropped: unless an error is 10⁴ times a value, what it would add to the value
+through such a trace is less than the value's rounding error."""
+
+
+@njit(cache=True, nogil=True)
+def learn_with_traces(settings, memory, value, episode_over):
+    """Move every pair that has a trace by the error of the last step.
+
+    `value` is that of the state after the step. A trace contains the step size of the visit that
+    left it, so that step sizes may differ between pairs.
+    """
+    counters = memory.counters
+    last = counters[LAST] - 1
+    state, action, reward = memory.states[last], memory.actions[last], memory.rewards[last]
+    traces, traced = memory.traces, memory.traced
+    actions = memory.tables.shape[2]
+    coefficient = trace_coefficient(settings, memory, state, action)
+    decay = settings.discount * settings.trace_decay * coefficient
+    remain = 0
+    for i in range(counters[TRACED]):
+        pair = traced[i]
+        traces[pair] *= decay
+        if traces[pair] > SMALLEST:
+            traced[remain] = pair
+            remain += 1
+        else:
+            traces[pair] = 0.0
+    pair = state * actions + action
+    if traces[pair] == 0:
+        traced[remain] = pair
+        remain += 1
+    step_size = count_visit(settings, memory, 0, state, action)
+    now = memory.tables[0, state, action]
+    error = reward + settings.discount * value - now
+    if settings.traces == ACCUMULATING:
+        traces[pair] += step_size
+    elif settings.traces == REPLACING:
+        traces[pair] = step_size
+    else:  # dutch: S&B, section 12.7, Q_old there is the old value here
+        traces[pair] += step_size * (1 - traces[pair])
+        error += now - memory.old_value[0]
+    for i in range(remain):
+        memory.tables[0, traced[i] // actions, traced[i] % actions] += error * traces[traced[i]]
+    if settings.traces == DUTCH:
+        memory.tables[0, state, action] -= step_size * (now - memory.old_value[0])
+    average(settings, memory, 0, state, action)
+    memory.old_value[0] = value
+    counters[FIRST], counters[TRACED] = counters[LAST], remain
+    if episode_over:
+        for i in range(remain):
+            traces[traced[i]] = 0.0
+        counters[TRACED] = 0
