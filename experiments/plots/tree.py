@@ -22,22 +22,22 @@ class Node(NamedTuple):
     """A node of one tree, in plain values."""
 
     node: int
-    """Its place in the tree; 0 is the root."""
+    """Its index in the tree; 0 is the root."""
     parent: int
     """-1 for the root."""
     action: int
-    """From the parent; -1 for the root."""
+    """The parent's action that leads to it; -1 for the root."""
     sample: list[float] | None
-    """(A,), what that action is, where actions are a sample; None for the root."""
+    """That action (A,) where actions are sampled; None for the root and for index actions."""
     visits: int
     value: float
-    """What it is worth, by the search's `backup`."""
+    """Its value, by the search's `backup`."""
     reward: float
-    """Of the step into it."""
+    """The reward of the step into it."""
     discount: float
-    """Of its value in its parent's; 0 where it is terminal."""
+    """What its value is multiplied by in its parent's; 0 where it is terminal."""
     state: list[float]
-    """(S,)."""
+    """The model's state, S numbers."""
 
     @property
     def worth(self) -> float:
@@ -48,7 +48,7 @@ class Node(NamedTuple):
 def most_visited(tree: Tree, *, root: int = 0, nodes: int = 40) -> list[Node]:
     """The most visited nodes of the tree from root `root`, parents before children.
 
-    From the root on the most visited of all whose parents are there come next.
+    They are taken from the root on, each time the most visited of those whose parent is taken.
 
     Raises:
         ValueError: a root that is not there, less than one node.
@@ -142,7 +142,7 @@ def draw(
         label: what stands in a node; its visits if None.
         chosen: the root's action whose edges are orange.
         inside: what `label` says, in words, for the line under the title.
-        title: above all.
+        title: of the whole figure.
 
     Raises:
         ValueError: no nodes, a node without its parent, values that are not finite.
@@ -211,7 +211,7 @@ def draw(
 
 
 def action_name(node: Node, actions: Sequence[str] | None = None) -> str:
-    """What leads to a node, for labels."""
+    """The name of the action that leads to a node, for labels."""
     if actions is not None:
         return actions[node.action]
     if node.sample is not None:
@@ -231,7 +231,10 @@ def _quoted(*rows: Any) -> str:
 
 
 def _layout(nodes: Sequence[Node], place: Mapping[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Leaves one apart and every parent over the middle of its children; y is minus the depth."""
+    """x and y (nodes,): leaves lie one apart, a parent above the middle of its children.
+
+    y is minus the depth.
+    """
     below: list[list[int]] = [[] for _ in nodes]
     depth = np.zeros(len(nodes))
     for i, node in enumerate(nodes[1:], 1):
@@ -253,8 +256,11 @@ def _layout(nodes: Sequence[Node], place: Mapping[int, int]) -> tuple[np.ndarray
 def _name_places(
     x: np.ndarray, y: np.ndarray, above: Sequence[int], names: Sequence[str], inch: float
 ) -> np.ndarray:
-    """How far down its edge each name is: nearer to the child, where edges of one parent are
-    apart, and higher and lower by turns where names beside one another would still meet."""
+    """How far down its edge (0 to 1) each name is written, (nodes,).
+
+    Names are nearer to the child, where the edges of one parent are apart; neighbours that would
+    still overlap are written higher and lower by turns.
+    """
     far = np.full(len(x), 0.6)
     middle = 0.6 * x + 0.4 * x[np.array(above)]
     for depth in np.unique(y):
