@@ -20,13 +20,14 @@ import envs
 from envs.gymnasium_tasks import DESCRIBED
 from envs.mujoco_env import get_state
 from experiments.plots import save
-from experiments.plots.tree import Node, draw, most_visited, sample_name, to_dot, to_json
+from experiments.plots.tree import draw
 from mbrl.agents.mcts import Sampler, TreeModel, TreeSearch, TreeSearchConfig, uniform_actions
 from mbrl.checkpoint import written_whole
 from mbrl.dynamics import Classic, Simulator, Tabular
 from mbrl.training import generator
 from mbrl.types import Dynamics
 from planners.mcts import PUCT, UCT, Gumbel, Rule, Tree
+from planners.tree_export import Node, most_visited, sample_name, to_dot, to_json
 
 _FOUR = ("up", "right", "down", "left")
 NAMES: Mapping[str, tuple[str, ...]] = {

@@ -56,7 +56,7 @@ def predicted_return(
     predicted: ArrayLike,
     realised: ArrayLike,
     *,
-    title: str = "Does the plan get what the model promises?",
+    title: str = "Predicted and realised returns of plans",
     unit: str = "return",
 ) -> Figure:
     """Realised against predicted return of at least two plans, each (N,), with the identity.

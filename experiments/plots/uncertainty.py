@@ -29,7 +29,7 @@ def calibration(
     levels: ArrayLike,
     observed: Mapping[str, ArrayLike],
     *,
-    title: str = "Does the model know how sure it may be?",
+    title: str = "Calibration of predicted intervals",
 ) -> Figure:
     """Reliability diagram: share of targets inside the central interval of each level.
 
@@ -83,7 +83,7 @@ def spread(
     error: ArrayLike,
     names: Sequence[str],
     *,
-    title: str = "Does the model know what it does not know?",
+    title: str = "Predicted uncertainty and real error",
     xlabel: str = "time (s)",
 ) -> Figure:
     """The two uncertainties and the real one-step error along an episode, a panel a dimension.

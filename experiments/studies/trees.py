@@ -22,13 +22,14 @@ from torch import Tensor
 from envs.tabular import FiniteMDP
 from envs.worlds import chain, cliff_walk, frozen_lake, garnet
 from experiments import plots
-from experiments.plots.tree import draw, most_visited, to_dot, to_json
+from experiments.plots.tree import draw
 from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
 from mbrl import statistics
 from mbrl import training_executor as executor
 from mbrl.checkpoint import written_whole
 from mbrl.training_executor import Work
+from planners.tree_export import most_visited, to_dot, to_json
 
 if TYPE_CHECKING:  # numba, which is only imported where a tree is searched
     from planners.mcts import Evaluation, Rule, Tree

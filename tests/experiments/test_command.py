@@ -12,9 +12,9 @@ import torch
 
 from envs import WORLDS
 from experiments.command import run
-from experiments.plots.tree import from_json
 from experiments.searching import simulators
 from mbrl.metrics import read_metrics
+from planners.tree_export import from_json
 
 TINY = [
     "--model.hidden=16",

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from envs.worlds import frozen_lake, garnet
-from experiments.plots.tree import from_json
 from experiments.studies import STUDIES, trees
+from planners.tree_export import from_json
 
 
 def worlds(problem, seeds=2):
