@@ -31,9 +31,9 @@ def mcts(
 ) -> list[Result]:
     """Simulations/s of tree search by PUCT, all roots counted, against what is wanted and mctx.
 
-    Both ask a net of the same form: state' = relu(state W + U[action]), heads state' V. A sample
-    is the median of some searches; mctx is compiled beforehand and takes the threads it likes.
-    Beside it the bytes of a node, states apart, against those of mctx's arrays.
+    Both search a net of the same form: state' = relu(state W + U[action]), heads state' V. A
+    sample is the median of some searches; mctx is compiled beforehand and chooses its own number
+    of threads. A second row has the bytes of a node without its state, against mctx's arrays.
     """
     from planners.mcts import search  # numba, which nothing else here needs
 
@@ -71,7 +71,7 @@ def mcts(
 def _random_net(
     roots: int, actions: int, width: int
 ) -> tuple[Evaluation, Callable[[Tensor, Tensor], Evaluation]]:
-    """What `time` of peers/mctx.py searches, as a root and a step."""
+    """The net that `time` of peers/mctx.py searches, as a root and a step."""
     from planners.mcts import Evaluation
 
     draw = seeded()
@@ -90,6 +90,6 @@ def _random_net(
 
 
 def _node_bytes(tree: Tree) -> float:
-    """Of a node in all arrays of a tree, its state apart."""
+    """Bytes of a node in all arrays of a tree, without its state."""
     kept = (tree.forest.nodes, tree.forest.edges)
     return sum(x.nbytes for x in kept) / tree.forest.nodes.size

@@ -17,7 +17,7 @@ from mbrl.types import Transition
 
 
 def memory(bench: Bench, *, rows: int = 1_000_000, iterations: int = 5) -> list[Result]:
-    """By how many MB resident memory grows at its peak, each in a fresh process.
+    """MB by which resident memory grows at its peak, each measured in a fresh process.
 
     A replay buffer against the bytes of its floats; a plan against one of a tenth the iterations.
     """

@@ -34,8 +34,8 @@ def mpc(bench: Bench, *, tasks: Mapping[str, tuple[int, int, str]] = MPC_TASKS) 
 
     A plan is one round of predictive sampling on six cubic knots: draws, rollouts, observations,
     rewards, the choice and the shift. The bare engine rolls out as many controls and records
-    nothing. Beside it the processors kept busy while planning, and where judo is installed the
-    time of its plans on its own two tasks over that of ours.
+    nothing. Further rows have the cores kept busy while planning and, where judo is installed, our
+    plans a second on its own two tasks over its.
     """
     results = []
     for name, (candidates, horizon, wanted) in tasks.items():
@@ -70,7 +70,7 @@ def mpc(bench: Bench, *, tasks: Mapping[str, tuple[int, int, str]] = MPC_TASKS) 
 def _plan_and_bare(
     task: envs.Task, candidates: int, horizon: int, threads: int
 ) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """What makes some plans, and what rolls out as many controls of the same kind."""
+    """A call that makes a plan, and one that only rolls out as many controls of the same kind."""
     sim = Simulator(task, threads=threads)
     start = sim.state(*task.initial(np.random.default_rng(0)))
     box = torch.ones(sim.model.nu)

@@ -52,14 +52,14 @@ def rollout(bench: Bench, *, candidates: int = 500, horizon: int = 30) -> list[R
 
 
 def rollout_busy(bench: Bench, *, candidates: int = 500, horizon: int = 30) -> list[Result]:
-    """`rollout` while another process keeps one core busy; all that is measured suffers it."""
+    """`rollout` while another process keeps one core busy, for ours and the references alike."""
     with busy_neighbour():
         return rollout(bench, candidates=candidates, horizon=horizon)
 
 
 @contextmanager
 def busy_neighbour() -> Iterator[subprocess.Popen[str]]:
-    """A process that multiplies matrices on one thread; it dies with the block, or with us."""
+    """A process that multiplies matrices on one thread until the block or this process ends."""
     code = (
         "import os, sys, numpy\n"
         "a = numpy.ones((512, 512), numpy.float32)\n"

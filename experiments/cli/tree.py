@@ -21,7 +21,7 @@ import envs
 from envs.gymnasium_tasks import DESCRIBED
 from experiments.cli.options import Common, Wrong, check_least, emit, out, parse, say, set_threads
 from experiments.plots import save
-from experiments.plots.tree import Node, draw, most_visited, sample_name, to_dot, to_json
+from experiments.plots.tree import draw
 from mbrl.agents.tree_search import (
     Sampler,
     TreeModel,
@@ -37,6 +37,7 @@ from mbrl.training.collect import Episodes, collect, vector
 from mbrl.training.runs import new_folder
 from mbrl.types import Dynamics
 from planners.mcts import PUCT, UCT, Gumbel, Rule, Tree
+from planners.mcts.export import Node, most_visited, sample_name, to_dot, to_json
 
 _FOUR = ("up", "right", "down", "left")
 NAMES: Mapping[str, tuple[str, ...]] = {

@@ -1,7 +1,7 @@
 """Other people's libraries, measured beside ours in one run.
 
 A peer runs in a virtual environment and a process of its own, and answers one request at a
-time, so that a benchmark can take turns with it and a drift of the machine hits both alike.
+time, so that a benchmark can take turns with it and a drift of the machine affects both alike.
 Only the standard library is imported here.
 
 mbrl-lib installs a package named `mbrl` as we do, and pins releases that no longer run; judo wants
@@ -46,21 +46,21 @@ class Peer:
 
     name: ClassVar[str]
     script: ClassVar[str]
-    """In this folder."""
+    """Its script in this folder."""
     folder: ClassVar[str]
-    """Of its virtual environment, in `.peers/`."""
+    """The folder of its virtual environment in `.peers/`."""
     variable: ClassVar[str]
-    """Of the environment, naming another folder."""
+    """The environment variable that names another folder for it."""
 
     @classmethod
     def python(cls) -> Path:
-        """Its Python, whether it is there or not."""
+        """Path of its Python, whether it is installed or not."""
         folder = os.environ.get(cls.variable, _ROOT / ".peers" / cls.folder)
         return Path(folder) / "bin" / "python"
 
     @classmethod
     def how_to_install(cls) -> str:
-        """One line."""
+        """One line that says how to install it."""
         return f"{cls.name} is not installed to compare with: 'make peers' does that"
 
     def __init__(self, command: Sequence[str] | None = None) -> None:
@@ -69,7 +69,7 @@ class Peer:
     def __enter__(self) -> Self:
         if self._command is None and not self.python().exists():
             raise PeerError(self.how_to_install())
-        # A file, since a pipe that nobody reads fills up and blocks the peer.
+        # A file, since a pipe that nobody reads would fill up and block the peer.
         self._stderr = tempfile.TemporaryFile("w+", errors="replace")
         self._child = subprocess.Popen(
             self._command or [str(self.python()), "-I", str(_HERE / self.script)],
@@ -86,10 +86,10 @@ class Peer:
         self._stderr.close()
 
     def ask(self, **request: Any) -> dict[str, Any]:
-        """The answer to one request; waits for it, so nothing else of the peer's then runs.
+        """The answer to one request; waits for it, so the peer is idle between requests.
 
         Raises:
-            PeerError: the request was refused, or the process is dead (its last words given).
+            PeerError: the request was refused, or the process has died; the line has the reason.
         """
         stdin, stdout = self._child.stdin, self._child.stdout
         assert stdin and stdout
@@ -100,13 +100,13 @@ class Peer:
         except BrokenPipeError:
             line = ""
         if not line:
-            raise PeerError(f"{self.name}'s process died: {self._last_words()}")
+            raise PeerError(f"{self.name}'s process died: {self._last_line()}")
         reply = json.loads(line)
         if "error" in reply:
             raise PeerError(f"{self.name} refused {request}: {reply['error']}")
         return reply
 
-    def _last_words(self) -> str:
+    def _last_line(self) -> str:
         status = self._child.wait()
         self._stderr.seek(0)
         lines = [line.strip() for line in self._stderr if line.strip()]

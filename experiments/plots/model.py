@@ -11,16 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from experiments.plots.lines import Curve, draw_curve
-from experiments.plots.style import (
-    COLOURS,
-    GREY,
-    array,
-    legend,
-    note,
-    one_panel,
-    plain_log,
-    some,
-)
+from experiments.plots.style import COLOURS, GREY, array, legend, note, panel, plain_log, some
 
 
 def model_error(
@@ -37,7 +28,7 @@ def model_error(
     The error axis is logarithmic unless an error is 0.
     """
     some(horizon_errors, "horizon_errors")
-    figure, ax = one_panel(title)
+    figure, ax = panel(title)
     smallest = np.inf
     for (label, errors), colour in zip(horizon_errors.items(), cycle(COLOURS), strict=False):
         each = array(errors, label, 2)
@@ -65,7 +56,7 @@ def predicted_return(
     predicted: ArrayLike,
     realised: ArrayLike,
     *,
-    title: str = "Does the plan get what the model promises?",
+    title: str = "Predicted and realised returns of plans",
     unit: str = "return",
 ) -> Figure:
     """Realised against predicted return of at least two plans, each (N,), with the identity.
@@ -78,7 +69,7 @@ def predicted_return(
         raise ValueError(
             f"realised: want as many returns as predicted and at least 2, got {len(p)} and {len(r)}"
         )
-    figure, ax = one_panel(title, size=(5.4, 5.2))
+    figure, ax = panel(title, size=(5.4, 5.2))
     both = np.concatenate([p, r])
     margin = 0.06 * np.ptp(both) or 1.0
     ends = both.min() - margin, both.max() + margin

@@ -12,7 +12,7 @@ from matplotlib.ticker import EngFormatter
 from numpy.typing import ArrayLike
 
 from experiments.plots.lines import Curve, draw_curve
-from experiments.plots.style import COLOURS, GREY, HALO, INK, array, legend, note, one_panel, some
+from experiments.plots.style import COLOURS, GREY, HALO, INK, array, legend, note, panel, some
 from mbrl import statistics
 
 GRID_POINTS = 400  # more than this many points of a curve cannot be told apart in a picture
@@ -35,7 +35,7 @@ def learning_curve(
         ValueError: empty, NaN or mismatched input.
     """
     some(curves, "curves")
-    figure, ax = one_panel(title)
+    figure, ax = panel(title)
     for (label, runs), colour in zip(curves.items(), cycle(COLOURS), strict=False):
         grid, _ = statistics.align(runs)
         if len(grid) > GRID_POINTS:

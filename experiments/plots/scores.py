@@ -10,17 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from experiments.plots.style import (
-    COLOURS,
-    GREY,
-    INK,
-    array,
-    legend,
-    note,
-    one_panel,
-    plain_log,
-    some,
-)
+from experiments.plots.style import COLOURS, GREY, INK, array, legend, note, panel, plain_log, some
 from mbrl import statistics
 
 
@@ -39,7 +29,7 @@ def bars(
     grouped = [isinstance(v, Mapping) for v in values.values()]
     if any(grouped) != all(grouped):
         raise ValueError("values: want scores for every label, or a mapping for every group")
-    figure, ax = one_panel(title)
+    figure, ax = panel(title)
     series: list[str] = []
     for name, group in values.items():
         if isinstance(group, Mapping):
@@ -88,7 +78,7 @@ def frontier(
     Each point is (milliseconds, return, low, high), with low <= return <= high.
     """
     some(points, "points")
-    figure, ax = one_panel(title)
+    figure, ax = panel(title)
     markers = cycle("osD^vP*")
     for (label, rows), colour in zip(points.items(), cycle(COLOURS), strict=False):
         row = array(rows, label, 2)

@@ -55,7 +55,7 @@ def panels(
     return figure, axes
 
 
-def one_panel(title: str, size: tuple[float, float] = (7.4, 4.4)) -> tuple[Figure, Axes]:
+def panel(title: str, size: tuple[float, float] = (7.4, 4.4)) -> tuple[Figure, Axes]:
     """A figure of `size` (inches) with one pair of axes."""
     figure, axes = panels(title, 1, 1, size)
     return figure, axes[0]

@@ -1,125 +1,15 @@
-"""Search trees to look at: a picture, JSON for other programs, and the dot text of Graphviz."""
+"""Search trees drawn."""
 
 from __future__ import annotations
 
-import heapq
-import json
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.plots.style import COLOURS, GREY, HALO, INK, note, panels
-
-if TYPE_CHECKING:
-    from planners.mcts import Tree
-
-
-class Node(NamedTuple):
-    """A node of one tree, in plain values."""
-
-    node: int
-    """Its place in the tree; 0 is the root."""
-    parent: int
-    """-1 for the root."""
-    action: int
-    """From the parent; -1 for the root."""
-    sample: list[float] | None
-    """(A,), what that action is, where actions are a sample; None for the root."""
-    visits: int
-    value: float
-    """What it is worth, by the search's `backup`."""
-    reward: float
-    """Of the step into it."""
-    discount: float
-    """Of its value in its parent's; 0 where it is terminal."""
-    state: list[float]
-    """(S,)."""
-
-    @property
-    def worth(self) -> float:
-        """The reward into it and its discounted value: what it adds to Q of its action."""
-        return self.reward + self.discount * self.value if self.parent >= 0 else self.value
-
-
-def most_visited(tree: Tree, *, root: int = 0, nodes: int = 40) -> list[Node]:
-    """The most visited nodes of the tree from root `root`, parents before children.
-
-    From the root on the most visited of all whose parents are there come next.
-
-    Raises:
-        ValueError: a root that is not there, less than one node.
-    """
-    roots = len(tree.visits)
-    if not 0 <= root < roots:
-        raise ValueError(f"root must lie in 0..{roots - 1}, got {root!r}")
-    if nodes < 1:
-        raise ValueError(f"nodes must be at least 1, got {nodes!r}")
-    visits, parents = tree.visits[root].tolist(), tree.parents[root].tolist()
-    below: dict[int, list[int]] = defaultdict(list)
-    for node, above in enumerate(parents):
-        if visits[node]:
-            below[above].append(node)
-    found, front = [], [(-visits[0], 0)]
-    while front and len(found) < nodes:
-        _, node = heapq.heappop(front)
-        for child in below[node]:
-            heapq.heappush(front, (-visits[child], child))
-        parent, action = parents[node], int(tree.moves[root, node])
-        inner, sample = parent >= 0, None
-        if inner and tree.actions is not None:
-            sample = tree.actions[root, parent, action].tolist()
-        found.append(
-            Node(
-                node,
-                parent,
-                action if inner else -1,
-                sample,
-                visits[node],
-                float(tree.values[root, node]),
-                float(tree.rewards[root, node]),
-                float(tree.discounts[root, node]),
-                tree.states[root, node].tolist(),
-            )
-        )
-    return found
-
-
-def to_json(nodes: Sequence[Node]) -> str:
-    """A list of objects with the fields of `Node`; raises ValueError for NaN."""
-    return json.dumps([node._asdict() for node in nodes], indent=1, allow_nan=False) + "\n"
-
-
-def from_json(text: str) -> list[Node]:
-    """What `to_json` wrote."""
-    return [Node(**fields) for fields in json.loads(text)]
-
-
-def to_dot(
-    nodes: Sequence[Node],
-    *,
-    actions: Sequence[str] | None = None,
-    label: Callable[[Node], str] | None = None,
-) -> str:
-    """A digraph for Graphviz: nodes with visits and value, edges with actions.
-
-    Args:
-        nodes: parents before children.
-        actions: names of the actions; their numbers if None.
-        label: a first line for each node.
-    """
-    lines = ["digraph tree {", "  node [shape=box, style=rounded];"]
-    for node in nodes:
-        rows = [] if label is None else [label(node)]
-        rows += [f"{node.visits} visits", f"{node.worth:.3g}"]
-        lines.append(f"  {node.node} [label={_quoted(*rows)}];")
-        if node.parent >= 0:
-            name = action_name(node, actions)
-            lines.append(f"  {node.parent} -> {node.node} [label={_quoted(name)}];")
-    return "\n".join([*lines, "}"]) + "\n"
+from planners.mcts.export import Node, action_name
 
 
 def draw(
@@ -129,7 +19,7 @@ def draw(
     label: Callable[[Node], str] | None = None,
     chosen: int | None = None,
     inside: str | None = None,
-    title: str = "What the search looked at",
+    title: str = "The search tree",
 ) -> Figure:
     """A picture of the tree from its root down.
 
@@ -142,7 +32,7 @@ def draw(
         label: what stands in a node; its visits if None.
         chosen: the root's action whose edges are orange.
         inside: what `label` says, in words, for the line under the title.
-        title: above all.
+        title: of the whole figure.
 
     Raises:
         ValueError: no nodes, a node without its parent, values that are not finite.
@@ -210,28 +100,11 @@ def draw(
     return figure
 
 
-def action_name(node: Node, actions: Sequence[str] | None = None) -> str:
-    """What leads to a node, for labels."""
-    if actions is not None:
-        return actions[node.action]
-    if node.sample is not None:
-        return sample_name(node.sample)
-    return str(node.action)
-
-
-def sample_name(sample: Sequence[float]) -> str:
-    """A sampled action (A,), for labels."""
-    return ", ".join(f"{x:.2g}" for x in sample)
-
-
-def _quoted(*rows: Any) -> str:
-    """Dot's quoted string, a line each."""
-    safe = (str(row).replace("\\", "\\\\").replace('"', '\\"') for row in rows)
-    return '"' + "\\n".join(safe) + '"'
-
-
 def _layout(nodes: Sequence[Node], place: Mapping[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Leaves one apart and every parent over the middle of its children; y is minus the depth."""
+    """x and y (nodes,): leaves lie one apart, a parent above the middle of its children.
+
+    y is minus the depth.
+    """
     below: list[list[int]] = [[] for _ in nodes]
     depth = np.zeros(len(nodes))
     for i, node in enumerate(nodes[1:], 1):
@@ -253,8 +126,11 @@ def _layout(nodes: Sequence[Node], place: Mapping[int, int]) -> tuple[np.ndarray
 def _name_places(
     x: np.ndarray, y: np.ndarray, above: Sequence[int], names: Sequence[str], inch: float
 ) -> np.ndarray:
-    """How far down its edge each name is: nearer to the child, where edges of one parent are
-    apart, and higher and lower by turns where names beside one another would still meet."""
+    """How far down its edge (0 to 1) each name is written, (nodes,).
+
+    Names are nearer to the child, where the edges of one parent are apart; neighbours that would
+    still overlap are written higher and lower by turns.
+    """
     far = np.full(len(x), 0.6)
     middle = 0.6 * x + 0.4 * x[np.array(above)]
     for depth in np.unique(y):

@@ -19,7 +19,7 @@ from experiments.plots.style import (
     array,
     legend,
     note,
-    one_panel,
+    panel,
     panels,
     some,
 )
@@ -29,7 +29,7 @@ def calibration(
     levels: ArrayLike,
     observed: Mapping[str, ArrayLike],
     *,
-    title: str = "Does the model know how sure it may be?",
+    title: str = "Calibration of predicted intervals",
 ) -> Figure:
     """Reliability diagram: share of targets inside the central interval of each level.
 
@@ -42,7 +42,7 @@ def calibration(
     p = array(levels, "levels", 1)
     if (np.diff(p) <= 0).any() or p[0] < 0 or p[-1] > 1:
         raise ValueError("levels: want them rising in [0, 1]")
-    figure, ax = one_panel(title, size=(5.4, 5.2))
+    figure, ax = panel(title, size=(5.4, 5.2))
     ax.plot([0, 1], [0, 1], color=GREY, lw=1.4, ls="--", label="calibrated", zorder=1)
     for (label, frequency), colour in zip(observed.items(), cycle(COLOURS), strict=False):
         q = array(frequency, label)
@@ -83,7 +83,7 @@ def spread(
     error: ArrayLike,
     names: Sequence[str],
     *,
-    title: str = "Does the model know what it does not know?",
+    title: str = "Predicted uncertainty and real error",
     xlabel: str = "time (s)",
 ) -> Figure:
     """The two uncertainties and the real one-step error along an episode, a panel a dimension.
@@ -153,7 +153,7 @@ def horizon_spread(
         raise ValueError(f"epistemic: want the shape {a.shape} of aleatoric, got {e.shape}")
     if min(a.min(), e.min()) < 0:
         raise ValueError("aleatoric, epistemic: want variances, got a negative one")
-    figure, ax = one_panel(title)
+    figure, ax = panel(title)
     h = np.arange(1, len(a) + 1)
     noise, total = np.sqrt(a), np.sqrt(a + e)
     ax.fill_between(h, 0, noise, color=COLOURS[0], alpha=0.35, lw=0, label="aleatoric (noise)")

@@ -1,9 +1,9 @@
-"""Studies: each asks one question, with seeds and intervals, and leaves figures and numbers.
+"""Studies: each answers one question with figures, and with numbers and intervals over seeds.
 
 `STUDIES[name](root, seeds=, workers=, fast=, say=)` runs one; see `lab.Study`. It leaves, in
 `root/name`: `table.md`, the PNG figures, `results.json` (every number in them, settings, versions),
 `runs/` (as `mbrl train` leaves them) and `answers/` (what was measured of each run). Called
-again, it goes on from what is there.
+again, it continues from what is there.
 """
 
 from collections.abc import Mapping

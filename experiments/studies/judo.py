@@ -77,8 +77,8 @@ def judo(lab: Lab) -> Report:
     text = f"""# Beside judo 0.1.0
 
 Its cart-pole and its cylinder push, {length:g} s from {lab.seeds} starts, the same for all; 32
-candidates over a second, judo's shipped settings at 20 plans a second and none of it counted as
-delay, ours with a plan a control step (25 a second) likewise. Means over starts.
+candidates over a second. judo has its shipped settings at 20 plans a second, ours a plan each
+control step (25 a second); the time of planning is not counted as delay. Means over starts.
 
 {labs.table(head, rows)}
 """

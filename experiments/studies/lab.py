@@ -1,4 +1,4 @@
-"""What every study needs: trained runs, answers about them, and a folder for what came out."""
+"""What every study needs: trained runs, measurements of them, and a folder for the results."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ class Study(Protocol):
         fast: bool = False,
         say: Callable[[str], None] = print,
     ) -> Path:
-        """Run it, or go on with it, in the folder `root/name`; returns that folder.
+        """Run it in the folder `root/name`, from where it stopped before; returns that folder.
 
         Args:
             root: where results go.
             seeds: how many; the study's own number if None.
             workers: processes at once; as many as cores if None.
-            fast: a tiny version that shows that it works and nothing else.
+            fast: a tiny version that only shows that the study runs.
             say: takes lines of progress.
 
         Raises:
@@ -107,8 +107,8 @@ class Lab:
     def train(self, configs: Mapping[str, RunConfig]) -> dict[str, list[Path]]:
         """Train each config on every seed; the runs' folders by label, in order of seeds.
 
-        A run whose folder is there goes on from its last checkpoint, and one that has come to
-        its end is left as it is.
+        A run whose folder exists continues from its last checkpoint; a finished one is left as
+        it is.
 
         Raises:
             RunError: a folder that another config began.
@@ -131,10 +131,10 @@ class Lab:
         return paths
 
     def answers(self, questions: Mapping[Any, Work]) -> dict[Any, Any]:
-        """The functions' answers by key, each in a worker process; asked before, none is called.
+        """The functions' answers by key, computed in worker processes or read from the folder.
 
-        Answers are JSON values, kept in the folder. One is asked again when the function's
-        name, its arguments, the versions or a run among the arguments have changed.
+        Answers are JSON values, kept in the folder. A kept one is computed again when the
+        function's name, its arguments, the versions or a run among the arguments have changed.
         """
         files = {key: self._answer_file(work) for key, work in questions.items()}
         kept = {key: _read(file) for key, file in files.items() if file.exists()}
@@ -199,7 +199,7 @@ def _run(
         "numbers": report.numbers,
     }
     write_json(lab.folder / "results.json", results)
-    warning = "A fast version: it shows that the study runs, and nothing else.\n\n" if fast else ""
+    warning = "A fast version: it only shows that the study runs.\n\n" if fast else ""
     with written_whole(lab.folder / "table.md") as file:
         file.write_text(f"{warning}{report.text.strip()}\n")
     say(report.text.strip())
@@ -208,7 +208,7 @@ def _run(
 
 
 def train_to_end(config: RunConfig, path: Path, name: str) -> None:
-    """Train a run in a worker, from nothing or from its last checkpoint, telling each episode.
+    """Train a run in a worker, from nothing or its last checkpoint, with a line an episode.
 
     Raises:
         Stopped: asked to; the run is saved.

@@ -1,7 +1,7 @@
 """Open loop against closed loop: the same model, plans carried out for longer or shorter.
 
-A plan is made for the noise that a model expects, not for the noise that comes, and its errors add
-up; replanning corrects both. So the margin of a closed loop should grow with noise.
+A plan cannot react to the noise that comes, and the model's errors add up along it; replanning
+corrects both. So the advantage of a closed loop should grow with noise.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ LOOPS: dict[str, tuple[int, PlannerConfig]] = {
     "every 5": (5, _OFTEN),
     "every step": (1, _OFTEN),
 }
-"""How often each replans, and its search: who plans seldom may search longer, so that what is
-compared is feedback and not luck in searching."""
+"""How often each replans, and its search: those that plan seldom search longer, so that the
+comparison is of feedback and not of how well a plan was searched for."""
 
 
 def loops(lab: Lab) -> Report:

@@ -1,6 +1,6 @@
 """The same robot, cost, planner and seeds through the true simulator and a learned ensemble.
 
-What does not knowing the physics cost?
+How much return is lost by planning through a learned model?
 """
 
 from __future__ import annotations

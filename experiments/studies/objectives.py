@@ -1,13 +1,13 @@
 """What a planner should do about what it does not know: objectives on a path beside a cliff.
 
 A point goes from the origin to a goal, past a cliff just below the straight line. Gusts are known
-noise. In a strip along the edge there is a cross wind whose strength and side nobody has measured:
-the members disagree on it. A detour over the strip costs time and avoids both.
+noise. In a strip along the edge there is a cross wind of unknown strength and direction, on which
+the members disagree. A detour around the strip costs time and avoids cliff and wind.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -41,11 +41,20 @@ OBJECTIVES: dict[str, tuple[str, float]] = {
 """Objective and epistemic penalty of `mbrl.imagination.score_fn`."""
 
 
+class Budget(NamedTuple):
+    """How long a plan is searched for, and how often it is carried out."""
+
+    population: int
+    iterations: int
+    particles: int
+    draws: int
+
+
 def objectives(lab: Lab) -> Report:
-    """Mean and worst tenth of the return that the plan of each objective really has."""
-    budget = (60, 3, 20, 500) if lab.fast else (300, 10, 100, 20_000)
+    """Mean and worst tenth of the true return of each objective's plan."""
+    budget = Budget(60, 3, 20, 500) if lab.fast else Budget(300, 10, 100, 20_000)
     asked = {
-        (name, seed): Work(outcome, (*setting, seed, *budget), f"{name}, seed {seed}")
+        (name, seed): Work(outcome, (*setting, seed, budget), f"{name}, seed {seed}")
         for name, setting in OBJECTIVES.items()
         for seed in range(lab.seeds)
     }
@@ -61,7 +70,7 @@ def objectives(lab: Lab) -> Report:
         "settings": {
             "winds": WINDS, "speed": SPEED, "gusts": GUSTS, "goal": GOAL, "cliff": CLIFF,
             "strip": STRIP, "fall": FALL, "horizon": HORIZON, "objectives": OBJECTIVES,
-            **dict(zip(("population", "iterations", "particles", "draws"), budget, strict=True)),
+            **budget._asdict(),
         },
         "outcomes": {
             what: {name: labs.summary(own) for name, own in by_name.items()}
@@ -77,14 +86,13 @@ def objectives(lab: Lab) -> Report:
         [name, *(labs.shown(numbers["outcomes"][what][name], 2) for what in measured)]
         for name in OBJECTIVES
     ]
-    population, iterations, particles, draws = budget
     text = f"""# Objectives beside a cliff
 
-The best plan under each objective ({population} candidates in {iterations} iterations, {particles}
-particles), carried out {draws} times open loop, the wind drawn anew each time from what the
-members hold possible. Interquartile mean over {lab.seeds} seeds [95 % bootstrap interval]: return,
-mean return of the worst tenth, share of falls, and the least distance of the mean path from the
-edge above the cliff.
+The best plan under each objective ({budget.population} candidates in {budget.iterations}
+iterations, {budget.particles} particles), carried out {budget.draws} times open loop; each time the
+wind is drawn anew from the members' values. Interquartile mean over {lab.seeds} seeds [95 %
+bootstrap interval]: return, mean return of the worst tenth, share of falls, and the least distance
+of the mean path from the edge above the cliff.
 
 {labs.table(["objective", *measured], rows)}
 """
@@ -110,45 +118,21 @@ def moved(state: Tensor, action: Tensor, wind: Tensor) -> Tensor:
     return torch.stack((x, y + wind * in_strip), -1)
 
 
-def outcome(
-    goal: str,
-    penalty: float,
-    seed: int,
-    population: int,
-    iterations: int,
-    particles: int,
-    draws: int,
-) -> dict[str, float]:
-    """What the plan under an objective and a penalty really returns."""
+def outcome(goal: str, penalty: float, seed: int, budget: Budget) -> dict[str, float]:
+    """The true outcome of the plan that is best under an objective and a penalty."""
     generator = torch.Generator().manual_seed(seed)
     model = Analytic(moved, torch.tensor([GUSTS, GUSTS]), torch.tensor(WINDS))
     start = torch.zeros(2)
-    score = score_fn(
-        model,
-        start,
-        particles=particles,
-        objective=goal,
-        penalty=penalty,
-        horizon=HORIZON,
-        reward=reward,
-        terminated=fallen,
-        generator=generator,
-    )
+    known: dict[str, Any] = {"reward": reward, "terminated": fallen, "generator": generator}
+    risk: dict[str, Any] = {"objective": goal, "penalty": penalty}
+    score = score_fn(model, start, horizon=HORIZON, particles=budget.particles, **risk, **known)
     box = torch.ones(2)
     planner = ICEM(
         -box, box, HORIZON, knots=8, interpolation="linear",
-        population=population, iterations=iterations, elites=population // 10,
+        population=budget.population, iterations=budget.iterations, elites=budget.population // 10,
     )  # fmt: skip
     plan = planner.plan(score, None, generator=generator)
-    real = rollout(
-        model,
-        start,
-        plan.actions.unsqueeze(0),
-        particles=draws,
-        reward=reward,
-        terminated=fallen,
-        generator=generator,
-    )
+    real = rollout(model, start, plan.actions.unsqueeze(0), particles=budget.draws, **known)
     returns = real.returns()
     path = real.state[:, 0].mean(0)
     beside = path[(path[:, 0] > CLIFF[0]) & (path[:, 0] < CLIFF[1]), 1]

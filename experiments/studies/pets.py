@@ -44,8 +44,8 @@ PUBLISHED: dict[str, Published] = {
     ),
 }
 """Points read off the graphs in the repositories of PETS's authors (handful-of-trials) and of its
-PyTorch port; how these average trials and seeds is not said beside them. Left out is the 199.6 of
-PETS on "Cartpole" in POPLIN (Wang & Ba 2020), which is gym's balancing task."""
+PyTorch port, which do not say how they average trials and seeds. The 199.6 of PETS on "Cartpole" in
+POPLIN (Wang & Ba 2020) is left out: that is gym's balancing task."""
 
 
 def pets(lab: Lab) -> Report:

@@ -1,8 +1,8 @@
 """The five propagations against Monte Carlo truth, on a system known but for one number.
 
-A ball on a ridge: x'' = θ sin x - v / 2 + noise, with θ one of E equally probable values that
-stays what it is. It rolls down on one side or on the other, so states have two modes; and on a
-steeper ridge it rolls sooner at every step, so the steps of a trajectory hang together.
+A ball on a ridge: x'' = θ sin x - v / 2 + noise, with θ one of E equally probable values, constant
+along a trajectory. The ball rolls down one side or the other, so the states have two modes; a
+steeper ridge pulls harder at every step, so the steps of a trajectory are correlated.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def propagation(lab: Lab) -> Report:
         found = {AGAIN: statistics(brute_force(start, particles, rng))}
         for name in get_args(Propagation):
             found[name] = statistics(imagined(start, name, particles, seed))
-        # In stds of the true return: 1 is to miss the spread altogether.
+        # In stds of the true return: a prediction without any spread has an error of 1 in std.
         for name, values in found.items():
             errors.setdefault(name, []).append(np.abs(values - truth) / truth[..., 1:2])
     every = {name: np.concatenate(parts) for name, parts in errors.items()}
@@ -83,10 +83,10 @@ draws a start. Best first.
 
 {labs.table(["propagation", *STATISTICS], rows)}
 
-"{AGAIN}" is what {particles} draws cost by themselves: nothing can do better than that. The
-unknown does not change along a trajectory, which is what TS∞ assumes; TS1 and distribution
-sampling treat it as noise that averages out. Moment matching forgets that there are two sides, and
-redraws all particles at each step, so that no particle's return is that of a trajectory.
+"{AGAIN}" is the sampling error of {particles} draws of the truth itself. The unknown number does
+not change along a trajectory, which is what TS∞ assumes; TS1 and distribution sampling treat it as
+noise that averages out. Moment matching fits one Gaussian, which has one mode instead of two, and
+redraws all particles at each step, so no particle's return is that of a trajectory.
 """
     return Report(numbers, text)
 

@@ -1,6 +1,6 @@
 """Every robot driven through its true simulator: a picture, a random and a planned return.
 
-One drive after another with all cores, as times are among the answers; leave the machine alone.
+Drives run one after another with all cores, since they are timed: nothing else should run beside.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ def robots(lab: Lab) -> Report:
     text = f"""# The robots
 
 Returns and successes of {lab.seeds} episodes each, planned through the true simulator with the
-settings of `mbrl mpc --env NAME`, on {cores()} cores; plans/s are those a simulated second asks
-for, real time x is simulated seconds a second, planning and physics together.
+settings of `mbrl mpc --env NAME`, on {cores()} cores; plans/s are plans in a simulated second,
+real time x is simulated seconds a second, planning and physics together.
 
 {labs.table(head, rows)}
 

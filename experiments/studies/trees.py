@@ -1,8 +1,8 @@
-"""Tree search against truth: does what it says of a root come to V*, how fast, does it choose well?
+"""Tree search against exact values: does it converge to V*, how fast, and does it choose well?
 
 Kocsis and Szepesvári 2006, "Bandit based Monte-Carlo planning", prove of UCT that the mean at the
-root comes to V* and that the chance of a wrong choice goes to 0, where each simulation draws anew
-all that is random. Here the model gives an action's outcomes with their chances.
+root converges to V* and the probability of a wrong choice to 0, where each simulation draws all
+outcomes anew. Here the model gives an action's outcomes with their probabilities.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ from torch import Tensor
 from envs.tabular import FiniteMDP
 from envs.worlds import chain, cliff_walk, frozen_lake, garnet
 from experiments import plots
-from experiments.plots.tree import draw, most_visited, to_dot, to_json
+from experiments.plots.tree import draw
 from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
 from mbrl import statistics
 from mbrl.training import executor
 from mbrl.training.checkpoint import written_whole
 from mbrl.training.executor import Work
+from planners.mcts.export import most_visited, to_dot, to_json
 
 if TYPE_CHECKING:  # numba, which is only imported where a tree is searched
     from planners.mcts import Evaluation, Rule, Tree
 
 
 class Problem(NamedTuple):
-    """A world for each seed, and what there is to say of it."""
+    """A world for each seed, and its description."""
 
     build: Callable[[np.random.Generator], FiniteMDP]
     about: str
@@ -66,9 +67,9 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     MERGED: {"merge": True},
     MAXIMA: {"merge": True, "backup": "max"},
 }
-"""Of the search; none where there is nothing."""
-EXACT = 1e-6  # an error of less is float32's
-LEAST = 1e-4  # of the errors that are drawn
+"""Options of the search, for the leaves that need any."""
+EXACT = 1e-6  # smaller errors are float32's rounding
+LEAST = 1e-4  # the axis of errors goes no lower
 NOISE = 0.1  # std of the error of a rough value, where values lie in a range of 1
 STEPS = 200  # of a random rollout, at most
 FAR = 1e-4  # no tree is deeper than where this much is left by discounting
@@ -119,9 +120,9 @@ of the action that is chosen, the most visited (Gumbel's is the best of the most
 that of all simulations at the root, exploring ones too. The orders are the powers of n with which
 they change from {_from(counts)} simulations on: -0.5 is that of a Monte Carlo mean.
 
-UCT and PUCT spend an ever smaller share on other actions, so that both values have one limit, the
-mean behind. Gumbel's halving spends shares of the root's simulations that do not shrink: only the
-value of what it chooses can come to V*.
+UCT and PUCT give other actions an ever smaller share of the simulations, so both values have the
+same limit, which the mean reaches later. Gumbel's halving gives them a constant share: only the
+value of the chosen action can converge to V*.
 
 {labs.table(head, rows)}
 
@@ -129,13 +130,13 @@ value of what it chooses can come to V*.
 ![choices](choice.png)
 ![a tree](tree.png)
 
-Leaves are worth the return of one random rollout of {STEPS} steps at most, or V* and an error of
-std {NOISE} that each state keeps. "Merged" are nodes of one state that share what follows, their
-leaves worth a random rollout; "max" has a node be worth its best action, not the mean of what was
-tried there, which with all outcomes known is Bellman's equation: then an error of 0 is one of less
-than {EXACT:g}, which is float32's. Priors are uniform, without noise at the root; the rules'
-settings are the library's. A tree is no deeper than where γ leaves {FAR:g}. Where chance
-has a hand, all outcomes of an action are added at once, and it is worth their expectation.
+A leaf's value is the return of one random rollout of at most {STEPS} steps, or V* plus an error of
+std {NOISE}, fixed for each state. "Merged": nodes of one state share their subtree, and leaves are
+valued by a random rollout. "Max": a node's value is that of its best action instead of the mean
+over simulations; with all outcomes known that is Bellman's equation, and errors below {EXACT:g},
+which are float32's rounding, count as 0. Priors are uniform, without noise at the root; the rules
+have the library's settings. Trees end where γ to the power of the depth is {FAR:g}. All outcomes of
+an action are added at once, and its value is their expectation.
 
 The error of the chosen action's value falls more slowly than n^{SLOW:g} in:
 
@@ -153,7 +154,7 @@ The error of the chosen action's value falls more slowly than n^{SLOW:g} in:
 
 
 SLOW = -0.1
-"""An order of convergence that the page calls slow."""
+"""Orders of convergence above this are listed on the page as slow."""
 
 
 def _from(counts: Sequence[int]) -> int:
@@ -201,7 +202,7 @@ def measured(
 
 
 def laboratory(problem: str, leaf: str, seeds: int, roots: int) -> tuple[Model, np.ndarray]:
-    """The worlds of all seeds, and their roots (seeds · roots,), drawn from where one can be."""
+    """The worlds of all seeds, and their roots (seeds · roots,), drawn from reachable states."""
     draws = [np.random.default_rng(seed) for seed in range(seeds)]
     model = Model([PROBLEMS[problem].build(rng) for rng in draws], leaf, rng=draws[0].spawn(1)[0])
     start = [
@@ -212,7 +213,7 @@ def laboratory(problem: str, leaf: str, seeds: int, roots: int) -> tuple[Model, 
 
 
 def _visited(world: FiniteMDP) -> np.ndarray:
-    """States where there is something to choose, and to which something leads."""
+    """States that can be reached and are not terminal."""
     reached = (world.transitions.sum(0) > 0) | (world.start > 0)
     return np.flatnonzero(reached & ~world.terminal)
 
@@ -235,7 +236,7 @@ def searched(model: Model, start: np.ndarray, rule: str, simulations: int, **opt
 
 
 def rules() -> Mapping[str, Rule]:
-    """As published, but for the noise at the root: they are to say what is best."""
+    """The rules as published, without noise at the root, which would change the choice."""
     from planners.mcts import PUCT, UCT, Gumbel
 
     return {"UCT": UCT(), "PUCT": PUCT(dirichlet=0.0, temperature=0.0), "Gumbel": Gumbel(scale=0.0)}
@@ -286,9 +287,9 @@ class Model:
         return Evaluation(_column(start), level[:, 0], self.value(start), level)
 
     def step(self, state: Tensor, action: Tensor) -> Evaluation:
-        """All that may follow, and its chances; what does follow, where nothing is left to chance.
+        """All outcomes and their probabilities; the one outcome in a deterministic world.
 
-        A pair with fewer outcomes than another has some of chance 0.
+        A pair with fewer outcomes than another has some of probability 0.
         """
         from planners.mcts import Evaluation
 
@@ -308,7 +309,7 @@ class Model:
         )
 
     def value(self, state: np.ndarray) -> Tensor:
-        """Of states (B,), (B,): as told, or the return of a random rollout from each."""
+        """Values (B,) of states (B,): the rough ones, or the return of a random rollout each."""
         if self.leaf == ROUGH:
             return torch.from_numpy(self.guess[state])
         draws = self._rng.random((len(state), STEPS, 2))
@@ -350,7 +351,7 @@ def _compiled() -> Callable[..., np.ndarray]:
 
 
 class _Arrays(NamedTuple):
-    """A world's own, in numpy; K is the most outcomes that a pair has."""
+    """A world as arrays; K is the most outcomes that a state and action have."""
 
     values: np.ndarray  # (S,)
     action_values: np.ndarray  # (S, A)
@@ -415,9 +416,10 @@ def choice_figure(found: Found, counts: Sequence[int], blind: Mapping[str, float
 
 
 def at_stake(problem: str, seeds: int, roots: int) -> dict[str, float]:
-    """Of the roots: the mean share of actions that are optimal, and what the best other one loses.
+    """What a choice at the roots can gain or lose.
 
-    The latter is "gap", a median over the roots that have another.
+    "by chance" is the mean share of actions that are optimal; "gap" the loss of the best action
+    that is not, a median over roots that have one.
     """
     model, start = laboratory(problem, ROUGH, seeds, roots)
     loss = model.values[start, None] - model.action_values[start]

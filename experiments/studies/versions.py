@@ -2,9 +2,9 @@
 
 The three steps of Levine's lectures (CS 285) with the parts of PETS (Chua et al. 2018). 0.5: random
 data, a model, one plan an episode. 1.0: what was carried out joins the data. 1.5: replan as often
-as the preset does. A model is only right where it has data, and a good plan leaves the states that
-random actions visit: version 0.5 cannot tell that its plan is bad, version 1.0 has tried it. No
-open loop holds an unstable pole, so what 1.0 gains shows on the arm, which stays where it is.
+as the preset does. A model is accurate only where it has data, and good plans leave the states that
+random actions visit: version 0.5 has no data there, version 1.0 collects it by carrying out its
+plans. No open-loop plan balances a pole, so the gain of 1.0 shows on the arm, which is stable.
 """
 
 from __future__ import annotations

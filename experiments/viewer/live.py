@@ -1,4 +1,4 @@
-"""Drives a robot in a web browser: plans drawn, sliders, pushes, goals dragged about."""
+"""Drives a robot that is shown in a web browser, with sliders, pushes and goals to drag."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mbrl.dynamics import Simulator
 from mbrl.rng import episode_seed
 from planners import MPCState
 
-TRACES_EVERY = 0.1  # s; to draw candidates is to simulate them once more
+TRACES_EVERY = 0.1  # s; candidates that are drawn are simulated once more
 CANDIDATES = 24
 
 SLIDERS: dict[str, tuple[float, float, float]] = {
@@ -73,7 +73,7 @@ def live(
 
 
 class _Loop:
-    """The control loop with a window on it."""
+    """The control loop, shown and steered by the page."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class _Loop:
     ) -> None:
         self.controller, self.viewer, self.tell, self.seed = driver.controller, viewer, tell, seed
         self.config, self.control_step = mpc, driver.control_step
-        # without gymnasium's clock: the robot goes on until it falls or one has it reset
+        # Without gymnasium's time limit: an episode lasts until the robot falls or is reset.
         self.env: Any = driver.env.unwrapped
         self.task: envs.Task = self.env.task
         self.tracer = Simulator(_traced(self.task))
@@ -232,7 +232,7 @@ def _settings(controller: Controller) -> dict[str, Setting]:
 
 
 def _shove(model: mujoco.MjModel, data: mujoco.MjData, push: Push) -> None:
-    """Change velocities as an impulse at a body's centre of mass does."""
+    """Change the velocities as an impulse at the body's centre of mass would."""
     jacobian = np.zeros((3, model.nv))
     mujoco.mj_forward(model, data)
     mujoco.mj_jacBodyCom(model, data, jacobian, None, push.body)

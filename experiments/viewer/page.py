@@ -1,9 +1,9 @@
-"""The robot live in a web browser: what it does, what it plans, and what one asks of it.
+"""The page that shows a robot live in a web browser, and takes what its user asks for.
 
 viser (https://viser.studio) serves the page from this process; nothing is fetched from elsewhere
-and only this machine can connect. The control loop stays the master: it calls `show` and `traces`
-with what there is to see and `take` for what the user has asked meanwhile, and nothing here calls
-back into it, so no lock is needed and a run without the viewer is the same run.
+and only this machine can connect. The control loop calls `show` and `traces` with what there is to
+see and `take` for what the user has asked meanwhile. Nothing here calls the control loop, so no
+lock is needed, and a run without the viewer is the same run.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import io
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import mujoco
 import numpy as np
+
+from experiments.viewer.scene import build
 
 if TYPE_CHECKING:
     import viser
@@ -27,14 +29,8 @@ READING = 0.2  # s between two texts; faster ones cannot be read
 DRAWN = 24  # candidates of a trace; more hide one another
 POINTS = 33  # of a path, whatever the horizon
 
-SKY, HAZE = (0.80, 0.86, 0.93), (0.97, 0.97, 0.97)
-FLOOR, LINES, SECTIONS = (0.86, 0.88, 0.90), (0.80, 0.82, 0.85), (0.70, 0.73, 0.77)
-SUN, FILL = 2.0, 0.25
 WORST, BEST = (0.74, 0.80, 0.88), (0.10, 0.36, 0.72)
 CHOSEN, CHOSEN_LATE = (0.86, 0.06, 0.34), (0.96, 0.62, 0.74)  # now, and at the horizon
-
-_GEOM = mujoco.mjtGeom
-_UNCOLOURED = (0.5, 0.5, 0.5, 1.0)  # MuJoCo's default; with it a geom shows its material
 
 
 class Setting(NamedTuple):
@@ -47,12 +43,12 @@ class Setting(NamedTuple):
 
 
 class Status(NamedTuple):
-    """What the control loop says of itself."""
+    """The numbers that the page shows of the control loop."""
 
     plan_hz: float
     """Plans a second."""
     plan_ms: float
-    """What the last plan took."""
+    """Milliseconds that the last plan took."""
     real_time: float
     """Simulated seconds in a second."""
     reward: float
@@ -64,7 +60,7 @@ class Status(NamedTuple):
 
 
 class Push(NamedTuple):
-    """A shove to give."""
+    """An impulse to give to a body."""
 
     body: int
     """Its id in the model."""
@@ -73,7 +69,7 @@ class Push(NamedTuple):
 
 
 class Wishes(NamedTuple):
-    """What the user asks. The first two are how things stand, the rest came since the last time."""
+    """What the user asks for: two states of the page, and what was done since the last call."""
 
     paused: bool
     real_time: bool
@@ -87,7 +83,7 @@ class Wishes(NamedTuple):
     goals: dict[int, np.ndarray]
     """Mocap id -> position (3,) in m, of the goals that were dragged."""
     closed: bool
-    """Stop was clicked, then or earlier."""
+    """Stop was clicked, now or earlier."""
 
 
 class Viewer:
@@ -135,7 +131,9 @@ class Viewer:
         self.url = f"http://{HOST}:{self.server.get_port()}"
         try:
             self._aim(data, eye)
-            self._build(data)
+            self._world = self.server.scene.add_frame("/world", show_axes=False)
+            self._poses = np.concatenate([data.xpos, data.xquat], axis=1)
+            self._moving = build(self.server.scene, model, data, distance=self._distance)
             self._furnish(settings, weights, data)
         except BaseException:
             self.close()
@@ -153,7 +151,7 @@ class Viewer:
             self.server.stop()
 
     def show(self, data: mujoco.MjData, status: Status) -> None:
-        """Move the bodies to where `data` has them, and say how it goes."""
+        """Move the bodies to where `data` has them, and show `status`."""
         now = time.perf_counter()
         if now < self._next_frame:
             return
@@ -243,38 +241,10 @@ class Viewer:
         begin.fov, begin.near, begin.far = np.radians(fov), 0.01, 1000.0
         self._start = data.xpos[self._followed].copy()
 
-    def _build(self, data: mujoco.MjData) -> None:
-        """Sky, light, floor and bodies."""
-        scene, model = self.server.scene, self.model
-        sky = 255 * np.linspace(SKY, HAZE, 64)[:, None]
-        scene.set_background_image(np.repeat(sky.astype(np.uint8), 2, axis=1), format="png")
-        scene.configure_default_lights(enabled=False)
-        scene.configure_environment_map("studio", environment_intensity=FILL)
-        scene.add_light_directional(
-            "/sun", intensity=SUN, color=(255, 250, 240), cast_shadow=True, position=(-1.2, -2.6, 4)
-        )
-        self._world = scene.add_frame("/world", show_axes=False)
-        self._poses = np.concatenate([data.xpos, data.xquat], axis=1)
-        self._moving: list[tuple[int, str]] = []
-        section = 10.0 ** np.floor(np.log10(model.stat.extent))
-        visible = [i for i in range(model.ngeom) if _colour(model, i)[3] and _shown(model, i)]
-        for body in sorted({int(model.geom_bodyid[i]) for i in visible}):
-            name = f"/world/{body} {model.body(body).name.replace('/', '-')}"
-            pose = {"position": data.xpos[body], "wxyz": data.xquat[body]}
-            scene.add_frame(name, show_axes=False, **pose)
-            if model.body_weldid[body]:
-                self._moving.append((body, name))
-            for i in visible:
-                if model.geom_bodyid[i] == body:
-                    _add_geom(scene, f"{name}/{i}", model, i, section, self._distance)
-        if not any(int(model.geom_type[i]) == int(_GEOM.mjGEOM_PLANE) for i in visible):
-            lowest = min((data.geom_xpos[i, 2] - model.geom_rbound[i] for i in visible), default=0)
-            _add_floor(scene, "/world/floor", FLOOR, section, self._distance, z=lowest)
-
     def _furnish(
         self, settings: Mapping[str, Setting], weights: Mapping[str, float], data: mujoco.MjData
     ) -> None:
-        """What is to be read, clicked and dragged."""
+        """Numbers, buttons, sliders and the handles of goals."""
         from viser import Icon
 
         gui, model = self.server.gui, self.model
@@ -375,7 +345,7 @@ def _serve(port: int, title: str) -> viser.ViserServer:
         with _silence():
             server.stop()
         raise ValueError(f"port {port}: taken meanwhile; {_advice(port)}")
-    # A page may ask for a tunnel to the internet; there is none to be had.
+    # A page may ask for a tunnel to the internet; it gets none.
     server.request_share_url = lambda verbose=True: None
     return server
 
@@ -398,7 +368,7 @@ def _advice(port: int) -> str:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """viser greets and takes leave on standard output, which belongs to the command."""
+    """viser prints when it starts and stops, but standard output is for the command's results."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield
 
@@ -448,102 +418,6 @@ def _reach(model: mujoco.MjModel, data: mujoco.MjData, body: int) -> np.ndarray:
 
 def _unit(vector: np.ndarray) -> np.ndarray:
     return vector / np.linalg.norm(vector)
-
-
-def _shown(model: mujoco.MjModel, geom: int) -> bool:
-    """MuJoCo's own viewers hide groups 3 to 5: collision geoms, as a rule."""
-    return int(model.geom_group[geom]) < 3
-
-
-def _colour(model: mujoco.MjModel, geom: int) -> np.ndarray:
-    """(4,): the geom's own colour, its material's where it has none, as in MuJoCo."""
-    rgba, material = model.geom_rgba[geom], int(model.geom_matid[geom])
-    if material >= 0 and tuple(rgba) == _UNCOLOURED:
-        return model.mat_rgba[material]
-    return rgba
-
-
-def _add_geom(
-    scene: viser.SceneApi,
-    name: str,
-    model: mujoco.MjModel,
-    geom: int,
-    section: float,
-    distance: float,
-) -> None:
-    """A geom in its body's frame."""
-    import trimesh
-
-    kind, (x, y, z) = int(model.geom_type[geom]), model.geom_size[geom]
-    red, green, blue, alpha = map(float, _colour(model, geom))
-    rgb = red, green, blue
-    looks: Any = {
-        "color": rgb,
-        "opacity": alpha if alpha < 1 else None,
-        "cast_shadow": alpha == 1,
-        "position": model.geom_pos[geom],
-        "wxyz": model.geom_quat[geom],
-    }
-    if kind == int(_GEOM.mjGEOM_PLANE):
-        # Planes are textured as a rule; lines stand for the texture.
-        material = int(model.geom_matid[geom])
-        textured = material >= 0 and (model.mat_texid[material] >= 0).any()
-        size = (2 * x, 2 * y) if 0 < x < 3 * model.stat.extent else None
-        _add_floor(
-            scene,
-            name,
-            FLOOR if textured else rgb,
-            section,
-            distance,
-            size=size,
-            position=model.geom_pos[geom],
-            wxyz=model.geom_quat[geom],
-        )
-    elif kind in (int(_GEOM.mjGEOM_SPHERE), int(_GEOM.mjGEOM_ELLIPSOID)):
-        scale = (x, x, x) if kind == int(_GEOM.mjGEOM_SPHERE) else (x, y, z)
-        scene.add_icosphere(name, 1.0, subdivisions=4, scale=scale, **looks)
-    elif kind == int(_GEOM.mjGEOM_CAPSULE):
-        capsule = trimesh.creation.capsule(2 * y, x, count=(16, 28))
-        vertices = capsule.vertices - capsule.bounds.mean(axis=0)
-        scene.add_mesh_simple(name, vertices, capsule.faces, **looks)
-    elif kind == int(_GEOM.mjGEOM_CYLINDER):
-        scene.add_cylinder(name, x, 2 * y, radial_segments=40, **looks)
-    elif kind == int(_GEOM.mjGEOM_BOX):
-        scene.add_box(name, dimensions=(2 * x, 2 * y, 2 * z), **looks)
-    elif kind == int(_GEOM.mjGEOM_MESH):
-        mesh = int(model.geom_dataid[geom])
-        vertices = model.mesh_vert[model.mesh_vertadr[mesh] :][: model.mesh_vertnum[mesh]]
-        faces = model.mesh_face[model.mesh_faceadr[mesh] :][: model.mesh_facenum[mesh]]
-        scene.add_mesh_simple(name, vertices, faces, flat_shading=True, **looks)
-
-
-def _add_floor(
-    scene: viser.SceneApi,
-    name: str,
-    colour: tuple[float, float, float],
-    section: float,
-    distance: float,
-    *,
-    size: tuple[float, float] | None = None,
-    **pose: Any,
-) -> None:
-    """A plane with lines every `section` m; without a size it fades into the distance."""
-    width, height = size or (1.0, 1.0)
-    scene.add_grid(
-        name,
-        width,
-        height,
-        infinite_grid=size is None,
-        cell_size=section / 2,
-        section_size=section,
-        cell_color=LINES,
-        section_color=SECTIONS,
-        plane_color=colour,
-        plane_opacity=1.0,
-        shadow_opacity=0.35,
-        fade_distance=6 * distance,
-        **pose,
-    )
 
 
 def _table(status: Status | None) -> str:

@@ -56,13 +56,9 @@ class Analytic:
         return Gaussian(torch.cat((mean, pad), -1), torch.cat((self.std.expand_as(mean), pad), -1))
 
     def step(
-        self,
-        state: Float[Tensor, "E B S"],
-        action: Float[Tensor, "E B A"],
-        *,
-        noise: Float[Tensor, "E B S"] | None,
+        self, state: Float[Tensor, "E B S"], action: Float[Tensor, "E B A"], *, noise: Tensor | None
     ) -> Step:
-        """One step of each member; the mean without `noise`, which is standard normal."""
+        """One step of each member, by standard normal `noise` (E, B, S); the mean if None."""
         after = self.mean(state, action, self.values.unsqueeze(-1))
         if noise is not None:
             after = after + self.std * noise

@@ -13,8 +13,8 @@ import torch
 from envs import WORLDS
 from experiments.cli.command import run
 from experiments.cli.tree import simulators
-from experiments.plots.tree import from_json
 from mbrl.training.metrics import read_metrics
+from planners.mcts.export import from_json
 
 TINY = [
     "--model.hidden=16",

@@ -9,7 +9,6 @@ from PIL import Image
 from envs.tabular import FiniteMDP
 from envs.worlds import WORLDS
 from experiments.studies import STUDIES, learners
-from mbrl.training import executor
 
 
 def test_every_named_world_is_there_at_one_discount():
@@ -60,14 +59,7 @@ def test_q_learning_takes_most_steps_where_there_is_chance():
     assert learners.taken("chain", "Q-learning", False) == slow[:3]
 
 
-def test_the_fast_study_leaves_a_page_a_picture_and_its_numbers(tmp_path, monkeypatch):
-    def inline(work, *, workers, say, done):
-        answers = {key: function(*arguments) for key, (function, arguments, _) in work.items()}
-        for key, answer in answers.items():
-            done(key, answer)
-        return answers
-
-    monkeypatch.setattr(executor, "compute", inline)
+def test_the_fast_study_leaves_a_page_a_picture_and_its_numbers(tmp_path, inline):
     folder = STUDIES["learners"](tmp_path, fast=True, say=lambda _: None)
     found = json.loads((folder / "results.json").read_text())["numbers"]["found"]
     assert [*found] == ["frozen lake", "frozen lake, slippery"]

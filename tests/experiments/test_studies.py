@@ -18,7 +18,6 @@ from experiments.studies.versions import config
 from mbrl.agents import MPCConfig, PlannerConfig
 from mbrl.agents.pets import Config
 from mbrl.dynamics import EnsembleConfig
-from mbrl.training import executor
 from mbrl.training.checkpoint import Run, RunError
 from mbrl.training.executor import Work
 from mbrl.training.metrics import METRICS
@@ -92,19 +91,6 @@ def test_ctrl_c_saves_the_runs_and_leaves_no_process_and_no_traceback_of_a_worke
 
 
 # The laboratory.
-
-
-@pytest.fixture
-def inline(monkeypatch):
-    """Work is done here, without processes."""
-
-    def compute(work, *, workers, say, done=lambda key, answer: None):
-        answers = {key: function(*arguments) for key, (function, arguments, _) in work.items()}
-        for key, answer in answers.items():
-            done(key, answer)
-        return answers
-
-    monkeypatch.setattr(executor, "compute", compute)
 
 
 def test_training_goes_on_from_what_is_there_and_rejects_another_config(tmp_path, inline):
@@ -192,9 +178,9 @@ def test_propagation_ranks_what_keeps_its_member_first(tmp_path):
 
 
 def test_caution_pays_in_the_tail_and_optimism_does_not():
-    budget = (100, 8, 50, 4000)
+    budget = objectives.Budget(100, 8, 50, 4000)
     found = {
-        name: objectives.outcome(*objectives.OBJECTIVES[name], 0, *budget)
+        name: objectives.outcome(*objectives.OBJECTIVES[name], 0, budget)
         for name in ("optimism", "mean", "penalty")
     }
     assert found["optimism"]["worst tenth"] < found["mean"]["worst tenth"] - 1

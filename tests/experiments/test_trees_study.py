@@ -8,9 +8,8 @@ import torch
 from PIL import Image
 
 from envs.worlds import frozen_lake, garnet
-from experiments.plots.tree import from_json
 from experiments.studies import STUDIES, trees
-from mbrl.training import executor
+from planners.mcts.export import from_json
 
 
 def worlds(problem, seeds=2):
@@ -127,14 +126,7 @@ def test_sequential_halving_keeps_exploring_at_the_root():
     assert found[trees.MEAN][0] == pytest.approx(gap / 2, abs=0.03)
 
 
-def test_the_fast_study_leaves_pictures_and_numbers(tmp_path, monkeypatch):
-    def inline(work, *, workers, say, done):
-        answers = {key: function(*arguments) for key, (function, arguments, _) in work.items()}
-        for key, answer in answers.items():
-            done(key, answer)
-        return answers
-
-    monkeypatch.setattr(executor, "compute", inline)
+def test_the_fast_study_leaves_pictures_and_numbers(tmp_path, inline):
     folder = STUDIES["trees"](tmp_path, fast=True, say=lambda _: None)
     assert folder == tmp_path / "trees"
     numbers = json.loads((folder / "results.json").read_text())["numbers"]

@@ -1,0 +1,136 @@
+"""Search trees as plain nodes, for other programs: JSON, and the dot text of Graphviz."""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from planners.mcts import Tree
+
+
+class Node(NamedTuple):
+    """A node of one tree, in plain values."""
+
+    node: int
+    """Its index in the tree; 0 is the root."""
+    parent: int
+    """-1 for the root."""
+    action: int
+    """The parent's action that leads to it; -1 for the root."""
+    sample: list[float] | None
+    """That action (A,) where actions are sampled; None for the root and for index actions."""
+    visits: int
+    value: float
+    """Its value, by the search's `backup`."""
+    reward: float
+    """The reward of the step into it."""
+    discount: float
+    """What its value is multiplied by in its parent's; 0 where it is terminal."""
+    state: list[float]
+    """The model's state, S numbers."""
+
+    @property
+    def worth(self) -> float:
+        """The reward into it and its discounted value: what it adds to Q of its action."""
+        return self.reward + self.discount * self.value if self.parent >= 0 else self.value
+
+
+def most_visited(tree: Tree, *, root: int = 0, nodes: int = 40) -> list[Node]:
+    """The most visited nodes of the tree from root `root`, parents before children.
+
+    They are taken from the root on, each time the most visited of those whose parent is taken.
+
+    Raises:
+        ValueError: a root that is not there, less than one node.
+    """
+    roots = len(tree.visits)
+    if not 0 <= root < roots:
+        raise ValueError(f"root must lie in 0..{roots - 1}, got {root!r}")
+    if nodes < 1:
+        raise ValueError(f"nodes must be at least 1, got {nodes!r}")
+    visits, parents = tree.visits[root].tolist(), tree.parents[root].tolist()
+    below: dict[int, list[int]] = defaultdict(list)
+    for node, above in enumerate(parents):
+        if visits[node]:
+            below[above].append(node)
+    found, front = [], [(-visits[0], 0)]
+    while front and len(found) < nodes:
+        _, node = heapq.heappop(front)
+        for child in below[node]:
+            heapq.heappush(front, (-visits[child], child))
+        parent, action = parents[node], int(tree.moves[root, node])
+        inner, sample = parent >= 0, None
+        if inner and tree.actions is not None:
+            sample = tree.actions[root, parent, action].tolist()
+        found.append(
+            Node(
+                node,
+                parent,
+                action if inner else -1,
+                sample,
+                visits[node],
+                float(tree.values[root, node]),
+                float(tree.rewards[root, node]),
+                float(tree.discounts[root, node]),
+                tree.states[root, node].tolist(),
+            )
+        )
+    return found
+
+
+def to_json(nodes: Sequence[Node]) -> str:
+    """A list of objects with the fields of `Node`; raises ValueError for NaN."""
+    return json.dumps([node._asdict() for node in nodes], indent=1, allow_nan=False) + "\n"
+
+
+def from_json(text: str) -> list[Node]:
+    """What `to_json` wrote."""
+    return [Node(**fields) for fields in json.loads(text)]
+
+
+def to_dot(
+    nodes: Sequence[Node],
+    *,
+    actions: Sequence[str] | None = None,
+    label: Callable[[Node], str] | None = None,
+) -> str:
+    """A digraph for Graphviz: nodes with visits and value, edges with actions.
+
+    Args:
+        nodes: parents before children.
+        actions: names of the actions; their numbers if None.
+        label: a first line for each node.
+    """
+    lines = ["digraph tree {", "  node [shape=box, style=rounded];"]
+    for node in nodes:
+        rows = [] if label is None else [label(node)]
+        rows += [f"{node.visits} visits", f"{node.worth:.3g}"]
+        lines.append(f"  {node.node} [label={_quoted(*rows)}];")
+        if node.parent >= 0:
+            name = action_name(node, actions)
+            lines.append(f"  {node.parent} -> {node.node} [label={_quoted(name)}];")
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def action_name(node: Node, actions: Sequence[str] | None = None) -> str:
+    """The name of the action that leads to a node, for labels."""
+    if actions is not None:
+        return actions[node.action]
+    if node.sample is not None:
+        return sample_name(node.sample)
+    return str(node.action)
+
+
+def sample_name(sample: Sequence[float]) -> str:
+    """A sampled action (A,), for labels."""
+    return ", ".join(f"{x:.2g}" for x in sample)
+
+
+def _quoted(*rows: Any) -> str:
+    """Dot's quoted string, a line each."""
+    safe = (str(row).replace("\\", "\\\\").replace('"', '\\"') for row in rows)
+    return '"' + "\\n".join(safe) + '"'
