@@ -1,9 +1,10 @@
-"""Networks: E independent MLPs run as one stack of matrix products."""
+"""Networks that run E members side by side: the protocol, and a stack of MLPs."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -33,7 +34,76 @@ def stacked_mlp(
     return torch.baddbmm(biases[-1], x, weights[-1])
 
 
-class StackedMLP(nn.Module):
+class Net(nn.Module):
+    """E networks, or E samples of one network's weights, each on its own rows.
+
+    What a `NeuralModel` asks of its network. A subclass defines `members`, `forward` and, to be
+    refitted from fresh weights, `reset`; the rest has defaults.
+
+    Attributes:
+        separable: True where every parameter and buffer has the E members as its first dimension
+            and no member reads another's. Members then stop training one by one, train in groups
+            on several threads, and can be ranked. `members` must follow from those dimensions.
+    """
+
+    separable = False
+
+    @property
+    def members(self) -> int:
+        """E."""
+        raise NotImplementedError
+
+    def forward(self, x: Float[Tensor, "E B I"]) -> Float[Tensor, "E B O"]:
+        """Raw outputs of each member on its own rows.
+
+        In training mode it may draw noise from the generator that `resample` was given last.
+        """
+        raise NotImplementedError
+
+    def penalty(self) -> Tensor:
+        """What the fit adds to the negative log-likelihood of all the data, in nats.
+
+        A KL divergence to the prior or minus the log prior, (E,) if the net is separable and a
+        scalar if not. 0 by default.
+        """
+        return torch.zeros(())
+
+    def resample(self, *, generator: Generator) -> None:
+        """Draw the E weight samples anew; a net without any does nothing.
+
+        The fit calls it before every update, and once at its end.
+        """
+
+    def reset(self, *, generator: Generator) -> None:
+        """Draw fresh initial weights."""
+        raise NotImplementedError
+
+    def fold(
+        self,
+        members: int,
+        in_std: Float[Tensor, " I"],
+        scale: Float[Tensor, " O"],
+        shift: Float[Tensor, "_ 1 O"],
+    ) -> Callable[[Tensor], Tensor]:
+        """`x -> net(x / in_std) · scale + shift` for the first `members`.
+
+        The arguments are float64. A net that is affine in its inputs and outputs can do better
+        than this default, by multiplying them into its weights.
+        """
+        dtype = next(self.parameters()).dtype
+        in_std, scale, shift = (value.to(dtype) for value in (in_std, scale, shift))
+        return partial(_scaled, self, members, in_std, scale, shift)
+
+
+def _scaled(
+    net: Net, members: int, in_std: Tensor, scale: Tensor, shift: Tensor, x: Tensor
+) -> Tensor:
+    if members < net.members:  # a network that knows only of all its members runs them all
+        x = torch.cat((x, x[:1].expand(net.members - members, *x.shape[1:])))
+    return net(x / in_std)[:members] * scale + shift
+
+
+class StackedMLP(Net):
     """E multi-layer perceptrons of the same shape: layer l holds (E, I, O) and (E, 1, O).
 
     Args:
@@ -47,6 +117,8 @@ class StackedMLP(nn.Module):
         ValueError: a size or member count below one, or an unknown activation.
     """
 
+    separable = True
+
     def __init__(
         self, members: int, sizes: Sequence[int], *, activation: str = "silu", generator: Generator
     ) -> None:
@@ -55,22 +127,44 @@ class StackedMLP(nn.Module):
             raise ValueError(f"members and sizes must be >= 1, got {members} and {tuple(sizes)}")
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation {activation!r} is unknown; take one of {[*ACTIVATIONS]}")
-        self.members, self.sizes, self.activation = members, tuple(sizes), activation
+        self.sizes, self.activation = tuple(sizes), activation
         pairs = list(pairwise(sizes))
         self.weights = nn.ParameterList(torch.empty(members, i, o) for i, o in pairs)
         self.biases = nn.ParameterList(torch.empty(members, 1, o) for _, o in pairs)
-        self.reset(slice(None), generator=generator)
+        self.reset(generator=generator)
+
+    @property
+    def members(self) -> int:
+        """E."""
+        return len(self.weights[0])
 
     @torch.no_grad()
-    def reset(self, members: slice, *, generator: Generator) -> None:
-        """Draw the weights of some members anew."""
+    def reset(self, *, generator: Generator) -> None:
+        """Draw fresh initial weights."""
         for weight, bias in zip(self.weights, self.biases, strict=True):
             std = 1 / (2 * math.sqrt(weight.shape[1]))
-            fresh = torch.empty(weight[members].shape)
+            fresh = torch.empty(weight.shape)
             nn.init.trunc_normal_(fresh, std=std, a=-2 * std, b=2 * std, generator=generator)
-            weight[members] = fresh.to(weight)
-            bias[members] = 0.0
+            weight.copy_(fresh)
+            bias.zero_()
 
     def forward(self, x: Float[Tensor, "E B I"]) -> Float[Tensor, "E B O"]:
         """Each member's output on its own rows."""
         return stacked_mlp(x, list(self.weights), list(self.biases), self.activation)
+
+    def fold(
+        self,
+        members: int,
+        in_std: Float[Tensor, " I"],
+        scale: Float[Tensor, " O"],
+        shift: Float[Tensor, "_ 1 O"],
+    ) -> Callable[[Tensor], Tensor]:
+        """`x -> net(x / in_std) · scale + shift` for the first `members`, at no extra cost."""
+        weights = [weight[:members] for weight in self.weights]
+        biases = [bias[:members] for bias in self.biases]
+        dtype = weights[0].dtype
+        first = weights[0].double() / in_std.unsqueeze(-1)
+        weights[0] = first if len(weights) == 1 else first.to(dtype)
+        weights[-1] = (weights[-1].double() * scale).to(dtype)
+        biases[-1] = (biases[-1].double() * scale + shift).to(dtype)
+        return partial(stacked_mlp, weights=weights, biases=biases, activation=self.activation)

@@ -1,11 +1,11 @@
-"""Experience: the replay buffer and the normaliser."""
+"""Experience: the replay buffer."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Generator, Tensor
 
 from mbrl.types import Transition
@@ -124,10 +124,3 @@ class Replay:
             )
         self._rows[: len(rows)] = rows.to(self._rows)
         self._written = written
-
-
-def moments(x: Float[Tensor, "T D"]) -> tuple[Float[Tensor, D], Float[Tensor, D]]:
-    """Mean and std of each column in float64; the std of a column that does not move is 0."""
-    x = x.double()
-    std = x.std(0, correction=0)
-    return x.mean(0), torch.where(std > 1e-8 * (1 + x.mean(0).abs()), std, 0.0)
