@@ -312,7 +312,9 @@ class _Fit:
         whole = self.best.isfinite()
         for kept in self._split(self.kept):
             finite = kept.isfinite()
-            whole = whole & (finite.flatten(1).all(1) if self.separable else finite.all())
+            whole = whole & (
+                finite.view(len(finite), -1).all(1) if self.separable else finite.all()
+            )
         return [self.members.start + e for e in (~whole).nonzero().flatten().tolist()]
 
     def finish(self) -> None:
