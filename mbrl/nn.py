@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,39 @@ ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
 }
 
 
+SLOPES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "silu": lambda grad, x, y: torch.ops.aten.silu_backward(grad, x),
+    "relu": lambda grad, x, y: torch.ops.aten.threshold_backward(grad, y, 0),
+    "elu": lambda grad, x, y: torch.ops.aten.elu_backward(grad, 1, 1, 1, False, x),
+    "tanh": lambda grad, x, y: torch.ops.aten.tanh_backward(grad, y),
+}
+"""Gradient in x of y = activation(x), from that in y."""
+
+
+def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x (B, I) times the transpose of weight (O, I), plus bias (O,), by oneDNN."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+def _onednn_serves() -> bool:
+    """Whether this build of torch has the product above, on a processor that it helps."""
+    if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+        return False
+    ones = torch.ones(2, 2)
+    try:
+        return torch.equal(_affine(ones, ones, None), 2 * ones)
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError):
+        return False
+
+
+ONEDNN = _onednn_serves()
+"""Whether large products of float32 on the CPU go to oneDNN, which uses AVX-512 on AMD's
+processors too, where MKL does not (about twice as fast). Results differ in the last bits."""
+
+ONEDNN_WORK = 5_000_000
+"""Multiplications in one member's widest layer below which a batched call for all is faster."""
+
+
 def stacked_mlp(
     x: Float[Tensor, "E B I"],
     weights: Sequence[Float[Tensor, "E I O"]],
@@ -27,11 +61,92 @@ def stacked_mlp(
     activation: str,
 ) -> Float[Tensor, "E B O"]:
     """The forward pass of E multi-layer perceptrons, each on its own rows."""
+    widest = max(weight[0].numel() for weight in weights)
+    large = x.shape[1] * widest >= ONEDNN_WORK
+    if not (ONEDNN and large and x.dtype == torch.float32 and x.is_cpu):
+        return _batched(x, weights, biases, activation)
+    wanted = x.requires_grad or any(p.requires_grad for p in (*weights, *biases))
+    if not (torch.is_grad_enabled() and wanted):
+        return _onednn(x, weights, biases, ACTIVATIONS[activation])
+    out = _OneDNN.apply(activation, x, *weights, *biases)
+    assert isinstance(out, Tensor)
+    return out
+
+
+def _batched(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], activation: str
+) -> Tensor:
     act = ACTIVATIONS[activation]
     inplace = not torch.is_grad_enabled()
     for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
         x = act(torch.baddbmm(bias, x, weight), inplace=inplace)
     return torch.baddbmm(biases[-1], x, weights[-1])
+
+
+def _onednn(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    act: Callable[..., Tensor],
+    kept: list[Tensor] | None = None,
+) -> Tensor:
+    """The forward pass one member after the other; appends to `kept` each layer's input and
+    what its activation was given, member by member."""
+    outs = []
+    layers = [(w.unbind(), b.squeeze(1).unbind()) for w, b in zip(weights, biases, strict=True)]
+    for e, rows in enumerate(x.unbind()):
+        for layer, (weight, bias) in enumerate(layers):
+            out = _affine(rows, weight[e].t(), bias[e])
+            if kept is not None:
+                kept += (rows, out)
+            rows = out if layer == len(layers) - 1 else act(out, inplace=kept is None)
+        outs.append(rows)
+    return torch.stack(outs)
+
+
+class _OneDNN(torch.autograd.Function):
+    """`_onednn` and its gradient by hand, since torch has none for oneDNN's product."""
+
+    @staticmethod
+    def forward(ctx: Any, activation: str, x: Tensor, *parameters: Tensor) -> Tensor:
+        layers = len(parameters) // 2
+        kept: list[Tensor] = []
+        weights, biases = parameters[:layers], parameters[layers:]
+        out = _onednn(x, weights, biases, ACTIVATIONS[activation], kept)
+        ctx.activation, ctx.kept = activation, kept
+        ctx.save_for_backward(x, *parameters)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        x, *parameters = ctx.saved_tensors
+        layers = len(parameters) // 2
+        wanted = ctx.needs_input_grad[1:]
+        if torch.is_grad_enabled():  # to be differentiated again: through torch's own products
+            inputs = [p for p, want in zip((x, *parameters), wanted, strict=True) if want]
+            out = _batched(x, parameters[:layers], parameters[layers:], ctx.activation)
+            found = iter(torch.autograd.grad(out, inputs, grads, create_graph=True))
+            return None, *(next(found) if want else None for want in wanted)
+        slope, in_weights = SLOPES[ctx.activation], any(wanted[1:])
+        weights = [weight.unbind() for weight in parameters[:layers]]
+        found_x, found_w, found_b = [], [[] for _ in weights], [[] for _ in weights]
+        for e, grad in enumerate(grads[0].contiguous().unbind()):
+            for layer in reversed(range(layers)):
+                rows, _ = ctx.kept[2 * (e * layers + layer) :][:2]
+                if in_weights:
+                    found_w[layer].append(_affine(rows.t(), grad.t(), None))
+                    found_b[layer].append(grad.sum(0, keepdim=True))
+                if layer or wanted[0]:
+                    grad = _affine(grad, weights[layer][e], None)
+                if layer:
+                    before = ctx.kept[2 * (e * layers + layer) - 1]
+                    grad = slope(grad, before, rows)
+            found_x.append(grad)
+        return (
+            None,
+            torch.stack(found_x) if wanted[0] else None,
+            *(torch.stack(found) if in_weights else None for found in (*found_w, *found_b)),
+        )
 
 
 class Net(nn.Module):
