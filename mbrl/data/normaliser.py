@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-ROUNDING = 1e-15
+ROUNDING = 1e-16
 """A standard deviation below this is rounding error of float64 arithmetic on numbers around 1."""
 
 
