@@ -1,10 +1,12 @@
-"""Networks: E independent MLPs run as one stack of matrix products."""
+"""Networks that run E members side by side: the protocol, and a stack of MLPs."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +21,39 @@ ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
 }
 
 
+SLOPES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "silu": lambda grad, x, y: torch.ops.aten.silu_backward(grad, x),
+    "relu": lambda grad, x, y: torch.ops.aten.threshold_backward(grad, y, 0),
+    "elu": lambda grad, x, y: torch.ops.aten.elu_backward(grad, 1, 1, 1, False, x),
+    "tanh": lambda grad, x, y: torch.ops.aten.tanh_backward(grad, y),
+}
+"""Gradient in x of y = activation(x), from that in y."""
+
+
+def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x (B, I) times the transpose of weight (O, I), plus bias (O,), by oneDNN."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+def _onednn_serves() -> bool:
+    """Whether this build of torch has the product above, on a processor that it helps."""
+    if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+        return False
+    ones = torch.ones(2, 2)
+    try:
+        return torch.equal(_affine(ones, ones, None), 2 * ones)
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError):
+        return False
+
+
+ONEDNN = _onednn_serves()
+"""Whether large products of float32 on the CPU go to oneDNN, which uses AVX-512 on AMD's
+processors too, where MKL does not (about twice as fast). Results differ in the last bits."""
+
+ONEDNN_WORK = 5_000_000
+"""Multiplications in one member's widest layer below which a batched call for all is faster."""
+
+
 def stacked_mlp(
     x: Float[Tensor, "E B I"],
     weights: Sequence[Float[Tensor, "E I O"]],
@@ -26,6 +61,21 @@ def stacked_mlp(
     activation: str,
 ) -> Float[Tensor, "E B O"]:
     """The forward pass of E multi-layer perceptrons, each on its own rows."""
+    widest = max(weight[0].numel() for weight in weights)
+    large = x.shape[1] * widest >= ONEDNN_WORK
+    if not (ONEDNN and large and x.dtype == torch.float32 and x.is_cpu):
+        return _batched(x, weights, biases, activation)
+    wanted = x.requires_grad or any(p.requires_grad for p in (*weights, *biases))
+    if not (torch.is_grad_enabled() and wanted):
+        return _onednn(x, weights, biases, ACTIVATIONS[activation])
+    out = _OneDNN.apply(activation, x, *weights, *biases)
+    assert isinstance(out, Tensor)
+    return out
+
+
+def _batched(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], activation: str
+) -> Tensor:
     act = ACTIVATIONS[activation]
     inplace = not torch.is_grad_enabled()
     for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
@@ -33,7 +83,142 @@ def stacked_mlp(
     return torch.baddbmm(biases[-1], x, weights[-1])
 
 
-class StackedMLP(nn.Module):
+def _onednn(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    act: Callable[..., Tensor],
+    kept: list[Tensor] | None = None,
+) -> Tensor:
+    """The forward pass one member after the other; appends to `kept` each layer's input and
+    what its activation was given, member by member."""
+    outs = []
+    layers = [(w.unbind(), b.squeeze(1).unbind()) for w, b in zip(weights, biases, strict=True)]
+    for e, rows in enumerate(x.unbind()):
+        for layer, (weight, bias) in enumerate(layers):
+            out = _affine(rows, weight[e].t(), bias[e])
+            if kept is not None:
+                kept += (rows, out)
+            rows = out if layer == len(layers) - 1 else act(out, inplace=kept is None)
+        outs.append(rows)
+    return torch.stack(outs)
+
+
+class _OneDNN(torch.autograd.Function):
+    """`_onednn` and its gradient by hand, since torch has none for oneDNN's product."""
+
+    @staticmethod
+    def forward(ctx: Any, activation: str, x: Tensor, *parameters: Tensor) -> Tensor:
+        layers = len(parameters) // 2
+        kept: list[Tensor] = []
+        weights, biases = parameters[:layers], parameters[layers:]
+        out = _onednn(x, weights, biases, ACTIVATIONS[activation], kept)
+        ctx.activation, ctx.kept = activation, kept
+        ctx.save_for_backward(x, *parameters)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        x, *parameters = ctx.saved_tensors
+        layers = len(parameters) // 2
+        wanted = ctx.needs_input_grad[1:]
+        if torch.is_grad_enabled():  # to be differentiated again: through torch's own products
+            inputs = [p for p, want in zip((x, *parameters), wanted, strict=True) if want]
+            out = _batched(x, parameters[:layers], parameters[layers:], ctx.activation)
+            found = iter(torch.autograd.grad(out, inputs, grads, create_graph=True))
+            return None, *(next(found) if want else None for want in wanted)
+        slope, in_weights = SLOPES[ctx.activation], any(wanted[1:])
+        weights = [weight.unbind() for weight in parameters[:layers]]
+        found_x, found_w, found_b = [], [[] for _ in weights], [[] for _ in weights]
+        for e, grad in enumerate(grads[0].contiguous().unbind()):
+            for layer in reversed(range(layers)):
+                rows, _ = ctx.kept[2 * (e * layers + layer) :][:2]
+                if in_weights:
+                    found_w[layer].append(_affine(rows.t(), grad.t(), None))
+                    found_b[layer].append(grad.sum(0, keepdim=True))
+                if layer or wanted[0]:
+                    grad = _affine(grad, weights[layer][e], None)
+                if layer:
+                    before = ctx.kept[2 * (e * layers + layer) - 1]
+                    grad = slope(grad, before, rows)
+            found_x.append(grad)
+        return (
+            None,
+            torch.stack(found_x) if wanted[0] else None,
+            *(torch.stack(found) if in_weights else None for found in (*found_w, *found_b)),
+        )
+
+
+class Net(nn.Module):
+    """E networks, or E samples of one network's weights, each on its own rows.
+
+    What a `NeuralModel` asks of its network. A subclass defines `members`, `forward` and, to be
+    refitted from fresh weights, `reset`; the rest has defaults.
+
+    Attributes:
+        separable: True where every parameter and buffer has the E members as its first dimension
+            and no member reads another's. Members then stop training one by one, train in groups
+            on several threads, and can be ranked. `members` must follow from those dimensions.
+    """
+
+    separable = False
+
+    @property
+    def members(self) -> int:
+        """E."""
+        raise NotImplementedError
+
+    def forward(self, x: Float[Tensor, "E B I"]) -> Float[Tensor, "E B O"]:
+        """Raw outputs of each member on its own rows.
+
+        In training mode it may draw noise from the generator that `resample` was given last.
+        """
+        raise NotImplementedError
+
+    def penalty(self) -> Tensor:
+        """What the fit adds to the negative log-likelihood of all the data, in nats.
+
+        A KL divergence to the prior or minus the log prior, (E,) if the net is separable and a
+        scalar if not. 0 by default.
+        """
+        return torch.zeros(())
+
+    def resample(self, *, generator: Generator) -> None:
+        """Draw the E weight samples anew; a net without any does nothing.
+
+        The fit calls it before every update, and once at its end.
+        """
+
+    def reset(self, *, generator: Generator) -> None:
+        """Draw fresh initial weights."""
+        raise NotImplementedError
+
+    def fold(
+        self,
+        members: int,
+        in_std: Float[Tensor, " I"],
+        scale: Float[Tensor, " O"],
+        shift: Float[Tensor, "_ 1 O"],
+    ) -> Callable[[Tensor], Tensor]:
+        """`x -> net(x / in_std) · scale + shift` for the first `members`.
+
+        The arguments are float64. A net that is affine in its inputs and outputs can do better
+        than this default, by multiplying them into its weights.
+        """
+        dtype = next(self.parameters()).dtype
+        in_std, scale, shift = (value.to(dtype) for value in (in_std, scale, shift))
+        return partial(_scaled, self, members, in_std, scale, shift)
+
+
+def _scaled(
+    net: Net, members: int, in_std: Tensor, scale: Tensor, shift: Tensor, x: Tensor
+) -> Tensor:
+    if members < net.members:  # a network that knows only of all its members runs them all
+        x = torch.cat((x, x[:1].expand(net.members - members, *x.shape[1:])))
+    return net(x / in_std)[:members] * scale + shift
+
+
+class StackedMLP(Net):
     """E multi-layer perceptrons of the same shape: layer l holds (E, I, O) and (E, 1, O).
 
     Args:
@@ -47,6 +232,8 @@ class StackedMLP(nn.Module):
         ValueError: a size or member count below one, or an unknown activation.
     """
 
+    separable = True
+
     def __init__(
         self, members: int, sizes: Sequence[int], *, activation: str = "silu", generator: Generator
     ) -> None:
@@ -55,22 +242,44 @@ class StackedMLP(nn.Module):
             raise ValueError(f"members and sizes must be >= 1, got {members} and {tuple(sizes)}")
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation {activation!r} is unknown; take one of {[*ACTIVATIONS]}")
-        self.members, self.sizes, self.activation = members, tuple(sizes), activation
+        self.sizes, self.activation = tuple(sizes), activation
         pairs = list(pairwise(sizes))
         self.weights = nn.ParameterList(torch.empty(members, i, o) for i, o in pairs)
         self.biases = nn.ParameterList(torch.empty(members, 1, o) for _, o in pairs)
-        self.reset(slice(None), generator=generator)
+        self.reset(generator=generator)
+
+    @property
+    def members(self) -> int:
+        """E."""
+        return len(self.weights[0])
 
     @torch.no_grad()
-    def reset(self, members: slice, *, generator: Generator) -> None:
-        """Draw the weights of some members anew."""
+    def reset(self, *, generator: Generator) -> None:
+        """Draw fresh initial weights."""
         for weight, bias in zip(self.weights, self.biases, strict=True):
             std = 1 / (2 * math.sqrt(weight.shape[1]))
-            fresh = torch.empty(weight[members].shape)
+            fresh = torch.empty(weight.shape)
             nn.init.trunc_normal_(fresh, std=std, a=-2 * std, b=2 * std, generator=generator)
-            weight[members] = fresh.to(weight)
-            bias[members] = 0.0
+            weight.copy_(fresh)
+            bias.zero_()
 
     def forward(self, x: Float[Tensor, "E B I"]) -> Float[Tensor, "E B O"]:
         """Each member's output on its own rows."""
         return stacked_mlp(x, list(self.weights), list(self.biases), self.activation)
+
+    def fold(
+        self,
+        members: int,
+        in_std: Float[Tensor, " I"],
+        scale: Float[Tensor, " O"],
+        shift: Float[Tensor, "_ 1 O"],
+    ) -> Callable[[Tensor], Tensor]:
+        """`x -> net(x / in_std) · scale + shift` for the first `members`, at no extra cost."""
+        weights = [weight[:members] for weight in self.weights]
+        biases = [bias[:members] for bias in self.biases]
+        dtype = weights[0].dtype
+        first = weights[0].double() / in_std.unsqueeze(-1)
+        weights[0] = first if len(weights) == 1 else first.to(dtype)
+        weights[-1] = (weights[-1].double() * scale).to(dtype)
+        biases[-1] = (biases[-1].double() * scale + shift).to(dtype)
+        return partial(stacked_mlp, weights=weights, biases=biases, activation=self.activation)

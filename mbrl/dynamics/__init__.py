@@ -5,6 +5,7 @@ from mbrl.dynamics.classic import Classic
 from mbrl.dynamics.derivatives import SmoothSimulator
 from mbrl.dynamics.ensemble import Ensemble, EnsembleConfig
 from mbrl.dynamics.finite import Counts, FiniteModel
+from mbrl.dynamics.neural import NeuralConfig, NeuralDynamics, Regression
 from mbrl.dynamics.simulator import Randomisation, Simulator
 
 __all__ = [
@@ -14,7 +15,10 @@ __all__ = [
     "Ensemble",
     "EnsembleConfig",
     "FiniteModel",
+    "NeuralConfig",
+    "NeuralDynamics",
     "Randomisation",
+    "Regression",
     "Simulator",
     "SmoothSimulator",
 ]

@@ -1,136 +1,354 @@
-"""The fit of an ensemble: passes of Adam over bootstrapped data, with early stopping per member."""
+"""The fit of E networks: passes of Adam over resampled rows, with early stopping per member.
+
+It knows no model: it gets a `Net`, a loss, and tensors of T rows.
+"""
 
 from __future__ import annotations
 
+import copy
 import heapq
+import math
 import threading
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
 
 import torch
-from torch import Generator, Tensor, nn
+from jaxtyping import Bool, Float
+from torch import Generator, Tensor
 
-from mbrl.nn import stacked_mlp
+from mbrl.nn import Net
 from mbrl.parallel import parallel_map
 
-if TYPE_CHECKING:
-    from mbrl.dynamics.ensemble import Ensemble
+STACKED_WORK = 8e6
+"""Batch times parameters below which dispatch costs more than arithmetic on the CPU, so that all
+members are better trained as one stack on one core."""
 
 
-class Fit:
-    """The fit of some members, a pass over the data at a time, writing into the ensemble.
+class Loss(Protocol):
+    """`loss(net, *rows, weights=...)`: each member's mean loss over rows (E, B, ...), shape (E,).
 
-    Large nets on the CPU train two by two, side by side on single-threaded workers, so that few
-    dispatches keep two cores busy; small ones and those on an accelerator train as one stack.
+    `weights` (E, B) multiply each row's loss; None stands for 1. With `per_row` the losses of
+    the rows are wanted, (E, B).
+    """
 
-    Args:
-        model: the ensemble, read at the start and written by `finish`.
-        members: which of its members, e of them.
-        rows: normalised inputs (T, I) and targets (T, D), and ends (T,), to train on.
-        held: the same to score on; with none of them the training loss is the score.
-        generator: draws resamples and order.
+    def __call__(
+        self, net: Net, /, *rows: Tensor, weights: Tensor | None = None, per_row: bool = False
+    ) -> Tensor:
+        """The losses."""
+        ...
+
+
+class Stop(Protocol):
+    """A stopping rule: which members have a better held-out loss than at their best pass.
 
     Attributes:
-        best: (e,) each member's best score so far.
-        loss: (e,) its training loss in the pass of that score.
-        best_epoch: (e,) that pass.
-        updates: steps of Adam so far.
+        per_row: the rule compares the losses of held-out rows, (E, H), not their means (E,).
     """
+
+    per_row: bool
+
+    def __call__(self, loss: Tensor, best: Tensor) -> tuple[Bool[Tensor, E], Bool[Tensor, E]]:
+        """Whose weights to keep, and whose patience to renew; `best` is infinite at first."""
+        ...
+
+
+@dataclass(frozen=True)
+class Improvement:
+    """Better by this share of the best loss so far (MBPO, Janner et al. 2019)."""
+
+    share: float
+    per_row = False
+
+    def __call__(self, loss: Tensor, best: Tensor) -> tuple[Bool[Tensor, E], Bool[Tensor, E]]:
+        """Both alike."""
+        better = loss < best - self.share * best.abs().nan_to_num(posinf=0)
+        return better, better
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How a network is fitted."""
+
+    bootstrap: bool = True
+    """Each member trains on its own resample of the data; without, all on the same data."""
+    batch: int = 256
+    """Rows per member in an update."""
+    optimiser: Literal["adam", "adamw"] = "adam"
+    """adam adds weight decay to the gradient (L2), adamw takes it off the weights."""
+    learning_rate: float = 1e-3
+    """Adam's step size."""
+    epochs: int = 100
+    """Most passes over the data in one fit."""
+    patience: int = 10
+    """A member stops after this many passes without a better held-out score."""
+    improvement: float = 0.01
+    """How much better the held-out score must be to count, as a share of the best."""
+
+    def __post_init__(self) -> None:
+        check_counts(self, "batch", "epochs", "patience")
+        check_range(self, "learning_rate", above=0)
+        check_range(self, "improvement", least=0)
+        if self.optimiser not in ("adam", "adamw"):
+            raise ValueError(f"optimiser must be adam or adamw, got {self.optimiser!r}")
+
+
+def check_counts(config: object, *names: str) -> None:
+    """Raise ValueError for the first of these settings that is below one."""
+    for name in names:
+        if not getattr(config, name) >= 1:
+            raise ValueError(f"{name} must be >= 1, got {getattr(config, name)}")
+
+
+def check_range(
+    config: object, name: str, *, least: float | None = None, above: float | None = None
+) -> None:
+    """Raise ValueError unless a setting is finite and in its range; a tuple by its elements."""
+    value = getattr(config, name)
+    for number in value if isinstance(value, tuple) else (value,):
+        if above is not None and not above < number < math.inf:
+            raise ValueError(f"{name} must be > {above} and finite, got {value}")
+        if least is not None and not least <= number < math.inf:
+            raise ValueError(f"{name} must be >= {least} and finite, got {value}")
+
+
+class Fitted(NamedTuple):
+    """How a fit went; U is E for a separable net and 1 for any other."""
+
+    score: Float[Tensor, U]  # the best held-out loss; the training loss if no row is held out
+    loss: Float[Tensor, U]  # the training loss in the pass of that score
+    epoch: Float[Tensor, U]  # that pass
+    updates: float  # mean over groups, all passes
+
+
+def fit(
+    net: Net,
+    loss: Loss,
+    rows: Sequence[Tensor],
+    held: Sequence[Tensor],
+    config: FitConfig,
+    *,
+    weights: Float[Tensor, " T"] | Float[Tensor, "E T"] | None = None,
+    decay: Mapping[Tensor, float] | None = None,
+    stop: Stop | None = None,
+    generator: Generator,
+) -> Fitted:
+    """Fit the parameters of `net` that require a gradient, each member to its own best pass.
+
+    What is minimised is the mean loss over rows plus `net.penalty()`. Members of a separable net
+    are independent: each has its own resample, order, optimiser and stopping time. Large ones
+    train on the CPU two by two, side by side on single-threaded workers, so that few dispatches
+    keep all cores busy; small ones, and those on an accelerator, as one stack. A net that is not
+    separable trains whole and stops by the mean over its E samples. The outcome does not depend
+    on the number of threads.
+
+    Args:
+        net: read at the start; its parameters are written at the end.
+        loss: see `Loss`.
+        rows: tensors of T rows to train on.
+        held: the same tensors with H rows to score on; H may be 0, then all passes are run and
+            the last weights kept.
+        config: see `FitConfig`.
+        weights: what each row's loss is multiplied by, for all members or each (mean 1, to leave
+            the meaning of the learning rate as it is).
+        decay: weight decay of the parameters named; 0 for others.
+        stop: the stopping rule; `Improvement(config.improvement)` if not given.
+        generator: on the CPU; draws resamples, order and weight samples.
+
+    Raises:
+        ValueError: the loss or the weights of a member are not finite; `net` is left as it was.
+    """
+    members, parameters = net.members, list(net.parameters())
+    size = members
+    if net.separable:
+        work = config.batch * sum(parameter[0].numel() for parameter in parameters)
+        if parameters[0].device.type == "cpu" and work >= STACKED_WORK:
+            size = 2
+    groups = [slice(e, min(e + size, members)) for e in range(0, members, size)]
+    seeds = torch.randint(2**62, (len(groups),), generator=generator).tolist()
+    stop = stop or Improvement(config.improvement)
+    fits = [
+        _Fit(net, group, loss, rows, held, config, weights, decay or {}, stop,
+             torch.Generator().manual_seed(seed))
+        for group, seed in zip(groups, seeds, strict=True)
+    ]  # fmt: skip
+    _run(fits)
+    diverged = [e for fit in fits for e in fit.diverged()]
+    if diverged:
+        who = f"members {diverged} of {members} have" if net.separable else "the net has"
+        raise ValueError(
+            f"the fit diverged: {who} a loss or weights that are not finite; "
+            f"the learning rate is {config.learning_rate:g}"
+        )
+    for part in fits:
+        part.finish()
+    net.resample(generator=generator)
+    return Fitted(
+        torch.cat([part.best for part in fits]),
+        torch.cat([part.loss for part in fits]),
+        torch.cat([part.best_epoch for part in fits]),
+        sum(part.updates for part in fits) / len(fits),
+    )
+
+
+class _Fit:
+    """The fit of a group of members (of all, if the net is not separable), pass by pass."""
 
     def __init__(
         self,
-        model: Ensemble,
+        net: Net,
         members: slice,
-        rows: tuple[Tensor, ...],
-        held: tuple[Tensor, ...],
+        loss: Loss,
+        rows: Sequence[Tensor],
+        held: Sequence[Tensor],
+        config: FitConfig,
+        weights: Tensor | None,
+        decay: Mapping[Tensor, float],
+        stop: Stop,
         generator: Generator,
     ) -> None:
-        self.model, self.members, self.generator = model, members, generator
-        self.rows, self.held = rows, held
-        config, stacked = model.config, model.stacked()
-        self.shapes = [p[members].shape for p in stacked]
-        self.flat = torch.cat([p.detach()[members].flatten() for p in stacked])
+        self.members, self.separable, self.evaluate = members, net.separable, loss
+        self.rows, self.held, self.config = rows, held, config
+        self.stop, self.generator = stop, generator
+        self.trained = [p for p in net.parameters() if p.requires_grad]
+        parts = [self._of(p) for p in self.trained]
+        self.shapes = [part.shape for part in parts]
+        # one flat tensor: Adam then takes one call, and its numbers lie together in the cache
+        self.flat = torch.cat([part.flatten() for part in parts])
         self.grad = torch.zeros_like(self.flat)
-        self.leaves = [part.requires_grad_() for part in self._parts(self.flat)]
-        for leaf, grad in zip(self.leaves, self._parts(self.grad), strict=True):
+        self.leaves = [leaf.requires_grad_() for leaf in self._split(self.flat)]
+        for leaf, grad in zip(self.leaves, self._split(self.grad), strict=True):
             leaf.grad = grad
-        layers = len(model.net.weights)
-        decay = config.weight_decay
-        decays = [*decay] if isinstance(decay, tuple) else [decay] * layers
         self.decay = torch.zeros_like(self.flat)
-        for part, wd in zip(self._parts(self.decay), decays, strict=False):
-            part.fill_(wd)
-        self.weights, self.biases = self.leaves[:layers], self.leaves[layers : 2 * layers]
-        self.high, self.low = self.leaves[2 * layers :]
-        flat = nn.Parameter(self.flat)
+        for parameter, part in zip(self.trained, self._split(self.decay), strict=True):
+            part.fill_(decay.get(parameter, 0.0))
+        self.net = self._copy(net)
+        flat = torch.nn.Parameter(self.flat)
         flat.grad = self.grad
-        self.optimiser = torch.optim.Adam([flat], lr=config.learning_rate, fused=True)
-        count, size = len(rows[0]), len(self.high)
+        optimiser = torch.optim.AdamW if config.optimiser == "adamw" else torch.optim.Adam
+        self.optimiser = optimiser([flat], lr=config.learning_rate, weight_decay=0, fused=True)
+        count, units = len(rows[0]), members.stop - members.start if net.separable else 1
         if config.bootstrap:
-            self.index = torch.randint(count, (size, count), generator=generator)
+            self.index = torch.randint(count, (units, count), generator=generator)
         else:
-            self.index = torch.arange(count).expand(size, count)
+            self.index = torch.arange(count).expand(units, count)
         self.index = self.index.to(self.flat.device)
-        self.best = self.flat.new_full((size,), torch.inf)
-        self.loss = self.flat.new_zeros(size)
+        self.weights = weights
+        if weights is not None:
+            self.weights = weights.expand(net.members, -1)[self.members]
+        self.best = self.flat.new_full((units,), torch.inf)
+        self.best_rows = self.flat.new_full((units, len(held[0])), torch.inf)
+        self.loss = self.flat.new_zeros(units)
         self.since = torch.zeros_like(self.loss)
         self.kept = self.flat.clone()
         self.best_epoch = torch.zeros_like(self.loss)
         self.epoch = self.updates = 0
 
-    def _parts(self, flat: Tensor) -> list[Tensor]:
-        """Views of a flat tensor in the shapes of the ensemble's parameters."""
+    def _of(self, value: Tensor) -> Tensor:
+        return value.detach()[self.members] if self.separable else value.detach()
+
+    def _split(self, flat: Tensor) -> list[Tensor]:
+        """Views of a flat tensor in the shapes of the parameters."""
         parts = flat.split([shape.numel() for shape in self.shapes])
         return [part.view(shape) for part, shape in zip(parts, self.shapes, strict=True)]
 
+    def _copy(self, net: Net) -> Net:
+        """The net with these members alone, its parameters being the leaves."""
+        others = [*net.parameters(), *net.buffers()]
+        memo = {id(value): self._of(value).clone() for value in others}
+        memo |= {id(p): leaf for p, leaf in zip(self.trained, self.leaves, strict=True)}
+        return copy.deepcopy(net, memo)
+
     def run_epoch(self) -> bool:
         """One pass over the data; False when no member is left to improve."""
-        config = self.model.config
-        size, count = self.index.shape
+        config = self.config
+        units, count = self.index.shape
         total = torch.zeros_like(self.loss)
-        order = torch.rand(size, count, generator=self.generator).argsort(-1)
+        order = torch.rand(units, count, generator=self.generator).argsort(-1)
         index = self.index.gather(1, order.to(self.index.device))
+        self.net.train()
         for batch in index.split(config.batch, 1):
-            total += self._update(*(rows[batch] for rows in self.rows)) * batch.shape[1]
+            total += self._update(batch) * batch.shape[1]
         self.epoch += 1
+        self.net.eval()
         with torch.no_grad():
-            score = self._held_out() if len(self.held[0]) else total / count
-            needed = self.best - config.improvement * self.best.abs().nan_to_num(posinf=0)
-            better = (score < needed) if len(self.held[0]) else torch.ones_like(needed) > 0
-            better &= self.since < config.patience  # who has stopped stays stopped
-            self.since = torch.where(better, 0, self.since + 1)
+            better = renewed = torch.ones_like(total) > 0
+            score = total / count
+            if len(self.held[0]):
+                score, better, renewed = self._judge()
+            better = better & (self.since < config.patience)  # who has stopped stays stopped
+            renewed = renewed & (self.since < config.patience)
+            self.since = torch.where(renewed, 0, self.since + 1)
             self.best = torch.where(better, score, self.best)
             self.loss = torch.where(better, total / count, self.loss)
-            for leaf, kept in zip(self.leaves, self._parts(self.kept), strict=True):
-                torch.where(better.view(-1, 1, 1), leaf, kept, out=kept)
+            for leaf, kept in zip(self.leaves, self._split(self.kept), strict=True):
+                torch.where(self._over(better, leaf), leaf, kept, out=kept)
             self.best_epoch = torch.where(better, self.epoch, self.best_epoch)
         return self.epoch < config.epochs and bool((self.since < config.patience).any())
 
-    @torch.no_grad()
-    def finish(self) -> None:
-        """Write each member's best weights into the ensemble."""
-        for parameter, part in zip(self.model.stacked(), self._parts(self.kept), strict=True):
-            parameter[self.members] = part
+    def _judge(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The held-out loss of each unit, who is better than at its best, whose patience renews."""
+        held = [part.expand(self.net.members, *part.shape) for part in self.held]
+        if not self.stop.per_row:
+            score = self._units(self.evaluate(self.net, *held))
+            return score, *self.stop(score, self.best)
+        losses = self._units(self.evaluate(self.net, *held, per_row=True))
+        better, renewed = self.stop(losses, self.best_rows)
+        stopped = self.since >= self.config.patience
+        keep = (better & ~stopped).unsqueeze(-1)
+        self.best_rows = torch.where(keep, losses, self.best_rows)
+        return losses.mean(-1), better, renewed
 
-    def _update(self, inputs: Tensor, targets: Tensor, ends: Tensor) -> Tensor:
-        config = self.model.config
-        out = stacked_mlp(inputs, self.weights, self.biases, config.activation)
-        loss = self.model.loss(out, targets, ends, self.high, self.low)
-        bounds = config.bound_weight * (self.high.sum() - self.low.sum())
-        torch.mul(self.flat.detach(), self.decay, out=self.grad)
-        (loss.sum() + bounds).backward()
+    def _units(self, losses: Tensor) -> Tensor:
+        """One row for each part that is fitted by itself, from one for each member."""
+        return losses if self.separable else losses.mean(0, keepdim=True)
+
+    def _over(self, mask: Tensor, leaf: Tensor) -> Tensor:
+        """A mask of units (U,) that broadcasts over a parameter."""
+        return mask.view(-1, *[1] * (leaf.ndim - 1)) if self.separable else mask.view(())
+
+    def diverged(self) -> list[int]:
+        """The members whose best loss or weights are not finite."""
+        whole = self.best.isfinite()
+        for kept in self._split(self.kept):
+            finite = kept.isfinite()
+            whole = whole & (
+                finite.view(len(finite), -1).all(1) if self.separable else finite.all()
+            )
+        return [self.members.start + e for e in (~whole).nonzero().flatten().tolist()]
+
+    def finish(self) -> None:
+        """Write each member's best weights into the net."""
+        for parameter, part in zip(self.trained, self._split(self.kept), strict=True):
+            self._of(parameter).copy_(part)
+
+    def _update(self, batch: Tensor) -> Tensor:
+        net, config = self.net, self.config
+        units, size = batch.shape
+        rows = [
+            part.index_select(0, batch.flatten())
+            .view(units, size, *part.shape[1:])
+            .expand(net.members, *[-1] * part.ndim)
+            for part in self.rows
+        ]
+        weights = self.weights
+        if weights is not None:
+            weights = weights.gather(1, batch.expand(net.members, -1))
+        net.resample(generator=self.generator)
+        losses = self._units(self.evaluate(net, *rows, weights=weights))
+        penalty = net.penalty().sum()
+        if config.optimiser == "adamw":
+            self.grad.zero_()
+            self.flat.detach().sub_(self.flat.detach() * self.decay, alpha=config.learning_rate)
+        else:
+            torch.mul(self.flat.detach(), self.decay, out=self.grad)
+        (losses.sum() + penalty).backward()
         self.optimiser.step()
         self.updates += 1
-        return loss.detach()
-
-    def _held_out(self) -> Tensor:
-        size = self.index.shape[0]
-        inputs, targets, ends = (rows.expand(size, *rows.shape) for rows in self.held)
-        out = stacked_mlp(inputs, self.weights, self.biases, self.model.config.activation)
-        return self.model.loss(out, targets, ends, self.high, self.low)
+        return losses.detach()
 
 
-def run(fits: Sequence[Fit]) -> None:
+def _run(fits: Sequence[_Fit]) -> None:
     """Run all fits to their end; a free worker takes the one that is furthest behind."""
     waiting = [(0, place) for place in range(len(fits))]
     lock = threading.Lock()

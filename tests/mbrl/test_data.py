@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mbrl.data import Replay, moments
+from mbrl.data import Normaliser, Replay, moments
 from mbrl.types import Transition
 
 
@@ -203,3 +203,98 @@ def test_moments_are_exact_far_from_zero():
     assert mean.dtype == std.dtype == torch.float64
     assert mean.tolist() == [1e6, 1e6]
     assert std.tolist() == [1.0, 0.0]  # the second column does not move
+
+
+def test_a_normaliser_scales_and_takes_it_back():
+    x = torch.tensor([[1.0, 5.0, 1e-9], [3.0, 5.0, 3e-9]])
+    normaliser = Normaliser(3)
+    assert torch.equal(normaliser.scale(x), x)
+    normaliser.fit(x)
+    scaled = normaliser.scale(x)
+    wanted = torch.tensor([[-1.0, 0.0, -1.0], [1.0, 0.0, 1.0]])
+    torch.testing.assert_close(scaled, wanted)
+    torch.testing.assert_close(normaliser.unscale(scaled), x, rtol=1e-6, atol=0)
+    assert normaliser.unscale(torch.full((3,), 9.0))[1] == 5.0  # it never moved
+    other = Normaliser(3)
+    other.load_state_dict(normaliser.state_dict())
+    assert torch.equal(other.scale(x), scaled)
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1e-9, 1.0, 1e9])
+def test_what_moves_does_not_depend_on_units(unit):
+    """A change of a thousandth of the mean counts as movement, rounding errors do not."""
+    wave = torch.sin(torch.arange(1000.0, dtype=torch.float64))
+    columns = (wave, 1 + 1e-3 * wave, 1 + 1e-12 * wave, torch.full_like(wave, 0.1), 0 * wave)
+    std = moments(unit * torch.stack(columns, -1))[1]
+    assert (std > 0).tolist() == [True, True, False, False, False]
+    torch.testing.assert_close(std[0] / unit, wave.std(correction=0))
+    dust = 1e-17 * wave.unsqueeze(-1)  # of a quantity around 1 that does not move
+    assert moments(dust)[1] == 0
+
+
+def image_transition(k):
+    """An image, an index as the action, and a further column, all telling k."""
+    image = torch.full((3, 4, 4), k % 256, dtype=torch.uint8)
+    fields = (image, torch.tensor(k), torch.tensor(k + 0.5), image + 1, torch.tensor(k % 5 == 4))
+    return Transition(*fields, torch.tensor(False))
+
+
+def images(capacity):
+    return Replay(
+        capacity, (3, 4, 4), (), obs_dtype=torch.uint8, action_dtype=torch.int64,
+        extra={"log_prob": (), "hidden": (2, 3)},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("count", [3, 5, 13])
+def test_images_indices_and_further_columns_are_kept_as_they_are(count):
+    buffer, copy = images(5), images(5)
+    steps = [image_transition(k) for k in range(count)]
+    hidden = torch.arange(count).view(-1, 1, 1).expand(count, 2, 3)
+    buffer.append(batch(steps[:2]), log_prob=torch.arange(2.0), hidden=hidden[:2])
+    for k in range(2, count):
+        buffer.append(steps[k], log_prob=torch.tensor(float(k)), hidden=hidden[k])
+    kept = slice(max(0, count - 5), count)
+    copy.load_state_dict(buffer.state_dict())
+    for one in (buffer, copy):
+        assert same(one.all(), batch(steps[kept]))
+        assert one.all().obs.dtype == torch.uint8 and one.all().action.dtype == torch.int64
+        columns = one.columns(slice(None))
+        assert torch.equal(columns["log_prob"], torch.arange(float(count))[kept])
+        assert torch.equal(columns["hidden"], hidden[kept].float())
+    index = buffer.draw(20, generator=torch.Generator().manual_seed(0))
+    drawn = buffer.columns(index)
+    assert torch.equal(drawn["action"].float(), drawn["log_prob"])
+    again = buffer.sample(20, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(again.action, drawn["action"])
+
+
+def test_float_vectors_of_any_shape_lie_in_one_block():
+    """A matrix as the observation comes back as it was; only its capacity costs memory."""
+    buffer = Replay(4, (2, 3), (1, 2))
+    obs, action = torch.randn(6, 2, 3), torch.randn(6, 1, 2)
+    none = torch.zeros(6) > 0
+    steps = Transition(obs, action, torch.arange(6.0), -obs, none, none)
+    buffer.append(steps)
+    assert same(buffer.all(), Transition(*(part[2:] for part in steps)))
+    assert same(buffer.rows(torch.tensor([1, 0])), Transition(*(p[[3, 2]] for p in steps)))
+    assert [*buffer.state_dict()] == ["rows", "written"]
+
+
+def test_further_columns_that_do_not_fit_are_refused():
+    step = image_transition(0)
+    buffer = images(3)
+    with pytest.raises(ValueError, match=r"further columns are .*'log_prob', 'hidden'.*, got \[\]"):
+        buffer.append(step)
+    with pytest.raises(ValueError, match=r"hidden has shape \(2,\), not \(2, 3\)"):
+        buffer.append(step, log_prob=torch.tensor(0.0), hidden=torch.zeros(2))
+    with pytest.raises(ValueError, match="log_prob holds a number that is not finite"):
+        buffer.append(step, log_prob=torch.tensor(math.nan), hidden=torch.zeros(2, 3))
+    with pytest.raises(ValueError, match="may not be named"):
+        Replay(3, 1, 1, extra={"reward": ()})
+    state = buffer.state_dict()
+    with pytest.raises(ValueError, match="replay columns .* are not rows, written"):
+        buffer.load_state_dict({name: state[name] for name in ("rows", "written")})
+    with pytest.raises(ValueError, match="replay column action of shape .* does not fit"):
+        buffer.load_state_dict(state | {"action": torch.zeros(0)})
+    assert len(buffer) == 0

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mbrl.dynamics import Ensemble, EnsembleConfig, ensemble
+from mbrl.dynamics import Ensemble, EnsembleConfig, fitting
 from mbrl.types import Transition
 from mbrl.uncertainty import calibration_curve, calibration_error, spread
 
@@ -57,18 +57,22 @@ def rows(model, *parts):
 def by_hand(model, state, action):
     """Mean and std of the change of obs (and reward), and the logit, without any folding."""
     values = {name: value.double() for name, value in model.state_dict().items()}
-    layers, size, count = len(model.config.hidden) + 1, model.gaussians, model.members
-    x = (torch.cat((state, action), -1).double() - values["_in_mean"]) / values["_in_std"]
+    layers, size, count = len(model.config.hidden) + 1, model.heads.size, model.members
+    unit = values["inputs.std"].where(values["inputs.std"] > 0, torch.ones(()))
+    x = (torch.cat((state, action), -1).double() - values["inputs.mean"]) / unit
     for layer in range(layers):
         x = x @ values[f"net.weights.{layer}"][:count] + values[f"net.biases.{layer}"][:count]
         if layer < layers - 1:
             x = {"silu": F.silu, "tanh": torch.tanh}[model.config.activation](x)
-    high, low = values["max_log_var"][:count], values["min_log_var"][:count]
-    mean = values["_out_mean"] + values["_out_std"] * x[..., :size]
+    mean = values["targets.mean"] + values["targets.std"] * x[..., :size]
     std = torch.zeros_like(mean)
-    if model.config.probabilistic:
+    if model.config.homoscedastic:
+        log_var = values["heads.log_var"][:count].expand_as(mean)
+        std = (0.5 * log_var).exp() * values["targets.std"]
+    elif model.config.probabilistic:
+        high, low = (values[f"heads.{name}_log_var"][:count] for name in ("max", "min"))
         log_var = high - F.softplus(high - x[..., size : 2 * size])
-        std = (0.5 * (low + F.softplus(log_var - low))).exp() * values["_out_std"]
+        std = (0.5 * (low + F.softplus(log_var - low))).exp() * values["targets.std"]
     return mean, std, x[..., -1]
 
 
@@ -206,7 +210,7 @@ def held_out_loss(model, steps, index):
         part[index].expand(model.config.members, -1, -1) for part in (steps.obs, steps.action)
     )
     mean, std, _ = by_hand(model, state, action)
-    unit = model.state_dict()["_out_std"].double()
+    unit = model.state_dict()["targets.std"].double()
     change = (steps.next_obs - steps.obs)[index].double()
     return (0.5 * ((mean - change) / std).square() + (std / unit).log()).mean((1, 2))
 
@@ -214,7 +218,7 @@ def held_out_loss(model, steps, index):
 @pytest.mark.parametrize("stacked", [True, False])
 def test_each_member_keeps_the_weights_of_its_own_best_pass(monkeypatch, stacked):
     """Sixty rows are soon learned by heart: without stopping the held-out loss explodes."""
-    monkeypatch.setattr(ensemble, "STACKED_WORK", math.inf if stacked else 0, raising=False)
+    monkeypatch.setattr(fitting, "STACKED_WORK", math.inf if stacked else 0)
     config = replace(CONFIG, epochs=150, patience=15, batch=16, holdout=0.3, learning_rate=1e-2)
     steps = data(60)
     model = made(config)
@@ -251,27 +255,43 @@ def test_elites_are_the_best_on_held_out_data():
 
 @pytest.mark.parametrize("stacked", [True, False])
 def test_members_know_nothing_of_one_another(monkeypatch, stacked):
-    """One starts as NaN: the others come out the same to the bit, and it comes last."""
-    monkeypatch.setattr(ensemble, "STACKED_WORK", math.inf if stacked else 0, raising=False)
+    """One starts far off: the others come out the same to the bit, and it comes last."""
+    monkeypatch.setattr(fitting, "STACKED_WORK", math.inf if stacked else 0)
 
-    def run(poisoned, holdout):
+    def run(spoilt, holdout):
         model = made(replace(CONFIG, epochs=3, holdout=holdout))
-        if poisoned:
+        if spoilt:
             with torch.no_grad():
-                model.net.weights[0][1] = math.nan
+                model.net.weights[0][1] += 50.0
         model.fit(data(200), generator=seeded(3))
         return [weight.detach() for weight in model.net.weights]
 
     for broken, whole in zip(run(True, 0.0), run(False, 0.0), strict=True):
         assert torch.equal(broken[[0, 2, 3]], whole[[0, 2, 3]])
-    ranked = run(True, 0.1)
-    assert ranked[0][3].isnan().all()
-    assert all(weight[:3].isfinite().all() for weight in ranked)
+        assert not torch.equal(broken[1], whole[1])
+    ranked = run(True, 0.1)[0]
+    assert ranked[3].mean() > 40 and ranked[:3].abs().max() < 40
+
+
+@pytest.mark.parametrize("stacked", [True, False])
+@pytest.mark.parametrize("holdout", [0.0, 0.1])
+def test_a_fit_that_diverges_says_so_and_leaves_the_model_alone(monkeypatch, stacked, holdout):
+    monkeypatch.setattr(fitting, "STACKED_WORK", math.inf if stacked else 0)
+    model = made(replace(CONFIG, epochs=3, holdout=holdout, learning_rate=1e30, warm=False))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=r"the fit diverged: members \[0, 1, 2, 3\] of 4 have"):
+        model.fit(data(200), generator=seeded(3))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    one = made(replace(CONFIG, epochs=3, holdout=holdout))
+    with torch.no_grad():
+        one.net.weights[0][2] = math.nan
+    with pytest.raises(ValueError, match=r"members \[2\] of 4 have .* learning rate is 0.001"):
+        one.fit(data(200), generator=seeded(3))
 
 
 @pytest.mark.parametrize("stacked", [True, False])
 def test_the_fit_is_the_same_to_the_bit_for_any_number_of_threads(monkeypatch, stacked):
-    monkeypatch.setattr(ensemble, "STACKED_WORK", math.inf if stacked else 0, raising=False)
+    monkeypatch.setattr(fitting, "STACKED_WORK", math.inf if stacked else 0)
     before = torch.get_num_threads()
     results = []
     try:
@@ -349,6 +369,7 @@ VARIANTS = {
     "elites": replace(CONFIG, elites=2),
     "tanh": replace(CONFIG, activation="tanh", hidden=(16,)),
     "deterministic": replace(CONFIG, probabilistic=False),
+    "homoscedastic": replace(CONFIG, homoscedastic=True, elites=3),
     "everything": replace(CONFIG, learn_reward=True, learn_termination=True, elites=3),
     "as it comes": replace(CONFIG, normalise=False),
 }
@@ -363,8 +384,8 @@ def assert_as_by_hand(model, tolerance):
     mean[..., :1] += state
     predicted = model.predict(state, action)
     close = {"rtol": tolerance, "atol": tolerance, "check_dtype": False}
-    torch.testing.assert_close(predicted.mean[..., : model.gaussians], mean, **close)
-    torch.testing.assert_close(predicted.std[..., : model.gaussians], std, **close)
+    torch.testing.assert_close(predicted.mean[..., : model.heads.size], mean, **close)
+    torch.testing.assert_close(predicted.std[..., : model.heads.size], std, **close)
     assert predicted.mean.dtype == dtype
     sampled = model.step(state, action, noise=noise)
     torch.testing.assert_close(sampled.state, mean[..., :1] + std[..., :1] * noise, **close)
@@ -406,14 +427,14 @@ def test_it_predicts_what_the_plain_nets_say(config):
 
 def test_the_log_variance_keeps_within_its_bounds(learned):
     values = learned.state_dict()
-    unit = values["_out_std"]
-    low, high = ((0.5 * values[f"{name}_log_var"]).exp() * unit for name in ("min", "max"))
-    assert (values["min_log_var"] > -15).all() and (values["max_log_var"] < 0.5).all()
+    unit = values["targets.std"]
+    low, high = ((0.5 * values[f"heads.{name}_log_var"]).exp() * unit for name in ("min", "max"))
+    assert (values["heads.min_log_var"] > -15).all() and (values["heads.max_log_var"] < 0.5).all()
     wild = 100 * torch.randn(4, 2000, 2, generator=seeded())
     std = learned.predict(wild[..., :1], wild[..., 1:]).std[..., :1]
     assert (std >= 0.999 * low).all()
     # softplus lets the upper bound be passed by ln(1 + exp(low - high)) in log-variance
-    slack = torch.log1p((values["min_log_var"] - values["max_log_var"]).exp())
+    slack = torch.log1p((values["heads.min_log_var"] - values["heads.max_log_var"]).exp())
     assert (std <= 1.001 * high * (0.5 * slack).exp()).all()
 
 
@@ -465,7 +486,15 @@ def test_predicting_from_many_threads_at_once_after_a_change(learned):
         ({"elites": 0}, "elites must be in"),
         ({"holdout": 1.0}, r"holdout must be in \[0, 1\), got 1.0"),
         ({"holdout": math.nan}, r"holdout must be in \[0, 1\), got nan"),
-        ({"learning_rate": 0.0}, "learning_rate must be > 0, got 0.0"),
+        *(
+            ({name: bad}, rf"{name} must be >.* and finite, got")
+            for name in ("learning_rate", "improvement", "weight_decay", "bound_weight", "beta_nll")
+            for bad in (math.nan, math.inf, -1.0)
+        ),
+        ({"weight_decay": (0.0, 0.0, math.nan, 0.0, 0.0)}, "weight_decay must be >= 0 and finite"),
+        ({"optimiser": "sgd"}, "optimiser must be adam or adamw, got 'sgd'"),
+        ({"probabilistic": False, "homoscedastic": True}, "homoscedastic needs probabilistic"),
+        ({"learning_rate": 0.0}, "learning_rate must be > 0 and finite, got 0.0"),
         ({"weight_decay": (1e-5,)}, "weight_decay must be one number or 5, got 1"),
     ],
 )

@@ -1,0 +1,6 @@
+"""Experience and its scales: the replay buffer and the normaliser."""
+
+from mbrl.data.normaliser import Normaliser, moments
+from mbrl.data.replay import Replay
+
+__all__ = ["Normaliser", "Replay", "moments"]

@@ -1,0 +1,204 @@
+"""Experience: the replay buffer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from jaxtyping import Int
+from torch import Generator, Tensor
+
+from mbrl.types import Transition
+
+
+class Replay:
+    """A ring of transitions, and of any further columns by name.
+
+    All float32 columns lie in one block, a row holding (obs, action, reward, next_obs, further
+    columns, ends), so that a batch is gathered at once; columns of other types, such as images of
+    uint8 or actions that are integers, lie apart. Memory is reserved at once and costs something
+    only once written; nothing is ever copied to grow. A row of vectors takes 4·(2O + A + 2) bytes.
+    `terminated` and `truncated` share the last column, as its bits 1 and 2.
+
+    Args:
+        capacity: rows kept; the oldest are overwritten.
+        obs_size: O, or the shape of an observation.
+        action_size: A, or the shape of an action.
+        obs_dtype: of observations.
+        action_dtype: of actions.
+        extra: shapes of further float32 columns, by name.
+        device: where the rows live.
+
+    Raises:
+        ValueError: a size below one; a transition of the wrong shape or with a number that is
+            not finite.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        obs_size: int | Sequence[int],
+        action_size: int | Sequence[int],
+        *,
+        obs_dtype: torch.dtype = torch.float32,
+        action_dtype: torch.dtype = torch.float32,
+        extra: Mapping[str, Sequence[int]] | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        obs, action = _shape(obs_size), _shape(action_size)
+        further = {name: tuple(shape) for name, shape in (extra or {}).items()}
+        if min(capacity, *obs, *action, *(n for shape in further.values() for n in shape)) < 1:
+            raise ValueError(
+                f"capacity, obs_size, action_size and extra must be >= 1, "
+                f"got {capacity}, {obs_size}, {action_size}, {further}"
+            )
+        if further.keys() & set(Transition._fields):
+            raise ValueError(
+                f"extra columns {[*further]} may not be named as one of {Transition._fields}"
+            )
+        self._extra = further.keys()
+        self.capacity, self.obs_size, self.action_size = capacity, obs_size, action_size
+        self._shapes: dict[str, tuple[int, ...]] = {
+            "obs": obs, "action": action, "reward": (), "next_obs": obs, **further
+        }  # fmt: skip
+        kinds = {"obs": obs_dtype, "action": action_dtype, "next_obs": obs_dtype}
+        self._apart = {
+            name: torch.empty(capacity, *self._shapes[name], dtype=kind, device=device)
+            for name, kind in kinds.items()
+            if kind != torch.float32
+        }
+        self._inside = [name for name in self._shapes if name not in self._apart]
+        self._folded = [name for name in self._inside if len(self._shapes[name]) != 1]
+        self._widths = [*(math.prod(self._shapes[name]) for name in self._inside), 1]
+        self._rows = torch.empty(capacity, sum(self._widths), device=device)
+        self._written = 0
+
+    def __len__(self) -> int:
+        return min(self._written, self.capacity)
+
+    def append(self, transition: Transition, **extra: Tensor) -> None:
+        """Add one transition (no leading dimension) or a batch (T,) in time order.
+
+        All further columns are given too, by name.
+        """
+        if extra.keys() != self._extra:
+            raise ValueError(f"the further columns are {[*self._extra]}, got {[*extra]}")
+        values = {**transition._asdict(), **extra}
+        obs = torch.as_tensor(transition.obs)
+        lead = obs.shape[: max(0, obs.ndim - len(self._shapes["obs"]))]
+        columns = {}
+        for name, shape in (self._shapes | {"terminated": (), "truncated": ()}).items():
+            kept = self._apart.get(name, self._rows)
+            value = torch.as_tensor(values[name]).to(kept)
+            if tuple(value.shape) != (*lead, *shape):
+                raise ValueError(f"{name} has shape {tuple(value.shape)}, not {(*lead, *shape)}")
+            if kept.is_floating_point() and not bool(torch.isfinite(value).all()):
+                raise ValueError(f"{name} holds a number that is not finite")
+            columns[name] = (
+                value.reshape(-1, *shape)
+                if name in self._apart
+                else value.reshape(-1, math.prod(shape))
+            )
+        ends = columns["terminated"] + 2 * columns["truncated"]
+        rows = torch.cat([*(columns[name] for name in self._inside), ends], -1)
+        skip = max(0, len(rows) - self.capacity)
+        at = (self._written + skip + torch.arange(len(rows) - skip)) % self.capacity
+        at = at.to(self._rows.device)
+        self._rows[at] = rows[skip:]
+        for name, kept in self._apart.items():
+            kept[at] = columns[name][skip:]
+        self._written += len(rows)
+
+    def rows(self, index: Int[Tensor, B] | slice) -> Transition:
+        """The transitions at these places, 0 the oldest kept; a view for a slice of step 1."""
+        columns = self.columns(index)
+        return Transition(*(columns[name] for name in Transition._fields))
+
+    def columns(self, index: Int[Tensor, B] | slice) -> dict[str, Tensor]:
+        """All columns at these places by name, the further ones too; see `rows`."""
+        if self._written > self.capacity:
+            if isinstance(index, slice):
+                index = torch.arange(len(self), device=self._rows.device)[index]
+            index = (index + self._written) % self.capacity
+        *parts, ends = self._rows[: len(self)][index].split(self._widths, -1)
+        columns = dict(zip(self._inside, parts, strict=True))
+        for name in self._folded:  # one dimension in the block, another outside
+            columns[name] = columns[name].view(-1, *self._shapes[name])
+        for name, kept in self._apart.items():
+            columns[name] = kept[: len(self)][index]
+        ends = ends.squeeze(-1)
+        columns["terminated"], columns["truncated"] = ends.remainder(2) > 0, ends > 1
+        return columns
+
+    def all(self) -> Transition:
+        """Everything kept, oldest first; a view unless the ring has turned over."""
+        return self.rows(slice(None))
+
+    def draw(self, batch: int, *, generator: Generator) -> Int[Tensor, B]:
+        """The places of `batch` transitions, drawn uniformly with replacement.
+
+        Raises:
+            ValueError: the buffer is empty.
+        """
+        if not len(self):
+            raise ValueError("cannot sample from an empty replay buffer")
+        index = torch.randint(len(self), (batch,), generator=generator, device=generator.device)
+        return index.to(self._rows.device)
+
+    def sample(self, batch: int, *, generator: Generator) -> Transition:
+        """`batch` transitions drawn uniformly with replacement.
+
+        Raises:
+            ValueError: the buffer is empty.
+        """
+        return self.rows(self.draw(batch, generator=generator))
+
+    def episodes(self) -> Iterator[Transition]:
+        """Each unbroken run of steps in time order; the last one may be unfinished."""
+        ends = self._rows[: len(self), -1] > 0
+        if self._written > self.capacity:
+            ends = ends.roll(-(self._written % self.capacity))
+        start = 0
+        for end in [*(ends.nonzero().flatten() + 1).tolist(), len(self)]:
+            if end > start:
+                yield self.rows(slice(start, end))
+            start = end
+
+    def state_dict(self) -> dict[str, Tensor | int]:
+        """The rows kept, the columns that lie apart, and the count of rows ever written."""
+        apart = {name: kept[: len(self)].clone() for name, kept in self._apart.items()}
+        return {"rows": self._rows[: len(self)].clone(), "written": self._written, **apart}
+
+    def load_state_dict(self, state: dict[str, Tensor | int]) -> None:
+        """Take back what `state_dict` gave.
+
+        Raises:
+            ValueError: rows of another width, or more of them than the capacity; columns that
+                lie apart of another shape or type.
+        """
+        rows, written = torch.as_tensor(state["rows"]), int(state["written"])
+        fits = rows.ndim == 2 and rows.shape[1] == self._rows.shape[1]
+        if not fits or len(rows) != min(written, self.capacity):
+            raise ValueError(
+                f"replay rows of shape {tuple(rows.shape)} do not fit a buffer of "
+                f"{self.capacity} x {self._rows.shape[1]}"
+            )
+        if {*state} != {"rows", "written", *self._apart}:
+            raise ValueError(f"replay columns {[*state]} are not rows, written, {[*self._apart]}")
+        apart = {name: torch.as_tensor(state[name]) for name in self._apart}
+        for name, kept in self._apart.items():
+            found = apart[name]
+            if found.shape != (len(rows), *kept.shape[1:]) or found.dtype != kept.dtype:
+                raise ValueError(
+                    f"replay column {name} of shape {tuple(found.shape)} and {found.dtype} does "
+                    f"not fit one of {tuple(kept.shape)} and {kept.dtype}"
+                )
+        self._rows[: len(rows)] = rows.to(self._rows)
+        for name, kept in self._apart.items():
+            kept[: len(rows)] = apart[name].to(kept.device)
+        self._written = written
+
+
+def _shape(size: int | Sequence[int]) -> tuple[int, ...]:
+    return (size,) if isinstance(size, int) else tuple(size)

@@ -1,0 +1,136 @@
+"""The fit alone, on linear nets whose outcome is known."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mbrl.dynamics import fitting
+from mbrl.dynamics.fitting import FitConfig, fit
+from mbrl.nn import StackedMLP
+
+CONFIG = FitConfig(bootstrap=False, batch=1000, epochs=200, learning_rate=0.05)
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def squares(net, x, y, *, weights=None, per_row=False):
+    """Mean squared error."""
+    losses = (net(x) - y).square().mean(-1)
+    losses = losses if weights is None else losses * weights
+    return losses if per_row else losses.mean(-1)
+
+
+def linear(members=3):
+    """E linear maps (2 -> 1) with a bias."""
+    return StackedMLP(members, (2, 1), generator=seeded())
+
+
+def problem(count=60):
+    g = seeded(1)
+    x = torch.randn(count, 2, generator=g)
+    return x, x @ torch.tensor([[1.0], [-2.0]]) + 0.5 + torch.randn(count, 1, generator=g)
+
+
+def coefficients(net, e):
+    return torch.cat((net.weights[0][e], net.biases[0][e])).detach()
+
+
+def nothing(rows):
+    return [part[:0] for part in rows]
+
+
+@pytest.mark.parametrize("each", [False, True])
+@pytest.mark.parametrize("bootstrap", [False, True])
+def test_row_weights_give_weighted_least_squares(each, bootstrap):
+    """Against the normal equations of the weighted problem, member by member."""
+    rows, g = problem(), seeded(2)
+    shape = (3, 60) if each else (60,)
+    weights = torch.empty(shape).exponential_(generator=g)
+    net = linear()
+    config = replace(CONFIG, bootstrap=bootstrap, epochs=600, learning_rate=0.02)
+    fit(net, squares, rows, nothing(rows), config, weights=weights, generator=seeded(3))
+    # one group, so its own generator draws the resample first
+    own = torch.Generator().manual_seed(int(torch.randint(2**62, (1,), generator=seeded(3))))
+    drawn = torch.randint(60, (3, 60), generator=own)
+    index = drawn if bootstrap else torch.arange(60).expand(3, 60)
+    for e in range(3):
+        x, y = (part[index[e]].double() for part in rows)
+        root = weights.expand(3, 60)[e][index[e]].double().sqrt().unsqueeze(-1)
+        x = torch.cat((x, torch.ones(60, 1)), -1)
+        wanted = torch.linalg.lstsq(root * x, root * y).solution
+        torch.testing.assert_close(coefficients(net, e).double(), wanted, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "adamw"])
+@pytest.mark.parametrize("work", [0.0, float("inf")])
+def test_updates_and_decay_are_those_of_the_torch_optimiser(monkeypatch, optimiser, work):
+    """Twenty updates on all rows against torch.optim on a copy, decay on the weights alone."""
+    monkeypatch.setattr(fitting, "STACKED_WORK", work)
+    rows, net, copy = problem(), linear(), linear()
+    config = replace(CONFIG, optimiser=optimiser, epochs=20)
+    decay = {net.weights[0]: 0.3}
+    fit(net, squares, rows, nothing(rows), config, decay=decay, generator=seeded(3))
+    kind = torch.optim.AdamW if optimiser == "adamw" else torch.optim.Adam
+    groups = [
+        {"params": copy.weights.parameters(), "weight_decay": 0.3},
+        {"params": copy.biases.parameters(), "weight_decay": 0.0},
+    ]
+    theirs = kind(groups, lr=config.learning_rate)
+    for _ in range(20):
+        theirs.zero_grad()
+        squares(copy, *(part.expand(3, -1, -1) for part in rows)).sum().backward()
+        theirs.step()
+    for a, b in zip(net.parameters(), copy.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+class Paired:
+    """Better by a paired test over held-out rows; keeps what is surely better alone."""
+
+    per_row = True
+
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, loss, best):
+        self.seen.append((loss, best.clone()))
+        gain = (best - loss).nan_to_num(posinf=1.0)
+        share = gain.mean(-1) / (gain.std(-1) / gain.shape[1] ** 0.5 + 1e-12)
+        return share > 1.3, share > 1.2
+
+
+def test_a_stopping_rule_may_compare_held_out_rows():
+    """It is told each row's loss now and at the best pass, and decides what is kept."""
+    (x, y), net, rule = problem(80), linear(), Paired()
+    rows, held = (x[:60], y[:60]), (x[60:], y[60:])
+    config = replace(CONFIG, epochs=400, patience=5)
+    fitted = fit(net, squares, rows, held, config, stop=rule, generator=seeded(3))
+    assert len(rule.seen) < 400
+    assert all(loss.shape == best.shape == (3, 20) for loss, best in rule.seen)
+    assert rule.seen[0][1].isinf().all()
+    for e in range(3):
+        kept = rule.seen[int(fitted.epoch[e]) - 1][0][e]
+        assert fitted.score[e] == kept.mean()
+        assert torch.equal(rule.seen[-1][1][e], kept)
+        losses = squares(net, *(part.expand(3, -1, -1) for part in held), per_row=True)[e]
+        assert torch.equal(losses, kept)
+
+
+def test_a_parameter_without_gradient_is_left_alone():
+    rows, net = problem(), linear()
+    net.biases[0].requires_grad_(False)
+    fit(net, squares, rows, nothing(rows), CONFIG, generator=seeded(3))
+    assert not net.biases[0].any() and net.weights[0].abs().min() > 0.5
+    assert net.weights[0].requires_grad and not net.biases[0].requires_grad
+
+
+def test_the_net_keeps_its_parameters_and_has_no_gradients_left():
+    """Whoever holds a parameter sees it fitted."""
+    rows, net = problem(), linear()
+    held = list(net.parameters())
+    fit(net, squares, rows, nothing(rows), replace(CONFIG, epochs=2), generator=seeded(3))
+    assert all(a is b for a, b in zip(held, net.parameters(), strict=True))
+    assert all(parameter.grad is None for parameter in held)

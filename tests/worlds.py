@@ -1,0 +1,67 @@
+"""Small models and worlds whose right answer is known in closed form."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor, nn
+
+from mbrl.dynamics.neural import NeuralConfig
+from mbrl.nn import Net
+
+
+class BayesianLinear(Net):
+    """Linear regression by variational inference with a factorised Gaussian over the weights.
+
+    Bayes by backprop (Blundell et al. 2015) on one layer without a bias, prior N(0, prior²). It
+    trains with the local reparameterisation (Kingma et al. 2015), E draws a row, and predicts with
+    E samples of the weights.
+    """
+
+    def __init__(
+        self, members: int, inputs: int, outputs: int, prior: float, *, generator: Generator
+    ) -> None:
+        super().__init__()
+        self.prior = prior
+        self.mean = nn.Parameter(torch.zeros(inputs, outputs))
+        self.log_std = nn.Parameter(torch.full((inputs, outputs), -3.0))
+        self.register_buffer("noise", torch.zeros(members, inputs, outputs))
+        self.resample(generator=generator)
+
+    @property
+    def members(self) -> int:
+        return len(self.noise)
+
+    def forward(self, x: Tensor) -> Tensor:
+        std = self.log_std.exp()
+        if not self.training:
+            return x @ (self.mean + std * self.noise)
+        out, std = x @ self.mean, (x.square() @ std.square()).sqrt()
+        return out + std * torch.randn(out.shape, generator=self.generator).to(out)
+
+    def penalty(self) -> Tensor:
+        """KL to the prior."""
+        ratio = (self.log_std.exp() / self.prior).square()
+        return 0.5 * (ratio + (self.mean / self.prior).square() - 1 - ratio.log()).sum()
+
+    def resample(self, *, generator: Generator) -> None:
+        self.generator = generator
+        self.noise.copy_(torch.randn(self.noise.shape, generator=generator))
+
+    def reset(self, *, generator: Generator) -> None:
+        nn.init.zeros_(self.mean)
+        nn.init.constant_(self.log_std, -3.0)
+
+
+@dataclass(frozen=True)
+class BayesianLinearConfig(NeuralConfig):
+    homoscedastic: bool = True
+    prior: float = 1.0
+
+    def build(self, inputs: int, outputs: int, *, generator: Generator) -> Net:
+        return BayesianLinear(self.members, inputs, outputs, self.prior, generator=generator)
+
+
+def linear_posterior(x: Tensor, y: Tensor, *, noise: float, prior: float) -> tuple[Tensor, Tensor]:
+    """Mean (I, D) and precision (I, I) of the weights of y = x w + noise · ε, w ~ N(0, prior²)."""
+    precision = x.T @ x / noise**2 + torch.eye(x.shape[1], dtype=x.dtype) / prior**2
+    return torch.linalg.solve(precision, x.T @ y) / noise**2, precision
