@@ -276,11 +276,11 @@ class Simulator:
         state: Float[Tensor, "E B S"],
         action: Float[Tensor, "E B A"],
         *,
-        noise: Float[Tensor, "E B S"] | None,
+        noise: Float[Tensor, "E B *noise_shape"] | None,
     ) -> Step:
         """One control step of each member; a state that blew up comes back as NaN.
 
-        `noise` drives the task's process noise, where it has one, by its first nv columns.
+        `noise` drives the task's process noise, where it has one: (E, B, nv), else (E, B, 0).
         """
         lead, size = state.shape[:-1], state.shape[-1]
         if lead[0] != self.members or size != self.state_size:
@@ -292,8 +292,7 @@ class Simulator:
         moves = action.reshape(len(rows), -1).numpy(force=True)
         gusts: Any = 0.0
         if noise is not None and self._gust.size:
-            draws = noise.reshape(-1, size)[:, : self._gust.size].numpy(force=True)
-            gusts = self._gust * draws
+            gusts = self._gust * noise.reshape(-1, self._gust.size).numpy(force=True)
         after, before, obs = self.observed_step(rows, moves, gusts=gusts, members=self.members)
         before, obs = before.astype(self._dtype), obs.astype(self._dtype)
         reward, ended = self.reward(before, moves, obs), self.terminated(obs)
