@@ -17,9 +17,9 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
 from mbrl.dynamics import FiniteModel
-from mbrl.imagination import Policy
+from mbrl.imagination import rollout
 from mbrl.parallel import single_thread
-from mbrl.types import Dynamics, RewardFn, Step, TerminatedFn
+from mbrl.types import Dynamics, Policy, RewardFn, Step, TerminatedFn
 from planners.mcts import PUCT, Evaluation, Rule, Tree, Widening, search
 
 Sampler = Callable[[Tensor, Generator], Tensor]
@@ -111,8 +111,8 @@ class TreeModel:
             also in rollouts.
         prior: logits of the K actions; None for all alike.
         value: of observations.
-        policy: takes the rollouts' actions; None draws them uniformly from the K actions, and of
-            a sampler takes the first.
+        policy: acts in the rollouts, on model states; None draws uniformly from the K actions, and
+            takes the first of a sampler's.
         reward, terminated: take the place of the model's own.
         generator: draws noise, samples and rollouts.
 
@@ -202,8 +202,9 @@ class TreeModel:
     ) -> Evaluation:
         """Pack a node. `past` is each member's return up to the step that earned `gain`, in units
         of that step: divided by γ a step, so that κ · std of it counts in full at the root."""
-        obs = self.model.decode(state)
         over = ~alive.any(0)
+        asked = (self.value, self.prior, self.sampler)
+        obs = None if asked == (None, None, None) else self.model.decode(state)
         ahead = self._leaf(state, obs, alive)
         reward, value, variance = gain.mean(0), ahead.mean(0), None
         if self.model.members > 1:
@@ -213,17 +214,20 @@ class TreeModel:
             spread = _std(past + ahead)
             value, variance = value + self.config.disagreement * spread, spread.square()
         packed = torch.cat((state, alive[..., None].to(state), past[..., None].to(state)), -1)
-        logits, actions = self._choices(obs)
+        logits, actions = self._choices(state, obs)
         return Evaluation(
             packed.transpose(0, 1).flatten(1), reward, value, logits, over,
             variance=variance, actions=actions,
         )  # fmt: skip
 
-    def _choices(self, obs: Float[Tensor, "E B O"]) -> tuple[Tensor | None, Tensor | None]:
+    def _choices(
+        self, state: Float[Tensor, "E B S"], obs: Float[Tensor, "E B O"] | None
+    ) -> tuple[Tensor | None, Tensor | None]:
         """Prior (B, K), and the actions (B, K, A) where they are a sample."""
-        members, roots = obs.shape[:2]
+        members, roots = state.shape[:2]
         actions, count = None, 0 if self.table is None else len(self.table)
         if self.sampler is not None:
+            assert obs is not None
             drawn = self.sampler(obs.flatten(0, 1), self.generator)
             if drawn.ndim != 3 or len(drawn) != members * roots:
                 raise ValueError(
@@ -234,40 +238,49 @@ class TreeModel:
             k = torch.arange(count, device=drawn.device)
             actions = drawn.unflatten(0, (members, roots))[k % members, :, k].transpose(0, 1)
         if self.prior is None:
-            return obs.new_zeros(roots, count), actions
+            return state.new_zeros(roots, count), actions
+        assert obs is not None
         logits = _shaped(self.prior(obs), (members, roots, count), "the prior", "(E, B, K)")
         return logits.mean(0), actions
 
     def _leaf(
-        self, state: Float[Tensor, "E B S"], obs: Float[Tensor, "E B O"], alive: Bool[Tensor, "E B"]
+        self,
+        state: Float[Tensor, "E B S"],
+        obs: Float[Tensor, "E B O"] | None,
+        alive: Bool[Tensor, "E B"],
     ) -> Float[Tensor, "E B"]:
         """What each member thinks is still to come."""
         config, known = self.config, None
         if self.value is not None:
+            assert obs is not None
             known = _shaped(self.value(obs), alive.shape, "the value function", "(E, B)")
             known = torch.where(alive, known, 0.0)
         share = 1.0 if known is None else config.share
         if not config.rollouts or not share:
-            return obs.new_zeros(alive.shape) if known is None else known
+            return state.new_zeros(alive.shape) if known is None else known
         played = self._play_out(state, alive)
         return played if known is None else share * played + (1 - share) * known
 
     def _play_out(
         self, state: Float[Tensor, "E B S"], alive: Bool[Tensor, "E B"]
     ) -> Float[Tensor, "E B"]:
-        """Mean return of rollouts, all side by side."""
-        count, weight = self.config.rollouts, 1.0
-        state, alive = state.repeat_interleave(count, 1), alive.repeat_interleave(count, 1)
-        total = torch.zeros_like(state[..., 0])
-        for _ in range(self.config.depth):
-            action = self.policy(self.model.decode(state), self.generator)
-            state, gain, ended = self._advance(state, action, alive)
-            total = total + weight * gain
-            weight *= self.config.discount
-            alive = alive & ~ended
-            if not alive.any():
-                break
-        return total.unflatten(1, (-1, count)).mean(-1)
+        """Mean return of rollouts, all side by side; 0 for members that have ended."""
+        if not alive.any():
+            return state.new_zeros(alive.shape)
+        config = self.config
+        imagined = rollout(
+            self.model,
+            state.repeat_interleave(config.rollouts, 1),
+            self._act,
+            horizon=config.depth,
+            particles=self.model.members,
+            reward=self.reward,
+            terminated=self.terminated,
+            sample=config.outcomes is not None,
+            generator=self.generator,
+        )
+        worth = imagined.returns(config.discount).unflatten(1, (-1, config.rollouts)).mean(-1)
+        return torch.where(alive, worth, 0.0)
 
     def _advance(
         self,
@@ -279,7 +292,8 @@ class TreeModel:
         noise = None
         if self.config.outcomes is not None:
             options = {"device": self.generator.device, "dtype": state.dtype}
-            noise = torch.randn(state.shape, generator=self.generator, **options).to(state.device)
+            shape = (*state.shape[:-1], *self.model.noise_shape)
+            noise = torch.randn(shape, generator=self.generator, **options).to(state.device)
         return self._judged(
             state, action, alive, self.model.step(state, action.to(state), noise=noise)
         )
@@ -302,13 +316,20 @@ class TreeModel:
                 ended = _shaped(self.terminated(then), alive.shape, "the termination", "(E, B)")
         return torch.where(alive[..., None], after, state), torch.where(alive, gain, 0.0), ended
 
-    def _random(self, obs: Float[Tensor, "E B O"], generator: Generator) -> Tensor:
+    def _act(
+        self, state: Float[Tensor, "E B S"], *, generator: Generator, explore: bool
+    ) -> Float[Tensor, "E B A"]:
+        return self.policy(state, generator=generator, explore=explore).to(state)
+
+    def _random(
+        self, state: Float[Tensor, "E B S"], *, generator: Generator, explore: bool
+    ) -> Float[Tensor, "E B A"]:
+        lead = state.shape[:2]
         if self.table is None:
             assert self.sampler is not None
-            return self.sampler(obs.flatten(0, 1), generator)[:, 0].unflatten(0, obs.shape[:2])
-        drawn = torch.randint(
-            len(self.table), obs.shape[:2], generator=generator, device=generator.device
-        )
+            obs = self.model.decode(state).flatten(0, 1)
+            return self.sampler(obs, generator)[:, 0].unflatten(0, lead)
+        drawn = torch.randint(len(self.table), lead, generator=generator, device=generator.device)
         return self.table[drawn.to(self.table.device)]
 
 

@@ -21,6 +21,7 @@ from jaxtyping import Float
 from mujoco.batch import Batch, SimulationError
 from torch import Tensor
 
+from mbrl.dynamics.derivatives import SmoothSimulator
 from mbrl.parallel import apart
 from mbrl.types import RewardFn, Step, TerminatedFn, Unrolled
 
@@ -197,11 +198,16 @@ class Simulator:
     Attributes:
         model: the (first) member's MuJoCo model.
         reward, terminated: the task's; set them to plan for something else.
+        nominal: the member that is the task itself.
+        own_threads: batches run on threads of their own, which torch's would compete with.
 
     Raises:
         ValueError: an MJCF that does not compile, members or threads below one, members without
             a `rng`, a planning model with another state or another control step.
     """
+
+    nominal = 0
+    own_threads = True
 
     def __init__(
         self,
@@ -323,11 +329,11 @@ class Simulator:
         state: Float[Tensor, "E B S"],
         action: Float[Tensor, "E B A"],
         *,
-        noise: Float[Tensor, "E B S"] | None,
+        noise: Float[Tensor, "E B *noise_shape"] | None,
     ) -> Step:
         """One control step of each member; a state that blew up comes back as NaN.
 
-        `noise` drives the task's process noise, where it has one, by its first nv columns.
+        `noise` drives the task's process noise, where it has one: (E, B, nv), else (E, B, 0).
         """
         lead, size = state.shape[:-1], state.shape[-1]
         if lead[0] != self.members or size != self.state_size:
@@ -335,12 +341,16 @@ class Simulator:
                 f"{self.task.name}: state must be (E, B, S) with E = {self.members} and "
                 f"S = {self.state_size}, got {tuple(state.shape)}"
             )
+        if action.shape != (*lead, self.model.nu):
+            raise ValueError(
+                f"{self.task.name}: action must be (E, B, A) = {(*lead, self.model.nu)}, "
+                f"got {tuple(action.shape)}"
+            )
         rows = state.reshape(-1, size).numpy(force=True)
         moves = action.reshape(len(rows), -1).numpy(force=True)
         gusts: Any = 0.0
         if noise is not None and self._gust.size:
-            draws = noise.reshape(-1, size)[:, : self._gust.size].numpy(force=True)
-            gusts = self._gust * draws
+            gusts = self._gust * noise.reshape(-1, self._gust.size).numpy(force=True)
         after, before, obs = self.observed_step(rows, moves, gusts=gusts, members=self.members)
         before, obs = before.astype(self._dtype), obs.astype(self._dtype)
         reward, ended = self.reward(before, moves, obs), self.terminated(obs)
@@ -392,6 +402,19 @@ class Simulator:
             None if ended is None else torch.from_numpy(ended).to(device),
             None if bad is None else torch.from_numpy(~bad).to(device),
         )
+
+    def smooth(
+        self,
+        state: Float[Tensor, S],
+        *,
+        action_repeat: int = 1,
+        reward: RewardFn | None = None,
+    ) -> SmoothSimulator:
+        """Dynamics and cost from a state with derivatives, for `planners.ILQR`.
+
+        Raises ValueError for several members, or a task of gymnasium's.
+        """
+        return SmoothSimulator(self, state, action_repeat=action_repeat, reward=reward)
 
     def trace(
         self, state: Float[Tensor, S], actions: Float[Tensor, "N H A"], sensors: Sequence[str]

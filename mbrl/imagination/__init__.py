@@ -2,14 +2,13 @@
 
 from mbrl.imagination.objectives import Objective, disagreement, objective
 from mbrl.imagination.propagation import BLOCK_ROWS, Propagation
-from mbrl.imagination.rollout import Imagined, Policy, rollout
+from mbrl.imagination.rollout import Imagined, rollout
 from mbrl.imagination.score import score_fn
 
 __all__ = [
     "BLOCK_ROWS",
     "Imagined",
     "Objective",
-    "Policy",
     "Propagation",
     "disagreement",
     "objective",

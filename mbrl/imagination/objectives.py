@@ -46,8 +46,9 @@ def objective(name: str) -> Objective:
 
 def _cvar(returns: Float[Tensor, "P N"], share: float) -> Float[Tensor, N]:
     count = share * len(returns)
-    weight = (count - torch.arange(len(returns), device=returns.device)).clamp(0, 1)
-    return (returns.sort(0).values * weight.to(returns).unsqueeze(-1)).sum(0) / count
+    order = torch.arange(len(returns), dtype=returns.dtype, device=returns.device)
+    weight = (count - order).clamp(0, 1)
+    return (returns.sort(0).values * weight.unsqueeze(-1)).sum(0) / count
 
 
 def disagreement(

@@ -18,7 +18,7 @@ from mbrl.types import Dynamics, Gaussian, GaussianDynamics, Step
 Propagation = Literal["ts1", "tsinf", "expectation", "moment", "distribution"]
 """How particles travel.
 
-ts1: each particle is dealt to a member anew at every step, members evenly used.
+ts1: each particle is assigned to a member anew at every step, members evenly used.
 tsinf: each particle stays with its member.
 expectation: one particle, the mean over members of their means.
 moment: all particles are redrawn each step from one Gaussian that has the mean and variance of
@@ -54,8 +54,8 @@ def check_particles(
         )
     if propagation == "expectation":
         return 1
-    dealt = propagation != "distribution"
-    if particles < 1 or (dealt and particles % model.members):
+    shared = propagation == "distribution"
+    if particles < 1 or (not shared and particles % model.members):
         raise ValueError(
             f"particles must be a positive multiple of the model's {model.members} members, "
             f"got {particles}"
@@ -66,11 +66,21 @@ def check_particles(
 def draw_assignments(
     propagation: Propagation, horizon: int, particles: int, generator: Generator
 ) -> Int[Tensor, "H P"] | None:
-    """Which particle each member's blocks take at each step, for those that re-deal."""
+    """The order in which particles go to members at each step; None where it never changes.
+
+    Particle `order[t, p]` is the p-th at step t, and member p // (P / E) steps it.
+    """
     if propagation not in ("ts1", "moment"):
         return None
     uniform = torch.rand(horizon, particles, generator=generator, device=generator.device)
     return uniform.argsort(-1)
+
+
+def noise_shape(model: Dynamics, propagation: Propagation, size: int) -> tuple[int, ...]:
+    """Shape of the random numbers that one particle of a state of `size` takes in a step."""
+    if propagation in ("moment", "distribution"):  # drawn from a Gaussian of states
+        return (size,)
+    return model.noise_shape
 
 
 def blocks_of(
@@ -90,13 +100,17 @@ def propagate(
     model: Dynamics,
     state: Float[Tensor, "P n S"],
     action: Float[Tensor, "P n A"],
-    noise: Float[Tensor, "P _ S"],
+    noise: Float[Tensor, "P _ *noise_shape"] | None,
     alive: Bool[Tensor, "P n"],
     assignment: Int[Tensor, P] | None,
     propagation: Propagation,
     own_termination: bool,
 ) -> Step:
-    """One step of all particles, (P, n, ...) in and out."""
+    """One step of all particles, (P, n, ...) in and out; without noise, to the mean.
+
+    Where members share each particle (expectation, moment, distribution) the end is decided by
+    a majority of them.
+    """
     particles, count, size = state.shape
     members = model.members
     if propagation in ("expectation", "distribution"):
@@ -111,7 +125,9 @@ def propagate(
         moves = action.reshape(members, -1, action.shape[-1])
         shape = (1, particles, count)
     if propagation in ("ts1", "tsinf"):
-        noise = noise.expand(particles, count, size).reshape(rows.shape)
+        if noise is not None:
+            each = noise.shape[2:]
+            noise = noise.expand(particles, count, *each).reshape(*rows.shape[:2], *each)
         step = model.step(rows, moves, noise=noise)
         back = None if assignment is None else assignment.argsort()
         return Step(*(_restore(part, (particles, count), back) for part in step))
@@ -126,7 +142,9 @@ def propagate(
         refit = _refit(mean, std, (0, 1), counts.view(*shape, 1))
     else:
         refit = _refit(mean, std, (0,), torch.ones_like(mean[..., :1], dtype=torch.bool))
-    drawn = refit.mean[..., :size] + refit.std[..., :size] * noise
+    drawn = refit.mean[..., :size]
+    if noise is not None:
+        drawn = drawn + refit.std[..., :size] * noise
     drawn = drawn.expand(particles, count, size)
     gain = refit.mean[..., size].expand(particles, count)
     ends = torch.zeros_like(gain, dtype=torch.bool)

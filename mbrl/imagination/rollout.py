@@ -15,17 +15,22 @@ from mbrl.imagination.propagation import (
     blocks_of,
     check_particles,
     draw_assignments,
+    noise_shape,
     propagate,
 )
 from mbrl.parallel import parallel_map
-from mbrl.types import Dynamics, GaussianDynamics, RewardFn, TerminatedFn
+from mbrl.types import Dynamics, GaussianDynamics, Policy, RewardFn, TerminatedFn, Transition
 
-Policy = Callable[[Tensor, Generator], Tensor]
-"""`policy(obs (P, n, O), generator) -> action (P, n, A)`."""
+DROP = 0.75
+"""Once no more than this share of the trajectories goes on, the ended ones are left out."""
 
 
 class Imagined(NamedTuple):
-    """Imagined trajectories. Behind its end one stands still and earns 0."""
+    """Imagined trajectories.
+
+    After its end a trajectory stays in its last state and earns 0; the actions that a policy takes
+    there mean nothing.
+    """
 
     state: Float[Tensor, "P N H+1 S"]
     action: Float[Tensor, "P N H A"]
@@ -40,6 +45,17 @@ class Imagined(NamedTuple):
         )
         return (self.reward * powers).sum(-1)
 
+    def transitions(self) -> Transition:
+        """All steps up to the ends of their trajectories, as rows (T, ...), in model states.
+
+        A trajectory that did not terminate is truncated by its last step.
+        """
+        truncated = torch.zeros_like(self.terminated)
+        truncated[..., -1] = ~self.terminated[..., -1]
+        before, after = self.state[..., :-1, :], self.state[..., 1:, :]
+        parts = (before, self.action, self.reward, after, self.terminated, truncated)
+        return Transition(*(part[self.alive] for part in parts))
+
 
 def rollout(
     model: Dynamics,
@@ -52,15 +68,21 @@ def rollout(
     reward: RewardFn | None = None,
     terminated: TerminatedFn | None = None,
     penalty: float = 0.0,
+    sample: bool = True,
+    explore: bool = True,
     gradients: bool = False,
     generator: Generator,
 ) -> Imagined:
     """Imagined trajectories, P particles from each start state.
 
+    States are decoded only where `reward` or `terminated` is given.
+
     Args:
         model: as in `score_fn`.
-        state: (N, S), or (S,) for all candidates alike.
-        actions_or_policy: action sequences, or a policy that is asked at every step.
+        state: (N, S); (S,) for all candidates alike; or (P, N, S) where each particle has a
+            start of its own.
+        actions_or_policy: action sequences, or a policy on model states, which is asked at every
+            step for particles (P, n, S). One that acts on observations decodes them itself.
         horizon: H; needed with a policy, taken from the actions without.
         particles: P, as in `score_fn`; each particle has noise of its own, drawn block by block
             (so the draws depend on `BLOCK_ROWS`).
@@ -68,9 +90,11 @@ def rollout(
         reward: as in `score_fn`.
         terminated: as in `score_fn`.
         penalty: as in `score_fn`; it is taken off `reward`.
+        sample: draw the model's noise; without, each step is to the mean.
+        explore: handed to the policy.
         gradients: keep the graph, so that the outcome can be differentiated with respect to
-            actions, policy and start states.
-        generator: draws noise and dealing, and what the policy draws. Any device.
+            actions, the policy's parameters, start states and the model's weights.
+        generator: draws noise and assignments, and what the policy draws. Any device.
 
     Raises:
         ValueError: wrong shapes, particles that are not a multiple of the members, a horizon
@@ -78,10 +102,10 @@ def rollout(
     """
     policy = actions_or_policy if callable(actions_or_policy) else None
     actions = None if callable(actions_or_policy) else actions_or_policy
-    if state.ndim not in (1, 2):
-        raise ValueError(f"state must be (S,) or (N, S), got {tuple(state.shape)}")
+    if state.ndim not in (1, 2, 3):
+        raise ValueError(f"state must be (S,), (N, S) or (P, N, S), got {tuple(state.shape)}")
     if actions is not None:
-        if actions.ndim != 3 or (state.ndim == 2 and len(actions) != len(state)):
+        if actions.ndim != 3 or (state.ndim > 1 and len(actions) != state.shape[-2]):
             raise ValueError(
                 f"actions must be (N, H, A) with N as in state {tuple(state.shape)}, "
                 f"got {tuple(actions.shape)}"
@@ -89,56 +113,66 @@ def rollout(
         if horizon not in (None, actions.shape[1]):
             raise ValueError(f"horizon {horizon} is not that of actions {tuple(actions.shape)}")
         horizon = actions.shape[1]
-        state = state.expand(len(actions), -1)
+        if state.ndim == 1:
+            state = state.expand(len(actions), -1)
     elif state.ndim == 1:
         state = state.unsqueeze(0)
     if horizon is None:
         raise ValueError("horizon is needed with a policy")
     particles = check_particles(model, propagation, particles, horizon, penalty)
-    blocks = blocks_of(len(state), model, propagation, particles, state.device)
+    if state.ndim == 3 and len(state) != particles:
+        raise ValueError(
+            f"state (P, N, S) must have P = {particles} particles, got {tuple(state.shape)}"
+        )
+    count, size = state.shape[-2:]
+    drawn = noise_shape(model, propagation, size)
+    blocks = blocks_of(count, model, propagation, particles, state.device)
     if gradients:
-        blocks = [slice(0, len(state))]
-    seeds = torch.randint(
-        2**62, (len(blocks),), generator=generator, device=generator.device
-    ).tolist()
+        blocks = [slice(0, count)]
+    if sample or policy is not None or propagation in ("ts1", "moment"):
+        seeds = torch.randint(
+            2**62, (len(blocks),), generator=generator, device=generator.device
+        ).tolist()
+    else:  # nothing is drawn
+        seeds = [0] * len(blocks)
 
     def roll_block(task: tuple[slice, int]) -> Imagined:
         block, seed = task
         own = torch.Generator(state.device).manual_seed(seed)
-        start = state[block].expand(particles, *state[block].shape)
-        assignments = draw_assignments(
-            propagation, horizon, particles, torch.Generator().manual_seed(seed)
-        )
+        start = state[..., block, :].expand(particles, -1, -1)
+        assigner = torch.Generator().manual_seed(seed)
+        assignments = draw_assignments(propagation, horizon, particles, assigner)
 
-        def act(t: int, obs: Tensor) -> Tensor:
+        def act(t: int, state: Tensor) -> Tensor:
             if policy is not None:
-                return policy(obs, own)
+                return policy(state, generator=own, explore=explore)
             assert actions is not None
             return actions[block, t].expand(particles, *actions[block, t].shape)
 
-        steps = list(
-            unroll(
-                model,
-                start,
-                act,
-                horizon=horizon,
-                propagation=propagation,
-                noise=lambda _: torch.randn(
-                    start.shape, generator=own, dtype=start.dtype, device=start.device
-                ),
-                assignments=None if assignments is None else assignments.to(state.device),
-                reward=reward,
-                terminated=terminated,
-                penalty=penalty,
-            )
+        def noise(_: int, rows: Tensor | None) -> Tensor | None:
+            if not sample:
+                return None
+            options = {"generator": own, "dtype": start.dtype, "device": start.device}
+            draws = torch.randn((*start.shape[:2], *drawn), **options)
+            return draws if rows is None else draws[:, rows]
+
+        steps = imagine(
+            model,
+            start,
+            act,
+            horizon=horizon,
+            propagation=propagation,
+            noise=noise,
+            assignments=None if assignments is None else assignments.to(state.device),
+            reward=reward,
+            terminated=terminated,
+            penalty=penalty,
+            drop=policy is not None and not gradients,
         )
-        return Imagined(
-            torch.stack([start, *(step.next_state for step in steps)], 2),
-            torch.stack([step.action for step in steps], 2),
-            torch.stack([step.reward for step in steps], 2),
-            torch.stack([step.terminated for step in steps], 2),
-            torch.stack([step.alive for step in steps], 2),
-        )
+        imagined = _collect(start, steps, horizon)
+        if actions is None:
+            return imagined
+        return imagined._replace(action=actions[block].expand(particles, -1, -1, -1))
 
     with torch.set_grad_enabled(gradients):
         parts = parallel_map(roll_block, list(zip(blocks, seeds, strict=True)))
@@ -146,48 +180,97 @@ def rollout(
 
 
 class ImaginedStep(NamedTuple):
-    """One step of a block of candidates."""
+    """One step of those candidates of a block that go on."""
 
-    action: Tensor  # (P, n, A)
-    next_state: Tensor  # (P, n, S)
-    reward: Tensor  # (P, n)
-    terminated: Tensor  # (P, n)
-    alive: Tensor  # (P, n)
+    action: Float[Tensor, "P n A"]
+    next_state: Float[Tensor, "P n S"]
+    reward: Float[Tensor, "P n"]
+    terminated: Bool[Tensor, "P n"]
+    alive: Bool[Tensor, "P n"]
+    rows: Int[Tensor, n] | None  # which candidates of the block these are; None for all
 
 
-def unroll(
+def imagine(
     model: Dynamics,
     state: Float[Tensor, "P n S"],
     act: Callable[[int, Tensor], Tensor],
     *,
     horizon: int,
     propagation: Propagation,
-    noise: Callable[[int], Tensor],
+    noise: Callable[[int, Tensor | None], Tensor | None],
     assignments: Int[Tensor, "H P"] | None,
     reward: RewardFn | None,
     terminated: TerminatedFn | None,
     penalty: float,
+    drop: bool = False,
 ) -> Iterator[ImaginedStep]:
-    """Step a block over the horizon; the reward is less the penalty, and 0 behind the end."""
+    """Step a block of candidates until the horizon, or until all of them have ended.
+
+    The reward is less the penalty, and 0 after the end. With `drop`, candidates that have ended in
+    every particle are not stepped on; `act(t, state)` and `noise(t, rows)` are asked for those
+    that are left. Their numbers may then differ in the last bit, as matrix products depend on size.
+    """
     alive, anyone_ended = torch.ones(state.shape[:-1], dtype=torch.bool, device=state.device), False
-    obs = model.decode(state)
+    rows = obs = next_obs = None
+    if reward is not None:
+        obs = model.decode(state)
     for t in range(horizon):
-        action = act(t, obs)
+        action = act(t, state)
         assignment = None if assignments is None else assignments[t]
         own = terminated is None
-        step = propagate(model, state, action, noise(t), alive, assignment, propagation, own)
+        step = propagate(model, state, action, noise(t, rows), alive, assignment, propagation, own)
         next_state = step.state
-        if anyone_ended:  # what has ended stays where it ended, lest it blow up unseen
+        if anyone_ended:  # a model may blow up where it is stepped on from an ended state
             next_state = torch.where(alive.unsqueeze(-1), next_state, state)
-        next_obs = model.decode(next_state)
-        gain = step.reward if reward is None else reward(obs, action, next_obs)
-        ended = step.terminated if terminated is None else terminated(next_obs)
+        if reward is not None or terminated is not None:
+            next_obs = model.decode(next_state)
+        gain, ended = step.reward, step.terminated
+        if reward is not None:
+            gain = reward(cast(Tensor, obs), action, cast(Tensor, next_obs))
+        if terminated is not None:
+            ended = terminated(cast(Tensor, next_obs))
+        if not (gain.shape == ended.shape == alive.shape):
+            raise ValueError(
+                f"reward and termination must be (P, n) = {tuple(alive.shape)}, "
+                f"got {tuple(gain.shape)} and {tuple(ended.shape)}"
+            )
         if penalty:
             gain = gain - penalty * disagreement(cast(GaussianDynamics, model), state, action)
         if anyone_ended:
             gain, ended = torch.where(alive, gain, 0.0), ended & alive
-        yield ImaginedStep(action, next_state, gain, ended, alive)
-        # on an accelerator, to ask whether anyone has would cost more than to assume it
-        if ended.is_cuda or bool(ended.any()):
-            alive, anyone_ended = alive & ~ended, True
+        yield ImaginedStep(action, next_state, gain, ended, alive, rows)
         state, obs = next_state, next_obs
+        if ended.is_cuda:  # to ask whether any has ended would wait for the device
+            alive, anyone_ended = alive & ~ended, True
+        elif bool(ended.any()):
+            alive, anyone_ended = alive & ~ended, True
+            going = alive.any(0)
+            left = int(going.sum())
+            if not left:
+                return
+            if drop and left <= DROP * len(going):
+                kept = going.nonzero().squeeze(1)
+                rows = kept if rows is None else rows[kept]
+                state, alive = state[:, kept], alive[:, kept]
+                obs = None if obs is None else obs[:, kept]
+
+
+def _collect(start: Tensor, steps: Iterator[ImaginedStep], horizon: int) -> Imagined:
+    """The trajectories of a block, with those rows and steps filled in that were left out."""
+    found: list[tuple[Tensor, ...]] = []
+    last = start
+    for step in steps:
+        whole = step[1], step[0], *step[2:5]
+        if step.rows is not None:
+            blanks = last, *(part.new_zeros(part.shape[0], last.shape[1], *part.shape[2:])
+                             for part in whole[1:])  # fmt: skip
+            whole = tuple(
+                blank.index_copy(1, step.rows, part)
+                for blank, part in zip(blanks, whole, strict=True)
+            )
+        found.append(whole)
+        last = whole[0]
+    while len(found) < horizon:
+        found.append((last, *(torch.zeros_like(part) for part in found[-1][1:])))
+    states, *others = zip(*found, strict=True)
+    return Imagined(torch.stack([start, *states], 2), *(torch.stack(part, 2) for part in others))

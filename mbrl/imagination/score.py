@@ -18,8 +18,9 @@ from mbrl.imagination.propagation import (
     blocks_of,
     check_particles,
     draw_assignments,
+    noise_shape,
 )
-from mbrl.imagination.rollout import unroll
+from mbrl.imagination.rollout import imagine
 from mbrl.parallel import parallel_map
 from mbrl.types import Dynamics, NativeDynamics, RewardFn, TerminatedFn
 
@@ -42,9 +43,10 @@ def score_fn(
 ) -> Callable[[Float[Tensor, "N H A"]], Float[Tensor, N]]:
     """What a planner maximises: the objective over the imagined returns from one state.
 
-    All noise and all dealing are drawn here, once, and are the same for every candidate: the
+    All noise and all assignments are drawn here, once, and are the same for every candidate: the
     score is then a pure function, differences between candidates are not blurred by luck, and a
-    candidate may be scored in any block on any worker.
+    candidate may be scored in any block on any worker. States are decoded only where `reward` or
+    `terminated` is given.
 
     Args:
         model: any `Dynamics`; `GaussianDynamics` for moment, distribution and the penalty.
@@ -59,7 +61,7 @@ def score_fn(
         penalty: λ in reward − λ·u, u the members' disagreement at each particle
             (`disagreement`); MOPO, Yu et al. 2020, with the epistemic part alone.
         terminal: how many times more the last reward counts, for what lies beyond the horizon.
-        generator: draws noise and dealing.
+        generator: draws noise and assignments.
 
     Returns:
         `score(actions (N, H, A)) -> (N,)`; −inf where a state or a return is not finite. With
@@ -93,28 +95,27 @@ def score_fn(
             terminal=terminal,
             generator=generator,
         )
-    noise = torch.randn(
-        (horizon, particles, 1, size),
-        generator=generator,
-        device=generator.device,
-        dtype=state.dtype,
-    ).to(device)
+    shape = (horizon, particles, 1, *noise_shape(model, propagation, size))
+    # drawn for expectation too, which takes none: a planner then goes on as with any other
+    noise = torch.randn(shape, generator=generator, device=generator.device, dtype=state.dtype).to(
+        device
+    )
     assignments = draw_assignments(propagation, horizon, particles, generator)
     assignments = None if assignments is None else assignments.to(device)
 
     def score_block(actions: Tensor) -> Tensor:
         with torch.set_grad_enabled(torch.is_grad_enabled() and actions.requires_grad):
             returns = state.new_zeros(particles, len(actions))
-            health = torch.zeros_like(returns)
+            sums = torch.zeros_like(returns)  # of states: once not finite, never finite again
             plans = actions.expand(particles, *actions.shape)
             for t, step in enumerate(
-                unroll(
+                imagine(
                     model,
                     state.expand(particles, len(actions), size),
                     lambda t, _: plans[:, :, t],
                     horizon=actions.shape[1],
                     propagation=propagation,
-                    noise=lambda t: noise[t],
+                    noise=lambda t, _: noise[t],
                     assignments=assignments,
                     reward=reward,
                     terminated=terminated,
@@ -123,8 +124,8 @@ def score_fn(
             ):
                 last = 1 + terminal if t == actions.shape[1] - 1 else 1
                 returns.add_(step.reward, alpha=last * discount**t)
-                health.add_(step.next_state.sum(-1))  # once not finite, never finite again
-            finite = (torch.isfinite(returns) & torch.isfinite(health)).all(0)
+                sums.add_(step.next_state.sum(-1))
+            finite = (torch.isfinite(returns) & torch.isfinite(sums)).all(0)
             score = torch.where(finite, reduce(returns), -torch.inf)
             return score.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
 

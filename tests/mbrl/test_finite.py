@@ -141,8 +141,12 @@ def test_a_policy_in_a_rollout_earns_its_value():
     mdp, count = random_world(2, ends=0), 4000
     policy = np.arange(mdp.states) % mdp.actions
     table = torch.tensor(policy, dtype=torch.float32)
+
+    def act(state, *, generator, explore):
+        return table[state.long()]
+
     imagined = rollout(
-        FiniteModel.of(mdp), torch.zeros(1), lambda obs, _: table[obs.long()], horizon=200,
+        FiniteModel.of(mdp), torch.zeros(1), act, horizon=200,
         particles=count, generator=seeded(),
     )  # fmt: skip
     returns = imagined.returns(mdp.discount)[:, 0]

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from mbrl.rollout import rollout
 from torch import nn
 
 from mbrl.dynamics import Ensemble, EnsembleConfig, NeuralDynamics, Regression, fitting
 from mbrl.nn import Net
-from mbrl.rollout import rollout
 from mbrl.types import Dynamics, Fittable, GaussianDynamics, Resampled, Transition
 from tests.worlds import BayesianLinearConfig, linear_posterior
 

@@ -79,6 +79,11 @@ def start(value=0.0):
     return tensor([value], dtype=torch.float64)
 
 
+def stay(state, *, generator, explore):
+    """A policy that takes the state for its action."""
+    return state
+
+
 def spring(obs, action, next_obs):
     return -next_obs[..., 0].square() - 0.1 * action[..., 0].square()
 
@@ -105,8 +110,9 @@ def test_objectives_worked_by_hand(name, value):
     returns = tensor([[3.0], [10.0], [1.0], [4.0], [2.0]]).double()
     both = torch.cat((returns, -returns.flip(0)), 1)
     out = objective(name)(both)
-    assert out.shape == (2,)
-    assert out[0].item() == pytest.approx(value, abs=1e-6)
+    assert out.shape == (2,) and out.dtype == torch.float64
+    assert out[0].item() == pytest.approx(value, rel=1e-14)
+    assert objective(name)(both.float()).dtype == torch.float32
 
 
 @pytest.mark.parametrize(
@@ -171,7 +177,7 @@ def test_expectation_takes_the_mean_of_the_members_means():
     assert imagined.reward.flatten().tolist() == [6.0, 4.5]
 
 
-def test_ts1_deals_anew_at_each_step_and_tsinf_never():
+def test_ts1_assigns_anew_at_each_step_and_tsinf_never():
     """Members add 1, 10, 100 to the place: digits tell who moved a particle and how often."""
     model = Line([1.0] * 3, b=[1.0, 10.0, 100.0])
     walk = plans([1.0] * 4)
@@ -510,7 +516,11 @@ def test_gradients_match_finite_differences(propagation):
 def test_gradients_reach_a_policys_parameters_and_stop_at_the_end():
     """From 1 with gain k: s = 1 + k, ended there by the known termination."""
     gain = tensor(0.5, dtype=torch.float64, requires_grad=True)
-    imagined = rollout(Line([1.0]), start(1.0), lambda obs, _: gain * obs, horizon=3, particles=1,
+
+    def policy(state, *, generator, explore):
+        return gain * state
+
+    imagined = rollout(Line([1.0]), start(1.0), policy, horizon=3, particles=1,
                        terminated=lambda obs: obs[..., 0] > 1.2, gradients=True,
                        generator=seeded())  # fmt: skip
     total = imagined.returns().sum()
@@ -551,9 +561,9 @@ def test_a_score_slopes_as_its_differences_say():
 def test_a_policy_is_asked_at_every_step_and_closes_the_loop():
     seen = []
 
-    def policy(obs, generator):
-        seen.append(tuple(obs.shape))
-        return -0.5 * obs
+    def policy(state, *, generator, explore):
+        seen.append(tuple(state.shape))
+        return -0.5 * state
 
     imagined = rollout(Line([1.0, 2.0]), tensor([[8.0], [4.0]]).double(), policy, horizon=2,
                        particles=2, generator=seeded())  # fmt: skip
@@ -567,8 +577,8 @@ def test_a_policy_is_asked_at_every_step_and_closes_the_loop():
 
 
 def test_a_random_policy_draws_from_the_rollouts_generator():
-    def policy(obs, generator):
-        return torch.randn(obs.shape, generator=generator, dtype=obs.dtype)
+    def policy(state, *, generator, explore):
+        return torch.randn(state.shape, generator=generator, dtype=state.dtype)
 
     runs = [
         rollout(Line([1.0]), start(), policy, horizon=4, particles=3, generator=seeded(seed))
@@ -576,6 +586,145 @@ def test_a_random_policy_draws_from_the_rollouts_generator():
     ]
     assert torch.equal(runs[0].action, runs[1].action)
     assert not torch.equal(runs[0].action, runs[2].action)
+
+
+# What an imagined trajectory hands on
+
+
+def test_transitions_are_the_steps_that_count():
+    """Both go 1 a step; the first ends beyond 2.5, the second is cut off by the horizon."""
+    model = Line([1.0, 1.0], b=[1.0, 0.5], ends_above=2.5)
+    imagined = rollout(model, start(), plans([1.0] * 4), particles=2, generator=seeded())
+    steps = imagined.transitions()
+    assert steps.obs.flatten().tolist() == [0, 1, 2, 0, 0.5, 1, 1.5]
+    assert steps.next_obs.flatten().tolist() == [1, 2, 3, 0.5, 1, 1.5, 2]
+    assert steps.reward.tolist() == [1, 2, 3, 0.5, 1, 1.5, 2]
+    assert steps.action.shape == (7, 1) and (steps.action == 1).all()
+    assert steps.terminated.tolist() == [False, False, True] + [False] * 4
+    assert steps.truncated.tolist() == [False] * 6 + [True]
+
+
+def test_a_trajectory_that_ends_at_the_horizon_is_not_truncated():
+    imagined = rollout(Line([1.0], ends_above=1.5), start(), plans([1.0, 1.0]), particles=1,
+                       generator=seeded())  # fmt: skip
+    steps = imagined.transitions()
+    assert steps.terminated.tolist() == [False, True]
+    assert steps.truncated.tolist() == [False, False]
+
+
+def test_each_particle_may_have_a_start_of_its_own():
+    states = tensor([[[1.0], [2.0]], [[3.0], [4.0]]]).double()
+    imagined = rollout(Line([1.0, 10.0]), states, torch.zeros(2, 1, 1).double(), particles=2,
+                       generator=seeded())  # fmt: skip
+    assert imagined.state[:, :, 1, 0].tolist() == [[1.0, 2.0], [30.0, 40.0]]
+
+
+def test_without_sampling_each_member_goes_to_its_mean_and_nothing_is_drawn():
+    generator = seeded()
+    before = generator.get_state()
+    imagined = rollout(Line([1.0, 0.5], sigma=3.0), start(8.0), plans([0.0, 0.0]), particles=2,
+                       sample=False, generator=generator)  # fmt: skip
+    assert imagined.state[:, 0, :, 0].tolist() == [[8, 8, 8], [8, 4, 2]]
+    assert torch.equal(before, generator.get_state())
+
+
+class Countdown(Line):
+    """Counts the rows it steps; a member's point falls by one a step and ends at 0."""
+
+    def __init__(self):
+        super().__init__([1.0])
+        self.rows = []
+
+    def step(self, state, action, *, noise):
+        self.rows.append(state.shape[1])
+        after = state - 1
+        return Step(after, after[..., 0], after[..., 0] <= 0)
+
+
+def test_a_policy_is_not_stepped_on_from_where_all_have_ended():
+    model, explored = Countdown(), []
+
+    def policy(state, *, generator, explore):
+        explored.append(explore)
+        return -state
+
+    states = torch.arange(1.0, 101)[:, None].double()
+    imagined = rollout(model, states, policy, horizon=200, particles=1, explore=False,
+                       generator=seeded())  # fmt: skip
+    assert len(model.rows) == 100  # no step once all have ended
+    assert sum(model.rows) < 0.6 * 100 * 100
+    assert not any(explored)
+    lengths = imagined.alive[0].sum(1)
+    assert lengths.tolist() == list(range(1, 101))
+    wanted = [n * (n - 1) / 2 for n in range(1, 101)]
+    assert imagined.returns()[0].tolist() == wanted
+    assert (imagined.state[0, :, -1] == 0).all()
+    assert imagined.terminated.sum() == 100
+    steps = imagined.transitions()
+    assert torch.equal(steps.action, -steps.obs)
+    assert torch.equal(steps.next_obs, steps.obs - 1)
+
+
+def test_a_score_stops_once_all_have_ended():
+    model = Countdown()
+    score = score_fn(model, start(3.0), particles=1, horizon=50, generator=seeded())
+    assert score(torch.zeros(4, 50, 1).double()).tolist() == [3.0] * 4
+    assert len(model.rows) == 3
+
+
+class Mute(Line):
+    """It has no observations to give."""
+
+    def decode(self, state):
+        raise NotImplementedError
+
+
+def test_states_are_decoded_only_for_functions_of_observations():
+    model, walk = Mute([1.0]), plans([1.0, 1.0])
+    score = score_fn(model, start(), particles=1, horizon=2, generator=seeded())
+    assert score(walk).item() == 3.0
+    imagined = rollout(model, start(1.0), stay, horizon=2,
+                       particles=1, generator=seeded())  # fmt: skip
+    assert imagined.reward.flatten().tolist() == [2.0, 4.0]
+    for known in ({"reward": spring}, {"terminated": lambda obs: obs[..., 0] > 9}):
+        with pytest.raises(NotImplementedError):
+            rollout(model, start(), walk, particles=1, generator=seeded(), **known)
+
+
+def test_noise_has_the_models_shape():
+    class Wide(Line):
+        noise_shape = (2, 3)
+
+        def step(self, state, action, *, noise):
+            seen.append(tuple(noise.shape))
+            return super().step(state, action, noise=noise.flatten(-2).sum(-1, keepdim=True))
+
+    seen = []
+    model = Wide([1.0, 1.0], sigma=1.0)
+    score_fn(model, start(), particles=4, horizon=1, generator=seeded())(plans([0.0], [1.0]))
+    rollout(model, start(), plans([0.0]), particles=4, propagation="ts1", generator=seeded())
+    assert seen == [(2, 4, 2, 3), (2, 2, 2, 3)]
+
+
+def test_gradients_reach_the_models_weights():
+    """The return of one step from 8 is a · 8 + u for each member: its slope in a is 8."""
+    model = Line([1.0, 0.5])
+    model.a.requires_grad_()
+    imagined = rollout(model, start(8.0), plans([1.0]), particles=2, gradients=True,
+                       generator=seeded())  # fmt: skip
+    imagined.returns().sum().backward()
+    assert model.a.grad.flatten().tolist() == [8.0, 8.0]
+
+
+@pytest.mark.parametrize("known", ["reward", "terminated"])
+def test_a_function_of_observations_of_another_shape_is_refused(known):
+    functions = {
+        "reward": lambda obs, action, next_obs: next_obs,
+        "terminated": lambda obs: obs > 9,
+    }
+    with pytest.raises(ValueError, match=r"reward and termination must be \(P, n\) = \(1, 1\)"):
+        rollout(Line([1.0]), start(), plans([0.0]), particles=1, generator=seeded(),
+                **{known: functions[known]})  # fmt: skip
 
 
 # Refusals
@@ -621,13 +770,24 @@ def test_actions_of_another_shape_are_refused(shape):
 @pytest.mark.parametrize(
     ("state", "actions", "horizon", "message"),
     [
-        (torch.zeros(2, 3, 1), torch.zeros(3, 2, 1), None, r"state must be \(S,\) or \(N, S\)"),
+        (torch.zeros(2, 3, 1), torch.zeros(3, 2, 1), None, r"state \(P, N, S\) must have P = 1"),
+        (torch.zeros(1, 2, 3, 1), torch.zeros(3, 2, 1), None, r"state must be \(S,\), \(N, S\)"),
         (torch.zeros(2, 1), torch.zeros(3, 2, 1), None, r"with N as in state \(2, 1\), got"),
         (torch.zeros(1), torch.zeros(2, 1), None, r"actions must be \(N, H, A\)"),
         (torch.zeros(1), torch.zeros(3, 2, 1), 3, r"horizon 3 is not that of actions \(3, 2, 1\)"),
         (torch.zeros(1), torch.zeros(3, 0, 1), None, "horizon must be >= 1, got 0"),
-        (torch.zeros(1), lambda obs, g: obs, None, "horizon is needed with a policy"),
-        (torch.zeros(1), lambda obs, g: obs, 0, "horizon must be >= 1, got 0"),
+        (
+            torch.zeros(1),
+            lambda state, *, generator, explore: state,
+            None,
+            "horizon is needed with a policy",
+        ),
+        (
+            torch.zeros(1),
+            lambda state, *, generator, explore: state,
+            0,
+            "horizon must be >= 1, got 0",
+        ),
     ],
 )
 def test_wrong_shapes_of_a_rollout_are_refused(state, actions, horizon, message):
@@ -664,7 +824,7 @@ def worst_tenth(returns):
 
 
 def test_propagations_against_monte_carlo_truth():
-    """TS∞ is unbiased; all that re-deal average the parameter away and see too little risk.
+    """TS∞ is unbiased; all that assign anew average the parameter away and see too little risk.
 
     Truth: 200 000 walks in numpy. Margins: TS∞ within four standard errors in the mean and 3 % in
     std and CVaR; the others' std of the return below 0.75 of the truth and their CVaR too

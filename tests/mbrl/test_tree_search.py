@@ -86,9 +86,13 @@ def test_rollouts_draw_all_actions_alike_and_stop_at_an_end():
     assert far.terminated.tolist() == [True] and far.reward.tolist() == [-4.0]
 
 
+def halve(state, *, generator, explore):
+    return -state / 2
+
+
 def test_a_policy_plays_the_rollouts_and_a_reward_and_an_end_take_the_models_place():
     made = TreeModel(
-        Linear(1.0), torch.ones(1, 1), config(rollouts=1, depth=5), policy=lambda obs, _: -obs / 2,
+        Linear(1.0), torch.ones(1, 1), config(rollouts=1, depth=5), policy=halve,
         reward=lambda obs, action, after: (obs + 10 * action + 100 * after)[..., 0],
         terminated=lambda after: after[..., 0] < 0.3, generator=seeded(),
     )  # fmt: skip
