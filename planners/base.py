@@ -15,7 +15,7 @@ NaN and +inf count as forbidden too.
 
 
 class Plan(NamedTuple):
-    """A plan and all that the next call needs to go on from it. Plain tensors and ints."""
+    """A plan, and the state of its search that the next one starts from. Plain tensors and ints."""
 
     actions: Tensor  # (H, A) inside the bounds
     score: Tensor  # ()
@@ -24,7 +24,7 @@ class Plan(NamedTuple):
     elites: Tensor  # (M, K, A) best knots, best first; M may be 0
     evaluated: int  # candidates scored
     rejected: int  # of these, how many scored -inf or NaN
-    rounds: int = 0  # rounds of search that there was time for
+    rounds: int = 0  # rounds of search made
 
 
 class Planner(Protocol):
@@ -40,14 +40,14 @@ class Planner(Protocol):
     ) -> Plan:
         """The best plan found, searching from `start` if there is one.
 
-        With a `deadline`, an instant of `time.perf_counter`, no round begins that would end
-        after it, save the first, which always runs.
+        With a `deadline`, an instant of `time.perf_counter`, a round that is expected to end after
+        it is not begun; the first round always runs.
         """
         ...
 
 
 class RecedingPlanner(Planner, Protocol):
-    """A planner that can go on from its last plan after some of it was carried out."""
+    """A planner that can start from its last plan after some of its actions were carried out."""
 
     @property
     def low(self) -> Tensor:

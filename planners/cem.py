@@ -15,7 +15,7 @@ SAMPLINGS = ("truncated", "clipped")
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class CEM(Search):
-    """Fit a Gaussian to the elites, again and again (Rubinstein 1999; PETS, Chua et al. 2018).
+    """Refit a Gaussian to the elites in each iteration (Rubinstein 1999; PETS, Chua et al. 2018).
 
     A start gives the first mean; its elites are not used.
     """

@@ -1,4 +1,4 @@
-"""CMA-ES: a search that learns which knots go together."""
+"""CMA-ES: a search that adapts the full covariance of its draws."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class CMA(Search):
     """Covariance matrix adaptation (Hansen and Ostermeier 2001; Hansen 2016, "The CMA evolution
     strategy: a tutorial"), by the package `cma`.
 
-    The strategy lives in the unit box, whose bounds it folds draws into, and starts anew with
-    each search from the start's mean, its covariance isotropic. The first iteration also scores the
+    The strategy works in the unit box and maps draws outside back into it. Each search begins
+    at the start's mean with an isotropic covariance. The first iteration also scores the
     start's best candidate again, so under the same score a search from a plan returns no worse a
     plan (where `answer` is "best"). It runs on the CPU in float64 and takes O((K A)³) at times, so
     it suits problems of some tens of numbers: few knots.
@@ -57,17 +57,17 @@ class _Evolution:
     def sample(self, mean: Tensor, std: Tensor, count: int, *, generator: Generator) -> Tensor:
         low, width = self.planner.low, self.planner.high - self.planner.low
         if self.strategy is None:
-            import cma  # takes seconds, for it loads matplotlib and scipy where they are
+            import cma  # takes seconds: it imports matplotlib and scipy where installed
 
             def normals(rows: int, columns: int) -> np.ndarray:
                 options = {"generator": generator, "device": generator.device}
                 return torch.randn(rows, columns, dtype=torch.float64, **options).cpu().numpy()
 
             first = ((mean - low) / width).clamp(0, 1).double().cpu().numpy().ravel()
-            # The package does not search one dimension; a second that changes nothing helps.
+            # The package refuses one dimension, so add a second one that the score ignores.
             first = np.resize(first, max(first.size, 2))
             options = {"bounds": [0, 1], "popsize": count, "verbose": -9}
-            # A seed of NaN leaves numpy's global stream alone, and nothing then reads it.
+            # With a seed of NaN the package neither seeds nor reads numpy's global stream.
             options |= {"randn": normals, "seed": math.nan}
             self.strategy = cma.CMAEvolutionStrategy(first, self.planner.sigma, options)
         self.asked = self.strategy.ask()
@@ -85,7 +85,7 @@ class _Evolution:
         elites: Tensor,
     ) -> tuple[Tensor, Tensor]:
         cost = -scores[: len(self.asked)].double().cpu().numpy()
-        # Only ranks count; those of the rejected come last.
+        # The strategy uses ranks alone; rejected candidates rank last.
         ranks = np.unique(cost, return_inverse=True)[1].astype(float)
         es = self.strategy
         es.tell(self.asked, ranks)

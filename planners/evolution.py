@@ -1,4 +1,4 @@
-"""An evolution strategy that finds its own scale: far on the way, still at rest."""
+"""An evolution strategy that adapts the standard deviation of its draws."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ class Evolution(Search):
     strategies: a comprehensive introduction").
 
     Each candidate is the mean plus noise at a step of its own: the steps are a geometric ladder
-    about the std, from `spread` times it down to a `spread`-th. Elites are recombined with the
-    weights log(M + ½) - log i of CMA-ES, their steps geometrically and likewise. So the std goes
-    where it helps and, unlike that of a cross-entropy method, also grows; a start passes it on.
+    about the std, from `spread` times it down to a `spread`-th. The next
+    mean is the average of the elites with the weights log(M + ½) - log i of CMA-ES; the next std is
+    the old one times the geometric average of their steps with the same weights. Unlike that of a
+    cross-entropy method it can grow. A start passes its std on.
     The mean is scored with the candidates, and in the first iteration the start's best candidate
     too, so under the same score a search from a plan returns no worse a plan.
 
-    Noise is linear between a few random knots, while the plan has every action unless `knots`
-    says otherwise: it is as smooth, and shifts in time without the loss of refitting knots.
+    Noise is linear between a few random knots, while the plan has a knot for every action unless
+    `knots` is set: plans are as smooth as with few knots, and are shifted in time exactly.
     """
 
     population: int = 32
@@ -38,11 +39,11 @@ class Evolution(Search):
     sigma: float = 0.15
     """First and largest std as a fraction of the box's width."""
     floor: float = 5e-4
-    """Smallest std, likewise."""
+    """Smallest std as a fraction of the box's width."""
     spread: float = 4.0
     """Ratio of the largest step to the std, and of the std to the smallest; at least 1."""
     widen: float = 2.0
-    """Factor on the std of a start, as the world has moved on since; at least 1."""
+    """Factor on the std of a start, because the state has changed since; at least 1."""
     noise_knots: int = 4
     """Knots of the noise, at most as many as the plan's; at least 1."""
 
@@ -90,7 +91,7 @@ class Evolution(Search):
         best = scores.topk(len(elites)).indices
         weights = _weights(len(elites), mean.dtype, mean.device)
         _, logs = _ladder(self.population, self.spread, mean.dtype, mean.device)
-        # What was scored again, behind the draws, has the last of the logs.
+        # Candidates behind the draws were not drawn; the last log is theirs.
         factor = torch.dot(weights, logs.index_select(0, best.clamp_max_(self.population))).exp_()
         new = torch.mv(elites.view(len(elites), -1).t(), weights).view_as(mean)
         return new, std * factor
@@ -101,7 +102,7 @@ class Evolution(Search):
 
     @cached_property
     def _smooth(self) -> Tensor:
-        """What turns the noise's knots into the plan's, (noise knots, K)."""
+        """The matrix (noise knots, K) that turns the knots of the noise into those of the plan."""
         knots = self.matrix.shape[1]
         matrix = interpolation_matrix(knots, min(self.noise_knots, knots), "linear")
         return torch.as_tensor(matrix.T, dtype=self.low.dtype, device=self.low.device).contiguous()
@@ -113,8 +114,8 @@ def _ladder(
 ) -> tuple[Tensor, Tensor]:
     """Steps of `count` draws, (count, 1), and their logs with one more, (count + 1,).
 
-    That is for candidates that are no draws: the mean, the start's best. They count as drawn with
-    the smallest step.
+    The last one is for candidates that were not drawn (the mean, the start's best): they count as
+    drawn with the smallest step.
     """
     logs = torch.linspace(1, -1, count, dtype=torch.float64) * math.log(spread)
     steps = logs.exp()[:, None].to(device, dtype)

@@ -17,7 +17,7 @@ from planners.search import Search, checked, require
 class GradientAscent(Search):
     """Adam (Kingma and Ba 2015) on the knots of a few plans at once, projected onto the box.
 
-    The first plan sets out from the start's mean, the others from normal draws around it;
+    The first plan starts from the start's mean, the others from normal draws around it;
     `score` is called with gradients on. The step shrinks linearly to nothing over the
     iterations, so choose few enough to finish before a deadline. The mean is the best plan seen.
     A plan that is rejected has no gradient: it moves half-way back to the best. Raises ValueError,
@@ -73,7 +73,7 @@ class _Ascent:
                 )
             total = scores.where(scores > -math.inf, 0.0).sum()
             (gradient,) = torch.autograd.grad(total, knots, materialize_grads=True)
-        # In units of the box, so that all actions move alike.
+        # In units of the box, so that steps are fractions of its width.
         width = self.planner.high - self.planner.low
         self.gradient = gradient.mul_(width).nan_to_num_(0.0, 0.0, 0.0)
         return scores.detach()

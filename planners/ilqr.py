@@ -16,7 +16,7 @@ from planners.base import Plan
 from planners.search import Clock, Search, require
 
 SHRINK = tuple(10 ** (-3 * i / 10) for i in range(11))
-"""Step lengths that are tried side by side (Tassa et al. 2012)."""
+"""Step lengths that are tried in one batch (Tassa et al. 2012)."""
 
 
 class Expansion(NamedTuple):
@@ -36,7 +36,7 @@ class Expansion(NamedTuple):
 
 
 class Smooth(Protocol):
-    """A model, its cost and the state from which it sets out.
+    """A model, its cost and its initial state.
 
     States have X numbers. Their differences have S: on a manifold, such as with
     quaternions, S < X.
@@ -52,7 +52,7 @@ class Smooth(Protocol):
         ...
 
     def difference(self, states: Tensor, origin: Tensor) -> Tensor:
-        """What leads from `origin` (..., X) to `states` (..., X), (..., S)."""
+        """`states` minus `origin`, each (..., X), in the tangent space at `origin`, (..., S)."""
         ...
 
     def expand(self, states: Tensor, actions: Tensor) -> Expansion:
@@ -67,12 +67,12 @@ class ILQR:
 
     A round expands the model along the plan, solves the linear-quadratic problem backwards
     with the bounds in it, and tries the answer at eleven step lengths in one batch of
-    closed-loop rollouts. Only what lowers the cost is taken; otherwise the states are
-    regularised more. It needs a `Smooth` model in place of a score, so it is not in
-    `PLANNERS`; all else is as there, and `MPC` carries it out, `make_score` giving the model,
-    which must repeat actions itself. It draws nothing. The linear algebra runs on the CPU in
-    float64. Raises ValueError, on building, for bounds that are no box and for sizes out of
-    range.
+    closed-loop rollouts. A step is taken only if it lowers the cost; otherwise the
+    regularisation of the states is raised. `plan` takes a `Smooth` model instead of a score, so
+    iLQR is not in `PLANNERS`. With `MPC`, `make_score` returns the model, which must repeat
+    actions itself. No random numbers are drawn. The linear algebra runs on the CPU in float64.
+    Raises ValueError, on building, for bounds that are not finite with low < high, and for sizes
+    out of range.
     """
 
     low: Tensor
@@ -151,8 +151,8 @@ class ILQR:
             else:
                 regularisation = max(10 * regularisation, 1e-6)
             settled = 0 <= gained <= self.tolerance * abs(float(cost)) or not law[0].any()
-            late = clock is not None and not clock.tick(1)
-            if late or settled or regularisation > 1e10:
+            out_of_time = clock is not None and not clock.tick(1)
+            if out_of_time or settled or regularisation > 1e10:
                 break
         return Plan(
             actions=actions.clone(),
@@ -195,7 +195,7 @@ class ILQR:
     def _backward(
         self, expansion: list[np.ndarray], actions: Tensor, regularisation: float
     ) -> tuple[tuple[np.ndarray, np.ndarray], float]:
-        """Offsets (H, A), gains (H, A, S) and the regularisation with which all went well."""
+        """Offsets (H, A), gains (H, A, S) and the regularisation that made the problem convex."""
         low, high = ((bound - actions).double().cpu().numpy() for bound in (self.low, self.high))
         while True:
             try:
@@ -240,9 +240,9 @@ def box_qp(
     """The minimum (A,) of ½ xᵀ H x + gᵀ x in a box, and which entries (A,) no bound holds.
 
     Projected Newton steps (Bertsekas 1982; Tassa et al. 2014, algorithm 1). Entries closer to a
-    bound than 1e-10 of the box's width are put onto it: the entry that a bound holds would
-    otherwise count as free, and the step be cut off where it begins. Raises LinAlgError where
-    H (A, A) is not positive definite.
+    bound than 1e-10 of the box's width are set to it. Otherwise an entry within rounding of the
+    bound that holds it would count as free, and the projected step would not lower the cost.
+    Raises LinAlgError where H (A, A) is not positive definite.
     """
     np.linalg.cholesky(hessian)
     near = 1e-10 * (high - low)

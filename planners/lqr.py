@@ -40,11 +40,11 @@ def lqr(
         fx, fu: dynamics (H, S, S), (H, S, A).
         lxx, luu: cost (H + 1, S, S), whose last is the terminal one, and (H, A, A).
         lux, lx, lu, constant: cross terms (H, A, S), linear ones (H + 1, S), (H, A), drift (H, S).
-        horizon: H, where a leading dimension of that size is left out of all: a
-            time-invariant problem, lxx its terminal cost as well.
+        horizon: H of a time-invariant problem, whose arguments have no leading dimension of
+            time; lxx is then the terminal cost too.
 
     Raises:
-        ValueError: the cost is not convex in u at some step.
+        ValueError: the cost is not strictly convex in u at some step.
     """
     steps = len(fx) if horizon is None else horizon
     size, count = fu.shape[-2:]

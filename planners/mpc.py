@@ -60,8 +60,8 @@ class MPC:
     ) -> tuple[Tensor, MPCState]:
         """The action (A,) for this environment step, and the state for the next.
 
-        `make_score` gives the score of plans from the present model state, or what else the
-        planner searches (`ILQR`: the model); it is called only when a search is due. The search
+        `make_score` returns the score of plans from the present model state (for `ILQR`: the
+        model); it is called only when a search is due. The search
         starts from the last plan, shifted by the actions carried out since. Raises ValueError
         when an open-loop plan has run out, and what `search` raises.
         """
@@ -88,9 +88,9 @@ class MPC:
     ) -> Plan:
         """A new plan, from the last one shifted by the `spent` actions of it carried out since.
 
-        Raises ValueError at the first search if `budget_ms` is shorter than a round of it. To
-        find out, that search first takes three rounds on the same score, with draws of their
-        own, and throws them away; its budget counts from there.
+        Raises ValueError at the first search if `budget_ms` is shorter than one round. To measure
+        that, the first search is preceded by three rounds on the same score with draws of their
+        own, whose results are dropped; its budget counts from their end.
         """
         began, deadline = time.perf_counter(), None
         start = None if last is None else self.planner.shift(last, spent)

@@ -65,12 +65,12 @@ def exponential_weights(scores: Tensor, temperature: float) -> Tensor:
     """Weights (N,) that sum to one, proportional to exp((score - best) / (λ · scale)).
 
     The scale is best minus median of the accepted scores: unlike the standard deviation it
-    does not feel how bad the bad ones are, so that one crash does not flatten the weights.
-    Scores of -inf weigh nothing; if all are, all weights are zero.
+    does not depend on how low the lowest scores are, so one crash does not flatten the weights.
+    Scores of -inf get weight zero; if all are -inf, all weights are zero.
     """
     limits = torch.finfo(scores.dtype)
     best = scores.max()
     median = scores.nan_to_num(neginf=math.nan).nanmedian()
     scale = (best - median).mul_(temperature).clamp_(limits.tiny, limits.max)
-    # All -inf makes NaN of the gaps, and zeros of that.
+    # If all are -inf, the differences are NaN, and become zeros.
     return (scores - best).div_(scale).softmax(0).nan_to_num_(0.0)

@@ -17,7 +17,7 @@ class PredictiveSampling(Search):
     """Howell et al. 2022, "Predictive Sampling: Real-time Behaviour Synthesis with MuJoCo".
 
     Normal draws of constant std, clipped into the box, around the best plan so far, which is
-    scored again with them; the best of all is the next. A start gives the first.
+    scored again with them; the best of all is the next. The first is the mean of the start.
     """
 
     population: int = 32

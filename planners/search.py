@@ -32,8 +32,8 @@ class Search:
     The search runs over K knots (every step where `knots` is None), and
     `actions = clip(W @ knots)` is what gets scored. Device and dtype are those of the
     bounds, and the generator must be on the same device. Raises ValueError, on building,
-    for bounds that are no box and for sizes out of range; and in `plan` for a start of other
-    shapes, a generator elsewhere, or a score that does not return (N,).
+    for bounds that are not finite with low < high and for sizes out of range; and in `plan` for a
+    start of other shapes, a generator on another device, or a score that does not return (N,).
     """
 
     low: Tensor
@@ -50,15 +50,15 @@ class Search:
     interpolation: str = "zero"
     """How knots become actions: zero, linear or cubic."""
 
-    # What an algorithm does not offer as a field stays as it is here.
+    # Values of the settings that an algorithm does not offer as a field.
     maximises = "score"
     iterations = 1
     elites = 1
     sigma = 1 / math.sqrt(12)
     answer = "best"
     carries_best = False
-    """Whether a plan's `elites` are the best candidate of all rounds, instead of the last round's
-    elites; an algorithm that scores it again in the next search then loses nothing."""
+    """Whether a plan's `elites` are the best candidate of all rounds instead of the elites of the
+    last round. An algorithm that scores it again in the next search can then not return less."""
 
     def __post_init__(self) -> None:
         for name in ("low", "high"):
@@ -104,12 +104,12 @@ class Search:
         )
         _ = self.matrix
 
-    # What an algorithm is made of.
+    # The parts that an algorithm defines.
 
     def algorithm(self) -> Algorithm:
         """What samples, evaluates and refits in one search.
 
-        The planner itself, or a new object where one round must remember more for the next
+        The planner itself, or a new object where a round depends on more of the earlier ones
         than mean and std.
         """
         return self
@@ -149,7 +149,7 @@ class Search:
         """
         raise NotImplementedError
 
-    # The loop and what it stands on.
+    # The search loop and its parts.
 
     @cached_property
     def matrix(self) -> Tensor:
@@ -171,7 +171,7 @@ class Search:
         return flat.view(*knots.shape[:-2], self.horizon, self.low.shape[0])
 
     def begin(self, start: Plan | None) -> tuple[Tensor, Tensor, Tensor]:
-        """The first mean, std (K, A) and elites (M, K, A): a start gives all but the std.
+        """The first mean, std (K, A) and elites (M, K, A); mean and elites are those of the start.
 
         Without a start the mean is the middle of the box. The std is always `sigma` times
         the width of the box, as PETS and iCEM reset it before each search.
@@ -199,10 +199,10 @@ class Search:
         """Search from `start`, or from the middle of the box where it is None.
 
         `score` is called once an iteration, and once more with N = 1 where the answer is
-        the mean. Scores that are not finite lose, are counted, and never shape the search;
-        if every candidate is rejected the answer is the first mean with score -inf. With
-        `answer` "mean" the final mean is returned unless it is itself rejected, then the
-        best candidate seen is. `elites` are the last iteration's, without rejected ones, or the
+        the mean. Candidates whose score is not finite are rejected: they are counted and do not
+        enter the refit; if every candidate is rejected the answer is the first mean with score
+        -inf. With `answer` "mean" the final mean is returned, or if it is itself rejected the
+        best candidate seen. `elites` are the last iteration's, without rejected ones, or the
         best candidate alone (`carries_best`). Memory does not depend on the number of iterations.
 
         With a `deadline`, an instant of `time.perf_counter`, the search stops before an
@@ -229,7 +229,7 @@ class Search:
             rounds += 1
 
             elite_scores, best = scores.topk(max(self.elites, 1))
-            # Waits for the device once a round; what follows then needs no masks.
+            # The device is waited for here, once a round, so that no masks are needed below.
             top, lowest = float(elite_scores[0]), float(scores.min())
             bad = int(scores.isneginf().sum()) if lowest == -math.inf else 0
             rejected += bad
@@ -292,7 +292,7 @@ class Search:
                 mean, elites = (x.clamp_(self.low, self.high) for x in (mean, elites))
         return Plan(actions, self._unknown, mean, std, elites, evaluated=0, rejected=0)
 
-    # What does not change from one search to the next.
+    # Computed once and kept from one search to the next.
 
     @cached_property
     def _prior(self) -> tuple[Tensor, Tensor]:
@@ -356,13 +356,13 @@ class Clock:
         self.deadline, self.slowest, self.now = deadline, 0.0, time.perf_counter()
 
     def tick(self, rounds: int) -> bool:
-        """Note that a round has ended; whether so many more fit."""
+        """Record the end of a round; whether `rounds` more fit before the deadline."""
         now = time.perf_counter()
         self.slowest, self.now = max(self.slowest, now - self.now), now
         return self.fits(rounds)
 
     def fits(self, rounds: int) -> bool:
-        """Whether so many more rounds fit, each as slow as the slowest so far."""
+        """Whether `rounds` more fit before the deadline, each as slow as the slowest so far."""
         return self.now + rounds * self.slowest <= self.deadline
 
 

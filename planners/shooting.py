@@ -20,14 +20,14 @@ class RandomShooting(Search):
     """
 
     def sample(self, mean: Tensor, std: Tensor, count: int, *, generator: Generator) -> Tensor:
-        """Uniform in the box, whatever mean and std."""
+        """Uniform draws in the box; mean and std are not used."""
         draws = torch.rand(
             count, *mean.shape, generator=generator, device=mean.device, dtype=mean.dtype
         )
         return torch.lerp(self.low, self.high, draws)
 
     def again(self, iteration: int, mean: Tensor, elites: Tensor) -> list[Tensor]:
-        """The start's best, scored anew."""
+        """The start's best candidate."""
         return [elites[:1]]
 
     def refit(

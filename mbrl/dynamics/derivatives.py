@@ -15,7 +15,7 @@ from torch.func import grad, hessian, vmap
 from planners.ilqr import Expansion
 
 STEP = 1e-6
-"""Perturbation of a coordinate or an action: central differences then err by about 1e-9."""
+"""Perturbation of a coordinate or an action; the error of central differences is about 1e-9."""
 
 
 class SmoothSimulator:
@@ -27,14 +27,14 @@ class SmoothSimulator:
     Dynamics and observations are differentiated by central differences of whole control steps,
     all of a plan's in one native batch; the reward exactly, by autograd, at the observations.
     Actions and activations on a bound, where MuJoCo clamps them, are differentiated just inside.
-    Second derivatives of observations and dynamics are left out, and what curvature of the cost
-    is negative after that (Gauss and Newton's approximation). Terminations are no part of it.
+    Second derivatives of observations and dynamics are left out (the Gauss-Newton approximation),
+    and negative eigenvalues of the cost's Hessian set to zero. Terminations are ignored.
 
     Args:
-        sim: a `Simulator` with one member.
-        state: where all plans set out.
+        sim: a `Simulator` of one member.
+        state: the state (X,) that plans start from.
         action_repeat: control steps that each action is held.
-        reward: takes the place of the task's own.
+        reward: used instead of the task's own.
 
     Raises:
         ValueError: several members; a task of gymnasium's.
@@ -72,11 +72,11 @@ class SmoothSimulator:
     def difference(
         self, states: Float[Tensor, "*n X"], origin: Float[Tensor, "*n X"]
     ) -> Float[Tensor, "*n S"]:
-        """What leads from `origin` to `states`."""
+        """`states` minus `origin` in the tangent space at `origin`."""
         ends = states.reshape(-1, states.shape[-1]).numpy()
         begins = origin.reshape(ends.shape).numpy()
-        apart = self._apart(ends, begins)
-        return torch.from_numpy(apart).reshape(*states.shape[:-1], -1)
+        found = self._difference(ends, begins)
+        return torch.from_numpy(found).reshape(*states.shape[:-1], -1)
 
     def expand(self, states: Float[Tensor, "H1 X"], actions: Float[Tensor, "H A"]) -> Expansion:
         """Derivatives along a trajectory."""
@@ -90,7 +90,7 @@ class SmoothSimulator:
         moves = actions.double().numpy().repeat(count, 0)
         moves = _inside(moves, -1.0, 1.0, changes[:, size:]) + changes[:, size:]
 
-        # Rewards and where they lead: cost (H, ·) of a step and its slopes, chained over repeats.
+        # Gradient and Hessian of the cost of each planned action, summed over its repeats.
         slopes, curvatures = 0.0, 0.0
         for _ in range(self.repeat):
             rows, before, after = self.sim.observed_step(rows, moves)
@@ -104,14 +104,14 @@ class SmoothSimulator:
                 return -self.reward(*parts)
 
             slopes = slopes + torch.einsum("hzk,hz->hk", jacobian, vmap(grad(cost))(middle))
-            bent = vmap(hessian(cost))(middle)
-            curvatures = curvatures + jacobian.mT @ bent @ jacobian
+            inner = vmap(hessian(cost))(middle)
+            curvatures = curvatures + jacobian.mT @ inner @ jacobian
         assert isinstance(slopes, Tensor) and isinstance(curvatures, Tensor)
         values, vectors = torch.linalg.eigh(curvatures)
         curvatures = vectors @ (values.clamp_min(0)[..., None] * vectors.mT)
 
-        apart = self._apart(rows, origin).reshape(horizon, count, size)
-        moving = torch.from_numpy(_central(apart))
+        moved = self._difference(rows, origin).reshape(horizon, count, size)
+        moving = torch.from_numpy(_central(moved))
         end = torch.zeros(1, size, size, dtype=torch.float64)
         return Expansion(
             fx=moving[..., :size],
@@ -134,11 +134,11 @@ class SmoothSimulator:
         moved[:, act] = _inside(moved[:, act], *self._activation_range(), pushed) + pushed
         return moved
 
-    def _apart(self, rows: np.ndarray, origin: np.ndarray) -> np.ndarray:
+    def _difference(self, rows: np.ndarray, origin: np.ndarray) -> np.ndarray:
         """Tangent vectors (n, S) from `origin` to `rows`, each (n, X)."""
         model, (qpos, qvel, act) = self.sim.model, self._places()
         turned = rows[:, qpos] - origin[:, qpos]
-        if model.nq != model.nv:  # else all joints slide or turn about one axis
+        if model.nq != model.nv:  # ball or free joints, whose positions are quaternions
             turned = np.empty((len(rows), model.nv))
             for out, a, b in zip(turned, origin[:, qpos], rows[:, qpos], strict=True):
                 mujoco.mj_differentiatePos(model, out, 1.0, a, b)
@@ -157,7 +157,7 @@ class SmoothSimulator:
         return low, high
 
     def _places(self) -> tuple[slice, slice, slice]:
-        """Where positions, velocities and activations lie in a state, behind the time."""
+        """Slices of a state, which begins with the time: positions, velocities, activations."""
         model = self.sim.model
         ends = np.cumsum([1, model.nq, model.nv, model.na])
         return slice(ends[0], ends[1]), slice(ends[1], ends[2]), slice(ends[2], ends[3])
@@ -166,10 +166,10 @@ class SmoothSimulator:
 def _inside(
     values: np.ndarray, low: np.ndarray | float, high: np.ndarray | float, changes: np.ndarray
 ) -> np.ndarray:
-    """Values (n, D) in the middle of differences that stay in [low, high].
+    """The values (n, D) to apply `changes` of ± STEP to, so that the sums stay in [low, high].
 
-    A value on its bound, or within `STEP` of it, goes inside by `STEP` where it is changed: MuJoCo
-    clamps what lies outside, which would halve the difference. A value outside stays there.
+    A changed value within `STEP` of a bound is moved inside by `STEP`: MuJoCo clamps values
+    outside, which would halve the central difference. Values outside the bounds stay as they are.
     """
     on_bound = (changes != 0) & (low <= values) & (values <= high)
     return np.where(on_bound, values.clip(low + STEP, high - STEP), values)

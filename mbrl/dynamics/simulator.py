@@ -1,4 +1,4 @@
-"""The true simulator behind the face of a model: a task's physics as `Dynamics`.
+"""The true simulator as a model: a task's physics as `Dynamics`.
 
 A state is MuJoCo's whole integration state, a flat float64 vector: time, positions, velocities,
 activations, the solver's warm start, applied forces, goals. From the same state and the same
@@ -31,10 +31,10 @@ _STATE = int(mujoco.mjtState.mjSTATE_INTEGRATION)
 _CTRL = int(mujoco.mjtState.mjSTATE_CTRL)
 _FORCE = int(mujoco.mjtState.mjSTATE_QFRC_APPLIED)
 _MOTION = int(mujoco.mjtState.mjSTATE_QPOS) | int(mujoco.mjtState.mjSTATE_QVEL)
-_SENSED = int(mujoco.mjtStage.mjSTAGE_VEL)
-_NOTHING = int(mujoco.mjtStage.mjSTAGE_NONE)
+_SENSOR_STAGE = int(mujoco.mjtStage.mjSTAGE_VEL)
+_NO_STAGE = int(mujoco.mjtStage.mjSTAGE_NONE)
 _KEPT = 8
-"""Batches kept, one a number of candidates; to build one costs milliseconds."""
+"""Batches kept, one for each number of candidates: building one takes milliseconds."""
 
 
 class Physics(NamedTuple):
@@ -50,7 +50,7 @@ class PhysicalTask(Protocol):
 
     @property
     def name(self) -> str:
-        """Of the task, for messages."""
+        """The task's name, for messages."""
         ...
 
     @property
@@ -85,7 +85,8 @@ class PhysicalTask(Protocol):
 
     @property
     def gymnasium(self) -> bool:
-        """Actions are controls, observations float64, sensors the places of bodies, as they lag."""
+        """Gymnasium's conventions: actions are controls, observations float64, and sensors are the
+        positions of bodies one MuJoCo step before the state."""
         ...
 
     def compile(self, *, planning: bool = False) -> mujoco.MjModel:
@@ -154,8 +155,8 @@ class Randomisation:
             for i, factor in enumerate(gains):
                 _scale_force(drawn, i, factor)
         mujoco.mj_setConst(drawn, mujoco.MjData(drawn))
-        # The peak force of a muscle that is given none is worked out from this constant, and would
-        # otherwise follow the masses.
+        # MuJoCo computes the peak force of a muscle without `force` from this constant, so it
+        # would change with the masses.
         drawn.actuator_acc0[:] = model.actuator_acc0
         return drawn
 
@@ -173,9 +174,9 @@ def _scale_force(model: mujoco.MjModel, index: int, factor: float) -> None:
                 f"randomisation: actuator {model.actuator(index).name or f'#{index}'} computes its "
                 "force in a plugin or callback, whose gain is not known; set gain to 0"
             )
-        if kind.endswith("_MUSCLE"):  # its first two numbers are lengths, and the last ones too
+        if kind.endswith("_MUSCLE"):  # the other parameters are lengths and shapes
             parameters[2:4] *= factor
-        elif kind == "mjGAIN_DCMOTOR":  # resistance, motor constant; the force is ~ K (u - K w) / R
+        elif kind == "mjGAIN_DCMOTOR":  # the resistance R in force = K (u - K w) / R
             parameters[0] /= factor
         elif kind != "mjBIAS_DCMOTOR":
             parameters *= factor
@@ -242,7 +243,8 @@ class Simulator:
         self._offset, self._scale = (low + high) / 2, (high - low) / 2
         if task.gymnasium:
             self._offset, self._scale = np.zeros_like(low), np.ones_like(low)
-        # As the environment hands observations out, so that rewards are those of its very numbers.
+        # The dtype of the environment's observations, so that rewards are computed from the same
+        # numbers.
         self._dtype = np.float64 if task.gymnasium else np.float32
         self._gust = np.asarray(task.process_noise, dtype=float)
         self._state_size = int(mujoco.mj_stateSize(self.model, _STATE))
@@ -259,9 +261,9 @@ class Simulator:
             bodies = range(self.model.nbody)
             self._sensors = {self.model.body(i).name: slice(3 * i, 3 * i + 3) for i in bodies}
             self._field = "xpos"
-        asked = _Asked(self._views(getattr(self._data, self._field).reshape(-1)))
-        task.observation(Physics(self._data.qpos, self._data.qvel, asked))
-        self._sensing = asked.any  # else they are left out of what is recorded
+        recorder = _AccessRecorder(self._views(getattr(self._data, self._field).reshape(-1)))
+        task.observation(Physics(self._data.qpos, self._data.qvel, recorder))
+        self._uses_sensors = recorder.accessed  # if not, rollouts do not record them
 
     @property
     def state_size(self) -> int:
@@ -309,7 +311,7 @@ class Simulator:
         state: Tensor | None = None,
         action: Tensor | None = None,
     ) -> Float[Tensor, "*lead S"]:
-        """Not to be had: an observation does not hold the whole physics.
+        """Not supported: an observation does not hold the whole state of the physics.
 
         Raises ValueError, always; `state` makes one from positions and velocities.
         """
@@ -331,7 +333,7 @@ class Simulator:
         *,
         noise: Float[Tensor, "E B *noise_shape"] | None,
     ) -> Step:
-        """One control step of each member; a state that blew up comes back as NaN.
+        """One control step of each member; states that diverge become NaN.
 
         `noise` drives the task's process noise, where it has one: (E, B, nv), else (E, B, 0).
         """
@@ -391,7 +393,7 @@ class Simulator:
         earn: Callable[..., Any] = reward or self.reward
         gain = np.asarray(earn(before, plans, after))
         ends: Callable[..., Any] = terminated or self.terminated
-        # A task that never ends says so by the name of its function; then nothing needs asking.
+        # A task that never ends has a termination named `never`, which is not called.
         endless = getattr(ends, "__name__", "") == "never"
         ended = None if endless else np.asarray(ends(after))
         earned, device = torch.from_numpy(gain), state.device
@@ -419,7 +421,7 @@ class Simulator:
     def trace(
         self, state: Float[Tensor, S], actions: Float[Tensor, "N H A"], sensors: Sequence[str]
     ) -> dict[str, np.ndarray]:
-        """Where sensors go when the first member carries out plans: name -> (N, H + 1, d).
+        """Paths of sensors under plans carried out by the first member: name -> (N, H + 1, d).
 
         Raises ValueError for a sensor that the model lacks.
         """
@@ -429,7 +431,9 @@ class Simulator:
                     f"{self.task.name}: no sensor {name!r}; there are {', '.join(self._sensors)}"
                 )
         moves = actions.numpy(force=True)
-        physics, _ = self._roll(state.numpy(force=True), moves, 1, None, members=1, sensing=True)
+        physics, _ = self._roll(
+            state.numpy(force=True), moves, 1, None, members=1, with_sensors=True
+        )
         return {name: physics.sensors[name][0] for name in sensors}
 
     def observed_step(
@@ -443,22 +447,22 @@ class Simulator:
         """A control step: next states (n, S), observations (n, O) before and after, in float64.
 
         From states (n, S) and actions (n, A), the first `members` members' one after another,
-        under forces `gusts` (n, nv) in N or N·m. A state that blew up comes back as NaN.
+        under forces `gusts` (n, nv) in N or N·m. States that diverge become NaN.
         """
         before = self._decode(rows, members)
         batch = self._batch(len(rows) // members, members)
         batch.state[:] = rows
         batch.ctrl = self._offset + self._scale * moves
-        if self._gust.size:  # else the environment's last gust, a part of the state, would go on
+        if self._gust.size:  # the state holds the environment's last gust, which must not persist
             batch.qfrc_applied = gusts
-        stage = _SENSED if self._sensing and not self.task.gymnasium else _NOTHING
+        stage = _SENSOR_STAGE if self._uses_sensors and not self.task.gymnasium else _NO_STAGE
         bad = _guarded(batch, lambda: batch.step(nstep=self.frame_skip, stage=stage))
         after = batch.state.copy()
         if bad is not None:
             after[bad] = np.nan
-        return after, before, self._seen(batch)
+        return after, before, self._observe(batch)
 
-    # From here on numpy alone: on arrays of this size its calls cost a third of torch's.
+    # From here on numpy only: on arrays of this size its calls cost a third of torch's.
 
     def _roll(
         self,
@@ -467,9 +471,9 @@ class Simulator:
         particles: int,
         draws: np.ndarray | None,
         members: int | None = None,
-        sensing: bool = False,
+        with_sensors: bool = False,
     ) -> tuple[Physics, np.ndarray | None]:
-        """Physics (P, N, H + 1, .), and which trajectories blew up, (P, N), or None if none did."""
+        """Physics (P, N, H + 1, .), and which trajectories diverged, (P, N) or None."""
         model, skip = self.model, self.frame_skip
         count, horizon, size = moves.shape
         if state.shape != (self.state_size,) or size != model.nu:
@@ -481,9 +485,9 @@ class Simulator:
         batch = self._batch(particles // members * count, members)
         # Sensors recorded at a substep are those of the state before it: one substep more shows
         # the last state's.
-        sensing, late = sensing or self._sensing, self.task.gymnasium
-        substeps = horizon * skip + (sensing and not late)
-        gusty = self._gust.size > 0  # and the environment's last gust, in the state, must end
+        with_sensors, lagging = with_sensors or self._uses_sensors, self.task.gymnasium
+        substeps = horizon * skip + (with_sensors and not lagging)
+        gusty = self._gust.size > 0  # the state holds the last gust, which must not persist
         spec, width = (_CTRL | _FORCE, size + model.nv) if gusty else (_CTRL, size)
         inputs = np.empty((particles, count, substeps, width))
         held = inputs[:, :, : horizon * skip].reshape(particles, count, horizon, skip, width)
@@ -497,7 +501,7 @@ class Simulator:
 
         rows = len(batch.state)
         out: dict[Any, np.ndarray] = {_MOTION: np.empty((rows, substeps, model.nq + model.nv))}
-        if sensing:
+        if with_sensors:
             shape = getattr(self._data, self._field).shape
             out[self._field] = np.empty((rows, substeps, *shape))
         batch.state[:] = state
@@ -509,9 +513,9 @@ class Simulator:
         recorded = out[_MOTION].reshape(particles, count, substeps, -1)
         motion[:, :, 1:] = recorded[:, :, skip - 1 : horizon * skip : skip]
         sensed = None
-        if sensing:
+        if with_sensors:
             sensed = out[self._field].reshape(particles, count, substeps, -1)
-            if late:
+            if lagging:
                 last = sensed[:, :, skip - 1 :: skip]
                 sensed = np.concatenate([sensed[:, :, :1], last], axis=2)
             else:
@@ -535,18 +539,18 @@ class Simulator:
         return batch
 
     def _decode(self, rows: np.ndarray, members: int) -> np.ndarray:
-        """Observations (n, O) of states (n, S) of so many members."""
+        """Observations (n, O) of states (n, S), as the first `members` members see them."""
         batch = self._batch(len(rows) // members, members)
         batch.state[:] = rows
-        if self._sensing:
-            batch.bind(self._field)  # before the call that is to fill it
-            _guarded(batch, lambda: batch.forward(stage=_SENSED))
-        return self._seen(batch)
+        if self._uses_sensors:
+            batch.bind(self._field)  # must precede the call that fills it
+            _guarded(batch, lambda: batch.forward(stage=_SENSOR_STAGE))
+        return self._observe(batch)
 
-    def _seen(self, batch: Batch) -> np.ndarray:
-        """Observations (n, O) of a batch as it stands, a copy."""
+    def _observe(self, batch: Batch) -> np.ndarray:
+        """Observations (n, O) of the present states of a batch, a copy."""
         views = {}
-        if self._sensing:
+        if self._uses_sensors:
             views = self._views(batch.bind(self._field).reshape(len(batch.state), -1))
         physics = Physics(batch.bind("qpos"), batch.bind("qvel"), views)
         return np.array(self.task.observation(physics))
@@ -555,29 +559,27 @@ class Simulator:
         return {name: sensed[..., where] for name, where in self._sensors.items()}
 
 
-class _Asked(Mapping[str, np.ndarray]):
-    """A mapping that knows whether anything was asked of it."""
+class _AccessRecorder(Mapping[str, np.ndarray]):
+    """A mapping that records whether it was accessed."""
 
     def __init__(self, views: Mapping[str, np.ndarray]) -> None:
-        self._held, self.any = views, False
-
-    @property
-    def _views(self) -> Mapping[str, np.ndarray]:
-        self.any = True
-        return self._held
+        self._views, self.accessed = views, False
 
     def __getitem__(self, name: str) -> np.ndarray:
+        self.accessed = True
         return self._views[name]
 
     def __iter__(self) -> Iterator[str]:
+        self.accessed = True
         return iter(self._views)
 
     def __len__(self) -> int:
+        self.accessed = True
         return len(self._views)
 
 
 def _guarded(batch: Batch, call: Callable[[], Any]) -> np.ndarray | None:
-    """Run a call on the batch; which simulations blew up or failed in it, (n,), or None if none."""
+    """Run a call on the batch; which simulations diverged or failed, (n,), or None if none did."""
     batch.warning[:] = 0
     failed: Any = False
     try:
