@@ -10,9 +10,18 @@ from mbrl.tabular.memory import EPISODE, FIRST, LAST
 from mbrl.tabular.targets import bootstrap, move_towards, trace_coefficient
 
 
+@njit(cache=True, nogil=True, inline="always")
+def end_of_complete(counters, steps, episode_over):
+    """The place after the last step whose n rewards are known; all are at an episode's end."""
+    if episode_over:
+        return counters[LAST]
+    complete = steps > 0 and counters[LAST] - counters[FIRST] >= steps
+    return counters[FIRST] + complete
+
+
 @njit(cache=True, nogil=True)
-def learn_n_step(settings, memory, table, value, episode_over):
-    """Learn from the steps whose n rewards are known; from all steps at an episode's end.
+def learn_n_step(settings, memory, table, until, value):
+    """Learn from the waiting steps before place `until`, of which there is at least one.
 
     `value` is that of the state after the last step. Targets are computed backward from it, as in
     S&B, equation 7.12 for Sarsa and 7.16 for tree backup. A Q-learning target goes on through
@@ -20,10 +29,6 @@ def learn_n_step(settings, memory, table, value, episode_over):
     """
     counters = memory.counters
     first, last = counters[FIRST], counters[LAST]
-    complete = settings.steps > 0 and last - first >= settings.steps
-    until = last if episode_over else first + complete
-    if until == first:
-        return
     states, actions = memory.states, memory.actions
     off_policy = settings.target == TREE or settings.target == Q
     targets = np.empty(until - first)

@@ -93,10 +93,10 @@ def trace_coefficient(settings, memory, state, action):
     return epsilon / len(values) + (1 - epsilon) * share
 
 
-# Updates.
+# Updates. They are inlined, because calls of them would cost a fifth of the speed of Monte Carlo.
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def count_visit(settings, memory, table, state, action):
     """Count a visit of a pair; the step size of its update."""
     memory.visits[table, state, action] += 1
@@ -105,7 +105,7 @@ def count_visit(settings, memory, table, state, action):
     return settings.step_size / memory.visits[table, state, action] ** settings.step_decay
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def average(settings, memory, table, state, action):
     """With averaging, take the pair's present value into its mean, with weight n at visit n."""
     if settings.averaging:
@@ -114,7 +114,7 @@ def average(settings, memory, table, state, action):
         memory.means[table, state, action] += share * change
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def move_towards(settings, memory, table, state, action, target):
     """Q(s, a) ← Q(s, a) + α (target - Q(s, a))."""
     step_size = count_visit(settings, memory, table, state, action)

@@ -29,7 +29,7 @@ from mbrl.tabular.memory import (
     make_room,
     mid_episode,
 )
-from mbrl.tabular.n_step import learn_n_step
+from mbrl.tabular.n_step import end_of_complete, learn_n_step
 from mbrl.tabular.targets import bootstrap, choose, move_towards
 from mbrl.tabular.traces import learn_with_traces
 
@@ -293,7 +293,9 @@ def _learn(settings, memory, next_action, terminated, episode_over, table):
         move_towards(settings, memory, table, memory.states[last], memory.actions[last], target)
         counters[FIRST] = counters[LAST]
     else:
-        learn_n_step(settings, memory, table, value, episode_over)
+        until = end_of_complete(counters, settings.steps, episode_over)
+        if until > counters[FIRST]:
+            learn_n_step(settings, memory, table, until, value)
     counters[EPISODE] += episode_over
 
 
