@@ -341,7 +341,7 @@ def net():
     """An ensemble as it comes, with some disagreement and noise."""
     model = Ensemble(3, 2, EnsembleConfig(members=4, hidden=(16, 16)), generator=seeded())
     with torch.no_grad():
-        model.max_log_var.fill_(-3.0)
+        model.heads.max_log_var.fill_(-3.0)
     return model
 
 
