@@ -29,7 +29,7 @@ from envs import (
 )
 from envs.gymnasium_tasks import DESCRIBED, KNOWN
 from envs.mujoco_env import MujocoEnv
-from envs.task import Known, Task
+from envs.task import Known, Task, never
 from envs.worlds import WetChicken
 
 TASKS: Mapping[str, Task] = {
@@ -91,7 +91,9 @@ class Description(NamedTuple):
 
 def task_env(name: str, **kwargs: Any) -> MujocoEnv:
     """The bare environment of one of our tasks: the entry point gymnasium calls."""
-    return MujocoEnv(TASKS[name], **kwargs)
+    env = MujocoEnv(TASKS[name], **kwargs)
+    _tell_known(env, name)
+    return env
 
 
 for _task in TASKS.values():
@@ -107,11 +109,30 @@ for _task in TASKS.values():
 def make(id: str, *, render_mode: str | None = None, **kwargs: Any) -> gymnasium.Env:
     """The environment of that name, with its time limit.
 
-    `kwargs` go to `gymnasium.make`: for our tasks `width`, `height` and `max_episode_steps`.
-    Raises UnknownEnvironment for a name that neither we nor gymnasium know.
+    `kwargs` go to `gymnasium.make`: for our tasks `width`, `height` and `max_episode_steps`. The
+    environment's `metadata["known"]` says what is known of it as functions (see `known`), for an
+    agent to find. Raises UnknownEnvironment for a name that neither we nor gymnasium know.
     """
     _registered(id)
-    return gymnasium.make(id, render_mode=render_mode, **kwargs)
+    # handed over where it is asked for alone: an environment need not have the argument
+    rendering = {} if render_mode is None else {"render_mode": render_mode}
+    env = gymnasium.make(id, **rendering, **kwargs)
+    _tell_known(env, id)
+    return env
+
+
+def _tell_known(env: gymnasium.Env, id: str) -> None:
+    """Leave in `env.metadata["known"]` what is known of it as functions."""
+    name = _registered(id)
+    reward, terminated, why = known(id)
+    told = {
+        "reward": reward,
+        "terminated": None if terminated is never else terminated,
+        "ends": terminated is None,  # it may terminate, and when is not known as a function
+        "why": why,
+        "task": TASKS.get(name) or DESCRIBED.get(name),  # its physics, for a simulator of it
+    }
+    env.unwrapped.metadata = {**env.metadata, "known": told}
 
 
 def known(id: str) -> Known:

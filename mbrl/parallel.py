@@ -106,3 +106,13 @@ def apart(start: Callable[[], T]) -> tuple[T, Callable[[], None]]:
 
 def _threads() -> set[int]:
     return {int(name) for name in os.listdir("/proc/self/task")}
+
+
+def cores() -> int:
+    """How many cores this process may use: those it was given, or OMP_NUM_THREADS if less."""
+    try:
+        granted = len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        granted = os.cpu_count() or 1
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return min(granted, int(wanted)) if wanted.isdigit() and int(wanted) else granted

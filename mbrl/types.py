@@ -261,3 +261,17 @@ class Agent(Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave; ValueError where it is another agent's."""
         ...
+
+
+@runtime_checkable
+class ModelBased(Protocol):
+    """An agent that has a model of its world, for whoever wants to plan through it or judge it."""
+
+    model: Any
+    """A `Dynamics`."""
+    reward: RewardFn | None
+    """None: the model's own."""
+    terminated: TerminatedFn | None
+    """None: the model's own."""
+    fits: int
+    """How often the model was fitted."""

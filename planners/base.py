@@ -50,6 +50,16 @@ class RecedingPlanner(Planner, Protocol):
     """A planner that can go on from its last plan after some of it was carried out."""
 
     @property
+    def low(self) -> Tensor:
+        """Lower bounds (A,) of the actions, of the dtype and device of its plans."""
+        ...
+
+    @property
+    def maximises(self) -> str:
+        """What `plan` takes first: "score", or "smooth" for a model with derivatives (`Smooth`)."""
+        ...
+
+    @property
     def horizon(self) -> int:
         """Planned actions H in a plan."""
         ...

@@ -86,6 +86,7 @@ class ILQR:
     """Rounds at most; fewer where the plan no longer improves."""
     tolerance: float = 1e-9
     """A round that lowers the cost by less than this share of it is the last."""
+    maximises = "smooth"
 
     def __post_init__(self) -> None:
         _ = self._box

@@ -51,6 +51,7 @@ class Search:
     """How knots become actions: zero, linear or cubic."""
 
     # What an algorithm does not offer as a field stays as it is here.
+    maximises = "score"
     iterations = 1
     elites = 1
     sigma = 1 / math.sqrt(12)

@@ -18,10 +18,10 @@ from matplotlib.axes import Axes
 from experiments import plots
 from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
-from experiments.studies.pool import Stopped, Work, stopping
-from mbrl import exploration
-from mbrl.exploration.bandits import Bandit, lai_robbins, regret, ucb1_bound
-from mbrl.exploration.linear_bandits import LinearBandit, linear_regret
+from mbrl import tabular
+from mbrl.tabular.bandits import Bandit, lai_robbins, regret, ucb1_bound
+from mbrl.tabular.linear_bandits import LinearBandit, linear_regret
+from mbrl.training.executor import Stopped, Work, stopping
 
 MEANS = (0.6, 0.5, 0.4, 0.3)
 DRAWN = 10  # arms of the second problem
@@ -36,19 +36,17 @@ def _decaying(t: int) -> float:
 
 
 ALGORITHMS: Mapping[str, Callable[[int, int], Bandit]] = {
-    "ε-greedy, constant": lambda runs, arms: exploration.EpsilonGreedy(runs, arms, epsilon=0.1),
-    "ε-greedy, decaying": lambda runs, arms: exploration.EpsilonGreedy(
-        runs, arms, epsilon=_decaying
-    ),
-    "UCB1": exploration.UCB1,
-    "KL-UCB": exploration.KLUCB,
-    "Thompson": exploration.Thompson,
-    "IDS, variance": exploration.InformationDirected,
-    "IDS": lambda runs, arms: exploration.InformationDirected(runs, arms, information="mutual"),
+    "ε-greedy, constant": lambda runs, arms: tabular.EpsilonGreedy(runs, arms, epsilon=0.1),
+    "ε-greedy, decaying": lambda runs, arms: tabular.EpsilonGreedy(runs, arms, epsilon=_decaying),
+    "UCB1": tabular.UCB1,
+    "KL-UCB": tabular.KLUCB,
+    "Thompson": tabular.Thompson,
+    "IDS, variance": tabular.InformationDirected,
+    "IDS": lambda runs, arms: tabular.InformationDirected(runs, arms, information="mutual"),
 }
 LINEAR: Mapping[str, Callable[[int], LinearBandit]] = {
-    "LinUCB": lambda runs: exploration.LinUCB(runs, FEATURES, noise=NOISE),
-    "linear Thompson": lambda runs: exploration.LinearThompson(runs, FEATURES, noise=NOISE),
+    "LinUCB": lambda runs: tabular.LinUCB(runs, FEATURES, noise=NOISE),
+    "linear Thompson": lambda runs: tabular.LinearThompson(runs, FEATURES, noise=NOISE),
 }
 
 
@@ -231,7 +229,7 @@ def _linear(name: str, runs: int, plays: int, generator: torch.Generator) -> tor
 
     if name in LINEAR:
         return linear_regret(LINEAR[name](runs), theta, offered, steps=plays, generator=generator)
-    blind, gaps = exploration.UCB1(runs, ARMS), []
+    blind, gaps = tabular.UCB1(runs, ARMS), []
     for _ in range(plays):
         means = (offered(generator) @ theta[..., None])[..., 0]  # (R, K) in [-1, 1]
         arm = blind.choose(generator=generator)

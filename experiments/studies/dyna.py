@@ -18,8 +18,8 @@ from envs.worlds import CHANGES, dyna_maze, world_env
 from experiments import plots
 from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
-from experiments.studies.pool import Stopped, Work, stopping
-from mbrl.agents.dyna import Dyna, DynaConfig
+from mbrl.tabular.dyna import Dyna, DynaConfig
+from mbrl.training.executor import Stopped, Work, stopping
 
 PLANNING = (0, 5, 50)
 MAZE = DynaConfig(step_size=0.1, discount=0.95, epsilon=0.1)

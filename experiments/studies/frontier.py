@@ -17,9 +17,9 @@ import torch
 from experiments import plots
 from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
-from experiments.studies.pool import Work
 from mbrl.agents import PlannerConfig
-from mbrl.training import play
+from mbrl.training import Episodes, play
+from mbrl.training.executor import Work
 
 ENVIRONMENT = "cartpole-swingup"
 
@@ -80,8 +80,7 @@ def frontier(lab: Lab) -> Report:
     milliseconds = timed(paths[0], settings, actions)
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for key in settings:
-        scores = [float(np.mean(answers[key, seed])) for seed in range(lab.seeds)]
-        found[key] = {"ms": milliseconds[key], "seeds": scores, **labs.interval(scores)}
+        found[key] = {"ms": milliseconds[key], **labs.summary(lab.means(answers, key))}
     published = max(
         (key for key in found if key[0] == next(iter(SETTINGS))),
         key=lambda key: found[key]["estimate"],
@@ -90,7 +89,7 @@ def frontier(lab: Lab) -> Report:
     equal = [key for key in found if found[key]["estimate"] >= mark["low"]]
     best = min(equal, key=lambda key: found[key]["ms"])
     ratio = mark["ms"] / found[best]["ms"]
-    plots.frontier(
+    figure = plots.frontier(
         {
             label: [
                 (point["ms"], point["estimate"], point["low"], point["high"])
@@ -99,9 +98,9 @@ def frontier(lab: Lab) -> Report:
             ]
             for label in SETTINGS
         },
-        lab.folder / "frontier.png",
         title=f"Return for the time spent on an action, {ENVIRONMENT}",
     )
+    plots.save(figure, lab.folder / "frontier.png")
     numbers: dict[str, Any] = {
         "episodes": episodes,
         "actions timed": actions,
@@ -134,10 +133,10 @@ def timed(
 
     The settings take turns at each step, so that a machine that slows down slows them all.
     """
-    world, agent = labs.trained(path)
-    own = agent.controller(generator=torch.Generator().manual_seed(0))
-    steps = play(own, world.env, seed=labs.EVALUATION)
-    episode = [step.obs for step, _ in zip(steps, range(actions + 1), strict=False)]
+    loaded, agent = labs.trained(path)
+    own = agent.player(generator=torch.Generator().manual_seed(0))
+    steps = play(own, loaded.env, Episodes(labs.EVALUATION))
+    episode = [step.obs[0].numpy() for step, _ in zip(steps, range(actions + 1), strict=False)]
     players = {
         key: labs.trained(path, **change)[1].controller(generator=torch.Generator().manual_seed(0))
         for key, change in settings.items()

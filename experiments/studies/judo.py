@@ -8,14 +8,13 @@ import numpy as np
 import torch
 
 from experiments import plots
-from experiments.driving import DriveConfig, build_driver, drive
 from experiments.peers import Judo, PeerError
-from experiments.presets import MPC_PRESETS
+from experiments.presets.mpc import PRESETS
 from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
-from experiments.studies.pool import Work
 from mbrl.agents import MPCConfig
-from mbrl.training import episode_seed
+from mbrl.control import DriveConfig, build_driver, drive
+from mbrl.training.executor import Work
 
 TASKS = {"cartpole-servo": "cartpole", "cylinder-push": "cylinder_push"}
 """Our task -> judo's."""
@@ -29,13 +28,11 @@ def judo(lab: Lab) -> Report:
     if not Judo.python().exists():
         raise PeerError(Judo.how_to_install())
     length = 1.0 if lab.fast else 10.0
-    starts = {
-        task: [episode_seed(labs.EVALUATION + s, 0) for s in range(lab.seeds)] for task in TASKS
-    }
+    starts = {task: [labs.EVALUATION + s for s in range(lab.seeds)] for task in TASKS}
     own = lab.answers(
         {
             (task, seed): Work(
-                costs, (task, MPC_PRESETS[task], seed, start, length), f"{task}, ours, seed {seed}"
+                costs, (task, PRESETS[task], seed, start, length), f"{task}, ours, seed {seed}"
             )
             for task in TASKS
             for seed, start in enumerate(starts[task])
@@ -58,7 +55,7 @@ def judo(lab: Lab) -> Report:
         }
     )
     numbers: dict[str, Any] = {"seconds": length}
-    rows, bars = [], []
+    rows, figures = [], []
     for task in TASKS:
         found = {OURS: {k: [own[task, s][k] for s in range(lab.seeds)] for k in KINDS}}
         for name, text in OPTIMIZERS.items():
@@ -68,15 +65,14 @@ def judo(lab: Lab) -> Report:
             mean, last = (float(np.mean(kinds[kind])) for kind in KINDS)
             worst = max(kinds["cost"])
             rows.append([task, label, f"{mean:.3f}", f"{worst:.3f}", f"{last:.4f}"])
-        bars.append(
+        figures.append(
             plots.bars(
                 {label: kinds["cost"] for label, kinds in found.items()},
-                lab.folder / f"{task}.png",
                 title=task,
                 ylabel="mean one-step cost",
             )
         )
-    labs.side_by_side(bars, lab.folder / "judo.png")
+    plots.save(figures, lab.folder / "judo.png")
     head = ["task", "planner", "mean one-step cost", "worst seed", "in the last second"]
     text = f"""# Beside judo 0.1.0
 
@@ -95,9 +91,9 @@ KINDS = ("cost", "cost_last_second")
 def costs(task: str, mpc: MPCConfig, seed: int, start: int, length: float) -> dict[str, Any]:
     """What our planning costs, and the positions and velocities it started from."""
     torch.set_num_threads(1)
-    driver = build_driver(DriveConfig(task, mpc), seed=seed)
+    driver = build_driver(DriveConfig(task, mpc), make_env=envs.make, seed=seed)
     steps, second = round(length / driver.control_step), round(1 / driver.control_step)
-    played = drive(driver, seed=start, steps=steps, watch=labs.stop_if_asked)
+    played = drive(driver, seed=start, steps=steps, callback=labs.stop_if_asked)
     inner: Any = driver.env.unwrapped
     nq, nv = inner.model.nq, inner.model.nv
     first = played.states[0]

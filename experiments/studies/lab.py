@@ -13,18 +13,20 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 
-from experiments.build import RunConfig, World, build_agent, build_world, load_run, versions
+import envs
 from experiments.presets import preset
-from experiments.runner import train_run
-from experiments.statistics import bootstrap_interval
-from experiments.studies import pool
-from experiments.studies.pool import Stopped, Work
-from mbrl.agents import PETS, PETSConfig
-from mbrl.checkpoint import Run, RunError, written_whole
-from mbrl.metrics import METRICS, read_metrics
-from mbrl.training import Player, Progress, evaluate
+from mbrl.agents import PETS, pets
+from mbrl.parallel import cores
+from mbrl.rng import generator
+from mbrl.spaces import spec_of
+from mbrl.statistics import bootstrap_interval
+from mbrl.training import Progress, RunConfig, evaluate, executor
+from mbrl.training.checkpoint import Run, RunError, written_whole
+from mbrl.training.executor import Stopped, Work
+from mbrl.training.metrics import METRICS, read_metrics
+from mbrl.training.runs import Loaded, changed, load_run, train_run, versions
+from mbrl.types import Player
 
 EVALUATION = 1_000_000
 """Added to a run's seed for its evaluation episodes, so that none of them was trained on."""
@@ -81,22 +83,24 @@ class Lab:
     """The configs trained, by label; their seeds run from 0."""
 
     def pets(self, env: str, steps: int | None = None, **changes: Any) -> RunConfig:
-        """The preset PETS run on an environment, with some of `PETSConfig` changed.
+        """The preset PETS run on an environment, with some settings of its config changed.
 
         A fast study trains for two episodes, the first a random one, with a tiny net and search.
         """
-        world = build_world(env)
-        standard, agent = preset("pets", env, reward_known=True, ends=False)
-        assert isinstance(agent, PETSConfig)
-        agent = dataclasses.replace(agent, **changes)
+        world = envs.make(env)
+        spec = spec_of(world)
+        world.close()
+        standard, agent = preset("pets", env, spec)
+        agent = changed(agent, **changes)
         steps = steps or standard
         if self.fast:
-            steps = 2 * (world.episode_steps or 150)
-            agent = dataclasses.replace(
+            steps = 2 * (spec.episode_steps or 150)
+            search = {"population": 8, "iterations": 1, "elites": 2}
+            agent = changed(
                 agent,
                 random_steps=min(agent.random_steps, steps),
                 model=dataclasses.replace(agent.model, hidden=(16,), epochs=5),
-                planner=dataclasses.replace(agent.planner, population=8, iterations=1, elites=2),
+                planner=dataclasses.replace(agent.mpc.planner, **search),
             )
         return RunConfig("pets", env, 0, steps, "cpu", agent)
 
@@ -123,7 +127,7 @@ class Lab:
                 if _reached(own, path) < own.steps:
                     name = f"train {label}, seed {seed}"
                     work[path] = Work(train_to_end, (own, path, name), name)
-        pool.compute(work, workers=self.workers, say=self.say)
+        executor.compute(work, workers=self.workers, say=self.say)
         return paths
 
     def answers(self, questions: Mapping[Any, Work]) -> dict[Any, Any]:
@@ -134,13 +138,17 @@ class Lab:
         """
         files = {key: self._answer_file(work) for key, work in questions.items()}
         kept = {key: _read(file) for key, file in files.items() if file.exists()}
-        fresh = pool.compute(
+        fresh = executor.compute(
             {key: work for key, work in questions.items() if key not in kept},
             workers=self.workers,
             say=self.say,
             done=lambda key, answer: write_json(files[key], answer),
         )
         return {key: kept[key] if key in kept else fresh[key] for key in questions}
+
+    def means(self, answers: Mapping[Any, Sequence[float]], *key: Any) -> list[float]:
+        """The mean of `answers[*key, seed]`, such as returns of episodes, for each seed."""
+        return [float(np.mean(answers[*key, seed])) for seed in self._seeds()]
 
     def _seeds(self) -> range:
         return range(self.seeds)
@@ -170,13 +178,11 @@ def _run(
     fast_seeds: int,
     root: Path,
     *,
-    seeds: int | None = None,
-    workers: int | None = None,
-    fast: bool = False,
+    seeds: int | None = None, workers: int | None = None, fast: bool = False,
     say: Callable[[str], None] = print,
-) -> Path:
+) -> Path:  # fmt: skip
     seeds = (fast_seeds if fast else own_seeds) if seeds is None else seeds
-    workers = pool.cores() if workers is None else workers
+    workers = cores() if workers is None else workers
     for name, value in (("seeds", seeds), ("workers", workers)):
         if value < 1:
             raise ValueError(f"{name} must be >= 1, got {value}")
@@ -209,15 +215,22 @@ def train_to_end(config: RunConfig, path: Path, name: str) -> None:
     """
     seen = 0
 
-    def watch(progress: Progress) -> None:
+    def callback(progress: Progress) -> None:
         nonlocal seen
         if len(progress.returns) > seen:
             seen = len(progress.returns)
             at = f"{progress.env_steps} of {config.steps}"
-            pool.tell(f"{name}: step {at}, return {progress.returns[-1]:.1f}")
+            executor.tell(f"{name}: step {at}, return {progress.returns[-1]:.1f}")
 
-    train_run(config, path, resume=path.exists(), stop=pool.stopping, watch=watch)
-    if pool.stopping():
+    train_run(
+        config,
+        path,
+        make_env=envs.make,
+        resume=path.exists(),
+        stop=executor.stopping,
+        callback=callback,
+    )
+    if executor.stopping():
         raise Stopped
 
 
@@ -232,19 +245,17 @@ def _reached(config: RunConfig, path: Path) -> int:
     return -1 if latest is None else latest
 
 
-def trained(path: Path, **changes: Any) -> tuple[World, PETS]:
-    """A run's environment, and its model in an agent with some of `PETSConfig` changed."""
-    loaded = load_run(path)
-    assert isinstance(loaded.agent, PETS) and isinstance(loaded.config.agent, PETSConfig)
-    agent = dataclasses.replace(loaded.config.agent, **changes)
-    other = build_agent(dataclasses.replace(loaded.config, agent=agent), loaded.world)
-    assert isinstance(other, PETS)
+def trained(path: Path, **changes: Any) -> tuple[Loaded, PETS]:
+    """A run, and its model in an agent with some settings of its config changed."""
+    loaded = load_run(path, make_env=envs.make)
+    agent = changed(loaded.config.agent, **changes)
+    other = pets.make(loaded.spec, agent, generator=generator(loaded.config.seed))
     other.model.load_state_dict(loaded.agent.model.state_dict())
-    return loaded.world, other
+    return loaded, other
 
 
 class Interruptible:
-    """A player that gives up when the pool is stopping.
+    """A player that gives up when this worker is asked to stop.
 
     Raises:
         Stopped: from `act`.
@@ -253,34 +264,38 @@ class Interruptible:
     def __init__(self, player: Player) -> None:
         self.player = player
 
-    def reset(self) -> None:
-        """An episode begins."""
-        self.player.reset()
+    @property
+    def each(self) -> Any:
+        """The controllers of a player that plans, [] of others."""
+        return getattr(self.player, "each", [])
+
+    def reset(self, begins: np.ndarray) -> None:
+        """Episodes begin."""
+        self.player.reset(begins)
 
     def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
-        """The player's action (A,)."""
-        if pool.stopping():
+        """The player's actions (N, *A)."""
+        if executor.stopping():
             raise Stopped
         return self.player.act(obs, explore=explore)
 
 
 def stop_if_asked(_: object) -> None:
-    """Watches a drive.
+    """A drive's callback.
 
     Raises:
-        Stopped: the pool is stopping.
+        Stopped: this worker is asked to stop.
     """
-    if pool.stopping():
+    if executor.stopping():
         raise Stopped
 
 
 def final_returns(path: Path, episodes: int, changes: Mapping[str, Any]) -> list[float]:
     """Returns of a trained run's agent, with settings changed, over evaluation episodes."""
-    world, agent = trained(path, **changes)
+    loaded, agent = trained(path, **changes)
     seed = EVALUATION + int(path.name.rpartition("-")[2])
-    generator = torch.Generator().manual_seed(seed)
-    player = Interruptible(agent.controller(generator=generator))
-    return evaluate(player, world.env, episodes=episodes, seed=seed)
+    player = Interruptible(agent.player(generator=torch.Generator().manual_seed(seed)))
+    return evaluate(player, loaded.env, episodes=episodes, seed=seed)
 
 
 def curve(path: Path, *, after: int = 0) -> tuple[list[int], list[float]]:
@@ -294,6 +309,11 @@ def interval(scores: Sequence[float]) -> dict[str, float]:
     return bootstrap_interval(scores, rng=np.random.default_rng(0))._asdict()
 
 
+def summary(scores: Sequence[float]) -> dict[str, Any]:
+    """What `results.json` says of scores (seeds,): each of them, and their `interval`."""
+    return {"seeds": list(scores), **interval(scores)}
+
+
 def shown(found: Mapping[str, float], digits: int = 1) -> str:
     """`estimate [low, high]`."""
     return "{estimate:.{d}f} [{low:.{d}f}, {high:.{d}f}]".format(**found, d=digits)
@@ -303,21 +323,6 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
-
-
-def side_by_side(paths: Sequence[Path], path: Path) -> Path:
-    """One PNG of several of the same height, which are then removed."""
-    images = [Image.open(part).convert("RGB") for part in paths]
-    whole = Image.new("RGB", (sum(image.width for image in images), images[0].height), "white")
-    at = 0
-    for image in images:
-        whole.paste(image, (at, 0))
-        at += image.width
-    with written_whole(path) as temporary:
-        whole.save(temporary)
-    for part in paths:
-        part.unlink()
-    return path
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -21,17 +21,17 @@ from envs import worlds
 from envs.tabular import FiniteMDP
 from experiments import plots
 from experiments.studies import lab as labs
-from experiments.studies import pool
 from experiments.studies.lab import Lab, Report
-from experiments.studies.pool import Work
-from mbrl.dynamics.tabular import Counts, Tabular
-from mbrl.learners import (
+from mbrl.dynamics.finite import Counts, FiniteModel
+from mbrl.tabular import (
     TabularConfig,
     TabularLearner,
     policy_iteration,
     run_known,
     value_iteration,
 )
+from mbrl.training import executor
+from mbrl.training.executor import Work
 
 DISCOUNT = 0.9
 WORLDS: Mapping[str, Callable[[], FiniteMDP]] = {
@@ -200,8 +200,8 @@ def measured(name: str, kind: str, counts: Sequence[int], seed: int) -> list[flo
     found = []
     for before, after in pairwise([0, *counts]):
         for turn in range(TURNS):
-            if pool.stopping():
-                raise pool.Stopped
+            if executor.stopping():
+                raise executor.Stopped
             how = own if turn % 2 else starts
             steps = (after - before) // TURNS
             run_known(mdp, learner, steps=steps, generator=generator, **how)
@@ -226,10 +226,8 @@ def counted(mdp: FiniteMDP, counts: Sequence[int], seed: int) -> list[float]:
             seen[own] += rng.multinomial(n, rows.data[own] / rows.data[own].sum())
         transitions = sparse.csr_array((seen, rows.indices, rows.indptr), shape=rows.shape)
         rewards = mdp.rewards * visits.reshape(mdp.rewards.shape)
-        model = Tabular.likeliest(Counts(transitions, rewards, mdp.terminal))
-        guess = FiniteMDP(
-            model.transitions[0], model.rewards[0], mdp.discount, mdp.start, mdp.terminal
-        )
+        model = FiniteModel.likeliest(Counts(transitions, rewards, mdp.terminal))
+        guess = FiniteMDP(model.kernels[0], model.rewards[0], mdp.discount, mdp.start, mdp.terminal)
         found.append(float(np.abs(policy_iteration(guess).values - best).max()))
     return found
 

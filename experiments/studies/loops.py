@@ -14,9 +14,9 @@ import numpy as np
 from experiments import plots
 from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
-from experiments.studies.pool import Work
 from experiments.studies.versions import WHOLE_EPISODE
 from mbrl.agents import PlannerConfig
+from mbrl.training.executor import Work
 
 ENVIRONMENTS = ("cartpole-swingup", "cartpole-swingup-noisy")
 
@@ -49,34 +49,30 @@ def loops(lab: Lab) -> Report:
                 asked[env, name, seed] = Work(labs.final_returns, work, label)
     answers = lab.answers(asked)
 
-    def scores(env: str, name: str) -> list[float]:
-        return [float(np.mean(answers[env, name, seed])) for seed in range(lab.seeds)]
-
     numbers: dict[str, Any] = {"episodes": episodes, "returns": {}, "margin": {}}
     rows, margins = [], []
-    for env in ENVIRONMENTS:
-        found = {
-            name: {"seeds": scores(env, name), **labs.interval(scores(env, name))} for name in LOOPS
-        }
+    scores = {env: {name: lab.means(answers, env, name) for name in LOOPS} for env in ENVIRONMENTS}
+    for env, by_loop in scores.items():
+        found = {name: labs.summary(own) for name, own in by_loop.items()}
         rows.append([env, *(labs.shown(one) for one in found.values())])
-        gain = np.subtract(scores(env, "every step"), scores(env, "open loop"))
+        gain = np.subtract(by_loop["every step"], by_loop["open loop"]).tolist()
         numbers["returns"][env] = found
-        numbers["margin"][env] = {"seeds": gain.tolist(), **labs.interval(gain.tolist())}
+        numbers["margin"][env] = labs.summary(gain)
         margins.append(
             f"On {env}, replanning at every step returns "
             f"{labs.shown(numbers['margin'][env])} more than the open loop (by seed, same model)."
         )
-    plots.bars(
+    figure = plots.bars(
         {
             name: {
-                ("noisy" if env.endswith("noisy") else "no noise"): scores(env, name)
+                ("noisy" if env.endswith("noisy") else "no noise"): scores[env][name]
                 for env in ENVIRONMENTS
             }
             for name in LOOPS
         },
-        lab.folder / "loops.png",
         title="Open loop against closed loop, the same model",
     )
+    plots.save(figure, lab.folder / "loops.png")
     text = f"""# Open loop against closed loop
 
 One model a seed, learned by PETS 1.5, over {episodes} fresh episodes for each way of using it;

@@ -9,15 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from experiments import plots
-from experiments.driving import DriveConfig, build_driver, drive
 from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
-from experiments.studies.pool import Work
-from mbrl.agents import MPCConfig, PETSConfig
-from mbrl.training import episode_seed
+from mbrl.agents import MPCConfig
+from mbrl.control import DriveConfig, build_driver, drive
+from mbrl.training.executor import Work
 
 ENVIRONMENTS = ("cartpole-swingup", "arm-reacher")
 TRUE, LEARNED = "true simulator", "learned ensemble"
@@ -43,24 +40,13 @@ def models(lab: Lab) -> Report:
     numbers: dict[str, Any] = {"episodes": episodes}
     rows, scores = [], {}
     for env in ENVIRONMENTS:
-        found = {
-            label: [float(np.mean(answers[env, label, seed])) for seed in range(lab.seeds)]
-            for label in (TRUE, LEARNED)
-        }
+        found = {label: lab.means(answers, env, label) for label in (TRUE, LEARNED)}
         regret = [a - b for a, b in zip(found[TRUE], found[LEARNED], strict=True)]
-        numbers[env] = {
-            name: {"seeds": values, **labs.interval(values)}
-            for name, values in {**found, "regret": regret}.items()
-        }
+        numbers[env] = {name: labs.summary(v) for name, v in {**found, "regret": regret}.items()}
         scores[env] = found
         rows.append([env, *(labs.shown(numbers[env][name]) for name in (TRUE, LEARNED, "regret"))])
-    labs.side_by_side(
-        [
-            plots.bars(scores[env], lab.folder / f"{env}.png", title=env, ylabel="return")
-            for env in ENVIRONMENTS
-        ],
-        lab.folder / "models.png",
-    )
+    figures = [plots.bars(scores[env], title=env) for env in ENVIRONMENTS]
+    plots.save(figures, lab.folder / "models.png")
     text = f"""# The true model against a learned one
 
 Same task, cost, planner, settings, start states and seeds; {episodes} episodes a seed;
@@ -80,9 +66,9 @@ def returns(
     config = DriveConfig(env, mpc, str(model))
     found = []
     for episode in range(episodes):
-        driver = build_driver(config, seed=seed)
-        start = episode_seed(labs.EVALUATION + seed, episode)
-        played = drive(driver, seed=start, steps=steps, watch=labs.stop_if_asked)
+        driver = build_driver(config, make_env=envs.make, seed=seed)
+        start = labs.EVALUATION + seed
+        played = drive(driver, seed=start, number=episode, steps=steps, callback=labs.stop_if_asked)
         found.append(float(played.rewards.sum()))
         driver.env.close()
     return found
@@ -90,6 +76,4 @@ def returns(
 
 def _mpc(agent: Any) -> MPCConfig:
     """The settings that a run's agent plans with; one particle a member."""
-    assert isinstance(agent, PETSConfig)
-    shared = {name: getattr(agent, name) for name in MPCConfig.__dataclass_fields__}
-    return replace(MPCConfig(**shared), particles=agent.model.members)
+    return replace(agent.mpc, particles=agent.model.members)

@@ -16,9 +16,9 @@ from torch import Tensor
 from experiments import plots
 from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
-from experiments.studies.pool import Work
-from experiments.studies.toys import Toy
+from mbrl.dynamics import Analytic
 from mbrl.imagination import objective, rollout, score_fn
+from mbrl.training.executor import Work
 from planners import ICEM
 
 WINDS = (-0.06, -0.03, 0.0, 0.03, 0.06)  # a step, along y, in the strip
@@ -64,15 +64,15 @@ def objectives(lab: Lab) -> Report:
             **dict(zip(("population", "iterations", "particles", "draws"), budget, strict=True)),
         },
         "outcomes": {
-            what: {name: {"seeds": s, **labs.interval(s)} for name, s in by_name.items()}
+            what: {name: labs.summary(own) for name, own in by_name.items()}
             for what, by_name in scores.items()
         },
     }  # fmt: skip
-    plots.bars(
+    figure = plots.bars(
         {name: {what: scores[what][name] for what in measured[:2]} for name in OBJECTIVES},
-        lab.folder / "objectives.png",
         title="Beside a cliff: what each objective's plan returns",
     )
+    plots.save(figure, lab.folder / "objectives.png")
     rows = [
         [name, *(labs.shown(numbers["outcomes"][what][name], 2) for what in measured)]
         for name in OBJECTIVES
@@ -121,7 +121,7 @@ def outcome(
 ) -> dict[str, float]:
     """What the plan under an objective and a penalty really returns."""
     generator = torch.Generator().manual_seed(seed)
-    model = Toy(moved, torch.tensor([GUSTS, GUSTS]), torch.tensor(WINDS))
+    model = Analytic(moved, torch.tensor([GUSTS, GUSTS]), torch.tensor(WINDS))
     start = torch.zeros(2)
     score = score_fn(
         model,

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+import envs
 from experiments import plots
-from experiments.build import build_world
 from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
-from experiments.studies.pool import Work
-from mbrl.agents import PETSConfig
+from mbrl.spaces import spec_of
+from mbrl.training.executor import Work
 
 
 class Published(NamedTuple):
@@ -60,15 +60,13 @@ def pets(lab: Lab) -> Report:
     }
     answers = lab.answers(asked)
     numbers: dict[str, Any] = {"episodes": episodes}
-    rows, panels = [], []
+    rows, figures = [], []
     for env, published in PUBLISHED.items():
         agent = configs[env].agent
-        assert isinstance(agent, PETSConfig)
         curves = [labs.curve(path, after=agent.random_steps) for path in paths[env]]
-        final = [float(np.mean(answers[env, seed])) for seed in range(lab.seeds)]
         numbers[env] = {
             "curves": curves,
-            "final": {"seeds": final, **labs.interval(final)},
+            "final": labs.summary(lab.means(answers, env)),
             "published": published._asdict(),
         }
         others = [
@@ -79,23 +77,22 @@ def pets(lab: Lab) -> Report:
         steps = f"{configs[env].steps:,}"
         rows.append([env, steps, labs.shown(numbers[env]["final"]), "; ".join(others)])
         # Episodes of different lengths compare by the step.
-        own_steps = build_world(env).episode_steps or 1
+        own_steps = spec_of(envs.make(env)).episode_steps or 1
         by_step = own_steps != published.episode_steps
         unit, other_unit = (own_steps, published.episode_steps) if by_step else (1, 1)
         near = {
             source: [(at, x / other_unit) for at, x in points if at <= 1.5 * configs[env].steps]
             for source, points in published.curves.items()
         }
-        panels.append(
+        figures.append(
             plots.learning_curve(
                 {"ours": [(at, np.divide(returns, unit)) for at, returns in curves]},
-                lab.folder / f"{env}.png",
                 references={source: points for source, points in near.items() if points},
                 title=env,
                 ylabel="reward a step" if by_step else "return",
             )
         )
-    labs.side_by_side(panels, lab.folder / "pets.png")
+    plots.save(figures, lab.folder / "pets.png")
     notes = "\n".join(f"- {env}: {published.compare}" for env, published in PUBLISHED.items())
     text = f"""# PETS against published curves
 

@@ -7,7 +7,6 @@ steeper ridge it rolls sooner at every step, so the steps of a trajectory hang t
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -16,7 +15,7 @@ import torch
 from experiments import plots
 from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
-from experiments.studies.toys import Toy
+from mbrl.dynamics import Analytic
 from mbrl.imagination import Propagation, objective, rollout
 
 VALUES = (0.5, 1.0, 1.5, 2.0, 2.5)  # θ
@@ -45,7 +44,18 @@ def propagation(lab: Lab) -> Report:
     every = {name: np.concatenate(parts) for name, parts in errors.items()}
     last = {name: np.median(error[:, -1], 0) for name, error in every.items()}
     ranked = sorted(get_args(Propagation), key=lambda name: last[name].sum())
-    picture({name: every[name] for name in (*ranked, AGAIN)}, lab.folder / "propagation.png")
+    figure = plots.curves(
+        {
+            f"error in the {statistic}, in stds of the true return": {
+                name: plots.Curve.quartiles(every[name][..., i]) for name in (*ranked, AGAIN)
+            }
+            for i, statistic in enumerate(STATISTICS)
+        },
+        title="Propagations against Monte Carlo truth",
+        xlabel="horizon (steps)",
+        log="y",
+    )
+    plots.save(figure, lab.folder / "propagation.png")
     rows = [[name, *(f"{value:.3f}" for value in last[name])] for name in (*ranked, AGAIN)]
     numbers: dict[str, Any] = {
         "settings": {
@@ -81,23 +91,6 @@ redraws all particles at each step, so that no particle's return is that of a tr
     return Report(numbers, text)
 
 
-def picture(errors: dict[str, np.ndarray], path: Path) -> None:
-    """Median over starts of the errors (starts, H, statistics), with quartiles, by horizon."""
-    figure, axes = plots.panels("Propagations against Monte Carlo truth", 1, 3, (12, 4.2))
-    horizon = np.arange(1, HORIZON + 1)
-    for i, (ax, statistic) in enumerate(zip(axes, STATISTICS, strict=True)):
-        for (name, error), colour in zip(errors.items(), plots.COLOURS, strict=False):
-            low, middle, high = np.quantile(error[..., i], (0.25, 0.5, 0.75), axis=0)
-            ax.fill_between(horizon, low, high, color=colour, alpha=0.15, lw=0)
-            ax.plot(horizon, middle, color=colour, lw=2.2, label=name)
-        ax.set(xlabel="horizon (steps)", yscale="log")
-        plots.plain_log(ax.yaxis)
-        plots.note(ax, f"error in the {statistic}, in stds of the true return")
-    handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=6, frameon=False)
-    plots.save(figure, path)
-
-
 def reward(obs: Any, action: Any, next_obs: Any) -> Any:
     """The ball's height, cos x."""
     return torch.cos(next_obs[..., 0])
@@ -123,7 +116,7 @@ def imagined(start: np.ndarray, name: Propagation, particles: int, seed: int) ->
         x, v = state.unbind(-1)
         return torch.stack((x + DT * v, v + DT * (theta * x.sin() - 0.5 * v)), -1)
 
-    model = Toy(mean, torch.tensor(NOISE), torch.tensor(VALUES))
+    model = Analytic(mean, torch.tensor(NOISE), torch.tensor(VALUES))
     trajectories = rollout(
         model,
         torch.as_tensor(start, dtype=torch.float32),

@@ -12,15 +12,17 @@ import numpy as np
 import torch
 
 import envs
-from experiments.driving import Drive, DriveConfig, build_driver, drive
-from experiments.evaluation import film
-from experiments.presets import MPC_PRESETS
+from envs.video import film
+from experiments.presets.mpc import PRESETS
 from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
-from experiments.studies.pool import Work, cores
 from mbrl.agents import MPCConfig
+from mbrl.control import DriveConfig, build_driver, drive
 from mbrl.dynamics import Simulator
-from mbrl.training import episode_seed
+from mbrl.parallel import cores
+from mbrl.rng import episode_seed
+from mbrl.training import Episodes, collect, vector
+from mbrl.training.executor import Work
 
 MOTION_SECONDS = 0.2
 """How far ahead the planning model's motion is compared with the true one's."""
@@ -28,19 +30,17 @@ MOTION_SECONDS = 0.2
 
 def robots(lab: Lab) -> Report:
     """A page a task: its picture, its random and its planned return, success and speed."""
-    names = list(MPC_PRESETS)[:2] if lab.fast else list(MPC_PRESETS)
+    names = list(PRESETS)[:2] if lab.fast else list(PRESETS)
     steps = 5 if lab.fast else None
     alone = dataclasses.replace(lab, workers=1)
     questions = {
-        (name, seed): Work(
-            driven, (name, MPC_PRESETS[name], seed, steps), f"drive {name}, seed {seed}"
-        )
+        (name, seed): Work(driven, (name, PRESETS[name], seed, steps), f"drive {name}, seed {seed}")
         for name in names
         for seed in range(lab.seeds)
     }
     answers = alone.answers(questions)
     errors = alone.answers(
-        {name: Work(motion_error, (name, MPC_PRESETS[name]), f"error {name}") for name in names}
+        {name: Work(motion_error, (name, PRESETS[name]), f"error {name}") for name in names}
     )
     numbers: dict[str, Any] = {"cores": cores()}
     rows, pages = [], []
@@ -62,7 +62,7 @@ def robots(lab: Lab) -> Report:
         picture = f"{name}.png"
         try:
             actions = np.array(own[0]["actions"], np.float32)
-            film(name, actions, lab.folder / f"{name}.mp4", seed=own[0]["start"])
+            film(name, actions, lab.folder / f"{name}.mp4", seed=episode_seed(own[0]["start"], 0))
         except envs.RenderingUnavailable as error:
             lab.say(f"no picture of {name}: {error}")
         done = "" if task.success is None else f"{found['succeeded']} of {lab.seeds}"
@@ -94,22 +94,17 @@ for, real time x is simulated seconds a second, planning and physics together.
 def driven(name: str, mpc: MPCConfig, seed: int, steps: int | None) -> dict[str, Any]:
     """A planned and a random episode from the same start."""
     torch.set_num_threads(cores())
-    start = episode_seed(labs.EVALUATION + seed, 0)
-    driver = build_driver(DriveConfig(name, mpc), seed=seed)
-    played: Drive = drive(driver, seed=start, steps=steps, watch=labs.stop_if_asked)
-    env, rng = driver.env, np.random.default_rng(seed)
-    box = envs.check_box(env)
-    env.reset(seed=start)
-    random = 0.0
-    for _ in range(len(played.rewards)):
-        _, reward, terminated, truncated, _ = env.step(rng.uniform(box.low, box.high))
-        random += float(reward)
-        if terminated or truncated:
+    start = labs.EVALUATION + seed
+    driver = build_driver(DriveConfig(name, mpc), make_env=envs.make, seed=seed)
+    played = drive(driver, seed=start, steps=steps, callback=labs.stop_if_asked)
+    random, uniform = Episodes(start), _Uniform(driver.env, seed)
+    for _ in collect(uniform, vector(driver.env), random, steps=len(played.rewards)):
+        if random.over[0]:
             break
-    env.close()
+    driver.env.close()
     return {
         "planned": float(played.rewards.sum()),
-        "random": random,
+        "random": float(random.returns[0]),
         "success": played.success,
         "realtime": played.realtime,
         "plan_ms": float(np.median(played.plan_ms)),
@@ -118,6 +113,16 @@ def driven(name: str, mpc: MPCConfig, seed: int, steps: int | None) -> dict[str,
         "actions": played.actions.tolist(),
         "start": start,
     }
+
+
+class _Uniform:
+    """Uniform actions in double precision."""
+
+    def __init__(self, env: Any, seed: int) -> None:
+        self.box, self.rng = envs.check_box(env), np.random.default_rng(seed)
+
+    def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
+        return self.rng.uniform(self.box.low, self.box.high)[None]
 
 
 def motion_error(name: str, mpc: MPCConfig) -> float | None:
@@ -131,8 +136,8 @@ def motion_error(name: str, mpc: MPCConfig) -> float | None:
     if task.planning is None:
         return None
     true, cheap = Simulator(task), Simulator(task, planning=True)
-    driver = build_driver(DriveConfig(name, mpc), seed=0)
-    played = drive(driver, seed=episode_seed(labs.EVALUATION, 0), steps=60)
+    driver = build_driver(DriveConfig(name, mpc), make_env=envs.make, seed=0)
+    played = drive(driver, seed=labs.EVALUATION, steps=60)
     driver.env.close()
     ahead = max(1, round(MOTION_SECONDS / true.control_step))
     rng, errors = np.random.default_rng(0), []

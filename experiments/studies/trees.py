@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter
 from torch import Tensor
 
 from envs.tabular import FiniteMDP
 from envs.worlds import chain, cliff_walk, frozen_lake, garnet
-from experiments import plots, statistics
+from experiments import plots
+from experiments.plots.tree import draw, most_visited, to_dot, to_json
 from experiments.studies import lab as labs
-from experiments.studies import pool
 from experiments.studies.lab import Lab, Report
-from experiments.studies.pool import Work
-from experiments.trees import draw, most_visited, to_dot, to_json
-from mbrl.checkpoint import written_whole
+from mbrl import statistics
+from mbrl.training import executor
+from mbrl.training.checkpoint import written_whole
+from mbrl.training.executor import Work
 
 if TYPE_CHECKING:  # numba, which is only imported where a tree is searched
     from planners.mcts import Evaluation, Rule, Tree
@@ -88,8 +88,8 @@ def trees(lab: Lab) -> Report:
     arrays = {key: {m: np.array(answer[m]) for m in MEASURES} for key, answer in found.items()}
     stakes = {problem: at_stake(problem, lab.seeds, roots) for problem in PROBLEMS}
     blind = {problem: stake["by chance"] for problem, stake in stakes.items()}
-    picture_errors(arrays, counts, lab.folder / "error.png")
-    picture_choices(arrays, counts, blind, lab.folder / "choice.png")
+    plots.save(error_figure(arrays, counts), lab.folder / "error.png")
+    plots.save(choice_figure(arrays, counts, blind), lab.folder / "choice.png")
     draw_one(lab.folder)
     rows, stuck = [], []
     for (problem, leaf, rule), kinds in arrays.items():
@@ -185,8 +185,8 @@ def measured(
     truth = model.values[start]
     found: dict[str, list[list[float]]] = {name: [] for name in MEASURES}
     for count in counts:
-        if pool.stopping():
-            raise pool.Stopped
+        if executor.stopping():
+            raise executor.Stopped
         tree = searched(model, start, rule, count, **OPTIONS.get(leaf, {}))
         action = tree.action.long()
         chosen = tree.children_values().gather(1, action[:, None])[:, 0].numpy()
@@ -382,41 +382,36 @@ def _column(state: np.ndarray) -> Tensor:
     return torch.from_numpy(state[..., None].astype(np.float32))
 
 
-COLOURS: dict[str, str] = dict(zip(RULES, plots.COLOURS, strict=False))
 Found = Mapping[tuple[str, str, str], Mapping[str, np.ndarray]]
 """By world, leaves and rule: each of `MEASURES` (counts, seeds)."""
 
 
-def picture_errors(found: Found, counts: Sequence[int], path: Path) -> None:
+def error_figure(found: Found, counts: Sequence[int]) -> Figure:
     """|V - V*| by simulations, of the chosen action with its 95 % band and of the mean, dashed."""
-    figure, axes = _panels("Does tree search come to V*?", counts)
+    title, ylabel = "Does tree search come to V*?", "|V - V*|, V in a range of 1"
+    styles = {"value of the chosen action": "-", "mean at the root": "--", "1/√n": ":"}
+    figure = _by_simulations(found, counts, CHOSEN, title, ylabel, styles)
     lowest = min(float(kinds[k].mean(1).min()) for kinds in found.values() for k in (CHOSEN, MEAN))
-    for key, ax in axes.items():
-        for rule in RULES:
-            kinds = found[*key, rule]
-            _line(ax, counts, kinds[CHOSEN], rule)
-            ax.plot(counts, kinds[MEAN].mean(1), color=COLOURS[rule], lw=1.3, ls=(0, (4, 2)))
+    for ax, place in zip(figure.axes, PLACES, strict=True):
+        for rule, colour in zip(RULES, plots.COLOURS, strict=False):
+            ax.plot(counts, found[*place, rule][MEAN].mean(1), color=colour, lw=1.3, ls=(0, (4, 2)))
         ax.plot(counts, np.array(counts) ** -0.5, color=plots.GREY, ls=":", lw=1.6)
         ax.set(yscale="log", ylim=(0.7 * min(max(lowest, LEAST), counts[-1] ** -0.5), 1.0))
         ax.yaxis.set_major_locator(LogLocator())
         ax.yaxis.set_major_formatter(lambda error, _: f"{error:g}")
         ax.yaxis.set_minor_locator(NullLocator())
-    kinds = {"value of the chosen action": "-", "mean at the root": "--", "1/√n": ":"}
-    _finish(figure, axes, "|V - V*|, V in a range of 1", kinds, path)
+    return figure
 
 
-def picture_choices(
-    found: Found, counts: Sequence[int], blind: Mapping[str, float], path: Path
-) -> None:
+def choice_figure(found: Found, counts: Sequence[int], blind: Mapping[str, float]) -> Figure:
     """Shares of roots whose chosen action is optimal, with their 95 % bands, by simulations."""
-    figure, axes = _panels("Does tree search choose what is best?", counts)
-    for key, ax in axes.items():
-        for rule in RULES:
-            _line(ax, counts, found[*key, rule][OPTIMAL], rule)
-        ax.axhline(blind[key[0]], color=plots.GREY, ls=":", lw=1.6)
+    title, ylabel = "Does tree search choose what is best?", "roots with an optimal choice"
+    figure = _by_simulations(found, counts, OPTIMAL, title, ylabel, {"chosen by chance": ":"})
+    for ax, (problem, _) in zip(figure.axes, PLACES, strict=True):
+        ax.axhline(blind[problem], color=plots.GREY, ls=":", lw=1.6)
         ax.set_ylim(-0.03, 1.03)
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
-    _finish(figure, axes, "roots with an optimal choice", {"chosen by chance": ":"}, path)
+    return figure
 
 
 def at_stake(problem: str, seeds: int, roots: int) -> dict[str, float]:
@@ -431,45 +426,44 @@ def at_stake(problem: str, seeds: int, roots: int) -> dict[str, float]:
     return {"by chance": float(best.mean()), "gap": float(np.median(gaps[gaps < np.inf]))}
 
 
-def _panels(title: str, counts: Sequence[int]) -> tuple[Figure, dict[tuple[str, str], Axes]]:
-    """A column a world and a row a kind of leaves, by (world, leaves)."""
-    figure, axes = plots.panels(title, len(LEAVES), len(PROBLEMS), (15, 11.5))
-    places = [(problem, leaf) for leaf in LEAVES for problem in PROBLEMS]
-    for ax, place in zip(axes, places, strict=True):
+PLACES = [(problem, leaf) for leaf in LEAVES for problem in PROBLEMS]
+"""Panels of the figures: a column a world and a row a kind of leaves."""
+
+
+def _by_simulations(
+    found: Found,
+    counts: Sequence[int],
+    measure: str,
+    title: str,
+    ylabel: str,
+    styles: Mapping[str, str],
+) -> Figure:
+    """A measure's mean over seeds and its 95 % interval for each rule, a panel for each place."""
+    figure = plots.curves(
+        {
+            ", ".join(place): {rule: _curve(counts, found[*place, rule][measure]) for rule in RULES}
+            for place in PLACES
+        },
+        title=title,
+        xlabel="simulations",
+        ylabel=ylabel,
+        columns=len(PROBLEMS),
+        size=(15, 11.5),
+        styles=styles,
+    )
+    for ax in figure.axes:
         ax.set_xscale("log", base=2)
         ax.set_xticks(counts[::2], [f"{n}" if n < 1024 else f"{n // 1024}k" for n in counts[::2]])
-        plots.note(ax, ", ".join(place))
-    for ax in axes[-len(PROBLEMS) :]:
-        ax.set_xlabel("simulations")
-    return figure, dict(zip(places, axes, strict=True))
+    return figure
 
 
-def _line(ax: Axes, counts: Sequence[int], scores: np.ndarray, rule: str) -> None:
+def _curve(counts: Sequence[int], scores: np.ndarray) -> plots.Curve:
     """The mean over seeds of scores (counts, seeds) and its 95 % interval."""
     rng = np.random.default_rng(0)
     ends = [
         statistics.bootstrap_interval(each, np.mean, rng=rng, resamples=1000) for each in scores
     ]
-    middle, low, high = zip(*ends, strict=True)
-    ax.fill_between(counts, low, high, color=COLOURS[rule], alpha=0.18, lw=0)
-    ax.plot(counts, middle, color=COLOURS[rule], lw=2.2, label=rule)
-
-
-def _finish(
-    figure: Figure,
-    axes: Mapping[tuple[str, str], Axes],
-    ylabel: str,
-    kinds: Mapping[str, str],
-    path: Path,
-) -> None:
-    """Name the lines, rules and kinds, and save."""
-    for leaf in LEAVES:
-        axes[next(iter(PROBLEMS)), leaf].set_ylabel(ylabel)
-    ax = next(iter(axes.values()))
-    handles, names = ax.get_legend_handles_labels()
-    handles += [ax.plot([], color=plots.GREY, ls=ls)[0] for ls in kinds.values()]
-    figure.legend(handles, [*names, *kinds], loc="outside lower center", ncols=6, frameon=False)
-    plots.save(figure, path)
+    return plots.Curve(counts, *zip(*ends, strict=True))
 
 
 def draw_one(folder: Path) -> None:
@@ -479,7 +473,7 @@ def draw_one(folder: Path) -> None:
     tree = searched(model, np.array([9]), "UCT", 200)
     nodes, names = most_visited(tree, nodes=32), ("left", "down", "right", "up")
     title = "UCT on the frozen lake, without slipping, three steps from the goal"
-    draw(nodes, folder / "tree.png", actions=names, title=title)
+    plots.save(draw(nodes, actions=names, title=title), folder / "tree.png")
     texts = {"tree.json": to_json(nodes), "tree.dot": to_dot(nodes, actions=names)}
     for name, text in texts.items():
         with written_whole(folder / name) as file:

@@ -17,14 +17,15 @@ import numpy as np
 import torch
 
 from experiments import plots
-from experiments.build import RunConfig
 from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
-from experiments.studies.pool import Work
-from mbrl.agents import PETSConfig, PlannerConfig, RandomAgent
+from mbrl.agents import PlannerConfig, RandomAgent
 from mbrl.agents.pets import version
 from mbrl.data import moments
-from mbrl.training import Played, Player, episode_seed, play
+from mbrl.evaluation import Episode, record
+from mbrl.training import RunConfig
+from mbrl.training.executor import Work
+from mbrl.training.runs import changed
 
 ENVIRONMENTS = ("cartpole-swingup", "cartpole-swingup-noisy", "arm-reacher")
 VERSIONS = ("0.5", "1.0", "1.5")
@@ -57,7 +58,7 @@ def versions(lab: Lab) -> Report:
     for env in ENVIRONMENTS:
         for v in VERSIONS:
             found: dict[str, Any] = {
-                name: {"seeds": scores(env, v, name), **labs.interval(scores(env, v, name))}
+                name: labs.summary(scores(env, v, name))
                 for name in ("return", "error_random", "error_own", "promised")
             }
             found["curves"] = [labs.curve(path) for path in paths[f"{env}, {v}"]]
@@ -67,37 +68,35 @@ def versions(lab: Lab) -> Report:
             rows.append([env, v, labs.shown(found["return"]), told, *errors])
         for better, worse in (("1.0", "0.5"), ("1.5", "1.0")):
             gain = np.subtract(scores(env, better, "return"), scores(env, worse, "return")).tolist()
-            margin = {"seeds": gain, **labs.interval(gain)}
-            numbers[f"{env}, {better} over {worse}"] = margin
+            numbers[f"{env}, {better} over {worse}"] = margin = labs.summary(gain)
             margins.append(f"- {env}: {better} returns {labs.shown(margin)} more than {worse}.")
     # Returns of arms and poles have no scale in common.
     poles, arms = ENVIRONMENTS[:2], ENVIRONMENTS[2:]
     parts = [
         plots.bars(
             {env: {v: scores(env, v, "return") for v in VERSIONS} for env in group},
-            lab.folder / f"{group[0]}.png",
             title="Plan once, learn from it, replan: return at equal steps",
         )
         for group in (poles, arms)
     ]
-    labs.side_by_side(parts, lab.folder / "versions.png")
+    plots.save(parts, lab.folder / "versions.png")
     for env in ENVIRONMENTS:
         steps, reached = configs[f"{env}, 0.5"].steps, numbers[f"{env}, 0.5"]["return"]
-        plots.learning_curve(
+        figure = plots.learning_curve(
             {v: numbers[f"{env}, {v}"]["curves"] for v in VERSIONS[1:]},
-            lab.folder / f"curves-{env}.png",
             references={f"0.5 after {steps} random steps": round(reached["estimate"], 1)},
             title=f"Training episodes of {env}",
         )
-        plots.bars(
+        plots.save(figure, lab.folder / f"curves-{env}.png")
+        figure = plots.bars(
             {
                 "on random actions": {v: scores(env, v, "error_random") for v in VERSIONS},
                 "where its own plans lead": {v: scores(env, v, "error_own") for v in VERSIONS},
             },
-            lab.folder / f"mismatch-{env}.png",
             title=f"Distribution mismatch: the models' one-step error, {env}",
             ylabel="error, in stds of a random step",
         )
+        plots.save(figure, lab.folder / f"mismatch-{env}.png")
     head = ["environment", "version", "return", "promised by the plan"]
     head += ["error on random data", "error on its own plans"]
     text = f"""# Versions 0.5, 1.0, 1.5
@@ -123,56 +122,53 @@ random step changes. A plan promises its mean return under the model that it was
 def config(lab: Lab, env: str, name: Any) -> RunConfig:
     """A version's run; both open-loop versions search alike, as wide as the preset does."""
     run = lab.pets(env)
-    assert isinstance(run.agent, PETSConfig)
     agent = run.agent
     if name != "1.5":
         search = {"population": 8, "iterations": 1, "elites": 2} if lab.fast else {}
-        own = {"sigma": agent.planner.sigma, "answer": agent.planner.answer}
-        planner = dataclasses.replace(WHOLE_EPISODE, **own, **search)
-        agent = dataclasses.replace(agent, planner=planner)
+        own = {"sigma": agent.mpc.planner.sigma, "answer": agent.mpc.planner.answer}
+        agent = changed(agent, planner=dataclasses.replace(WHOLE_EPISODE, **own, **search))
     if name == "0.5":
-        agent = dataclasses.replace(agent, random_steps=run.steps)
+        agent = changed(agent, random_steps=run.steps)
     return dataclasses.replace(run, agent=version(name, agent))
 
 
 def examine(path: Path, episodes: int) -> dict[str, list[float]]:
     """Returns, what the plans promised, and the model's errors, one number an episode."""
-    world, agent = labs.trained(path)
+    loaded, agent = labs.trained(path)
+    model: Any = agent.model
     seed = labs.EVALUATION + int(path.name.rpartition("-")[2])
-    controller = agent.controller(generator=torch.Generator().manual_seed(seed))
-    random = RandomAgent(world.low, world.high, generator=torch.Generator().manual_seed(seed))
+    player = agent.player(generator=torch.Generator().manual_seed(seed))
+    random = RandomAgent(loaded.spec.action, generator=torch.Generator().manual_seed(seed))
 
-    def steps(player: Player, offset: int) -> tuple[list[list[Played]], list[float]]:
-        played: list[list[Played]] = []
-        promised: list[float] = []
-        for episode in range(offset, offset + episodes):
-            at = episode_seed(seed, episode)
-            played.append(list(play(labs.Interruptible(player), world.env, seed=at)))
-            promised.append(getattr(player, "expected", 0.0))
-        return played, promised
+    def steps(player: Any, offset: int) -> list[Episode]:
+        player = labs.Interruptible(player)
+        return record(player, loaded.env, episodes=episodes, seed=seed, first=offset)
 
-    at_random, _ = steps(random, episodes)
-    own, promised = steps(controller, 0)
-    changes = np.array([step.next_obs - step.obs for episode in at_random for step in episode])
-    scale = moments(torch.as_tensor(changes))[1]
+    at_random, own = steps(random, episodes), steps(player, 0)
+    changes = [episode.next_obs.float() - episode.obs.float() for episode in at_random]
+    scale = moments(torch.cat(changes))[1]
     moves = scale > 0
 
-    def error(played: list[Played]) -> float:
+    def error(played: Episode) -> float:
         obs, action, next_obs = (
-            torch.as_tensor(np.stack([getattr(step, name) for step in played]))
-            for name in ("obs", "action", "next_obs")
+            column.float() for column in (played.obs, played.action, played.next_obs)
         )
-        members = agent.model.members
         with torch.no_grad():
-            predicted = agent.model.predict(
-                obs.expand(members, -1, -1), action.expand(members, -1, -1)
-            )
+            predicted = model.predict(*(x.expand(model.members, -1, -1) for x in (obs, action)))
         mean = predicted.mean.mean(0)[:, : obs.shape[-1]]
         return float(((mean - next_obs) / scale)[:, moves].square().mean().sqrt())
 
     return {
-        "return": [sum(step.reward for step in episode) for episode in own],
-        "promised": promised,
+        "return": [sum(episode.reward.tolist()) for episode in own],
+        "promised": [_mean([score for _, score in episode.promises]) for episode in own],
         "error_random": [error(episode) for episode in at_random],
         "error_own": [error(episode) for episode in own],
     }
+
+
+def _mean(scores: list[float]) -> float:
+    """The running mean, as a controller keeps it."""
+    mean = 0.0
+    for count, score in enumerate(scores, 1):
+        mean += (score - mean) / count
+    return mean

@@ -8,14 +8,13 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from mbrl.dynamics import Simulator, SmoothSimulator
-from mbrl.imagination import Propagation, objective, score_fn
+from mbrl.imagination import Propagation, objective, rollout, score_fn
 from mbrl.parallel import single_thread
 from mbrl.types import Dynamics, RewardFn, TerminatedFn
 from planners import ILQR, MPC, PLANNERS, MPCState, Plan, ScoreFn, Search, Smooth
@@ -57,9 +56,22 @@ class PlannerConfig:
 
     def named(self, name: str) -> PlannerConfig:
         """These settings for another planner, without those it does not have."""
-        known = {f.name for f in fields(KINDS[name])} | {"name"}
-        others = {f.name: None for f in fields(self) if f.name not in known}
-        return self if name == self.name else replace(self, **{**others, "name": name})
+        if name == self.name:
+            return self
+        other: Any = replace(self, name=cast(Any, name))
+        known = {f.name for f in fields(other.kind)} | {"name"}
+        return replace(other, **{f.name: None for f in fields(self) if f.name not in known})
+
+    @property
+    def kind(self) -> type[Search] | type[ILQR]:
+        """The planner's class.
+
+        Raises:
+            ValueError: no planner has this name.
+        """
+        if self.name not in KINDS:
+            raise ValueError(f"planner {self.name!r} is unknown; take one of {', '.join(KINDS)}")
+        return KINDS[self.name]
 
     def build(self, low: Tensor, high: Tensor, *, horizon: int | None = None) -> Search | ILQR:
         """The planner over the box [low, high] (A,), with this or another horizon.
@@ -67,16 +79,14 @@ class PlannerConfig:
         Raises:
             ValueError: a setting out of range, or one that this planner does not have.
         """
-        kind = KINDS[self.name]
+        kind = self.kind
+        offered = [f.name for f in fields(self) if f.name not in ("name", "horizon")]
+        settings = {n: getattr(self, n) for n in offered if getattr(self, n) is not None}
         known = {f.name for f in fields(kind)}
-        settings = {
-            f.name: getattr(self, f.name)
-            for f in fields(self)
-            if f.name not in ("name", "horizon") and getattr(self, f.name) is not None
-        }
         for name in settings:
             if name not in known:
-                raise ValueError(f"planner {self.name!r} has no setting {name!r}")
+                has = ", ".join(other for other in ("horizon", *offered) if other in known)
+                raise ValueError(f"planner {self.name!r} has no setting {name!r}; it has {has}")
         return kind(low, high, self.horizon if horizon is None else horizon, **settings)
 
 
@@ -139,15 +149,19 @@ class Controller:
         config: particles, propagation, objective, penalty and discount.
         reward: the known reward, or None for the model's own.
         terminated: the known termination, or None for the model's own.
-        state_of: the model state (S,) of what the environment shows; the model's `encode` if
-            None. The true simulator needs one that reads the environment's whole state.
+        state_of: the model state (S,) of what the environment shows. If None it is the model's
+            `encode`, which is told the state and the action before, so that a model with memory
+            filters. The true simulator needs one that reads the environment's whole state.
         generator: draws candidates and particles.
 
     Raises:
-        ValueError: iLQR without a simulator, or with a discount, penalty or terminal weight.
+        ValueError: a planner through a smooth model (iLQR) with a model that offers no
+            derivatives, or with a discount, penalty or terminal weight.
 
     Attributes:
         state: the current plan and how much of it is spent.
+        model_state: (S,) at the last `act`, None where an episode begins.
+        last_action: (A,) taken there.
         plans, evaluated, rejected: counts since the last `reset`.
         expected: mean score of the plans since the last `reset`.
         seconds: of each search since the last `reset`.
@@ -155,6 +169,8 @@ class Controller:
     """
 
     seconds: list[float]
+    model_state: Tensor | None
+    last_action: Tensor | None
     last_round: tuple[Tensor, Tensor, Tensor] | None
 
     def __init__(
@@ -171,19 +187,15 @@ class Controller:
         self.model, self.mpc, self.config = model, mpc, config
         self.reward, self.terminated, self.generator = reward, terminated, generator
         self.state_of = self._encode if state_of is None else state_of
-        # Torch's threads spin between its small products, on cores that the physics has a use for.
-        self._native = hasattr(model, "unroll")
-        self._smooth = isinstance(mpc.planner, ILQR)
-        if self._smooth and not isinstance(model, Simulator):
-            raise ValueError(f"ilqr plans through a simulator, not a {type(model).__name__}")
-        if self._smooth and (config.discount, config.penalty, config.terminal) != (1, 0, 0):
-            raise ValueError("ilqr takes no discount, penalty or terminal")
-        self._threads = single_thread if self._native else nullcontext
+        # Torch's threads spin between small products, on cores that such a model has a use for.
+        self._threads = single_thread if getattr(model, "own_threads", False) else nullcontext
+        self._maximised = MAXIMISED[mpc.planner.maximises](self)
         self.reset()
 
     def reset(self) -> None:
         """Forget the plan: the next action starts an episode."""
         self.state = MPCState()
+        self.model_state = self.last_action = None
         self.plans = self.evaluated = self.rejected = 0
         self.expected = 0.0
         self.seconds, self.last_round = [], None
@@ -204,12 +216,11 @@ class Controller:
         """Let go of what is held; nothing here."""
 
     def score(self, state: Tensor) -> ScoreFn | Smooth:
-        """What the planner maximises from a model state (S,): a score, or for iLQR the model."""
+        """What the planner maximises from a model state (S,): a score, or a smooth model."""
+        return self._maximised(state)
+
+    def _plan_score(self, state: Tensor) -> ScoreFn:
         config = self.config
-        if self._smooth:
-            assert isinstance(self.model, Simulator)
-            repeat = self.mpc.action_repeat
-            return SmoothSimulator(self.model, state, action_repeat=repeat, reward=self.reward)
         inner = score_fn(
             self.model,
             state,
@@ -234,16 +245,19 @@ class Controller:
         return score
 
     def _encode(self, obs: np.ndarray) -> Tensor:
-        low = self.mpc.planner.low  # pyright: ignore[reportAttributeAccessIssue]
-        return self.model.encode(torch.as_tensor(obs, dtype=low.dtype, device=low.device))
+        low = self.mpc.planner.low
+        shown = torch.as_tensor(obs, dtype=low.dtype, device=low.device)
+        return self.model.encode(shown, state=self.model_state, action=self.last_action)
 
     def act(self, obs: np.ndarray, *, explore: bool = False) -> np.ndarray:
         """The next action (A,), replanning where it is due."""
         before, began = self.state.plan, time.perf_counter()
+        state = self.state_of(obs)
         with self._threads():
             action, self.state = self.mpc.act(
-                lambda: self.score(self.state_of(obs)), self.state, generator=self.generator
+                lambda: self.score(state), self.state, generator=self.generator
             )
+        self.model_state, self.last_action = state, action
         plan = self.state.plan
         if plan is not None and plan is not before:
             self._count(plan, time.perf_counter() - began)
@@ -260,13 +274,15 @@ class Controller:
         """Plain values and tensors, for a checkpoint."""
         plan = None if self.state.plan is None else self.state.plan._asdict()
         names = ("plans", "evaluated", "rejected", "expected")
-        return {"plan": plan, "cursor": self.state.cursor} | {n: getattr(self, n) for n in names}
+        kept = {"model_state": self.model_state, "last_action": self.last_action}
+        counted = {name: getattr(self, name) for name in names}
+        return {"plan": plan, "cursor": self.state.cursor} | kept | counted
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave."""
         plan = None if state["plan"] is None else Plan(**state["plan"])
         self.state = MPCState(plan, state["cursor"])
-        for name in ("plans", "evaluated", "rejected", "expected"):
+        for name in ("plans", "evaluated", "rejected", "expected", "model_state", "last_action"):
             setattr(self, name, state[name])
 
 
@@ -324,9 +340,9 @@ class Pipelined(Controller):
     def act(self, obs: np.ndarray, *, explore: bool = False) -> np.ndarray:
         """The next action (A,); only the episode's first call waits for a search."""
         now, repeat = self._step, self.mpc.action_repeat
-        plan = self.state.plan
+        plan, state = self.state.plan, self.state_of(obs)
         if plan is None:
-            plan = self._adopt(self._search(self.state_of(obs), [], None, 0), now)
+            plan = self._adopt(self._search(state, [], None, 0), now)
         elif self._pending is not None and now >= self._takes_over and self._pending.done():
             plan = self._adopt(self._pending.result(), self._takes_over)
             self.late += now > self._takes_over
@@ -334,7 +350,7 @@ class Pipelined(Controller):
         if self._pending is None and (now - self._begun) // repeat + 1 >= self.mpc.replan_every:
             ahead = self.delay or max(1, math.ceil(self.seconds[-1] / self.control_step))
             decided = [self._action(plan, now + k) for k in range(ahead)]
-            job = (self.state_of(obs), decided, plan, (now + ahead - self._begun) // repeat)
+            job = (state, decided, plan, (now + ahead - self._begun) // repeat)
             self._takes_over = now + ahead
             if self._pool is not None:
                 self._pending = self._pool.submit(self._search, *job)
@@ -342,7 +358,8 @@ class Pipelined(Controller):
                 self._pending = Future()
                 self._pending.set_result(self._search(*job))
         self._step += 1
-        return self._action(plan, now).cpu().numpy()
+        self.model_state, self.last_action = state, self._action(plan, now)
+        return self.last_action.cpu().numpy()
 
     def close(self) -> None:
         """Wait for the worker and let it go."""
@@ -354,14 +371,29 @@ class Pipelined(Controller):
     ) -> tuple[Plan, float]:
         """A plan from where the actions decided on lead, and the seconds it took."""
         began = time.perf_counter()
-        with torch.no_grad(), self._threads():
-            for action in decided:
-                rows = state.expand(self.model.members, 1, -1)
-                moved = self.model.step(rows, action.expand(*rows.shape[:2], -1), noise=None)
-                # members of a simulator are other robots; those of an ensemble, guesses of one
-                state = moved.state[0, 0] if self._native else moved.state.mean(0)[0]
+        with self._threads():
+            if decided:
+                state = self._ahead(state, torch.stack(decided))
             plan = self.mpc.search(lambda: self.score(state), last, spent, generator=self.generator)
         return plan, time.perf_counter() - began
+
+    def _ahead(self, state: Tensor, actions: Tensor) -> Tensor:
+        """The model state (S,) that actions (H, A) lead to, without noise.
+
+        Members are as a rule guesses of one world, whose mean is taken. A model whose members are
+        different worlds says which of them is the present one, by `nominal`.
+        """
+        nominal = getattr(self.model, "nominal", None)
+        imagined = rollout(
+            self.model,
+            state,
+            actions[None],
+            particles=self.model.members,
+            propagation="expectation" if nominal is None else "tsinf",
+            sample=False,
+            generator=self.generator,
+        )
+        return imagined.state[nominal or 0, 0, -1]
 
     def _adopt(self, found: tuple[Plan, float], begun: int) -> Plan:
         plan, seconds = found
@@ -372,3 +404,28 @@ class Pipelined(Controller):
     def _action(self, plan: Plan, step: int) -> Tensor:
         index = (step - self._begun) // self.mpc.action_repeat
         return plan.actions[min(index, len(plan.actions) - 1)]
+
+
+def _scores(controller: Controller) -> Callable[[Tensor], ScoreFn]:
+    return controller._plan_score
+
+
+def _smooth_models(controller: Controller) -> Callable[[Tensor], Smooth]:
+    model, config = controller.model, controller.config
+    offered: Callable[..., Smooth] | None = getattr(model, "smooth", None)
+    if offered is None:
+        raise ValueError(f"ilqr plans through a simulator, not a {type(model).__name__}")
+    if (config.discount, config.penalty, config.terminal) != (1, 0, 0):
+        raise ValueError("ilqr takes no discount, penalty or terminal")
+
+    def smooth(state: Tensor) -> Smooth:
+        return offered(state, action_repeat=controller.mpc.action_repeat, reward=controller.reward)
+
+    return smooth
+
+
+MAXIMISED: dict[str, Callable[[Controller], Callable[[Tensor], Any]]] = {
+    "score": _scores,
+    "smooth": _smooth_models,
+}
+"""What a planner may ask for by `maximises` -> what makes it from a model state."""

@@ -3,32 +3,36 @@
 Chua et al. 2018, "Deep reinforcement learning in a handful of trials using probabilistic
 dynamics models". Three settings make the versions of model-based RL:
 
-0.5  plan once an episode, model from random data only   aggregate=False, replan_every=0
-1.0  + add what was executed to the data                 aggregate=True,  replan_every=0
-1.5  + replan after every action (MPC)                   aggregate=True,  replan_every=1
+0.5  plan once an episode, model from random data only   aggregate=False, mpc.replan_every=0
+1.0  + add what was executed to the data                 aggregate=True,  mpc.replan_every=0
+1.5  + replan after every action (MPC)                   aggregate=True,  mpc.replan_every=1
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Generator
 
+from mbrl.agents.controllers import Controllers
 from mbrl.agents.mpc import Controller, MPCConfig
 from mbrl.data import Replay
 from mbrl.dynamics.ensemble import Ensemble, EnsembleConfig
-from mbrl.types import Metrics, RewardFn, TerminatedFn, Transition
+from mbrl.rng import on_device
+from mbrl.spaces import bounds, obs_size
+from mbrl.types import Dynamics, Fittable, Metrics, Spec, Transition
 
 
 @dataclass(frozen=True)
-class PETSConfig(MPCConfig):
+class Config:
     """Probabilistic ensembles with trajectory sampling: plan through a learned model."""
 
-    particles: int = 20
-    """Trajectories sampled per candidate, a multiple of the members that step."""
+    mpc: MPCConfig = field(default_factory=lambda: MPCConfig(particles=20))
+    """Planning through the model."""
     model: EnsembleConfig = field(default_factory=EnsembleConfig)
     """The ensemble and its fit."""
     random_steps: int = 200
@@ -36,12 +40,12 @@ class PETSConfig(MPCConfig):
     aggregate: bool = True
     """Refit on executed data after every episode; without, only on the random steps."""
     fit_every: int | None = None
-    """Refit also after this many steps within an episode."""
+    """Refit also after this many steps within an episode; where episodes have no time limit, as
+    many as `random_steps` if unset."""
     capacity: int = 1_000_000
     """Transitions kept."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.random_steps < 2:
             raise ValueError(f"random_steps must be >= 2, got {self.random_steps}")
         for name in ("fit_every", "capacity"):
@@ -49,108 +53,153 @@ class PETSConfig(MPCConfig):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be >= 1, got {value}")
 
+    @classmethod
+    def suited(cls, spec: Spec) -> Config:
+        """The settings for an environment: what is not known of it as a function is learned."""
+        reward, ends = spec.reward is None, spec.ends
+        return cls(model=EnsembleConfig(learn_reward=reward, learn_termination=ends))
+
+
+class Model(Fittable, Dynamics, Protocol):
+    """What PETS can learn and plan through; weights are saved as PyTorch's modules save them."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that was learned."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any], /) -> Any:
+        """Take back what `state_dict` gave."""
+        ...
+
 
 class PETS:
-    """An `Agent` that learns an ensemble and plans through it.
+    """An `Agent` that learns a model and plans through it, in N environments at once.
 
     Args:
-        obs_size: O.
-        low, high: bounds of the action box (A,); their device is where all runs.
+        spec: observations are vectors, actions in a bounded box.
         config: the recipe.
-        reward: the known reward, or None: then the model must learn it.
-        terminated: the known termination, or None for what the model says.
-        episode_steps: the most steps of an episode; needed with `replan_every` 0.
+        model: any `Dynamics` of these observations and actions that is `Fittable`; the ensemble of
+            `config.model` if None.
         generator: all the agent's randomness, on the CPU.
+        device: where model and plans live.
 
     Raises:
         ValueError: settings out of range; no reward, known or learned; particles that are not
-            a multiple of the members.
+            a multiple of the members; spaces of another kind.
     """
 
     def __init__(
         self,
-        obs_size: int,
-        low: Tensor,
-        high: Tensor,
-        config: PETSConfig | None = None,
+        spec: Spec,
+        config: Config | None = None,
         *,
-        reward: RewardFn | None = None,
-        terminated: TerminatedFn | None = None,
-        episode_steps: int | None = None,
+        model: Model | None = None,
         generator: Generator,
+        device: torch.device | str = "cpu",
     ) -> None:
-        self.config = config = config or PETSConfig()
-        if reward is None and not config.model.learn_reward:
+        self.config = config = config or Config.suited(spec)
+        self.spec, self.generator = spec, generator
+        learned = config.model.learn_reward or model is not None
+        if spec.reward is None and not learned:
             raise ValueError("the reward is not known: give it, or set model.learn_reward")
+        self.low, self.high = bounds(spec.action, device=device)
+        self.reward = None if config.model.learn_reward else spec.reward
+        self.terminated = None if config.model.learn_termination else spec.terminated
         horizon = None
-        if config.replan_every == 0:
-            if episode_steps is None:
+        if config.mpc.replan_every == 0:
+            if spec.episode_steps is None:
                 raise ValueError("replan_every 0 needs an episode of bounded length")
-            horizon = -(-episode_steps // config.action_repeat)
-        self.low, self.high, self.generator = low, high, generator
-        self.reward, self.terminated = reward, terminated
-        self.model = Ensemble(obs_size, len(low), config.model, generator=generator)
-        self.model.to(low.device)
-        members = self.model.members
-        if config.propagation not in ("expectation", "distribution") and (
-            config.particles < 1 or config.particles % members
-        ):
+            horizon = -(-spec.episode_steps // config.mpc.action_repeat)
+        size = obs_size(spec.obs)
+        if model is None:
+            model = Ensemble(size, len(self.low), config.model, generator=generator)
+            model.to(self.low.device)
+        self.mpc = config.mpc.build(self.low, self.high, horizon=horizon)
+        self.replay = Replay(config.capacity, size, len(self.low), device=self.low.device)
+        self.fit_every = config.fit_every
+        if self.fit_every is None and spec.episode_steps is None:
+            self.fit_every = config.random_steps
+        self.fits = self.since_fit = 0
+        self.due = False
+        self._ended = np.zeros(0, dtype=bool)
+        self.model = model
+        self.playing = self._controllers(generator)
+
+    @property
+    def model(self) -> Model:
+        """The model planned through. One set in its place is planned through from then on.
+
+        Setting raises ValueError for what is not a fittable `Dynamics`, and for members that do
+        not divide the particles.
+        """
+        return self._model
+
+    @model.setter
+    def model(self, model: Model) -> None:
+        if not (isinstance(model, Dynamics) and isinstance(model, Fittable)):
+            raise ValueError(
+                f"PETS needs a model that can step and be fitted (mbrl.types.Dynamics, Fittable), "
+                f"not a {type(model).__name__}"
+            )
+        particles, members = self.config.mpc.particles, model.members
+        all_see_all = self.config.mpc.propagation in ("expectation", "distribution")
+        if not all_see_all and (particles < 1 or particles % members):
             raise ValueError(
                 f"particles must be a positive multiple of the {members} members that step, "
-                f"got {config.particles}"
+                f"got {particles}"
             )
-        self.mpc = config.build(low, high, horizon=horizon)
-        self.replay = Replay(config.capacity, obs_size, len(low), device=low.device)
-        self.fits = self.since_fit = 0
-        self.due = self._ended = False
-        self.playing = self.controller(generator=generator)
+        self._model = model
+        if hasattr(self, "playing"):
+            self.playing = self._controllers(self.playing.generator)
+
+    def _controllers(self, generator: Generator) -> Controllers:
+        own = on_device(generator, self.low.device)
+        return Controllers(lambda: self.controller(generator=own), generator=own)
 
     def controller(self, *, generator: Generator) -> Controller:
-        """A player of episodes with a plan and randomness of its own; it shares the model."""
+        """Drives one robot through the model, with a plan of its own."""
         return Controller(
             self.model,
             self.mpc,
-            self.config,
+            self.config.mpc,
             reward=self.reward,
             terminated=self.terminated,
-            generator=_on(generator, self.low.device),
+            generator=on_device(generator, self.low.device),
         )
 
+    def player(self, *, generator: Generator) -> Controllers:
+        """Plays episodes with plans and randomness of its own; it shares the model."""
+        return self._controllers(generator)
+
     def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
-        """One action (A,): random before the first fit, planned after it."""
+        """Actions (N, A): random before the first fit, planned after it."""
         if not self.fits:
-            uniform = torch.rand(self.low.shape, generator=self.generator).to(self.low)
+            uniform = torch.rand((len(obs), len(self.low)), generator=self.generator).to(self.low)
             return (self.low + (self.high - self.low) * uniform).cpu().numpy()
-        return self.playing.act(obs)
+        return self.playing.act(obs, explore=explore)
 
     def observe(self, step: Transition) -> None:
-        """Remember one real transition.
+        """Remember N real transitions.
 
         Raises:
             ValueError: wrong shapes, or a number that is not finite.
         """
         self.replay.append(step)
-        self.since_fit += 1
-        ended = bool(step.terminated | step.truncated)
-        every = self.config.fit_every
-        wanted = ended or (every is not None and self.since_fit >= every)
+        self.since_fit += len(step.reward)
+        self._ended = (step.terminated | step.truncated).numpy()
+        wanted = self._ended.any() or (
+            self.fit_every is not None and self.since_fit >= self.fit_every
+        )
         allowed = self.config.aggregate or not self.fits
         self.due = wanted and allowed and len(self.replay) >= self.config.random_steps
-        self._ended = ended
 
     def update(self) -> Metrics:
-        """Close an episode's books and refit where it is due; {} when nothing is."""
+        """Close the books of episodes that ended and refit where it is due; {} when nothing is."""
         metrics: dict[str, float] = {}
-        if self._ended:
-            playing = self.playing
-            if playing.plans:
-                metrics |= {
-                    "plans": playing.plans,
-                    "expected_score": playing.expected,
-                    "evaluated": playing.evaluated,
-                    "rejected": playing.rejected,
-                }
-            playing.reset()
+        if self._ended.any():
+            metrics |= self.playing.said(self._ended)
+            self.playing.reset(self._ended)
+            self._ended = np.zeros_like(self._ended)
         if self.due:
             fitted = self.model.fit(self.replay.all(), generator=self.generator)
             metrics |= {f"model_{name}": value for name, value in fitted.items()}
@@ -159,43 +208,38 @@ class PETS:
             self.due = False
         return metrics
 
-    def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The model's weights, and everything else as tensors and plain values."""
-        return self.model.state_dict(), {
+    def state_dict(self) -> dict[str, Any]:
+        """The model, the data, the plans under way, the generators and the counters."""
+        return {
+            "model": dict(self.model.state_dict()),
             "replay": self.replay.state_dict(),
             "generator": self.generator.get_state(),
             "playing": self.playing.state_dict(),
-            "playing_generator": self.playing.generator.get_state(),
             "fits": self.fits,
             "since_fit": self.since_fit,
         }
 
-    def load_state_dict(self, weights: dict[str, Tensor], state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave.
 
         Raises:
             ValueError, RuntimeError, KeyError: it is another agent's.
         """
-        self.model.load_state_dict(weights)
+        self.model.load_state_dict(state["model"])
         self.replay.load_state_dict(state["replay"])
         self.generator.set_state(state["generator"].cpu())
         self.playing.load_state_dict(state["playing"])
-        self.playing.generator.set_state(state["playing_generator"].cpu())
         self.fits, self.since_fit = state["fits"], state["since_fit"]
 
 
-def _on(generator: Generator, device: torch.device) -> Generator:
-    """The generator itself, or one on the device seeded from it."""
-    if generator.device.type == device.type:
-        return generator
-    seed = torch.randint(2**62, (), generator=generator)
-    return torch.Generator(device).manual_seed(int(seed))
+def make(spec: Spec, config: Config, *, generator: Generator, device: str = "cpu") -> PETS:
+    """A fresh PETS agent; see `PETS`."""
+    return PETS(spec, config, generator=generator, device=device)
 
 
-def version(name: Literal["0.5", "1.0", "1.5"], config: PETSConfig) -> PETSConfig:
+def version(name: Literal["0.5", "1.0", "1.5"], config: Config) -> Config:
     """`config` as one of the versions in this module's table."""
+    replan_every = config.mpc.replan_every or 1 if name == "1.5" else 0
     return replace(
-        config,
-        aggregate=name != "0.5",
-        replan_every=config.replan_every or 1 if name == "1.5" else 0,
+        config, aggregate=name != "0.5", mpc=replace(config.mpc, replan_every=replan_every)
     )

@@ -2,56 +2,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Generator, Tensor
+from gymnasium.spaces import Space
+from torch import Generator
 
-from mbrl.types import Metrics, Transition
+from mbrl.spaces import random_actions
+from mbrl.types import Metrics, Spec, Transition
 
 
 @dataclass(frozen=True)
-class RandomConfig:
+class Config:
     """Uniformly random actions; nothing to set."""
+
+    @classmethod
+    def suited(cls, spec: Spec) -> Config:
+        """The settings for an environment."""
+        return cls()
 
 
 class RandomAgent:
-    """Draws every action uniformly from the box [low, high] (A,)."""
+    """Draws every action uniformly from a bounded box or from indices."""
 
-    def __init__(self, low: Tensor, high: Tensor, *, generator: Generator) -> None:
-        self.low, self.high, self.generator = low, high, generator
+    def __init__(self, space: Space, *, generator: Generator) -> None:
+        self.space, self.generator, self.config = space, generator, Config()
+        random_actions(
+            space, 1, generator=Generator()
+        )  # a space it cannot draw from is refused now
 
     def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
-        """One action (A,), whatever the observation."""
-        uniform = torch.rand(self.low.shape, generator=self.generator).to(self.low)
-        return (self.low + (self.high - self.low) * uniform).cpu().numpy()
+        """Actions (N, *A), whatever the observations."""
+        return random_actions(self.space, len(obs), generator=self.generator)
 
     def observe(self, step: Transition) -> None:
-        """Nothing to remember."""
+        """Nothing is remembered."""
 
     def update(self) -> Metrics:
-        """Nothing to learn."""
+        """Nothing is learned."""
         return {}
 
-    def controller(self, *, generator: Generator) -> RandomAgent:
-        """A player of evaluation episodes, with its own randomness."""
-        return RandomAgent(self.low, self.high, generator=generator)
+    def player(self, *, generator: Generator) -> RandomAgent:
+        """The same with randomness of its own."""
+        return RandomAgent(self.space, generator=generator)
 
-    def reset(self) -> None:
-        """Nothing to forget between episodes."""
+    def reset(self, begins: np.ndarray) -> None:
+        """Episodes leave nothing behind."""
 
-    def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """No weights, and the generator."""
-        return {}, {"generator": self.generator.get_state()}
+    def state_dict(self) -> dict[str, Any]:
+        """The generator."""
+        return {"generator": self.generator.get_state()}
 
-    def load_state_dict(self, weights: dict[str, Tensor], state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave.
 
         Raises:
             ValueError: it is another agent's.
         """
-        if weights:
-            raise ValueError(f"a random agent has no weights, got {len(weights)} tensors")
-        self.generator.set_state(state["generator"])
+        if set(state) != {"generator"}:
+            raise ValueError(f"a random agent has a generator alone, got {', '.join(state)}")
+        self.generator.set_state(state["generator"].cpu())
+
+
+def make(spec: Spec, config: Config, *, generator: Generator, device: str = "cpu") -> RandomAgent:
+    """A random agent.
+
+    Raises:
+        ValueError: actions that are neither in a bounded box nor indices.
+    """
+    return RandomAgent(spec.action, generator=generator)

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, cast, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
+from mbrl.dynamics import FiniteModel
 from mbrl.imagination import rollout
 from mbrl.parallel import single_thread
 from mbrl.types import Dynamics, Policy, RewardFn, Step, TerminatedFn
-from planners.mcts import PUCT, UCT, Evaluation, Gumbel, Rule, Tree, Widening, search
+from planners.mcts import PUCT, Evaluation, Rule, Tree, Widening, search
 
 Sampler = Callable[[Tensor, Generator], Tensor]
 """`sampler(obs (B, O), generator) -> (B, K, A)`: actions a node may open, in that order."""
@@ -29,44 +30,6 @@ ValueFn = Callable[[Tensor], Tensor]
 
 PriorFn = Callable[[Tensor], Tensor]
 """`prior(obs (E, B, O)) -> logits (E, B, K)`; their mean over members counts."""
-
-
-class Outcomes(Protocol):
-    """All that may follow a step of one member, C outcomes at most; missing ones have chance 0."""
-
-    @property
-    def state(self) -> Float[Tensor, "E B C S"]:
-        """The next states."""
-        ...
-
-    @property
-    def reward(self) -> Float[Tensor, "E B"]:
-        """Expected."""
-        ...
-
-    @property
-    def terminated(self) -> Bool[Tensor, "E B C"]:
-        """Which of them end the episode."""
-        ...
-
-    @property
-    def chance(self) -> Float[Tensor, "E B C"]:
-        """Their probabilities."""
-        ...
-
-
-@runtime_checkable
-class Enumerable(Dynamics, Protocol):
-    """A model that can say all outcomes of a step with their chances."""
-
-    @property
-    def most_outcomes(self) -> int:
-        """C."""
-        ...
-
-    def outcomes(self, state: Float[Tensor, "E B S"], action: Float[Tensor, "E B A"]) -> Outcomes:
-        """All outcomes of one step of each member."""
-        ...
 
 
 def uniform_actions(low: Float[Tensor, A], high: Float[Tensor, A], count: int) -> Sampler:
@@ -95,8 +58,9 @@ class TreeSearchConfig:
     widening: Widening | None = None
     """Open sampled actions one by one."""
     outcomes: Widening | Literal["all"] | None = None
-    """Draw the model's noise, and so many outcomes of an action. "all": a model of one member that
-    can say them with their chances (`Enumerable`) gives all. None plans with the model's means."""
+    """Draw the model's noise, and so many outcomes of an action. "all": a model that can say them
+    with their chances (a `FiniteModel` of one member) gives all. None plans with the model's
+    means."""
     merge: bool = False
     """Nodes of one state share what follows: for finite worlds, where many paths lead to one."""
     backup: Literal["mean", "max"] = "mean"
@@ -194,11 +158,8 @@ class TreeModel:
         self.policy = self._random if policy is None else policy
         self.reward, self.terminated = reward, terminated
         if config.outcomes == "all":
-            if not (isinstance(model, Enumerable) and model.members == 1):
-                raise ValueError(
-                    "outcomes='all' needs a model of one member that can say its outcomes with "
-                    f"their chances, which {type(model).__name__} of {model.members} cannot"
-                )
+            if not (isinstance(model, FiniteModel) and model.members == 1):
+                raise ValueError("outcomes='all' needs a FiniteModel of one member")
             self.outcomes = model.most_outcomes
         else:
             self.outcomes = config.outcomes
@@ -220,7 +181,8 @@ class TreeModel:
         if not isinstance(self.outcomes, int):
             after, gain, ended = self._advance(state, moves, alive)
             return self._evaluate(after, alive & ~ended, past, gain)
-        then = cast(Enumerable, self.model).outcomes(state, moves.to(state))
+        assert isinstance(self.model, FiniteModel)
+        then = self.model.outcomes(state, moves.to(state))
         count = then.chance.shape[-1]
         before, moves, alive, past, gain = (
             x.repeat_interleave(count, 1) for x in (state, moves, alive, past, then.reward)
@@ -372,12 +334,12 @@ class TreeModel:
 
 
 class TreeSearch:
-    """Searches anew for every action: a player for `mbrl.training.evaluate`.
+    """Searches anew for every action, in N environments at once: a `Player`.
 
     Args:
         model, actions, prior, value, policy, reward, terminated: as in `TreeModel`.
         config: the search.
-        state_of: the model state (S,) of what the environment shows; the model's `encode` of it
+        state_of: model states (N, S) of what the environments show; the model's `encode` of it
             as float32 if None.
         generator: all the randomness.
 
@@ -405,50 +367,41 @@ class TreeSearch:
         self.state_of = self._encode if state_of is None else state_of
         self._indices = isinstance(actions, int)
         self.generator = generator
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget the tree: the next action starts an episode."""
         self.tree = None
 
-    def act(self, obs: Any, *, explore: bool = False) -> np.ndarray:
-        """The next action: (A,), or an index () where actions are indices."""
+    def reset(self, begins: np.ndarray) -> None:
+        """Nothing is kept from one action to the next but the tree, to be looked at."""
+
+    def act(self, obs: np.ndarray, *, explore: bool = False) -> np.ndarray:
+        """The next actions for observations (N, *O): (N, A), or (N,) where actions are indices."""
         config = self.config
         with torch.no_grad(), single_thread():
-            root = self.model.root(self.state_of(obs)[None])
+            root = self.model.root(self.state_of(obs))
             self.tree = search(
                 root,
                 self.model.step,
                 simulations=config.simulations,
                 generator=self.generator,
-                rule=config.rule if explore else _quiet(config.rule),
+                rule=config.rule if explore else config.rule.quiet(),
                 discount=config.discount,
                 max_depth=config.max_depth,
                 widening=config.widening,
                 outcomes=self.model.outcomes,
                 merge=config.merge,
                 backup=config.backup,
-                compiled=True,  # of one root, wherever the model is
             )
-        best = int(self.tree.action[0])
+        best = self.tree.action
         if self._indices:
-            return np.array(best)
-        actions = self.model.table if root.actions is None else root.actions[0]
-        assert actions is not None
-        return actions[best].numpy(force=True)
+            return best.numpy(force=True)
+        if root.actions is None:
+            assert self.model.table is not None
+            return self.model.table[best.to(self.model.table.device)].numpy(force=True)
+        each = torch.arange(len(best), device=root.actions.device)
+        return root.actions[each, best.to(each)].numpy(force=True)
 
-    def _encode(self, obs: Any) -> Tensor:
-        row = torch.as_tensor(np.atleast_1d(obs), dtype=torch.float32)
-        return self.model.model.encode(row.to(self.generator.device))
-
-
-def _quiet(rule: Rule) -> Rule:
-    """The rule without its noise."""
-    if isinstance(rule, UCT):
-        return rule
-    if isinstance(rule, Gumbel):
-        return replace(rule, scale=0.0)
-    return replace(rule, dirichlet=0.0, temperature=0.0)
+    def _encode(self, obs: np.ndarray) -> Tensor:
+        rows = torch.as_tensor(obs.reshape(len(obs), -1), dtype=torch.float32)
+        return self.model.model.encode(rows.to(self.generator.device))
 
 
 def _std(members: Float[Tensor, "E B"]) -> Float[Tensor, B]:

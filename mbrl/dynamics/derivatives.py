@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -11,7 +12,6 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import grad, hessian, vmap
 
-from mbrl.dynamics.simulator import Simulator
 from planners.ilqr import Expansion
 
 STEP = 1e-6
@@ -30,7 +30,7 @@ class SmoothSimulator:
     is negative after that (Gauss and Newton's approximation). Terminations are no part of it.
 
     Args:
-        sim: with one member.
+        sim: a `Simulator` with one member.
         state: where all plans set out.
         action_repeat: control steps that each action is held.
         reward: takes the place of the task's own.
@@ -41,7 +41,7 @@ class SmoothSimulator:
 
     def __init__(
         self,
-        sim: Simulator,
+        sim: Any,
         state: Float[Tensor, X],
         *,
         action_repeat: int = 1,

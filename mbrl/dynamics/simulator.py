@@ -21,6 +21,7 @@ from jaxtyping import Float
 from mujoco.batch import Batch, SimulationError
 from torch import Tensor
 
+from mbrl.dynamics.derivatives import SmoothSimulator
 from mbrl.parallel import apart
 from mbrl.types import RewardFn, Step, TerminatedFn, Unrolled
 
@@ -92,6 +93,22 @@ class PhysicalTask(Protocol):
         ...
 
 
+def has_physics(env: Any) -> bool:
+    """Whether a gymnasium environment holds a MuJoCo simulation, as ours and MuJoCo's own do."""
+    inner = env.unwrapped
+    return isinstance(getattr(inner, "model", None), mujoco.MjModel) and isinstance(
+        getattr(inner, "data", None), mujoco.MjData
+    )
+
+
+def physics_state(env: Any) -> Float[Tensor, S]:
+    """The simulator's state of what an environment's MuJoCo simulation is in now."""
+    model, data = env.unwrapped.model, env.unwrapped.data
+    state = np.empty(mujoco.mj_stateSize(model, _STATE))
+    mujoco.mj_getState(model, data, state, _STATE)
+    return torch.from_numpy(state)
+
+
 @dataclass(frozen=True)
 class Randomisation:
     """How far the members' parameters lie from the model's: the std of the log of a factor.
@@ -151,11 +168,16 @@ class Simulator:
     Attributes:
         model: the (first) member's MuJoCo model.
         reward, terminated: the task's; set them to plan for something else.
+        nominal: the member that is the task itself.
+        own_threads: batches run on threads of their own, which torch's would compete with.
 
     Raises:
         ValueError: an MJCF that does not compile, members or threads below one, members without
             a `rng`, a planning model with another state or another control step.
     """
+
+    nominal = 0
+    own_threads = True
 
     def __init__(
         self,
@@ -288,6 +310,11 @@ class Simulator:
                 f"{self.task.name}: state must be (E, B, S) with E = {self.members} and "
                 f"S = {self.state_size}, got {tuple(state.shape)}"
             )
+        if action.shape != (*lead, self.model.nu):
+            raise ValueError(
+                f"{self.task.name}: action must be (E, B, A) = {(*lead, self.model.nu)}, "
+                f"got {tuple(action.shape)}"
+            )
         rows = state.reshape(-1, size).numpy(force=True)
         moves = action.reshape(len(rows), -1).numpy(force=True)
         gusts: Any = 0.0
@@ -341,6 +368,19 @@ class Simulator:
             None if ended is None else torch.from_numpy(ended).to(state.device),
             torch.from_numpy(~bad).to(state.device) if bad.any() else None,
         )
+
+    def smooth(
+        self,
+        state: Float[Tensor, S],
+        *,
+        action_repeat: int = 1,
+        reward: RewardFn | None = None,
+    ) -> SmoothSimulator:
+        """Dynamics and cost from a state with derivatives, for `planners.ILQR`.
+
+        Raises ValueError for several members, or a task of gymnasium's.
+        """
+        return SmoothSimulator(self, state, action_repeat=action_repeat, reward=reward)
 
     def trace(
         self, state: Float[Tensor, S], actions: Float[Tensor, "N H A"], sensors: Sequence[str]

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from experiments.studies import STUDIES, bandits
-from mbrl.exploration.bandits import lai_robbins
+from mbrl.tabular.bandits import lai_robbins
 
 
 def silent(_: str) -> None:

@@ -8,8 +8,10 @@ import pytest
 import torch
 from rich.console import Console
 
-from experiments import bench as module
-from experiments.bench import BENCHES, Bench, Result, bench, busy_neighbour
+from experiments import bench as package
+from experiments.bench import BENCHES, Bench, Result, bench, mcts, memory
+from experiments.bench.parts import ensemble, forward_flops
+from experiments.bench.rollout import busy_neighbour
 from experiments.peers import HOW_TO_INSTALL
 
 TINY = Bench(repeats=2, threads=1, matrix=16)
@@ -67,8 +69,8 @@ def test_the_reference_counts_operations(monkeypatch):
 
 def test_operations_of_the_named_net():
     # 23→200→200→200→200→36: mean and variance of 18 outputs
-    model = module._ensemble(17, 6, learn_reward=True)
-    assert module._forward_flops(model) == 2 * (23 * 200 + 3 * 200 * 200 + 200 * 36)
+    model = ensemble(17, 6, learn_reward=True)
+    assert forward_flops(model) == 2 * (23 * 200 + 3 * 200 * 200 + 200 * 36)
 
 
 @pytest.mark.parametrize(
@@ -117,14 +119,14 @@ class FakeMctx(FakePeer):
 
 
 TINY_SEARCH = {
-    "sizes": {(1, 2): 30.0, (3, 5): 40.0}, "simulations": 4, "width": 8, "calls": 3, "device": None,
+    "sizes": {(1, 2): 30.0, (3, 5): 40.0}, "simulations": 4, "width": 8, "calls": 3,
 }  # fmt: skip
 
 
 def test_trees_are_told_in_simulations_a_second_and_bytes_a_node(monkeypatch):
     peer = FakeMctx()
-    monkeypatch.setattr(module, "Mctx", lambda: peer)
-    monkeypatch.setattr(module, "available", lambda _: True)
+    monkeypatch.setattr(mcts, "Mctx", lambda: peer)
+    monkeypatch.setattr(mcts, "available", lambda _: True)
     found = BENCHES["mcts"](TINY, **TINY_SEARCH)
     assert len(found) == 6
     for sizes, wanted, rows in (((1, 2), 30, found[:3]), ((3, 5), 40, found[3:])):
@@ -142,31 +144,23 @@ def test_trees_are_told_in_simulations_a_second_and_bytes_a_node(monkeypatch):
 
 
 def test_trees_without_mctx(monkeypatch):
-    monkeypatch.setattr(module, "available", lambda _: False)
+    monkeypatch.setattr(mcts, "available", lambda _: False)
     found = BENCHES["mcts"](TINY, **TINY_SEARCH)
     assert [result.against for result in found] == ["wanted", "mctx"] * 2
     assert [result.unit for result in found] == ["simulations/s", "bytes a node"] * 2
 
 
-def test_trees_on_a_device_are_told_against_the_compiled_walk(monkeypatch):
-    monkeypatch.setattr(module, "available", lambda _: False)
-    found = BENCHES["mcts"](TINY, **TINY_SEARCH | {"device": "cpu"})
-    assert [result.against for result in found] == ["wanted", "mctx", "compiled walk"] * 2
-    assert found[2].work == "search, 1 roots x 2 actions, on cpu"
-    assert min(found[2].ours) > 0 and found[2].ours != found[2].reference
-
-
 def test_memory_grows_by_what_is_kept():
-    grown = module._in_fresh_process(module._replay_growth, 1, 100_000)
+    grown = memory._in_fresh_process(memory._replay_growth, 1, 100_000)
     # 42 floats a row are kept; the rest is the batches' and the allocator's
     assert 0.98 < grown / (100_000 * 42 * 4e-6) < 2
 
 
 def test_memory_is_told_of_a_buffer_and_of_a_longer_plan(monkeypatch):
-    grown = {(module._replay_growth, 1000): 0.2, (module._plan_growth, 3): 4.0}
-    grown[module._plan_growth, 30] = 5.0
-    monkeypatch.setattr(module, "_in_fresh_process", lambda work, threads, size: grown[work, size])
-    replay, plan = [r.to_dict() for r in module.memory(TINY, rows=1000, iterations=3)]
+    grown = {(memory._replay_growth, 1000): 0.2, (memory._plan_growth, 3): 4.0}
+    grown[memory._plan_growth, 30] = 5.0
+    monkeypatch.setattr(memory, "_in_fresh_process", lambda work, threads, size: grown[work, size])
+    replay, plan = [r.to_dict() for r in memory.memory(TINY, rows=1000, iterations=3)]
     assert replay["ratio"] == pytest.approx(0.2 / 0.164)
     assert (plan["work"], plan["against"], plan["ratio"]) == ("plan, 30 iterations", "3", 1.25)
 
@@ -180,7 +174,7 @@ def test_the_neighbour_is_busy_and_dies_with_the_block():
 
 def test_the_neighbour_dies_with_us():
     code = (
-        "import os, signal; from experiments.bench import busy_neighbour\n"
+        "import os, signal; from experiments.bench.rollout import busy_neighbour\n"
         "with busy_neighbour() as child:\n"
         "    print(child.pid, flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -205,8 +199,8 @@ def fakes(monkeypatch):
         assert torch.get_num_threads() == bench.threads
         return [Result("thing", "things/s", [2000.0], "matmul", [8.0], "≥ 1")]
 
-    monkeypatch.setattr(module, "BENCHES", {"one": one, "two": one})
-    monkeypatch.setattr(module, "available", lambda: False)
+    monkeypatch.setattr(package, "BENCHES", {"one": one, "two": one})
+    monkeypatch.setattr(package, "available", lambda: False)
 
 
 def test_tables_rows_and_files(fakes, tmp_path):

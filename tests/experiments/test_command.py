@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from envs import WORLDS
 from experiments.command import run
 from experiments.searching import simulators
-from experiments.trees import from_json
 from mbrl.metrics import read_metrics
+
+from envs import WORLDS
+from experiments.plots.tree import from_json
 
 TINY = [
     "--model.hidden=16",
@@ -145,6 +145,7 @@ def test_evaluate_is_reproducible_and_told_as_json(trained, capsys):
 
 def test_evaluate_films_or_says_why_not(trained, capsys, monkeypatch):
     import experiments.evaluation as evaluation
+
     from envs import RenderingUnavailable
 
     def dark(*_, **__):

@@ -8,7 +8,8 @@ from PIL import Image
 
 from envs.tabular import FiniteMDP
 from envs.worlds import WORLDS
-from experiments.studies import STUDIES, learners, pool
+from experiments.studies import STUDIES, learners
+from mbrl.training import executor
 
 
 def test_every_named_world_is_there_at_one_discount():
@@ -66,7 +67,7 @@ def test_the_fast_study_leaves_a_page_a_picture_and_its_numbers(tmp_path, monkey
             done(key, answer)
         return answers
 
-    monkeypatch.setattr(pool, "compute", inline)
+    monkeypatch.setattr(executor, "compute", inline)
     folder = STUDIES["learners"](tmp_path, fast=True, say=lambda _: None)
     found = json.loads((folder / "results.json").read_text())["numbers"]["found"]
     assert [*found] == ["frozen lake", "frozen lake, slippery"]

@@ -3,12 +3,12 @@
 import mujoco
 import numpy as np
 import pytest
-
-import envs
-from experiments import live
 from experiments.command import run
 from experiments.driving import DriveConfig
-from experiments.viewer import Push, Wishes
+
+import envs
+from experiments.viewer import live
+from experiments.viewer.page import Push, Wishes
 from mbrl.agents import MPCConfig, PlannerConfig
 
 NOTHING = Wishes(False, False, False, None, {}, {}, {}, False)

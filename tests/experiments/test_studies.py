@@ -10,19 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from experiments.build import RunConfig
+from mbrl.checkpoint import Run, RunError
+from mbrl.metrics import METRICS
 from PIL import Image
 
-from experiments.build import RunConfig
-from experiments.studies import STUDIES, lab, objectives, pool, propagation
+from experiments.studies import STUDIES, lab, objectives, propagation
 from experiments.studies.lab import Lab, Report, study
-from experiments.studies.pool import Work, compute
-from experiments.studies.toys import Toy
 from experiments.studies.versions import config
 from mbrl.agents import PETSConfig, PlannerConfig
-from mbrl.checkpoint import Run, RunError
 from mbrl.dynamics import EnsembleConfig
-from mbrl.imagination import rollout
-from mbrl.metrics import METRICS
+from mbrl.training import executor
+from mbrl.training.executor import Work
 
 TINY = RunConfig(
     "pets",
@@ -45,44 +44,6 @@ def silent(_: str) -> None:
 
 def laboratory(folder: Path, seeds: int = 1) -> Lab:
     return Lab(folder, seeds, 1, True, silent)
-
-
-# The pool.
-
-
-def test_workers_are_other_processes_on_one_thread_and_answers_keep_their_order():
-    lines: list[str] = []
-    work = {key: Work(_who, (), key) for key in ("b", "a")}
-    answers = compute(work, workers=1, say=lines.append)
-    assert list(answers) == ["b", "a"]
-    assert all(pid != os.getpid() and threads == 1 for pid, threads in answers.values())
-    assert sum("done" in line for line in lines) == 2
-    assert lines.count("hello") == 2
-
-
-def _who() -> tuple[int, int]:
-    pool.tell("hello")
-    return os.getpid(), torch.get_num_threads()
-
-
-def test_the_first_error_stops_the_others_and_comes_out():
-    began = time.monotonic()
-    with pytest.raises(RunError, match="no such thing"):
-        compute(
-            {"waits": Work(_until_stopped, (), ""), "fails": Work(_fail, (), "")},
-            workers=2,
-            say=silent,
-        )
-    assert time.monotonic() - began < 60  # the one that waits would for ever
-
-
-def _until_stopped() -> None:
-    while not pool.stopping():
-        time.sleep(0.01)
-
-
-def _fail() -> None:
-    raise RunError("no such thing")
 
 
 SCRIPT = """
@@ -143,7 +104,7 @@ def inline(monkeypatch):
             done(key, answer)
         return answers
 
-    monkeypatch.setattr(pool, "compute", compute)
+    monkeypatch.setattr(executor, "compute", compute)
 
 
 def test_training_goes_on_from_what_is_there_and_rejects_another_config(tmp_path, inline):
@@ -205,33 +166,7 @@ def test_versions_differ_in_nothing_but_data_and_plans():
     assert agents[0].planner == agents[1].planner  # type: ignore[union-attr]
 
 
-def test_side_by_side_is_as_wide_as_its_parts(tmp_path):
-    parts = [tmp_path / f"{width}.png" for width in (3, 5)]
-    for part in parts:
-        Image.new("RGB", (int(part.stem), 4), "red").save(part)
-    whole = lab.side_by_side(parts, tmp_path / "whole.png")
-    assert Image.open(whole).size == (8, 4)
-    assert not any(part.exists() for part in parts)
-
-
 # The experiments that need no training.
-
-
-def test_a_toy_member_believes_in_its_own_value():
-    toy = Toy(
-        lambda s, a, value: s + value.unsqueeze(-1) * a,
-        torch.tensor([0.0]),
-        torch.tensor([1.0, 3.0]),
-    )
-    found = rollout(
-        toy,
-        torch.zeros(1),
-        torch.ones(1, 2, 1),
-        particles=2,
-        reward=lambda obs, action, next_obs: next_obs[..., 0],
-        generator=torch.Generator().manual_seed(0),
-    )
-    assert found.returns().flatten().tolist() == [1 + 2, 3 + 6]
 
 
 def test_brute_force_and_statistics_by_hand():

@@ -3,17 +3,16 @@
 import json
 import re
 
-import gymnasium
 import numpy as np
 import pytest
 import torch
+from experiments.searching import CLASSICS, NAMES, SearchConfig, searchable, searched
 from matplotlib.collections import PathCollection
 from PIL import Image
 
 from envs import WORLDS
 from experiments import plots
-from experiments.searching import CLASSICS, NAMES, Classic, SearchConfig, searchable, searched
-from experiments.trees import Node, draw, from_json, most_visited, to_dot, to_json
+from experiments.plots.tree import Node, draw, from_json, most_visited, to_dot, to_json
 from planners.mcts import UCT, Evaluation, Widening, search
 
 
@@ -111,14 +110,11 @@ def test_bad_input_says_so(found, options, message):
         most_visited(found, **options)
 
 
-def test_the_picture_is_a_tree(found, tmp_path, monkeypatch):
-    drawn = []
-    save = plots.save
-    monkeypatch.setattr(plots, "save", lambda f, p: (drawn.append(f), save(f, p))[1])
+def test_the_picture_is_a_tree(found, tmp_path):
     nodes = most_visited(found, root=1, nodes=9)
-    path = draw(nodes, tmp_path / "tree.png", actions=("on", "end"))
-    assert Image.open(path).format == "PNG"
-    ax = drawn[0].axes[0]
+    figure = draw(nodes, actions=("on", "end"))
+    assert Image.open(plots.save(figure, tmp_path / "tree.png")).format == "PNG"
+    ax = figure.axes[0]
     dots = [c for c in ax.collections if isinstance(c, PathCollection)]
     placed = {tuple(x): (s, v) for c in dots for x, s, v in zip(*_drawn(c), strict=True)}
     assert len(placed) == 9  # none upon another
@@ -140,55 +136,34 @@ def _drawn(dots: PathCollection):
     return np.round(np.asarray(dots.get_offsets()), 6), dots.get_sizes(), values
 
 
-def test_a_picture_of_nothing_or_of_orphans_says_so(found, tmp_path):
+def test_a_picture_of_nothing_or_of_orphans_says_so(found):
     with pytest.raises(ValueError, match="nodes: is empty"):
-        draw([], tmp_path / "no.png")
+        draw([])
     with pytest.raises(ValueError, match="want the parent of every node"):
-        draw(most_visited(found, nodes=9)[1:], tmp_path / "no.png")
+        draw(most_visited(found, nodes=9)[1:])
     with pytest.raises(ValueError, match="nodes: have NaN"):
-        draw([most_visited(found, nodes=1)[0]._replace(value=np.nan)], tmp_path / "no.png")
-    assert not list(tmp_path.iterdir())
+        draw([most_visited(found, nodes=1)[0]._replace(value=np.nan)])
 
 
 def test_a_root_alone_is_a_picture(found, tmp_path):
-    assert draw(most_visited(found, nodes=1), tmp_path / "one.png").exists()
+    assert plots.save(draw(most_visited(found, nodes=1)), tmp_path / "one.png").exists()
 
 
 def node(number, parent, action, visits, value, reward, *state, discount=0.9):
     return Node(number, parent, action, None, visits, value, reward, discount, list(state))
 
 
-def test_the_chosen_action_is_orange_and_names_do_not_meet(tmp_path, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure) or path)
+def test_the_chosen_action_is_orange_and_names_do_not_meet():
     actions = [f"go {k}" for k in range(30)]
     tree = [node(0, -1, -1, 100, 0.0, 0.0, 0.0)]
     tree += [node(k + 1, 0, k, 3, k / 30, 0.0, 1.0) for k in range(30)]
-    draw(tree, tmp_path / "tree.png", actions=actions, chosen=4)
-    ax = drawn[0].axes[0]
+    figure = draw(tree, actions=actions, chosen=4)
+    ax = figure.axes[0]
     assert [line.get_color() for line in ax.lines].count(plots.COLOURS[1]) == 1
-    drawn[0].canvas.draw()
+    figure.canvas.draw()
     boxes = [text.get_window_extent() for text in ax.texts if text.get_text().startswith("go")]
     assert len(boxes) == 30
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
-
-
-@pytest.mark.parametrize("id", CLASSICS)
-def test_a_classic_is_its_own_model(id):
-    env, model, rng = gymnasium.make(id), Classic(id), np.random.default_rng(0)
-    inner = env.unwrapped
-    for seed in range(3):
-        env.reset(seed=seed)
-        over = False
-        for _ in range(60):
-            state = torch.tensor(np.array(inner.state, dtype=float))[None, None]
-            action = int(rng.integers(env.action_space.n))
-            _, reward, over, *_ = env.step(action)
-            step = model.step(state, torch.full((1, 1, 1), float(action)))
-            assert step.state[0, 0].tolist() == pytest.approx(list(inner.state), abs=1e-6)
-            assert (float(step.reward), bool(step.terminated)) == (reward, over)
-            if over:
-                break
 
 
 def test_every_world_has_a_name_for_each_action():

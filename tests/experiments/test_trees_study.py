@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 from envs.worlds import frozen_lake, garnet
-from experiments.studies import STUDIES, pool, trees
-from experiments.trees import from_json
+from experiments.plots.tree import from_json
+from experiments.studies import STUDIES, trees
+from mbrl.training import executor
 
 
 def worlds(problem, seeds=2):
@@ -133,7 +134,7 @@ def test_the_fast_study_leaves_pictures_and_numbers(tmp_path, monkeypatch):
             done(key, answer)
         return answers
 
-    monkeypatch.setattr(pool, "compute", inline)
+    monkeypatch.setattr(executor, "compute", inline)
     folder = STUDIES["trees"](tmp_path, fast=True, say=lambda _: None)
     assert folder == tmp_path / "trees"
     numbers = json.loads((folder / "results.json").read_text())["numbers"]

@@ -17,9 +17,9 @@ import pytest
 from PIL import Image
 from websockets.sync.client import connect
 
-import experiments.viewer
 from envs import TASKS
-from experiments.viewer import HOST, Setting, Status, Viewer
+from experiments.viewer import page
+from experiments.viewer.page import HOST, Setting, Status, Viewer
 
 STATUS = Status(plan_hz=24.8, plan_ms=12.3, real_time=1.5, reward=0.83, score=21.4, step=7)
 
@@ -53,8 +53,8 @@ MJCF = """
 @pytest.fixture(autouse=True)
 def without_a_pause(monkeypatch):
     """Let every call to `show` and `traces` through."""
-    monkeypatch.setattr(experiments.viewer, "FRAME", 0.0)
-    monkeypatch.setattr(experiments.viewer, "READING", 0.0)
+    monkeypatch.setattr(page, "FRAME", 0.0)
+    monkeypatch.setattr(page, "READING", 0.0)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import torch
 
 from envs.worlds import garnet
 from mbrl.agents.tree_search import TreeModel, TreeSearch, TreeSearchConfig, uniform_actions
-from mbrl.dynamics import Tabular
+from mbrl.dynamics import FiniteModel
 from mbrl.imagination import score_fn
 from mbrl.training import evaluate
 from mbrl.types import Step
@@ -145,7 +145,7 @@ def test_all_outcomes_of_a_finite_world_come_with_their_chances():
     values = torch.from_numpy(optimum.values).float()
     for state in range(8):
         _, found = tree(
-            Tabular.of(world), 3, settings, start=float(state),
+            FiniteModel.of(world), 3, settings, start=float(state),
             value=lambda obs: values[obs[..., 0].long()],
         )  # fmt: skip
         want = optimum.action_values[state]
@@ -157,7 +157,7 @@ def test_all_outcomes_of_a_finite_world_come_with_their_chances():
 
 
 def test_all_outcomes_are_said_by_few_models():
-    with pytest.raises(ValueError, match="outcomes='all' needs a model of one member that can say"):
+    with pytest.raises(ValueError, match="outcomes='all' needs a FiniteModel of one member"):
         TreeModel(Linear(1.0), 2, config(outcomes="all"), generator=seeded())
     with pytest.raises(ValueError, match="outcomes must be a Widening, 'all' or None, got 'some'"):
         config(outcomes="some")

@@ -1,0 +1,264 @@
+"""Videos and contact sheets of episodes, from frames (h, w, 3) of uint8.
+
+Needs imageio-ffmpeg and pillow; `envs` itself does not import this module.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import chain, repeat
+from pathlib import Path
+from typing import IO
+
+import imageio_ffmpeg
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from envs.registry import make
+
+Frame = NDArray[np.uint8]
+
+SIZE = {"width": 480, "height": 272}
+"""Pixels of a film, even as H.264 wants them."""
+
+
+class VideoError(RuntimeError):
+    """The encoder is missing or refused; the message is one line."""
+
+
+def film(env_id: str, actions: Iterable[np.ndarray], path: str | Path, *, seed: int) -> Path:
+    """Replay an episode in an environment that renders, as an mp4 and a sheet of eight frames.
+
+    The sheet has the mp4's name with the ending .png. Each frame says its step and the return so
+    far. An environment that cannot be told the size of its pictures is filmed at its own.
+
+    Args:
+        env_id: as `envs.make` takes it.
+        actions: (T, *A), at least one.
+        path: the mp4; parent folders are made.
+        seed: of the episode's reset.
+
+    Raises:
+        RenderingUnavailable: there is no OpenGL.
+        VideoError: the encoder is missing or fails.
+        ValueError: no actions, or a name not ending in .mp4.
+    """
+    path = Path(path)
+    try:
+        env = make(env_id, render_mode="rgb_array", **SIZE)
+    except TypeError:  # its constructor takes no size
+        env = make(env_id, render_mode="rgb_array")
+    frames, captions, total = [], [], 0.0
+    try:
+        env.reset(seed=seed)
+        for count, action in enumerate(actions, 1):
+            _, reward, *_ = env.step(action)
+            total += float(reward)
+            frames.append(np.asarray(env.render()))
+            captions.append(f"step {count}   return {total:.1f}")
+        fps = int(env.metadata["render_fps"])
+    finally:
+        env.close()
+    write_video(frames, path, fps, captions=captions)
+    shown = np.linspace(0, len(frames) - 1, min(8, len(frames))).round().astype(int)
+    contact_sheet(
+        [frames[i] for i in shown],
+        path.with_suffix(".png"),
+        4,
+        rows=2,
+        captions=[captions[i] for i in shown],
+    )
+    return path
+
+
+def write_video(
+    frames: Iterable[Frame],
+    path: str | Path,
+    fps: float,
+    *,
+    captions: Iterable[str] | None = None,
+) -> Path:
+    """Encode frames (h, w, 3) uint8 as H.264 in an .mp4 that any browser plays; returns the path.
+
+    Frames are taken one at a time and not kept. `captions` gives each frame a line, written at
+    its lower left ("step 40, return 31.2"); it must not end before the frames do. H.264 wants
+    even sides: an odd one is lengthened by repeating its last line of pixels. Raises VideoError
+    where the encoder is missing or fails, ValueError for no frames, frames of another type or
+    size, or a frame rate that is not positive. `path` is then as it was.
+    """
+    path = Path(path)
+    if path.suffix != ".mp4":
+        raise ValueError(f"path: want a name ending in .mp4, got {path.name!r}")
+    if not fps > 0:
+        raise ValueError(f"fps: want more than 0, got {fps}")
+    supply = iter(frames)
+    first = next(supply, None)
+    if first is None:
+        raise ValueError("frames: are none; want at least one")
+    height, width = _checked(first, None).shape[:2]
+    lines = repeat(None) if captions is None else captions
+    with _whole(path) as temporary, tempfile.TemporaryFile() as complaint:
+        encoder = _encoder(width + width % 2, height + height % 2, fps, temporary, complaint)
+        assert encoder.stdin is not None
+        try:
+            pairs = zip(chain([first], supply), _enough(lines), strict=False)
+            for frame, line in pairs:
+                picture = _checked(frame, first.shape)
+                if line is not None:
+                    picture = _captioned(picture, line)
+                padding = (0, height % 2), (0, width % 2), (0, 0)
+                encoder.stdin.write(np.pad(picture, padding, mode="edge").tobytes())
+            encoder.stdin.close()
+            status = encoder.wait()
+        except BrokenPipeError:  # the encoder ended first, with a reason on its stderr
+            status = encoder.wait()
+        finally:
+            if encoder.poll() is None:
+                encoder.kill()
+                encoder.wait()
+            with suppress(BrokenPipeError):
+                encoder.stdin.close()
+        complaint.seek(0)
+        said = complaint.read().decode(errors="replace").strip().splitlines()
+        if status != 0:
+            raise VideoError(
+                f"the video encoder failed on {path.name} with status {status}: "
+                f"{said[-1] if said else 'it gave no reason'}"
+            )
+    return path
+
+
+def contact_sheet(
+    frames: Sequence[Frame],
+    path: str | Path,
+    columns: int,
+    *,
+    rows: int = 1,
+    captions: Sequence[str] | None = None,
+    width: int = 1600,
+) -> Path:
+    """One PNG of rows × columns frames, evenly spaced from the first to the last, for a README.
+
+    Reads left to right, then down; `captions` has a line for every frame and those of the
+    chosen are written on them. The sheet is `width` pixels wide, or less where the frames
+    would have to be enlarged. With fewer frames than places, each appears once. Raises
+    ValueError for no frames, frames of another type or size, or fewer than one column or row.
+    """
+    if columns < 1 or rows < 1:
+        raise ValueError(f"columns, rows: want at least 1, got {columns} and {rows}")
+    if len(frames) == 0:
+        raise ValueError("frames: are none; want at least one")
+    if captions is not None and len(captions) != len(frames):
+        raise ValueError(
+            f"captions: want one for each of {len(frames)} frames, got {len(captions)}"
+        )
+    places = min(rows * columns, len(frames))
+    chosen = np.linspace(0, len(frames) - 1, places).round().astype(int)
+    shape = _checked(frames[0], None).shape
+    gap = 6
+    columns = min(columns, places)
+    tile_w = min(shape[1], (width - gap * (columns - 1)) // columns)
+    tile_h = round(shape[0] * tile_w / shape[1])
+    size = (columns * (tile_w + gap) - gap, -(-places // columns) * (tile_h + gap) - gap)
+    sheet = Image.new("RGB", size, "white")
+    for place, i in enumerate(map(int, chosen)):
+        tile = Image.fromarray(_checked(frames[i], shape))
+        tile = tile.resize((tile_w, tile_h), Image.Resampling.LANCZOS)
+        if captions is not None:
+            tile = Image.fromarray(_captioned(np.asarray(tile), captions[i]))
+        row, column = divmod(place, columns)
+        sheet.paste(tile, (column * (tile_w + gap), row * (tile_h + gap)))
+    with _whole(Path(path)) as temporary:
+        sheet.save(temporary, format="PNG", optimize=True)
+    return Path(path)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Yields a temporary file beside `path`, which replaces it where the block does not raise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _encoder(
+    width: int, height: int, fps: float, path: Path, complaint: IO[bytes]
+) -> subprocess.Popen[bytes]:
+    no_encoder = "no video encoder found: reinstall imageio-ffmpeg, or install ffmpeg"
+    try:
+        program = imageio_ffmpeg.get_ffmpeg_exe()
+    except RuntimeError:
+        raise VideoError(no_encoder) from None
+    command = [
+        program,
+        "-y",
+        "-loglevel",
+        "error",
+        "-f",
+        "rawvideo",
+        "-pix_fmt",
+        "rgb24",
+        "-s",
+        f"{width}x{height}",
+        "-r",
+        f"{fps:g}",
+        "-i",
+        "-",
+        "-an",
+        # 4:2:0 is what browsers decode; faststart lets them play before the end has loaded.
+        "-c:v",
+        "libx264",
+        "-pix_fmt",
+        "yuv420p",
+        "-crf",
+        "20",
+        "-movflags",
+        "+faststart",
+        str(path),
+    ]
+    try:
+        return subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=complaint
+        )
+    except OSError as error:
+        raise VideoError(f"{no_encoder} ({error.strerror})") from None
+
+
+def _enough(captions: Iterable[str | None]) -> Iterable[str | None]:
+    yield from captions
+    raise ValueError("captions: ended before the frames did; want one for each")
+
+
+def _checked(frame: Frame, shape: tuple[int, ...] | None) -> Frame:
+    frame = np.asarray(frame)
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.size == 0:
+        raise ValueError(f"frames: want (h, w, 3) of uint8, got {frame.shape} of {frame.dtype}")
+    if shape is not None and frame.shape != shape:
+        raise ValueError(f"frames: want all of the first one's shape {shape}, got {frame.shape}")
+    return frame
+
+
+def _captioned(frame: Frame, line: str) -> Frame:
+    """The line in white on a dark box at the lower left, sized to the frame."""
+    image = Image.fromarray(frame)
+    draw = ImageDraw.Draw(image, "RGBA")
+    size = max(9, round(0.045 * image.height))
+    font = ImageFont.load_default(size)
+    # The font's own metrics, not the line's box: that would jump from frame to frame.
+    ascent = round(0.95 * size)
+    pad, margin = round(0.4 * size), round(0.6 * size)
+    right = margin + 2 * pad + round(draw.textlength(line, font=font))
+    bottom = image.height - margin
+    top = bottom - 2 * pad - round(1.2 * size)
+    draw.rectangle((margin, top, right, bottom), fill=(20, 20, 20, 165))
+    draw.text((margin + pad, top + pad + ascent), line, font=font, fill="white", anchor="ls")
+    return np.asarray(image)

@@ -1,0 +1,1 @@
+"""The `mbrl` command: a file a command, loaded when it is called."""

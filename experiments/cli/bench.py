@@ -1,0 +1,36 @@
+"""`mbrl bench`: speed, as ratios measured in one run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from experiments.bench import BENCHES, bench
+from experiments.cli.options import Common, check_least, check_name, emit, parse, set_threads
+
+
+@dataclass(frozen=True)
+class Measure(Common):
+    """Measure speed as ratios within one run; leave the machine alone meanwhile."""
+
+    names: tyro.conf.Positional[tuple[str, ...]] = ("all",)
+    """Some of `mbrl list benchmarks`, or all."""
+    repeats: int = 7
+    """Samples of each figure."""
+    out: Path | None = None
+    """Write the numbers as JSON too."""
+
+
+def run(args: list[str]) -> int:
+    """Measure; returns the exit status."""
+    parsed = parse(Measure, "mbrl bench", args)
+    set_threads(parsed)
+    names = list(BENCHES) if "all" in parsed.names else list(parsed.names)
+    for name in names:
+        check_name("benchmark", name, BENCHES)
+    check_least(parsed, repeats=1)
+    results = bench(names, threads=parsed.threads, repeats=parsed.repeats, out=parsed.out)
+    emit(parsed, {"results": results})
+    return 0

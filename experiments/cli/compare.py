@@ -1,0 +1,120 @@
+"""`mbrl compare`: a table and a figure over runs, those with the same label as seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from rich.table import Table
+
+from experiments import plots
+from experiments.cli.options import Common, Wrong, check_least, emit, out, parse, say
+from experiments.cli.plot import learning
+from mbrl.statistics import probability_of_improvement, summarise
+from mbrl.training import RunConfig
+from mbrl.training.checkpoint import Run
+from mbrl.training.runs import find_run
+
+
+@dataclass(frozen=True)
+class Compare(Common):
+    """Compare runs, grouped by environment and algorithm (and by --label, one a run)."""
+
+    runs: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Run folders."""
+    label: tuple[str, ...] = ()
+    """One label for each run; runs of the same label are seeds of the same thing."""
+    last: int = 1
+    """Episodes at the end of a run whose mean return is its result."""
+    out: Path = Path("results/compare.png")
+    """The figure."""
+
+
+def run(args: list[str]) -> int:
+    """Compare runs; returns the exit status."""
+    parsed = parse(Compare, "mbrl compare", args)
+    if not parsed.runs:
+        raise Wrong("compare needs one or more run folders")
+    if parsed.label and len(parsed.label) != len(parsed.runs):
+        raise Wrong(f"--label needs one for each of {len(parsed.runs)} runs, got {parsed.label}")
+    check_least(parsed, last=1)
+    paths = [find_run(name, parsed.root) for name in parsed.runs]
+    table, numbers = compare_runs(
+        paths, labels=parsed.label or None, last=parsed.last, out=parsed.out
+    )
+    out.print(table)
+    say(f"figure {parsed.out}")
+    emit(parsed, numbers)
+    return 0
+
+
+def compare_runs(
+    paths: Sequence[Path], *, labels: Sequence[str] | None, last: int, out: Path
+) -> tuple[Table, dict[str, Any]]:
+    """A table and a learning-curve figure over runs, those with the same label as seeds.
+
+    Runs are labelled by algorithm and environment, and where settings differ by what differs.
+
+    Raises:
+        RunError: not a run, or no finished episode.
+        ValueError: runs of different environments.
+    """
+    configs = [RunConfig.from_json(Run.open(path).config) for path in paths]
+    if len({config.env for config in configs}) > 1:
+        found = ", ".join(sorted({config.env for config in configs}))
+        raise ValueError(f"runs of different environments do not compare: {found}")
+    labels = labels or _labels(configs)
+    curves: dict[str, list[Any]] = {}
+    for path, label in zip(paths, labels, strict=True):
+        curves.setdefault(label, []).append(learning(path))
+    results = {
+        label: [float(np.mean(returns[-last:])) for _, returns in runs]
+        for label, runs in curves.items()
+    }
+    plots.save(plots.learning_curve(curves, title=f"Return on {configs[0].env}"), out)
+    table = Table("runs", "seeds", "mean", "std", "IQM", "95 % interval", "better than first")
+    numbers: dict[str, Any] = {}
+    baseline = next(iter(results.values()))
+    for label, values in results.items():
+        rng = np.random.default_rng(0)
+        numbers[label] = found = {"returns": values} | summarise(values, rng=rng)
+        better = probability_of_improvement(values, baseline, rng=rng)
+        one = len(values) == 1
+        interval = "-" if one else f"{found['iqm_low']:.1f} to {found['iqm_high']:.1f}"
+        chance = "" if values is baseline else f"{better.estimate:.2f}"
+        table.add_row(
+            label,
+            str(len(values)),
+            f"{found['mean']:.1f}",
+            "-" if one else f"{found['std']:.1f}",
+            f"{found['iqm']:.1f}",
+            interval,
+            chance,
+        )
+    return table, numbers
+
+
+def _labels(configs: Sequence[RunConfig]) -> list[str]:
+    """Algorithm, and the settings in which runs of that algorithm differ."""
+    flat = [_flat(dataclasses.asdict(config.agent)) for config in configs]
+    labels = []
+    for config, settings in zip(configs, flat, strict=True):
+        same = [s for c, s in zip(configs, flat, strict=True) if c.algo == config.algo]
+        differing = [name for name in settings if len({repr(s[name]) for s in same}) > 1]
+        labels.append(" ".join([config.algo, *(f"{name}={settings[name]}" for name in differing)]))
+    return labels
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

@@ -1,0 +1,216 @@
+"""`mbrl mpc`: drive a robot by MPC, through its true simulator or a learned model of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import safetensors.numpy
+from rich.progress import Progress, TextColumn
+
+import envs
+from envs.video import VideoError, film
+from experiments import plots
+from experiments.cli.options import (
+    Common,
+    check_least,
+    check_name,
+    emit,
+    err,
+    parse,
+    peek,
+    say,
+    set_threads,
+)
+from experiments.presets.mpc import PRESETS
+from mbrl.agents import KINDS, MPCConfig
+from mbrl.control import Drive, DriveConfig, Tick, build_driver, drive, row, summary_of
+from mbrl.training.checkpoint import written_whole
+from mbrl.training.runs import new_folder, versions
+
+
+@dataclass(frozen=True)
+class DriveRobot(Common):
+    """Drive a robot by MPC, through its true simulator or a learned model of it.
+
+    Further options are the planner's, with the environment's preset; --planner NAME takes
+    another planner, with its own defaults for what the preset's does not share.
+    """
+
+    drive: DriveConfig = field(default_factory=DriveConfig)
+    seed: int = 0
+    """Of the first episode: its start and the planner's draws."""
+    seeds: int = 1
+    """Episodes, with seeds from --seed on."""
+    steps: int | None = None
+    """Control steps an episode, if fewer than its own."""
+    video: bool = False
+    """Film the first episode: an mp4 and a sheet of frames in the folder."""
+    viewer: bool = False
+    """Open the robot live in a web browser: its plans, sliders for settings and weights, pushes.
+    Runs until stopped and leaves no folder."""
+    viewer_port: int = 8080
+    """Where on this machine the page is served."""
+    out: Path | None = None
+    """Folder for the numbers, the recorded controls and the figure; must not exist yet."""
+
+
+def run(args: list[str]) -> int:
+    """Drive an episode a seed, or live in a browser; returns the exit status."""
+    args = [arg.replace("--planner=", "--planner.name=") for arg in args]
+    args = ["--planner.name" if arg == "--planner" else arg for arg in args]
+    env_id = peek(args, "--env", "cartpole-swingup")
+    config = PRESETS.get(env_id, MPCConfig())
+    name = peek(args, "--planner.name", config.planner.name)
+    check_name("planner", name, KINDS)
+    mpc = replace(config, planner=config.planner.named(name))
+    start = DriveRobot(drive=DriveConfig(env=env_id, mpc=mpc))
+    parsed = parse(DriveRobot, "mbrl mpc", args, start)
+    set_threads(parsed)
+    check_least(parsed, seed=0, seeds=1, steps=1)
+    if parsed.drive.model in ("true", "planning"):
+        envs.simulated(env_id)  # says of which environments there is a simulator
+    if parsed.viewer:
+        from experiments.viewer.live import live
+
+        taken = live(
+            parsed.drive, seed=parsed.seed, port=parsed.viewer_port, steps=parsed.steps, tell=say
+        )
+        emit(parsed, {"steps": taken})
+        return 0
+    with Watch(f"{name} {env_id}") as watch:
+        summary = drive_all(
+            parsed.drive,
+            parsed.out or new_folder(parsed.root, env_id, f"mpc-{name}", parsed.seed),
+            seeds=range(parsed.seed, parsed.seed + parsed.seeds),
+            steps=parsed.steps,
+            video=parsed.video,
+            callback=watch,
+            tell=say,
+        )
+    say(_said(summary))
+    emit(parsed, summary)
+    return 0
+
+
+def drive_all(
+    config: DriveConfig,
+    path: Path,
+    *,
+    seeds: Sequence[int],
+    steps: int | None = None,
+    video: bool = False,
+    callback: Callable[[int, Tick], None] = lambda episode, tick: None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """An episode a seed; numbers, recorded controls and a figure in the folder `path`.
+
+    `drive.json` has the config, a row a seed and the summary; `drives.safetensors` each seed's
+    actions, rewards, physics states and plan times. Without OpenGL a film is skipped, and said
+    to be.
+
+    Raises:
+        ValueError: settings that do not fit; an existing `path`.
+        RunError: see `build_driver`.
+    """
+    if path.exists():
+        raise ValueError(f"{path} exists already")
+    drives: list[Drive] = []
+    control_step, budget = 0.0, config.mpc.budget_ms
+    for place, seed in enumerate(seeds):
+        driver = build_driver(config, make_env=envs.make, seed=seed)
+        try:
+            drives.append(
+                drive(driver, seed=seed, steps=steps, callback=lambda t, i=place: callback(i, t))
+            )
+        finally:
+            driver.env.close()
+            driver.controller.close()
+        control_step = driver.control_step
+        tell(_line(place, seed, drives[-1]))
+    rows = [row(drive, control_step, budget) for drive in drives]
+    summary = summary_of(rows)
+    if summary["rejected"]:
+        tell(f"warning: {summary['rejected']} candidates blew up in the simulation and lost")
+    arrays = {
+        f"{seed}/{name}": np.ascontiguousarray(getattr(drive, name))
+        for seed, drive in zip(seeds, drives, strict=True)
+        for name in ("actions", "rewards", "states", "plan_ms")
+    }
+    with written_whole(path / "drives.safetensors") as temporary:
+        safetensors.numpy.save_file(arrays, temporary)
+    figure = plots.drives(
+        [drive.rewards for drive in drives],
+        [drive.plan_ms for drive in drives],
+        control_step=control_step,
+        budget_ms=budget,
+        title=f"{config.env} driven by {config.mpc.planner.name}",
+    )
+    plots.save(figure, path / "plots" / "drive.png")
+    if video:
+        target = path / "videos" / f"{config.env.replace('/', '-')}.mp4"
+        try:
+            film(config.env, drives[0].actions, target, seed=drives[0].seed)
+            tell(f"video {target}")
+        except (envs.RenderingUnavailable, gymnasium.error.Error, VideoError) as error:
+            tell(f"video skipped: {error}")
+    result = {
+        "config": asdict(config),
+        "versions": versions(),
+        "seeds": dict(zip(map(str, seeds), rows, strict=True)),
+        "summary": summary,
+    }
+    with written_whole(path / "drive.json") as temporary:
+        temporary.write_text(json.dumps(result, indent=2) + "\n")
+    return {"path": str(path), **summary}
+
+
+def _line(place: int, seed: int, drive: Drive) -> str:
+    said = "" if drive.success is None else "  success" if drive.success else "  no success"
+    return (
+        f"episode {place + 1:3}  seed {seed:3}  return {drive.rewards.sum():8.2f}  "
+        f"reward {drive.rewards.mean():7.4f}{said}  plan {np.median(drive.plan_ms):6.2f} ms  "
+        f"real time x {drive.realtime:.2f}"
+    )
+
+
+def _said(summary: dict[str, Any]) -> str:
+    done = "" if summary["succeeded"] is None else f"{summary['succeeded']} succeeded, "
+    kept = summary["within_budget"]
+    budget = "" if kept is None else f", within budget {kept:.1%}"
+    return (
+        f"{summary['episodes']} episodes  {done}reward {summary['reward']:.4f} a step "
+        f"(last second {summary['reward_last_second']:.4f})  plan {summary['plan_ms']:.2f} ms "
+        f"(best {summary['plan_ms_best']:.2f}), {summary['plan_hz']:.3g} plans a simulated second"
+        f"{budget}  real time x {summary['realtime']:.2f}\nfolder {summary['path']}"
+    )
+
+
+class Watch:
+    """Shows each `Tick` of a drive in a terminal; a context manager around all of it."""
+
+    def __init__(self, title: str) -> None:
+        columns = (TextColumn("[bold]{task.description}"), TextColumn("{task.fields[said]}"))
+        self.bar = Progress(*columns, console=err, disable=not err.is_terminal)
+        self.task = self.bar.add_task(title, said="")
+
+    def __enter__(self) -> Watch:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def __call__(self, episode: int, tick: Tick) -> None:
+        """Show one step."""
+        self.bar.update(
+            self.task,
+            said=f"episode {episode + 1}  step {tick.step:5}  reward {tick.reward:8.4f}  "
+            f"score {tick.mean_reward:8.4f}  plan {tick.plan_ms:6.2f} ms  "
+            f"real time x {tick.realtime:.2f}",
+        )

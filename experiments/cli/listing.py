@@ -1,0 +1,117 @@
+"""`mbrl list`: environments, algorithms, planners, studies, benchmarks and runs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+from rich.table import Table
+
+import envs
+from experiments.bench import BENCHES
+from experiments.cli.options import Common, emit, out, parse
+from experiments.cli.tree import simulators, worlds
+from experiments.studies import STUDIES
+from mbrl.agents import AGENTS, KINDS, agent
+from mbrl.training import Run, RunConfig, RunError
+from mbrl.training.runs import all_runs
+
+
+@dataclass(frozen=True)
+class List(Common):
+    """What there is."""
+
+    what: tyro.conf.Positional[
+        Literal["all", "envs", "worlds", "algorithms", "planners", "studies", "benchmarks", "runs"]
+    ] = "all"
+    """Which listing; envs is tasks and worlds."""
+
+
+def run(args: list[str]) -> int:
+    """Print listings; returns the exit status."""
+    parsed = parse(List, "mbrl list", args)
+    found = {}
+    for name, table, rows in listings(parsed.what, parsed.root):
+        out.print(table)
+        found[name] = rows
+    emit(parsed, found)
+    return 0
+
+
+Listing = tuple[Table, list[Any]]
+"""To print, and the same rows for JSON."""
+
+
+def listings(what: str, root: Path) -> Iterator[tuple[str, Table, list[Any]]]:
+    """Each listing's name, table and rows for JSON, made as they are asked for.
+
+    `what` is a listing's name, or all; envs is tasks and worlds. `root` is where runs live.
+    """
+    there: dict[str, Callable[[], Listing]] = {
+        "envs": _tasks,
+        "worlds": _worlds,
+        "algorithms": lambda: _first_lines(
+            "algorithm", {name: agent(name).Config for name in AGENTS}
+        ),
+        "planners": lambda: _first_lines("planner", KINDS),
+        "studies": lambda: _first_lines("study", STUDIES),
+        "benchmarks": lambda: _first_lines("benchmark", BENCHES),
+        "runs": lambda: _runs(root),
+    }
+    several = {"all": list(there), "envs": ["envs", "worlds"]}
+    for name in several.get(what, [what]):
+        yield name, *there[name]()
+
+
+def _first_lines(title: str, things: Mapping[str, Any]) -> Listing:
+    """By the first line of each one's docstring."""
+    table = Table(title, "what it is")
+    for name, thing in things.items():
+        table.add_row(name, (thing.__doc__ or "").strip().split("\n")[0])
+    return table, list(things)
+
+
+def _tasks() -> Listing:
+    table = Table("task", "obs", "act", "steps", "reward", "ends", "simulator", "what it is")
+    rows = []
+    for row in map(envs.describe, envs.names()):
+        simulated = row.name in simulators()
+        table.add_row(
+            row.name,
+            str(row.obs_dim),
+            str(row.action_dim),
+            str(row.steps),
+            "known" if row.reward_known else "learned",
+            "known" if row.terminated_known else "learned",
+            "yes" if simulated else "no",
+            row.summary,
+        )
+        rows.append(row._asdict() | {"simulator": simulated})
+    return table, rows
+
+
+def _worlds() -> Listing:
+    """What `mbrl tree` takes beside tasks with a simulator."""
+    table, rows = Table("world", "states", "actions", "what it is"), []
+    for world in worlds():
+        states = "continuous" if world.states is None else str(world.states)
+        table.add_row(world.name, states, ", ".join(world.actions), world.summary)
+        rows.append(world._asdict())
+    return table, rows
+
+
+def _runs(root: Path) -> Listing:
+    table, rows = Table("run", "steps", "of", "algorithm", "environment"), []
+    for path in all_runs(root):
+        with contextlib.suppress(RunError):
+            run = Run.open(path)
+            config = RunConfig.from_json(run.config)
+            rows.append({"run": str(run.path), "env_steps": run.latest() or 0})
+            table.add_row(
+                str(run.path), str(run.latest() or 0), str(config.steps), config.algo, config.env
+            )
+    return table, rows

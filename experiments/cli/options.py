@@ -1,0 +1,161 @@
+"""How a command line becomes a dataclass: a field is an option, its docstring the help.
+
+What is wrong ends in `Wrong`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import json
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, cast, get_type_hints
+
+import tyro
+from rich.console import Console
+
+T = TypeVar("T")
+
+out = Console(width=None if sys.stdout.isatty() else 120)
+err = Console(stderr=True)
+
+
+class Wrong(Exception):
+    """Wrong input; one line names the option, the value and what is accepted."""
+
+
+@dataclass(frozen=True)
+class Common:
+    """What every command takes."""
+
+    root: Path = Path("runs")
+    """Where runs live: root/environment/algorithm/seed-time."""
+    threads: int | None = None
+    """Worker threads; all cores if unset."""
+    json: bool = False
+    """Print one line of JSON last on stdout."""
+
+
+FLAT = ("agent", "drive", "mpc", "search")
+"""Fields whose options have no prefix: --horizon and not --mpc.horizon."""
+
+
+def flat(kind: type[T]) -> type[T]:
+    """The dataclass whose options of the nested configs in `FLAT` have no prefix."""
+    hints = get_type_hints(kind)
+    inner = [f for f in dataclasses.fields(cast(Any, kind)) if f.name in FLAT]
+    if not inner:
+        return kind
+    fields = []
+    for field in inner:
+        hint = flat(hints[field.name])
+        start = _start(field, hints[field.name], hint)
+        fields.append((field.name, Annotated[hint, tyro.conf.arg(name="")], start))
+    made = dataclasses.make_dataclass(kind.__name__, fields, bases=(kind,), frozen=True)
+    made.__doc__ = kind.__doc__
+    return made
+
+
+def _start(field: Any, kind: Any, flattened: Any) -> Any:
+    if field.default_factory is dataclasses.MISSING:
+        return dataclasses.field(default_factory=flattened)
+    return dataclasses.field(default_factory=lambda: _as(flattened, field.default_factory()))
+
+
+def _as(kind: type[T], value: Any) -> T:
+    """The same values in a class with the same fields, nested ones likewise."""
+    hints = get_type_hints(kind)
+    values = {}
+    for field in dataclasses.fields(cast(Any, kind)):
+        held, wanted = getattr(value, field.name), hints[field.name]
+        again = isinstance(wanted, type) and dataclasses.is_dataclass(wanted)
+        values[field.name] = _as(wanted, held) if again and type(held) is not wanted else held
+    return kind(**values)
+
+
+_BOX = re.compile("[╭╮╰╯│─]|-{3,}")  # the latter where there are only ASCII's characters
+
+
+def parse(kind: type[T], prog: str, args: Sequence[str], default: T | None = None) -> T:
+    """Parse by tyro, whose boxed complaint becomes one line.
+
+    Raises:
+        Wrong: an unknown option, or a value that is none.
+    """
+    complaint, taken = io.StringIO(), flat(kind)
+    try:
+        with contextlib.redirect_stderr(complaint):
+            start = tyro.MISSING_NONPROP if default is None else _as(taken, default)
+            return _as(kind, tyro.cli(taken, prog=prog, args=list(args), default=start))
+    except SystemExit as exit:
+        if exit.code in (0, None):
+            raise
+        words = " ".join(_BOX.sub(" ", complaint.getvalue()).split())
+        words = words.replace("Invalid choice invalid choice", "Invalid choice")  # says it twice
+        raise Wrong(words or f"{prog}: cannot read {' '.join(args)}") from None
+
+
+def check_least(parsed: Any, **least: int) -> None:
+    """Hold options to their least values; those that are unset are free.
+
+    Raises:
+        Wrong: one that is smaller.
+    """
+    for name, bound in least.items():
+        value = getattr(parsed, name)
+        if value is not None and value < bound:
+            raise Wrong(f"--{name.replace('_', '-')} must be >= {bound}, got {value}")
+
+
+def check_name(what: str, name: str, names: Iterable[str]) -> None:
+    """Hold a name to those there are.
+
+    Raises:
+        Wrong: another; the message gives the nearest and all.
+    """
+    there = list(names)
+    if name not in there:
+        near = difflib.get_close_matches(name, there, 3, 0.4)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise Wrong(f"unknown {what} {name!r}: {hint}there are {', '.join(there)}")
+
+
+def peek(args: Sequence[str], name: str, default: str) -> str:
+    """The value of an option that others' defaults depend on, before they are parsed."""
+    for place, arg in enumerate(args):
+        if arg == name and place + 1 < len(args):
+            return args[place + 1]
+        if arg.startswith(f"{name}="):
+            return arg.removeprefix(f"{name}=")
+    return default
+
+
+def set_threads(parsed: Common) -> None:
+    """Give torch the threads asked for, or one for each core that this process may use.
+
+    Raises:
+        Wrong: fewer than one.
+    """
+    import torch
+
+    from mbrl.parallel import cores
+
+    check_least(parsed, threads=1)
+    torch.set_num_threads(parsed.threads or cores())
+
+
+def say(text: str) -> None:
+    """A line on stderr, as it is."""
+    err.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def emit(parsed: Common, summary: Any) -> None:
+    """The line of JSON, where it was asked for."""
+    if parsed.json:
+        print(json.dumps(summary, allow_nan=False))

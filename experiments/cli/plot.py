@@ -1,0 +1,176 @@
+"""`mbrl plot`: draw runs: returns, and for an agent with a model its errors and calibration."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from matplotlib.figure import Figure
+
+import envs
+from experiments import plots
+from experiments.cli.options import Common, check_least, emit, parse, say, set_threads
+from mbrl.evaluation import horizon_errors, one_step, plan_spread, promises, record
+from mbrl.rng import generator
+from mbrl.training import RunConfig
+from mbrl.training.checkpoint import Run, RunError, written_whole
+from mbrl.training.metrics import METRICS, read_metrics
+from mbrl.training.runs import Loaded, find_run, load_run
+from mbrl.types import GaussianDynamics, ModelBased
+from mbrl.uncertainty import calibration_curve, calibration_error, spread
+
+HORIZON = 25
+"""Steps ahead that a model is measured, where no planner has a horizon."""
+
+
+@dataclass(frozen=True)
+class Plot(Common):
+    """Draw runs: returns, and for a model its errors, calibration and spreads."""
+
+    runs: tyro.conf.Positional[tuple[str, ...]] = ("latest",)
+    """Run folders, or latest."""
+    episodes: int = 3
+    """Fresh episodes played to measure the model on."""
+    seed: int = 2000
+    """Of these episodes."""
+
+
+def run(args: list[str]) -> int:
+    """Draw runs; returns the exit status."""
+    parsed = parse(Plot, "mbrl plot", args)
+    set_threads(parsed)
+    check_least(parsed, episodes=1, seed=0)
+    paths = [find_run(name, parsed.root) for name in parsed.runs]
+    emit(parsed, plot_runs(paths, episodes=parsed.episodes, seed=parsed.seed, tell=say))
+    return 0
+
+
+def learning(path: Path) -> tuple[list[int], list[float]]:
+    """Environment steps and returns of a run's episodes.
+
+    Raises:
+        RunError: no episode has ended yet.
+    """
+    lines = read_metrics(path / METRICS, "episode") if (path / METRICS).exists() else []
+    if not lines:
+        raise RunError(f"run {path} has no finished episode to draw yet")
+    return [line["env_steps"] for line in lines], [line["return"] for line in lines]
+
+
+def plot_runs(
+    paths: Sequence[Path], *, episodes: int, seed: int, tell: Callable[[str], None]
+) -> dict[str, Any]:
+    """All figures of each run into RUN/plots, with their numbers in RUN/plots/numbers.json.
+
+    The returns of several runs of one environment share one figure, in the first run's folder.
+
+    Raises:
+        RunError: see `load_run` and `learning`.
+        EnvironmentError: see `mbrl.training.collect`.
+    """
+    configs = [RunConfig.from_json(Run.open(path).config) for path in paths]
+    curves: dict[str, list[Any]] = {}
+    for path, config in zip(paths, configs, strict=True):
+        curves.setdefault(f"{config.algo} on {config.env}", []).append(learning(path))
+    target = paths[0] / "plots"
+    target.mkdir(exist_ok=True)
+    tell(str(plots.save(plots.learning_curve(curves), target / "return.png")))
+    numbers: dict[str, Any] = {}
+    for path in paths:
+        (path / "plots").mkdir(exist_ok=True)
+        steps, returns = learning(path)
+        found: dict[str, Any] = {"env_steps": steps, "returns": returns}
+        loaded = load_run(path, make_env=envs.make)
+        if isinstance(loaded.agent, ModelBased):
+            found |= model_figures(loaded, episodes=episodes, seed=seed, tell=tell)
+        with written_whole(path / "plots" / "numbers.json") as temporary:
+            temporary.write_text(json.dumps(found, indent=2) + "\n")
+        numbers[str(path)] = found
+    return numbers
+
+
+def model_figures(
+    loaded: Loaded, *, episodes: int, seed: int, tell: Callable[[str], None]
+) -> dict[str, Any]:
+    """A run's model, measured on fresh episodes of its own player."""
+    agent, folder, device = loaded.agent, loaded.run.path / "plots", loaded.config.device
+
+    def keep(figure: Figure, name: str) -> None:
+        tell(str(plots.save(figure, folder / name)))
+
+    if not agent.fits:
+        tell("the model is not fitted yet: no figures of it")
+        return {}
+    player = agent.player(generator=generator(seed, 1))
+    played = record(player, loaded.env, episodes=episodes, seed=seed)
+    planning = getattr(agent, "mpc", None)
+    span = HORIZON if planning is None else planning.planner.horizon * planning.action_repeat
+    horizon = min(span, len(played[0].obs))
+    own = generator(seed, 2)
+    numbers: dict[str, Any] = {}
+    scaled = sum(len(episode.obs) for episode in played) > 1
+    if scaled:
+        errors, baseline = horizon_errors(
+            agent.model, played, horizon, device=device, generator=own
+        )
+        numbers = {
+            "error_by_horizon": np.median(errors, 0).tolist(),
+            "no_change_error_by_horizon": np.median(baseline, 0).tolist(),
+        }
+        figure = plots.model_error({"model": errors.numpy()}, baseline=baseline.numpy())
+        keep(figure, "model_error.png")
+    else:
+        tell(
+            "no model_error.png, no plan_spread.png: their unit is the observations' standard "
+            "deviation, which takes two steps or more; ask for more --episodes"
+        )
+
+    discount = 1.0 if planning is None else agent.config.mpc.discount
+    predicted, realised = promises(played, span, discount=discount)
+    if len(predicted) > 1:
+        numbers |= {"promised": predicted, "realised": realised}
+        keep(plots.predicted_return(predicted, realised), "predicted_return.png")
+    if not isinstance(agent.model, GaussianDynamics):
+        return numbers
+
+    mean, std, target = one_step(agent.model, played, device=device)
+    if bool((std > 0).any()):
+        levels = torch.linspace(0.05, 0.95, 19, dtype=mean.dtype)
+        observed = calibration_curve(mean, std, target, levels)
+        numbers["calibration_error"] = float(calibration_error(levels, observed.mean(-1)))
+        curve = {"one step, fresh episodes": observed.numpy()}
+        keep(plots.calibration(levels.numpy(), curve), "calibration.png")
+
+    length = len(played[0].obs)
+    first = spread(mean[:, :length], std[:, :length])
+    shown = list(range(min(mean.shape[-1], 6)))
+    figure = plots.spread(
+        np.arange(length) * step_seconds(loaded),
+        first.aleatoric[:, shown].numpy(),
+        first.epistemic[:, shown].numpy(),
+        (target - mean.mean(0))[:length, shown].numpy(),
+        [f"observation {i}" for i in shown],
+    )
+    keep(figure, "episode_spread.png")
+    if scaled:
+        along, error = plan_spread(agent.model, played, horizon, device=device, generator=own)
+        figure = plots.horizon_spread(
+            along.aleatoric.numpy(),
+            along.epistemic.numpy(),
+            error=error.numpy(),
+            ylabel="std of the prediction, in stds of the observations",
+        )
+        keep(figure, "plan_spread.png")
+    return numbers
+
+
+def step_seconds(loaded: Loaded) -> float:
+    """Seconds in a control step, 1 where the environment does not say."""
+    fps = loaded.env.metadata.get("render_fps")
+    return 1 / fps if fps else 1.0

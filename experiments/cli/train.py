@@ -1,0 +1,175 @@
+"""`mbrl train`: learn on an environment, or go on with a run."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import envs
+from experiments.cli.options import (
+    Common,
+    Wrong,
+    check_least,
+    check_name,
+    emit,
+    parse,
+    peek,
+    say,
+    set_threads,
+)
+from experiments.presets import preset
+from mbrl.agents import AGENTS, agent
+from mbrl.spaces import spec_of
+from mbrl.training import RunConfig
+from mbrl.training.checkpoint import Run
+from mbrl.training.runs import check_device, extended, find_run, new_folder, train_run
+
+
+@dataclass(frozen=True)
+class Training(Common):
+    """What a run takes, new or resumed."""
+
+    checkpoint_every: int | None = None
+    """Steps between checkpoints within an episode; each episode's end has one anyway."""
+    log: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Log there too; metrics.jsonl is always written."""
+
+
+@dataclass(frozen=True)
+class Train(Training):
+    """Learn on an environment. Further options are the algorithm's, with the preset's values."""
+
+    agent: Any = None
+    env: str = "cartpole-swingup"
+    """A task of `mbrl list envs`, or any gymnasium id that suits the algorithm."""
+    num_envs: int = 1
+    """Environments stepped side by side."""
+    seed: int = 0
+    """All randomness of the run comes from it."""
+    steps: int = 0
+    """Environment steps in all."""
+    device: str = "cpu"
+    """Where the model lives: cpu, cuda, cuda:1, ..."""
+    run: Path | None = None
+    """The run's folder, which must not exist yet."""
+
+
+@dataclass(frozen=True)
+class Resume(Training):
+    """Go on with a run from its newest checkpoint."""
+
+    resume: str = "latest"
+    """The run's folder, or latest."""
+    steps: int | None = None
+    """Train on to this many environment steps in all."""
+
+
+def run(args: list[str]) -> int:
+    """Train, or go on with a run; returns the exit status."""
+    if any(arg.split("=")[0] == "--resume" for arg in args):
+        return _resume(parse(Resume, "mbrl train", args))
+    if not args or args[0] in ("-h", "--help"):
+        print("usage: mbrl train ALGO --env ID ...   or   mbrl train --resume RUN\n")
+        print(f"ALGO is one of {', '.join(AGENTS)}; mbrl train ALGO --help lists its options")
+        return 0
+    algo, *rest = args
+    check_name("algorithm", algo, AGENTS)
+    env_id = peek(rest, "--env", "cartpole-swingup")
+    env = envs.make(env_id)
+    spec, why = spec_of(env), env.metadata["known"]["why"]
+    env.close()
+    steps, config = preset(algo, env_id, spec)
+    kind = _train_of(agent(algo).Config)
+    parsed = parse(kind, f"mbrl train {algo}", rest, kind(agent=config, env=env_id, steps=steps))
+    _prepare(parsed)
+    check_least(parsed, steps=1, seed=0, num_envs=1)
+    check_device(parsed.device, "--device asks for the")
+    made = RunConfig(
+        algo, env_id, parsed.seed, parsed.steps, parsed.device, parsed.agent, parsed.num_envs
+    )
+    if why:
+        say(f"{env_id}: {why}")
+    return _go(made, parsed.run or new_folder(parsed.root, env_id, algo, parsed.seed), parsed)
+
+
+def _train_of(kind: Any) -> Any:
+    """`Train` whose `agent` has the algorithm's own type."""
+    field = ("agent", kind, dataclasses.field(default_factory=kind))
+    made = dataclasses.make_dataclass("Train", [field], bases=(Train,), frozen=True)
+    made.__doc__ = Train.__doc__
+    return made
+
+
+def _prepare(parsed: Training) -> None:
+    check_least(parsed, checkpoint_every=1)
+    set_threads(parsed)
+
+
+def _resume(parsed: Resume) -> int:
+    _prepare(parsed)
+    begun = Run.open(find_run(parsed.resume, parsed.root))
+    config = RunConfig.from_json(begun.config)
+    check_device(config.device, f"the run {begun.path} lives on")
+    if parsed.steps is not None and parsed.steps != config.steps:
+        if parsed.steps < (begun.latest() or 0):
+            raise Wrong(f"--steps {parsed.steps}: the run is at step {begun.latest()} already")
+        extended(begun, parsed.steps)
+        config = dataclasses.replace(config, steps=parsed.steps)
+    return _go(config, begun.path, parsed, resume=True)
+
+
+def _go(config: RunConfig, path: Path, parsed: Any, *, resume: bool = False) -> int:
+    with _interruptible() as stop:
+        progress = train_run(
+            config,
+            path,
+            make_env=envs.make,
+            resume=resume,
+            checkpoint_every=parsed.checkpoint_every,
+            sinks=parsed.log,
+            stop=stop,
+            progress=True,
+        )
+    if progress.env_steps < config.steps:
+        print(
+            f"mbrl: interrupted at step {progress.env_steps}; "
+            f"go on with: mbrl train --resume {path}",
+            file=sys.stderr,
+        )
+        return 130
+    summary = {
+        "run": str(path),
+        "env_steps": progress.env_steps,
+        "episodes": progress.episodes.begun,
+        "last_return": progress.returns[-1] if progress.returns else None,
+        "best_return": max(progress.returns, default=None),
+        "seconds": {name: round(value, 2) for name, value in progress.seconds.items()},
+    }
+    say(f"run {path}")
+    emit(parsed, summary)
+    return 0
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C asks to stop at the next step; a second one stops at once."""
+    asked = False
+
+    def ask(signum: int, frame: Any) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        print("\nmbrl: saving a checkpoint (Ctrl-C again to stop at once)", file=sys.stderr)
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,85 @@
+"""Curves by label with bands, in panels: the shape that most studies draw."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import cycle
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+from experiments.plots.style import COLOURS, legend_below, note, panels, plain_log, some
+from mbrl.statistics import Array
+
+
+class Curve(NamedTuple):
+    """A line over X points, and its band where it has one."""
+
+    x: ArrayLike  # (X,)
+    middle: ArrayLike  # (X,)
+    low: ArrayLike | None = None  # (X,)
+    high: ArrayLike | None = None  # (X,)
+
+    @classmethod
+    def quartiles(cls, values: Array, start: int = 1) -> Curve:
+        """Median and quartiles over rows of `values` (N, X), at `start`, `start` + 1, ..."""
+        low, middle, high = np.quantile(values, (0.25, 0.5, 0.75), axis=0)
+        return cls(np.arange(start, start + len(middle)), middle, low, high)
+
+
+def draw_curve(ax: Axes, curve: Curve, **line: Any) -> None:
+    """The curve, its band faint in the same colour; `line` goes to `Axes.plot`."""
+    x, middle = np.asarray(curve.x), np.asarray(curve.middle)
+    if curve.low is not None and curve.high is not None:
+        low, high = np.asarray(curve.low), np.asarray(curve.high)
+        ax.fill_between(x, low, high, color=line["color"], alpha=0.18, lw=0)
+    line.setdefault("lw", 2.4)
+    ax.plot(x, middle, **line)
+
+
+def curves(
+    each: Mapping[str, Mapping[str, Curve]],
+    *,
+    title: str,
+    xlabel: str,
+    ylabel: str = "",
+    log: str = "",
+    columns: int | None = None,
+    size: tuple[float, float] | None = None,
+    styles: Mapping[str, str] | None = None,
+) -> Figure:
+    """A panel for each key, which is its note; in it a curve for each label.
+
+    A label has one colour in all panels, and one legend below names them. `log` names the
+    logarithmic axes, such as "xy". There are `columns` panels side by side, all in one row if
+    None, in a figure of `size` (inches). `styles` gives the legend further line styles by name;
+    the caller draws lines of those styles in `Figure.axes`, which are in order of the keys.
+
+    Raises:
+        ValueError: nothing to draw.
+    """
+    some(each, "each")
+    columns = columns or len(each)
+    rows = -(-len(each) // columns)
+    figure, axes = panels(title, rows, columns, size or (4.0 * columns, 4.2 * rows))
+    labels = list(dict.fromkeys(label for lines in each.values() for label in lines))
+    palette = dict(zip(labels, cycle(COLOURS), strict=False))
+    for place, (ax, (name, lines)) in enumerate(zip(axes, each.items(), strict=False)):
+        some(lines, name)
+        for label, curve in lines.items():
+            draw_curve(ax, curve, color=palette[label], label=label)
+        for axis in log:
+            ax.set(**{f"{axis}scale": "log"})
+            plain_log(getattr(ax, f"{axis}axis"))
+        note(ax, name)
+        if place % columns == 0:
+            ax.set_ylabel(ylabel)
+        if place >= len(each) - columns:
+            ax.set_xlabel(xlabel)
+    for ax in axes[len(each) :]:
+        ax.remove()
+    legend_below(figure, styles)
+    return figure

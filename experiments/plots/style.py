@@ -1,0 +1,137 @@
+"""How every picture looks: colours, axes, notes, legends; and how one is written.
+
+Drawn without pyplot's global state.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import matplotlib.patheffects as effects
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FuncFormatter, LogLocator
+from numpy.typing import ArrayLike
+from PIL import Image
+
+from mbrl.statistics import Array
+from mbrl.training.checkpoint import written_whole
+
+DPI = 150
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#5B4B8A")
+"""Okabe and Ito's palette, which every common colour blindness tells apart; yellow is left out."""
+
+INK, GREY, FAINT = "#1F1F1F", "#6E6E6E", "#E6E6E6"
+HALO = [effects.withStroke(linewidth=3, foreground="white")]
+
+
+def panels(
+    title: str, rows: int, columns: int, size: tuple[float, float]
+) -> tuple[Figure, list[Axes]]:
+    """A figure of `size` (inches) and its axes, row by row.
+
+    Each has a light grid below the data and no box; the title is at the left.
+    """
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.07, hspace=0.04)
+    figure = Figure(figsize=size, dpi=DPI, layout=layout, facecolor="white")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, x=0.011, ha="left", fontsize=13, fontweight="bold", color=INK)
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for ax in axes:
+        ax.grid(color=FAINT, lw=0.9)
+        ax.set_axisbelow(True)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.spines[["left", "bottom"]].set_color("#BDBDBD")
+        ax.tick_params(which="both", length=0, labelsize=9.5, labelcolor=GREY)
+        ax.xaxis.label.set(color=INK, fontsize=10.5)
+        ax.yaxis.label.set(color=INK, fontsize=10.5)
+    return figure, axes
+
+
+def one_panel(title: str, size: tuple[float, float] = (7.4, 4.4)) -> tuple[Figure, Axes]:
+    """A figure of `size` (inches) with one pair of axes."""
+    figure, axes = panels(title, 1, 1, size)
+    return figure, axes[0]
+
+
+def note(ax: Axes, text: str) -> None:
+    """A grey line above the axes that says how to read them."""
+    ax.set_title(text, loc="left", fontsize=9.5, color=GREY)
+
+
+def legend(ax: Axes, loc: Literal["best", "upper left", "lower right"] = "best") -> None:
+    """A legend inside the axes."""
+    ax.legend(
+        loc=loc, fontsize=9.5, frameon=True, framealpha=0.85, edgecolor="none", labelcolor=INK
+    )
+
+
+def legend_below(figure: Figure, styles: Mapping[str, str] | None = None) -> None:
+    """One legend below all panels: the first one's labels, then grey lines of other styles."""
+    ax = figure.axes[0]
+    handles, names = ax.get_legend_handles_labels()
+    for name, style in (styles or {}).items():
+        handles.append(ax.plot([], color=GREY, ls=style)[0])
+        names.append(name)
+    figure.legend(handles, names, loc="outside lower center", ncols=6, frameon=False)
+
+
+def plain_log(axis: Axis) -> None:
+    """Ticks at 1, 2, 5, 10, written so and not as powers; only powers of ten on long axes."""
+    low, high = axis.get_view_interval()
+    subs = (1.0, 2.0, 5.0) if high / low < 3000 else (1.0,)
+    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axis.set_minor_formatter(FuncFormatter(lambda x, _: ""))
+
+
+def save(figure: Figure | Sequence[Figure], path: str | Path) -> Path:
+    """Write a PNG, whole or not at all; returns its path.
+
+    Several figures of one height are put side by side.
+    """
+    path = Path(path)
+    if isinstance(figure, Figure):
+        with written_whole(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=DPI)
+        return path
+    images = [_image(part) for part in figure]
+    whole = Image.new("RGB", (sum(image.width for image in images), images[0].height), "white")
+    left = 0
+    for image in images:
+        whole.paste(image, (left, 0))
+        left += image.width
+    with written_whole(path) as temporary:
+        whole.save(temporary, format="PNG")
+    return path
+
+
+def _image(figure: Figure) -> Image.Image:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=DPI)
+    return Image.open(file).convert("RGB")
+
+
+def array(values: ArrayLike, name: str, ndim: int | None = None) -> Array:
+    """Finite numbers in float64, at least one; raises ValueError with `name` for others."""
+    array = np.asarray(values, dtype=np.float64)
+    if ndim is not None and array.ndim != ndim:
+        raise ValueError(f"{name}: want {ndim} dimension(s), got shape {array.shape}")
+    if array.size == 0:
+        raise ValueError(f"{name}: is empty; want at least one value")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name}: has NaN or infinite values; want finite ones")
+    return array
+
+
+def some(mapping: Mapping[str, object], name: str) -> None:
+    """Raise ValueError with `name` for a mapping without entries."""
+    if not mapping:
+        raise ValueError(f"{name}: is empty; want at least one label")

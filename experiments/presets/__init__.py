@@ -1,0 +1,33 @@
+"""Tuned settings, a file an algorithm: `PRESETS` by environment, and `OTHERS` for all others."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from typing import Any
+
+from mbrl.agents import agent
+from mbrl.types import Spec
+
+
+def preset(algo: str, env: str, spec: Spec) -> tuple[int, Any]:
+    """Environment steps and settings for an algorithm on an environment.
+
+    Where there is no preset, a model learns the reward and the termination that are not known as
+    functions.
+
+    Args:
+        algo: a name in `mbrl.agents.AGENTS`.
+        env: the environment's id.
+        spec: what is known of it.
+    """
+    presets = importlib.import_module(f"experiments.presets.{algo}")
+    if env in presets.PRESETS:
+        return presets.PRESETS[env]
+    steps, config = presets.OTHERS
+    suited = agent(algo).Config.suited(spec)
+    if hasattr(config, "model"):
+        learned = ("learn_reward", "learn_termination")
+        model = dataclasses.replace(config.model, **{n: getattr(suited.model, n) for n in learned})
+        config = dataclasses.replace(config, model=model)
+    return steps, config

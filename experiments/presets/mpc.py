@@ -1,0 +1,92 @@
+"""Settings to drive a task by, from its true simulator; others get `MPCConfig`'s own."""
+
+from __future__ import annotations
+
+from mbrl.agents import MPCConfig, PlannerConfig
+
+_HAND = MPCConfig(
+    PlannerConfig(
+        horizon=15,
+        population=40,
+        iterations=2,
+        elites=6,
+        knots=2,
+        interpolation="linear",
+        sigma=0.08,
+        answer="mean",
+    ),
+    replan_every=2,
+)
+
+PRESETS: dict[str, MPCConfig] = {
+    "cartpole-swingup": MPCConfig(
+        PlannerConfig(horizon=25, population=40, iterations=3, elites=6), replan_every=2
+    ),
+    # 31 draws and the mean, over a second: judo's 32 candidates.
+    "cartpole-servo": MPCConfig(
+        PlannerConfig("evolution", horizon=25, population=31), terminal=10.0
+    ),
+    "cylinder-push": MPCConfig(PlannerConfig("evolution", horizon=25, population=31), terminal=3.0),
+    "acrobot-swingup": MPCConfig(PlannerConfig("evolution", horizon=38, population=31, sigma=0.25)),
+    "half-cheetah": MPCConfig(
+        PlannerConfig(
+            horizon=20, population=32, iterations=2, elites=5, knots=5, interpolation="cubic"
+        )
+    ),
+    "quadruped-walk": MPCConfig(
+        PlannerConfig(
+            horizon=12,
+            population=24,
+            iterations=2,
+            elites=5,
+            knots=4,
+            interpolation="cubic",
+            sigma=0.15,
+            beta=0.0,
+        ),
+        action_repeat=2,
+    ),
+    # Two knots are what a servo needs to be told to hold, so the search finds stillness too.
+    "quadruped-standup": MPCConfig(
+        PlannerConfig(
+            horizon=12,
+            population=30,
+            iterations=3,
+            elites=6,
+            knots=2,
+            interpolation="linear",
+            momentum=0.5,
+            sigma=0.2,
+            beta=0.0,
+        ),
+        action_repeat=2,
+    ),
+    "walker-run": MPCConfig(
+        PlannerConfig(
+            horizon=16,
+            population=32,
+            iterations=2,
+            elites=6,
+            knots=5,
+            interpolation="cubic",
+            sigma=0.3,
+            beta=0.0,
+        ),
+        action_repeat=2,
+    ),
+    # Two knots, so 12 to 14 numbers to search: with four, a plan is too rough to hold still.
+    "panda-reach": MPCConfig(
+        PlannerConfig(
+            horizon=12,
+            population=32,
+            iterations=2,
+            elites=6,
+            knots=2,
+            interpolation="linear",
+            sigma=0.15,
+            answer="mean",
+        )
+    ),
+    "panda-push": _HAND,
+    "panda-pick": _HAND,
+}

@@ -1,0 +1,8 @@
+"""Random actions: how long, where nobody says."""
+
+from __future__ import annotations
+
+from mbrl.agents.random import Config
+
+PRESETS: dict[str, tuple[int, Config]] = {}
+OTHERS: tuple[int, Config] = (1000, Config())

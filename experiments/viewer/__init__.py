@@ -1,0 +1,1 @@
+"""A robot driven live in a web browser."""

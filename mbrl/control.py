@@ -1,0 +1,267 @@
+"""Drive a robot by MPC: through its true simulator or a learned model, in step with it or ahead."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+from torch import Tensor
+
+from mbrl.agents import Controller, Controllers, MPCConfig, Pipelined
+from mbrl.dynamics import Randomisation, Simulator
+from mbrl.dynamics.simulator import has_physics, physics_state
+from mbrl.rng import episode_seed, generator
+from mbrl.spaces import bounds
+from mbrl.training.collect import Episodes, play, vector
+from mbrl.training.runs import MakeEnv, load_run
+from mbrl.types import ModelBased
+
+
+@dataclass(frozen=True)
+class DriveConfig:
+    """All that a drive's numbers depend on, but for the clock."""
+
+    env: str = "cartpole-swingup"
+    """A task with a simulator, of `mbrl list envs`."""
+    mpc: MPCConfig = field(default_factory=MPCConfig)
+    """How to plan."""
+    model: str = "planning"
+    """planning: the task's cheaper simulator to plan with, where it has one. true: its own
+    simulator. Or the folder of a trained run: its learned model."""
+    members: int = 1
+    """Simulators planned through at once, the first the task's own, the others with parameters
+    drawn anew; --objective says what a plan is worth over all of them."""
+    randomisation: Randomisation = field(default_factory=Randomisation)
+    """How far their parameters lie apart."""
+    asynchronous: bool = False
+    """Run in real time and plan in a worker while the robot carries out the last plan."""
+    delay: int | None = None
+    """Control steps after which a plan takes over, counted in while planning; as many as the last
+    search took if unset. Without --asynchronous, a delay that is the same on every machine."""
+
+
+class Driver(NamedTuple):
+    """A robot and what drives it."""
+
+    env: gymnasium.Env
+    controller: Controller
+    control_step: float  # seconds
+
+
+class Tick(NamedTuple):
+    """What a callback is told after each step."""
+
+    step: int
+    reward: float
+    mean_reward: float  # so far
+    plan_ms: float  # of the last search
+    plans: int
+    realtime: float  # simulated seconds a second
+
+
+class Drive(NamedTuple):
+    """One episode, recorded."""
+
+    actions: np.ndarray  # (T, A)
+    rewards: np.ndarray  # (T,)
+    states: np.ndarray  # (T + 1, S) MuJoCo's; (0,) for environments that are not
+    plan_ms: np.ndarray  # (plans,)
+    success: bool | None  # every goal was reached when it moved, and the last at the end
+    rejected: int  # candidates that blew up
+    evaluated: int
+    late: int  # plans that came after the step they were made for
+    realtime: float
+    seed: int  # that the environment was reset with
+
+
+def build_driver(config: DriveConfig, *, make_env: MakeEnv, seed: int) -> Driver:
+    """The environment and its controller.
+
+    Args:
+        config: what drives what.
+        make_env: makes the environment; `envs.make`, whose environments tell of their physics.
+        seed: of the planner's draws and of randomised members.
+
+    Raises:
+        ValueError: an unknown environment, one without a simulator to plan through, settings
+            that do not fit.
+        RunError: a model that is no run, or of another environment.
+    """
+    mpc = config.mpc
+    if config.model in ("true", "planning"):
+        env = make_env(config.env)
+        task = env.metadata.get("known", {}).get("task")
+        if task is None:
+            raise ValueError(f"{config.env}: there is no simulator of it to plan through")
+        model: Any = Simulator(
+            task,
+            planning=config.model == "planning",
+            members=config.members,
+            randomisation=config.randomisation,
+            rng=np.random.default_rng(seed),
+        )
+
+        def state_of(obs: np.ndarray) -> Tensor:
+            return physics_state(env)
+
+        settings: dict[str, Any] = {"reward": None, "terminated": None, "state_of": state_of}
+        if model.noise_shape == (0,) or mpc.particles % config.members:
+            mpc = replace(mpc, particles=config.members)  # without noise more would be copies
+        step = model.control_step
+        low, high = bounds(env.action_space)
+    else:
+        loaded = load_run(Path(config.model), make_env=make_env)
+        if loaded.config.env != config.env:
+            raise ValueError(
+                f"--model {config.model} was learned on {loaded.config.env}, not {config.env}"
+            )
+        agent = loaded.agent
+        if not isinstance(agent, ModelBased):
+            raise ValueError(f"--model {config.model}: {loaded.config.algo} learns no model")
+        env, model = make_env(config.env), agent.model
+        settings = {"reward": agent.reward, "terminated": agent.terminated}
+        if mpc.particles % model.members:
+            mpc = replace(mpc, particles=model.members)
+        step = 1 / float(env.metadata["render_fps"])
+        low, high = bounds(env.action_space, device=loaded.config.device)
+    arguments = (model, mpc.build(low, high), mpc)
+    settings["generator"] = generator(seed, 1)
+    if config.asynchronous or config.delay is not None:
+        controller: Controller = Pipelined(
+            *arguments,
+            control_step=step,
+            delay=config.delay,
+            worker=config.asynchronous,
+            **settings,
+        )
+    else:
+        controller = Controller(*arguments, **settings)
+    return Driver(env, controller, step)
+
+
+def drive(
+    driver: Driver,
+    *,
+    seed: int,
+    number: int = 0,
+    steps: int | None = None,
+    callback: Callable[[Tick], None] = lambda _: None,
+) -> Drive:
+    """One episode of at most `steps`, reset with `episode_seed(seed, number)`.
+
+    It runs in real time where the planner is asynchronous.
+
+    Raises:
+        SimulationDiverged: the robot itself blew up.
+    """
+    env, controller, control_step = driver
+    paced = isinstance(controller, Pipelined) and controller.worker
+    task = env.metadata.get("known", {}).get("task")
+    episode, records = Episodes(seed, first=number), has_physics(env)
+    actions, rewards, states, reached = [], [], [], []
+    began, busy = 0.0, 0.0
+
+    class Robot(Controllers):
+        """The controller, which searches once before the episode's clock starts."""
+
+        def reset(self, begins: np.ndarray) -> None:
+            nonlocal began
+            super().reset(begins)
+            assert episode.obs is not None
+            # the first search compiles, allocates and, with a budget, times itself
+            controller.warm_up(episode.obs[0])
+            if records:
+                states.append(physics_state(env).numpy())
+            began = time.perf_counter()
+
+    robot = Robot(lambda: controller, generator=controller.generator)
+    for step in play(robot, vector(env), episode):
+        obs, reward = step.next_obs[0].numpy(), float(step.reward[0])
+        busy = episode.seconds["act"] + episode.seconds["step"]  # that of planning and physics
+        if paced:
+            busy = time.perf_counter() - began
+        actions.append(step.action[0].numpy())
+        rewards.append(reward)
+        if records:
+            states.append(physics_state(env).numpy())
+        count = len(rewards)
+        over = bool(episode.over[0]) or count == steps
+        if task is not None and task.success is not None:
+            # asked a step before the goal moves: the observation of that step has the next goal
+            phase = (count + 1) % task.goal_steps if task.goal_steps else count
+            if phase == 0 or (over and phase != 1):
+                reached.append(bool(task.success(obs)))
+        callback(
+            Tick(
+                count,
+                reward,
+                float(np.mean(rewards)),
+                1e3 * controller.seconds[-1],
+                controller.plans,
+                count * control_step / busy,
+            )
+        )
+        if paced:
+            time.sleep(max(0.0, began + count * control_step - time.perf_counter()))
+        if over:
+            break
+    return Drive(
+        np.array(actions),
+        np.array(rewards),
+        np.array(states),
+        1e3 * np.array(controller.seconds),
+        all(reached) if reached else None,
+        controller.rejected,
+        controller.evaluated,
+        getattr(controller, "late", 0),
+        len(rewards) * control_step / busy,
+        episode_seed(seed, number),
+    )
+
+
+def row(drive: Drive, control_step: float, budget_ms: float | None = None) -> dict[str, Any]:
+    """The numbers of one episode: sums, means, times in milliseconds."""
+    last = max(1, round(1 / control_step))
+    return {
+        "return": float(drive.rewards.sum()),
+        "reward": float(drive.rewards.mean()),
+        "reward_last_second": float(drive.rewards[-last:].mean()),
+        "steps": len(drive.rewards),
+        "success": drive.success,
+        "plan_ms": float(np.median(drive.plan_ms)),
+        "plan_ms_best": float(drive.plan_ms.min()),
+        "plan_ms_p99": float(np.quantile(drive.plan_ms, 0.99)),
+        "plans": len(drive.plan_ms),
+        "plan_hz": len(drive.plan_ms) / (len(drive.rewards) * control_step),
+        "within_budget": None if budget_ms is None else float((drive.plan_ms <= budget_ms).mean()),
+        "realtime": drive.realtime,
+        "evaluated": drive.evaluated,
+        "rejected": drive.rejected,
+        "late": drive.late,
+    }
+
+
+def summary_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Means over seeds; the median of times, sums of counts, and how many succeeded."""
+
+    def column(name: str) -> list[Any]:
+        return [row[name] for row in rows if row[name] is not None]
+
+    summary: dict[str, Any] = {"episodes": len(rows)}
+    for name in ("return", "reward", "reward_last_second", "plan_hz"):
+        summary[name] = float(np.mean(column(name)))
+    summary["reward_worst"] = min(column("reward"))
+    summary["succeeded"] = sum(column("success")) if column("success") else None
+    for name in ("plan_ms", "plan_ms_p99", "realtime"):
+        summary[name] = float(np.median(column(name)))
+    summary["plan_ms_best"] = min(column("plan_ms_best"))
+    within = column("within_budget")
+    summary["within_budget"] = float(np.mean(within)) if within else None
+    for name in ("evaluated", "rejected", "late"):
+        summary[name] = sum(column(name))
+    return summary

@@ -1,0 +1,70 @@
+"""A Gaussian model in closed form, known but for one number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mbrl.types import Gaussian, Step
+
+
+class Analytic:
+    """A `GaussianDynamics` given as a formula in which one number is not known.
+
+    Member e takes that number to be `values[e]`. It is what an ensemble would be if each member
+    were exact for its own value, so it separates errors of a method from errors of learning. The
+    reward is 0 and nothing terminates: hand over both as functions.
+
+    Args:
+        mean: mean next state (E, B, S), from state (E, B, S), action (E, B, A) and the unknown
+            number (E, 1).
+        std: standard deviation of the noise on the next state, (S,).
+        values: (E,), equally probable.
+    """
+
+    def __init__(
+        self,
+        mean: Callable[[Tensor, Tensor, Tensor], Tensor],
+        std: Float[Tensor, S],
+        values: Float[Tensor, E],
+    ) -> None:
+        self.mean, self.std, self.values = mean, std, values
+        self.members = len(values)
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """One number a dimension of the state."""
+        return (len(self.std),)
+
+    def encode(
+        self, obs: Tensor, *, state: Tensor | None = None, action: Tensor | None = None
+    ) -> Tensor:
+        """The identity."""
+        return obs
+
+    def decode(self, state: Tensor) -> Tensor:
+        """The identity."""
+        return state
+
+    def predict(self, state: Float[Tensor, "E B S"], action: Float[Tensor, "E B A"]) -> Gaussian:
+        """Mean and std (E, B, S + 1) of the next state and of the reward, which is 0."""
+        mean = self.mean(state, action, self.values.unsqueeze(-1))
+        pad = mean.new_zeros(*mean.shape[:-1], 1)
+        return Gaussian(torch.cat((mean, pad), -1), torch.cat((self.std.expand_as(mean), pad), -1))
+
+    def step(
+        self,
+        state: Float[Tensor, "E B S"],
+        action: Float[Tensor, "E B A"],
+        *,
+        noise: Float[Tensor, "E B S"] | None,
+    ) -> Step:
+        """One step of each member; the mean without `noise`, which is standard normal."""
+        after = self.mean(state, action, self.values.unsqueeze(-1))
+        if noise is not None:
+            after = after + self.std * noise
+        zeros = after.new_zeros(after.shape[:-1])
+        return Step(after, zeros, zeros.bool())

@@ -1,0 +1,158 @@
+"""How good a model is where its agent goes: error by horizon, spread, predicted returns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import gymnasium
+import torch
+from gymnasium.vector import VectorEnv
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from mbrl.imagination import rollout
+from mbrl.training.collect import Episodes, play, vector
+from mbrl.types import Dynamics, GaussianDynamics, Player
+from mbrl.uncertainty import Spread, particle_spread
+
+SPREAD_PARTICLES = 100
+"""Particles per member for the spread along a plan."""
+
+
+class Episode(NamedTuple):
+    """One episode in float64, and what the plans along it promised."""
+
+    obs: Float[Tensor, "T O"]
+    action: Float[Tensor, "T A"]
+    reward: Float[Tensor, T]
+    next_obs: Float[Tensor, "T O"]
+    promises: list[tuple[int, float]]  # (step, score) of each plan
+
+
+def record(
+    player: Player, env: gymnasium.Env | VectorEnv, *, episodes: int, seed: int, first: int = 0
+) -> list[Episode]:
+    """Play episodes in one environment, reset with `episode_seed(seed, first..)`, and keep them.
+
+    Where the player plans (`mbrl.agents.Controllers`), what each plan promised is kept too.
+    """
+    recorded: list[Episode] = []
+    steps, promised, plans = [], [], 0
+    running = Episodes(seed, first=first)
+    for step in play(player, vector(env), running):
+        each = getattr(player, "each", [])
+        controller = each[0] if each else None
+        if controller is not None and controller.plans > plans:
+            plan = controller.state.plan
+            assert plan is not None
+            promised.append((len(steps), float(plan.score)))
+            plans = controller.plans
+        steps.append(step)
+        if running.over[0]:
+            columns = (torch.cat(column).double() for column in zip(*steps, strict=True))
+            recorded.append(Episode(*list(columns)[:4], promises=promised))
+            steps, promised, plans = [], [], 0
+            if len(recorded) == episodes:
+                break
+    return recorded
+
+
+def horizon_errors(
+    model: Dynamics,
+    played: Sequence[Episode],
+    horizon: int,
+    *,
+    device: torch.device | str = "cpu",
+    generator: Generator,
+) -> tuple[Float[Tensor, "N H"], Float[Tensor, "N H"]]:
+    """Error of the particles' mean, 1..H steps after each start, and of predicting no change.
+
+    Root mean square over observations, each in units of its std over the episodes. Starts are
+    every third step.
+    """
+    scale = torch.cat([episode.obs for episode in played]).std(0).clamp_min(1e-6)
+    errors, unchanged = [], []
+    for episode in played:
+        starts = range(0, len(episode.obs) - horizon + 1, 3)
+        if not starts:
+            continue
+        obs = torch.stack([episode.obs[t] for t in starts]).float()
+        actions = torch.stack([episode.action[t : t + horizon] for t in starts]).float()
+        truth = torch.stack([episode.next_obs[t : t + horizon] for t in starts])
+        imagined = rollout(
+            model,
+            obs.to(device),
+            actions.to(device),
+            particles=4 * model.members,
+            reward=lambda obs, action, next_obs: next_obs[..., 0],
+            generator=generator,
+        )
+        mean = imagined.state[:, :, 1:].mean(0).cpu().double()
+        errors.append(((mean - truth) / scale).square().mean(-1).sqrt())
+        unchanged.append(((obs.unsqueeze(1) - truth) / scale).square().mean(-1).sqrt())
+    return torch.cat(errors), torch.cat(unchanged)
+
+
+def promises(
+    played: Sequence[Episode], span: int, *, discount: float = 1.0
+) -> tuple[list[float], list[float]]:
+    """Each plan's score, and the return over the `span` steps after it was made."""
+    powers = discount ** torch.arange(span, dtype=torch.double)
+    predicted, realised = [], []
+    for episode in played:
+        for start, score in episode.promises:
+            rewards = episode.reward[start : start + span]
+            if len(rewards) == span:
+                predicted.append(score)
+                realised.append(float((rewards * powers).sum()))
+    return predicted, realised
+
+
+def one_step(
+    model: GaussianDynamics, played: Sequence[Episode], *, device: torch.device | str = "cpu"
+) -> tuple[Float[Tensor, "E T O"], Float[Tensor, "E T O"], Float[Tensor, "T O"]]:
+    """Members' mean and std of every next observation, and that observation."""
+    obs, action, target = (
+        torch.cat([getattr(episode, name) for episode in played])
+        for name in ("obs", "action", "next_obs")
+    )
+    with torch.no_grad():
+        gaussian = model.predict(
+            obs.float().to(device).expand(model.members, -1, -1),
+            action.float().to(device).expand(model.members, -1, -1),
+        )
+    size = obs.shape[-1]
+    mean, std = (part[..., :size].cpu().double() for part in gaussian)
+    return mean, std, target
+
+
+def plan_spread(
+    model: Dynamics,
+    played: Sequence[Episode],
+    horizon: int,
+    *,
+    device: torch.device | str = "cpu",
+    generator: Generator,
+) -> tuple[Spread, Float[Tensor, H]]:
+    """The spread along the first episode's first actions, predicted from its start, and the error.
+
+    Variances are means over observations, each in units of its std over the episode, or over all
+    episodes where it has one step; the error is the root mean square of the particles' mean in
+    these units.
+    """
+    episode = played[0]
+    imagined = rollout(
+        model,
+        episode.obs[0].float().to(device),
+        episode.action[:horizon].float().unsqueeze(0).to(device),
+        particles=SPREAD_PARTICLES * model.members,
+        reward=lambda obs, action, next_obs: next_obs[..., 0],
+        generator=generator,
+    )
+    states = imagined.state[:, 0, 1:].cpu().double()  # (P, H, O)
+    obs = episode.obs if len(episode.obs) > 1 else torch.cat([one.obs for one in played])
+    scale = obs.std(0).clamp_min(1e-6)
+    parts = particle_spread(states / scale, members=model.members)
+    error = ((states.mean(0) - episode.next_obs[:horizon]) / scale).square().mean(-1).sqrt()
+    return Spread(*(part.mean(-1) for part in parts)), error

@@ -1,0 +1,93 @@
+"""What an environment's spaces mean to an agent: bounds, sizes and random actions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
+from torch import Generator, Tensor
+
+from mbrl.types import RewardFn, Spec, TerminatedFn
+
+
+def spec_of(
+    env: gymnasium.Env | gymnasium.vector.VectorEnv,
+    *,
+    reward: RewardFn | None = None,
+    terminated: TerminatedFn | None = None,
+) -> Spec:
+    """What an agent is told of an environment, or of each of N environments alike.
+
+    `env.metadata["known"]` has reward and termination as functions where somebody wrote them, as
+    our own environments do: `reward`, `terminated` (None: not known), and `ends` (False: episodes
+    never terminate). Functions given here take their place.
+    """
+    vector = isinstance(env, gymnasium.vector.VectorEnv)
+    known: dict[str, Any] = dict(env.metadata.get("known", {}))
+    return Spec(
+        obs=env.single_observation_space if vector else env.observation_space,
+        action=env.single_action_space if vector else env.action_space,
+        reward=reward or known.get("reward"),
+        terminated=terminated or known.get("terminated"),
+        ends=terminated is None and known.get("ends", True),
+        episode_steps=_episode_steps(env),
+        discount=known.get("discount"),
+    )
+
+
+def _episode_steps(env: gymnasium.Env | gymnasium.vector.VectorEnv) -> int | None:
+    one = getattr(env.unwrapped, "envs", [env])[0]  # the first of a vector in this process
+    spec = one.spec if one.spec is not None else env.spec
+    return None if spec is None else spec.max_episode_steps
+
+
+def bounds(space: Space, *, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """Low and high (A,) of a box of actions, as float32 numbers that lie in the box.
+
+    Raises:
+        ValueError: the space is no box, is unbounded, holds integers or is no vector.
+    """
+    if not isinstance(space, Box):
+        raise ValueError(f"a planner needs a bounded box of actions, not {space}")
+    if not space.is_bounded():
+        raise ValueError(f"a planner needs a bounded box of actions; {space} is unbounded")
+    if len(space.shape) != 1 or not np.issubdtype(space.dtype, np.floating):
+        raise ValueError(f"a planner needs a box of real actions of shape (A,), not {space}")
+    low, high = space.low.astype(np.float32), space.high.astype(np.float32)
+    # the nearest float32 may lie outside, and the environment would refuse its own bound
+    low = np.where(low < space.low, np.nextafter(low, np.float32(np.inf)), low)
+    high = np.where(high > space.high, np.nextafter(high, np.float32(-np.inf)), high)
+    return torch.as_tensor(low, device=device), torch.as_tensor(high, device=device)
+
+
+def obs_size(space: Space) -> int:
+    """O of observations that are vectors of numbers.
+
+    Raises:
+        ValueError: other observations.
+    """
+    if not isinstance(space, Box) or len(space.shape) != 1:
+        raise ValueError(f"a model needs observations that are a vector of numbers, not {space}")
+    return space.shape[0]
+
+
+def random_actions(space: Space, count: int, *, generator: Generator) -> np.ndarray:
+    """`count` actions (N, *A) drawn uniformly from a box, or from indices.
+
+    Raises:
+        ValueError: a space that is neither a bounded box, nor discrete, nor multi-discrete.
+    """
+    if isinstance(space, Box):
+        low, high = bounds(space)
+        uniform = torch.rand((count, len(low)), generator=generator)
+        return (low + (high - low) * uniform).numpy()
+    if isinstance(space, Discrete):
+        drawn = torch.randint(int(space.n), (count,), generator=generator).numpy()
+        return drawn + int(space.start)
+    if isinstance(space, MultiDiscrete):
+        uniform = torch.rand((count, *space.shape), generator=generator).double().numpy()
+        return (uniform * space.nvec).astype(np.int64) + space.start
+    raise ValueError(f"random actions need a bounded box or indices, not {space}")

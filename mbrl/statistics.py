@@ -1,0 +1,229 @@
+"""Statistics for a handful of seeds (Agarwal et al. 2021).
+
+Scores are laid out as (runs, tasks): rows are seeds, columns are strata; a vector is one task.
+Every draw takes a NumPy generator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+Axis = int | tuple[int, ...] | None
+Statistic = Callable[..., Array]
+"""Reduces an array over the axes given as `axis=`, as `np.mean`, `np.median` and `iqm` do."""
+
+
+class Interval(NamedTuple):
+    """A point estimate and its confidence interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+class Curve(NamedTuple):
+    """Learning curves of several runs on one grid, with a pointwise confidence band."""
+
+    env_steps: Array  # (G,)
+    estimate: Array  # (G,)
+    low: Array  # (G,)
+    high: Array  # (G,)
+    runs: Array  # (runs, G)
+
+
+def iqm(scores: ArrayLike, axis: Axis = None) -> Array:
+    """Interquartile mean: the mean of the middle half of the scores (Agarwal et al. 2021).
+
+    The quarters are cut exactly: with n scores, a weight of n / 4 is cut from either end, and a
+    score on the edge keeps a fraction. This is twice the integral of the empirical quantile
+    function over [1/4, 3/4]. When 4 divides n it equals the usual 25 % trimmed mean, which drops
+    floor(n / 4) whole scores; with 3 runs the trimmed mean drops none and is no more robust than
+    the mean, while this one has the weights 1/4, 1, 1/4. `axis` as in `np.mean`. Raises
+    ValueError for empty or NaN scores.
+    """
+    values = _finite(scores, "scores")
+    axes = tuple(range(values.ndim)) if axis is None else np.atleast_1d(axis)
+    values = np.moveaxis(values, axes, range(-len(axes), 0))
+    values = np.sort(values.reshape(*values.shape[: -len(axes)], -1), axis=-1)
+    n = values.shape[-1]
+    # Score i covers [i, i + 1] of n; what it shares with [n/4, 3n/4] is its weight.
+    i = np.arange(n)
+    weight = np.clip(np.minimum(i + 1, 0.75 * n) - np.maximum(i, 0.25 * n), 0.0, None)
+    return values @ (weight / weight.sum())
+
+
+def bootstrap_interval(
+    scores: ArrayLike,
+    statistic: Statistic = iqm,
+    *,
+    rng: np.random.Generator,
+    level: float = 0.95,
+    resamples: int = 2000,
+) -> Interval:
+    """Percentile interval of a statistic by stratified bootstrap (Agarwal et al. 2021).
+
+    `scores` is (runs, tasks), or (runs,) for one task. Runs are drawn with replacement within
+    each task, independently of the others, so each resample keeps all tasks. `statistic`
+    takes an array and `axis=`. With few runs a percentile interval is too narrow: a nominal 95 %
+    of normal scores holds the truth about 75 % of the time for 3 runs, 84-91 % for 5, 90-93 %
+    for 10. All resamples of one run are alike, so its low and high are the estimate. Raises
+    ValueError for empty or NaN scores, or a level outside (0, 1).
+    """
+    values = _runs_by_tasks(scores, "scores")
+    drawn = statistic(_resample(values, resamples, rng), axis=(1, 2))
+    return _interval(float(statistic(values, axis=(0, 1))), drawn, level)
+
+
+def summarise(
+    returns: ArrayLike,
+    *,
+    rng: np.random.Generator,
+    level: float = 0.95,
+    resamples: int = 2000,
+) -> dict[str, float | None]:
+    """What a table says of n returns, episodes or runs of one task.
+
+    Keys n, mean, std (of the sample, divided by n - 1), iqm, iqm_low and iqm_high (bootstrap),
+    min, max. Of one return std, iqm_low and iqm_high are None: it says nothing of its spread.
+    Raises ValueError for empty or NaN returns.
+    """
+    values = _finite(returns, "returns").ravel()
+    middle = bootstrap_interval(values, rng=rng, level=level, resamples=resamples)
+    several = len(values) > 1
+    return {
+        "n": len(values),
+        "mean": float(values.mean()),
+        "std": float(values.std(ddof=1)) if several else None,
+        "iqm": middle.estimate,
+        "iqm_low": middle.low if several else None,
+        "iqm_high": middle.high if several else None,
+        "min": float(values.min()),
+        "max": float(values.max()),
+    }
+
+
+def probability_of_improvement(
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    rng: np.random.Generator,
+    level: float = 0.95,
+    resamples: int = 2000,
+) -> Interval:
+    """P(X > Y) + P(X = Y) / 2 for a run of each, averaged over tasks (Agarwal et al. 2021).
+
+    The Mann-Whitney statistic with a stratified bootstrap interval: 1 when every run of `x`
+    beats every run of `y`, 1/2 when neither is better. `x` is (n, tasks), `y` (m, tasks), or
+    vectors for one task. Raises ValueError for empty or NaN scores, or tasks that differ.
+    """
+    a, b = _runs_by_tasks(x, "x"), _runs_by_tasks(y, "y")
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(f"y: want the {a.shape[1]} tasks of x, got {b.shape[1]}")
+
+    def better(a: Array, b: Array) -> Array:
+        difference = a[..., :, None, :] - b[..., None, :, :]  # (..., n, m, tasks)
+        return (0.5 * np.sign(difference) + 0.5).mean((-3, -2, -1))
+
+    drawn = better(_resample(a, resamples, rng), _resample(b, resamples, rng))
+    return _interval(float(better(a, b)), drawn, level)
+
+
+def align(
+    curves: Sequence[tuple[ArrayLike, ArrayLike]], env_steps: ArrayLike | None = None
+) -> tuple[Array, Array]:
+    """Learning curves of several runs on one grid: (G,) steps and (runs, G) values.
+
+    A curve is (steps, values) with rising steps. Between two logged steps a run has the value
+    last logged, since the next is not known yet; after its last step it keeps that one. The
+    default grid is every step that any run logged, from the first at which all runs have a
+    value. Raises ValueError for no curves, NaN, steps that do not rise, or a grid that starts
+    before a run does.
+    """
+    if not curves:
+        raise ValueError("curves: want at least one run")
+    runs: list[tuple[Array, Array]] = []
+    for i, (steps, values) in enumerate(curves):
+        s, v = _finite(steps, f"curves[{i}] steps"), _finite(values, f"curves[{i}] values")
+        if s.ndim != 1 or s.shape != v.shape:
+            raise ValueError(
+                f"curves[{i}]: want as many steps as values, got {s.shape} and {v.shape}"
+            )
+        if (np.diff(s) <= 0).any():
+            raise ValueError(f"curves[{i}] steps: want them rising")
+        runs.append((s, v))
+    start = max(s[0] for s, _ in runs)
+    if env_steps is None:
+        grid = np.unique(np.concatenate([s for s, _ in runs]))
+        grid = grid[grid >= start]
+    else:
+        grid = _finite(env_steps, "env_steps")
+        if grid.min() < start:
+            raise ValueError(
+                f"env_steps: want a grid from {start:g}, where all runs have a "
+                f"value, got {grid.min():g}"
+            )
+    return grid, np.stack([v[np.searchsorted(s, grid, side="right") - 1] for s, v in runs])
+
+
+def learning_curve(
+    curves: Sequence[tuple[ArrayLike, ArrayLike]],
+    statistic: Statistic = iqm,
+    *,
+    rng: np.random.Generator,
+    level: float = 0.95,
+    resamples: int = 2000,
+    env_steps: ArrayLike | None = None,
+) -> Curve:
+    """Statistic over runs, with its bootstrap band, at each step of the grid of `align`.
+
+    Whole runs are drawn with replacement, so the band is pointwise. Raises what `align` does.
+    """
+    grid, values = align(curves, env_steps)
+    picked = rng.integers(len(values), size=(resamples, len(values)))
+    low, high = np.empty_like(grid), np.empty_like(grid)
+    # In blocks of the grid: a long run of many log steps would not fit at once.
+    width = max(1, 2**22 // picked.size)
+    for at in range(0, len(grid), width):
+        block = slice(at, at + width)
+        drawn = statistic(values[:, block][picked], axis=1)  # (resamples, width)
+        low[block], high[block] = np.quantile(drawn, _tails(level), axis=0)
+    return Curve(grid, statistic(values, axis=0), low, high, values)
+
+
+def _resample(values: Array, resamples: int, rng: np.random.Generator) -> Array:
+    """(resamples, runs, tasks): runs drawn with replacement within each task."""
+    runs, tasks = values.shape
+    picked = rng.integers(runs, size=(resamples, runs, tasks))
+    return values[picked, np.arange(tasks)]
+
+
+def _interval(estimate: float, drawn: Array, level: float) -> Interval:
+    low, high = np.quantile(drawn, _tails(level))
+    return Interval(estimate, float(low), float(high))
+
+
+def _tails(level: float) -> tuple[float, float]:
+    if not 0 < level < 1:
+        raise ValueError(f"level: want a probability between 0 and 1, got {level}")
+    return (1 - level) / 2, (1 + level) / 2
+
+
+def _runs_by_tasks(scores: ArrayLike, name: str) -> Array:
+    values = _finite(scores, name)
+    if values.ndim > 2:
+        raise ValueError(f"{name}: want (runs, tasks) or (runs,), got {values.shape}")
+    return values.reshape(len(values), -1)
+
+
+def _finite(values: ArrayLike, name: str) -> Array:
+    array = np.atleast_1d(np.asarray(values, dtype=np.float64))
+    if array.size == 0:
+        raise ValueError(f"{name}: is empty; want at least one value")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name}: has NaN or infinite values; want finite ones")
+    return array

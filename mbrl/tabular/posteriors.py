@@ -1,0 +1,233 @@
+"""What is believed of the means of arms, and what there is to learn of which is best."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from mbrl.tabular._bandit_common import normal, numpys, positive
+from mbrl.types import Gaussian
+
+
+def bernoulli_kl(p: Tensor, q: Tensor) -> Tensor:
+    """KL(Bernoulli(p), Bernoulli(q)) in nats, any shapes that broadcast."""
+    return torch.xlogy(p, p / q) + torch.xlogy(1 - p, (1 - p) / (1 - q))
+
+
+class Posterior(ABC):
+    """What is believed of the arms' means, given how often and how well each has paid.
+
+    The arms are independent. `counts` and `sums` are (*lead, K). Where the prior is conjugate, it
+    counts as some plays more, its `weight`, that paid `centre` on average; a subclass says the
+    rest.
+    """
+
+    bounded: ClassVar[bool] = False
+    """Whether rewards must lie in [0, 1]."""
+
+    @property
+    @abstractmethod
+    def centre(self) -> float:
+        """Mean a priori."""
+
+    @property
+    @abstractmethod
+    def weight(self) -> float:
+        """How many plays the prior is worth."""
+
+    def moments(self, counts: Tensor, sums: Tensor) -> Gaussian:
+        """Mean and std, (*lead, K)."""
+        plays = self.weight + counts
+        mean = (self.weight * self.centre + sums) / plays
+        return Gaussian(mean, self._std(mean, plays))
+
+    @abstractmethod
+    def _std(self, mean: Tensor, plays: Tensor) -> Tensor:
+        """Of the mean that is believed, (*lead, K)."""
+
+    @abstractmethod
+    def log_density(self, counts: Tensor, sums: Tensor, at: Float[Tensor, "*lead G"]) -> Tensor:
+        """Of each arm's mean, at G values: (*lead, K, G)."""
+
+    @abstractmethod
+    def draw(self, counts: Tensor, sums: Tensor, *, generator: Generator) -> Tensor:
+        """A mean for each arm, (*lead, K)."""
+
+    @abstractmethod
+    def information(self, mean: Tensor, other: Tensor) -> Tensor:
+        """KL of a reward about `mean` from one about `other`, in nats."""
+
+
+@dataclass(frozen=True)
+class BetaBernoulli(Posterior):
+    """Bernoulli rewards, each arm's mean a priori Beta(alpha, beta).
+
+    The posterior is Beta(alpha + successes, beta + failures).
+    """
+
+    alpha: float = 1.0
+    beta: float = 1.0
+    bounded: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        positive(alpha=self.alpha, beta=self.beta)
+
+    @property
+    def centre(self) -> float:
+        """α / (α + β)."""
+        return self.alpha / self.weight
+
+    @property
+    def weight(self) -> float:
+        """α + β."""
+        return self.alpha + self.beta
+
+    def _std(self, mean: Tensor, plays: Tensor) -> Tensor:
+        return (mean * (1 - mean) / (plays + 1)).sqrt()
+
+    def _shapes(self, counts: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
+        return self.alpha + sums, self.beta + (counts - sums)
+
+    def log_density(self, counts: Tensor, sums: Tensor, at: Tensor) -> Tensor:
+        """That of a beta variate, -inf outside (0, 1)."""
+        a, b = self._shapes(counts, sums)
+        scale = (a + b).lgamma() - a.lgamma() - b.lgamma()
+        outside = (at <= 0) | (at >= 1)
+        x = at.masked_fill(outside, 0.5)
+        powers = torch.stack((a - 1, b - 1), -1) @ torch.stack((x.log(), (-x).log1p()), -2)
+        return (scale[..., None] + powers).masked_fill(outside[..., None, :], -math.inf)
+
+    def draw(self, counts: Tensor, sums: Tensor, *, generator: Generator) -> Tensor:
+        """Beta variates, drawn on the CPU."""
+        # numpy's are twice as fast as torch's, which would draw from the global stream besides.
+        a, b = (shape.cpu().numpy() for shape in self._shapes(counts, sums))
+        return torch.from_numpy(numpys(generator).beta(a, b)).to(sums)
+
+    def information(self, mean: Tensor, other: Tensor) -> Tensor:
+        """That of Bernoulli rewards."""
+        return bernoulli_kl(mean, other)
+
+
+@dataclass(frozen=True)
+class NormalNormal(Posterior):
+    """Normal rewards of known std `noise`, each arm's mean a priori Normal(mean, std²).
+
+    The posterior is normal, of precision 1 / std² + n / noise².
+    """
+
+    mean: float = 0.0
+    std: float = 1.0
+    noise: float = 1.0
+
+    def __post_init__(self) -> None:
+        positive(std=self.std, noise=self.noise)
+
+    @property
+    def centre(self) -> float:
+        """The prior's mean."""
+        return self.mean
+
+    @property
+    def weight(self) -> float:
+        """(noise / std)²."""
+        return (self.noise / self.std) ** 2
+
+    def _std(self, mean: Tensor, plays: Tensor) -> Tensor:
+        return self.noise * plays.rsqrt()
+
+    def log_density(self, counts: Tensor, sums: Tensor, at: Tensor) -> Tensor:
+        """That of a normal variate."""
+        mean, std = self.moments(counts, sums)
+        z = (at[..., None, :] - mean[..., None]) / std[..., None]
+        return -0.5 * z.square() - (std.log() + 0.5 * math.log(2 * math.pi))[..., None]
+
+    def draw(self, counts: Tensor, sums: Tensor, *, generator: Generator) -> Tensor:
+        """Normal variates."""
+        mean, std = self.moments(counts, sums)
+        return mean + std * normal(mean, generator)
+
+    def information(self, mean: Tensor, other: Tensor) -> Tensor:
+        """That of normal rewards, (mean - other)² / 2 noise²."""
+        return (mean - other).square() / (2 * self.noise**2)
+
+
+class BestArm(NamedTuple):
+    """What is believed of which arm is best, A*."""
+
+    chance: Tensor  # (R, K), P(A* = a)
+    given: Tensor  # (R, K, K), E[mean of k | A* = a] at [a, k]
+
+
+def best_arm(posterior: Posterior, counts: Tensor, sums: Tensor, *, points: int) -> BestArm:
+    """Integrals over the best arm's mean, by the midpoint rule on so many values a run.
+
+    With f, F and Q the density, distribution and first partial moment of an arm's mean,
+    P(A* = a) = ∫ f_a Π F_b over b ≠ a, and there arm k is worth Q_k / F_k.
+    """
+    mean, std = posterior.moments(counts, sums)
+    # The best mean is all but surely no less than any arm's lower end, nor over the highest end.
+    low, high = (mean - 6 * std).amax(-1, keepdim=True), (mean + 8 * std).amax(-1, keepdim=True)
+    width = (high - low) / points
+    x = low + width * (torch.arange(points, device=mean.device) + 0.5).to(mean)  # (R, G)
+    mass = (posterior.log_density(counts, sums, x) + width[..., None].log()).exp()  # (R, K, G)
+    mass = mass / mass.sum(-1, keepdim=True).clamp(min=1)  # of densities narrower than the values
+    moment = mass * x[:, None]
+    # Below the values lies what they leave over, at its mean; a value has half of itself below.
+    rest = (1 - mass.sum(-1)).clamp(min=0)
+    place = (mean - moment.sum(-1)) / rest.clamp(min=1e-12)
+    place = torch.minimum(torch.maximum(place, mean - 8 * std), low)
+    below = rest[..., None] + mass.cumsum(-1) - mass / 2
+    worth = (rest * place)[..., None] + moment.cumsum(-1) - moment / 2
+    tiny = torch.finfo(mean.dtype).tiny
+    worth = torch.where(below > tiny, worth / below.clamp(min=tiny), x[:, None])
+    logs = below.clamp(min=tiny).log()
+    wins = mass * (logs.sum(-2, keepdim=True) - logs).exp()  # (R, K, G)
+    chance = wins.sum(-1)
+    given = (wins @ worth.mT) / chance.clamp(min=tiny)[..., None]
+    own = (wins * x[:, None]).sum(-1) / chance.clamp(min=tiny)
+    given.diagonal(dim1=-2, dim2=-1).copy_(own)
+    given = torch.where(chance[..., None] > 0, given, mean[:, None])
+    return BestArm(chance / chance.sum(-1, keepdim=True), given)
+
+
+class Mixture(NamedTuple):
+    """Two arms (...,), and the probability of the first."""
+
+    first: Tensor
+    second: Tensor
+    share: Tensor
+
+
+def least_ratio(cost: Float[Tensor, "*lead K"], gain: Float[Tensor, "*lead K"]) -> Mixture:
+    """The distribution over arms with the least (expected cost)² / expected gain.
+
+    Some distribution over two arms always attains it (Russo and Van Roy 2018, proposition 6), and
+    for two arms the ratio is convex in the share of the first. Costs and gains are at least 0. If
+    an arm costs nothing, or no arm gains anything, it is the cheapest arm alone, of equally cheap
+    ones that with the largest gain.
+    """
+    # Along the last two axes every pair: first arm, second arm.
+    a, b = cost[..., :, None], cost[..., None, :]
+    u, v = gain[..., :, None], gain[..., None, :]
+    inner = b / (a - b) - 2 * v / (u - v)  # where the ratio's derivative by the share is 0
+    shares = torch.stack(
+        (torch.zeros_like(inner), torch.ones_like(inner), inner.nan_to_num(0.0).clamp(0, 1))
+    )
+    spent = (shares * a + (1 - shares) * b).square()
+    ratio = spent / (shares * u + (1 - shares) * v)
+    ratio = torch.where(ratio.isnan() | ratio.isinf(), torch.finfo(ratio.dtype).max, ratio)
+    ratio, which = ratio.min(0)
+    share = shares.gather(0, which[None])[0]
+    arms = cost.shape[-1]
+    pair = ratio.flatten(-2).argmin(-1, keepdim=True)
+    first, second = pair[..., 0] // arms, pair[..., 0] % arms
+    share = share.flatten(-2).gather(-1, pair)[..., 0]
+    alone = (cost <= 0).any(-1) | ~(gain > 0).any(-1)  # a ratio of 0, or none that is finite
+    cheapest = gain.masked_fill(cost > cost.amin(-1, keepdim=True), -1.0).argmax(-1)
+    return Mixture(torch.where(alone, cheapest, first), torch.where(alone, cheapest, second), share)

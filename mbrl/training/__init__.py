@@ -1,0 +1,37 @@
+"""Training: steps collected from N environments, the online and the offline loop, runs on disk."""
+
+from mbrl.rng import episode_seed, generator
+from mbrl.training.checkpoint import Run, RunError
+from mbrl.training.collect import (
+    EnvironmentError,
+    Episodes,
+    collect,
+    evaluate,
+    play,
+    vector,
+)
+from mbrl.training.metrics import MetricsLog
+from mbrl.training.offline import fit_offline
+from mbrl.training.online import Progress, run_agent
+from mbrl.training.runs import RunConfig, load_run, make, train
+
+__all__ = [
+    "EnvironmentError",
+    "Episodes",
+    "MetricsLog",
+    "Progress",
+    "Run",
+    "RunConfig",
+    "RunError",
+    "collect",
+    "episode_seed",
+    "evaluate",
+    "fit_offline",
+    "generator",
+    "load_run",
+    "make",
+    "play",
+    "run_agent",
+    "train",
+    "vector",
+]

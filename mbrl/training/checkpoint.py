@@ -1,0 +1,238 @@
+"""A run's folder: created once, saved atomically, resumed exactly, read without running code."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+CONFIG, WEIGHTS, STATE = "config.json", "model.safetensors", "state.pt"
+
+FORMAT = 2
+"""Of a checkpoint's files; raised where older ones can no longer be read."""
+
+
+class RunError(Exception):
+    """A run folder that cannot be created, opened, saved or resumed; one line says why."""
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yields a temporary file beside `path`; once the block is done it is on disk as `path`.
+
+    Parent folders are made. Where the block raises, `path` is as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
+        _sync(temporary)
+        temporary.replace(path)
+        _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class Run:
+    """The folder of one run: `config.json`, `metrics.jsonl`, `checkpoints/`, and so on.
+
+    Only one process at a time may hold a run for writing.
+    """
+
+    def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
+        self.path, self.config = path, dict(config)
+        self._lock: int | None = None
+
+    @classmethod
+    def create(cls, path: Path, config: Mapping[str, Any]) -> Run:
+        """A new run.
+
+        Raises:
+            RunError: something is there already, or the folder cannot be written.
+        """
+        if path.exists():
+            raise RunError(f"run folder {path} exists already; resume it or name another")
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            temporary.mkdir(parents=True)
+            (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+            _sync(temporary / CONFIG)
+            temporary.rename(path)
+            _sync(path.parent)
+        except OSError as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise RunError(f"cannot create run folder {path}: {error.strerror}") from error
+        return cls(path, config)
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """A run that exists.
+
+        Raises:
+            RunError: the folder is none, or its config.json cannot be read.
+        """
+        try:
+            config = json.loads((path / CONFIG).read_text())
+        except FileNotFoundError:
+            raise RunError(f"{path} is not a run folder: it holds no {CONFIG}") from None
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise RunError(f"{path / CONFIG} cannot be read: {error}") from None
+        if not isinstance(config, dict):
+            raise RunError(f"{path / CONFIG} holds no JSON object")
+        return cls(path, config)
+
+    def __enter__(self) -> Run:
+        """Hold the run for writing.
+
+        Raises:
+            RunError: another process holds it.
+        """
+        self._lock = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._lock)
+            self._lock = None
+            raise RunError(f"run {self.path} is being written by another process") from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def latest(self) -> int | None:
+        """Environment steps at the newest checkpoint, None before the first."""
+        newest = self._newest()
+        return None if newest is None else int(newest.stem)
+
+    def _newest(self) -> Path | None:
+        if not self._checkpoints.is_dir():
+            return None
+        whole = [path for path in self._checkpoints.iterdir() if path.stem.isdigit()]
+        return max(whole, key=lambda path: (int(path.stem), not path.suffix), default=None)
+
+    def save(self, env_steps: int, state: Any) -> None:
+        """Make this the newest checkpoint; the ones before it go once it is on disk.
+
+        Args:
+            env_steps: names the checkpoint.
+            state: tensors, numbers, strings, None, dicts with string keys, lists and tuples,
+                nested. The tensors go to `model.safetensors`, named by their path, the rest to
+                `state.pt`.
+
+        Raises:
+            RunError: the disk refuses.
+        """
+        target = self._checkpoints / str(env_steps)
+        temporary = self._checkpoints / f".{env_steps}.tmp"
+        tensors: dict[str, Tensor] = {}
+        plain = _without_tensors(state, (), tensors)
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            safetensors.torch.save_file(tensors, temporary / WEIGHTS)
+            torch.save({"format": FORMAT, "state": plain}, temporary / STATE)
+            for written in (temporary / WEIGHTS, temporary / STATE, temporary):
+                _sync(written)
+            if target.exists():
+                # a death between the two renames leaves the old one under its other name
+                shutil.rmtree(aside := target.with_suffix(".old"), ignore_errors=True)
+                target.rename(aside)
+            temporary.rename(target)
+            _sync(self._checkpoints)
+        except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+            raise RunError(f"cannot save checkpoint {target}: {_first_line(error)}") from error
+        for entry in self._checkpoints.iterdir():
+            if entry.name != target.name:
+                shutil.rmtree(entry, ignore_errors=True)
+
+    def load(self, *, device: torch.device | str = "cpu") -> Any:
+        """The state of the newest checkpoint, its tensors on `device`. Runs no code from the files.
+
+        Raises:
+            RunError: there is none, it is of another version, or a file is truncated, foreign or
+                holds code.
+        """
+        folder = self._newest()
+        if folder is None:
+            raise RunError(f"run {self.path} has no checkpoint yet")
+        try:
+            tensors = safetensors.torch.load_file(folder / WEIGHTS, device=str(device))
+        except (OSError, safetensors.SafetensorError) as error:
+            raise RunError(
+                f"{folder / WEIGHTS} is not a whole safetensors file ({_first_line(error)})"
+            ) from None
+        try:
+            saved = torch.load(folder / STATE, weights_only=True, map_location=device)
+        except Exception as error:  # on foreign bytes the unpickler raises whatever comes up
+            raise RunError(
+                f"{folder / STATE} is truncated, foreign or holds more than tensors and plain "
+                f"values ({_first_line(error)})"
+            ) from None
+        if not isinstance(saved, dict) or saved.get("format") != FORMAT:
+            raise RunError(
+                f"{folder / STATE} was not saved by this version of the library (format {FORMAT})"
+            )
+        try:
+            return _with_tensors(saved.get("state"), (), tensors)
+        except KeyError as error:
+            raise RunError(f"{folder / WEIGHTS} lacks the tensor {error}") from None
+
+
+_TENSOR = "\0tensor"
+"""Stands for a tensor in `state.pt`."""
+
+
+def _without_tensors(state: Any, path: tuple[str, ...], tensors: dict[str, Tensor]) -> Any:
+    """The nested state with a mark in place of each tensor, which goes to `tensors` by its path."""
+    if isinstance(state, Tensor):
+        whole = state.detach().contiguous()
+        if whole.untyped_storage().nbytes() != whole.nbytes:  # safetensors refuses shared storage
+            whole = whole.clone()
+        tensors["/".join(path)] = whole
+        return _TENSOR
+    if isinstance(state, Mapping):
+        return {k: _without_tensors(v, (*path, str(k)), tensors) for k, v in state.items()}
+    if isinstance(state, list | tuple):
+        items = [_without_tensors(v, (*path, str(k)), tensors) for k, v in enumerate(state)]
+        return items if isinstance(state, list) else tuple(items)
+    return state
+
+
+def _with_tensors(state: Any, path: tuple[str, ...], tensors: Mapping[str, Tensor]) -> Any:
+    """What `_without_tensors` was given."""
+    if isinstance(state, str) and state == _TENSOR:
+        return tensors["/".join(path)]
+    if isinstance(state, dict):
+        return {k: _with_tensors(v, (*path, str(k)), tensors) for k, v in state.items()}
+    if isinstance(state, list | tuple):
+        items = [_with_tensors(v, (*path, str(k)), tensors) for k, v in enumerate(state)]
+        return items if isinstance(state, list) else tuple(items)
+    return state
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:120] or type(error).__name__
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

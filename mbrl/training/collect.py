@@ -1,0 +1,270 @@
+"""Steps of N environments side by side, in episodes that can be begun, left and gone on with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from torch import Tensor
+
+from mbrl.rng import episode_seed
+from mbrl.types import Player, Transition
+
+
+class EnvironmentError(Exception):
+    """The environment returned something that no agent can use; one line says what and when."""
+
+
+class Actor(Protocol):
+    """What decides: an agent or a player."""
+
+    def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
+        """Actions (N, *A) for observations (N, *O)."""
+        ...
+
+
+def vector(
+    env: gymnasium.Env | VectorEnv | Sequence[Callable[[], gymnasium.Env]],
+) -> VectorEnv:
+    """N environments side by side: a vector as it is, one environment as a vector of one, or N
+    that are made here and stepped one after another."""
+    if isinstance(env, VectorEnv):
+        return env
+    makers = [lambda: env] if isinstance(env, gymnasium.Env) else env
+    return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.DISABLED)
+
+
+class Episodes:
+    """Where the running episodes of N environments stand.
+
+    Episodes are numbered from 0 as they begin, and each is reset with `episode_seed(seed, number)`.
+    What is kept of a running episode is its number and its actions: in an environment that its
+    seed and its actions determine, that is enough to come back to the same state.
+
+    Args:
+        seed: of all episodes.
+        first: the number of the first episode.
+
+    Attributes:
+        begun: episodes begun so far.
+        steps: environment steps so far, over all environments.
+        obs: (N, *O) present observations; None before the first step.
+        numbers, returns, lengths: (N,) of each environment's episode.
+        over: (N,) bool, the episode has ended; the next one begins with the next step.
+        seconds: spent deciding ("act"), stepping ("step") and beginning episodes ("reset").
+    """
+
+    def __init__(self, seed: int, *, first: int = 0) -> None:
+        self.seed, self.begun, self.steps = seed, first, 0
+        self.obs: np.ndarray | None = None
+        self.numbers = np.zeros(0, dtype=np.int64)
+        self.returns, self.lengths = np.zeros(0), np.zeros(0, dtype=np.int64)
+        self.over = np.zeros(0, dtype=bool)
+        self.actions: list[list[np.ndarray]] = []
+        self.seconds = {"act": 0.0, "step": 0.0, "reset": 0.0}
+
+    def begin(self, env: VectorEnv) -> np.ndarray:
+        """Reset the environments whose episode is over; returns which those were, (N,) bool."""
+        if self.obs is None:
+            count = env.num_envs
+            self.numbers, self.lengths = np.zeros((2, count), dtype=np.int64)
+            self.returns, self.over = np.zeros(count), np.ones(count, dtype=bool)
+            self.actions = [[] for _ in range(count)]
+        begins = self.over.copy()
+        for i in np.flatnonzero(begins):
+            self.numbers[i] = self.begun
+            self.returns[i], self.lengths[i], self.actions[i] = 0.0, 0, []
+            self.begun += 1
+        if begins.any():
+            self.obs = _reset(env, begins, self._seeds(), self.obs)
+            self._check(self.obs, None)
+        self.over = np.zeros_like(begins)
+        return begins
+
+    def record(self, actions: np.ndarray, next_obs: Any, rewards: Any, ends: np.ndarray) -> None:
+        """Count one step of every environment."""
+        self._check(next_obs, rewards)
+        for history, action in zip(self.actions, actions, strict=True):
+            history.append(action)
+        self.steps += len(ends)
+        self.lengths += 1
+        self.returns += rewards
+        self.obs, self.over = next_obs, ends
+
+    def _seeds(self) -> list[int]:
+        return [episode_seed(self.seed, number) for number in self.numbers.tolist()]
+
+    def _check(self, obs: np.ndarray, rewards: np.ndarray | None) -> None:
+        for name, value in (("observation", obs), ("reward", rewards)):
+            if value is None or not np.issubdtype(value.dtype, np.floating):
+                continue
+            good = np.isfinite(value).reshape(len(value), -1).all(1)
+            if not good.all():
+                bad = int(np.flatnonzero(~good)[0])
+                raise EnvironmentError(
+                    f"the environment returned a {name} that is not finite at step "
+                    f"{self.lengths[bad] + 1} of episode {self.numbers[bad]} "
+                    f"(environment step {self.steps + bad + 1})"
+                )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values, for a checkpoint."""
+        running = [[] if over else own for over, own in zip(self.over, self.actions, strict=True)]
+        return {
+            "begun": self.begun,
+            "steps": self.steps,
+            "obs": None if self.obs is None else torch.from_numpy(self.obs.copy()),
+            "numbers": self.numbers.tolist(),
+            "returns": self.returns.tolist(),
+            "lengths": self.lengths.tolist(),
+            "over": self.over.tolist(),
+            "actions": [torch.from_numpy(np.stack(own)) if own else None for own in running],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], env: VectorEnv) -> list[int]:
+        """Go back to where `state_dict` was taken: replays the running episodes in `env`.
+
+        Returns the numbers of the episodes that did not come out as they were, because seed and
+        actions do not determine the environment; they are left, and new ones begin.
+
+        Raises:
+            ValueError: it is of another number of environments.
+        """
+        if state["obs"] is not None and len(state["over"]) != env.num_envs:
+            raise ValueError(
+                f"it was saved with {len(state['over'])} environments, here are {env.num_envs}"
+            )
+        self.begun, self.steps = state["begun"], state["steps"]
+        self.numbers = np.array(state["numbers"], dtype=np.int64)
+        self.lengths = np.array(state["lengths"], dtype=np.int64)
+        self.returns, self.over = np.array(state["returns"], dtype=float), np.array(state["over"])
+        stored = [() if a is None else a.cpu().numpy() for a in state["actions"]]
+        self.actions = [[*own] for own in stored]
+        self.obs = None if state["obs"] is None else state["obs"].cpu().numpy()
+        if self.obs is None or self.over.all():
+            return []
+        replayed = self._replay(env)
+        same = (replayed == self.obs).reshape(len(self.over), -1).all(1)
+        lost = np.flatnonzero(~same & ~self.over)
+        self.over[lost] = True
+        return self.numbers[lost].tolist()
+
+    def _replay(self, env: VectorEnv) -> np.ndarray:
+        """Observations (N, *O) once every running episode has been taken as far as it was."""
+        longest = int(self.lengths[~self.over].max())
+        starts = np.where(self.over, 0, longest - self.lengths)  # so that all arrive together
+        filler = env.action_space.sample()
+        ended = np.ones(len(starts), dtype=bool)  # all begin; those whose turn comes begin again
+        obs = None
+        for t in range(longest + 1):
+            begins = ended | (~self.over & (starts == t))
+            if begins.any():
+                obs = _reset(env, begins, self._seeds(), obs)
+            if t == longest:
+                break
+            moves = filler.copy()
+            for i in np.flatnonzero(~self.over & (starts <= t)):
+                moves[i] = self.actions[i][t - starts[i]]
+            obs, _, terminated, truncated, _ = env.step(moves)
+            ended = terminated | truncated
+        assert obs is not None
+        return obs
+
+
+def _reset(
+    env: VectorEnv, begins: np.ndarray, seeds: list[int], obs: np.ndarray | None
+) -> np.ndarray:
+    """Reset some environments, whatever the vector's autoreset mode; observations (N, *O).
+
+    Raises:
+        EnvironmentError: a vector that does not know `options["reset_mask"]`.
+    """
+    own: Any = [*seeds]  # one each, which the base class's annotation leaves out
+    if begins.all():
+        return np.array(env.reset(seed=own)[0])
+    fresh = np.array(env.reset(seed=own, options={"reset_mask": begins.copy()})[0])
+    if obs is not None and not np.array_equal(fresh[~begins], obs[~begins]):
+        raise EnvironmentError(
+            "the vector environment resets all its environments at once; it must heed "
+            "options['reset_mask'], as gymnasium's SyncVectorEnv and AsyncVectorEnv do"
+        )
+    return fresh
+
+
+def collect(
+    actor: Actor,
+    env: VectorEnv,
+    episodes: Episodes,
+    *,
+    steps: int | None = None,
+    explore: bool = True,
+    begin: Callable[[np.ndarray], None] = lambda begins: None,
+) -> Iterator[Transition]:
+    """Have an actor act in N environments; N transitions at a time, for ever if `steps` is None.
+
+    This is the one place where an environment is stepped. An episode that ends is reset here, with
+    a seed of its own, whatever the vector's autoreset mode: the steps are the same in every mode,
+    and `next_obs` is the episode's last observation. It happens with the next step asked for, so
+    that between two steps `episodes` still tells of the episode that ended.
+
+    Args:
+        actor: decides.
+        env: N environments.
+        episodes: where they stand; kept up to date.
+        steps: stop once `episodes.steps` has come so far.
+        explore: handed to the actor.
+        begin: called with (N,) bool where episodes begin, before the actor acts in them.
+
+    Raises:
+        EnvironmentError: an observation or a reward that is not finite, with its step; a vector
+            environment that cannot reset some of its environments.
+    """
+    while steps is None or episodes.steps < steps:
+        start = time.perf_counter()
+        begins = episodes.begin(env)
+        if begins.any():
+            begin(begins)
+        obs = episodes.obs
+        assert obs is not None
+        middle = time.perf_counter()
+        actions = actor.act(obs, explore=explore)
+        decided = time.perf_counter()
+        next_obs, rewards, terminated, truncated, info = env.step(actions.copy())
+        # copies, as an environment may go on writing into what it has handed out
+        next_obs, rewards, ends = np.array(next_obs), np.array(rewards), terminated | truncated
+        if "final_obs" in info:  # those that ended show the first observation of the next episode
+            for i in np.flatnonzero(ends):
+                next_obs[i] = info["final_obs"][i]
+        episodes.seconds["act"] += decided - middle
+        episodes.seconds["step"] += time.perf_counter() - decided
+        episodes.seconds["reset"] += middle - start
+        episodes.record(actions, next_obs, rewards, ends)
+        columns = (obs, actions, rewards, next_obs, terminated, truncated)
+        yield Transition(*(_tensor(column) for column in columns))
+
+
+def _tensor(column: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(column))
+
+
+def play(player: Player, env: VectorEnv, episodes: Episodes) -> Iterator[Transition]:
+    """Steps of evaluation episodes, without exploration; see `collect`."""
+    return collect(player, env, episodes, explore=False, begin=player.reset)
+
+
+def evaluate(
+    player: Player, env: gymnasium.Env | VectorEnv, *, episodes: int, seed: int
+) -> list[float]:
+    """Returns of `episodes` episodes, reset with `episode_seed(seed, 0..)`, in this order."""
+    running, returns = Episodes(seed), {}
+    for _ in play(player, vector(env), running):
+        for i in np.flatnonzero(running.over):
+            returns[int(running.numbers[i])] = float(running.returns[i])
+        if all(number in returns for number in range(episodes)):
+            break
+    return [returns[number] for number in range(episodes)]

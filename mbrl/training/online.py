@@ -1,0 +1,158 @@
+"""The online loop: an agent acts, observes and learns; its run is logged and saved."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import VectorEnv
+
+from mbrl.training.checkpoint import Run, RunError
+from mbrl.training.collect import Episodes, collect, vector
+from mbrl.training.metrics import MetricsLog
+from mbrl.types import Agent, Metrics
+
+CHECKPOINT_EVERY = 1000
+"""Environment steps after which a run is saved even where no episode ends."""
+
+
+@dataclass
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+        episodes: of the N environments.
+        returns: of the episodes that this process has seen end.
+        last: the last line logged of an episode.
+        lost: numbers of the episodes that could not be gone on with when the run was resumed.
+    """
+
+    episodes: Episodes
+    returns: list[float] = field(default_factory=list)
+    last: dict[str, Any] = field(default_factory=dict)
+    lost: list[int] = field(default_factory=list)
+    learning: dict[str, float] = field(default_factory=lambda: {"update": 0.0, "save": 0.0})
+
+    @property
+    def env_steps(self) -> int:
+        """Environment steps so far, over all environments."""
+        return self.episodes.steps
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds spent in each phase by this process: act, step, reset, update, save."""
+        return self.episodes.seconds | self.learning
+
+
+def run_agent(
+    agent: Agent,
+    env: gymnasium.Env | VectorEnv,
+    run: Run | None = None,
+    *,
+    seed: int,
+    steps: int,
+    log: MetricsLog | None = None,
+    checkpoint_every: int | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    callback: Callable[[Progress], None] = lambda _: None,
+) -> Progress:
+    """Run an agent for `steps` environment steps in all, going on from the newest checkpoint.
+
+    A checkpoint is saved where an episode ends, every `checkpoint_every` steps, when asked to
+    stop and at the end. Whatever the moment a process dies at, the next one goes on from the last
+    checkpoint and logs the same numbers: episodes under way are replayed from their seed and their
+    actions. Those of an environment that these do not determine are left, and new ones begin.
+
+    Args:
+        agent: fresh; its state is loaded if there is a checkpoint.
+        env: one environment, or a vector of N; each episode is reset with `episode_seed`.
+        run: held for writing, with its `log`; without them nothing is saved or logged.
+        seed: the run's.
+        steps: environment steps over all N environments, those before a resume included.
+        log: lines "episode" (number, return, length, terminated, and what the agent says of the
+            update that followed), and "update" where the agent says something between.
+        checkpoint_every: environment steps between checkpoints; 1,000 if None.
+        stop: asked after each step; True saves and returns early.
+        callback: called after each step.
+
+    Raises:
+        EnvironmentError: see `collect`. The run stays resumable from its last checkpoint.
+        RunError: a checkpoint that does not fit this agent, or cannot be saved.
+        ValueError: a run without a log, or a log without a run; checkpoints every 0 steps.
+    """
+    every = CHECKPOINT_EVERY if checkpoint_every is None else checkpoint_every
+    if every < 1:
+        raise ValueError(f"checkpoint_every must be >= 1, got {checkpoint_every}")
+    if (run is None) != (log is None):
+        raise ValueError("run and log go together: give both or neither")
+    environments, progress = vector(env), Progress(Episodes(seed))
+    episodes, saved = progress.episodes, 0
+    if run is not None and log is not None:
+        if run.latest() is None:
+            log.rewind(0)
+        else:
+            progress.lost = _resume(agent, environments, run, log, episodes)
+            saved = episodes.steps
+
+    def write(kind: str, values: Metrics) -> None:
+        if log is not None:
+            log.write(kind, episodes.steps, values)
+
+    def save() -> None:
+        nonlocal saved
+        saved = episodes.steps
+        if run is None or log is None:
+            return
+        start = time.perf_counter()
+        state = {"agent": agent.state_dict(), "episodes": episodes.state_dict()}
+        run.save(saved, state | {"log_bytes": log.sync()})
+        progress.learning["save"] += time.perf_counter() - start
+
+    for step in collect(agent, environments, episodes, steps=steps):
+        start = time.perf_counter()
+        agent.observe(step)
+        metrics = dict(agent.update())
+        progress.learning["update"] += time.perf_counter() - start
+        ended = np.flatnonzero(episodes.over)
+        for place in ended:
+            line = {
+                "episode": int(episodes.numbers[place]),
+                "return": float(episodes.returns[place]),
+                "length": int(episodes.lengths[place]),
+                "terminated": bool(step.terminated[place]),
+            }
+            if place == ended[-1]:
+                line |= metrics
+            write("episode", line)
+            progress.returns.append(line["return"])
+            progress.last = line
+        if metrics and not len(ended):
+            write("update", metrics)
+        callback(progress)
+        stopping = stop()
+        regular = episodes.steps // every > (episodes.steps - len(step.reward)) // every
+        if len(ended) or regular or stopping:
+            save()
+        if stopping:
+            return progress
+    if episodes.steps > saved:
+        save()
+    return progress
+
+
+def _resume(
+    agent: Agent, env: VectorEnv, run: Run, log: MetricsLog, episodes: Episodes
+) -> list[int]:
+    state = run.load()
+    try:
+        agent.load_state_dict(state["agent"])
+        lost = episodes.load_state_dict(state["episodes"], env)
+        log.rewind(state["log_bytes"])
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise RunError(f"the checkpoint of {run.path} does not fit this run: {reason}") from error
+    return lost

@@ -1,0 +1,389 @@
+"""From a run's config to its environment and agent, and back from its folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium
+import pydantic
+import torch
+from gymnasium.vector import VectorEnv
+
+from mbrl import agents
+from mbrl.rng import generator
+from mbrl.spaces import spec_of
+from mbrl.training.checkpoint import CONFIG, Run, RunError, written_whole
+from mbrl.training.collect import vector
+from mbrl.training.metrics import SINKS, MetricsLog
+from mbrl.training.online import Progress, run_agent
+from mbrl.training.progress import Watch
+from mbrl.types import Agent, RewardFn, Spec, TerminatedFn
+
+MakeEnv = Callable[[str], gymnasium.Env]
+"""`make_env(id)`: an environment by its id, such as `gymnasium.make` and `envs.make`."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """All that a run's numbers depend on, but for the versions of what computes them."""
+
+    algo: str
+    """A name in `mbrl.agents.AGENTS`."""
+    env: str
+    """The environment's id."""
+    seed: int
+    """Of all randomness."""
+    steps: int
+    """Environment steps in all."""
+    device: str
+    """Where the agent's model lives."""
+    agent: Any
+    """The agent's own `Config`."""
+    num_envs: int = 1
+    """Environments stepped side by side."""
+
+    def to_json(self) -> dict[str, Any]:
+        """What `config.json` holds: the whole resolved config, and versions."""
+        return dataclasses.asdict(self) | {"versions": versions()}
+
+    @classmethod
+    def from_json(cls, config: dict[str, Any]) -> RunConfig:
+        """Read `config.json` back.
+
+        Raises:
+            RunError: it is not a run's config; the line names the first field that is wrong.
+        """
+        algo = config.get("algo")
+        if not isinstance(algo, str) or algo not in agents.AGENTS:
+            raise RunError(f"config.json: algo is {algo!r}, not one of {', '.join(agents.AGENTS)}")
+        given = {name: value for name, value in config.items() if name != "versions"}
+        try:
+            own = pydantic.TypeAdapter(agents.agent(algo).Config).validate_python(
+                given.pop("agent", None)
+            )
+            rest = pydantic.TypeAdapter(_Rest).validate_python(given)
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"])) or "agent"
+            raise RunError(f"config.json: {place}: {first['msg']}") from None
+        return cls(agent=own, **dataclasses.asdict(rest))
+
+
+@dataclass(frozen=True)
+class _Rest:
+    algo: str
+    env: str
+    seed: int
+    steps: int
+    device: str
+    num_envs: int = 1
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a run's numbers come from."""
+    names = ("rolloutlab", "torch", "mujoco", "gymnasium", "numpy")
+    return {"python": platform.python_version()} | {n: metadata.version(n) for n in names}
+
+
+class Origin(NamedTuple):
+    """What an agent was made from; `make` leaves it on the agent as `agent.origin`."""
+
+    algo: str
+    config: Any
+    seed: int
+    device: str
+
+
+def make(
+    name: str,
+    env: gymnasium.Env | VectorEnv,
+    *,
+    config: Any = None,
+    seed: int = 0,
+    device: str = "cpu",
+    reward: RewardFn | None = None,
+    terminated: TerminatedFn | None = None,
+    **settings: Any,
+) -> Any:
+    """A fresh agent for an environment: `mbrl.make("pets", env, planner="mppi", seed=1)`.
+
+    Args:
+        name: of the agent, one of `mbrl.agents.AGENTS`.
+        env: one environment, or a vector of N.
+        config: the agent's `Config`; what suits the environment if None.
+        seed: of all the agent's randomness.
+        device: where its model lives.
+        reward, terminated: take the place of what `env.metadata["known"]` says; see `spec_of`.
+        settings: fields of the config (or of its `mpc`) to change. `planner` may be a name.
+
+    Raises:
+        ValueError: an unknown agent or setting; settings that do not fit the environment.
+    """
+    module, spec = agents.agent(name), spec_of(env, reward=reward, terminated=terminated)
+    config = module.Config.suited(spec) if config is None else config
+    return _made(name, spec, changed(config, **settings), seed, device)
+
+
+def _made(algo: str, spec: Spec, config: Any, seed: int, device: str) -> Any:
+    module = agents.agent(algo)
+    made = module.make(spec, config, generator=generator(seed), device=device)
+    made.origin = Origin(algo, config, seed, device)
+    return made
+
+
+def changed(config: Any, **settings: Any) -> Any:
+    """A config with some fields changed, its own or those of its `mpc`; `planner` may be a name.
+
+    Raises:
+        ValueError: a field that neither has, or a value out of range.
+    """
+    for setting, value in settings.items():
+        config = _changed(config, setting, value)
+    return config
+
+
+def _changed(config: Any, setting: str, value: Any) -> Any:
+    names = [f.name for f in dataclasses.fields(config)]
+    if setting in names:
+        return dataclasses.replace(config, **{setting: value})
+    inner = getattr(config, "mpc", None)
+    if inner is None or setting not in (own := [f.name for f in dataclasses.fields(inner)]):
+        known = names if inner is None else [*names, *own]
+        raise ValueError(f"there is no setting {setting!r}; there are {', '.join(known)}")
+    if setting == "planner" and isinstance(value, str):
+        value = inner.planner.named(value)
+    return dataclasses.replace(config, mpc=dataclasses.replace(inner, **{setting: value}))
+
+
+def train(
+    agent: Agent,
+    env: gymnasium.Env | VectorEnv,
+    run: Path | str | Run | None = None,
+    *,
+    steps: int,
+    seed: int | None = None,
+    sinks: Sequence[str] = (),
+    checkpoint_every: int | None = None,
+    progress: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+    callback: Callable[[Progress], None] = lambda _: None,
+) -> Progress:
+    """Train an agent for `steps` environment steps in all; see `run_agent`.
+
+    Args:
+        agent: fresh, as `make` makes it.
+        env: one environment, or a vector of N.
+        run: the folder of a run, new or to be gone on with; the command opens it too. None saves
+            nothing.
+        steps: environment steps over all environments, those before a resume included.
+        seed: of the episodes; the one the agent was made with if None.
+        sinks: where to log besides `metrics.jsonl`: names in `mbrl.training.metrics.SINKS`.
+        checkpoint_every: see `run_agent`.
+        progress: show a bar in a terminal, and a line an episode elsewhere.
+        stop, callback: see `run_agent`.
+
+    Raises:
+        RunError: a folder that is no run, or a run of another config; see also `run_agent`.
+        ValueError: a folder for an agent that `make` did not make, or for an environment without
+            an id; an unknown sink. Nothing is then written.
+        ModuleNotFoundError: a sink that is not installed, likewise.
+        EnvironmentError: the environment returned what no agent can use.
+    """
+    origin: Origin | None = getattr(agent, "origin", None)
+    if seed is None:
+        seed = 0 if origin is None else origin.seed
+    for name in sinks:
+        if name not in SINKS:
+            raise ValueError(f"sink {name!r} is unknown; there are {', '.join(SINKS)}")
+        SINKS[name].check()
+    if isinstance(run, Path | str):
+        if origin is None:
+            raise ValueError("a run's folder needs an agent made by mbrl.make")
+        count = env.num_envs if isinstance(env, VectorEnv) else 1
+        made = RunConfig(origin.algo, _id_of(env), seed, steps, origin.device, origin.config, count)
+        run = _opened(made, Path(run))
+    shown = agents.name_of(getattr(agent, "config", agent))
+    with Watch(shown, steps, shows=progress) as watch:
+
+        def both(now: Progress) -> None:
+            watch(now)
+            callback(now)
+
+        settings: dict[str, Any] = {"seed": seed, "steps": steps, "stop": stop, "callback": both}
+        if run is None:
+            return run_agent(agent, env, **settings)
+        with run:
+            began = time.perf_counter()
+            log = MetricsLog(run.path, sinks=[SINKS[name](run.path) for name in sinks])
+            try:
+                done = run_agent(
+                    agent, env, run, log=log, checkpoint_every=checkpoint_every, **settings
+                )
+            finally:
+                log.close()
+            _append_timing(run.path, done, time.perf_counter() - began)
+            return done
+
+
+def _id_of(env: gymnasium.Env | VectorEnv) -> str:
+    spec = getattr(env.unwrapped, "envs", [env])[0].spec or env.spec
+    if spec is None:
+        raise ValueError(
+            "the environment has no id, so that no run's folder could say what it is of; register "
+            "it (gymnasium.register) and make it by its id"
+        )
+    return spec.id
+
+
+def _opened(config: RunConfig, path: Path) -> Run:
+    """The run in that folder, begun there if there is none."""
+    if not (path / CONFIG).exists():
+        return Run.create(path, config.to_json())
+    run = Run.open(path)
+    there = RunConfig.from_json(run.config)
+    if dataclasses.replace(there, steps=config.steps) != config:
+        raise RunError(f"{path} was begun with another config; name another folder")
+    return run if there.steps == config.steps else extended(run, config.steps)
+
+
+def extended(run: Run, steps: int) -> Run:
+    """The run with another number of steps in its config.json.
+
+    Raises:
+        RunError: the run is beyond that already, or is being written by another process.
+    """
+    with run:
+        if steps < (run.latest() or 0):
+            raise RunError(f"{run.path} is at step {run.latest()} already, beyond {steps}")
+        config = run.config | {"steps": steps}
+        with written_whole(run.path / CONFIG) as temporary:
+            temporary.write_text(json.dumps(config, indent=2) + "\n")
+    return Run(run.path, config)
+
+
+def train_run(
+    config: RunConfig, path: Path, *, make_env: MakeEnv, resume: bool = False, **settings: Any
+) -> Progress:
+    """Train by a config in the folder `path`; everything is checked before anything is written.
+
+    Args:
+        config: what to run.
+        path: a new folder, or with `resume` one that this config began.
+        make_env: makes the environment.
+        resume: go on from the newest checkpoint (from the start if there is none yet).
+        settings: see `train`.
+
+    Raises:
+        RunError: the folder exists already (or does not, to resume), or another process has it.
+        ValueError: settings that do not fit the environment or one another.
+        EnvironmentError: the environment returned what no agent can use.
+    """
+    env = vector([functools.partial(make_env, config.env)] * config.num_envs)
+    try:
+        agent = _made(config.algo, spec_of(env), config.agent, config.seed, config.device)
+        for name in settings.get("sinks", ()):
+            SINKS[name].check()
+        run = Run.open(path) if resume else Run.create(path, config.to_json())
+        return train(agent, env, run, steps=config.steps, seed=config.seed, **settings)
+    finally:
+        env.close()
+
+
+class Loaded(NamedTuple):
+    """A run as it stands at its newest checkpoint."""
+
+    run: Run
+    config: RunConfig
+    env: VectorEnv  # of one environment
+    spec: Spec
+    agent: Any
+
+
+def load_run(path: Path, *, make_env: MakeEnv, device: str | None = None) -> Loaded:
+    """A run's agent at its newest checkpoint, and its environment.
+
+    Raises:
+        RunError: not a run, or a checkpoint that is missing, broken or another agent's; a device
+            that is not there.
+        ValueError: an environment that does not exist here.
+    """
+    run = Run.open(path)
+    config = RunConfig.from_json(run.config)
+    if device is not None:
+        config = dataclasses.replace(config, device=device)
+    check_device(config.device, f"the run {path} lives on")
+    env = vector(make_env(config.env))
+    spec = spec_of(env)
+    agent = _made(config.algo, spec, config.agent, config.seed, config.device)
+    state = run.load(device=config.device)
+    try:
+        agent.load_state_dict(state["agent"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise RunError(f"the checkpoint of {path} does not fit its config: {reason}") from None
+    return Loaded(run, config, env, spec, agent)
+
+
+def check_device(device: str, whose: str) -> None:
+    """Say in one line that a device is not to be used here.
+
+    Raises:
+        RunError: it is unknown, or this machine has none.
+    """
+    try:
+        torch.empty(0, device=device)
+        torch.Generator(device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).split("\n")[0]
+        raise RunError(
+            f"{whose} device {device!r}, which this machine does not have ({reason}); "
+            "choose another with --device"
+        ) from None
+
+
+def find_run(name: str, root: Path) -> Path:
+    """A run's folder by path, or the newest under `root` for "latest".
+
+    Raises:
+        RunError: there is none.
+    """
+    if name != "latest":
+        return Path(name)
+    found = sorted(all_runs(root), key=lambda path: (path / CONFIG).stat().st_mtime)
+    if not found:
+        raise RunError(f"there is no run under {root} yet; `mbrl train` makes one")
+    return found[-1]
+
+
+def all_runs(root: Path) -> list[Path]:
+    """Folders of runs under `root`, in the order of their names."""
+    folders = (path.parent for path in root.rglob(CONFIG))
+    return sorted(path for path in folders if not path.name.startswith("."))
+
+
+def new_folder(root: Path, env: str, algo: str, seed: int) -> Path:
+    """`root/env/algo/seed-time`, with a number behind where that is there already."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    path = base = root / env.replace("/", "-") / algo / f"{seed}-{stamp}"
+    count = 1
+    while path.exists():
+        count += 1
+        path = base.with_name(f"{base.name}-{count}")
+    return path
+
+
+def _append_timing(path: Path, progress: Progress, seconds: float) -> None:
+    """Durations have a file of their own: metrics.jsonl is the same for the same seed."""
+    line: dict[str, Any] = {"env_steps": progress.env_steps, "seconds": round(seconds, 3)}
+    line |= {name: round(value, 3) for name, value in progress.seconds.items()}
+    with (path / "timings.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")

@@ -1,0 +1,634 @@
+"""The compiled part of a search: expand a leaf of every tree, back up, and select the next.
+
+It is compiled once for each rule's `select` (see `planners.mcts.rules.Rule`), which it calls in
+every node from the root down.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import lru_cache
+from types import CodeType, FunctionType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+from planners.mcts.types import Evaluation, Forest, Settings, Tree, as_bytes, empty_trees
+
+FINE, BAD_REWARD, BAD_VALUE, BAD_LOGITS, NO_ACTION, BAD_DISCOUNT, BAD_CHANCE = range(7)
+"""What is wrong with a model's evaluation."""
+
+COMPLAINTS = {
+    BAD_REWARD: "a reward that is not finite",
+    BAD_VALUE: "a value that is not finite",
+    BAD_LOGITS: "logits that are not numbers",
+    NO_ACTION: "no action that can be taken",
+    BAD_DISCOUNT: "a discount outside [-1, 1]",
+    BAD_CHANCE: "chances that do not sum to 1",
+}
+
+_NODE, _ACTION, _KIND, _DEPTH = range(4)  # rows of `leaf`
+_EXPAND, _STOP = 0, 1  # kinds of leaf: with an action to expand, or terminal, full depth, a cycle
+
+
+def compiled(function: Callable) -> Any:
+    """Compile with numba, kept on disk for later processes where there is a place to write."""
+    try:
+        return njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # no writable cache directory
+        return njit(nogil=True)(function)
+
+
+class Reply(NamedTuple):
+    """Evaluations as arrays: row b · C + c is outcome c of tree b, C = 1 unless outcomes are given.
+
+    Numbers are float32, states and actions bytes.
+    """
+
+    state: np.ndarray  # (B C, S) uint8
+    actions: np.ndarray  # (B C, K, A) uint8, A = 0 where actions are indices
+    reward: np.ndarray  # (B C,)
+    discount: np.ndarray  # (B C,)
+    value: np.ndarray  # (B C,)
+    variance: np.ndarray  # (B C,)
+    chance: np.ndarray  # (B C,)
+    logits: np.ndarray  # (B C, K)
+    terminated: np.ndarray  # (B C,) bool
+    invalid: np.ndarray  # (B C, K) bool
+
+
+# ------------------------------------------------------------------------ for rules to call
+
+
+@njit(nogil=True)
+def widened(c, alpha, visits):
+    """Number of children that may be open: ceil(c · visits^alpha), at least one."""
+    return max(1, int(np.ceil(c * visits**alpha)))
+
+
+@njit(nogil=True)
+def open_actions(forest, settings, b, node):
+    """Only the first so many actions of a node may be selected (all K without widening)."""
+    actions = forest.edges.shape[2]
+    if settings.widening_c > 0:
+        visits = forest.nodes[b, node].visits
+        left = widened(settings.widening_c, settings.widening_alpha, visits)
+        for a in range(actions):
+            left -= forest.edges[b, node, a].prior >= 0
+            if left == 0:
+                return a + 1
+    return actions
+
+
+@njit(nogil=True)
+def epistemic_std(forest, b, node, action):
+    """Epistemic standard deviation of the discounted value after an action that was tried."""
+    count, total, child = 0, 0.0, forest.edges[b, node, action].child
+    while child >= 0:
+        x = forest.nodes[b, child]
+        count += x.visits
+        total += x.visits * x.discount**2 * forest.nodes[b, x.transposition].variance
+        child = x.sibling
+    return np.sqrt(total / count)
+
+
+# ---------------------------------------------------------------------------------- select
+
+
+@njit(nogil=True)
+def _outcome(forest, settings, b, edge):
+    """The outcome of an action to continue from; -1 to expand.
+
+    Given outcomes are visited in proportion to their probabilities, terminal ones not at all, as
+    nothing is left to learn there. Drawn outcomes are visited equally often.
+    """
+    child = edge.child
+    if child < 0 or (settings.outcomes == 0 and settings.drawing_c == 0):
+        return child
+    best, best_score, number = child, -np.inf, 0
+    while child >= 0:
+        x = forest.nodes[b, child]
+        number += 1
+        score = 1.0 / forest.nodes[b, x.transposition].visits
+        if settings.outcomes > 0:
+            score = -1.0 if x.terminal else score * x.chance
+        if score > best_score:
+            best, best_score = child, score
+        child = x.sibling
+    if settings.outcomes == 0:
+        allowed = widened(settings.drawing_c, settings.drawing_alpha, edge.visits)
+        if number < allowed:
+            return -1
+    return best
+
+
+def _descend(forest, settings, parameters, leaf, path, b, simulation):
+    """Select actions from root b down to a leaf, and fill column b of `leaf`.
+
+    `path` (B, N) gets the nodes below the root, as outcomes of the actions selected: where one is a
+    transposition, selection continues from the first node of its state.
+    """
+    node, depth = 0, 0
+    leaf[_ACTION, b], leaf[_KIND, b] = 0, _STOP
+    while True:
+        leaf[_NODE, b], leaf[_DEPTH, b] = node, depth
+        x = forest.nodes[b, node]
+        if x.terminal or depth == settings.max_depth or x.simulation == simulation + 1:  # a cycle
+            return
+        x.simulation = simulation + 1
+        action = select(forest, b, node, simulation, settings, parameters)
+        child = _outcome(forest, settings, b, forest.edges[b, node, action])
+        if child < 0:
+            leaf[_ACTION, b], leaf[_KIND, b] = action, _EXPAND
+            return
+        path[b, depth] = child
+        node, depth = forest.nodes[b, child].transposition, depth + 1
+
+
+# ---------------------------------------------------------------------------------- expand
+
+
+@njit(nogil=True)
+def _set_priors(edges, b, node, logits, invalid, row):
+    """Softmax of a row of logits (·, K) over the valid actions; returns what is wrong with them."""
+    top, total = -np.inf, 0.0
+    actions = logits.shape[1]
+    for a in range(actions):
+        if not invalid[row, a]:
+            if np.isnan(logits[row, a]) or logits[row, a] == np.inf:
+                return BAD_LOGITS
+            top = max(top, logits[row, a])
+    if top == -np.inf:
+        return NO_ACTION
+    for a in range(actions):
+        prior = -1.0
+        if not invalid[row, a]:
+            prior = np.exp(logits[row, a] - top)
+            total += prior
+        edges[b, node, a].prior = prior
+    for a in range(actions):
+        if not invalid[row, a]:
+            edges[b, node, a].prior /= total
+    return FINE
+
+
+@njit(nogil=True)
+def _copy(row, into):
+    """Copy bytes (W,): for few of them a loop is faster than a slice."""
+    for i in range(into.shape[0]):
+        into[i] = row[i]
+
+
+@njit(nogil=True)
+def _transposition(states, table, b, node):
+    """The first node whose state has the same bytes, by open addressing in the table."""
+    state, code = states[b, node], np.uint64(14695981039346656037)
+    for i in range(state.shape[0]):  # hash FNV-1a (Fowler, Noll and Vo)
+        code = (code ^ np.uint64(state[i])) * np.uint64(1099511628211)
+    place = np.int64(code % np.uint64(table.shape[1]))
+    while table[b, place] >= 0:
+        other, same = states[b, table[b, place]], True
+        for i in range(state.shape[0]):
+            same = same and state[i] == other[i]
+        if same:
+            return table[b, place]
+        place = (place + 1) % table.shape[1]
+    table[b, place] = node
+    return node
+
+
+@njit(nogil=True)
+def _add_node(forest, leaf, reply, b, node, row, chance):
+    """Make a row of the reply the node `node`; returns what is wrong with it."""
+    if not np.isfinite(reply.reward[row]):
+        return BAD_REWARD
+    x = forest.nodes[b, node]
+    x.reward, x.transposition = reply.reward[row], node
+    if reply.terminated[row]:
+        x.terminal = True
+    else:
+        if not (np.isfinite(reply.value[row]) and reply.variance[row] >= 0):
+            return BAD_VALUE
+        if not abs(reply.discount[row]) <= 1:
+            return BAD_DISCOUNT
+        wrong = _set_priors(forest.edges, b, node, reply.logits, reply.invalid, row)
+        if wrong != FINE:
+            return wrong
+        x.discount = reply.discount[row]
+        x.raw = x.value = reply.value[row]
+        x.variance = reply.variance[row]
+    _copy(reply.state[row], forest.states[b, node])
+    for a in range(forest.actions.shape[2]):
+        _copy(reply.actions[row, a], forest.actions[b, node, a])
+    edge = forest.edges[b, leaf[_NODE, b], leaf[_ACTION, b]]
+    x.visits, x.chance = 1, chance
+    x.parent, x.move, x.sibling = leaf[_NODE, b], leaf[_ACTION, b], edge.child
+    edge.child = node
+    if forest.table.shape[1] > 0 and not x.terminal:
+        x.transposition = _transposition(forest.states, forest.table, b, node)
+    return FINE
+
+
+@njit(nogil=True)
+def _expand(forest, settings, leaf, reply, b, first):
+    """Add the outcomes in the reply as nodes, numbered from `first`.
+
+    Returns what is wrong with the reply, and the last node added.
+    """
+    if settings.outcomes == 0:
+        return _add_node(forest, leaf, reply, b, first, b, 0.0), first
+    total, added = 0.0, first
+    for row in range(b * settings.outcomes, (b + 1) * settings.outcomes):
+        chance = reply.chance[row]
+        if not chance >= 0:
+            return BAD_CHANCE, added
+        if chance > 0:
+            wrong = _add_node(forest, leaf, reply, b, first, row, chance)
+            if wrong != FINE:
+                return wrong, added
+            added, first = first, first + 1
+            total += chance
+    return FINE if abs(total - 1) < 1e-5 else BAD_CHANCE, added
+
+
+# ---------------------------------------------------------------------------------- backup
+
+
+@njit(nogil=True)
+def _expectation(forest, settings, b, child):
+    """Mean of reward + discount · value over the outcomes of an action, `child` the first."""
+    weight, total = 0.0, 0.0
+    while child >= 0:
+        x = forest.nodes[b, child]
+        share = x.chance if settings.outcomes > 0 else x.visits
+        weight += share
+        total += share * (x.reward + x.discount * forest.nodes[b, x.transposition].value)
+        child = x.sibling
+    return total / weight
+
+
+@njit(nogil=True)
+def _best_value(forest, b, node):
+    """q of the best action that was tried."""
+    best = -np.inf
+    for a in range(forest.edges.shape[2]):
+        edge = forest.edges[b, node, a]
+        if edge.visits > 0:
+            best = max(best, edge.q)
+    return best
+
+
+@njit(nogil=True)
+def _backup(forest, settings, path, b, depth):
+    """Update q, values and visits along a path, from its last node to the root."""
+    leaf = forest.nodes[b, path[b, depth - 1] if depth > 0 else 0]
+    gain = leaf.raw + 0.0  # return from the node on; 0 where it is terminal
+    spread = leaf.variance + 0.0
+    for d in range(depth - 1, -1, -1):
+        node = path[b, d]
+        x = forest.nodes[b, node]
+        edge = forest.edges[b, x.parent, x.move]
+        gain = x.reward + x.discount * gain
+        spread = x.discount**2 * spread
+        if settings.outcomes > 0 or settings.merge:
+            # q may change by more than this return: the parent's mean takes all of the change
+            known = edge.visits * edge.q
+            edge.q = _expectation(forest, settings, b, edge.child)
+            gain = (edge.visits + 1) * edge.q - known
+        elif x.sibling < 0 and edge.child == node:
+            edge.q = x.reward + x.discount * x.value
+        else:
+            edge.q = _expectation(forest, settings, b, edge.child)
+        edge.visits += 1
+        forest.bounds[b, 0] = min(forest.bounds[b, 0], edge.q)
+        forest.bounds[b, 1] = max(forest.bounds[b, 1], edge.q)
+        parent = forest.nodes[b, x.parent]
+        count = parent.visits
+        if settings.max_backup:
+            parent.value = _best_value(forest, b, x.parent)
+        else:
+            parent.value = (parent.value * count + gain) / (count + 1)
+        parent.variance = (parent.variance * count + spread) / (count + 1)
+        parent.visits = count + 1
+        if d > 0 and path[b, d - 1] != x.parent:  # a transposition of the parent was passed
+            forest.nodes[b, path[b, d - 1]].visits += 1
+
+
+# ----------------------------------------------------------------------------- entry points
+
+
+@compiled
+def set_roots(
+    nodes, edges, bounds, states, actions, table,
+    state, offered, reward, discount, value, variance, chance, logits, terminated, invalid,
+):  # fmt: skip
+    """Set the roots' states and priors, and the values of those that are new.
+
+    Returns what is wrong with the evaluation, and of which tree.
+    """
+    for b in range(nodes.shape[0]):
+        wrong = _set_priors(edges, b, 0, logits, invalid, b)
+        if not (np.isfinite(value[b]) and variance[b] >= 0):
+            wrong = BAD_VALUE
+        if wrong != FINE:
+            return wrong, b
+        _copy(state[b], states[b, 0])
+        for a in range(actions.shape[2]):
+            _copy(offered[b, a], actions[b, 0, a])
+        if table.shape[1] > 0:
+            _transposition(states, table, b, 0)
+        x = nodes[b, 0]
+        if x.visits == 0:
+            x.visits = 1
+            x.raw = x.value = value[b]
+            x.variance = variance[b]
+    return FINE, 0
+
+
+def _simulate(
+    nodes, edges, bounds, states, actions, table,
+    state, offered, reward, discount, value, variance, chance, logits, terminated, invalid,
+    settings, parameters, leaf, here, chosen, path, first, simulation, last,
+):  # fmt: skip
+    """Expand and back up simulation `simulation - 1` of every tree, then select the next leaf.
+
+    With simulation 0 there is no reply to expand from, with simulation `last` no leaf to select.
+    The arrays of a `Forest`, a `Reply` and `Settings` come as plain values, which numba passes
+    faster than named tuples.
+
+    Args:
+        parameters: of the rule.
+        leaf: (4, B) int64: the leaf's node, the action to expand, the kind of leaf, its depth.
+        here, chosen: (B, S) and (B, A), get the bytes of the leaf's state and of the action.
+        path: see `_descend`.
+        first: number of the first node to add.
+
+    Returns what is wrong with a reply, and of which tree.
+    """
+    forest = Forest(nodes, edges, bounds, states, actions, table)
+    reply = Reply(
+        state, offered, reward, discount, value, variance, chance, logits, terminated, invalid
+    )
+    s = Settings(*settings)
+    for b in range(edges.shape[0]):
+        if simulation > 0:
+            depth = leaf[_DEPTH, b]
+            if leaf[_KIND, b] == _EXPAND:
+                wrong, added = _expand(forest, s, leaf, reply, b, first)
+                if wrong != FINE:
+                    return wrong, b
+                path[b, depth] = added
+                depth += 1
+            else:
+                end = path[b, depth - 1] if depth > 0 else 0
+                x = forest.nodes[b, end]
+                if x.terminal or x.transposition != end or not s.merge:
+                    x.visits += 1  # of others in a merged tree visits count by their children
+            _backup(forest, s, path, b, depth)
+        if simulation < last:
+            _descend(forest, s, parameters, leaf, path, b, simulation)
+            _copy(states[b, leaf[_NODE, b]], here[b])
+            _copy(actions[b, leaf[_NODE, b], leaf[_ACTION, b]], chosen[b])
+    return FINE, 0
+
+
+@lru_cache
+def make_simulate(select: Any) -> Any:
+    """`_simulate`, compiled with a rule's `select` in its place.
+
+    numba cannot keep on disk a function that takes another as an argument or in a closure, as it
+    knows functions apart by numbers that are new in each process. So `select` becomes a global of
+    a copy whose name says what `select` is.
+    """
+    descend = njit(nogil=True)(_with_globals(_descend, select=select))
+    simulate = _with_globals(_simulate, _descend=descend)
+    simulate.__qualname__ = f"simulate_{_fingerprint(select)}"
+    return compiled(simulate)
+
+
+def _with_globals(function: Any, **names: Any) -> FunctionType:
+    return FunctionType(function.__code__, {**globals(), **names}, function.__name__)
+
+
+def _fingerprint(function: Any) -> str:
+    """A hash of a function's code and of all that it refers to, the same in every process."""
+    seen: set[Any] = set()
+    digest, pending = hashlib.sha256(), [function]
+    while pending:
+        thing = pending.pop()
+        thing = getattr(thing, "py_func", thing)
+        if isinstance(thing, CodeType):
+            digest.update(repr((thing.co_code, thing.co_names)).encode())
+            pending += thing.co_consts
+        elif not isinstance(thing, FunctionType):
+            whole = thing.tobytes() if isinstance(thing, np.ndarray) else None
+            digest.update(repr((thing, whole)).encode())
+        elif thing not in seen:
+            seen.add(thing)
+            names = thing.__globals__
+            pending += [thing.__code__, *(names[n] for n in _names(thing.__code__) if n in names)]
+            pending += [cell.cell_contents for cell in thing.__closure__ or ()]
+    return digest.hexdigest()[:16]
+
+
+def _names(code: CodeType) -> list[str]:
+    """All names in a function's code and in the functions inside it."""
+    inside = [_names(const) for const in code.co_consts if isinstance(const, CodeType)]
+    return [*code.co_names, *(name for names in inside for name in names)]
+
+
+# --------------------------------------------------------------------- between model and trees
+
+
+class TreeBuilder:
+    """The trees of one search, and the memory that the model and the compiled code share.
+
+    The model's answers reach the compiled code as arrays that share the tensors' memory, and its
+    arguments are tensors that the compiled code writes: with a small network, conversions would
+    take most of the time. On another device both are copied.
+
+    Args:
+        root: of B trees.
+        actions: K.
+        settings: of the search.
+        discount: γ, where the model gives none.
+        simulations: of each root.
+        start: trees to continue.
+
+    Raises:
+        ValueError: here or in `update`, an evaluation with wrong shapes or numbers.
+
+    Attributes:
+        trees: as far as they are built.
+    """
+
+    def __init__(
+        self,
+        root: Evaluation,
+        actions: int,
+        settings: Settings,
+        *,
+        discount: float,
+        simulations: int,
+        start: Tree | None,
+    ) -> None:
+        self._device, self._settings = root.state.device, settings
+        self._plain_settings, self._last, self._done = tuple(settings), simulations, 0
+        self._added = max(settings.outcomes, 1)
+        self._base = 1 if start is None else start.forest.nodes.shape[1]
+        nodes = self._base + simulations * self._added
+        state, samples = root.state, root.actions
+        reply = _reply(
+            root, _defaults(state, samples, actions, discount), state, samples, "the root's"
+        )
+        self.trees = empty_trees(
+            state, samples, nodes=nodes, count=actions, table=2 * nodes if settings.merge else 0
+        )
+        forest = self.trees.forest
+        if start is not None:
+            for known, room in zip(start.forest, forest, strict=True):
+                room[:, : known.shape[1]] = known
+        wrong, b = set_roots(*forest, *reply)
+        if wrong:
+            raise ValueError(f"root, tree {b}: the model gave {COMPLAINTS[wrong]}")
+
+        leaf = np.zeros((4, len(state)), np.int64)
+        here, chosen = _room_for(state), torch.from_numpy(leaf[_ACTION])
+        moves = np.empty((len(state), 0), np.uint8)
+        if samples is not None:
+            chosen = _room_for(samples[:, 0])
+            moves = as_bytes(chosen)
+        self._leaf, self._asked = (leaf, as_bytes(here), moves), (here, chosen)
+        deepest = min(simulations + self._base, settings.max_depth)
+        self._path = np.empty((len(state), deepest + 1), np.int32)
+        if settings.outcomes:
+            state = _repeated(state, settings.outcomes)
+            samples = None if samples is None else _repeated(samples, settings.outcomes)
+        self._like = state, samples
+        self._defaults = _defaults(state, samples, actions, discount)
+
+    @property
+    def root_priors(self) -> np.ndarray:
+        """A copy of the roots' priors (B, K), -1 for invalid actions."""
+        return self.trees.forest.edges["prior"][:, 0].copy()
+
+    def select(self, rule: Any, priors: np.ndarray, parameters: tuple) -> tuple[Tensor, Tensor]:
+        """Select the first leaves.
+
+        Args:
+            rule: whose `select` chooses actions in all simulations.
+            priors: of the roots (B, K), with the rule's noise.
+            parameters: of the rule.
+
+        Returns:
+            State (B, S) and action (B,) or (B, A) of a leaf of each tree, for the model.
+        """
+        self.trees.forest.edges["prior"][:, 0] = priors
+        self._simulate, self._parameters = make_simulate(rule.select), parameters
+        return self._run(self._defaults)
+
+    def update(self, found: Evaluation) -> tuple[Tensor, Tensor]:
+        """Expand the leaves by the model's evaluation, back up, and select the next leaves."""
+        self._done += 1
+        return self._run(_reply(found, self._defaults, *self._like, "a step's"))
+
+    def _run(self, reply: Reply) -> tuple[Tensor, Tensor]:
+        forest = self.trees.forest
+        if self._settings.outcomes:  # (B, C, ...) to (B C, ...)
+            reply = Reply(*(x.reshape(len(x) * x.shape[1], *x.shape[2:]) for x in reply))
+        wrong, b = self._simulate(
+            *forest,
+            *reply,
+            self._plain_settings,
+            self._parameters,
+            *self._leaf,
+            self._path,
+            self._base + (self._done - 1) * self._added,
+            self._done,
+            self._last,
+        )
+        if wrong:
+            raise ValueError(
+                f"simulation {self._done}, tree {b}: the model gave {COMPLAINTS[wrong]}"
+            )
+        if self._done == self._last and self._settings.merge:
+            nodes = forest.nodes
+            nodes["value"] = np.take_along_axis(nodes["value"], nodes["transposition"], 1)
+        here, chosen = self._asked
+        if self._device.type == "cpu":
+            return here, chosen
+        return here.to(self._device), chosen.to(self._device)
+
+
+def _repeated(x: Tensor, outcomes: int) -> Tensor:
+    """(B, ...) as (B, C, ...)."""
+    return x[:, None].expand(-1, outcomes, *x.shape[1:])
+
+
+def _room_for(x: Tensor) -> Tensor:
+    """Zeros of the shape and type of x, on the CPU."""
+    return torch.zeros(x.shape, dtype=x.dtype)
+
+
+def _defaults(state: Tensor, samples: Tensor | None, actions: int, discount: float) -> Reply:
+    """What holds where a model leaves a field out, for states (B, S) or (B, C, S)."""
+    each = state.shape[:-1]
+    zero, moves = np.zeros(each, np.float32), np.empty((*each, actions, 0), np.uint8)
+    if samples is not None:
+        moves = as_bytes(_room_for(samples))
+    return Reply(
+        state=as_bytes(_room_for(state)),
+        actions=moves,
+        reward=zero,
+        discount=np.full(each, discount, np.float32),
+        value=zero,
+        variance=zero,
+        chance=zero,
+        logits=np.zeros((*each, actions), np.float32),
+        terminated=np.zeros(each, np.bool_),
+        invalid=np.zeros((*each, actions), np.bool_),
+    )
+
+
+def _reply(
+    found: Evaluation, defaults: Reply, state: Tensor, samples: Tensor | None, whose: str
+) -> Reply:
+    """An evaluation as arrays; states and actions must be like `state` and `samples`."""
+    moves = defaults.actions
+    if samples is not None:
+        if found.actions is None:
+            raise ValueError("the root's actions are a sample, so a step must give actions too")
+        moves = _bytes_like(found.actions, samples, whose, "actions")
+    return Reply(
+        _bytes_like(found.state, state, whose, "state"),
+        moves,
+        _array(found.reward, defaults.reward, whose, "reward"),
+        _array(found.discount, defaults.discount, whose, "discount"),
+        _array(found.value, defaults.value, whose, "value"),
+        _array(found.variance, defaults.variance, whose, "variance"),
+        _array(found.chance, defaults.chance, whose, "chance"),
+        _array(found.logits, defaults.logits, whose, "logits"),
+        _array(found.terminated, defaults.terminated, whose, "terminated"),
+        _array(found.invalid, defaults.invalid, whose, "invalid"),
+    )
+
+
+def _bytes_like(given: Tensor, like: Tensor, whose: str, name: str) -> np.ndarray:
+    if given.shape != like.shape:
+        raise ValueError(f"{whose} {name} must be {tuple(like.shape)}, got {tuple(given.shape)}")
+    if not (given.is_cpu and given.dtype == like.dtype and given.is_contiguous()):
+        given = given.to("cpu", like.dtype).contiguous()
+    return as_bytes(given)
+
+
+def _array(given: Tensor | None, default: np.ndarray, whose: str, name: str) -> np.ndarray:
+    if given is None:
+        return default
+    array = given.numpy(force=not given.is_cpu or given.requires_grad)  # force costs time
+    if array.shape != default.shape:
+        raise ValueError(f"{whose} {name} must be {default.shape}, got {array.shape}")
+    return np.ascontiguousarray(array, default.dtype)

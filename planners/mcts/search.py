@@ -1,0 +1,183 @@
+"""Monte Carlo tree search, for many roots at once.
+
+One search for every rule of selection: UCT (Kocsis and Szepesvári 2006; Browne et al. 2012), PUCT
+as in MuZero (Schrittwieser et al. 2020), Gumbel MuZero (Danihelka et al. 2022) or a user's own.
+Continuous actions and stochastic models are handled by double progressive widening (Couëtoux et al.
+2011).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from planners.mcts.kernel import TreeBuilder
+from planners.mcts.rules import PUCT, Rule
+from planners.mcts.types import Evaluation, Settings, StepFn, Tree, Widening
+
+
+@torch.no_grad()
+def search(
+    root: Evaluation,
+    step: StepFn,
+    *,
+    simulations: int,
+    generator: Generator,
+    rule: Rule | None = None,
+    discount: float = 1.0,
+    max_depth: int | None = None,
+    widening: Widening | None = None,
+    outcomes: Widening | int | None = None,
+    noise: Float[Tensor, "B K"] | None = None,
+    start: Tree | None = None,
+    merge: bool = False,
+    backup: Literal["mean", "max"] = "mean",
+) -> Tree:
+    """Search from B roots; each simulation adds a node to each tree, or all outcomes of an action.
+
+    Args:
+        root: state, value and prior of the roots; its reward and termination are not used.
+        step: the model, called once a simulation for all roots. Where a simulation ends in a
+            terminal node or at the full depth, the model is called all the same and its answer is
+            ignored.
+        simulations: of each root.
+        generator: draws the noise at the root and the answer.
+        rule: which action to select in a node; PUCT if None.
+        discount: γ.
+        max_depth: of a leaf below the root, in actions; None for no limit.
+        widening: open the actions of a node one by one as its visits grow, in their order.
+        outcomes: of an action. None: the first that the model draws is taken to be the only one.
+            A `Widening`, for a model that draws them: more outcomes are drawn as the action's
+            visits grow, and all are visited equally often. A number C, for a model that gives C
+            outcomes and their probabilities at once: all become nodes, the action's Q is their
+            expectation, and they are visited in proportion to their probabilities.
+        noise: Dirichlet noise (PUCT) or Gumbel noise (Gumbel), in place of draws.
+        start: a tree to continue (`Tree.after`); its root takes the prior of `root`. A tree whose
+            root is terminal stays as it is, with a policy of 0.
+        merge: nodes of one tree whose states are equal bit for bit are transpositions, and share
+            their children (Czech et al. 2021, "Improving AlphaZero using Monte-Carlo graph
+            search"). For few states that are reached by many paths. Values then follow from the
+            current values of the children, and a simulation ends where it meets a cycle.
+        backup: a node's value. "mean": the mean return of all simulations through it, exploring
+            ones included. "max": the value of the best action that was tried, which is Bellman's
+            where all outcomes are given (MaxUCT and DP-UCT; Keller and Helmert 2013, "Trial-based
+            heuristic tree search for finite horizon MDPs"). It converges faster where the model
+            and its values are exact, and overestimates where they are not.
+
+    Raises:
+        ValueError: simulations or depth below one, a discount outside [0, 1], an unknown backup,
+            wrong shapes, a state all of whose actions are invalid, a model that returns NaN or
+            chances that do not sum to 1, noise that is not finite or that the rule cannot use, a
+            start or widening that the rule cannot take, drawn outcomes or a start with `merge`.
+    """
+    rule = PUCT() if rule is None else rule
+    actions = _check(root, simulations, discount, max_depth, outcomes, noise)
+    rule.check(start=start is not None, widening=widening is not None)
+    if backup not in ("mean", "max"):
+        raise ValueError(f"backup must be 'mean' or 'max', got {backup!r}")
+    if merge and (start is not None or isinstance(outcomes, Widening)):
+        raise ValueError("merge takes neither a start nor outcomes that are drawn")
+    if start is not None:
+        _check_start(start, root, actions)
+    builder = TreeBuilder(
+        root,
+        actions,
+        _settings(max_depth, widening, outcomes, merge, backup),
+        discount=discount,
+        simulations=simulations,
+        start=start,
+    )
+    seed = torch.randint(2**62, (), generator=generator, device=generator.device)
+    priors, parameters = rule.prepare(
+        builder.root_priors,
+        simulations=simulations,
+        noise=None if noise is None else noise.numpy(force=True),
+        rng=np.random.default_rng(int(seed)),
+    )
+    state, action = builder.select(rule, priors, parameters)
+    for _ in range(simulations):
+        evaluation = step(state, action)
+        state, action = builder.update(evaluation)  # expand, back up, select the next leaves
+    forest, states, samples = builder.trees
+    answer, policy = rule.answer(forest, parameters, generator=generator)
+    device = root.state.device
+    return Tree(answer.to(device), policy.to(device), forest, states, samples)
+
+
+def _settings(
+    max_depth: int | None,
+    widening: Widening | None,
+    outcomes: Widening | int | None,
+    merge: bool,
+    backup: Literal["mean", "max"],
+) -> Settings:
+    settings = Settings(
+        max_depth=2**31 - 1 if max_depth is None else max_depth,
+        outcomes=outcomes if isinstance(outcomes, int) else 0,
+        merge=merge,
+        max_backup=backup == "max",
+    )
+    if widening is not None:
+        c, alpha = float(widening.c), float(widening.alpha)
+        settings = settings._replace(widening_c=c, widening_alpha=alpha)
+    if isinstance(outcomes, Widening):
+        c, alpha = float(outcomes.c), float(outcomes.alpha)
+        settings = settings._replace(drawing_c=c, drawing_alpha=alpha)
+    return settings
+
+
+def _check_start(start: Tree, root: Evaluation, actions: int) -> None:
+    """Raise ValueError unless the trees to continue are like those that the roots will have."""
+    had, wanted = (
+        (size, tuple(states.shape[-1:]), states.dtype, samples is None)
+        for size, states, samples in (
+            (tuple(start.policy.shape), start.states, start.actions),
+            ((len(root.state), actions), root.state, root.actions),
+        )
+    )
+    if had != wanted:
+        raise ValueError(
+            f"start must have the root's (B, K), (S,), type and whether actions are indices, "
+            f"{wanted}, got {had}"
+        )
+
+
+def _check(
+    root: Evaluation,
+    simulations: int,
+    discount: float,
+    max_depth: int | None,
+    outcomes: Widening | int | None,
+    noise: Tensor | None,
+) -> int:
+    """Raise ValueError for arguments that make no sense; returns K."""
+    counts = {"simulations": simulations, "max_depth": max_depth}
+    if not isinstance(outcomes, Widening):
+        counts["outcomes"] = outcomes
+    for name, number in counts.items():
+        if number is not None and not (isinstance(number, int) and number >= 1):
+            raise ValueError(f"{name} must be an integer of at least 1, got {number!r}")
+    if not 0 <= discount <= 1:
+        raise ValueError(f"discount must lie in [0, 1], got {discount!r}")
+    if root.state.ndim != 2:
+        raise ValueError(f"the root's state must be (B, S), got {tuple(root.state.shape)}")
+    roots = len(root.state)
+    wide = [x for x in (root.logits, root.invalid, root.actions) if x is not None]
+    if not wide:
+        raise ValueError("the root must say how many actions there are: by logits, even if all 0")
+    actions = wide[0].shape[1]
+    for x in wide:
+        if x.shape[:2] != (roots, actions):
+            raise ValueError(
+                f"the root's logits, invalid and actions must begin with (B, K) = "
+                f"({roots}, {actions}), got {tuple(x.shape)}"
+            )
+    if noise is not None and noise.shape != (roots, actions):
+        raise ValueError(f"noise must be {(roots, actions)}, got {tuple(noise.shape)}")
+    if noise is not None and not noise.isfinite().all():
+        raise ValueError("noise must be finite")
+    return actions

@@ -1,0 +1,172 @@
+from typing import Any
+
+import gymnasium
+import imageio_ffmpeg
+import numpy as np
+import pytest
+from PIL import Image
+
+from envs.video import SIZE, VideoError, contact_sheet, film, write_video
+
+FLOATS: Any = [np.zeros((4, 4, 3))]
+
+
+def grey(values, height=48, width=64):
+    """Frames of one grey each."""
+    return [np.full((height, width, 3), v, np.uint8) for v in values]
+
+
+def read(path):
+    """Metadata and frames (T, h, w, 3) of a video."""
+    reader = imageio_ffmpeg.read_frames(str(path))
+    meta = next(reader)
+    width, height = meta["size"]
+    frames = [np.frombuffer(f, np.uint8).reshape(height, width, 3) for f in reader]
+    return meta, np.stack(frames)
+
+
+def test_a_video_reads_back(tmp_path):
+    path = write_video(iter(grey(range(0, 240, 20))), tmp_path / "new" / "a.mp4", fps=25)
+    meta, frames = read(path)
+    assert frames.shape == (12, 48, 64, 3)
+    assert meta["fps"] == 25 and meta["codec"] == "h264" and meta["pix_fmt"].startswith("yuv420p")
+    np.testing.assert_allclose(frames.mean((1, 2, 3)), range(0, 240, 20), atol=4)
+    assert [p.name for p in path.parent.iterdir()] == ["a.mp4"]
+
+
+def test_odd_sides_are_lengthened(tmp_path):
+    _, frames = read(write_video(grey([200] * 3, 33, 47), tmp_path / "a.mp4", fps=10))
+    assert frames.shape == (3, 34, 48, 3)
+    np.testing.assert_allclose(frames, 200, atol=4)
+
+
+def test_captions_are_drawn_at_the_lower_left(tmp_path):
+    frames = grey([128] * 3, 120, 160)
+    path = write_video(frames, tmp_path / "a.mp4", 10, captions=["return 1", "return 2", "r"])
+    _, read_back = read(path)
+    lower = read_back[:, 100:, :80].astype(int)
+    assert lower[0].min() < 90 and lower[0].max() > 200  # the dark box and the white letters
+    assert np.abs(lower[0] - lower[1]).max() > 60  # 1 is not 2
+    np.testing.assert_allclose(read_back[:, :90], 128, atol=6)
+    np.testing.assert_array_equal(frames[0], 128)  # drawn on a copy
+
+
+def test_contact_sheet_takes_the_first_the_last_and_those_between(tmp_path):
+    path = contact_sheet(grey(range(101)), tmp_path / "a.png", 3, rows=2, width=204)
+    with Image.open(path) as image:
+        assert image.format == "PNG" and image.size == (3 * 64 + 2 * 6, 2 * 48 + 6)
+        pixels = np.asarray(image)
+    centres = pixels[24::54, 32::70, 0]
+    np.testing.assert_array_equal(centres, [[0, 20, 40], [60, 80, 100]])
+
+
+def test_contact_sheet_shrinks_to_its_width_and_shows_no_frame_twice(tmp_path):
+    frames = grey([10, 250], 400, 600)
+    path = contact_sheet(frames, tmp_path / "a.png", 5, width=306, captions=["a", "b"])
+    with Image.open(path) as image:
+        assert image.size == (306, 100)
+
+
+@pytest.mark.parametrize(
+    ("call", "culprit"),
+    [
+        (lambda p: write_video([], p, 25), "frames: are none"),
+        (lambda p: write_video(grey([1]), p, 0), "fps: want more than 0"),
+        (lambda p: write_video(grey([1]), p.with_suffix(".gif"), 25), "ending in .mp4"),
+        (lambda p: write_video(FLOATS, p, 25), "uint8, got .* float64"),
+        (lambda p: write_video(grey([1]) + grey([1], 20), p, 25), r"first one's shape \(48, 64"),
+        (lambda p: write_video(grey([1, 2]), p, 25, captions=["a"]), "captions: ended before"),
+        (lambda p: contact_sheet([], p, 3), "frames: are none"),
+        (lambda p: contact_sheet(grey([1]), p, 0), "columns, rows: want at least 1, got 0"),
+        (lambda p: contact_sheet(grey([1]), p, 1, captions=[]), "captions: want one for each"),
+    ],
+)
+def test_bad_input_names_the_culprit_and_leaves_the_old_file(call, culprit, tmp_path):
+    path = tmp_path / "a.mp4"
+    path.write_text("old")
+    with pytest.raises(ValueError, match=culprit):
+        call(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"] and path.read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        (
+            "#!/bin/sh\necho loading >&2\necho 'Unknown encoder libx264' >&2\nexit 1\n",
+            "status 1: Unknown encoder libx264",
+        ),
+        ("#!/bin/sh\ncat > /dev/null\nexit 3\n", "status 3: it gave no reason"),
+        (None, "no video encoder found"),
+    ],
+)
+def test_a_failing_encoder_says_so_in_one_line(script, message, tmp_path, monkeypatch):
+    encoder = tmp_path / "ffmpeg"
+    if script is not None:
+        encoder.write_text(script)
+        encoder.chmod(0o755)
+    monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: str(encoder))
+    with pytest.raises(VideoError, match=message) as caught:
+        write_video(grey([1] * 50, 480, 640), tmp_path / "out" / "a.mp4", 25)
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_an_environment_that_breaks_off_leaves_no_video(tmp_path):
+    def frames():
+        yield from grey([1, 2])
+        raise ArithmeticError("simulation diverged")
+
+    with pytest.raises(ArithmeticError):
+        write_video(frames(), tmp_path / "a.mp4", 25)
+    assert not list(tmp_path.iterdir())
+
+
+class Fading(gymnasium.Env):
+    """It renders its brightness, which an action adds to."""
+
+    observation_space = gymnasium.spaces.Box(0, 255, (1,))
+    action_space = gymnasium.spaces.Box(0, 100, (1,))
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
+
+    def __init__(self, render_mode=None):
+        self.render_mode, self.size = render_mode, (60, 40)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.level = np.float32(seed)
+        return np.array([self.level]), {}
+
+    def step(self, action):
+        self.level += action[0]
+        return np.array([self.level]), float(action[0]), False, False, {}
+
+    def render(self):
+        width, height = self.size
+        return np.full((height, width, 3), self.level, np.uint8)
+
+
+class Sized(Fading):
+    def __init__(self, render_mode=None, width=0, height=0):
+        super().__init__(render_mode)
+        self.size = width, height
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [(Fading, (60, 40)), (Sized, (SIZE["width"], SIZE["height"]))],
+)
+def test_a_film_replays_the_actions_at_the_size_the_environment_takes(kind, size, tmp_path):
+    name = f"{kind.__name__}-v0"
+    if name not in gymnasium.registry:
+        gymnasium.register(name, kind)
+    actions = np.full((5, 1), 20, np.float32)
+    path = film(name, actions, tmp_path / "new" / "a.mp4", seed=40)
+    meta, frames = read(path)
+    assert meta["size"] == size and meta["fps"] == 10 and len(frames) == 5
+    top = frames[:, :10]  # the captions are at the bottom
+    np.testing.assert_allclose(top.mean((1, 2, 3)), [60, 80, 100, 120, 140], atol=4)
+    assert Image.open(path.with_suffix(".png")).size[0] <= 1600
+    with pytest.raises(ValueError, match="frames: are none"):
+        film(name, [], tmp_path / "none.mp4", seed=0)
+    assert [p.name for p in tmp_path.iterdir()] == ["new"]

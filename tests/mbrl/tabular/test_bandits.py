@@ -1,0 +1,585 @@
+"""Bandits: indices by hand, posteriors by scipy, and regret beside its theory."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import integrate, optimize, special, stats
+
+from mbrl.tabular import (
+    KLUCB,
+    UCB1,
+    BetaBernoulli,
+    EpsilonGreedy,
+    InformationDirected,
+    LinearThompson,
+    LinUCB,
+    NormalNormal,
+    Thompson,
+    _bandit_loops,
+)
+from mbrl.tabular.bandits import lai_robbins, regret, ucb1_bound
+from mbrl.tabular.linear_bandits import linear_regret
+from mbrl.tabular.posteriors import bernoulli_kl, best_arm, least_ratio
+
+EVERY = {
+    "greedy": lambda runs, arms: EpsilonGreedy(runs, arms, epsilon=0.1),
+    "ucb1": UCB1,
+    "kl-ucb": KLUCB,
+    "thompson": Thompson,
+    "gaussian thompson": lambda runs, arms: Thompson(runs, arms, posterior=NormalNormal()),
+    "ids": InformationDirected,
+    "mutual ids": lambda runs, arms: InformationDirected(runs, arms, information="mutual"),
+    "gaussian ids": lambda runs, arms: InformationDirected(runs, arms, posterior=NormalNormal()),
+}
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def fed(bandit, counts, sums):
+    """A bandit that has seen these counts and sums of rewards, in every run."""
+    bandit.counts[:] = torch.tensor(counts)
+    bandit.sums[:] = torch.tensor(sums)
+    bandit.steps = int(sum(counts))
+    return bandit
+
+
+# Indices.
+
+
+def test_ucb1_by_hand():
+    """Four plays: arm 0 paid 1, 1, 0, arm 1 paid 0; arm 2 not yet."""
+    bandit = UCB1(2, 3)
+    for arm, reward in [(0, 1.0), (0, 1.0), (1, 0.0), (0, 0.0)]:
+        bandit.observe(torch.tensor([arm, arm]), torch.tensor([reward, reward]))
+    log = 2 * math.log(4)
+    expected = [2 / 3 + math.sqrt(log / 3), math.sqrt(log), math.inf]
+    assert bandit.index(generator=seeded())[1].tolist() == pytest.approx(expected)
+    assert bandit.choose(generator=seeded()).tolist() == [2, 2]
+    bandit.observe(torch.tensor([2, 2]), torch.tensor([1.0, 0.0]))
+    # √(2 ln 5) over √3, 1, 1: run 0's third arm is best, run 1's two are as good as each other
+    index = bandit.index(generator=seeded())
+    assert index[0].tolist() == pytest.approx(
+        [2 / 3 + math.sqrt(2 * math.log(5) / 3)] + [math.sqrt(2 * math.log(5)) + x for x in (0, 1)]
+    )
+    drawn = [bandit.choose(generator=seeded(i)).tolist() for i in range(40)]
+    assert {first for first, _ in drawn} == {2}
+    assert {second for _, second in drawn} == {1, 2}
+
+
+def test_kl_ucb_solves_its_equation_everywhere():
+    """No play is so rare, no mean so extreme: KL(mean, q) n = ln t where q < 1, else all of it."""
+    rng = np.random.default_rng(0)
+    plays = np.exp(rng.uniform(0, np.log(1e6), 20_000)).round()
+    wins = np.floor(rng.choice([0, 1e-3, 0.5, 0.999, 1], 20_000) * plays + rng.random(20_000))
+    wins[::2] = np.floor(rng.random(10_000) * (plays[::2] + 1))
+    bandit = KLUCB(10_000, 2)
+    bandit.counts[:], bandit.sums[:] = (
+        torch.tensor(x).view(10_000, 2) for x in (plays, np.minimum(wins, plays))
+    )
+    bandit.steps = 10**7
+    q = bandit.index(generator=seeded()).double().flatten().numpy()
+    p, level = np.minimum(wins, plays) / plays, math.log(10**7) / plays
+    assert ((q >= p) & (q <= 1)).all()
+    for side, sign in ((q - 1e-9, 1), (np.minimum(q + 1e-9, 1), -1)):
+        side = np.maximum(side, p)
+        excess = special.rel_entr(p, side) + special.rel_entr(1 - p, 1 - side) - level
+        inside = (q > p + 1e-9) & (q < 1 - 1e-9)
+        assert (sign * excess[inside] < 0).all()
+
+
+@pytest.mark.parametrize("wins", [0, 1, 7, 19, 20])
+def test_kl_ucb_solves_its_equation(wins):
+    """The root by scipy; for no wins 1 - t^(-1/n), for wins alone 1."""
+    bandit = fed(KLUCB(1, 2), [20.0, 80.0], [float(wins), 40.0])
+    found = bandit.index(generator=seeded())[0, 0].item()
+    level = math.log(100) / 20
+
+    def excess(q):
+        return float(stats.entropy([wins / 20, 1 - wins / 20], [q, 1 - q])) - level
+
+    expected = 1.0 if wins == 20 else optimize.brentq(excess, wins / 20 + 1e-12, 1 - 1e-12)
+    assert found == pytest.approx(expected, abs=1e-9)
+    if wins == 0:
+        assert found == pytest.approx(1 - 100 ** (-1 / 20))
+
+
+def test_epsilon_greedy_explores_as_often_as_it_says():
+    bandit = fed(EpsilonGreedy(40_000, 4, epsilon=0.2), [5.0] * 4, [1.0, 4.0, 2.0, 3.0])
+    share = torch.bincount(bandit.choose(generator=seeded()), minlength=4) / 40_000
+    assert share.tolist() == pytest.approx([0.05, 0.85, 0.05, 0.05], abs=0.006)
+    decaying = EpsilonGreedy(10_000, 2, epsilon=lambda t: 1 / t)
+    decaying.observe(torch.zeros(10_000, dtype=torch.int64), torch.ones(10_000))
+    share = decaying.choose(generator=seeded()).double().mean()  # ε is 1/2: a quarter
+    assert share == pytest.approx(0.25, abs=0.02)
+
+
+# Posteriors.
+
+
+def test_beta_draws_are_conjugate():
+    counts, sums = [3.0, 40.0, 0.0], [2.0, 11.0, 0.0]
+    bandit = fed(Thompson(20_000, 3, posterior=BetaBernoulli(0.5, 2.0)), counts, sums)
+    draws = bandit.index(generator=seeded()).numpy()
+    posterior = BetaBernoulli(0.5, 2.0)
+    grid = torch.linspace(0.01, 0.99, 25, dtype=torch.float64)
+    density = posterior.log_density(bandit.counts[0], bandit.sums[0], grid).numpy()
+    mean, std = posterior.moments(bandit.counts[0], bandit.sums[0])
+    for k in range(3):
+        exact = stats.beta(0.5 + sums[k], 2.0 + counts[k] - sums[k])
+        assert stats.kstest(draws[:, k], exact.cdf).pvalue > 1e-3
+        np.testing.assert_allclose(density[k], exact.logpdf(grid), rtol=1e-9)
+        assert (mean[k].item(), std[k].item()) == pytest.approx((exact.mean(), exact.std()))
+
+
+def test_normal_draws_are_conjugate():
+    """n rewards of sum s: the posterior by a weighted least-squares solve, prior as a datum."""
+    counts, sums = [4.0, 0.0], [6.0, 0.0]
+    prior = NormalNormal(mean=-1.0, std=2.0, noise=3.0)
+    bandit = fed(Thompson(20_000, 2, posterior=prior), counts, sums)
+    draws = bandit.index(generator=seeded()).numpy()
+    # whitened rows: the prior's 1/2, and four rewards of mean 3/2 each 1/3
+    rows, right = np.array([1 / 2] + [1 / 3] * 4), np.array([-1 / 2] + [1.5 / 3] * 4)
+    exact = stats.norm(np.linalg.lstsq(rows[:, None], right)[0][0], 1 / np.linalg.norm(rows))
+    assert stats.kstest(draws[:, 0], exact.cdf).pvalue > 1e-3
+    assert stats.kstest(draws[:, 1], stats.norm(-1, 2).cdf).pvalue > 1e-3
+    grid = torch.linspace(-3, 5, 9, dtype=torch.float64)
+    density = prior.log_density(bandit.counts[0], bandit.sums[0], grid)[0]
+    np.testing.assert_allclose(density, exact.logpdf(grid), rtol=1e-9)
+    mean, std = prior.moments(bandit.counts[0], bandit.sums[0])
+    assert (mean[0].item(), std[0].item()) == pytest.approx((exact.mean(), exact.std()))
+
+
+@pytest.mark.parametrize("prior", [BetaBernoulli(), NormalNormal(0.2, 1.0, 0.7)])
+def test_which_arm_is_best_by_quadrature(prior):
+    """P(A* = a) and E[mean | A* = a] of three arms, against scipy's integrals."""
+    counts, sums = torch.tensor([[10.0, 3.0, 50.0]]).double(), torch.tensor([[4, 2, 26.0]]).double()
+    found = best_arm(prior, counts, sums, points=1024)
+    if isinstance(prior, BetaBernoulli):
+        arms = [stats.beta(1 + 4, 1 + 6), stats.beta(1 + 2, 1 + 1), stats.beta(1 + 26, 1 + 24)]
+        low, high = 0.0, 1.0
+    else:
+        mean, std = prior.moments(counts[0], sums[0])
+        arms = [stats.norm(m, s) for m, s in zip(mean.tolist(), std.tolist(), strict=True)]
+        low, high = -4.0, 5.0
+
+    x = np.linspace(low, high, 20_001)
+    density, below = [arm.pdf(x) for arm in arms], [arm.cdf(x) for arm in arms]
+    partial = [integrate.cumulative_simpson(x * f, x=x, initial=0) for f in density]
+    for a in range(3):
+        one, two = (k for k in range(3) if k != a)
+        chance = integrate.simpson(density[a] * below[one] * below[two], x=x)
+        own = integrate.simpson(x * density[a] * below[one] * below[two], x=x)
+        assert found.chance[0, a].item() == pytest.approx(chance, abs=1e-4)
+        assert found.given[0, a, a].item() == pytest.approx(own / chance, abs=1e-3)
+        for k, third in ((one, two), (two, one)):
+            beaten = integrate.simpson(density[a] * below[third] * partial[k], x=x)
+            assert found.given[0, a, k].item() == pytest.approx(beaten / chance, abs=1e-3)
+
+
+def test_arms_beyond_hope_teach_nothing_false():
+    """A best arm far ahead: P(A* = a) underflows, and what is expected stays in [0, 1]."""
+    counts = torch.tensor([[84.0, 10.0, 206.0]]).double()
+    found = best_arm(BetaBernoulli(), counts, torch.tensor([[1.0, 10.0, 32.0]]).double(), points=64)
+    assert found.chance[0, 1] == pytest.approx(1)
+    assert ((found.given >= 0) & (found.given <= 1)).all()
+    for information in ("variance", "mutual"):
+        bandit = InformationDirected(1, 3, information=information)
+        bandit = fed(bandit, counts[0].tolist(), [1.0, 10.0, 32.0])
+        assert bandit.choose(generator=seeded()) == 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_two_arms_have_the_least_information_ratio(seed):
+    """No distribution over five arms does better: against scipy's minimum over the simplex."""
+    rng = np.random.default_rng(seed)
+    cost, gain = rng.uniform(0, 1, 5), rng.uniform(0, 0.3, 5)
+    mix = least_ratio(torch.tensor(cost), torch.tensor(gain))
+
+    def ratio(p):
+        return (p @ cost) ** 2 / (p @ gain)
+
+    found = np.zeros(5)
+    found[mix.first] += mix.share
+    found[mix.second] += 1 - mix.share.item()
+    best = min(
+        optimize.minimize(
+            ratio, rng.dirichlet(np.ones(5)), bounds=[(0, 1)] * 5,
+            constraints={"type": "eq", "fun": lambda p: p.sum() - 1}, method="SLSQP",
+            options={"ftol": 1e-14},
+        ).fun
+        for _ in range(5)
+    )  # fmt: skip
+    assert ratio(found) <= best + 1e-9
+    assert ratio(found) == pytest.approx(best, rel=1e-4)
+
+
+def test_the_least_information_ratio_of_all_mixtures_of_two():
+    """500 problems against a grid of 2,001 shares of every pair; and by hand, costs ½, 1 and gains
+    0.1, 1: (1 - q / 2)² / (1 - 0.9 q) has its least 0.9877 = 80 / 81 at q = 2 / 9."""
+    rng, share = np.random.default_rng(5), np.linspace(0, 1, 2001)[:, None, None]
+    for _ in range(500):
+        arms = int(rng.integers(2, 7))
+        cost, gain = rng.uniform(0, 1, arms), rng.uniform(1e-3, 1, arms)
+        mix = least_ratio(torch.tensor(cost), torch.tensor(gain))
+        q, i, j = mix.share.item(), int(mix.first), int(mix.second)
+        found = (q * cost[i] + (1 - q) * cost[j]) ** 2 / (q * gain[i] + (1 - q) * gain[j])
+        grid = (share * cost[:, None] + (1 - share) * cost) ** 2 / (
+            share * gain[:, None] + (1 - share) * gain
+        )
+        assert 0.999 * grid.min() <= found <= grid.min() * (1 + 1e-12)
+    mix = least_ratio(torch.tensor([0.5, 1.0]).double(), torch.tensor([0.1, 1.0]).double())
+    share = mix.share if mix.first == 0 else 1 - mix.share
+    assert mix.first != mix.second and share.item() == pytest.approx(2 / 9)
+
+
+def test_an_arm_of_no_cost_is_taken_though_it_tells_nothing():
+    """Its ratio is 0 / 0; its squared regret is 0, which no other distribution attains."""
+    mix = least_ratio(torch.tensor([[0.3, 0.0, 0.0], [0.0, 0.2, 0.4]]), torch.tensor(
+        [[0.1, 0.0, 0.2], [0.0, 0.1, 0.2]]
+    ))  # fmt: skip
+    assert mix.first.tolist() == mix.second.tolist() == [2, 0]
+
+
+def test_least_information_ratio_at_its_edges():
+    """Free information is taken; with none to be had, the cheapest arm is."""
+    free = least_ratio(torch.tensor([0.0, 0.5]), torch.tensor([0.1, 0.2]))
+    share = torch.where(free.first == 0, free.share, 1 - free.share)
+    assert share == 1 or free.first == free.second == 0
+    none = least_ratio(torch.tensor([0.3, 0.1, 0.2]), torch.zeros(3))
+    assert none.first == none.second == 1
+    alike = least_ratio(torch.tensor([0.2, 0.2]), torch.tensor([0.1, 0.3]))
+    assert torch.where(alike.first == 1, alike.share, 1 - alike.share) == 1 or (
+        alike.first == alike.second == 1
+    )
+
+
+# Regret.
+
+
+def test_theory_by_hand():
+    """Arms 1/2 and 1/4: KL(1/4, 1/2) = ¼ ln ½ + ¾ ln 3/2."""
+    kl = 0.25 * math.log(0.5) + 0.75 * math.log(1.5)
+    assert lai_robbins([0.5, 0.25]) == pytest.approx(0.25 / kl)
+    assert lai_robbins([0.5, 0.25, 0.5], noise=2.0) == pytest.approx(2 * 4 / 0.25)
+    expected = 8 * math.log(1000) / 0.25 + (1 + math.pi**2 / 3) * 0.25
+    assert ucb1_bound([0.5, 0.25, 0.5], 1000) == pytest.approx(expected)
+    assert lai_robbins([0.3, 0.3]) == ucb1_bound([0.3], 10) == 0
+
+
+MEANS = [0.9, 0.6]
+
+
+def curve(bandit, steps):
+    """Mean regret (T,) on the two arms."""
+    return regret(bandit, torch.tensor(MEANS), steps=steps, generator=seeded()).mean(0)
+
+
+def slope(curve, first, last):
+    """What regret grew by with ln t between two plays."""
+    return float(curve[last - 1] - curve[first - 1]) / math.log(last / first)
+
+
+def test_ucb1_lies_between_its_bounds():
+    """Under Auer's bound all along; steeper than Lai and Robbins's, as it is not optimal."""
+    lost = curve(UCB1(300, 2), 5000)
+    assert all(lost[t - 1] <= ucb1_bound(MEANS, t) for t in (10, 100, 1000, 5000))
+    assert slope(lost, 500, 5000) > 2 * lai_robbins(MEANS)
+
+
+def test_kl_ucb_is_far_closer_to_lai_and_robbins():
+    found = slope(curve(KLUCB(150, 2), 3000), 300, 3000)
+    assert lai_robbins(MEANS) < found < 1.6 * lai_robbins(MEANS)
+
+
+def test_thompson_comes_to_the_slope_of_lai_and_robbins():
+    """From below: steeper in the later decade, and never over it."""
+    lost = curve(Thompson(300, 2), 10_000)
+    early, late = slope(lost, 100, 1000), slope(lost, 1000, 10_000)
+    assert 0.4 * lai_robbins(MEANS) < early < late - 0.05 < lai_robbins(MEANS)
+    assert late > 0.6 * lai_robbins(MEANS)
+
+
+def test_constant_epsilon_pays_its_share_for_ever():
+    """Once the best arm is known, ε · (mean gap) a play."""
+    lost = regret(
+        EpsilonGreedy(500, 3, epsilon=0.3), torch.tensor([0.9, 0.5, 0.1]), steps=2000,
+        generator=seeded(),
+    ).mean(0)  # fmt: skip
+    assert (lost[-1] - lost[999]) / 1000 == pytest.approx(0.3 * (0 + 0.4 + 0.8) / 3, rel=0.02)
+
+
+def test_decaying_epsilon_is_logarithmic():
+    """Auer's schedule with c = 6 on a gap of 0.8."""
+    schedule = EpsilonGreedy(1000, 2, epsilon=lambda t: min(1.0, 6 * 2 / (0.8**2 * t)))
+    lost = regret(schedule, torch.tensor([0.9, 0.1]), steps=3000, generator=seeded()).mean(0)
+    # ε_t is 18.75 / t, half of which falls on the worse arm
+    assert slope(lost, 300, 3000) == pytest.approx(0.8 * 18.75 / 2, rel=0.05)
+
+
+def thompson_chance(one, two):
+    """P(θ₁ > θ₂) for Beta(1 + s, 1 + n - s) posteriors of (n, s), by a sum of scipy's betas."""
+    (n, s), (m, r) = one, two
+    a, b, c, d = 1 + s, 1 + n - s, 1 + r, 1 + m - r
+    i = np.arange(a)  # Miller 2015: the sum over one arm's wins, with integer shapes
+    log = special.betaln(c + i, b + d) - np.log(b + i) - special.betaln(1 + i, b)
+    return np.exp(log - special.betaln(c, d)).sum()
+
+
+def ucb_chance(upper):
+    """Of the first of two arms, by an index of mean, n and t."""
+
+    def chance(one, two):
+        if not (one[0] and two[0]):
+            return 0.5 if one[0] == two[0] else float(one[0] == 0)
+        t = one[0] + two[0]
+        first, second = (upper(s / n, n, t) for n, s in (one, two))
+        return 0.5 if abs(first - second) < 1e-9 else float(first > second)
+
+    return chance
+
+
+def kl_root(p, n, t):
+    if p == 1 or t == 1:
+        return p
+
+    def excess(q):
+        return n * float(special.rel_entr(p, q) + special.rel_entr(1 - p, 1 - q)) - math.log(t)
+
+    return optimize.brentq(excess, p, 1 - 1e-15, xtol=1e-13)
+
+
+CHANCES = {
+    Thompson: thompson_chance,
+    UCB1: ucb_chance(lambda p, n, t: p + math.sqrt(2 * math.log(t) / n)),
+    KLUCB: ucb_chance(kl_root),
+}
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("kind", CHANCES, ids=lambda kind: kind.__name__)
+def test_regret_is_what_every_history_adds_up_to(kind, compiled):
+    """Two arms, 0.7 and 0.4, 25 plays: each count and sum with its probability, play by play."""
+    means, plays, runs = (0.7, 0.4), 25, 20_000
+    chances = {((0, 0), (0, 0)): 1.0}
+    exact, expected = [], 0.0
+    for _ in range(plays):
+        after = {}
+        for (one, two), weight in chances.items():
+            first = CHANCES[kind](one, two)
+            expected += weight * (1 - first) * 0.3
+            for arm, share in enumerate((first, 1 - first)):
+                for reward, chance in ((1, means[arm]), (0, 1 - means[arm])):
+                    pair = [one, two]
+                    pair[arm] = (pair[arm][0] + 1, pair[arm][1] + reward)
+                    key = tuple(pair)
+                    after[key] = after.get(key, 0.0) + weight * share * chance
+        exact.append(expected)
+        chances = {key: weight for key, weight in after.items() if weight > 0}
+    bandit = kind(runs, 2) if compiled else type("Subclass", (kind,), {})(runs, 2)
+    lost = regret(
+        bandit, torch.tensor(means, dtype=torch.float64), steps=plays, generator=seeded()
+    ).numpy()
+    assert (bandit.counts.sum(1) == plays).all() and bandit.steps == plays
+    error = lost.std(0) / math.sqrt(runs)
+    assert (abs(lost.mean(0) - exact) < 4 * error + 1e-12).all()
+
+
+@pytest.mark.parametrize("shape", [0.3, 1.0, 7.5])
+def test_gamma_variates_are_scipys(shape):
+    rng = np.random.default_rng(0)
+    draws = [_bandit_loops._gamma(shape, rng) for _ in range(10_000)]
+    assert stats.kstest(draws, stats.gamma(shape).cdf).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("information", ["variance", "mutual"])
+def test_information_beats_thompson(information):
+    """On the same problems, by three standard errors."""
+    means = torch.rand(300, 5, generator=seeded(1))
+    bandit = InformationDirected(300, 5, information=information, points=64)
+    directed = regret(bandit, means, steps=200, generator=seeded())[:, -1]
+    drawn = regret(Thompson(300, 5), means, steps=200, generator=seeded())[:, -1]
+    less = drawn - directed
+    assert less.mean() > 3 * less.std() / math.sqrt(len(less))
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_bandit_with_one_arm_and_with_equal_arms(name):
+    alone = regret(EVERY[name](3, 1), torch.tensor([0.4]), steps=20, generator=seeded())
+    assert alone.shape == (3, 20) and (alone == 0).all()
+    bandit = EVERY[name](300, 3)
+    assert (regret(bandit, torch.full((3,), 0.5), steps=30, generator=seeded()) == 0).all()
+    assert (bandit.counts.sum(1) == 30).all()
+    # by symmetry: a third of 300 · 30 plays to each arm
+    share = bandit.counts.sum(0) / bandit.counts.sum()
+    assert share.tolist() == pytest.approx([1 / 3] * 3, abs=0.05)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_bandit_finds_the_best_arm_and_repeats_itself(name):
+    def played(seed):
+        bandit = EVERY[name](30, 3)
+        regret(bandit, torch.tensor([0.05, 0.95, 0.1]), steps=150, generator=seeded(seed))
+        return bandit.counts
+
+    assert played(0)[:, 1].mean() > 100
+    assert (played(0) == played(0)).all()
+    assert (played(0) != played(1)).any()
+
+
+# Linear bandits.
+
+
+def linear_data(runs=3, size=4, plays=30):
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((plays, runs, size)), rng.standard_normal((plays, runs))
+
+
+def test_ridge_is_the_regression():
+    x, r = linear_data()
+    bandit = LinUCB(3, 4, ridge=0.5, noise=2.0, delta=0.1, norm=3.0)
+    for row, reward in zip(x, r, strict=True):
+        bandit.observe(torch.tensor(row), torch.tensor(reward))
+    offered = np.random.default_rng(1).standard_normal((3, 5, 4))
+    index = bandit.index(torch.tensor(offered), generator=seeded())
+    for i in range(3):
+        # ridge regression as least squares with √λ rows of zeros below
+        rows = np.concatenate((x[:, i], math.sqrt(0.5) * np.eye(4)))
+        theta = np.linalg.lstsq(rows, np.concatenate((r[:, i], np.zeros(4))))[0]
+        np.testing.assert_allclose(bandit.estimate[i], theta, rtol=1e-9)
+        gram = rows.T @ rows
+        np.testing.assert_allclose(bandit.covariance[i], np.linalg.inv(gram), rtol=1e-9)
+        ratio = math.sqrt(np.linalg.det(gram)) / math.sqrt(0.5**4)
+        radius = 2 * math.sqrt(2 * math.log(ratio / 0.1)) + math.sqrt(0.5) * 3
+        assert bandit.radius[i].item() == pytest.approx(radius)
+        width = [math.sqrt(a @ np.linalg.solve(gram, a)) for a in offered[i]]
+        np.testing.assert_allclose(index[i], offered[i] @ theta + radius * np.array(width))
+    assert (LinUCB(3, 4, alpha=1.5).radius == 1.5).all()
+
+
+def test_linear_thompson_draws_the_posterior():
+    """Mean and covariance of Bayesian regression with prior Normal(0, noise² / λ)."""
+    x, r = linear_data(runs=1, size=2, plays=5)
+    bandit = LinearThompson(20_000, 2, ridge=0.5, noise=2.0)
+    for row, reward in zip(x, r, strict=True):
+        bandit.observe(torch.tensor(row).expand(20_000, 2), torch.tensor(reward).expand(20_000))
+    draws = bandit.draw(generator=seeded()).numpy()
+    precision = np.eye(2) * 0.5 / 4 + x[:, 0].T @ x[:, 0] / 4
+    mean = np.linalg.solve(precision, x[:, 0].T @ r[:, 0] / 4)
+    exact = stats.multivariate_normal(mean, np.linalg.inv(precision))
+    white = (draws - mean) @ np.linalg.cholesky(precision)
+    for column in (*white.T, white.sum(1) / math.sqrt(2)):
+        assert stats.kstest(column, stats.norm.cdf).pvalue > 1e-3
+    assert np.cov(draws.T) == pytest.approx(exact.cov, rel=0.05)
+
+
+def arms_on_a_sphere(runs, arms, size):
+    def features(generator):
+        x = torch.randn(runs, arms, size, generator=generator)
+        return x / x.norm(dim=-1, keepdim=True)
+
+    return features
+
+
+def held(said, runs=400, steps=300, noise=0.5, delta=0.1):
+    """Share of the runs whose ellipsoid, by the noise `said`, held θ at all of the steps."""
+    generator = seeded()
+    theta = torch.randn(runs, 3, generator=generator).double()
+    theta /= theta.norm(dim=1, keepdim=True)
+    features = arms_on_a_sphere(runs, 5, 3)
+    bandit = LinUCB(runs, 3, noise=said, delta=delta)
+    inside = torch.ones(runs, dtype=torch.bool)
+    for _ in range(steps):
+        offered = features(generator)
+        arm = bandit.choose(offered, generator=generator)
+        x = offered[torch.arange(runs), arm].double()
+        draws = torch.randn(runs, generator=generator)
+        bandit.observe(x, (x * theta).sum(1) + noise * draws)
+        off = theta - bandit.estimate
+        distance = (off * torch.linalg.solve(bandit.covariance, off)).sum(1).sqrt()
+        inside &= distance <= bandit.radius
+    return inside.double().mean()
+
+
+def test_ellipsoids_hold_the_truth_at_all_times():
+    assert held(said=0.5) >= 0.9
+    assert held(said=0.1) < 0.8  # and would not, had the noise been five times what was said
+
+
+def test_features_are_worth_having():
+    """Fifty arms that share three numbers: UCB1 has to try them all, these do not."""
+    table = torch.randn(50, 3, generator=seeded(3)).double()
+    table /= table.norm(dim=1, keepdim=True)
+    theta = torch.tensor([0.5, -0.3, 0.4]).double()
+    means = 0.5 + table @ theta / 2
+    fixed = table.expand(50, 50, 3)
+    lost = {
+        kind.__name__: linear_regret(
+            kind(50, 3, noise=0.5), theta / 2, lambda _: fixed, steps=400, generator=seeded()
+        )[:, -1].mean()
+        for kind in (LinUCB, LinearThompson)
+    }
+    blind = regret(UCB1(50, 50), means, steps=400, generator=seeded())[:, -1].mean()
+    assert lost["LinearThompson"] < lost["LinUCB"] < 0.7 * blind
+
+
+# Bad input.
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: UCB1(3, 0), "arms must be an integer of at least 1, got 0"),
+        (lambda: Thompson(0, 2), "runs must be an integer of at least 1, got 0"),
+        (lambda: BetaBernoulli(0.0), "alpha must be positive and finite, got 0.0"),
+        (lambda: NormalNormal(noise=math.nan), "noise must be positive and finite, got nan"),
+        (lambda: InformationDirected(1, 2, information="all"), "information must be variance or"),
+        (lambda: InformationDirected(1, 2, points=0), "points must be an integer of at least 1"),
+        (lambda: LinUCB(1, 0), "features must be an integer of at least 1, got 0"),
+        (lambda: LinUCB(1, 2, delta=1.0), r"delta must lie in \(0, 1\), got 1.0"),
+        (lambda: LinUCB(1, 2, ridge=0.0), "ridge must be positive and finite, got 0.0"),
+        (
+            lambda: EpsilonGreedy(1, 2, epsilon=1.5).choose(generator=seeded()),
+            r"epsilon must lie in \[0, 1\], got 1.5",
+        ),
+    ],
+)
+def test_bad_settings(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_bad_observations():
+    bandit, zero = Thompson(2, 3), torch.zeros(2, dtype=torch.int64)
+    for rewards in (torch.tensor([0.0, math.nan]), torch.zeros(3)):
+        with pytest.raises(ValueError, match=r"rewards must be finite, \(R,\) = \(2,\)"):
+            bandit.observe(zero, rewards)
+    for kind in (UCB1, KLUCB, Thompson):
+        with pytest.raises(ValueError, match=r"rewards must lie in \[0, 1\]"):
+            kind(2, 3).observe(zero, torch.tensor([0.0, 1.2]))
+    Thompson(2, 3, posterior=NormalNormal()).observe(zero, torch.tensor([0.0, 1.2]))
+    for arms in (torch.tensor([0, 3]), torch.tensor([-1, 0]), torch.tensor([0])):
+        with pytest.raises(ValueError, match=r"arms must be \(R,\) = \(2,\) integers in 0..2"):
+            bandit.observe(arms, torch.zeros(2))
+    assert bandit.steps == 0 and (bandit.counts == 0).all()
+    with pytest.raises(ValueError, match=r"means must be finite, \(K,\) = \(3,\)"):
+        regret(bandit, torch.tensor([0.1, 0.2]), steps=1, generator=seeded())
+    with pytest.raises(ValueError, match=r"means must lie in \[0, 1\]"):
+        regret(bandit, torch.tensor([0.1, 0.2, 1.3]), steps=1, generator=seeded())
+    linear = LinUCB(2, 3)
+    with pytest.raises(ValueError, match=r"features must be finite, \(R, K, F\) with R = 2"):
+        linear.choose(torch.zeros(2, 5, 4), generator=seeded())
+    with pytest.raises(ValueError, match=r"features must be finite, \(R, F\) = \(2, 3\)"):
+        linear.observe(torch.full((2, 3), math.nan), torch.zeros(2))
+    with pytest.raises(ValueError, match=r"theta must be \(F,\) = \(3,\)"):
+        linear_regret(
+            linear, torch.zeros(2), arms_on_a_sphere(2, 4, 3), steps=1, generator=seeded()
+        )
+
+
+def test_divergence_by_hand():
+    found = bernoulli_kl(torch.tensor([0.0, 1.0, 0.5]), torch.tensor([0.5, 0.5, 0.5]))
+    assert found.tolist() == pytest.approx([math.log(2), math.log(2), 0])
