@@ -13,6 +13,7 @@ from envs.mujoco_env import get_state
 from mbrl.agents import Controller, MPCConfig, Pipelined, PlannerConfig
 from mbrl.dynamics import Simulator
 from mbrl.training import generator
+from tests.models import Remembering
 
 CARTPOLE = envs.TASKS["cartpole-swingup"]
 SMALL = MPCConfig(PlannerConfig(horizon=20, population=16, iterations=2, elites=4))
@@ -178,3 +179,58 @@ def test_a_budget_is_kept():
     _, controller, _ = driven(3, budget)
     assert max(controller.seconds[1:]) < 0.6
     assert controller.evaluated < 3 * 20_000 * 8
+
+
+def test_a_setting_that_a_planner_lacks_and_a_planner_that_is_none_are_one_line():
+    box = torch.ones(1)
+    with pytest.raises(ValueError, match="'icem' has no setting 'temperature'; it has") as e:
+        PlannerConfig("icem", temperature=1.0).build(-box, box)
+    assert "\n" not in str(e.value) and "elites" in str(e.value)
+    for make in (
+        lambda: PlannerConfig("best").build(-box, box),
+        lambda: PlannerConfig().named("best"),
+    ):
+        with pytest.raises(ValueError, match="planner 'best' is unknown; take one of .*cem, "):
+            make()
+
+
+def through_memory(kind=Controller, **settings):
+    config = replace(SMALL, planner=replace(SMALL.planner, horizon=5))
+    box = torch.ones(1)
+    return kind(
+        Remembering(), config.build(-box, box), config, reward=None, terminated=None,
+        generator=generator(0, 1), **settings,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [Controller, Pipelined])
+def test_a_model_with_memory_filters_what_it_sees(kind):
+    """Seen at 0, 0.5 and 0.7 the speed is 0, 0.5 and 0.2, and nothing is left after a reset."""
+    settings = {"control_step": 0.04, "delay": 1, "worker": False}
+    controller = through_memory(kind, **(settings if kind is Pipelined else {}))
+    for _ in range(2):
+        for place, speed in ((0.0, 0.0), (0.5, 0.5), (0.7, 0.2)):
+            action = controller.act(np.array([place], dtype=np.float32))
+            assert controller.model_state.tolist() == pytest.approx([place, speed])
+            assert controller.last_action.numpy() == action
+        controller.reset()
+    controller.close()
+
+
+def test_a_checkpoint_keeps_the_memory():
+    first, second = through_memory(), through_memory()
+    for place in (0.0, 0.5):
+        first.act(np.array([place], dtype=np.float32))
+    second.load_state_dict(first.state_dict())
+    second.generator.set_state(first.generator.get_state())
+    obs = np.array([0.7], dtype=np.float32)
+    assert torch.equal(first.state_of(obs), second.state_of(obs))
+    assert np.array_equal(first.act(obs), second.act(obs))
+
+
+def test_a_warm_up_leaves_the_memory_alone():
+    controller = through_memory()
+    controller.act(np.zeros(1, dtype=np.float32))
+    kept = controller.model_state
+    controller.warm_up(np.ones(1, dtype=np.float32))
+    assert controller.model_state is kept
