@@ -60,16 +60,6 @@ class RecedingPlanner(Planner, Protocol):
         ...
 
     @property
-    def low(self) -> Tensor:
-        """Lower bounds (A,) of the actions, of the dtype and device of its plans."""
-        ...
-
-    @property
-    def maximises(self) -> str:
-        """What `plan` takes first: "score", or "smooth" for a model with derivatives (`Smooth`)."""
-        ...
-
-    @property
     def horizon(self) -> int:
         """Planned actions H in a plan."""
         ...
