@@ -20,7 +20,7 @@ from mbrl.evaluation import horizon_errors, one_step, plan_spread, promises, rec
 from mbrl.rng import generator
 from mbrl.training import RunConfig
 from mbrl.training.checkpoint import Run, RunError, written_whole
-from mbrl.training.metrics import METRICS, read_metrics
+from mbrl.training.metrics import METRICS, episode_returns
 from mbrl.training.runs import Loaded, find_run, load_run
 from mbrl.types import GaussianDynamics, ModelBased
 from mbrl.uncertainty import calibration_curve, calibration_error, spread
@@ -57,10 +57,10 @@ def learning(path: Path) -> tuple[list[int], list[float]]:
     Raises:
         RunError: no episode has ended yet.
     """
-    lines = read_metrics(path / METRICS, "episode") if (path / METRICS).exists() else []
-    if not lines:
+    steps, returns = episode_returns(path / METRICS) if (path / METRICS).exists() else ([], [])
+    if not steps:
         raise RunError(f"run {path} has no finished episode to draw yet")
-    return [line["env_steps"] for line in lines], [line["return"] for line in lines]
+    return steps, returns
 
 
 def plot_runs(

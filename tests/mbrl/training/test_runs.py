@@ -148,6 +148,7 @@ def test_several_environments_are_a_setting_of_the_run(tmp_path):
     assert json.loads((path / "config.json").read_text())["num_envs"] == 3
     assert command(["train", "--resume", str(path), "--steps", "600"]) == 0
     assert Run.open(path).latest() == 600
+    assert command(["plot", str(path)]) == 0 and (path / "plots" / "return.png").exists()
 
 
 def test_progress_is_a_line_an_episode_where_there_is_no_terminal(capsys):
