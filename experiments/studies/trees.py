@@ -25,9 +25,8 @@ from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
 from mbrl import statistics
 from mbrl.tabular.tree_model import FiniteTreeModel
-from mbrl.training import executor
 from mbrl.training.checkpoint import written_whole
-from mbrl.training.executor import Work
+from mbrl.training.executor import Work, stop_if_asked
 from planners.mcts import PUCT, UCT, Gumbel, Rule, Tree, search
 from planners.mcts.export import most_visited, to_dot, to_json
 
@@ -188,8 +187,7 @@ def measured(
     truth = model.values[start]
     found: dict[str, list[list[float]]] = {name: [] for name in MEASURES}
     for count in counts:
-        if executor.stopping():
-            raise executor.Stopped
+        stop_if_asked()
         tree = searched(model, start, rule, count, **OPTIONS.get(leaf, {}))
         action = tree.action.long()
         chosen = tree.children_values().gather(1, action[:, None])[:, 0].numpy()
