@@ -19,7 +19,7 @@ from experiments import plots
 from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
 from mbrl.tabular.dyna import Dyna, DynaConfig
-from mbrl.training.executor import Stopped, Work, stopping
+from mbrl.training.executor import Work, stop_if_asked
 
 PLANNING = (0, 5, 50)
 MAZE = DynaConfig(step_size=0.1, discount=0.95, epsilon=0.1)
@@ -146,8 +146,7 @@ def lengths(planning: int, episodes: int, runs: int) -> list[list[int]]:
         state, _ = env.reset(seed=seed)
         taken = [0]
         while True:
-            if stopping():
-                raise Stopped
+            stop_if_asked()
             action = agent.act(state, explore=True, generator=acting)
             after, reward, over, _, _ = env.step(action)
             agent.observe(state, action, float(reward), after, over, generator=imagining)
@@ -172,8 +171,7 @@ def earned(name: str, kind: str, steps: int, change: int, runs: int) -> list[lis
         state, _ = env.reset(seed=seed)
         total, kept = 0.0, []
         for step in range(1, steps + 1):
-            if stopping():
-                raise Stopped
+            stop_if_asked()
             action = agent.act(state, explore=True, generator=acting)
             after, reward, over, _, _ = env.step(action)
             agent.observe(state, action, reward, after, over, generator=imagining)

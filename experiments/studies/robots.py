@@ -22,7 +22,7 @@ from mbrl.dynamics import Simulator
 from mbrl.parallel import cores
 from mbrl.rng import episode_seed
 from mbrl.training import Episodes, collect, vector
-from mbrl.training.executor import Work
+from mbrl.training.executor import Work, stop_if_asked
 
 MOTION_SECONDS = 0.2
 """How far ahead the planning model's motion is compared with the true one's."""
@@ -96,7 +96,7 @@ def driven(name: str, mpc: MPCConfig, seed: int, steps: int | None) -> dict[str,
     torch.set_num_threads(cores())
     start = labs.EVALUATION + seed
     driver = build_driver(DriveConfig(name, mpc), make_env=envs.make, seed=seed)
-    played = drive(driver, seed=start, steps=steps, callback=labs.stop_if_asked)
+    played = drive(driver, seed=start, steps=steps, callback=stop_if_asked)
     random, uniform = Episodes(start), _Uniform(driver.env, seed)
     for _ in collect(uniform, vector(driver.env), random, steps=len(played.rewards)):
         if random.over[0]:

@@ -145,17 +145,6 @@ def read_metrics(path: Path, kind: str | None = None) -> list[dict[str, Any]]:
     return [line for line in parsed if kind in (None, line["kind"])]
 
 
-def episode_returns(path: Path) -> tuple[list[int], list[float]]:
-    """Environment steps and returns of the episodes in a `metrics.jsonl`, steps rising.
-
-    Of several environments' episodes that ended at the same step it is the mean return.
-    """
-    ended: dict[int, list[float]] = {}
-    for line in read_metrics(path, "episode"):
-        ended.setdefault(line["env_steps"], []).append(line["return"])
-    return list(ended), [sum(returns) / len(returns) for returns in ended.values()]
-
-
 def _plain(value: Any) -> Any:
     if isinstance(value, bool | str) or value is None:
         return value

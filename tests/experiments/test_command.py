@@ -12,7 +12,7 @@ import torch
 
 from envs import WORLDS
 from experiments.cli.command import run
-from experiments.cli.tree import simulators
+from experiments.cli.worlds import simulators
 from mbrl.training.metrics import read_metrics
 from planners.mcts.export import from_json
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from mbrl.training.metrics import METRICS, MetricsLog, episode_returns, read_metrics
+from mbrl.training.metrics import METRICS, MetricsLog, read_metrics
 
 
 class Lines(list):
@@ -91,12 +91,3 @@ def test_rewinding_drops_what_came_after_and_goes_on_from_there(tmp_path):
 def test_a_log_that_is_all_torn_reads_as_empty(tmp_path):
     (tmp_path / METRICS).write_text('{"kind"')
     assert read_metrics(tmp_path / METRICS) == []
-
-
-def test_returns_of_episodes_that_end_at_one_step_are_averaged(tmp_path):
-    log = MetricsLog(tmp_path)
-    for env_steps, total in ((3, 1.0), (6, 2.0), (6, 5.0), (9, 4.0)):
-        log.write("episode", env_steps, {"return": total})
-        log.write("update", env_steps, {"loss": 0.0})
-    log.close()
-    assert episode_returns(tmp_path / METRICS) == ([3, 6, 9], [1.0, 3.5, 4.0])
