@@ -159,10 +159,10 @@ class Heads(nn.Module):
             loss = loss + _average(entropy.unsqueeze(-1), weights, per_row)
         return loss
 
-    def penalty(self) -> Tensor:
-        """The pull on the bounds of the log-variance towards each other."""
+    def penalty(self) -> Tensor | None:
+        """The pull on the bounds of the log-variance towards each other; None without bounds."""
         if not self.bounded:
-            return torch.zeros(())
+            return None
         return self.bound_weight * (self.max_log_var.sum() - self.min_log_var.sum())
 
     def folding(self, targets: Normaliser) -> tuple[Tensor, Tensor]:
@@ -208,8 +208,12 @@ class _Trained(Net):
     def members(self) -> int:
         return self.net.members
 
-    def penalty(self) -> Tensor:
-        return self.share * self.net.penalty().sum() + self.heads.penalty()
+    def penalty(self) -> Tensor | None:
+        prior, pull = self.net.penalty(), self.heads.penalty()
+        if prior is None:
+            return pull
+        prior = self.share * prior.sum()
+        return prior if pull is None else prior + pull
 
     def resample(self, *, generator: Generator) -> None:
         self.net.resample(generator=generator)
