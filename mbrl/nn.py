@@ -61,9 +61,7 @@ def stacked_mlp(
     activation: str,
 ) -> Float[Tensor, "E B O"]:
     """The forward pass of E multi-layer perceptrons, each on its own rows."""
-    widest = max(weight[0].numel() for weight in weights)
-    large = x.shape[1] * widest >= ONEDNN_WORK
-    if not (ONEDNN and large and x.dtype == torch.float32 and x.is_cpu):
+    if not (ONEDNN and _large(x, weights) and x.dtype == torch.float32 and x.is_cpu):
         return _batched(x, weights, biases, activation)
     wanted = x.requires_grad or any(p.requires_grad for p in (*weights, *biases))
     if not (torch.is_grad_enabled() and wanted):
@@ -71,6 +69,11 @@ def stacked_mlp(
     out = _OneDNN.apply(activation, x, *weights, *biases)
     assert isinstance(out, Tensor)
     return out
+
+
+def _large(x: Tensor, weights: Sequence[Tensor]) -> bool:
+    members, rows, _ = x.shape
+    return rows * max(weight.numel() for weight in weights) >= ONEDNN_WORK * members
 
 
 def _batched(
@@ -175,13 +178,13 @@ class Net(nn.Module):
         """
         raise NotImplementedError
 
-    def penalty(self) -> Tensor:
+    def penalty(self) -> Tensor | None:
         """What the fit adds to the negative log-likelihood of all the data, in nats.
 
         A KL divergence to the prior or minus the log prior, (E,) if the net is separable and a
-        scalar if not. 0 by default.
+        scalar if not. None, the default, adds nothing.
         """
-        return torch.zeros(())
+        return None
 
     def resample(self, *, generator: Generator) -> None:
         """Draw the E weight samples anew; a net without any does nothing.
@@ -265,7 +268,9 @@ class StackedMLP(Net):
 
     def forward(self, x: Float[Tensor, "E B I"]) -> Float[Tensor, "E B O"]:
         """Each member's output on its own rows."""
-        return stacked_mlp(x, list(self.weights), list(self.biases), self.activation)
+        # to iterate over a ParameterList takes longer than a small product
+        weights, biases = self.weights._parameters, self.biases._parameters
+        return stacked_mlp(x, [*weights.values()], [*biases.values()], self.activation)
 
     def fold(
         self,
