@@ -1,19 +1,57 @@
+import importlib
 import re
 from pathlib import Path
 
 import pytest
 
-from experiments.cli.command import run
+from experiments.cli.command import COMMANDS, run
+from experiments.studies import STUDIES
+from mbrl.agents import AGENTS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
 
 
-def test_every_picture_is_there():
-    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README)
-    assert pictures
-    for picture in pictures:
-        assert (ROOT / picture).exists(), picture
+def anchors(page):
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_picture_and_link_is_there(page):
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith("http"):
+            continue
+        name, _, anchor = target.partition("#")
+        linked = page.parent / name if name else page
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors(linked), target
+
+
+def test_every_page_is_on_the_map():
+    there = (ROOT / "docs" / "index.md").read_text()
+    for page in ROOT.glob("docs/**/*.md"):
+        name = str(page.relative_to(ROOT / "docs"))
+        assert name == "index.md" or f"({name})" in there, name
+
+
+def test_agents_commands_and_studies_have_their_page():
+    for agent in AGENTS:
+        assert (ROOT / "docs" / "agents" / f"{agent}.md").exists()
+    assert set(COMMANDS) <= anchors(ROOT / "docs" / "command.md")
+    assert set(STUDIES) <= anchors(ROOT / "docs" / "studies.md")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_python_name_that_a_page_imports_is_there(page):
+    text = page.read_text()
+    for module, names in re.findall(r"^from ([\w.]+) import ([\w, ]+)$", text, re.MULTILINE):
+        for name in names.split(","):
+            importlib.import_module(module)
+            assert hasattr(importlib.import_module(module), name.strip()), f"{module}.{name}"
 
 
 def test_every_make_target_it_names_is_there():
@@ -22,20 +60,30 @@ def test_every_make_target_it_names_is_there():
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
-def test_the_driving_example_runs_as_written(capsys):
-    example, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    exec(example, {})
+def test_it_is_short():
+    assert len(README.splitlines()) < 130
+
+
+def test_the_robot_example_runs_as_written(capsys):
+    exec(EXAMPLES[0], {})
     earned, milliseconds, *shape = capsys.readouterr().out.split()
     assert float(earned) > 115 and float(milliseconds) > 0 and shape == ["(150,", "1)"]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_python_example_runs_as_written(capsys):
-    _, example = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    exec(example, {})
+def test_the_policy_example_runs_as_written(capsys):
+    exec(EXAMPLES[1], {})
     learning, evaluation = map(eval, capsys.readouterr().out.splitlines())
     assert len(learning) == 6 and min(evaluation) > 100
+
+
+def test_the_uncertainty_example_runs_as_written(capsys):
+    exec(EXAMPLES[2], {})
+    noise, unsure = map(eval, capsys.readouterr().out.splitlines())
+    assert all(0.08 < std < 0.12 for (std,) in noise[:2])
+    (seen,), (also_seen,), (near,), (far,) = unsure
+    assert max(seen, also_seen) < 0.05 < near < far
 
 
 @pytest.mark.slow
