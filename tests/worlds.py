@@ -82,7 +82,10 @@ class QuadraticWorld(gymnasium.Env):
     def reward(obs, action, next_obs):
         return -obs.square().sum(-1) - action.square().sum(-1)
 
-    metadata = {"known": {"reward": reward, "ends": False, "discount": DISCOUNT}}
+    metadata = {
+        "render_modes": [],
+        "known": {"reward": reward.__func__, "ends": False, "discount": DISCOUNT},
+    }
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)

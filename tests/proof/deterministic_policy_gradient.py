@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 
 from mbrl.checks import check_batch
 from mbrl.nn import StackedMLP
+from mbrl.parallel import single_thread
 from mbrl.types import Metrics, Transition
 
 
@@ -74,6 +75,7 @@ class DeterministicPolicyGradient:
             torch.optim.Adam(self.critic.parameters(), lr=self.config.critic_rate),
         ]
 
+    @single_thread()  # products this small are faster so
     def update(self, batch: Transition, *, generator: Generator) -> Metrics:
         """One step of critic, policy and targets.
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Generator
 
 from mbrl.agents.policies import PolicyPlayer
@@ -67,9 +66,14 @@ class Dyna:
         config: the recipe.
         generator: all the agent's randomness, on the CPU.
         device: where model and policy live.
+
+    Raises:
+        ValueError: no reward, known or learned; spaces of another kind.
     """
 
-    def __init__(self, spec: Spec, config: Config, *, generator: Generator, device: str) -> None:
+    def __init__(
+        self, spec: Spec, config: Config, *, generator: Generator, device: str = "cpu"
+    ) -> None:
         self.spec, self.config, self.generator = spec, config, generator
         low, high = bounds(spec.action, device=device)
         size = obs_size(spec.obs)
@@ -80,6 +84,8 @@ class Dyna:
         self.replay = Replay(config.capacity, size, len(low), device=device)
         self.reward = None if config.model.learn_reward else spec.reward
         self.terminated = spec.terminated
+        if spec.reward is None and not config.model.learn_reward:
+            raise ValueError("the reward is not known: give it, or set model.learn_reward")
         self.playing = self.player(generator=generator)
         self.fits = self.since = 0
 
