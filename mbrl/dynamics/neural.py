@@ -3,12 +3,13 @@
 A model is a `Net` of E members, `Heads` that say what its raw outputs mean, and `Normaliser`s of
 its inputs and targets. `NeuralDynamics` is its face as a model of the world, where the targets are
 the change of the state and, if it is learned, the reward; `Regression` its face for any (x, y).
-A new kind of net needs a `NeuralConfig` whose `build` makes it, and nothing else from here.
+A new kind of net needs a `NeuralConfig` whose `build` makes it, and whose `optimise` fits it where
+that is not by gradient descent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -77,6 +78,33 @@ class NeuralConfig(fitting.FitConfig):
     def decay(self, net: Net) -> Mapping[Tensor, float]:
         """Weight decay of the net's parameters; none for those left out."""
         return {}
+
+    def optimise(
+        self,
+        trained: Trained,
+        loss: fitting.Loss,
+        rows: Sequence[Tensor],
+        held: Sequence[Tensor],
+        *,
+        weights: Tensor | None,
+        generator: Generator,
+    ) -> fitting.Fitted:
+        """Fit a net and its heads to rows in scaled units: inputs, targets, learned terminations.
+
+        Here by `fitting.fit`, whose arguments these are. A kind of net overrides it that is fitted
+        otherwise (a posterior in closed form) or that reads the data once more after the fit (a
+        Laplace approximation).
+        """
+        return fitting.fit(
+            trained,
+            loss,
+            rows,
+            held,
+            self,
+            weights=weights,
+            decay=self.decay(trained.net),
+            generator=generator,
+        )
 
 
 class Heads(nn.Module):
@@ -196,8 +224,14 @@ def _average(losses: Tensor, weights: Tensor | None, per_row: bool) -> Tensor:
     return rows if per_row else rows.mean(1)
 
 
-class _Trained(Net):
-    """A net with its heads, as the fit sees it."""
+class Trained(Net):
+    """A net with its heads, as the fit sees it.
+
+    Args:
+        net: of E members.
+        heads: of its raw outputs.
+        share: of the net's penalty in a loss that is a mean over rows and dimensions.
+    """
 
     def __init__(self, net: Net, heads: Heads, share: float) -> None:
         super().__init__()
@@ -206,9 +240,11 @@ class _Trained(Net):
 
     @property
     def members(self) -> int:
+        """E."""
         return self.net.members
 
     def penalty(self) -> Tensor | None:
+        """The net's, in units of the loss, and the heads'; None where there is neither."""
         prior, pull = self.net.penalty(), self.heads.penalty()
         if prior is None:
             return pull
@@ -216,6 +252,7 @@ class _Trained(Net):
         return prior if pull is None else prior + pull
 
     def resample(self, *, generator: Generator) -> None:
+        """Draw the net's weight samples anew."""
         self.net.resample(generator=generator)
 
 
@@ -227,7 +264,7 @@ def _loss(
     weights: Tensor | None = None,
     per_row: bool = False,
 ) -> Tensor:
-    assert isinstance(trained, _Trained)
+    assert isinstance(trained, Trained)
     out = trained.net(x)
     return trained.heads.loss(out, target, *ends, weights=weights, per_row=per_row)
 
@@ -388,14 +425,12 @@ class NeuralModel(nn.Module):
             self.heads.reset()
         # the loss is a mean over rows and dimensions, of half the square where there is a variance
         share = (1 if config.probabilistic else 2) / (len(train) * targets.shape[1])
-        fitted = fitting.fit(
-            _Trained(self.net, self.heads, share),
+        fitted = config.optimise(
+            Trained(self.net, self.heads, share),
             _loss,
             [part[train] for part in parts],
             held_rows := [part[test] for part in parts],
-            config,
             weights=None if weights is None else weights.to(inputs)[..., train],
-            decay=config.decay(self.net),
             generator=generator,
         )
         if held and self.net.separable:
