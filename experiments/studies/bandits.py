@@ -145,8 +145,6 @@ The slope is that of the last decade of plays. No consistent algorithm can have 
 Lai and Robbins's {slope:.2f} for ever; Thompson sampling comes to it from below, KL-UCB from above.
 Auer's bound for UCB1 is {bound:.0f} here. Constant ε pays ε · (mean gap) =
 {0.1 * (max(MEANS) - float(np.mean(MEANS))):.3f} a play for ever: in ln T it bends upwards.
-Information-directed sampling is best in most runs, but gives up the best arm in a few where that
-began badly: hence its wide interval.
 
 ## Ten Bernoulli arms, their means uniform, {plays["drawn"]} plays
 

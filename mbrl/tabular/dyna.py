@@ -144,7 +144,10 @@ class Dyna:
 
     @property
     def model(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Transitions (S, A, S), 0 for pairs never tried, mean rewards (S, A), ends (S,) bool."""
+        """Next-state probabilities (S, A, S), mean rewards (S, A) and terminal states (S,) bool.
+
+        Probabilities and rewards of pairs never tried are 0.
+        """
         tried = np.maximum(self._tried, 1)
         return self._counts / tried[..., None], self._gains / tried, self._ends.copy()
 
