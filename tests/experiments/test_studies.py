@@ -116,7 +116,7 @@ def test_training_goes_on_from_what_is_there_and_rejects_another_config(tmp_path
     (file,) = (tmp_path / "answers").iterdir()
     file.write_text("[7.0]")
     assert whole.answers(asked) == {"x": [7.0]}
-    Run.open(path).save(161, *Run.open(path).load())
+    Run.open(path).save(161, Run.open(path).load())
     assert whole.answers(asked) == answer
 
 
