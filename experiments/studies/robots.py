@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 import envs
-from envs.video import film
+from experiments.plots.film import film
 from experiments.presets.mpc import PRESETS
 from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
@@ -20,7 +20,6 @@ from mbrl.agents import MPCConfig
 from mbrl.control import DriveConfig, build_driver, drive
 from mbrl.dynamics import Simulator
 from mbrl.parallel import cores
-from mbrl.rng import episode_seed
 from mbrl.training import Episodes, collect, vector
 from mbrl.training.executor import Work, stop_if_asked
 
@@ -62,7 +61,7 @@ def robots(lab: Lab) -> Report:
         picture = f"{name}.png"
         try:
             actions = np.array(own[0]["actions"], np.float32)
-            film(name, actions, lab.folder / f"{name}.mp4", seed=episode_seed(own[0]["start"], 0))
+            film(name, actions, lab.folder / f"{name}.mp4", seed=own[0]["start"])
         except envs.RenderingUnavailable as error:
             lab.say(f"no picture of {name}: {error}")
         done = "" if task.success is None else f"{found['succeeded']} of {lab.seeds}"
