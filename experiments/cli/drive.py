@@ -38,24 +38,24 @@ from mbrl.training.runs import new_folder, versions
 class DriveRobot(Common):
     """Drive a robot by MPC, through its true simulator or a learned model of it.
 
-    Further options are the planner's, with the environment's preset; --planner NAME takes
-    another planner, with its own defaults for what the preset's does not share.
+    Further options are the planner's, with the values of the environment's preset. --planner NAME
+    takes another planner: it keeps those settings of the preset that it has too.
     """
 
     drive: DriveConfig = field(default_factory=DriveConfig)
     seed: int = 0
-    """Of the first episode: its start and the planner's draws."""
+    """Seed of the first episode: of its start and of the planner's draws."""
     seeds: int = 1
-    """Episodes, with seeds from --seed on."""
+    """Number of episodes, whose seeds count up from --seed."""
     steps: int | None = None
-    """Control steps an episode, if fewer than its own."""
+    """Most control steps of an episode; if unset, until it ends."""
     video: bool = False
     """Film the first episode: an mp4 and a sheet of frames in the folder."""
     viewer: bool = False
     """Open the robot live in a web browser: its plans, sliders for settings and weights, pushes.
     Runs until stopped and leaves no folder."""
     viewer_port: int = 8080
-    """Where on this machine the page is served."""
+    """Port of this machine at which the page is served."""
     out: Path | None = None
     """Folder for the numbers, the recorded controls and the figure; must not exist yet."""
 
@@ -108,11 +108,11 @@ def drive_all(
     callback: Callable[[int, Tick], None] = lambda episode, tick: None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """An episode a seed; numbers, recorded controls and a figure in the folder `path`.
+    """One episode for each seed; numbers, recorded controls and a figure in the folder `path`.
 
     `drive.json` has the config, a row a seed and the summary; `drives.safetensors` each seed's
-    actions, rewards, physics states and plan times. Without OpenGL a film is skipped, and said
-    to be.
+    actions, rewards, physics states and plan times. Without OpenGL no film is made, and a message
+    says so.
 
     Raises:
         ValueError: settings that do not fit; an existing `path`.
@@ -136,7 +136,7 @@ def drive_all(
     rows = [row(drive, control_step, budget) for drive in drives]
     summary = summary_of(rows)
     if summary["rejected"]:
-        tell(f"warning: {summary['rejected']} candidates blew up in the simulation and lost")
+        tell(f"warning: {summary['rejected']} candidates diverged in the simulation: rejected")
     arrays = {
         f"{seed}/{name}": np.ascontiguousarray(getattr(drive, name))
         for seed, drive in zip(seeds, drives, strict=True)

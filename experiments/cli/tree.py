@@ -82,25 +82,25 @@ class SearchConfig:
     """One of `mbrl list envs`: a world (frozen-lake, cliff-walk, ..., CartPole-v1, ...), or a task
     with a simulator."""
     rule: Literal["uct", "puct", "gumbel"] = "uct"
-    """Which action is looked into, without noise at the root and with even priors. UCT's C is 1/√2
+    """How actions are selected, without noise at the root and with uniform priors. UCT's C is 1/√2
     times the range of the returns of 100 random games from the first state."""
     simulations: int = 200
-    """Looks ahead; each adds a node, or where chance has a hand all outcomes of an action."""
+    """Number of simulations; each adds a node, or all outcomes of an action if they are random."""
     discount: float | None = None
     """γ, in (0, 1]; the world's own if unset, 0.99 where it has none."""
     backup: Literal["mean", "max"] = "mean"
-    """What a node is worth: all that simulations found, exploring too, or its best action. "max"
-    comes to Q* in a finite world, and trusts what few rollouts say."""
+    """Value of a node: the mean over all simulations through it, or the value of its best action.
+    "max" converges to Q* in a finite world, but overestimates where it has made few rollouts."""
     seed: int = 0
-    """Of the first state, the real steps and all that is drawn."""
+    """Seed of the first state, of the real steps and of all draws."""
     steps: int = 0
-    """Real steps played first, a search for each; the tree is that of the state they lead to."""
+    """Real steps played first, with a search for each; the tree is that of the last state."""
     rollouts: int = 8
     """Random rollouts whose mean return values a leaf."""
     depth: int = 50
-    """Steps of each, at most."""
+    """Most steps of a rollout."""
     samples: int = 8
-    """Continuous actions are searched by so many uniform draws a node."""
+    """Actions drawn uniformly in each node, where actions are continuous."""
 
     def __post_init__(self) -> None:
         for name, least in (("simulations", 1), ("rollouts", 1), ("depth", 1),
@@ -113,18 +113,18 @@ class SearchConfig:
 
 @dataclass(frozen=True)
 class SearchTree(Common):
-    """Search a tree through a world's true model, draw it, and say what it makes of the root.
+    """Search a tree through a world's true model, draw it, and print what it found at the root.
 
     tree.png and tree.dot have the most visited nodes, tree.json all of them, search.json the
     table that is printed. Where the world is a finite MDP, nodes of one state share what follows,
-    and the table has the exact Q* beside.
+    and the table shows the exact Q* too.
     """
 
     search: SearchConfig = field(default_factory=SearchConfig)
     nodes: int = 40
-    """How many are drawn, the most visited; more than about 60 are hard to read."""
+    """Number of nodes drawn, the most visited; more than about 60 are hard to read."""
     actions: tuple[str, ...] = ()
-    """Names for the actions, one each; the world's own if unset."""
+    """Names of the actions; the world's own if unset."""
     out: Path | None = None
     """The folder, which must not exist yet."""
 
@@ -156,7 +156,7 @@ def run(args: list[str]) -> int:
     truth = f"; V* is {found.optimum:.4f}" if exact else ""
     out.print(f"the root's {_BACKUPS[config.backup]} is {found.value:.4f}{truth}", highlight=False)
     if config.backup == "mean":
-        say("Q is a mean too, of exploration and random rollouts")
+        say("Q is a mean too: it includes exploring simulations and random rollouts")
     say(f"folder {path}")
     emit(parsed, {"path": str(path), **said})
     return 0
