@@ -1,7 +1,7 @@
 """Tasks as Gymnasium environments. Knows no learning.
 
 `make` builds any of them by name; `known` gives reward and termination as functions; `snapshot`
-and `restore` carry a run over a crash.
+and `restore` get and set the full state of a MuJoCo environment.
 """
 
 from __future__ import annotations
