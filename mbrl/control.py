@@ -26,29 +26,30 @@ from mbrl.types import ModelBased
 
 @dataclass(frozen=True)
 class DriveConfig:
-    """All that a drive's numbers depend on, but for the clock."""
+    """Everything that a drive's numbers depend on, except the clock."""
 
     env: str = "cartpole-swingup"
     """A task with a simulator, of `mbrl list envs`."""
     mpc: MPCConfig = field(default_factory=MPCConfig)
     """How to plan."""
     model: str = "planning"
-    """planning: the task's cheaper simulator to plan with, where it has one. true: its own
-    simulator. Or the folder of a trained run: its learned model."""
+    """What to plan through. planning: the task's cheaper simulator, if it has one. true: its own
+    simulator. Or the folder of a run: the model that it learned."""
     members: int = 1
-    """Simulators planned through at once, the first the task's own, the others with parameters
-    drawn anew; --objective says what a plan is worth over all of them."""
+    """Simulators planned through at once: the task's own, and others with random parameters.
+    --objective says what a plan is worth over all of them."""
     randomisation: Randomisation = field(default_factory=Randomisation)
-    """How far their parameters lie apart."""
+    """How much the parameters of the members differ."""
     asynchronous: bool = False
     """Run in real time and plan in a worker while the robot carries out the last plan."""
     delay: int | None = None
-    """Control steps after which a plan takes over, counted in while planning; as many as the last
-    search took if unset. Without --asynchronous, a delay that is the same on every machine."""
+    """Control steps from the start of a search until its plan takes over; the search plans from the
+    state expected then. If unset, as many as the last search took. Without --asynchronous the
+    delay is simulated, and results are the same on every machine."""
 
 
 class Driver(NamedTuple):
-    """A robot and what drives it."""
+    """A robot and the controller that drives it."""
 
     env: gymnasium.Env
     controller: Controller
@@ -56,7 +57,7 @@ class Driver(NamedTuple):
 
 
 class Tick(NamedTuple):
-    """What a callback is told after each step."""
+    """What a callback receives after each step."""
 
     step: int
     reward: float
@@ -74,7 +75,7 @@ class Drive(NamedTuple):
     states: np.ndarray  # (T + 1, S) MuJoCo's; (0,) for environments that are not
     plan_ms: np.ndarray  # (plans,)
     success: bool | None  # every goal was reached when it moved, and the last at the end
-    rejected: int  # candidates that blew up
+    rejected: int  # candidates whose simulation diverged
     evaluated: int
     late: int  # plans that came after the step they were made for
     realtime: float
@@ -85,8 +86,8 @@ def build_driver(config: DriveConfig, *, make_env: MakeEnv, seed: int) -> Driver
     """The environment and its controller.
 
     Args:
-        config: what drives what.
-        make_env: makes the environment; `envs.make`, whose environments tell of their physics.
+        config: the robot, the model and the planner.
+        make_env: makes the environment, such as `envs.make`; its metadata must have its task.
         seed: of the planner's draws and of randomised members.
 
     Raises:
@@ -156,10 +157,10 @@ def drive(
 ) -> Drive:
     """One episode of at most `steps`, reset with `episode_seed(seed, number)`.
 
-    It runs in real time where the planner is asynchronous.
+    It runs in real time if the planner is asynchronous.
 
     Raises:
-        SimulationDiverged: the robot itself blew up.
+        SimulationDiverged: the physics of the robot itself diverged.
     """
     env, controller, control_step = driver
     paced = isinstance(controller, Pipelined) and controller.worker

@@ -34,25 +34,25 @@ class SearchConfig:
     """One of `mbrl list envs`: a world (frozen-lake, cliff-walk, ..., CartPole-v1, ...), or a task
     with a simulator."""
     rule: Literal["uct", "puct", "gumbel"] = "uct"
-    """Which action a simulation tries; no noise at the root, even priors. UCT's C is 1/√2 times the
-    range of the returns of 100 random games from the first state."""
+    """How actions are selected, without noise at the root and with uniform priors. UCT's C is 1/√2
+    times the range of the returns of 100 random games from the first state."""
     simulations: int = 200
-    """Each adds a node, or in a stochastic world all outcomes of an action."""
+    """Number of simulations; each adds a node, or all outcomes of an action if they are random."""
     discount: float | None = None
     """γ, in (0, 1]; the world's own if unset, 0.99 where it has none."""
     backup: Literal["mean", "max"] = "mean"
-    """A node's value: the mean over its simulations, exploring ones too, or that of its best
-    action. "max" converges to Q* in a finite world, and relies on a few rollouts."""
+    """Value of a node: the mean over all simulations through it, or the value of its best action.
+    "max" converges to Q* in a finite world, but overestimates where it has made few rollouts."""
     seed: int = 0
-    """Of the first state, the real steps and all random draws."""
+    """Seed of the first state, of the real steps and of all draws."""
     steps: int = 0
-    """Real steps played first, a search for each; the tree is that of the state they lead to."""
+    """Real steps played first, with a search for each; the tree is that of the last state."""
     rollouts: int = 8
     """Random rollouts whose mean return values a leaf."""
     depth: int = 50
-    """Steps of each, at most."""
+    """Most steps of a rollout."""
     samples: int = 8
-    """Uniform draws a node, where actions are continuous."""
+    """Actions drawn uniformly in each node, where actions are continuous."""
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():

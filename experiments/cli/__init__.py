@@ -1,1 +1,1 @@
-"""The `mbrl` command: a file a command, loaded when it is called."""
+"""The `mbrl` command: one file for each command, loaded when it is called."""

@@ -13,14 +13,14 @@ from experiments.cli.options import Common, check_least, check_name, emit, parse
 
 @dataclass(frozen=True)
 class Measure(Common):
-    """Measure speed as ratios within one run; leave the machine alone meanwhile."""
+    """Measure speed as ratios within one run; run nothing else meanwhile."""
 
     names: tyro.conf.Positional[tuple[str, ...]] = ("all",)
     """Some of `mbrl list benchmarks`, or all."""
     repeats: int = 7
-    """Samples of each figure."""
+    """Timed repeats of each measurement."""
     out: Path | None = None
-    """Write the numbers as JSON too."""
+    """Folder for the numbers, as one JSON file for each benchmark."""
 
 
 def run(args: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""The `mbrl` command: finds the file of a command, runs it, says in one line what went wrong."""
+"""The `mbrl` command: finds the file of a command and runs it; errors end in one line."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def run(args: Sequence[str]) -> int:
 
 
 def _expected() -> tuple[type[Exception], ...]:
-    """What is told in one line; imported only where something went wrong."""
+    """Errors that end in one line; imported only after one was raised."""
     import gymnasium
 
     import envs

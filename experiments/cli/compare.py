@@ -1,4 +1,4 @@
-"""`mbrl compare`: a table and a figure over runs, those with the same label as seeds."""
+"""`mbrl compare`: a table and a figure over runs, in which a label groups seeds."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from mbrl.training.runs import labels as run_labels
 
 @dataclass(frozen=True)
 class Compare(Common):
-    """Compare runs, grouped by environment and algorithm (and by --label, one a run)."""
+    """Compare runs of one environment, grouped by algorithm and settings, or by --label."""
 
     runs: tyro.conf.Positional[tuple[str, ...]] = ()
     """Run folders."""
     label: tuple[str, ...] = ()
-    """One label for each run; runs of the same label are seeds of the same thing."""
+    """One label for each run; runs with the same label are seeds of the same thing."""
     last: int = 1
     """Episodes at the end of a run whose mean return is its result."""
     out: Path = Path("results/compare.png")
@@ -55,9 +55,9 @@ def run(args: list[str]) -> int:
 def compare_runs(
     paths: Sequence[Path], *, labels: Sequence[str] | None, last: int, out: Path
 ) -> tuple[Table, dict[str, Any]]:
-    """A table and a learning-curve figure over runs, those with the same label as seeds.
+    """A table and a learning-curve figure over runs; those with the same label are seeds.
 
-    Runs are labelled by algorithm and environment, and where settings differ by what differs.
+    Runs are labelled by algorithm, and by the settings in which runs of it differ.
 
     Raises:
         RunError: not a run, or no finished episode.

@@ -35,24 +35,24 @@ from mbrl.training.runs import new_folder
 class DriveRobot(Common):
     """Drive a robot by MPC, through its true simulator or a learned model of it.
 
-    Further options are the planner's, with the environment's preset; --planner NAME takes
-    another planner, with its own defaults for what the preset's does not share.
+    Further options are the planner's, with the values of the environment's preset. --planner NAME
+    takes another planner: it keeps those settings of the preset that it has too.
     """
 
     drive: DriveConfig = field(default_factory=DriveConfig)
     seed: int = 0
-    """Of the first episode: its start and the planner's draws."""
+    """Seed of the first episode: of its start and of the planner's draws."""
     seeds: int = 1
-    """Episodes, with seeds from --seed on."""
+    """Number of episodes, whose seeds count up from --seed."""
     steps: int | None = None
-    """Control steps an episode, if fewer than its own."""
+    """Most control steps of an episode; if unset, until it ends."""
     video: bool = False
     """Film the first episode: an mp4 and a sheet of frames in the folder."""
     viewer: bool = False
     """Open the robot live in a web browser: its plans, sliders for settings and weights, pushes.
     Runs until stopped and leaves no folder."""
     viewer_port: int = 8080
-    """Where on this machine the page is served."""
+    """Port of this machine at which the page is served."""
     out: Path | None = None
     """Folder for the numbers, the recorded controls and the figure; must not exist yet."""
 

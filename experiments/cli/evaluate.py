@@ -27,13 +27,13 @@ class Evaluate(Common):
     run: tyro.conf.Positional[str] = "latest"
     """A run's folder, or latest."""
     episodes: int = 10
-    """How many."""
+    """Number of episodes."""
     seed: int = 1000
-    """Start states and the planner's randomness."""
+    """Seed of the start states and of the planner's draws."""
     video: bool = False
     """Film the first episode: an mp4 and a sheet of frames in RUN/videos."""
     device: str | None = None
-    """Where the model lives; the run's own device if unset."""
+    """Device of the model; that of the run if unset."""
 
 
 def run(args: list[str]) -> int:
@@ -64,7 +64,7 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Returns of `episodes` episodes at the newest checkpoint, written to RUN/evaluation.json.
 
-    Without OpenGL the film is skipped, and said to be.
+    Without OpenGL no film is made, and a message says so.
 
     Raises:
         RunError: see `load_run`.

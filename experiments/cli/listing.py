@@ -23,12 +23,12 @@ from mbrl.training.runs import all_runs
 
 @dataclass(frozen=True)
 class List(Common):
-    """What there is."""
+    """List environments, worlds, algorithms, planners, studies, benchmarks and runs."""
 
     what: tyro.conf.Positional[
         Literal["all", "envs", "worlds", "algorithms", "planners", "studies", "benchmarks", "runs"]
     ] = "all"
-    """Which listing; envs is tasks and worlds."""
+    """Which of these lists; envs shows tasks and worlds."""
 
 
 def run(args: list[str]) -> int:
@@ -43,7 +43,7 @@ def run(args: list[str]) -> int:
 
 
 Listing = tuple[Table, list[Any]]
-"""To print, and the same rows for JSON."""
+"""A table to print, and the same rows for JSON."""
 
 
 def listings(what: str, root: Path) -> Iterator[tuple[str, Table, list[Any]]]:

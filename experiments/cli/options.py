@@ -1,6 +1,6 @@
-"""How a command line becomes a dataclass: a field is an option, its docstring the help.
+"""Command lines as dataclasses: each field is an option, and its docstring is the help text.
 
-What is wrong ends in `Wrong`.
+Wrong input raises `Wrong`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Common:
     """What every command takes."""
 
     root: Path = Path("runs")
-    """Where runs live: root/environment/algorithm/seed-time."""
+    """Folder of all runs, each in root/environment/algorithm/seed-time."""
     threads: int | None = None
     """Worker threads; all cores if unset."""
     json: bool = False
@@ -101,7 +101,7 @@ def parse(kind: type[T], prog: str, args: Sequence[str], default: T | None = Non
 
 
 def check_least(parsed: Any, **least: int) -> None:
-    """Hold options to their least values; those that are unset are free.
+    """Check that options are not below their least values; unset options are not checked.
 
     Raises:
         Wrong: one that is smaller.
@@ -123,10 +123,10 @@ def check_new(path: Path) -> None:
 
 
 def check_name(what: str, name: str, names: Iterable[str]) -> None:
-    """Hold a name to those there are.
+    """Check that a name exists.
 
     Raises:
-        Wrong: another; the message gives the nearest and all.
+        Wrong: it does not; the message gives the nearest names and all names.
     """
     there = list(names)
     if name not in there:
@@ -136,7 +136,7 @@ def check_name(what: str, name: str, names: Iterable[str]) -> None:
 
 
 def peek(args: Sequence[str], name: str, default: str) -> str:
-    """The value of an option that others' defaults depend on, before they are parsed."""
+    """The value of an option on which the defaults of others depend, before these are parsed."""
     for place, arg in enumerate(args):
         if arg == name and place + 1 < len(args):
             return args[place + 1]

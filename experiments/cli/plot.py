@@ -24,7 +24,7 @@ from mbrl.types import GaussianDynamics, ModelBased
 from mbrl.uncertainty import calibration_curve, calibration_error, spread
 
 HORIZON = 25
-"""Steps ahead that a model is measured, where no planner has a horizon."""
+"""Steps ahead for which a model is measured, if the agent has no planner with a horizon."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Plot(Common):
     episodes: int = 3
     """Fresh episodes played to measure the model on."""
     seed: int = 2000
-    """Of these episodes."""
+    """Seed of these episodes."""
 
 
 def run(args: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""`mbrl train`: learn on an environment, or go on with a run."""
+"""`mbrl train`: learn on an environment, or continue a run."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ class Training(Common):
     """What a run takes, new or resumed."""
 
     checkpoint_every: int | None = None
-    """Steps between checkpoints within an episode; each episode's end has one anyway."""
+    """Environment steps between checkpoints; 1,000 if unset. Each episode's end has one too."""
     log: tuple[Literal["tensorboard", "wandb"], ...] = ()
-    """Log there too; metrics.jsonl is always written."""
+    """Where to log besides metrics.jsonl, which is always written."""
 
 
 @dataclass(frozen=True)
 class Train(Training):
-    """Learn on an environment. Further options are the algorithm's, with the preset's values."""
+    """Learn on an environment. Further options are the algorithm's, with its preset's values."""
 
     agent: Any = None
     env: str = "cartpole-swingup"
@@ -56,23 +56,23 @@ class Train(Training):
     steps: int = 0
     """Environment steps in all."""
     device: str = "cpu"
-    """Where the model lives: cpu, cuda, cuda:1, ..."""
+    """Device of the model: cpu, cuda, cuda:1, ..."""
     run: Path | None = None
     """The run's folder, which must not exist yet."""
 
 
 @dataclass(frozen=True)
 class Resume(Training):
-    """Go on with a run from its newest checkpoint."""
+    """Continue a run from its newest checkpoint."""
 
     resume: str = "latest"
     """The run's folder, or latest."""
     steps: int | None = None
-    """Train on to this many environment steps in all."""
+    """Continue until so many environment steps in all."""
 
 
 def run(args: list[str]) -> int:
-    """Train, or go on with a run; returns the exit status."""
+    """Train, or continue a run; returns the exit status."""
     if any(arg.split("=")[0] == "--resume" for arg in args):
         return _resume(parse(Resume, "mbrl train", args))
     if not args or args[0] in ("-h", "--help"):

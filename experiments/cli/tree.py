@@ -50,9 +50,9 @@ class SearchTree(Common):
 
     search: SearchConfig = field(default_factory=SearchConfig)
     nodes: int = 40
-    """How many are drawn, the most visited; more than about 60 are hard to read."""
+    """Number of nodes drawn, the most visited; more than about 60 are hard to read."""
     actions: tuple[str, ...] = ()
-    """Names for the actions, one each; the world's own if unset."""
+    """Names of the actions; the world's own if unset."""
     out: Path | None = None
     """The folder, which must not exist yet."""
 
@@ -71,7 +71,7 @@ def run(args: list[str]) -> int:
     truth = "" if found.optimum is None else f"; V* is {found.optimum:.4f}"
     out.print(f"the root's {_BACKUPS[config.backup]} is {found.value:.4f}{truth}", highlight=False)
     if config.backup == "mean":
-        say("Q is a mean too, of exploration and random rollouts")
+        say("Q is a mean too: it includes exploring simulations and random rollouts")
     say(f"folder {path}")
     emit(parsed, {"path": str(path), **said})
     return 0

@@ -1,4 +1,4 @@
-"""Tuned settings, a file an algorithm: `PRESETS` by environment, and `OTHERS` for all others."""
+"""Tuned settings, one file for each algorithm: `PRESETS` by environment, `OTHERS` for the rest."""
 
 from __future__ import annotations
 

@@ -64,4 +64,4 @@ PRESETS: dict[str, tuple[int, Config]] = {
 """Environment steps and settings."""
 
 OTHERS: tuple[int, Config] = (20_000, _LARGE)
-"""For environments without a preset, but for what is not known of them and must be learned."""
+"""For environments without a preset; `preset` adds what must be learned of them."""

@@ -1,4 +1,4 @@
-"""Random actions: how long, where nobody says."""
+"""Random actions: number of steps, where none is given."""
 
 from __future__ import annotations
 

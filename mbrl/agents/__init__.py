@@ -36,7 +36,7 @@ def agent(name: str) -> Any:
 
 
 def name_of(config: object) -> str:
-    """The name of the agent that a config is of; its class's module where it is none of ours."""
+    """The name of a config's agent, or the module of its class if it is none of `AGENTS`."""
     module = type(config).__module__
     return next((name for name, path in AGENTS.items() if path == module), module)
 

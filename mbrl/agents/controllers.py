@@ -1,4 +1,4 @@
-"""MPC in N environments at once: a controller each."""
+"""MPC in N environments at once, with one controller for each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mbrl.agents.mpc import Controller
 
 
 class Controllers:
-    """A `Player` that plans in each of N environments by a controller with a plan of its own.
+    """A `Player` that plans in N environments, in each by a controller with its own plan.
 
     Args:
         make: a fresh controller; called once an environment, when it is first acted in.
@@ -27,7 +27,7 @@ class Controllers:
         self.each: list[Controller] = []
 
     def act(self, obs: np.ndarray, *, explore: bool = False) -> np.ndarray:
-        """Actions (N, A) for observations (N, O), replanning where it is due."""
+        """Actions (N, A) for observations (N, O), replanning when it is due."""
         self._grow(len(obs))
         actions = [
             controller.act(row, explore=explore)

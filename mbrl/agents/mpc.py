@@ -1,4 +1,4 @@
-"""MPC through any model: the true simulator, an ensemble, whatever can take a step."""
+"""MPC through any model that can take a step: the true simulator, an ensemble, ..."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class PlannerConfig:
     iterations: int | None = None
     """Rounds of search, at most."""
     elites: int | None = None
-    """Candidates the next round is fitted to."""
+    """Best candidates, to which the next round is fitted."""
     knots: int | None = None
-    """Control points; every action is one if unset."""
+    """Control points that are searched; if unset, every action is."""
     interpolation: Literal["zero", "linear", "cubic"] | None = None
     """How control points become actions."""
     sigma: float | None = None
@@ -50,7 +50,7 @@ class PlannerConfig:
     momentum: float | None = None
     """Share of the old mean and variance kept in each round."""
     temperature: float | None = None
-    """MPPI's."""
+    """Of MPPI: lower gives more weight to the best candidates."""
     answer: Literal["best", "mean"] | None = None
     """Carry out the best candidate, or the mean of the search."""
 
@@ -101,17 +101,17 @@ class MPCConfig:
     action_repeat: int = 1
     """Environment steps that each planned action is held."""
     budget_ms: float | None = None
-    """Time for a search: it stops refining when this is up. None lets it finish."""
+    """Milliseconds for a search, which then returns its best plan so far; None sets no limit."""
     particles: int = 1
     """Trajectories sampled per candidate, a multiple of the members that step."""
     propagation: Propagation = "tsinf"
-    """How particles meet members."""
+    """How particles are assigned to members."""
     objective: str = "mean"
     """mean, worst, cvar:α, mean+std:λ or mean-std:λ of the particles' returns."""
     penalty: float = 0.0
     """λ of the epistemic penalty in reward − λ·disagreement."""
     discount: float = 1.0
-    """Of the planned return."""
+    """Discount of the planned return."""
     terminal: float = 0.0
     """How many times more the last planned reward counts, for what lies beyond the horizon."""
 
@@ -149,7 +149,7 @@ class Controller:
         config: particles, propagation, objective, penalty and discount.
         reward: the known reward, or None for the model's own.
         terminated: the known termination, or None for the model's own.
-        state_of: the model state (S,) of what the environment shows. If None it is the model's
+        state_of: the model state (S,) of an observation. If None it is the model's
             `encode`, which is told the state and the action before, so that a model with memory
             filters. The true simulator needs one that reads the environment's whole state.
         generator: draws candidates and particles.
@@ -187,7 +187,7 @@ class Controller:
         self.model, self.mpc, self.config = model, mpc, config
         self.reward, self.terminated, self.generator = reward, terminated, generator
         self.state_of = self._encode if state_of is None else state_of
-        # Torch's threads spin between small products, on cores that such a model has a use for.
+        # Torch's threads keep cores busy between small products, and the model needs these cores.
         self._threads = single_thread if getattr(model, "own_threads", False) else nullcontext
         self._maximised = MAXIMISED[mpc.planner.maximises](self)
         self.reset()
@@ -201,7 +201,7 @@ class Controller:
         self.seconds, self.last_round = [], None
 
     def warm_up(self, obs: np.ndarray) -> None:
-        """Search once for nothing, so that the first real search is as fast as the others.
+        """Make a search and drop its plan, so that the first real search is as fast as the others.
 
         Leaves the controller as it was, the generator included.
         """
@@ -213,7 +213,7 @@ class Controller:
         self.generator.set_state(drawn)
 
     def close(self) -> None:
-        """Let go of what is held; nothing here."""
+        """Release what the controller holds; here nothing."""
 
     def score(self, state: Tensor) -> ScoreFn | Smooth:
         """What the planner maximises from a model state (S,): a score, or a smooth model."""
@@ -297,8 +297,8 @@ class Pipelined(Controller):
     Args:
         control_step: seconds between two calls of `act`.
         delay: steps that a search is given; None takes as many as the last one needed.
-        worker: search in a thread. Without, `act` searches itself and only the plan comes
-            `delay` steps late: the same on every machine.
+        worker: search in a thread. Without it, `act` searches, and the plan takes over `delay`
+            steps later: the same on every machine.
 
     Attributes:
         late: plans since the last `reset` that came after the step they were made for.
@@ -327,7 +327,7 @@ class Pipelined(Controller):
         self._pending: Future[tuple[Plan, float]] | None = None
         super().__init__(*args, **kwargs)
         if self.mpc.replan_every == 0:
-            raise ValueError("replan_every 0 plans once: nothing is left to plan ahead")
+            raise ValueError("replan_every 0 plans once, so it cannot plan ahead; take 1 or more")
 
     def reset(self) -> None:
         """Forget the plan: the next action starts an episode."""
@@ -362,7 +362,7 @@ class Pipelined(Controller):
         return self.last_action.cpu().numpy()
 
     def close(self) -> None:
-        """Wait for the worker and let it go."""
+        """Wait for the worker and end it."""
         if self._pool is not None:
             self._pool.shutdown()
 
@@ -380,8 +380,8 @@ class Pipelined(Controller):
     def _ahead(self, state: Tensor, actions: Tensor) -> Tensor:
         """The model state (S,) that actions (H, A) lead to, without noise.
 
-        Members are as a rule guesses of one world, whose mean is taken. A model whose members are
-        different worlds says which of them is the present one, by `nominal`.
+        Members usually are estimates of one world, so their mean is taken. Where they are different
+        worlds, as in a randomised simulator, the model's `nominal` is the real one.
         """
         nominal = getattr(self.model, "nominal", None)
         imagined = rollout(

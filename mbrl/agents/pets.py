@@ -38,12 +38,12 @@ class Config:
     random_steps: int = 200
     """Steps of uniformly random actions before the first fit."""
     aggregate: bool = True
-    """Refit on executed data after every episode; without, only on the random steps."""
+    """Refit to all data after every episode; otherwise fit once, to the random steps."""
     fit_every: int | None = None
-    """Refit also after this many steps within an episode; where episodes have no time limit, as
-    many as `random_steps` if unset."""
+    """Refit also after so many steps within an episode. If unset: never, or, where episodes have no
+    time limit, after `random_steps`."""
     capacity: int = 1_000_000
-    """Transitions kept."""
+    """Most transitions kept; the oldest are dropped."""
 
     def __post_init__(self) -> None:
         if self.random_steps < 2:
@@ -55,7 +55,7 @@ class Config:
 
     @classmethod
     def suited(cls, spec: Spec) -> Config:
-        """The settings for an environment: what is not known of it as a function is learned."""
+        """Settings for an environment: reward and termination are learned if not known."""
         reward, ends = spec.reward is None, spec.ends
         return cls(model=EnsembleConfig(learn_reward=reward, learn_termination=ends))
 
@@ -127,7 +127,7 @@ class PETS:
 
     @property
     def model(self) -> Model:
-        """The model planned through. One set in its place is planned through from then on.
+        """The model planned through; setting it replaces it.
 
         Setting raises ValueError for what is not a fittable `Dynamics`, and for members that do
         not divide the particles.
@@ -194,7 +194,7 @@ class PETS:
         self.due = wanted and allowed and len(self.replay) >= self.config.random_steps
 
     def update(self) -> Metrics:
-        """Close the books of episodes that ended and refit where it is due; {} when nothing is."""
+        """Report on episodes that ended, and refit when it is due; else {}."""
         metrics: dict[str, float] = {}
         if self._ended.any():
             metrics |= self.playing.said(self._ended)

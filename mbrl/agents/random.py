@@ -49,7 +49,7 @@ class RandomAgent:
         return RandomAgent(self.space, generator=generator)
 
     def reset(self, begins: np.ndarray) -> None:
-        """Episodes leave nothing behind."""
+        """Nothing to forget."""
 
     def state_dict(self) -> dict[str, Any]:
         """The generator."""

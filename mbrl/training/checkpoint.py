@@ -20,7 +20,7 @@ from torch import Tensor
 CONFIG, WEIGHTS, STATE = "config.json", "model.safetensors", "state.pt"
 
 FORMAT = 2
-"""Of a checkpoint's files; raised where older ones can no longer be read."""
+"""Version of a checkpoint's files; raised when older ones can no longer be read."""
 
 
 def json_text(value: Any, *, indent: int | None = None) -> str:
@@ -43,7 +43,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 class RunError(Exception):
-    """A run folder that cannot be created, opened, saved or resumed; one line says why."""
+    """A run folder that cannot be created, opened, saved or resumed; the message says why."""
 
 
 @contextmanager
@@ -99,7 +99,7 @@ class Run:
         """A run that exists.
 
         Raises:
-            RunError: the folder is none, or its config.json cannot be read.
+            RunError: the folder is no run, or its config.json cannot be read.
         """
         try:
             config = json.loads((path / CONFIG).read_text())
@@ -147,7 +147,7 @@ class Run:
         return max(whole, key=lambda path: (int(path.stem), not path.suffix), default=None)
 
     def save(self, env_steps: int, state: Any) -> None:
-        """Make this the newest checkpoint; the ones before it go once it is on disk.
+        """Make this the newest checkpoint; older ones are deleted once it is on disk.
 
         Args:
             env_steps: names the checkpoint.
@@ -156,7 +156,7 @@ class Run:
                 `state.pt`.
 
         Raises:
-            RunError: the disk refuses.
+            RunError: it cannot be written.
         """
         target = self._checkpoints / str(env_steps)
         temporary = self._checkpoints / f".{env_steps}.tmp"
@@ -199,7 +199,7 @@ class Run:
             ) from None
         try:
             saved = torch.load(folder / STATE, weights_only=True, map_location=device)
-        except Exception as error:  # on foreign bytes the unpickler raises whatever comes up
+        except Exception as error:  # the unpickler may raise anything on bytes that are not its own
             raise RunError(
                 f"{folder / STATE} is truncated, foreign or holds more than tensors and plain "
                 f"values ({_first_line(error)})"

@@ -1,4 +1,4 @@
-"""Steps of N environments side by side, in episodes that can be begun, left and gone on with."""
+"""Steps of N environments side by side, in episodes that can be saved and continued."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from mbrl.types import Player, Transition
 
 
 class EnvironmentError(Exception):
-    """The environment returned something that no agent can use; one line says what and when."""
+    """The environment returned something that no agent can use; the message says what and when."""
 
 
 class Actor(Protocol):
-    """What decides: an agent or a player."""
+    """Chooses actions: an agent or a player."""
 
     def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
         """Actions (N, *A) for observations (N, *O)."""
@@ -31,8 +31,8 @@ class Actor(Protocol):
 def vector(
     env: gymnasium.Env | VectorEnv | Sequence[Callable[[], gymnasium.Env]],
 ) -> VectorEnv:
-    """N environments side by side: a vector as it is, one environment as a vector of one, or N
-    that are made here and stepped one after another."""
+    """A vector of N environments: the vector given, a vector of the one environment given, or a
+    vector of those that the functions given make, which are stepped one after another."""
     if isinstance(env, VectorEnv):
         return env
     makers = [lambda: env] if isinstance(env, gymnasium.Env) else env
@@ -43,8 +43,8 @@ class Episodes:
     """Where the running episodes of N environments stand.
 
     Episodes are numbered from 0 as they begin, and each is reset with `episode_seed(seed, number)`.
-    What is kept of a running episode is its number and its actions: in an environment that its
-    seed and its actions determine, that is enough to come back to the same state.
+    The number and the actions of each running episode are kept. In an environment that seed and
+    actions determine, these are enough to return to the same state.
 
     Args:
         seed: of all episodes.
@@ -129,11 +129,11 @@ class Episodes:
     def load_state_dict(self, state: Mapping[str, Any], env: VectorEnv) -> list[int]:
         """Go back to where `state_dict` was taken: replays the running episodes in `env`.
 
-        Returns the numbers of the episodes that did not come out as they were, because seed and
-        actions do not determine the environment; they are left, and new ones begin.
+        Returns the numbers of the episodes whose replay led to another observation, because seed
+        and actions do not determine the environment; new episodes begin in their place.
 
         Raises:
-            ValueError: it is of another number of environments.
+            ValueError: it was saved with another number of environments.
         """
         if state["obs"] is not None and len(state["over"]) != env.num_envs:
             raise ValueError(
@@ -205,18 +205,18 @@ def collect(
     explore: bool = True,
     begin: Callable[[np.ndarray], None] = lambda begins: None,
 ) -> Iterator[Transition]:
-    """Have an actor act in N environments; N transitions at a time, for ever if `steps` is None.
+    """Have an actor act in N environments; N transitions at a time, without end if `steps` is None.
 
     This is the one place where an environment is stepped. An episode that ends is reset here, with
     a seed of its own, whatever the vector's autoreset mode: the steps are the same in every mode,
     and `next_obs` is the episode's last observation. It happens with the next step asked for, so
-    that between two steps `episodes` still tells of the episode that ended.
+    that between two steps `episodes` still describes the episode that ended.
 
     Args:
-        actor: decides.
+        actor: chooses the actions.
         env: N environments.
-        episodes: where they stand; kept up to date.
-        steps: stop once `episodes.steps` has come so far.
+        episodes: the running episodes; kept up to date.
+        steps: stop once `episodes.steps` has reached this.
         explore: handed to the actor.
         begin: called with (N,) bool where episodes begin, before the actor acts in them.
 

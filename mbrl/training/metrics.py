@@ -1,4 +1,4 @@
-"""Numbers of a run: JSON lines always, TensorBoard or W&B where asked."""
+"""Numbers of a run: always as JSON lines, and if asked for in TensorBoard or W&B."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Sink(Protocol):
         ...
 
     def close(self) -> None:
-        """Flush what is held."""
+        """Write what is buffered."""
         ...
 
 
@@ -85,7 +85,7 @@ class TensorBoardSink:
 
     @staticmethod
     def check() -> None:
-        """Raise ModuleNotFoundError where it is not installed; one line says what to install."""
+        """Raise ModuleNotFoundError if it is not installed; the message says what to install."""
         _require("tensorboard", "tensorboard")
 
     def __init__(self, folder: Path) -> None:
@@ -113,7 +113,7 @@ class WandbSink:
 
     @staticmethod
     def check() -> None:
-        """Raise ModuleNotFoundError where it is not installed; one line says what to install."""
+        """Raise ModuleNotFoundError if it is not installed; the message says what to install."""
         _require("wandb", "wandb")
 
     def __init__(self, folder: Path) -> None:
@@ -139,7 +139,7 @@ SINKS = {"tensorboard": TensorBoardSink, "wandb": WandbSink}
 
 
 def read_metrics(path: Path, kind: str | None = None) -> list[dict[str, Any]]:
-    """The lines of a `metrics.jsonl`, or those of one kind; a torn last line is left out."""
+    """The lines of a `metrics.jsonl`, or those of one kind; an incomplete last line is left out."""
     lines = path.read_bytes().split(b"\n")[:-1]
     parsed = [json.loads(line) for line in lines]
     return [line for line in parsed if kind in (None, line["kind"])]

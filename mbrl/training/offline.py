@@ -1,4 +1,4 @@
-"""The offline loop: a learner and data that nobody adds to."""
+"""The offline loop: train a learner from stored data."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def fit_offline(
 ) -> dict[str, float]:
     """Update a learner `updates` times, each time from `batch` transitions drawn uniformly.
 
-    `callback` gets the number of each update, from 1, and what the learner says of it. Returns the
-    means of these numbers over all updates.
+    `callback` gets the number of each update, from 1, and its metrics. Returns the means of the
+    metrics over all updates.
 
     Raises:
         ValueError: no transitions, or fewer than one update or row.

@@ -17,7 +17,7 @@ from mbrl.training.metrics import MetricsLog
 from mbrl.types import Agent, Metrics
 
 CHECKPOINT_EVERY = 1000
-"""Environment steps after which a run is saved even where no episode ends."""
+"""Environment steps after which a run is saved even if no episode has ended."""
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Progress:
         episodes: of the N environments.
         returns: of the episodes that this process has seen end.
         last: the last line logged of an episode.
-        lost: numbers of the episodes that could not be gone on with when the run was resumed.
+        lost: numbers of the episodes that could not be continued when the run was resumed.
     """
 
     episodes: Episodes
@@ -60,21 +60,21 @@ def run_agent(
     stop: Callable[[], bool] = lambda: False,
     callback: Callable[[Progress], None] = lambda _: None,
 ) -> Progress:
-    """Run an agent for `steps` environment steps in all, going on from the newest checkpoint.
+    """Run an agent for `steps` environment steps in all, continuing from the newest checkpoint.
 
     A checkpoint is saved where an episode ends, every `checkpoint_every` steps, when asked to
-    stop and at the end. Whatever the moment a process dies at, the next one goes on from the last
-    checkpoint and logs the same numbers: episodes under way are replayed from their seed and their
-    actions. Those of an environment that these do not determine are left, and new ones begin.
+    stop and at the end. If the process dies at any moment, the next one continues from the last
+    checkpoint and logs the same numbers: running episodes are replayed from their seeds and
+    actions. In an environment that these do not determine, new episodes begin in their place.
 
     Args:
         agent: fresh; its state is loaded if there is a checkpoint.
         env: one environment, or a vector of N; each episode is reset with `episode_seed`.
         run: held for writing, with its `log`; without them nothing is saved or logged.
-        seed: the run's.
+        seed: of all episodes.
         steps: environment steps over all N environments, those before a resume included.
-        log: lines "episode" (number, return, length, terminated, and what the agent says of the
-            update that followed), and "update" where the agent says something between.
+        log: gets lines "episode" (number, return, length, terminated, and the metrics of the
+            update that followed), and lines "update" for metrics of updates within episodes.
         checkpoint_every: environment steps between checkpoints; 1,000 if None.
         stop: asked after each step; True saves and returns early.
         callback: called after each step.

@@ -1,4 +1,4 @@
-"""What one sees of a run: a bar in a terminal, plain lines elsewhere."""
+"""Shows a run's progress: a bar in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Watch:
     Args:
         title: of the bar.
         steps: environment steps in all.
-        shows: without, it stays silent.
+        shows: whether anything is shown.
         console: where to write; stderr if None.
     """
 
@@ -55,8 +55,8 @@ class Watch:
             self.first = progress.env_steps - len(progress.episodes.over)
             if progress.lost:
                 self._say(
-                    f"episodes {', '.join(map(str, progress.lost))} could not be replayed as they "
-                    "were, so new ones begin"
+                    f"episodes {', '.join(map(str, progress.lost))} did not replay to the same "
+                    "state, so new ones begin"
                 )
         rate = (progress.env_steps - self.first) / (time.perf_counter() - self.began)
         said = f"return {progress.episodes.returns[0]:7.1f}"

@@ -34,18 +34,18 @@ MakeEnv = Callable[[str], gymnasium.Env]
 
 @dataclass(frozen=True)
 class RunConfig:
-    """All that a run's numbers depend on, but for the versions of what computes them."""
+    """Everything that a run's numbers depend on, except the versions of the software."""
 
     algo: str
     """A name in `mbrl.agents.AGENTS`."""
     env: str
     """The environment's id."""
     seed: int
-    """Of all randomness."""
+    """Seed of all randomness."""
     steps: int
     """Environment steps in all."""
     device: str
-    """Where the agent's model lives."""
+    """Device of the agent's model."""
     agent: Any
     """The agent's own `Config`."""
     num_envs: int = 1
@@ -89,7 +89,7 @@ class _Rest:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a run's numbers come from."""
+    """Versions of the software that a run's numbers depend on."""
     names = ("rolloutlab", "torch", "mujoco", "gymnasium", "numpy")
     return {"python": platform.python_version()} | {n: metadata.version(n) for n in names}
 
@@ -119,10 +119,10 @@ def make(
     Args:
         name: of the agent, one of `mbrl.agents.AGENTS`.
         env: one environment, or a vector of N.
-        config: the agent's `Config`; what suits the environment if None.
+        config: the agent's `Config`; if None, `Config.suited` of the environment.
         seed: of all the agent's randomness.
-        device: where its model lives.
-        reward, terminated: take the place of what `env.metadata["known"]` says; see `spec_of`.
+        device: of its model.
+        reward, terminated: replace those of `env.metadata["known"]`; see `spec_of`.
         settings: fields of the config (or of its `mpc`) to change. `planner` may be a name.
 
     Raises:
@@ -182,7 +182,7 @@ def train(
     Args:
         agent: fresh, as `make` makes it.
         env: one environment, or a vector of N.
-        run: the folder of a run, new or to be gone on with; the command opens it too. None saves
+        run: the folder of a run, new or to be continued; the command opens it too. None saves
             nothing.
         steps: environment steps over all environments, those before a resume included.
         seed: of the episodes; the one the agent was made with if None.
@@ -278,7 +278,7 @@ def train_run(
         config: what to run.
         path: a new folder, or with `resume` one that this config began.
         make_env: makes the environment.
-        resume: go on from the newest checkpoint (from the start if there is none yet).
+        resume: continue from the newest checkpoint (from the start if there is none yet).
         settings: see `train`.
 
     Raises:
@@ -298,7 +298,7 @@ def train_run(
 
 
 class Loaded(NamedTuple):
-    """A run as it stands at its newest checkpoint."""
+    """A run at its newest checkpoint."""
 
     run: Run
     config: RunConfig
@@ -383,7 +383,7 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def check_device(device: str, whose: str) -> None:
-    """Say in one line that a device is not to be used here.
+    """Check that a device can be used on this machine.
 
     Raises:
         RunError: it is unknown, or this machine has none.
@@ -420,7 +420,7 @@ def all_runs(root: Path) -> list[Path]:
 
 
 def new_folder(root: Path, env: str, algo: str, seed: int) -> Path:
-    """`root/env/algo/seed-time`, with a number behind where that is there already."""
+    """`root/env/algo/seed-time`, with a number appended if that exists already."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
     path = base = root / env.replace("/", "-") / algo / f"{seed}-{stamp}"
     count = 1

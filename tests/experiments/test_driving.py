@@ -133,4 +133,4 @@ def test_what_blows_up_is_counted_and_said(tmp_path, capsys, monkeypatch):
     assert status == 0
     summary = json.loads((folder / "drive.json").read_text())["summary"]
     assert summary["rejected"] > 0
-    assert f"warning: {summary['rejected']} candidates blew up" in capsys.readouterr().err
+    assert f"warning: {summary['rejected']} candidates diverged" in capsys.readouterr().err

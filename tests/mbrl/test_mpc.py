@@ -157,7 +157,7 @@ def test_a_worker_that_fails_says_so():
         ({"delay": 0}, "delay must be >= 1 step, got 0"),
         ({"delay": None}, "without a worker the delay must be given"),
         ({"control_step": 0.0}, "control_step must be > 0 s"),
-        ({"config": replace(SMALL, replan_every=0)}, "nothing is left to plan ahead"),
+        ({"config": replace(SMALL, replan_every=0)}, "replan_every 0 plans once, so it"),
     ],
 )
 def test_settings_out_of_range_are_named(settings, message):
