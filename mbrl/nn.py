@@ -50,8 +50,15 @@ ONEDNN = _onednn_serves()
 """Whether large products of float32 on the CPU go to oneDNN, which uses AVX-512 on AMD's
 processors too, where MKL does not (about twice as fast). Results differ in the last bits."""
 
-ONEDNN_WORK = 5_000_000
-"""Multiplications in one member's widest layer below which a batched call for all is faster."""
+ONEDNN_ROWS = 64
+"""Rows of each member below which a batched call for all members is faster: oneDNN rearranges the
+weights in every call."""
+
+ONEDNN_WORK = 3_000_000
+"""Multiplications in one member's widest layer below which a batched call is faster."""
+
+ONEDNN_WORK_BACKWARD = 5_000_000
+"""The same where gradients are wanted."""
 
 
 def stacked_mlp(
@@ -61,19 +68,19 @@ def stacked_mlp(
     activation: str,
 ) -> Float[Tensor, "E B O"]:
     """The forward pass of E multi-layer perceptrons, each on its own rows."""
-    if not (ONEDNN and _large(x, weights) and x.dtype == torch.float32 and x.is_cpu):
+    if not (ONEDNN and x.shape[1] >= ONEDNN_ROWS and x.dtype == torch.float32 and x.is_cpu):
         return _batched(x, weights, biases, activation)
-    wanted = x.requires_grad or any(p.requires_grad for p in (*weights, *biases))
-    if not (torch.is_grad_enabled() and wanted):
+    work = x.shape[1] * max(weight.numel() for weight in weights) / len(x)
+    wanted = torch.is_grad_enabled() and (
+        x.requires_grad or any(p.requires_grad for p in (*weights, *biases))
+    )
+    if work < (ONEDNN_WORK_BACKWARD if wanted else ONEDNN_WORK):
+        return _batched(x, weights, biases, activation)
+    if not wanted:
         return _onednn(x, weights, biases, ACTIVATIONS[activation])
     out = _OneDNN.apply(activation, x, *weights, *biases)
     assert isinstance(out, Tensor)
     return out
-
-
-def _large(x: Tensor, weights: Sequence[Tensor]) -> bool:
-    members, rows, _ = x.shape
-    return rows * max(weight.numel() for weight in weights) >= ONEDNN_WORK * members
 
 
 def _batched(
