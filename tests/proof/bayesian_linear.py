@@ -1,13 +1,12 @@
 """Bayesian linear regression as a net: its posterior is computed, not descended to."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor, nn
 
-from mbrl.dynamics.fitting import Fitted, Loss
-from mbrl.dynamics.neural import NeuralConfig, Trained
+from mbrl.dynamics.fitting import Fitted
+from mbrl.dynamics.neural import NeuralConfig
 from mbrl.nn import Net
 
 
@@ -20,9 +19,7 @@ class BayesianLinear(Net):
     root: Tensor  # (D, I, I), root · rootᵀ is the covariance of one output's weights
     draws: Tensor  # (E, D, I) standard normal
 
-    def __init__(
-        self, members: int, inputs: int, outputs: int, prior: float, *, generator: Generator
-    ) -> None:
+    def __init__(self, members, inputs, outputs, prior, *, generator: Generator) -> None:
         super().__init__()
         self.prior = prior
         self.mean = nn.Parameter(torch.empty(inputs, outputs))
@@ -79,28 +76,15 @@ class Config(NeuralConfig):
     def build(self, inputs: int, outputs: int, *, generator: Generator) -> Net:
         return BayesianLinear(self.members, inputs, outputs, self.prior, generator=generator)
 
-    def optimise(
-        self,
-        trained: Trained,
-        loss: Loss,
-        rows: Sequence[Tensor],
-        held: Sequence[Tensor],
-        *,
-        weights: Tensor | None,
-        generator: Generator,
-    ) -> Fitted:
-        if weights is not None:
-            raise ValueError("weights must be unset: all rows count alike")
-        net, heads = trained.net, trained.heads
-        assert isinstance(net, BayesianLinear)
+    def optimise(self, trained, loss, rows, held, *, weights, generator) -> Fitted:
+        if weights is not None or len(held[0]):
+            raise ValueError("weights must be unset and holdout 0: all rows count alike")
+        net, log_var = trained.net, trained.heads.log_var
         for _ in range(self.rounds):
-            error = net.condition(*rows, heads.log_var[0, 0].double().exp())
-            heads.log_var.data.copy_(error.clamp_min(1e-12).log())
-        net.condition(*rows, heads.log_var[0, 0].double().exp())
+            error = net.condition(*rows, log_var[0, 0].double().exp())
+            log_var.data.copy_(error.clamp_min(1e-12).log())
+        net.condition(*rows, log_var[0, 0].double().exp())
         net.resample(generator=generator)
         with torch.no_grad():
-            found = [
-                loss(trained, *(part.expand(self.members, *part.shape) for part in part_of)).mean(0)
-                for part_of in (held if len(held[0]) else rows, rows)
-            ]
-        return Fitted(*(value[None] for value in found), torch.ones(1), 1.0)
+            each = loss(trained, *(part.expand(self.members, *part.shape) for part in rows))
+        return Fitted(each.mean(0, keepdim=True), each.mean(0, keepdim=True), torch.ones(1), 1.0)

@@ -77,11 +77,7 @@ class DeterministicPolicyGradient:
 
     @single_thread()  # products this small are faster so
     def update(self, batch: Transition, *, generator: Generator) -> Metrics:
-        """One step of critic, policy and targets.
-
-        Raises:
-            ValueError: wrong shapes, or a number that is not finite; nothing has then changed.
-        """
+        """One step of critic, policy and targets."""
         check_batch(batch, (self.size,), self.policy.low.shape)
         actor, critic = self.targets
         with torch.no_grad():

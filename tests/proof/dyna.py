@@ -16,6 +16,7 @@ from mbrl.agents.policies import PolicyPlayer
 from mbrl.data import Replay
 from mbrl.dynamics.neural import NeuralDynamics
 from mbrl.imagination import rollout
+from mbrl.parallel import single_thread
 from mbrl.spaces import bounds, obs_size, random_actions
 from mbrl.training.offline import fit_offline
 from mbrl.types import Metrics, Spec, Transition
@@ -50,30 +51,14 @@ class Config:
 
     @classmethod
     def suited(cls, spec: Spec) -> "Config":
-        """The settings for an environment: a reward that is not known is learned.
-
-        Raises:
-            ValueError: from the model, where the end is not known, as it would have to learn it.
-        """
+        """The settings for an environment; ValueError where its end would have to be learned."""
         return cls(bayes.Config(learn_reward=spec.reward is None, learn_termination=spec.ends))
 
 
 class Dyna:
-    """An `Agent` and `ModelBased`; see the module.
+    """An `Agent` and `ModelBased` of vectors and boxes; the reward must be known or learned."""
 
-    Args:
-        spec: observations are vectors, actions in a bounded box.
-        config: the recipe.
-        generator: all the agent's randomness, on the CPU.
-        device: where model and policy live.
-
-    Raises:
-        ValueError: no reward, known or learned; spaces of another kind.
-    """
-
-    def __init__(
-        self, spec: Spec, config: Config, *, generator: Generator, device: str = "cpu"
-    ) -> None:
+    def __init__(self, spec: Spec, config: Config, *, generator: Generator, device="cpu") -> None:
         self.spec, self.config, self.generator = spec, config, generator
         low, high = bounds(spec.action, device=device)
         size = obs_size(spec.obs)
@@ -106,6 +91,7 @@ class Dyna:
         self.replay.append(step)
         self.since += len(step.reward)
 
+    @single_thread()  # the products are small
     def update(self) -> Metrics:
         """A burst where it is due; {} elsewhere."""
         config = self.config
@@ -138,19 +124,17 @@ class Dyna:
             terminated=self.terminated,
             generator=self.generator,
         ).transitions()
-        size = self.learner.size
-        found = Replay(len(steps.reward), size, steps.action.shape[-1], device=steps.obs.device)
+        sizes = self.learner.size, steps.action.shape[-1]
+        found = Replay(len(steps.reward), *sizes, device=steps.obs.device)
         found.append(steps)
         return found
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything."""
         parts = {name: dict(getattr(self, name).state_dict()) for name in PARTS}
         counts = {"fits": self.fits, "since": self.since}
         return parts | counts | {"generator": self.generator.get_state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
         for name in PARTS:
             getattr(self, name).load_state_dict(state[name])
         self.fits, self.since = state["fits"], state["since"]
