@@ -77,21 +77,24 @@ class FiniteMDP:
     """
 
     transitions: sparse.csr_array
-    """(S · A, S), row s · A + a the distribution of the next state; also taken as (S, A, S)."""
+    """(S · A, S), row s · A + a the distribution of the next state. The constructor also takes a
+    dense array (S, A, S)."""
     rewards: np.ndarray
-    """(S, A), expected; also taken as (S, A, S) or sparse (S · A, S), where the arrival counts."""
+    """(S, A), expected. The constructor also takes rewards that depend on the next state, dense
+    (S, A, S) or sparse (S · A, S)."""
     discount: float
     """γ, in [0, 1]."""
     start: np.ndarray
-    """(S,) distribution of the first state; also taken as a state."""
+    """(S,) distribution of the first state. The constructor also takes one state."""
     terminal: np.ndarray
-    """(S,) bool; also taken as a sequence of states."""
+    """(S,) bool. The constructor also takes a sequence of states."""
     name: str
     """For messages and pictures."""
     layout: Layout | None
     """For pictures."""
     arrival: sparse.csr_array | None
-    """(S · A, S), stored where `transitions` is: what each pays, where it hangs on the arrival."""
+    """(S · A, S), the reward of each next state, stored where `transitions` is; None if the reward
+    does not depend on the next state."""
 
     def __init__(
         self,
@@ -513,7 +516,7 @@ def _stored_like(rows: Any, rewards: Any) -> sparse.csr_array:
 
 
 def _rows(transitions: Any, name: str) -> tuple[sparse.csr_array, int, int]:
-    """Transitions as (S · A, S), S and A."""
+    """`FiniteMDP.transitions` (S · A, S), S and A, from what the constructor takes."""
     if sparse.issparse(transitions):
         rows: Any = sparse.csr_array(transitions).astype(float)
     else:
