@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from array_api_compat import array_namespace
 
-from envs.task import Array, Physics, Task, never
+from envs.task import Array, Physics, Task
 from envs.tolerance import tolerance
 
 LENGTH = 0.5  # m, of each rod
@@ -81,9 +81,6 @@ def tip(obs: Array) -> tuple[Array, Array]:
     )
 
 
-terminated = never
-
-
 def success(obs: Array) -> Array:
     """The tip is within 5 cm of its highest point and both joints turn at less than 1 rad/s."""
     xp = array_namespace(obs)
@@ -102,7 +99,6 @@ TASK = Task(
     mjcf=MJCF,
     observation=observation,
     reward=reward,
-    terminated=terminated,
     initial=initial,
     frame_skip=4,
     episode_steps=250,

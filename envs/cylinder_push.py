@@ -17,7 +17,7 @@ import mujoco
 import numpy as np
 from array_api_compat import array_namespace
 
-from envs.task import Array, Physics, Planning, Task, never
+from envs.task import Array, Physics, Planning, Task
 
 OFFSET = 0.25  # m behind the cart's centre, where the pusher should be
 RADIUS = 0.25  # m, of both
@@ -50,9 +50,6 @@ def reward(
     return (-0.5 * proximity) * (dx * dx + dy * dy) - (0.5 * goal) * square
 
 
-terminated = never
-
-
 def success(obs: Array) -> Array:
     """The cart is within 0.05 m of the goal; judo is content with 0.3 m."""
     x, y = obs[..., 2], obs[..., 3]
@@ -82,7 +79,6 @@ TASK = Task(
     mjcf=MJCF,
     observation=observation,
     reward=reward,
-    terminated=terminated,
     initial=initial,
     frame_skip=2,
     episode_steps=250,

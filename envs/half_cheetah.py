@@ -16,7 +16,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from envs import scene
-from envs.task import Array, Physics, Task, never
+from envs.task import Array, Physics, Task
 
 MJCF = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "half_cheetah.xml"
 
@@ -60,9 +60,6 @@ def reward(obs: Array, action: Array, next_obs: Array) -> Array:
     return next_obs[..., 8] - 0.1 * xp.sum(action * action, axis=-1)
 
 
-terminated = never
-
-
 def initial(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Standing, with noise uniform in ±0.1 on positions and normal with 0.1 on velocities."""
     return rng.uniform(-0.1, 0.1, 9), 0.1 * rng.standard_normal(9)
@@ -72,13 +69,12 @@ TASK = Task(
     name="half-cheetah",
     summary="run forward on two legs in a plane; 20 Hz",
     mjcf=MJCF,
+    prepare=prepare,
     observation=observation,
     reward=reward,
-    terminated=terminated,
     initial=initial,
     frame_skip=5,
     episode_steps=1000,
     traces=("torso",),
     camera="side",
-    prepare=prepare,
 )

@@ -12,7 +12,7 @@ import numpy as np
 from array_api_compat import array_namespace, device
 
 from envs import go1
-from envs.task import Array, Physics, Task, never
+from envs.task import Array, Physics, Task
 from envs.tolerance import tolerance
 
 FOLDED = (0.0, 1.3, -2.7) * 4  # rad
@@ -66,9 +66,6 @@ def reward(
     )
 
 
-terminated = never
-
-
 def success(obs: Array) -> Array:
     """Upright to 18 degrees, the trunk over 0.23 of its 0.28 m, slower than 0.2 m/s (0.9 rad/s)."""
     return (obs[..., 3] > 0.95) & (obs[..., go1.HEIGHT] > 0.23) & (_motion(obs) < 0.04)
@@ -95,7 +92,6 @@ TASK = Task(
     prepare=prepare,
     observation=observation,
     reward=reward,
-    terminated=terminated,
     initial=initial,
     frame_skip=5,
     episode_steps=250,

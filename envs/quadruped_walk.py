@@ -11,7 +11,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from envs import go1
-from envs.task import Array, Physics, Task, never
+from envs.task import Array, Physics, Task
 from envs.tolerance import tolerance
 
 REACHED = 0.4  # m, the radius of the disc about the flag
@@ -54,9 +54,6 @@ def reward(
     )
 
 
-terminated = never
-
-
 def success(obs: Array) -> Array:
     """The trunk is over the disc and not tipped over."""
     return (_to_flag(obs)[1] < REACHED) & (obs[..., 3] > 0.8)
@@ -93,7 +90,6 @@ TASK = Task(
     mjcf=go1.MJCF,
     observation=observation,
     reward=reward,
-    terminated=terminated,
     initial=initial,
     frame_skip=5,
     episode_steps=350,

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from array_api_compat import array_namespace
 
-from envs.task import Array, Physics, Task, never
+from envs.task import Array, Physics, Task
 
 SHOULDER_Y = -0.188  # m, of the pan axis; x and z are 0
 SHOULDER, UPPER_ARM, FOREARM, HAND = 0.1, 0.4, 0.321, 0.168  # m, as in reacher.xml
@@ -63,9 +63,6 @@ def reward(obs: Array, action: Array, next_obs: Array) -> Array:
     return -(dx * dx + dy * dy + dz * dz) - (0.01 * TORQUE**2) * effort
 
 
-terminated = never
-
-
 def initial(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """The arm stretched out along x at rest, the target normal about (0, 0.25, 0) with 0.1 m."""
     target = np.array(TARGET) + TARGET_STD * rng.standard_normal(3)
@@ -78,7 +75,6 @@ TASK = Task(
     mjcf=MJCF,
     observation=observation,
     reward=reward,
-    terminated=terminated,
     initial=initial,
     frame_skip=2,
     episode_steps=150,

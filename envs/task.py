@@ -27,6 +27,15 @@ TerminatedFn = Callable[[Array], Array]
 """`terminated(next_obs (..., O)) -> (...)` bool."""
 
 
+def never(next_obs: Array) -> Array:
+    """The termination of a task that does not end: False (...) for `next_obs` (..., O).
+
+    A caller that sees `terminated is never` can leave termination out altogether.
+    """
+    xp = array_namespace(next_obs)
+    return xp.zeros(next_obs.shape[:-1], dtype=xp.bool, device=device(next_obs))
+
+
 class Planning(NamedTuple):
     """A cheaper model to plan with; its error against the true one is for `mbrl study` to show."""
 
@@ -69,13 +78,14 @@ class Task:
     observation: Callable[[Physics], Array]
     """`observation(physics) -> obs (..., O)`."""
     reward: RewardFn
-    terminated: TerminatedFn
     initial: Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]
     """`initial(rng) -> (qpos (nq,), qvel (nv,))`."""
     frame_skip: int
     """MuJoCo steps in a control step."""
     episode_steps: int
     """Control steps in an episode; `envs.make` truncates there."""
+    terminated: TerminatedFn = never
+    """By default the task does not end."""
     process_noise: tuple[float, ...] = ()
     """Std of a random force on each degree of freedom, in N or N·m, drawn once a control step
     and held over it; empty for none."""
@@ -182,12 +192,3 @@ def sensor_views(model: mujoco.MjModel, sensordata: Array) -> dict[str, Array]:
         model.sensor(i).name: sensordata[..., address : address + size]
         for i, (address, size) in enumerate(zip(model.sensor_adr, model.sensor_dim, strict=True))
     }
-
-
-def never(next_obs: Array) -> Array:
-    """The termination of a task that does not end: False (...) for `next_obs` (..., O).
-
-    A caller that sees `terminated is never` can leave termination out altogether.
-    """
-    xp = array_namespace(next_obs)
-    return xp.zeros(next_obs.shape[:-1], dtype=xp.bool, device=device(next_obs))

@@ -14,7 +14,7 @@ import mujoco
 import numpy as np
 from array_api_compat import array_namespace
 
-from envs.task import Array, Physics, Planning, Task, never
+from envs.task import Array, Physics, Planning, Task
 from envs.tolerance import tolerance
 
 MJCF = Path(__file__).parent / "assets" / "walker.xml"
@@ -50,9 +50,6 @@ def reward(
     return stands * (0.1 + 0.9 * runs) * ease
 
 
-terminated = never
-
-
 def success(obs: Array) -> Array:
     """On its feet, the torso's middle over 0.9 m, and faster than 1 m/s."""
     return (obs[..., 0] > 0.9) & (obs[..., 8] > 1.0)
@@ -83,7 +80,6 @@ TASK = Task(
     mjcf=MJCF,
     observation=observation,
     reward=reward,
-    terminated=terminated,
     initial=initial,
     frame_skip=4,
     episode_steps=500,
