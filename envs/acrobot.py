@@ -73,7 +73,7 @@ def reward(
 
 
 def tip(obs: Array) -> tuple[Array, Array]:
-    """Of the lower rod, from the shoulder: aside and above, each (...), in m."""
+    """The lower rod's end relative to the shoulder: x and z, each (...), in m."""
     sin, cos, sin_elbow, cos_elbow = obs[..., 0], obs[..., 1], obs[..., 2], obs[..., 3]
     return (
         LENGTH * (sin + sin * cos_elbow + cos * sin_elbow),

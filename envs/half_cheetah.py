@@ -2,7 +2,7 @@
 
 gymnasium's model and observation (HalfCheetah-v5), with one difference that makes the reward a
 function of observations: the forward velocity paid for is the torso's at the end of the step, not
-its mean over the step, which default observations do not tell. This is the usual choice in
+its mean over the step, which default observations do not contain. This is the usual choice in
 model-based work, PETS's among them.
 """
 
@@ -22,7 +22,7 @@ MJCF = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "half_ch
 
 
 def prepare(spec: mujoco.MjSpec) -> None:
-    """Light, colours and a camera; the total mass said without a deprecated attribute."""
+    """Light, colours and a camera; the total mass set without a deprecated attribute."""
     total = spec.compiler.settotalmass
     spec.compiler.settotalmass = -1
     ratio = total / spec.compile().body_mass.sum()

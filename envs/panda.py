@@ -1,8 +1,8 @@
 """The Panda of the panda-* tasks: a 7-joint arm with a parallel gripper on a table.
 
 Frames, masses, inertias, joint ranges and torque limits are the robot's (envs/assets/panda.xml
-names the sources), drawn and collided with primitives. As on the robot, the controller carries the
-arm's own weight. The grasp point, between the finger tips, is what the tasks call the hand.
+names the sources), drawn and collided with primitives. As on the robot, the controller
+compensates the arm's weight. The tasks call the grasp point, between the finger tips, the hand.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """A quadruped walks to a flag some metres away, whatever way that is.
 
 The Unitree Go1 at 50 Hz, from standing; the flag is 2 to 3 m off in any direction. No gait is
-asked for: the reward wants the trunk up, moving to the flag at 1 m/s, and facing it. Planning
-with the coarse simulator has it at the flag after 7 s on 10 of 10 seeds, at a mean reward of 0.76.
+prescribed: the reward is for an upright trunk that moves to the flag at 1 m/s and faces it.
+Planning with the coarse simulator has it at the flag after 7 s on 10 of 10 seeds, at a mean reward
+of 0.76.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def never(next_obs: Array) -> Array:
 
 
 class Planning(NamedTuple):
-    """A cheaper model to plan with; its error against the true one is for `mbrl study` to show."""
+    """A cheaper model to plan with; `mbrl study robots` measures its error."""
 
     prepare: Callable[[mujoco.MjSpec], None]
     """Edits to the task's MJCF: integrator, time step, solver, collisions; no new state."""
@@ -66,8 +66,8 @@ class Task:
     """A control problem in MuJoCo.
 
     An action is in [-1, 1]^A and is mapped affinely onto each control's `ctrlrange`; the reward
-    gets the action as it was given, so a cost in N·m scales it back. Reward and termination see
-    nothing but their arguments. Keyword-only parameters of `reward` with numbers as defaults are
+    gets the action as it was given, so a cost in N·m scales it back. Reward and termination depend
+    on their arguments only. Keyword-only parameters of `reward` with numbers as defaults are
     its weights: `weights` lists them and `functools.partial` sets them.
     """
 
@@ -100,7 +100,7 @@ class Task:
     success: Callable[[Array], Array] | None = None
     """`success(obs (..., O)) -> (...)` bool: the task is done in this state."""
     traces: tuple[str, ...] = ()
-    """What a plan is drawn by, the paths of: position sensors, sites, geoms or bodies."""
+    """Position sensors, sites, geoms or bodies whose paths show a plan in pictures."""
     planning: Planning | None = None
     """A cheaper model to plan with, where there is a good one."""
     gymnasium: bool = False

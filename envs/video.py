@@ -28,7 +28,7 @@ SIZE = {"width": 480, "height": 272}
 
 
 class VideoError(RuntimeError):
-    """The encoder is missing or refused; the message is one line."""
+    """The encoder is missing or failed; the message is one line."""
 
 
 def film(env_id: str, actions: Iterable[np.ndarray], path: str | Path, *, seed: int) -> Path:

@@ -79,7 +79,7 @@ class Run:
         """A run that exists.
 
         Raises:
-            RunError: the folder is none, or its config.json cannot be read.
+            RunError: it is not a run folder, or its config.json cannot be read.
         """
         try:
             config = json.loads((path / CONFIG).read_text())
@@ -127,7 +127,7 @@ class Run:
         return max(whole, key=lambda path: (int(path.stem), not path.suffix), default=None)
 
     def save(self, env_steps: int, state: Any) -> None:
-        """Make this the newest checkpoint; the ones before it go once it is on disk.
+        """Make this the newest checkpoint; older ones are deleted once it is on disk.
 
         Args:
             env_steps: names the checkpoint.
@@ -136,7 +136,7 @@ class Run:
                 `state.pt`.
 
         Raises:
-            RunError: the disk refuses.
+            RunError: the files cannot be written.
         """
         target = self._checkpoints / str(env_steps)
         temporary = self._checkpoints / f".{env_steps}.tmp"
@@ -150,7 +150,7 @@ class Run:
             for written in (temporary / WEIGHTS, temporary / STATE, temporary):
                 _sync(written)
             if target.exists():
-                # a death between the two renames leaves the old one under its other name
+                # if the process dies between the two renames, the old one is kept as .old
                 shutil.rmtree(aside := target.with_suffix(".old"), ignore_errors=True)
                 target.rename(aside)
             temporary.rename(target)
@@ -179,7 +179,7 @@ class Run:
             ) from None
         try:
             saved = torch.load(folder / STATE, weights_only=True, map_location=device)
-        except Exception as error:  # on foreign bytes the unpickler raises whatever comes up
+        except Exception as error:  # on foreign bytes the unpickler raises exceptions of any type
             raise RunError(
                 f"{folder / STATE} is truncated, foreign or holds more than tensors and plain "
                 f"values ({_first_line(error)})"
@@ -215,7 +215,7 @@ def _without_tensors(state: Any, path: tuple[str, ...], tensors: dict[str, Tenso
 
 
 def _with_tensors(state: Any, path: tuple[str, ...], tensors: Mapping[str, Tensor]) -> Any:
-    """What `_without_tensors` was given."""
+    """The inverse of `_without_tensors`."""
     if isinstance(state, str) and state == _TENSOR:
         return tensors["/".join(path)]
     if isinstance(state, dict):
