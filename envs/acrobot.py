@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from array_api_compat import array_namespace
 
-from envs.task import Array, Physics, Task, never
+from envs.task import Array, Physics, Task
 from envs.tolerance import tolerance
 
 LENGTH = 0.5  # m, of each rod
@@ -73,15 +73,12 @@ def reward(
 
 
 def tip(obs: Array) -> tuple[Array, Array]:
-    """Of the lower rod, from the shoulder: aside and above, each (...), in m."""
+    """The lower rod's end relative to the shoulder: x and z, each (...), in m."""
     sin, cos, sin_elbow, cos_elbow = obs[..., 0], obs[..., 1], obs[..., 2], obs[..., 3]
     return (
         LENGTH * (sin + sin * cos_elbow + cos * sin_elbow),
         LENGTH * (cos + cos * cos_elbow - sin * sin_elbow),
     )
-
-
-terminated = never
 
 
 def success(obs: Array) -> Array:
@@ -102,7 +99,6 @@ TASK = Task(
     mjcf=MJCF,
     observation=observation,
     reward=reward,
-    terminated=terminated,
     initial=initial,
     frame_skip=4,
     episode_steps=250,

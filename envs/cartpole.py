@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from array_api_compat import array_namespace
 
-from envs.task import Array, Physics, Task, never
+from envs.task import Array, Physics, Task
 
 LENGTH = 0.6  # m, of the pole
 
@@ -39,9 +39,6 @@ def reward(obs: Array, action: Array, next_obs: Array) -> Array:
     return xp.exp(-(aside * aside + below * below)) - 0.01 * (force * force)
 
 
-terminated = never
-
-
 def initial(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Hanging at rest near the rail's centre, up to noise of 0.02 m, 0.05 rad, 0.02 m/s, rad/s."""
     return (
@@ -56,7 +53,6 @@ TASK = Task(
     mjcf=MJCF,
     observation=observation,
     reward=reward,
-    terminated=terminated,
     initial=initial,
     frame_skip=4,
     episode_steps=150,

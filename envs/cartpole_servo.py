@@ -13,7 +13,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from envs.cartpole import observation
-from envs.task import Array, Task, never
+from envs.task import Array, Task
 
 RANGE = 1.8  # m, where action 1 sends the cart
 UPRIGHT_WIDTH, CENTRE_WIDTH = 0.01, 0.1  # judo's p: within these its absolute values are round
@@ -46,9 +46,6 @@ def reward(
     return -vertical * leaning - centred * aside - (0.5 * velocity) * moving - effort
 
 
-terminated = never
-
-
 def success(obs: Array) -> Array:
     """Upright within 5°, within 0.1 m of the centre."""
     xp = array_namespace(obs)
@@ -66,7 +63,6 @@ TASK = Task(
     mjcf=MJCF,
     observation=observation,
     reward=reward,
-    terminated=terminated,
     initial=initial,
     frame_skip=1,
     episode_steps=250,

@@ -17,7 +17,7 @@ import mujoco
 import numpy as np
 from array_api_compat import array_namespace
 
-from envs.task import Array, Physics, Planning, Task, never
+from envs.task import Array, Physics, Planning, Task
 
 OFFSET = 0.25  # m behind the cart's centre, where the pusher should be
 RADIUS = 0.25  # m, of both
@@ -44,17 +44,14 @@ def reward(
     xp = array_namespace(next_obs)
     x, y = next_obs[..., 2], next_obs[..., 3]
     square = x * x + y * y
-    # On the goal there is no behind; judo's cost is then NaN, here the cart's own place.
+    # At the goal the direction is undefined: judo's cost is NaN, here `behind` is the cart itself.
     scale = 1 + OFFSET / xp.sqrt(xp.clip(square, min=1e-12))
     dx, dy = next_obs[..., 0] - scale * x, next_obs[..., 1] - scale * y
     return (-0.5 * proximity) * (dx * dx + dy * dy) - (0.5 * goal) * square
 
 
-terminated = never
-
-
 def success(obs: Array) -> Array:
-    """The cart is within 0.05 m of the goal; judo is content with 0.3 m."""
+    """The cart is within 0.05 m of the goal; judo's limit is 0.3 m."""
     x, y = obs[..., 2], obs[..., 3]
     return x * x + y * y < 0.05**2
 
@@ -82,7 +79,6 @@ TASK = Task(
     mjcf=MJCF,
     observation=observation,
     reward=reward,
-    terminated=terminated,
     initial=initial,
     frame_skip=2,
     episode_steps=250,

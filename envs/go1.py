@@ -21,11 +21,11 @@ STANDING = (0.0, 0.9, -1.8) * 4
 """Joint angles, rad, at action 0: front right, front left, rear right, rear left."""
 
 HEIGHT, UP, VELOCITY, SPIN, JOINTS = 0, slice(1, 4), slice(4, 7), slice(7, 10), slice(10, 22)
-"""Where `stance` holds what."""
+"""Indices of the parts of `stance`."""
 
 
 def stance(physics: Physics) -> tuple[Array, ...]:
-    """The robot apart from where it is, (..., 34) in parts.
+    """The robot's state without its position and heading, (..., 34) in parts.
 
     Trunk height m; world up, velocity m/s and angular velocity rad/s in the trunk's frame (x
     ahead, y left); 12 joint angles rad, 12 joint velocities rad/s.
@@ -59,7 +59,7 @@ def _coarse(spec: mujoco.MjSpec) -> None:
     spec.option.solver = int(mujoco.mjtSolver.mjSOL_PGS)
     spec.option.iterations = 6
     for geom in list(spec.geoms):
-        if not (geom.contype or geom.conaffinity):  # for the eye only
+        if not (geom.contype or geom.conaffinity):  # visual only
             spec.delete(geom)
 
 

@@ -1,7 +1,8 @@
 """Reward and termination of gymnasium's own tasks, as functions of their default observations.
 
 Each function gives what `env.step` gives, for an environment made without further arguments.
-Where default observations do not tell it there is None and the reason, and a model has to learn it.
+Where default observations do not determine it, the entry is None with the reason, and a model has
+to learn it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def _displacement(what: str) -> str:
 
 
 def _within(value: Array, low: float, high: float) -> Array:
-    # A comparison with NaN is False, so what is not a number is not healthy: as in gymnasium.
+    # A comparison with NaN is False, so NaN counts as unhealthy, as in gymnasium.
     return (low < value) & (value < high)
 
 

@@ -2,7 +2,7 @@
 
 gymnasium's model and observation (HalfCheetah-v5), with one difference that makes the reward a
 function of observations: the forward velocity paid for is the torso's at the end of the step, not
-its mean over the step, which default observations do not tell. This is the usual choice in
+its mean over the step, which default observations do not contain. This is the usual choice in
 model-based work, PETS's among them.
 """
 
@@ -16,13 +16,13 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from envs import scene
-from envs.task import Array, Physics, Task, never
+from envs.task import Array, Physics, Task
 
 MJCF = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "half_cheetah.xml"
 
 
 def prepare(spec: mujoco.MjSpec) -> None:
-    """Light, colours and a camera; the total mass said without a deprecated attribute."""
+    """Light, colours and a camera; the total mass set without a deprecated attribute."""
     total = spec.compiler.settotalmass
     spec.compiler.settotalmass = -1
     ratio = total / spec.compile().body_mass.sum()
@@ -60,9 +60,6 @@ def reward(obs: Array, action: Array, next_obs: Array) -> Array:
     return next_obs[..., 8] - 0.1 * xp.sum(action * action, axis=-1)
 
 
-terminated = never
-
-
 def initial(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Standing, with noise uniform in ±0.1 on positions and normal with 0.1 on velocities."""
     return rng.uniform(-0.1, 0.1, 9), 0.1 * rng.standard_normal(9)
@@ -72,13 +69,12 @@ TASK = Task(
     name="half-cheetah",
     summary="run forward on two legs in a plane; 20 Hz",
     mjcf=MJCF,
+    prepare=prepare,
     observation=observation,
     reward=reward,
-    terminated=terminated,
     initial=initial,
     frame_skip=5,
     episode_steps=1000,
     traces=("torso",),
     camera="side",
-    prepare=prepare,
 )

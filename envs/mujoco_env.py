@@ -19,7 +19,7 @@ _DIVERGED = [
 ]
 _STATE = int(mujoco.mjtState.mjSTATE_INTEGRATION)
 
-# Without a handler of one's own MuJoCo writes MUJOCO_LOG.TXT into the working directory.
+# Without a handler MuJoCo writes MUJOCO_LOG.TXT into the working directory.
 if mujoco.get_mju_user_warning() is None:
     mujoco.set_mju_user_warning(logging.getLogger("mujoco").info)
 
@@ -36,8 +36,8 @@ class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     """Runs a Task.
 
     Observations are float32: it is what models train on and replay buffers keep, and reward and
-    termination are computed from the very numbers that are handed out, so that a stored transition
-    gives its reward again to the last bit. The physics itself stays in float64. Bounds are the
+    termination are computed from these float32 numbers, so that a stored transition gives the same
+    reward again to the last bit. The physics itself stays in float64. Bounds are the
     largest finite float32, as nothing tighter is known of a simulated state. Actions outside
     [-1, 1] act as the nearest bound, as everywhere in MuJoCo. An episode is cut by gymnasium's
     TimeLimit, which `envs.make` adds.
@@ -167,7 +167,7 @@ def get_state(model: mujoco.MjModel, data: mujoco.MjData) -> np.ndarray:
 def _renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Renderer:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # GLFW warns of what the exception then says
+            warnings.simplefilter("ignore")  # GLFW also warns of what the exception says
             return mujoco.Renderer(model, height, width)
     except Exception as error:  # MuJoCo, GLFW, PyOpenGL and ctypes each raise their own
         raise RenderingUnavailable(

@@ -1,21 +1,44 @@
 """The Panda of the panda-* tasks: a 7-joint arm with a parallel gripper on a table.
 
 Frames, masses, inertias, joint ranges and torque limits are the robot's (envs/assets/panda.xml
-names the sources), drawn and collided with primitives. As on the robot, the controller carries the
-arm's own weight. The grasp point, between the finger tips, is what the tasks call the hand.
+names the sources), drawn and collided with primitives. As on the robot, the controller
+compensates the arm's weight. The tasks call the grasp point, between the finger tips, the hand.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import mujoco
+from array_api_compat import array_namespace
+
+from envs.task import Array, Physics, Task
 
 ASSETS = Path(__file__).parent / "assets"
 
 READY = (0.0, -0.0871, 0.0, -2.5418, 0.0, 2.4546, 0.7854)
 """Joint angles, rad, that hold the hand straight down at (0.45, 0, 0.20) m, fingers along y."""
+
+
+ArmTask = partial(Task, frame_skip=10, episode_steps=150, camera="front")
+"""A task of the arm: 6 s at 25 Hz."""
+
+
+def observation(physics: Physics) -> Array:
+    """(..., nq + nv + 6): positions, velocities, xyz of the hand and of the goal in m."""
+    xp = array_namespace(physics.qpos)
+    return xp.concat(
+        [physics.qpos, physics.qvel, physics.sensors["hand"], physics.sensors["goal"]], axis=-1
+    )
+
+
+def within(distance: float, a: Array, b: Array) -> Array:
+    """Whether points (..., 3) are nearer to one another than a distance in m, (...)."""
+    xp = array_namespace(a)
+    apart = a - b
+    return xp.sum(apart * apart, axis=-1) < distance**2
 
 
 def weld_fingers(spec: mujoco.MjSpec, opening: float) -> None:
@@ -27,7 +50,7 @@ def weld_fingers(spec: mujoco.MjSpec, opening: float) -> None:
 
 
 def coarse(timestep: float) -> Callable[[mujoco.MjSpec], None]:
-    """What makes a planning model of `timestep` seconds a step."""
+    """The edit of a planning model: MuJoCo steps of `timestep` seconds."""
 
     def prepare(spec: mujoco.MjSpec) -> None:
         spec.option.timestep = timestep

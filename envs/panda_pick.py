@@ -17,7 +17,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from envs import panda
-from envs.task import Array, Physics, Planning, Task, never
+from envs.task import Array, Physics, Planning
 
 START = (0.45, 0.55), (-0.12, 0.12)  # m, x and y of the cube
 GOAL = (0.40, 0.55), (-0.15, 0.15), (0.24, 0.34)  # m, x, y and z of its centre
@@ -33,10 +33,7 @@ def observation(physics: Physics) -> Array:
 
     Positions: seven joints rad, two fingers m, cube xyz m and quaternion; velocities alike.
     """
-    xp = array_namespace(physics.qpos)
-    return xp.concat(
-        [physics.qpos, physics.qvel, physics.sensors["hand"], physics.sensors["goal"]], axis=-1
-    )
+    return panda.observation(physics)
 
 
 def reward(
@@ -67,9 +64,6 @@ def reward(
     return around * (reach + grasp * closed + place * there) * level
 
 
-terminated = never
-
-
 def initial(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """The open hand 20 cm over the table, the cube at rest somewhere under it."""
     (x, y), yaw = (rng.uniform(*side) for side in START), rng.uniform(-YAW, YAW)
@@ -84,22 +78,16 @@ def goal(rng: np.random.Generator) -> np.ndarray:
 
 def success(obs: Array) -> Array:
     """The cube is within 3 cm of the goal."""
-    xp = array_namespace(obs)
-    away = obs[..., 9:12] - obs[..., 34:37]
-    return xp.sum(away * away, axis=-1) < NEAR**2
+    return panda.within(NEAR, obs[..., 9:12], obs[..., 34:37])
 
 
-TASK = Task(
+TASK = panda.ArmTask(
     name="panda-pick",
     summary="a 7-joint arm grasps a cube and holds it in the air; hand set-points, 25 Hz",
     mjcf=MJCF,
     observation=observation,
     reward=reward,
-    terminated=terminated,
     initial=initial,
-    frame_skip=10,
-    episode_steps=150,
-    camera="front",
     goal=goal,
     success=success,
     traces=("hand", "cube"),

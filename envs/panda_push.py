@@ -18,7 +18,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from envs import panda
-from envs.task import Array, Physics, Planning, Task, never
+from envs.task import Array, Physics, Planning
 
 START = (0.46, 0.50), (-0.04, 0.04)  # m, x and y of the cube
 CENTRE = (0.48, 0.0)  # m, of the ring that the goal lies on
@@ -42,10 +42,7 @@ def observation(physics: Physics) -> Array:
 
     Positions: seven joints rad, cube xyz m and quaternion; velocities alike.
     """
-    xp = array_namespace(physics.qpos)
-    return xp.concat(
-        [physics.qpos, physics.qvel, physics.sensors["hand"], physics.sensors["goal"]], axis=-1
-    )
+    return panda.observation(physics)
 
 
 def reward(
@@ -76,9 +73,6 @@ def reward(
     return (reach * behind + place / (1 + 400 * square)) * level
 
 
-terminated = never
-
-
 def initial(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """The hand 20 cm over the table, the cube at rest under it, turned at random."""
     (x, y), yaw = (rng.uniform(*side) for side in START), rng.uniform(-math.pi, math.pi)
@@ -95,23 +89,17 @@ def goal(rng: np.random.Generator) -> np.ndarray:
 
 def success(obs: Array) -> Array:
     """The cube is within 3 cm of the goal."""
-    xp = array_namespace(obs)
-    away = obs[..., 7:10] - obs[..., 30:33]
-    return xp.sum(away * away, axis=-1) < NEAR**2
+    return panda.within(NEAR, obs[..., 7:10], obs[..., 30:33])
 
 
-TASK = Task(
+TASK = panda.ArmTask(
     name="panda-push",
     summary="a 7-joint arm pushes a cube across a table to a goal; hand set-points, 25 Hz",
     mjcf=MJCF,
+    prepare=prepare,
     observation=observation,
     reward=reward,
-    terminated=terminated,
     initial=initial,
-    frame_skip=10,
-    episode_steps=150,
-    camera="front",
-    prepare=prepare,
     goal=goal,
     success=success,
     traces=("hand", "cube"),

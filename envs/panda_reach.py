@@ -19,7 +19,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from envs import panda
-from envs.task import Array, Physics, Planning, Task, never
+from envs.task import Array, Physics, Planning
 
 HOME = (0.0, -0.7854, 0.0, -2.3562, 0.0, 1.5708, 0.7854)  # rad
 RADIUS = (0.40, 0.65)  # m, of the goal from the base's axis
@@ -37,10 +37,7 @@ def prepare(spec: mujoco.MjSpec) -> None:
 
 def observation(physics: Physics) -> Array:
     """(..., 20): joint angles rad and velocities rad/s, seven each, hand xyz m, goal xyz m."""
-    xp = array_namespace(physics.qpos)
-    return xp.concat(
-        [physics.qpos, physics.qvel, physics.sensors["hand"], physics.sensors["goal"]], axis=-1
-    )
+    return panda.observation(physics)
 
 
 def reward(obs: Array, action: Array, next_obs: Array, *, effort: float = 0.1) -> Array:
@@ -52,9 +49,6 @@ def reward(obs: Array, action: Array, next_obs: Array, *, effort: float = 0.1) -
     apart = next_obs[..., 14:17] - next_obs[..., 17:20]
     near = 1 / (1 + 400 * xp.sum(apart * apart, axis=-1))
     return near * (1 - effort * xp.mean(action * action, axis=-1))
-
-
-terminated = never
 
 
 def initial(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -72,23 +66,17 @@ def goal(rng: np.random.Generator) -> np.ndarray:
 
 def success(obs: Array) -> Array:
     """The hand is within 2.5 cm of the goal's centre."""
-    xp = array_namespace(obs)
-    apart = obs[..., 14:17] - obs[..., 17:20]
-    return xp.sum(apart * apart, axis=-1) < NEAR**2
+    return panda.within(NEAR, obs[..., 14:17], obs[..., 17:20])
 
 
-TASK = Task(
+TASK = panda.ArmTask(
     name="panda-reach",
     summary="a 7-joint arm reaches for a ball that jumps every 3 s; joint velocities, 25 Hz",
     mjcf=MJCF,
+    prepare=prepare,
     observation=observation,
     reward=reward,
-    terminated=terminated,
     initial=initial,
-    frame_skip=10,
-    episode_steps=150,
-    camera="front",
-    prepare=prepare,
     goal=goal,
     goal_steps=75,
     success=success,

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from array_api_compat import array_namespace
 
-from envs.task import Array, Physics, Task, never
+from envs.task import Array, Physics, Task
 
 MJCF = Path(__file__).parent / "assets" / "pendulum.xml"
 
@@ -34,9 +34,6 @@ def reward(obs: Array, action: Array, next_obs: Array) -> Array:
     return xp.exp(-(aside * aside + below * below)) - 0.01 * (torque * torque)
 
 
-terminated = never
-
-
 def initial(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Hanging at rest, up to noise of 0.1 rad and 0.05 rad/s."""
     return np.array([np.pi]) + rng.uniform(-0.1, 0.1, 1), rng.uniform(-0.05, 0.05, 1)
@@ -48,7 +45,6 @@ TASK = Task(
     mjcf=MJCF,
     observation=observation,
     reward=reward,
-    terminated=terminated,
     initial=initial,
     frame_skip=5,
     episode_steps=150,

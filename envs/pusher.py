@@ -15,7 +15,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from envs import scene
-from envs.task import Array, Physics, Task, never
+from envs.task import Array, Physics, Task
 
 TORQUE = 2.0  # N·m at action 1
 GOAL = (0.45, -0.05, -0.323)  # m
@@ -84,9 +84,6 @@ def reward(obs: Array, action: Array, next_obs: Array) -> Array:
     return -1.25 * to_goal - 0.5 * to_object - (0.1 * TORQUE**2) * effort
 
 
-terminated = never
-
-
 def initial(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """The arm stretched out and all but at rest, the cylinder near (-0.25, 0.15) from the goal."""
     cylinder = np.array(START) + START_STD * rng.standard_normal(2)
@@ -98,13 +95,12 @@ TASK = Task(
     name="arm-pusher",
     summary="a 7-joint arm pushes a cylinder to a goal on a table; 25 Hz",
     mjcf=MJCF,
+    prepare=prepare,
     observation=observation,
     reward=reward,
-    terminated=terminated,
     initial=initial,
     frame_skip=4,
     episode_steps=150,
     traces=("tips_arm", "object"),
     camera="table",
-    prepare=prepare,
 )

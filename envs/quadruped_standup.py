@@ -12,14 +12,14 @@ import numpy as np
 from array_api_compat import array_namespace, device
 
 from envs import go1
-from envs.task import Array, Physics, Task, never
+from envs.task import Array, Physics, Task
 from envs.tolerance import tolerance
 
 FOLDED = (0.0, 1.3, -2.7) * 4  # rad
 
 
 def prepare(spec: mujoco.MjSpec) -> None:
-    """Nowhere to go: no flag."""
+    """Remove the flag and its sensor, which this task does not need."""
     spec.delete(spec.sensor("goal"))
     spec.delete(spec.body("flag"))
 
@@ -39,11 +39,11 @@ def reward(
     still: float = 0.7,
     effort: float = 0.3,
 ) -> Array:
-    """Upright, times at standing height; as far as it stands, in the pose, still, at ease.
+    """Upright times standing height; the more it stands, the more pose, stillness and effort count.
 
     A robot that stands loses up to the share `posture` for joints 0.8 rad off in the mean,
-    `still` for moving at 0.5 m/s and `effort` for full actions. One that lies loses nothing by
-    them, so that lying still is no better than trying.
+    `still` for moving at 0.5 m/s and `effort` for full actions. A robot that lies loses nothing by
+    them, so lying still earns no more than moving.
     """
     xp = array_namespace(next_obs)
     up = next_obs[..., go1.UP]
@@ -64,9 +64,6 @@ def reward(
         * (1 - still * share * (1 - calm))
         * (1 - effort * share * go1.ease(action))
     )
-
-
-terminated = never
 
 
 def success(obs: Array) -> Array:
@@ -95,7 +92,6 @@ TASK = Task(
     prepare=prepare,
     observation=observation,
     reward=reward,
-    terminated=terminated,
     initial=initial,
     frame_skip=5,
     episode_steps=250,

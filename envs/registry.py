@@ -78,7 +78,7 @@ class UnknownEnvironment(ValueError):
 
 
 class Description(NamedTuple):
-    """What a listing says of an environment."""
+    """An environment's line in a listing."""
 
     name: str
     obs_dim: int
@@ -114,7 +114,7 @@ def make(id: str, *, render_mode: str | None = None, **kwargs: Any) -> gymnasium
     agent to find. Raises UnknownEnvironment for a name that neither we nor gymnasium know.
     """
     _registered(id)
-    # handed over where it is asked for alone: an environment need not have the argument
+    # passed only if it is set, because a constructor may lack the argument
     rendering = {} if render_mode is None else {"render_mode": render_mode}
     env = gymnasium.make(id, **rendering, **kwargs)
     _tell_known(env, id)
@@ -122,7 +122,7 @@ def make(id: str, *, render_mode: str | None = None, **kwargs: Any) -> gymnasium
 
 
 def _tell_known(env: gymnasium.Env, id: str) -> None:
-    """Leave in `env.metadata["known"]` what is known of it as functions.
+    """Set `env.metadata["known"]`: reward and termination as functions, and the task.
 
     What an environment that is not in our tables says there itself is kept.
     """
@@ -156,10 +156,10 @@ def known(id: str) -> Known:
 
 
 def simulated(id: str) -> Task:
-    """The task of an environment as a simulator's model can step it.
+    """The task of an environment, for a simulator of its physics.
 
     Raises UnknownEnvironment for a name that neither we nor gymnasium know, ValueError where the
-    physics or a function of it is not to be had.
+    physics, or one of the functions, is not known.
     """
     name = _registered(id)
     task = TASKS.get(name) or DESCRIBED.get(name)
@@ -172,12 +172,12 @@ def simulated(id: str) -> Task:
 
 
 def names() -> tuple[str, ...]:
-    """Our tasks, then the gymnasium ids of which something is known; `make` takes more."""
+    """Our tasks, then the gymnasium ids in `known`; `make` takes every registered id."""
     return (*TASKS, *_WORLDS, *KNOWN)
 
 
 def describe(id: str) -> Description:
-    """A listing's line about an environment, which is built for it."""
+    """The line of an environment in a listing; builds the environment to read its spaces."""
     env = make(id)
     box = check_box(env)
     limit = env.spec.max_episode_steps if env.spec is not None else None

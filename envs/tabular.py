@@ -21,7 +21,7 @@ from scipy.sparse.linalg import bicgstab, splu
 _SUMS_TO = 1e-9
 """How far from one a distribution's sum may lie."""
 _DIRECT = 2000
-"""States up to which elimination is quick whatever leads where."""
+"""Up to this many states elimination is quick for any transitions."""
 _ITERATIONS = 300
 """Of BiCGSTAB, before elimination; on 10⁶ states they take about as long as it does on a grid."""
 _PROGRAMME = 10_000
@@ -29,7 +29,7 @@ _PROGRAMME = 10_000
 
 
 class Optimum(NamedTuple):
-    """What is best, exactly."""
+    """The optimal values and an optimal policy, exactly."""
 
     values: np.ndarray  # (S,), V*
     action_values: np.ndarray  # (S, A), Q*
@@ -65,10 +65,10 @@ class Layout:
 
 @dataclass(frozen=True, eq=False, init=False)
 class FiniteMDP:
-    """States 0..S-1, actions 0..A-1, and what follows from each pair.
+    """A finite Markov decision process: states 0..S-1, actions 0..A-1.
 
-    Nothing follows a terminal state: its value is 0, its rows of `transitions` and `rewards` are
-    emptied. An episode ends on arrival there.
+    An episode ends on arrival in a terminal state. Its value and rewards are 0, and its rows of
+    `transitions` are empty.
 
     Raises ValueError, naming the state and the action, for a row that is not a distribution or a
     reward that is not finite; for a discount outside [0, 1], or of 1 where some state cannot reach
@@ -77,21 +77,24 @@ class FiniteMDP:
     """
 
     transitions: sparse.csr_array
-    """(S · A, S), row s · A + a the distribution of the next state; also taken as (S, A, S)."""
+    """(S · A, S), row s · A + a the distribution of the next state. The constructor also takes a
+    dense array (S, A, S)."""
     rewards: np.ndarray
-    """(S, A), expected; also taken as (S, A, S) or sparse (S · A, S), where the arrival counts."""
+    """(S, A), expected. The constructor also takes rewards that depend on the next state, dense
+    (S, A, S) or sparse (S · A, S)."""
     discount: float
     """γ, in [0, 1]."""
     start: np.ndarray
-    """(S,) distribution of the first state; also taken as a state."""
+    """(S,) distribution of the first state. The constructor also takes one state."""
     terminal: np.ndarray
-    """(S,) bool; also taken as a sequence of states."""
+    """(S,) bool. The constructor also takes a sequence of states."""
     name: str
     """For messages and pictures."""
     layout: Layout | None
     """For pictures."""
     arrival: sparse.csr_array | None
-    """(S · A, S), stored where `transitions` is: what each pays, where it hangs on the arrival."""
+    """(S · A, S), the reward of each next state, stored where `transitions` is; None if the reward
+    does not depend on the next state."""
 
     def __init__(
         self,
@@ -184,7 +187,7 @@ class FiniteMDP:
         return self._solve(chain, reward)
 
     def action_values(self, values: np.ndarray) -> np.ndarray:
-        """Q (S, A) of what is worth V (S,) afterwards."""
+        """Q (S, A) = R + γ P V, for values V (S,) of the next states."""
         after = (self.transitions @ np.asarray(values, dtype=float)).reshape(self.rewards.shape)
         return self.rewards + self.discount * after
 
@@ -222,7 +225,7 @@ class FiniteMDP:
     def optimum(self) -> Optimum:
         """V*, Q* and π*, from the linear programme min Σ V, V >= R + γ P V (Puterman, 6.9).
 
-        The policy that its solution is greedy for is then evaluated exactly. Raises ValueError
+        The greedy policy of its solution is then evaluated exactly. Raises ValueError
         where no policy is best: with discount 1, rewards that one can collect for ever; and for
         more than 10,000 pairs of state and action, which are for value iteration.
         """
@@ -248,7 +251,7 @@ class FiniteMDP:
         )
         if found.status != 0:
             raise ValueError(f"{self.name}: no policy is best: {found.message}")
-        # Its multipliers are the visits under π*, so that π* ends where it has to, ties or not.
+        # Its multipliers are the visits under π*, so π* ends where it must, even if actions tie.
         policy = np.zeros(self.states, dtype=int)
         policy[live] = found.ineqlin.marginals.reshape(len(live), -1).argmin(1)
         for _ in range(self.states):  # solved to 1e-7, so that almost always one pass is enough
@@ -332,8 +335,8 @@ class FiniteMDP:
 class TabularEnv(gymnasium.Env):
     """A finite MDP as an environment: states and actions are integers.
 
-    An episode terminates on arrival in a terminal state. The reward is that of the arrival where
-    the MDP knows it, else the expected one.
+    An episode terminates on arrival in a terminal state. The reward is that of the next state
+    if the MDP has `arrival`, else the expected one.
 
     Args:
         mdp: the world.
@@ -513,7 +516,7 @@ def _stored_like(rows: Any, rewards: Any) -> sparse.csr_array:
 
 
 def _rows(transitions: Any, name: str) -> tuple[sparse.csr_array, int, int]:
-    """Transitions as (S · A, S), S and A."""
+    """`FiniteMDP.transitions` (S · A, S), S and A, from what the constructor takes."""
     if sparse.issparse(transitions):
         rows: Any = sparse.csr_array(transitions).astype(float)
     else:

@@ -27,8 +27,17 @@ TerminatedFn = Callable[[Array], Array]
 """`terminated(next_obs (..., O)) -> (...)` bool."""
 
 
+def never(next_obs: Array) -> Array:
+    """The termination of a task that does not end: False (...) for `next_obs` (..., O).
+
+    A caller that sees `terminated is never` can leave termination out altogether.
+    """
+    xp = array_namespace(next_obs)
+    return xp.zeros(next_obs.shape[:-1], dtype=xp.bool, device=device(next_obs))
+
+
 class Planning(NamedTuple):
-    """A cheaper model to plan with; its error against the true one is for `mbrl study` to show."""
+    """A cheaper model to plan with; `mbrl study robots` measures its error."""
 
     prepare: Callable[[mujoco.MjSpec], None]
     """Edits to the task's MJCF: integrator, time step, solver, collisions; no new state."""
@@ -57,8 +66,8 @@ class Task:
     """A control problem in MuJoCo.
 
     An action is in [-1, 1]^A and is mapped affinely onto each control's `ctrlrange`; the reward
-    gets the action as it was given, so a cost in N·m scales it back. Reward and termination see
-    nothing but their arguments. Keyword-only parameters of `reward` with numbers as defaults are
+    gets the action as it was given, so a cost in N·m scales it back. Reward and termination depend
+    on their arguments only. Keyword-only parameters of `reward` with numbers as defaults are
     its weights: `weights` lists them and `functools.partial` sets them.
     """
 
@@ -69,13 +78,14 @@ class Task:
     observation: Callable[[Physics], Array]
     """`observation(physics) -> obs (..., O)`."""
     reward: RewardFn
-    terminated: TerminatedFn
     initial: Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]
     """`initial(rng) -> (qpos (nq,), qvel (nv,))`."""
     frame_skip: int
     """MuJoCo steps in a control step."""
     episode_steps: int
     """Control steps in an episode; `envs.make` truncates there."""
+    terminated: TerminatedFn = never
+    """By default the task does not end."""
     process_noise: tuple[float, ...] = ()
     """Std of a random force on each degree of freedom, in N or N·m, drawn once a control step
     and held over it; empty for none."""
@@ -90,7 +100,7 @@ class Task:
     success: Callable[[Array], Array] | None = None
     """`success(obs (..., O)) -> (...)` bool: the task is done in this state."""
     traces: tuple[str, ...] = ()
-    """What a plan is drawn by, the paths of: position sensors, sites, geoms or bodies."""
+    """Position sensors, sites, geoms or bodies whose paths show a plan in pictures."""
     planning: Planning | None = None
     """A cheaper model to plan with, where there is a good one."""
     gymnasium: bool = False
@@ -182,12 +192,3 @@ def sensor_views(model: mujoco.MjModel, sensordata: Array) -> dict[str, Array]:
         model.sensor(i).name: sensordata[..., address : address + size]
         for i, (address, size) in enumerate(zip(model.sensor_adr, model.sensor_dim, strict=True))
     }
-
-
-def never(next_obs: Array) -> Array:
-    """The termination of a task that does not end: False (...) for `next_obs` (..., O).
-
-    A caller that sees `terminated is never` can leave termination out altogether.
-    """
-    xp = array_namespace(next_obs)
-    return xp.zeros(next_obs.shape[:-1], dtype=xp.bool, device=device(next_obs))

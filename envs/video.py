@@ -29,7 +29,7 @@ SIZE = {"width": 480, "height": 272}
 
 
 class VideoError(RuntimeError):
-    """The encoder is missing or refused; the message is one line."""
+    """The encoder is missing or failed; the message is one line."""
 
 
 def make_filmed(env_id: str) -> gymnasium.Env:

@@ -1,6 +1,6 @@
 """Finite worlds from the literature, and the continuous wet chicken.
 
-Each function returns a `FiniteMDP`, and its docstring's first line is what listings say of it;
+Each function returns a `FiniteMDP`, and the first line of its docstring appears in listings;
 `WORLDS` has them by name, and `envs.make(name)` builds the environment of any. Grids number their
 states row by row, walls left out. Their actions are up, right, down, left unless said otherwise.
 """
@@ -325,17 +325,17 @@ def wet_chicken(*, discount: float = 0.95) -> FiniteMDP:
 
     Hans and Udluft 2009, "Efficient uncertainty propagation for reinforcement learning with limited
     data": 5 × 5 cells of a river above the fall. A canoeist who comes close to the fall, at y = 5,
-    earns more, y, and who goes over it begins anew at 0, 0. Actions are to drift, to hold (y - 1),
-    to paddle back (y - 2), right and left (x); the water adds 3 x / 5, and turbulence up to 3.5
-    less that either way, uniformly; y is rounded. State 5 y + x. `WetChicken` is its continuous
-    twin.
+    earns more, y, and starts again at 0, 0 after going over it. Actions: drift, hold (y - 1),
+    paddle back (y - 2), right and left (x). The water adds 3 x / 5 and uniform turbulence of up to
+    3.5 - 3 x / 5 either way to y, which is rounded. State 5 y + x. `WetChicken` is the continuous
+    version.
     """
     size, moves = _RIVER, np.array([(0, 0), (-1, 0), (-2, 0), (0, 1), (0, -1)])
     y, x = np.divmod(np.arange(size * size), size)
     speed = _SPEED * x / size
     spread = (_TURBULENCE - speed)[:, None, None]
     middle = (y + speed)[:, None, None] + moves[:, :1]  # (S, A, 1)
-    # What rounding takes to a cell is as wide as the cell's overlap with what turbulence reaches.
+    # A cell's probability is in proportion to its overlap with the interval of the turbulence.
     cell = np.arange(-2 * size, 3 * size)
     above = np.minimum(cell + 0.5, middle + spread)
     below = np.maximum(cell - 0.5, middle - spread)
@@ -360,8 +360,8 @@ class WetChicken(gymnasium.Env[np.ndarray, np.ndarray]):
 
     An observation is the position (x, y) on a river 5 wide and 5 long, an action (right, ahead) in
     [-1, 1]², where 1 ahead drifts and -1 paddles back. The water adds 3 x / 5 to y, and turbulence
-    uniformly up to 3.5 - 3 x / 5 either way: its noise depends on where one is, and beyond y = 5
-    one falls and begins anew at (0, 0), so that what follows has two modes. The reward is y
+    uniformly up to 3.5 - 3 x / 5 either way: its noise depends on the position, and beyond y = 5
+    one falls and starts again at (0, 0), so the next position has two modes. The reward is y
     where one arrives (Depeweg's, -(5 - y), is of where one was). It goes on for ever.
 
     Raises ValueError for a render mode, of which there is none, and for an action that is not
@@ -427,7 +427,7 @@ WORLDS: Mapping[str, Callable[..., FiniteMDP]] = {
     "open-grid": open_grid,
     "wet-chicken-grid": wet_chicken,
 }
-"""The worlds by name, each to be had without arguments."""
+"""The worlds by name, each can be built without arguments."""
 
 CHANGES: Mapping[str, int] = {"blocking-maze": 1000, "shortcut-maze": 3000}
 """After how many steps the environments of worlds with `changed` change, as in the book."""

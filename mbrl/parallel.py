@@ -1,7 +1,7 @@
 """Single-threaded workers, one block of work each.
 
-Intra-op threads meet at a barrier in every matrix product and so run at the pace of the
-slowest core: one busy neighbour on the machine stops them all. Blocks of independent work
+Intra-op threads wait for one another in every matrix product, so one busy core slows all of
+them. Blocks of independent work
 on single-threaded workers never wait for one another.
 """
 
@@ -25,7 +25,7 @@ _worker = threading.local()
 
 
 def _become_worker() -> None:
-    # asked for first: a thread's own setting is lost to the process's where torch first meets it
+    # read first, because torch's first call in a thread resets the thread's setting
     torch.get_num_threads()
     torch.set_num_threads(1)
     _worker.here = True

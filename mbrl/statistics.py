@@ -86,10 +86,10 @@ def summarise(
     level: float = 0.95,
     resamples: int = 2000,
 ) -> dict[str, float | None]:
-    """What a table says of n returns, episodes or runs of one task.
+    """Summary statistics of n returns, of episodes or runs of one task.
 
     Keys n, mean, std (of the sample, divided by n - 1), iqm, iqm_low and iqm_high (bootstrap),
-    min, max. Of one return std, iqm_low and iqm_high are None: it says nothing of its spread.
+    min, max. With one return std, iqm_low and iqm_high are None.
     Raises ValueError for empty or NaN returns.
     """
     values = _finite(returns, "returns").ravel()

@@ -1,4 +1,4 @@
-"""What a model does not know: the two uncertainties, calibration, proper scores.
+"""Aleatoric and epistemic uncertainty, calibration and proper scores of predictions.
 
 Pure functions on an equally weighted mixture of E Gaussians: `mean` and `std` of shape
 (E, ..., D), as `GaussianDynamics.predict` gives them, against a `target` of shape (..., D).
@@ -35,7 +35,7 @@ def spread(mean: Float[Tensor, "E *lead D"], std: Float[Tensor, "E *lead D"]) ->
     Aleatoric is the mean over members of their variance: noise that no data removes.
     Epistemic is the variance over members of their mean (divided by E, not E - 1, so the two
     add up to the mixture's variance exactly): what more data would remove; 0 for E = 1.
-    Values are not looked at, so this is fit for a planning loop. Raises ValueError for
+    Values are not checked, so it is fast enough for a planning loop. Raises ValueError for
     shapes that differ.
     """
     _same_shape(mean, std)
@@ -47,8 +47,8 @@ def spread(mean: Float[Tensor, "E *lead D"], std: Float[Tensor, "E *lead D"]) ->
 def particle_spread(particles: Float[Tensor, "P *lead D"], *, members: int) -> Spread:
     """The spread of particles that stayed with their member (`tsinf`), P / E to each.
 
-    Within a member they differ by noise alone (aleatoric), between members by what is not known
-    (epistemic). With k = P / E particles the noise leaks 1/k of itself into the epistemic part,
+    Within a member they differ by noise alone (aleatoric), between members by epistemic
+    uncertainty. With k = P / E particles the noise leaks 1/k of itself into the epistemic part,
     so take many.
 
     Raises:

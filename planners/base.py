@@ -1,4 +1,4 @@
-"""What planners are given and what they give back."""
+"""The score that planners take, the plan that they return, and their protocols."""
 
 from __future__ import annotations
 

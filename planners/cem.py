@@ -8,13 +8,13 @@ import torch
 from torch import Generator, Tensor
 
 from planners.noise import truncated_normal
-from planners.search import Search, refit_to_elites, require, require_refit
+from planners.search import EliteSearch, require
 
 SAMPLINGS = ("truncated", "clipped")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class CEM(Search):
+class CEM(EliteSearch):
     """Refit a Gaussian to the elites in each iteration (Rubinstein 1999; PETS, Chua et al. 2018).
 
     A start gives the first mean; its elites are not used.
@@ -22,12 +22,7 @@ class CEM(Search):
 
     population: int = 350
     elites: int = 35
-    """Candidates M that the Gaussian is refitted to."""
     iterations: int = 5
-    momentum: float = 0.1
-    """Share of the old mean and variance that is kept, in [0, 1)."""
-    sigma: float = 0.25
-    """First standard deviation as a fraction of the box's width."""
     sampling: str = "truncated"
     """How draws stay in the box. `truncated`, as PETS: the normal cut at two standard
     deviations, which shrink to half the distance from the mean to the nearer bound; it
@@ -38,7 +33,6 @@ class CEM(Search):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_refit(self.elites, self.momentum)
         require(
             self.sampling in SAMPLINGS,
             f"sampling must be one of {', '.join(SAMPLINGS)}, got {self.sampling!r}",
@@ -54,14 +48,3 @@ class CEM(Search):
                 count, *mean.shape, generator=generator, device=mean.device, dtype=mean.dtype
             )
         return torch.addcmul(mean, noise, std)
-
-    def refit(
-        self,
-        mean: Tensor,
-        std: Tensor,
-        knots: Tensor,
-        scores: Tensor,
-        elites: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """The Gaussian of the elites, smoothed."""
-        return refit_to_elites(mean, std, elites, self.momentum)

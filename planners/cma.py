@@ -77,12 +77,7 @@ class _Evolution:
         return self.planner.evaluate(score, knots)
 
     def refit(
-        self,
-        mean: Tensor,
-        std: Tensor,
-        knots: Tensor,
-        scores: Tensor,
-        elites: Tensor,
+        self, mean: Tensor, std: Tensor, knots: Tensor, scores: Tensor, elites: Tensor
     ) -> tuple[Tensor, Tensor]:
         cost = -scores[: len(self.asked)].double().cpu().numpy()
         # The strategy uses ranks alone; rejected candidates rank last.

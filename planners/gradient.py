@@ -79,12 +79,7 @@ class _Ascent:
         return scores.detach()
 
     def refit(
-        self,
-        mean: Tensor,
-        std: Tensor,
-        knots: Tensor,
-        scores: Tensor,
-        elites: Tensor,
+        self, mean: Tensor, std: Tensor, knots: Tensor, scores: Tensor, elites: Tensor
     ) -> tuple[Tensor, Tensor]:
         planner, decay, decay_second = self.planner, 0.9, 0.999
         self.all_rejected = False

@@ -10,11 +10,11 @@ import torch
 from torch import Generator, Tensor
 
 from planners.noise import coloured_noise
-from planners.search import Search, refit_to_elites, require, require_refit
+from planners.search import EliteSearch, require
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class ICEM(Search):
+class ICEM(EliteSearch):
     """Pinneri et al. 2020, "Sample-efficient cross-entropy method for real-time planning".
 
     Draws are clipped into the box, as in the paper. Iteration i draws
@@ -25,12 +25,7 @@ class ICEM(Search):
 
     population: int = 100
     elites: int = 10
-    """Candidates M that the Gaussian is refitted to."""
     iterations: int = 3
-    momentum: float = 0.1
-    """Share of the old mean and variance that is kept, in [0, 1)."""
-    sigma: float = 0.25
-    """First standard deviation as a fraction of the box's width."""
     beta: float = 2.0
     """Exponent of the noise's power law: 0 is white, larger is smoother."""
     decay: float = 1.25
@@ -43,7 +38,6 @@ class ICEM(Search):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_refit(self.elites, self.momentum)
         require(0 <= self.beta < math.inf, f"beta must be finite and >= 0, got {self.beta!r}")
         require(1 <= self.decay < math.inf, f"decay must be finite and >= 1, got {self.decay!r}")
         require(0 <= self.keep <= 1, f"keep must lie in [0, 1], got {self.keep!r}")
@@ -64,14 +58,3 @@ class ICEM(Search):
         """The kept elites, and the mean in the last iteration."""
         kept = elites[: round(self.keep * self.elites)]
         return (kept, mean[None]) if iteration == self.iterations - 1 else (kept,)
-
-    def refit(
-        self,
-        mean: Tensor,
-        std: Tensor,
-        knots: Tensor,
-        scores: Tensor,
-        elites: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """The Gaussian of the elites, smoothed."""
-        return refit_to_elites(mean, std, elites, self.momentum)

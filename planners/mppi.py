@@ -49,12 +49,7 @@ class MPPI(Search):
         return torch.addcmul(mean, noise, std)
 
     def refit(
-        self,
-        mean: Tensor,
-        std: Tensor,
-        knots: Tensor,
-        scores: Tensor,
-        elites: Tensor,
+        self, mean: Tensor, std: Tensor, knots: Tensor, scores: Tensor, elites: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The weighted mean; the std stays."""
         weights = exponential_weights(scores, self.temperature).to(knots.dtype)

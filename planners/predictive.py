@@ -33,14 +33,3 @@ class PredictiveSampling(Search):
     def again(self, iteration: int, mean: Tensor, elites: Tensor) -> Sequence[Tensor]:
         """The best plan itself."""
         return (mean[None],)
-
-    def refit(
-        self,
-        mean: Tensor,
-        std: Tensor,
-        knots: Tensor,
-        scores: Tensor,
-        elites: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """The best candidate."""
-        return elites[0], std

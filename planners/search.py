@@ -135,19 +135,15 @@ class Search:
         return ()
 
     def refit(
-        self,
-        mean: Tensor,
-        std: Tensor,
-        knots: Tensor,
-        scores: Tensor,
-        elites: Tensor,
+        self, mean: Tensor, std: Tensor, knots: Tensor, scores: Tensor, elites: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The next mean and std (K, A) from knots (N, K, A) and scores (N,).
 
         Rejected candidates have score -inf. `elites` (M, K, A) are the highest, best first,
-        without rejected ones. Not called where every candidate is rejected.
+        without rejected ones. Not called if every candidate is rejected. By default the mean
+        becomes the best candidate and the std stays.
         """
-        raise NotImplementedError
+        return elites[0], std
 
     # The search loop and its parts.
 
@@ -338,12 +334,7 @@ class Algorithm(Protocol):
         ...
 
     def refit(
-        self,
-        mean: Tensor,
-        std: Tensor,
-        knots: Tensor,
-        scores: Tensor,
-        elites: Tensor,
+        self, mean: Tensor, std: Tensor, knots: Tensor, scores: Tensor, elites: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The next mean and std."""
         ...
@@ -366,6 +357,29 @@ class Clock:
         return self.now + rounds * self.slowest <= self.deadline
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class EliteSearch(Search):
+    """A search that refits a Gaussian to the best candidates of each iteration, the elites."""
+
+    elites: int = 10
+    """Candidates M that the Gaussian is refitted to."""
+    momentum: float = 0.1
+    """Share of the old mean and variance that is kept, in [0, 1)."""
+    sigma: float = 0.25
+    """First standard deviation as a fraction of the box's width."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.elites >= 1, f"elites must be at least 1, got {self.elites!r}")
+        require(0 <= self.momentum < 1, f"momentum must lie in [0, 1), got {self.momentum!r}")
+
+    def refit(
+        self, mean: Tensor, std: Tensor, knots: Tensor, scores: Tensor, elites: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The Gaussian of the elites, smoothed."""
+        return refit_to_elites(mean, std, elites, self.momentum)
+
+
 def refit_to_elites(
     mean: Tensor, std: Tensor, elites: Tensor, momentum: float
 ) -> tuple[Tensor, Tensor]:
@@ -377,12 +391,6 @@ def refit_to_elites(
     elite_var, elite_mean = torch.var_mean(elites, 0, correction=0)
     variance = std.square().lerp_(elite_var, 1 - momentum)
     return mean.lerp(elite_mean, 1 - momentum), variance.sqrt_()
-
-
-def require_refit(elites: int, momentum: float) -> None:
-    """Raise ValueError unless `refit_to_elites` can run: elites >= 1, momentum in [0, 1)."""
-    require(elites >= 1, f"elites must be at least 1, got {elites!r}")
-    require(0 <= momentum < 1, f"momentum must lie in [0, 1), got {momentum!r}")
 
 
 def checked(score: ScoreFn, actions: Tensor) -> Tensor:

@@ -29,14 +29,3 @@ class RandomShooting(Search):
     def again(self, iteration: int, mean: Tensor, elites: Tensor) -> list[Tensor]:
         """The start's best candidate."""
         return [elites[:1]]
-
-    def refit(
-        self,
-        mean: Tensor,
-        std: Tensor,
-        knots: Tensor,
-        scores: Tensor,
-        elites: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """The best candidate."""
-        return elites[0], std

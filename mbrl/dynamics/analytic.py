@@ -1,4 +1,4 @@
-"""A Gaussian model in closed form, known but for one number."""
+"""A Gaussian model in closed form with one unknown number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What bandits with features and without share: draws, and checks of what they are given."""
+"""Draws and checks shared by bandits with features and without."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Generator, Tensor
 
 
 def any_best(index: Tensor, generator: Generator) -> Tensor:
-    """Where each row is greatest, (R,); ties broken at random."""
+    """The index of the largest entry of each row, (R,); ties broken at random."""
     best, arms = index.max(-1, keepdim=True)
     tied = index == best
-    if int(tied.sum()) > len(index):  # rare after the first plays, and lots are dear
+    if int(tied.sum()) > len(index):  # rare after the first plays; random numbers cost time
         lot = torch.rand(index.shape, generator=generator, device=index.device)
         return lot.masked_fill_(~tied, -1.0).argmax(-1)
     return arms[:, 0]

@@ -1,7 +1,6 @@
-"""Plays of bandits, compiled, of which an arm's index follows from that arm alone.
+"""Compiled plays of bandits in which an arm's index depends on that arm only.
 
-`bandits.regret` takes them where rewards are Bernoulli; play by play, it takes several times as
-long.
+`bandits.regret` uses them for Bernoulli rewards: several times faster than play by play.
 """
 
 import math
@@ -88,7 +87,7 @@ def _kl_upper(p, level):
         return 1.0
     d = min(math.sqrt(level * min(0.5, 2 - 2 * p)), level + math.sqrt(level * (level + 2 * p)))
     q = min(p + d, _MOST)
-    if q > 0.9:  # elsewhere the others are the closer ones
+    if q > 0.9:  # below that the other bounds are closer
         entropy = -(p * math.log(p) if p > 0 else 0.0) - (1 - p) * math.log1p(-p)
         q = min(q, -math.expm1(-(level + entropy) / (1 - p)))
     for _ in range(60):
@@ -99,6 +98,6 @@ def _kl_upper(p, level):
             break
         step = (kl - level) * q * (1 - q) / (q - p)
         q -= step
-        if step < 1e-7 * (q - p):  # what is left is the square of that
+        if step < 1e-7 * (q - p):  # convergence is quadratic
             break
     return q

@@ -1,10 +1,10 @@
-"""Bandits: explore one decision, where the regret of doing so is known.
+"""Bandits: repeated choice among K arms, with exact pseudo-regret.
 
 Every bandit plays R independent runs of K arms at once: `choose` an arm in each, then `observe`
-what it paid. What is chosen maximises the `index` of the algorithm, ties broken at random; an
-algorithm is its index. Lattimore and Szepesvári 2020, "Bandit algorithms", tells of all of them.
+what it paid. What is chosen maximises the `index` of the algorithm, ties broken at random.
+Lattimore and Szepesvári 2020, "Bandit algorithms", covers all of them.
 
-Counts and sums are float64. Rewards outside [0, 1] are refused where the algorithm rests on
+Counts and sums are float64. Rewards outside [0, 1] are refused where the algorithm needs
 that range.
 """
 
@@ -37,7 +37,7 @@ from mbrl.tabular.posteriors import (
     least_ratio,
 )
 
-# Regret, and what theory says of it.
+# Regret and its theoretical bounds.
 
 
 def regret(
@@ -76,7 +76,7 @@ def regret(
 
 
 def _compiled(bandit: Bandit) -> bool:
-    """Whether `_bandit_loops` has it: not where a subclass may choose in another way."""
+    """Whether `_bandit_loops` plays it; not for subclasses, which may choose otherwise."""
     if type(bandit) is Thompson:
         return type(bandit.posterior) is BetaBernoulli
     return type(bandit) in (UCB1, KLUCB)
@@ -109,7 +109,7 @@ def ucb1_bound(means: Sequence[float], steps: int) -> float:
 
 
 def lai_robbins(means: Sequence[float], *, noise: float | None = None) -> float:
-    """Σ Δ / KL(arm, best arm): what regret grows by with ln T, at least, in the long run.
+    """Σ Δ / KL(arm, best arm): the least asymptotic slope of regret against ln T.
 
     For every algorithm whose regret is o(Tᵃ) for all a > 0 on every problem (Lai and Robbins
     1985); rewards are Bernoulli, or Gaussian with std `noise`.

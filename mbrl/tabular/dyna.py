@@ -3,7 +3,7 @@
 Sutton 1991, "Dyna, an integrated architecture for learning, planning, and reacting"; Sutton and
 Barto 2018, chapter 8; Moore and Atkeson 1993, "Prioritized sweeping". Between real steps, imagined
 ones start at pairs that `states` and `actions` choose, and may go on by the policy: the members of
-the family differ in nothing but that.
+the family differ only in that.
 
 | member | states | actions | and |
 |---|---|---|---|
@@ -32,15 +32,16 @@ from mbrl.tabular.td import TabularLearner, checked
 from planners.compile import compiled
 
 States = Literal["visited", "start", "priority"]
-"""Where imagined steps start: a state acted in before, all alike; one that began an episode, as
-often as it did; that of the pair whose value would change most."""
+"""Where imagined steps start. visited: a state acted in before, uniformly. start: the first state
+of an episode, in proportion to its episodes. priority: the pair whose value would change most."""
 
 Actions = Literal["taken", "any", "policy"]
-"""What is done there: an action tried there before, any action, what the policy does."""
+"""The first imagined action. taken: one tried in that state before. any: any action. policy: the
+policy's."""
 
 Memory = Literal["last", "all"]
-"""What the model holds of a pair: what came of it last, as for a deterministic world, or how often
-each state came of it."""
+"""What the model stores of a pair. last: its last next state and reward, for deterministic worlds.
+all: counts of all its next states."""
 
 _STATES = {name: i for i, name in enumerate(get_args(States))}
 _ACTIONS = {name: i for i, name in enumerate(get_args(Actions))}
@@ -50,24 +51,24 @@ _TAKEN, _ANY, _POLICY = _ACTIONS.values()
 
 @dataclass(frozen=True)
 class DynaConfig:
-    """The one recipe; as it stands, Dyna-Q with five planning steps."""
+    """Settings of `Dyna`; the defaults are Dyna-Q with five planning steps."""
 
     planning: int = 5
     """Imagined starts after each real step, at least 0; 0 is Q-learning."""
     states: States = "visited"
     """Where they start; see `States`."""
     actions: Actions = "taken"
-    """What is done there; see `Actions`. Of no account with priority."""
+    """What is done there; see `Actions`. Not used with priority."""
     further: int = 0
     """Model steps by the policy after the first, N >= 0, until an end or a pair never tried."""
     memory: Memory = "last"
     """What the model remembers; see `Memory`."""
     bonus: float = 0.0
     """κ: an imagined reward gains κ √τ, τ the real steps since the pair was tried (Dyna-Q+). Pairs
-    never tried are then taken to stay where they are and earn 0; without a bonus nothing is
-    imagined of them."""
+    never tried are then modelled as staying in their state and earning 0; without a bonus they are
+    not imagined."""
     threshold: float = 1e-4
-    """θ: with priority, the change of a value that is worth an update."""
+    """θ: with priority, the smallest change of a value for which it is updated."""
     discount: float = 0.95
     """γ, in [0, 1]."""
     step_size: float = 0.1
@@ -75,7 +76,7 @@ class DynaConfig:
     epsilon: float = 0.1
     """ε of the policy, in [0, 1]."""
     initial: float = 0.0
-    """All values at first; a high one explores."""
+    """The initial value of every pair; a high one encourages exploration."""
 
     def __post_init__(self) -> None:
         for name, kinds in (("states", States), ("actions", Actions), ("memory", Memory)):
@@ -118,7 +119,7 @@ class Dyna:
         }
         self._learner = TabularLearner(states, actions, TabularConfig(target="q", **rates))
         self.states, self.actions = states, actions
-        self._values = self._learner.tables[0]  # imagined steps move what real ones do
+        self._values = self._learner.tables[0]  # real and imagined steps update one table
         pairs = (states, actions)
         self._counts = np.zeros((*pairs, states))
         self._gains = np.zeros(pairs)  # sum of the rewards that the counts came with
@@ -152,7 +153,7 @@ class Dyna:
         return self._counts / tried[..., None], self._gains / tried, self._ends.copy()
 
     def act(self, state: int, *, explore: bool, generator: Generator) -> int:
-        """An action: of the ε-greedy policy, equals alike, or the first of the best."""
+        """An action of the ε-greedy policy, ties broken at random; else the first of the best."""
         return self._learner.act(state, explore=explore, generator=generator)
 
     def observe(
@@ -169,16 +170,16 @@ class Dyna:
         """Learn from a real step, then from imagined ones.
 
         Args:
-            state: where it began.
-            action: what was done.
-            reward: what it earned.
-            next_state: where it led.
-            terminated: whether nothing comes after it.
-            truncated: whether something would, unseen.
-            generator: of what is imagined.
+            state: where the step began.
+            action: the action taken.
+            reward: the reward of the step.
+            next_state: where the step led.
+            terminated: whether the MDP ended there.
+            truncated: whether the episode was cut off there.
+            generator: draws the imagined steps.
 
         Raises:
-            ValueError: what is no state or action, a reward that is not finite.
+            ValueError: a state or action out of range, a reward that is not finite.
         """
         config = self.config
         state, action, reward, after = checked(
@@ -221,7 +222,7 @@ def _require(holds: bool, name: str, accepted: str, config: DynaConfig) -> None:
 
 @compiled
 def _drawn(weights, total, uniform):
-    """An index, as often as its weight."""
+    """An index, drawn in proportion to its weight."""
     left, last = uniform * total, 0
     for i in range(len(weights)):
         if weights[i] > 0:
@@ -234,7 +235,7 @@ def _drawn(weights, total, uniform):
 
 @compiled
 def _expected(values, counts, gains, tried, ends, discount, state, action):
-    """What a pair that was tried is worth by the model."""
+    """The expected value, under the model, of a pair that was tried."""
     worth = gains[state, action]
     for after in range(len(values)):
         count = counts[state, action, after]
@@ -284,7 +285,7 @@ def _imagine(
 def _sweep(
     values, counts, gains, tried, ends, discount, step_size, priority, threshold, planning
 ):  # fmt: skip
-    """The pairs whose values would change most, and then those that lead to them."""
+    """Update the pair of highest priority, then the priorities of its predecessors."""
     states, actions = values.shape
     for _ in range(planning):
         pair = priority.argmax()

@@ -1,4 +1,4 @@
-"""What is believed of the means of arms, and what there is to learn of which is best."""
+"""Posteriors of arms' means, and the information that an arm gives about which is best."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ def bernoulli_kl(p: Tensor, q: Tensor) -> Tensor:
 
 
 class Posterior(ABC):
-    """What is believed of the arms' means, given how often and how well each has paid.
+    """The posterior of the arms' means, given how often each was played and what it paid.
 
-    The arms are independent. `counts` and `sums` are (*lead, K). Where the prior is conjugate, it
-    counts as some plays more, its `weight`, that paid `centre` on average; a subclass says the
-    rest.
+    The arms are independent. `counts` and `sums` are (*lead, K). A conjugate prior
+    counts as `weight` more plays that paid `centre` on average.
     """
 
     bounded: ClassVar[bool] = False
@@ -49,7 +48,7 @@ class Posterior(ABC):
 
     @abstractmethod
     def _std(self, mean: Tensor, plays: Tensor) -> Tensor:
-        """Of the mean that is believed, (*lead, K)."""
+        """Std of the posterior of each mean, (*lead, K)."""
 
     @abstractmethod
     def log_density(self, counts: Tensor, sums: Tensor, at: Float[Tensor, "*lead G"]) -> Tensor:
@@ -158,7 +157,7 @@ class NormalNormal(Posterior):
 
 
 class BestArm(NamedTuple):
-    """What is believed of which arm is best, A*."""
+    """The posterior of which arm is best, A*, and of the means given A*."""
 
     chance: Tensor  # (R, K), P(A* = a)
     given: Tensor  # (R, K, K), E[mean of k | A* = a] at [a, k]

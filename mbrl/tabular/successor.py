@@ -1,4 +1,4 @@
-"""Successors: where a policy goes, kept apart from what is earned there.
+"""Successor representation and features: the states a policy visits, apart from the rewards.
 
 Dayan 1993, "Improving generalization for temporal difference learning: the successor
 representation"; Barreto et al. 2017, "Successor features for transfer in reinforcement learning".
@@ -59,7 +59,7 @@ def successor_features(
 
 
 class SuccessorFeatures:
-    """ψ of a policy by TD, from steps in any order and of any origin.
+    """ψ of a policy by TD, from steps in any order, by any behaviour policy.
 
     ψ(s, a) moves towards φ(s, a) + γ Σ π(b | s') ψ(s', b). With features (1 - γ) · [state is i],
     Σ π ψ is the successor representation.
@@ -72,7 +72,7 @@ class SuccessorFeatures:
         step_decay: p of α / visitsᵖ, visits those of the pair; 1 with step_size 1 averages.
 
     Raises:
-        ValueError: what is outside these ranges, or of another shape.
+        ValueError: a value outside these ranges, or an array of another shape.
     """
 
     def __init__(
@@ -97,9 +97,9 @@ class SuccessorFeatures:
         self._visits = np.zeros(self.features.shape[:2], dtype=np.int64)
 
     def observe(self, state: int, action: int, next_state: int, terminated: bool) -> None:
-        """Learn from a step; what terminates is followed by nothing.
+        """Learn from one step.
 
-        Raises ValueError for what is no state or action.
+        Raises ValueError for a state or action out of range.
         """
         states, actions, _ = self.features.shape
         given = {"state": (state, states), "action": (action, actions),

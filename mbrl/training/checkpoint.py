@@ -99,7 +99,7 @@ class Run:
         """A run that exists.
 
         Raises:
-            RunError: the folder is no run, or its config.json cannot be read.
+            RunError: it is not a run folder, or its config.json cannot be read.
         """
         try:
             config = json.loads((path / CONFIG).read_text())
@@ -156,7 +156,7 @@ class Run:
                 `state.pt`.
 
         Raises:
-            RunError: it cannot be written.
+            RunError: the files cannot be written.
         """
         target = self._checkpoints / str(env_steps)
         temporary = self._checkpoints / f".{env_steps}.tmp"
@@ -170,7 +170,7 @@ class Run:
             for written in (temporary / WEIGHTS, temporary / STATE, temporary):
                 _sync(written)
             if target.exists():
-                # a death between the two renames leaves the old one under its other name
+                # if the process dies between the two renames, the old one is kept as .old
                 shutil.rmtree(aside := target.with_suffix(".old"), ignore_errors=True)
                 target.rename(aside)
             temporary.rename(target)
@@ -199,7 +199,7 @@ class Run:
             ) from None
         try:
             saved = torch.load(folder / STATE, weights_only=True, map_location=device)
-        except Exception as error:  # the unpickler may raise anything on bytes that are not its own
+        except Exception as error:  # on foreign bytes the unpickler raises exceptions of any type
             raise RunError(
                 f"{folder / STATE} is truncated, foreign or holds more than tensors and plain "
                 f"values ({_first_line(error)})"
@@ -235,7 +235,7 @@ def _without_tensors(state: Any, path: tuple[str, ...], tensors: dict[str, Tenso
 
 
 def _with_tensors(state: Any, path: tuple[str, ...], tensors: Mapping[str, Tensor]) -> Any:
-    """What `_without_tensors` was given."""
+    """The inverse of `_without_tensors`."""
     if isinstance(state, str) and state == _TENSOR:
         return tensors["/".join(path)]
     if isinstance(state, dict):

@@ -1,7 +1,6 @@
 """Work on all cores at once: single-threaded processes on this machine that stop when asked.
 
-Processes and not threads: a run is then the same bit for bit whatever runs beside it, and one
-that dies takes no other with it.
+Processes and not threads, so that a run is the same bit for bit whatever runs beside it.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ class Work(NamedTuple):
     arguments: tuple[Any, ...]
     """Positional; they are pickled."""
     name: str
-    """What messages call it."""
+    """Its name in messages."""
 
 
 def stopping() -> bool:
@@ -108,7 +107,7 @@ def compute(
             stop.set()
             executor.shutdown(wait=False, cancel_futures=True)
             while not all(future.done() for future in pending):
-                drain()  # a worker whose line nobody reads would block for ever
+                drain()  # an unread line would block its worker for ever
                 time.sleep(0.05)
             raise
     return {key: answers[key] for key in work}

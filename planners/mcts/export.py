@@ -35,7 +35,7 @@ class Node(NamedTuple):
 
     @property
     def worth(self) -> float:
-        """The reward into it and its discounted value: what it adds to Q of its action."""
+        """The reward into it plus its discounted value: its sample of Q of its action."""
         return self.reward + self.discount * self.value if self.parent >= 0 else self.value
 
 

@@ -1,4 +1,4 @@
-"""What a search is given and what it returns, and the arrays in which trees are kept.
+"""Arguments and results of a search, and the arrays that hold its trees.
 
 Letters: B roots, S state, K actions of a node (all of them, or a sample), A action size, N nodes,
 C outcomes of an action.
@@ -88,7 +88,7 @@ NODE = np.dtype(
     ],
     align=True,
 )
-"""One node. Its fields lie side by side, as a search waits for memory more than it computes."""
+"""One node. Its fields are adjacent in memory, because a search is bound by memory access."""
 
 EDGE = np.dtype(
     [

@@ -7,17 +7,7 @@ import torch
 
 from planners import CEM, ICEM
 from planners.search import refit_to_elites
-
-LOW, HIGH = torch.tensor([-2.0, -1.0]), torch.tensor([2.0, 5.0])
-TARGET = torch.tensor([0.5, 3.0])
-
-
-def bowl(actions):
-    return -((actions - TARGET) ** 2).sum((1, 2))
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
+from tests.planners.bowl import HIGH, LOW, bowl, seeded
 
 
 class Recorder:
