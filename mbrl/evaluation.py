@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gymnasium
+import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from mbrl.dynamics import Simulator
 from mbrl.imagination import rollout
+from mbrl.rng import generator
 from mbrl.training.collect import Episodes, play, vector
 from mbrl.types import Dynamics, GaussianDynamics, Player
 from mbrl.uncertainty import Spread, particle_spread
@@ -156,3 +159,87 @@ def plan_spread(
     parts = particle_spread(states / scale, members=model.members)
     error = ((states.mean(0) - episode.next_obs[:horizon]) / scale).square().mean(-1).sqrt()
     return Spread(*(part.mean(-1) for part in parts)), error
+
+
+class Measured(NamedTuple):
+    """What an agent's model and its plans were worth on fresh episodes."""
+
+    episodes: list[Episode]
+    predicted: list[float]
+    """Each plan's score, and in `realised` the return over the steps after it; see `promises`."""
+    realised: list[float]
+    errors: Float[Tensor, "N H"] | None
+    """See `horizon_errors`; None, like `baseline`, where the episodes have one step in all: no
+    standard deviation is then known, which is the unit of errors."""
+    baseline: Float[Tensor, "N H"] | None
+    one_step: tuple[Tensor, Tensor, Tensor] | None
+    """See `one_step`; None, like `along`, for a model that predicts no Gaussian."""
+    along: tuple[Spread, Float[Tensor, H]] | None
+    """See `plan_spread`; None too where there are no errors."""
+
+
+def measure(
+    agent: Any,
+    env: gymnasium.Env | VectorEnv,
+    *,
+    episodes: int,
+    seed: int,
+    horizon: int = 25,
+    device: torch.device | str = "cpu",
+) -> Measured:
+    """Play episodes with an agent's player and measure its model on them.
+
+    Args:
+        agent: a `ModelBased` agent whose model is fitted.
+        env: one environment.
+        episodes: how many, at least one.
+        seed: of the episodes and of all draws.
+        horizon: steps ahead, where the agent has no planner (`agent.mpc`) whose horizon counts.
+        device: where the model lives.
+    """
+    played = record(agent.player(generator=generator(seed, 1)), env, episodes=episodes, seed=seed)
+    planning, model = getattr(agent, "mpc", None), agent.model
+    span, discount = horizon, 1.0
+    if planning is not None:
+        span = planning.planner.horizon * planning.action_repeat
+        discount = agent.config.mpc.discount
+    ahead = min(span, len(played[0].obs))
+    draws: dict[str, Any] = {"device": device, "generator": generator(seed, 2)}
+    errors, baseline, ahead_of_one, along = None, None, None, None
+    scaled = sum(len(episode.obs) for episode in played) > 1
+    if scaled:
+        errors, baseline = horizon_errors(model, played, ahead, **draws)
+    predicted, realised = promises(played, span, discount=discount)
+    if isinstance(model, GaussianDynamics):
+        ahead_of_one = one_step(model, played, device=device)
+        if scaled:
+            along = plan_spread(model, played, ahead, **draws)
+    return Measured(played, predicted, realised, errors, baseline, ahead_of_one, along)
+
+
+def motion_error(
+    true: Simulator,
+    other: Simulator,
+    states: np.ndarray,
+    *,
+    seconds: float,
+    rng: np.random.Generator,
+) -> float:
+    """The error of another simulator's motion, as a share of the true one's.
+
+    The median over MuJoCo states (N, S), each under random controls held for `seconds`, of
+    |q_other - q_true| / |q_true - q_start| over positions; starts from which nothing moves are left
+    out.
+    """
+    errors, positions = [], slice(1, 1 + true.model.nq)
+    for state in states:
+        start = torch.from_numpy(np.array(state))
+        held = torch.from_numpy(rng.uniform(-1, 1, (1, 1, true.model.nu)))
+        ends = []
+        for sim in (true, other):
+            at = start[None, None]
+            for _ in range(max(1, round(seconds / true.control_step))):
+                at = sim.step(at, held, noise=None).state
+            ends.append(at[0, 0, positions])
+        errors.append(float((ends[1] - ends[0]).norm() / (ends[0] - start[positions]).norm()))
+    return float(np.nanmedian(errors))

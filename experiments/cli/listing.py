@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import importlib.util
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +14,9 @@ import tyro
 from rich.table import Table
 
 import envs
-from experiments.bench import BENCHES
 from experiments.cli.options import Common, emit, out, parse
 from experiments.cli.worlds import simulators, worlds
-from experiments.studies import STUDIES
-from mbrl.agents import AGENTS, KINDS, agent
-from mbrl.training import Run, RunConfig, RunError
-from mbrl.training.runs import all_runs
+from mbrl.agents import AGENTS
 
 
 @dataclass(frozen=True)
@@ -54,12 +52,10 @@ def listings(what: str, root: Path) -> Iterator[tuple[str, Table, list[Any]]]:
     there: dict[str, Callable[[], Listing]] = {
         "envs": _tasks,
         "worlds": _worlds,
-        "algorithms": lambda: _first_lines(
-            "algorithm", {name: agent(name).Config for name in AGENTS}
-        ),
-        "planners": lambda: _first_lines("planner", KINDS),
-        "studies": lambda: _first_lines("study", STUDIES),
-        "benchmarks": lambda: _first_lines("benchmark", BENCHES),
+        "algorithms": _algorithms,
+        "planners": _planners,
+        "studies": _studies,
+        "benchmarks": _benchmarks,
         "runs": lambda: _runs(root),
     }
     several = {"all": list(there), "envs": ["envs", "worlds"]}
@@ -67,12 +63,41 @@ def listings(what: str, root: Path) -> Iterator[tuple[str, Table, list[Any]]]:
         yield name, *there[name]()
 
 
-def _first_lines(title: str, things: Mapping[str, Any]) -> Listing:
-    """By the first line of each one's docstring."""
+def _algorithms() -> Listing:
+    """By the docstrings of their configs, read without importing them, which would take torch."""
+    said = {}
+    for name, module in AGENTS.items():
+        spec = importlib.util.find_spec(module)
+        assert spec is not None and spec.origin is not None
+        body = ast.parse(Path(spec.origin).read_text()).body
+        config = next(x for x in body if isinstance(x, ast.ClassDef) and x.name == "Config")
+        said[name] = ast.get_docstring(config)
+    return _first_lines("algorithm", said)
+
+
+def _planners() -> Listing:
+    from mbrl.agents import KINDS
+
+    return _first_lines("planner", {name: kind.__doc__ for name, kind in KINDS.items()})
+
+
+def _studies() -> Listing:
+    from experiments.studies import STUDIES
+
+    return _first_lines("study", {name: study.__doc__ for name, study in STUDIES.items()})
+
+
+def _benchmarks() -> Listing:
+    from experiments.bench import BENCHES
+
+    return _first_lines("benchmark", {name: bench.__doc__ for name, bench in BENCHES.items()})
+
+
+def _first_lines(title: str, docstrings: Mapping[str, str | None]) -> Listing:
     table = Table(title, "what it is")
-    for name, thing in things.items():
-        table.add_row(name, (thing.__doc__ or "").strip().split("\n")[0])
-    return table, list(things)
+    for name, text in docstrings.items():
+        table.add_row(name, (text or "").strip().split("\n")[0])
+    return table, list(docstrings)
 
 
 def _tasks() -> Listing:
@@ -105,6 +130,9 @@ def _worlds() -> Listing:
 
 
 def _runs(root: Path) -> Listing:
+    from mbrl.training import Run, RunConfig, RunError
+    from mbrl.training.runs import all_runs
+
     table, rows = Table("run", "steps", "of", "algorithm", "environment"), []
     for path in all_runs(root):
         with contextlib.suppress(RunError):

@@ -19,6 +19,8 @@ from typing import Annotated, Any, TypeVar, cast, get_type_hints
 import tyro
 from rich.console import Console
 
+from mbrl.plain import json_text
+
 T = TypeVar("T")
 
 out = Console(width=None if sys.stdout.isatty() else 120)
@@ -167,6 +169,4 @@ def say(text: str) -> None:
 def emit(parsed: Common, summary: Any) -> None:
     """The line of JSON, where it was asked for; numbers that are not finite are null in it."""
     if parsed.json:
-        from mbrl.training.checkpoint import json_text
-
         print(json_text(summary))

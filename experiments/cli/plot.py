@@ -15,16 +15,12 @@ from matplotlib.figure import Figure
 import envs
 from experiments import plots
 from experiments.cli.options import Common, check_least, emit, parse, say, set_threads
-from mbrl.evaluation import horizon_errors, one_step, plan_spread, promises, record
-from mbrl.rng import generator
+from mbrl.evaluation import measure
 from mbrl.training import RunConfig
 from mbrl.training.checkpoint import Run, write_json
 from mbrl.training.runs import Loaded, find_run, learning, load_run
-from mbrl.types import GaussianDynamics, ModelBased
+from mbrl.types import ModelBased
 from mbrl.uncertainty import calibration_curve, calibration_error, spread
-
-HORIZON = 25
-"""Steps ahead for which a model is measured, if the agent has no planner with a horizon."""
 
 
 @dataclass(frozen=True)
@@ -92,39 +88,25 @@ def model_figures(
     if not agent.fits:
         tell("the model is not fitted yet: no figures of it")
         return {}
-    player = agent.player(generator=generator(seed, 1))
-    played = record(player, loaded.env, episodes=episodes, seed=seed)
-    planning = getattr(agent, "mpc", None)
-    span = HORIZON if planning is None else planning.planner.horizon * planning.action_repeat
-    horizon = min(span, len(played[0].obs))
-    own = generator(seed, 2)
+    found = measure(agent, loaded.env, episodes=episodes, seed=seed, device=device)
     numbers: dict[str, Any] = {}
-    scaled = sum(len(episode.obs) for episode in played) > 1
-    if scaled:
-        errors, baseline = horizon_errors(
-            agent.model, played, horizon, device=device, generator=own
-        )
-        numbers = {
-            "error_by_horizon": np.median(errors, 0).tolist(),
-            "no_change_error_by_horizon": np.median(baseline, 0).tolist(),
-        }
-        figure = plots.model_error({"model": errors.numpy()}, baseline=baseline.numpy())
-        keep(figure, "model_error.png")
+    if found.errors is not None and found.baseline is not None:
+        errors, baseline = found.errors.numpy(), found.baseline.numpy()
+        numbers["error_by_horizon"] = np.median(errors, 0).tolist()
+        numbers["no_change_error_by_horizon"] = np.median(baseline, 0).tolist()
+        keep(plots.model_error({"model": errors}, baseline=baseline), "model_error.png")
     else:
         tell(
             "no model_error.png, no plan_spread.png: their unit is the observations' standard "
             "deviation, which takes two steps or more; ask for more --episodes"
         )
-
-    discount = 1.0 if planning is None else agent.config.mpc.discount
-    predicted, realised = promises(played, span, discount=discount)
-    if len(predicted) > 1:
-        numbers |= {"promised": predicted, "realised": realised}
-        keep(plots.predicted_return(predicted, realised), "predicted_return.png")
-    if not isinstance(agent.model, GaussianDynamics):
+    if len(found.predicted) > 1:
+        numbers |= {"promised": found.predicted, "realised": found.realised}
+        keep(plots.predicted_return(found.predicted, found.realised), "predicted_return.png")
+    if found.one_step is None:
         return numbers
 
-    mean, std, target = one_step(agent.model, played, device=device)
+    mean, std, target = found.one_step
     if bool((std > 0).any()):
         levels = torch.linspace(0.05, 0.95, 19, dtype=mean.dtype)
         observed = calibration_curve(mean, std, target, levels)
@@ -132,7 +114,7 @@ def model_figures(
         curve = {"one step, fresh episodes": observed.numpy()}
         keep(plots.calibration(levels.numpy(), curve), "calibration.png")
 
-    length = len(played[0].obs)
+    length = len(found.episodes[0].obs)
     first = spread(mean[:, :length], std[:, :length])
     shown = list(range(min(mean.shape[-1], 6)))
     figure = plots.spread(
@@ -143,8 +125,8 @@ def model_figures(
         [f"observation {i}" for i in shown],
     )
     keep(figure, "episode_spread.png")
-    if scaled:
-        along, error = plan_spread(agent.model, played, horizon, device=device, generator=own)
+    if found.along is not None:
+        along, error = found.along
         figure = plots.horizon_spread(
             along.aleatoric.numpy(),
             along.epistemic.numpy(),

@@ -29,6 +29,12 @@ class Curve(NamedTuple):
         low, middle, high = np.quantile(values, (0.25, 0.5, 0.75), axis=0)
         return cls(np.arange(start, start + len(middle)), middle, low, high)
 
+    @classmethod
+    def means(cls, x: ArrayLike, mean: ArrayLike, error: ArrayLike) -> Curve:
+        """Means with their 95 % interval by the normal, from standard errors `error` (X,)."""
+        middle, half = np.asarray(mean), 1.96 * np.asarray(error)
+        return cls(x, middle, middle - half, middle + half)
+
 
 def draw_curve(ax: Axes, curve: Curve, **line: Any) -> None:
     """The curve, its band faint in the same colour; `line` goes to `Axes.plot`."""

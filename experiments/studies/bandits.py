@@ -169,8 +169,7 @@ def ranked(curves: dict[str, dict[str, list[float]]]) -> list[tuple[str, dict[st
 
 def last(curve: dict[str, list[float]]) -> str:
     """Final regret with its interval."""
-    mean, error = curve["mean"][-1], 1.96 * curve["error"][-1]
-    return labs.shown({"estimate": mean, "low": mean - error, "high": mean + error})
+    return labs.shown_mean(curve["mean"][-1], curve["error"][-1])
 
 
 def late_slope(curve: dict[str, list[float]]) -> float:
@@ -246,22 +245,18 @@ def picture(
     for ax, (problem, each) in zip(axes, curves.items(), strict=True):
         ends: dict[str, tuple[float, str]] = {}
         for name, curve in each.items():
-            at, mean, error = (np.array(curve[key]) for key in ("plays", "mean", "error"))
-            colour = palette[name]
-            ax.fill_between(
-                at, mean - 1.96 * error, mean + 1.96 * error, color=colour, alpha=0.22, lw=0
-            )
-            ax.plot(at, mean, color=colour, lw=2.2)
-            ends[name] = (mean[-1], colour)
+            line = plots.Curve.means(curve["plays"], curve["mean"], curve["error"])
+            plots.draw_curve(ax, line, color=palette[name], lw=2.2)
+            ends[name] = (curve["mean"][-1], palette[name])
         at = np.array(next(iter(each.values()))["plays"])
-        if problem == "fixed":
-            theory = lai_robbins(MEANS) * np.log(at)
+        theories = {
+            "fixed": ("Lai–Robbins", lai_robbins(MEANS) * np.log(at)),
+            "drawn": ("√(K T)", np.sqrt(DRAWN * at)),
+        }
+        if problem in theories:
+            name, theory = theories[problem]
             ax.plot(at, theory, color=plots.INK, lw=1.6, ls=(0, (5, 3)))
-            ends["Lai–Robbins"] = (theory[-1], plots.INK)
-        elif problem == "drawn":
-            theory = np.sqrt(DRAWN * at)
-            ax.plot(at, theory, color=plots.INK, lw=1.6, ls=(0, (5, 3)))
-            ends["√(K T)"] = (theory[-1], plots.INK)
+            ends[name] = (theory[-1], plots.INK)
         ax.set(xscale="log", xlabel="plays T (log scale)", ylabel="mean regret")
         ax.set_xlim(1, at[-1])
         top = max(value for value, _ in ends.values())

@@ -118,9 +118,8 @@ def wandering() -> float:
 
 def shown(values: np.ndarray) -> str:
     """Mean and 95 % interval over runs."""
-    error = 1.96 * values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
-    mean = values.mean()
-    return labs.shown({"estimate": mean, "low": mean - error, "high": mean + error})
+    error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
+    return labs.shown_mean(values.mean(), error)
 
 
 def soon(array: np.ndarray) -> str:
@@ -218,12 +217,10 @@ def picture(
     figure, axes = plots.panels("Dyna: what a model saves", 1, 3, (14.5, 4.7))
     ax = axes[0]
     for (n, array), colour in zip(taken.items(), plots.COLOURS, strict=False):
-        mean, error = (np.array(v) for v in mean_of(array).values())
-        at = np.arange(1, len(mean) + 1)
-        low = np.maximum(mean - 1.96 * error, 1)
-        ax.fill_between(at, low, mean + 1.96 * error, color=colour, alpha=0.2, lw=0)
+        line = plots.Curve.means(np.arange(1, array.shape[1] + 1), **mean_of(array))
+        line = line._replace(low=np.maximum(np.asarray(line.low), 1))  # the axis is logarithmic
         name = "no planning: Q-learning" if n == 0 else f"{n} planning steps"
-        ax.plot(at, mean, color=colour, lw=2.2, label=name)
+        plots.draw_curve(ax, line, color=colour, lw=2.2, label=name)
     ax.axhline(OPTIMAL, color=plots.GREY, lw=1.3, ls=(0, (5, 3)))
     ax.annotate(
         f"shortest way: {OPTIMAL}", (1, OPTIMAL), xytext=(0, -12), textcoords="offset points",
@@ -236,12 +233,8 @@ def picture(
     ax.legend(frameon=False, fontsize=9.5)
     for ax, (name, by_kind) in zip(axes[1:], rewards.items(), strict=True):
         for (kind, array), colour in zip(by_kind.items(), plots.COLOURS[3:], strict=False):
-            mean, error = (np.array(v) for v in mean_of(array).values())
-            at = EVERY * np.arange(1, len(mean) + 1)
-            ax.fill_between(
-                at, mean - 1.96 * error, mean + 1.96 * error, color=colour, alpha=0.2, lw=0
-            )
-            ax.plot(at, mean, color=colour, lw=2.2, label=kind)
+            line = plots.Curve.means(EVERY * np.arange(1, array.shape[1] + 1), **mean_of(array))
+            plots.draw_curve(ax, line, color=colour, lw=2.2, label=kind)
         change = min(CHANGES[name], lasts[name] // 2)
         ax.axvline(change, color=plots.GREY, lw=1.3, ls=(0, (5, 3)))
         what = "the way is blocked" if name == "blocking-maze" else "a shortcut opens"

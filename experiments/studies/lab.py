@@ -231,6 +231,11 @@ def shown(found: Mapping[str, float], digits: int = 1) -> str:
     return "{estimate:.{d}f} [{low:.{d}f}, {high:.{d}f}]".format(**found, d=digits)
 
 
+def shown_mean(mean: float, error: float) -> str:
+    """A mean and its 95 % interval by the normal, from its standard error."""
+    return shown({"estimate": mean, "low": mean - 1.96 * error, "high": mean + 1.96 * error})
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A markdown table."""
     lines = [head, ["---"] * len(head), *rows]

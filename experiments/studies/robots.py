@@ -19,6 +19,7 @@ from experiments.studies.lab import Lab, Report
 from mbrl.agents import MPCConfig
 from mbrl.control import DriveConfig, build_driver, drive
 from mbrl.dynamics import Simulator
+from mbrl.evaluation import motion_error
 from mbrl.parallel import cores
 from mbrl.training import Episodes, collect, vector
 from mbrl.training.executor import Work, stop_if_asked
@@ -39,7 +40,7 @@ def robots(lab: Lab) -> Report:
     }
     answers = alone.answers(questions)
     errors = alone.answers(
-        {name: Work(motion_error, (name, PRESETS[name]), f"error {name}") for name in names}
+        {name: Work(planning_error, (name, PRESETS[name]), f"error {name}") for name in names}
     )
     numbers: dict[str, Any] = {"cores": cores()}
     rows, pages = [], []
@@ -124,13 +125,8 @@ class _Uniform:
         return self.rng.uniform(self.box.low, self.box.high)[None]
 
 
-def motion_error(name: str, mpc: MPCConfig) -> float | None:
-    """The planning model's error as a share of the true motion, from states of a planned episode.
-
-    The median over starts, each under random controls held, of
-    |q_planning - q_true| / |q_true - q_start| after `MOTION_SECONDS`, over positions. None for a
-    task without a planning model.
-    """
+def planning_error(name: str, mpc: MPCConfig) -> float | None:
+    """`motion_error` of the planning model from states of a planned episode; None without one."""
     task = envs.TASKS[name]
     if task.planning is None:
         return None
@@ -138,20 +134,9 @@ def motion_error(name: str, mpc: MPCConfig) -> float | None:
     driver = build_driver(DriveConfig(name, mpc), make_env=envs.make, seed=0)
     played = drive(driver, seed=labs.EVALUATION, steps=60)
     driver.env.close()
-    ahead = max(1, round(MOTION_SECONDS / true.control_step))
-    rng, errors = np.random.default_rng(0), []
-    for state in played.states[::6]:
-        start = torch.from_numpy(np.array(state))
-        ends = []
-        held = torch.from_numpy(rng.uniform(-1, 1, (1, 1, true.model.nu)))
-        for sim in (true, cheap):
-            at = start[None, None]
-            for _ in range(ahead):
-                at = sim.step(at, held, noise=None).state
-            ends.append(at[0, 0, 1 : 1 + sim.model.nq])
-        moved = (ends[0] - start[1 : 1 + true.model.nq]).norm()
-        errors.append(float((ends[1] - ends[0]).norm() / moved))
-    return float(np.nanmedian(errors))
+    return motion_error(
+        true, cheap, played.states[::6], seconds=MOTION_SECONDS, rng=np.random.default_rng(0)
+    )
 
 
 def _page(task: envs.Task, found: dict[str, Any], picture: str, done: str) -> str:

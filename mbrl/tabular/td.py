@@ -230,6 +230,9 @@ def run(
 ) -> list[float]:
     """Learn from whole episodes; their undiscounted returns.
 
+    Integer worlds are stepped here and not by `mbrl.training.collect`, which takes four times as
+    long a step.
+
     Args:
         env: seeded once, from the generator, at the first reset.
         learner: learns from every step, and acts if no policy is given.

@@ -12,6 +12,7 @@ import torch
 
 from envs import WORLDS
 from experiments.cli.command import run
+from experiments.cli.options import Common, emit
 from experiments.cli.worlds import simulators
 from mbrl.training.metrics import read_metrics
 from planners.mcts.export import from_json
@@ -284,3 +285,20 @@ def test_a_resume_can_go_further(trained, tmp_path, capsys):
     assert mbrl("train", "--resume", longer, "--steps=450", "--threads=1") == 0
     lines = read_metrics(longer / "metrics.jsonl", "episode")
     assert [line["env_steps"] for line in lines] == [150, 300, 450]
+
+
+@pytest.mark.parametrize("args", (["--help"], ["list", "envs", "--json"], ["list", "algorithms"]))
+def test_help_and_listings_import_no_torch(args):
+    code = (
+        "import sys; from experiments.cli.command import run;"
+        f"assert run({args!r}) == 0; assert 'torch' not in sys.modules"
+    )
+    root = Path(__file__).parents[2]
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": str(root)}
+    )
+
+
+def test_json_has_null_for_what_is_not_finite(capsys):
+    emit(Common(json=True), {"a": [float("nan"), 1.0], "b": {"c": float("inf")}})
+    assert json.loads(capsys.readouterr().out) == {"a": [None, 1.0], "b": {"c": None}}
