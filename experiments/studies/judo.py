@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import envs
 from experiments import plots
 from experiments.peers import Judo, PeerError
 from experiments.presets.mpc import PRESETS

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import envs
 from experiments import plots
 from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report

@@ -1,6 +1,9 @@
+import builtins
+import dis
 import os
 import subprocess
 import sys
+import types
 import zipfile
 from pathlib import Path
 
@@ -44,3 +47,33 @@ def test_the_command_runs_from_the_wheel(wheel, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "r" / "metrics.jsonl").exists()
+
+
+def test_every_name_in_running_code_is_defined():
+    """Ruff and pyright are told not to look, because shapes in annotations would count too."""
+    given = {*vars(builtins), "__annotations__", "__file__", "__qualname__"}
+    pasted = {("kernel.py", "select")}  # a rule's own, in the copy of the code that it compiles
+    for path in (path for package in PACKAGES for path in (ROOT / package).rglob("*.py")):
+        module = compile(path.read_text(), str(path), "exec")
+        everywhere = given | {name for code in codes(module) for name in stored(code, "GLOBAL")}
+        everywhere |= set(stored(module, "NAME"))
+        for code in codes(module):
+            known = everywhere | set(stored(code, "NAME"))
+            read = {
+                step.argval
+                for step in dis.get_instructions(code)
+                if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")
+            }
+            undefined = {name for name in read - known if (path.name, name) not in pasted}
+            assert not undefined, f"{path}: {code.co_name}: {undefined}"
+
+
+def codes(code):
+    yield code
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            yield from codes(inner)
+
+
+def stored(code, kind):
+    return [s.argval for s in dis.get_instructions(code) if s.opname == f"STORE_{kind}"]
