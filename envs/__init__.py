@@ -1,7 +1,6 @@
 """Tasks as Gymnasium environments. Knows no learning.
 
-`make` builds any of them by name; `known` gives reward and termination as functions; `snapshot`
-and `restore` get and set the full state of a MuJoCo environment.
+`make` builds any of them by name; `known` gives reward and termination as functions.
 """
 
 from __future__ import annotations
@@ -37,7 +36,6 @@ from envs.registry import (
     names,
     simulated,
 )
-from envs.snapshots import Snapshot, can_snapshot, restore, snapshot
 from envs.tabular import FiniteMDP, Layout, TabularEnv
 from envs.task import Known, Physics, Planning, Task, never
 from envs.worlds import WORLDS, WetChicken
@@ -54,19 +52,15 @@ __all__ = [
     "Planning",
     "RenderingUnavailable",
     "SimulationDiverged",
-    "Snapshot",
     "TabularEnv",
     "Task",
     "UnknownEnvironment",
     "WetChicken",
-    "can_snapshot",
     "check_box",
     "describe",
     "known",
     "make",
     "names",
     "never",
-    "restore",
     "simulated",
-    "snapshot",
 ]

@@ -149,25 +149,6 @@ class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             self._renderer.close()
             self._renderer = None
 
-    def snapshot(self) -> dict[str, Any]:
-        """All that the continuation depends on, as plain values and numpy arrays."""
-        return {
-            "state": get_state(self.model, self.data),
-            "rng": self.np_random.bit_generator.state,
-            "obs": None if self._obs is None else self._obs.copy(),
-            "steps": self._steps,
-        }
-
-    def restore(self, snapshot: dict[str, Any]) -> None:
-        """Go back to a snapshot, of this or of another env of the task, bit by bit.
-
-        Raises ValueError for a snapshot of another task.
-        """
-        set_state(self.model, self.data, snapshot["state"])
-        self.np_random.bit_generator.state = snapshot["rng"]
-        self._obs = None if snapshot["obs"] is None else np.array(snapshot["obs"])
-        self._steps = int(snapshot["steps"])
-
     def _draw_goal(self) -> None:
         if self.task.goal is not None:
             self.data.mocap_pos[:] = self.task.goal(self.np_random)
@@ -181,19 +162,6 @@ def get_state(model: mujoco.MjModel, data: mujoco.MjData) -> np.ndarray:
     state = np.empty(mujoco.mj_stateSize(model, _STATE))
     mujoco.mj_getState(model, data, state, _STATE)
     return state
-
-
-def set_state(model: mujoco.MjModel, data: mujoco.MjData, state: np.ndarray) -> None:
-    """Put back what `get_state` gave; ValueError for a state of another model."""
-    state = np.asarray(state, dtype=np.float64)
-    expected = (mujoco.mj_stateSize(model, _STATE),)
-    if state.shape != expected:
-        raise ValueError(
-            f"snapshot state has shape {state.shape}, this environment's is {expected}"
-        )
-    mujoco.mj_resetData(model, data)
-    mujoco.mj_setState(model, data, state, _STATE)
-    mujoco.mj_forward(model, data)
 
 
 def _renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Renderer:

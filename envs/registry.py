@@ -122,8 +122,14 @@ def make(id: str, *, render_mode: str | None = None, **kwargs: Any) -> gymnasium
 
 
 def _tell_known(env: gymnasium.Env, id: str) -> None:
-    """Leave in `env.metadata["known"]` what is known of it as functions."""
-    name = _registered(id)
+    """Leave in `env.metadata["known"]` what is known of it as functions.
+
+    What an environment that is not in our tables says there itself is kept.
+    """
+    name, own = _registered(id), env.metadata.get("known")
+    if own is not None and not any(name in table for table in (TASKS, KNOWN, _WORLDS)):
+        env.unwrapped.metadata = {**env.metadata, "known": {"why": "", "task": None, **own}}
+        return
     reward, terminated, why = known(id)
     told = {
         "reward": reward,

@@ -14,6 +14,7 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import IO
 
+import gymnasium
 import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
@@ -31,39 +32,24 @@ class VideoError(RuntimeError):
     """The encoder is missing or refused; the message is one line."""
 
 
-def film(env_id: str, actions: Iterable[np.ndarray], path: str | Path, *, seed: int) -> Path:
-    """Replay an episode in an environment that renders, as an mp4 and a sheet of eight frames.
+def make_filmed(env_id: str) -> gymnasium.Env:
+    """The environment, rendering frames of `SIZE`, or of its own size where it takes none."""
+    try:
+        return make(env_id, render_mode="rgb_array", **SIZE)
+    except TypeError:
+        return make(env_id, render_mode="rgb_array")
 
-    The sheet has the mp4's name with the ending .png. Each frame says its step and the return so
-    far. An environment that cannot be told the size of its pictures is filmed at its own.
 
-    Args:
-        env_id: as `envs.make` takes it.
-        actions: (T, *A), at least one.
-        path: the mp4; parent folders are made.
-        seed: of the episode's reset.
+def write_film(
+    frames: Sequence[Frame], returns: Sequence[float], path: str | Path, *, fps: float
+) -> Path:
+    """An episode as an mp4 and as a sheet of eight frames, which has its name but ends in .png.
 
-    Raises:
-        RenderingUnavailable: there is no OpenGL.
-        VideoError: the encoder is missing or fails.
-        ValueError: no actions, or a name not ending in .mp4.
+    Each frame (h, w, 3) has its step and the return so far as a caption. Raises what `write_video`
+    does.
     """
     path = Path(path)
-    try:
-        env = make(env_id, render_mode="rgb_array", **SIZE)
-    except TypeError:  # its constructor takes no size
-        env = make(env_id, render_mode="rgb_array")
-    frames, captions, total = [], [], 0.0
-    try:
-        env.reset(seed=seed)
-        for count, action in enumerate(actions, 1):
-            _, reward, *_ = env.step(action)
-            total += float(reward)
-            frames.append(np.asarray(env.render()))
-            captions.append(f"step {count}   return {total:.1f}")
-        fps = int(env.metadata["render_fps"])
-    finally:
-        env.close()
+    captions = [f"step {t}   return {total:.1f}" for t, total in enumerate(returns, 1)]
     write_video(frames, path, fps, captions=captions)
     shown = np.linspace(0, len(frames) - 1, min(8, len(frames))).round().astype(int)
     contact_sheet(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
+import safetensors.numpy
 from torch import Tensor
 
 from mbrl.agents import Controller, Controllers, MPCConfig, Pipelined
@@ -17,8 +18,9 @@ from mbrl.dynamics import Randomisation, Simulator
 from mbrl.dynamics.simulator import has_physics, physics_state
 from mbrl.rng import episode_seed, generator
 from mbrl.spaces import bounds
+from mbrl.training.checkpoint import write_json, written_whole
 from mbrl.training.collect import Episodes, play, vector
-from mbrl.training.runs import MakeEnv, load_run
+from mbrl.training.runs import MakeEnv, load_run, versions
 from mbrl.types import ModelBased
 
 
@@ -266,3 +268,77 @@ def summary_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for name in ("evaluated", "rejected", "late"):
         summary[name] = sum(column(name))
     return summary
+
+
+class Drives(NamedTuple):
+    """Episodes driven, an episode a seed, and their numbers."""
+
+    each: list[Drive]
+    control_step: float
+    """Seconds."""
+    rows: list[dict[str, Any]]
+    """See `row`."""
+    summary: dict[str, Any]
+    """See `summary_of`."""
+
+
+def drive_seeds(
+    config: DriveConfig,
+    *,
+    make_env: MakeEnv,
+    seeds: Sequence[int],
+    steps: int | None = None,
+    callback: Callable[[int, Tick], None] = lambda episode, tick: None,
+    done: Callable[[int, Drive], None] = lambda episode, drive: None,
+) -> Drives:
+    """An episode a seed, each with a fresh controller.
+
+    Args:
+        config: what drives what.
+        make_env: see `build_driver`.
+        seeds: of the episodes, at least one.
+        steps: of an episode, at most.
+        callback: called with the episode's place and a `Tick` after each step.
+        done: called with the episode's place and its record.
+
+    Raises:
+        ValueError, RunError: see `build_driver`.
+        SimulationDiverged: see `drive`.
+    """
+    drives: list[Drive] = []
+    control_step = 0.0
+    for place, seed in enumerate(seeds):
+        driver = build_driver(config, make_env=make_env, seed=seed)
+        try:
+            drives.append(
+                drive(driver, seed=seed, steps=steps, callback=lambda t, i=place: callback(i, t))
+            )
+        finally:
+            driver.env.close()
+            driver.controller.close()
+        control_step = driver.control_step
+        done(place, drives[-1])
+    rows = [row(drive, control_step, config.mpc.budget_ms) for drive in drives]
+    return Drives(drives, control_step, rows, summary_of(rows))
+
+
+def save_drives(path: Path, config: DriveConfig, drives: Drives, *, seeds: Sequence[int]) -> None:
+    """Write `drive.json` and `drives.safetensors` into the folder `path`.
+
+    The first has the config, a row a seed and the summary; the second each seed's actions, rewards,
+    physics states and plan times.
+    """
+    arrays = {
+        f"{seed}/{name}": np.ascontiguousarray(getattr(drive, name))
+        for seed, drive in zip(seeds, drives.each, strict=True)
+        for name in ("actions", "rewards", "states", "plan_ms")
+    }
+    with written_whole(path / "drives.safetensors") as temporary:
+        safetensors.numpy.save_file(arrays, temporary)
+    result = {
+        "config": asdict(config),
+        "versions": versions(),
+        "seeds": dict(zip(map(str, seeds), drives.rows, strict=True)),
+        "summary": drives.summary,
+    }
+    write_json(path / "drive.json", result)

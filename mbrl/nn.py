@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -50,8 +50,15 @@ ONEDNN = _onednn_serves()
 """Whether large products of float32 on the CPU go to oneDNN, which uses AVX-512 on AMD's
 processors too, where MKL does not (about twice as fast). Results differ in the last bits."""
 
-ONEDNN_WORK = 5_000_000
-"""Multiplications in one member's widest layer below which a batched call for all is faster."""
+ONEDNN_ROWS = 64
+"""Rows of each member below which a batched call for all members is faster: oneDNN rearranges the
+weights in every call."""
+
+ONEDNN_WORK = 3_000_000
+"""Multiplications in one member's widest layer below which a batched call is faster."""
+
+ONEDNN_WORK_BACKWARD = 5_000_000
+"""The same where gradients are wanted."""
 
 
 def stacked_mlp(
@@ -61,12 +68,15 @@ def stacked_mlp(
     activation: str,
 ) -> Float[Tensor, "E B O"]:
     """The forward pass of E multi-layer perceptrons, each on its own rows."""
-    widest = max(weight[0].numel() for weight in weights)
-    large = x.shape[1] * widest >= ONEDNN_WORK
-    if not (ONEDNN and large and x.dtype == torch.float32 and x.is_cpu):
+    if not (ONEDNN and x.shape[1] >= ONEDNN_ROWS and x.dtype == torch.float32 and x.is_cpu):
         return _batched(x, weights, biases, activation)
-    wanted = x.requires_grad or any(p.requires_grad for p in (*weights, *biases))
-    if not (torch.is_grad_enabled() and wanted):
+    work = x.shape[1] * max(weight.numel() for weight in weights) / len(x)
+    wanted = torch.is_grad_enabled() and (
+        x.requires_grad or any(p.requires_grad for p in (*weights, *biases))
+    )
+    if work < (ONEDNN_WORK_BACKWARD if wanted else ONEDNN_WORK):
+        return _batched(x, weights, biases, activation)
+    if not wanted:
         return _onednn(x, weights, biases, ACTIVATIONS[activation])
     out = _OneDNN.apply(activation, x, *weights, *biases)
     assert isinstance(out, Tensor)
@@ -175,13 +185,13 @@ class Net(nn.Module):
         """
         raise NotImplementedError
 
-    def penalty(self) -> Tensor:
+    def penalty(self) -> Tensor | None:
         """What the fit adds to the negative log-likelihood of all the data, in nats.
 
         A KL divergence to the prior or minus the log prior, (E,) if the net is separable and a
-        scalar if not. 0 by default.
+        scalar if not. None, the default, adds nothing.
         """
-        return torch.zeros(())
+        return None
 
     def resample(self, *, generator: Generator) -> None:
         """Draw the E weight samples anew; a net without any does nothing.
@@ -265,7 +275,12 @@ class StackedMLP(Net):
 
     def forward(self, x: Float[Tensor, "E B I"]) -> Float[Tensor, "E B O"]:
         """Each member's output on its own rows."""
-        return stacked_mlp(x, list(self.weights), list(self.biases), self.activation)
+        # to iterate over a ParameterList takes longer than a small product
+        weights, biases = (
+            cast(list[Tensor], [*layers._parameters.values()])
+            for layers in (self.weights, self.biases)
+        )
+        return stacked_mlp(x, weights, biases, self.activation)
 
     def fold(
         self,

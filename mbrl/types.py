@@ -209,7 +209,10 @@ class Learner(Protocol):
         ...
 
     def update(self, batch: Transition, *, generator: Generator) -> Metrics:
-        """One update from a batch of B transitions."""
+        """One update from a batch of B transitions; `obs` and `next_obs` are model states.
+
+        ValueError for wrong shapes and for numbers that are not finite; nothing has then changed.
+        """
         ...
 
     def state_dict(self) -> dict[str, Any]:

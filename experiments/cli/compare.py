@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,11 @@ from rich.table import Table
 
 from experiments import plots
 from experiments.cli.options import Common, Wrong, check_least, emit, out, parse, say
-from experiments.cli.plot import learning
 from mbrl.statistics import probability_of_improvement, summarise
 from mbrl.training import RunConfig
 from mbrl.training.checkpoint import Run
-from mbrl.training.runs import find_run
+from mbrl.training.runs import find_run, learning
+from mbrl.training.runs import labels as run_labels
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def compare_runs(
     if len({config.env for config in configs}) > 1:
         found = ", ".join(sorted({config.env for config in configs}))
         raise ValueError(f"runs of different environments do not compare: {found}")
-    labels = labels or _labels(configs)
+    labels = labels or run_labels(configs)
     curves: dict[str, list[Any]] = {}
     for path, label in zip(paths, labels, strict=True):
         curves.setdefault(label, []).append(learning(path))
@@ -97,24 +96,3 @@ def compare_runs(
             chance,
         )
     return table, numbers
-
-
-def _labels(configs: Sequence[RunConfig]) -> list[str]:
-    """Algorithm, and the settings in which runs of that algorithm differ."""
-    flat = [_flat(dataclasses.asdict(config.agent)) for config in configs]
-    labels = []
-    for config, settings in zip(configs, flat, strict=True):
-        same = [s for c, s in zip(configs, flat, strict=True) if c.algo == config.algo]
-        differing = [name for name in settings if len({repr(s[name]) for s in same}) > 1]
-        labels.append(" ".join([config.algo, *(f"{name}={settings[name]}" for name in differing)]))
-    return labels
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
-import safetensors.numpy
 from rich.progress import Progress, TextColumn
 
 import envs
-from envs.video import VideoError, film
 from experiments import plots
 from experiments.cli.options import (
     Common,
     check_least,
     check_name,
+    check_new,
     emit,
     err,
     parse,
@@ -27,11 +24,11 @@ from experiments.cli.options import (
     say,
     set_threads,
 )
+from experiments.plots.film import film_or_tell
 from experiments.presets.mpc import PRESETS
 from mbrl.agents import KINDS, MPCConfig
-from mbrl.control import Drive, DriveConfig, Tick, build_driver, drive, row, summary_of
-from mbrl.training.checkpoint import written_whole
-from mbrl.training.runs import new_folder, versions
+from mbrl.control import Drive, DriveConfig, Tick, drive_seeds, save_drives
+from mbrl.training.runs import new_folder
 
 
 @dataclass(frozen=True)
@@ -108,66 +105,38 @@ def drive_all(
     callback: Callable[[int, Tick], None] = lambda episode, tick: None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """One episode for each seed; numbers, recorded controls and a figure in the folder `path`.
+    """An episode a seed; what `save_drives` writes and a figure in the folder `path`.
 
-    `drive.json` has the config, a row a seed and the summary; `drives.safetensors` each seed's
-    actions, rewards, physics states and plan times. Without OpenGL no film is made, and a message
-    says so.
+    Without OpenGL the video is skipped, with a message.
 
     Raises:
-        ValueError: settings that do not fit; an existing `path`.
-        RunError: see `build_driver`.
+        Wrong: an existing `path`.
+        ValueError, RunError: see `build_driver`.
     """
-    if path.exists():
-        raise ValueError(f"{path} exists already")
-    drives: list[Drive] = []
-    control_step, budget = 0.0, config.mpc.budget_ms
-    for place, seed in enumerate(seeds):
-        driver = build_driver(config, make_env=envs.make, seed=seed)
-        try:
-            drives.append(
-                drive(driver, seed=seed, steps=steps, callback=lambda t, i=place: callback(i, t))
-            )
-        finally:
-            driver.env.close()
-            driver.controller.close()
-        control_step = driver.control_step
-        tell(_line(place, seed, drives[-1]))
-    rows = [row(drive, control_step, budget) for drive in drives]
-    summary = summary_of(rows)
-    if summary["rejected"]:
-        tell(f"warning: {summary['rejected']} candidates diverged in the simulation: rejected")
-    arrays = {
-        f"{seed}/{name}": np.ascontiguousarray(getattr(drive, name))
-        for seed, drive in zip(seeds, drives, strict=True)
-        for name in ("actions", "rewards", "states", "plan_ms")
-    }
-    with written_whole(path / "drives.safetensors") as temporary:
-        safetensors.numpy.save_file(arrays, temporary)
+    check_new(path)
+    drives = drive_seeds(
+        config,
+        make_env=envs.make,
+        seeds=seeds,
+        steps=steps,
+        callback=callback,
+        done=lambda place, drive: tell(_line(place, seeds[place], drive)),
+    )
+    if drives.summary["rejected"]:
+        tell(f"warning: {drives.summary['rejected']} candidates blew up in the simulation and lost")
+    save_drives(path, config, drives, seeds=seeds)
     figure = plots.drives(
-        [drive.rewards for drive in drives],
-        [drive.plan_ms for drive in drives],
-        control_step=control_step,
-        budget_ms=budget,
+        [drive.rewards for drive in drives.each],
+        [drive.plan_ms for drive in drives.each],
+        control_step=drives.control_step,
+        budget_ms=config.mpc.budget_ms,
         title=f"{config.env} driven by {config.mpc.planner.name}",
     )
     plots.save(figure, path / "plots" / "drive.png")
     if video:
         target = path / "videos" / f"{config.env.replace('/', '-')}.mp4"
-        try:
-            film(config.env, drives[0].actions, target, seed=drives[0].seed)
-            tell(f"video {target}")
-        except (envs.RenderingUnavailable, gymnasium.error.Error, VideoError) as error:
-            tell(f"video skipped: {error}")
-    result = {
-        "config": asdict(config),
-        "versions": versions(),
-        "seeds": dict(zip(map(str, seeds), rows, strict=True)),
-        "summary": summary,
-    }
-    with written_whole(path / "drive.json") as temporary:
-        temporary.write_text(json.dumps(result, indent=2) + "\n")
-    return {"path": str(path), **summary}
+        film_or_tell(config.env, drives.each[0].actions, target, seed=seeds[0], tell=tell)
+    return {"path": str(path), **drives.summary}
 
 
 def _line(place: int, seed: int, drive: Drive) -> str:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 import tyro
 
 import envs
-from envs.video import VideoError, film
 from experiments.cli.options import Common, check_least, emit, parse, say, set_threads
-from mbrl.rng import episode_seed, generator
+from experiments.plots.film import film_or_tell
+from mbrl.rng import generator
 from mbrl.statistics import summarise
-from mbrl.training.checkpoint import written_whole
+from mbrl.training.checkpoint import write_json
 from mbrl.training.collect import Episodes, play
 from mbrl.training.runs import find_run, load_run
 
@@ -92,8 +90,7 @@ def evaluate_run(
         "returns": returns,
         **statistics,
     }
-    with written_whole(path / "evaluation.json") as temporary:
-        temporary.write_text(json.dumps(summary, indent=2) + "\n")
+    write_json(path / "evaluation.json", summary)
     found = f"mean {statistics['mean']:.1f}"
     if episodes > 1:
         found += (
@@ -104,10 +101,6 @@ def evaluate_run(
     if video:
         name = f"{loaded.config.env.replace('/', '-')}-{loaded.run.latest()}.mp4"
         target = loaded.run.path / "videos" / name
-        try:
-            film(loaded.config.env, first, target, seed=episode_seed(seed, 0))
+        if film_or_tell(loaded.config.env, first, target, seed=seed, tell=tell):
             summary["video"] = str(target)
-            tell(f"video {target}")
-        except (envs.RenderingUnavailable, gymnasium.error.Error, VideoError) as error:
-            tell(f"video skipped: {error}")
     return summary

@@ -14,7 +14,7 @@ from rich.table import Table
 import envs
 from experiments.bench import BENCHES
 from experiments.cli.options import Common, emit, out, parse
-from experiments.cli.tree import simulators, worlds
+from experiments.cli.worlds import simulators, worlds
 from experiments.studies import STUDIES
 from mbrl.agents import AGENTS, KINDS, agent
 from mbrl.training import Run, RunConfig, RunError

@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import difflib
 import io
-import json
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -113,6 +112,16 @@ def check_least(parsed: Any, **least: int) -> None:
             raise Wrong(f"--{name.replace('_', '-')} must be >= {bound}, got {value}")
 
 
+def check_new(path: Path) -> None:
+    """Hold a folder to be written to one that is not there yet.
+
+    Raises:
+        Wrong: it is.
+    """
+    if path.exists():
+        raise Wrong(f"{path} exists already")
+
+
 def check_name(what: str, name: str, names: Iterable[str]) -> None:
     """Check that a name exists.
 
@@ -156,6 +165,8 @@ def say(text: str) -> None:
 
 
 def emit(parsed: Common, summary: Any) -> None:
-    """The line of JSON, where it was asked for."""
+    """The line of JSON, where it was asked for; numbers that are not finite are null in it."""
     if parsed.json:
-        print(json.dumps(summary, allow_nan=False))
+        from mbrl.training.checkpoint import json_text
+
+        print(json_text(summary))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +18,8 @@ from experiments.cli.options import Common, check_least, emit, parse, say, set_t
 from mbrl.evaluation import horizon_errors, one_step, plan_spread, promises, record
 from mbrl.rng import generator
 from mbrl.training import RunConfig
-from mbrl.training.checkpoint import Run, RunError, written_whole
-from mbrl.training.metrics import METRICS, read_metrics
-from mbrl.training.runs import Loaded, find_run, load_run
+from mbrl.training.checkpoint import Run, write_json
+from mbrl.training.runs import Loaded, find_run, learning, load_run
 from mbrl.types import GaussianDynamics, ModelBased
 from mbrl.uncertainty import calibration_curve, calibration_error, spread
 
@@ -51,18 +49,6 @@ def run(args: list[str]) -> int:
     return 0
 
 
-def learning(path: Path) -> tuple[list[int], list[float]]:
-    """Environment steps and returns of a run's episodes.
-
-    Raises:
-        RunError: no episode has ended yet.
-    """
-    lines = read_metrics(path / METRICS, "episode") if (path / METRICS).exists() else []
-    if not lines:
-        raise RunError(f"run {path} has no finished episode to draw yet")
-    return [line["env_steps"] for line in lines], [line["return"] for line in lines]
-
-
 def plot_runs(
     paths: Sequence[Path], *, episodes: int, seed: int, tell: Callable[[str], None]
 ) -> dict[str, Any]:
@@ -89,8 +75,7 @@ def plot_runs(
         loaded = load_run(path, make_env=envs.make)
         if isinstance(loaded.agent, ModelBased):
             found |= model_figures(loaded, episodes=episodes, seed=seed, tell=tell)
-        with written_whole(path / "plots" / "numbers.json") as temporary:
-            temporary.write_text(json.dumps(found, indent=2) + "\n")
+        write_json(path / "plots" / "numbers.json", found)
         numbers[str(path)] = found
     return numbers
 

@@ -21,7 +21,7 @@ from experiments.studies.lab import Lab, Report
 from mbrl import tabular
 from mbrl.tabular.bandits import Bandit, lai_robbins, regret, ucb1_bound
 from mbrl.tabular.linear_bandits import LinearBandit, linear_regret
-from mbrl.training.executor import Stopped, Work, stopping
+from mbrl.training.executor import Work, stop_if_asked
 
 MEANS = (0.6, 0.5, 0.4, 0.3)
 DRAWN = 10  # arms of the second problem
@@ -145,8 +145,6 @@ The slope is that of the last decade of plays. No consistent algorithm can have 
 Lai and Robbins's {slope:.2f} for ever; Thompson sampling comes to it from below, KL-UCB from above.
 Auer's bound for UCB1 is {bound:.0f} here. Constant ε pays ε · (mean gap) =
 {0.1 * (max(MEANS) - float(np.mean(MEANS))):.3f} a play for ever: in ln T it bends upwards.
-Information-directed sampling is best in most runs, but gives up the best arm in a few where that
-began badly: hence its wide interval.
 
 ## Ten Bernoulli arms, their means uniform, {plays["drawn"]} plays
 
@@ -203,8 +201,7 @@ def lost(problem: str, name: str, runs: int, plays: int, seed: int) -> dict[str,
         bandit = ALGORITHMS[name](runs, means.shape[-1])
         found = torch.zeros(runs, 0, dtype=torch.float64)
         while found.shape[1] < plays:
-            if stopping():
-                raise Stopped
+            stop_if_asked()
             more = min(100, plays - found.shape[1])
             part = regret(bandit, means, steps=more, generator=generator)
             found = torch.cat((found, part if not found.numel() else found[:, -1:] + part), 1)
@@ -222,8 +219,7 @@ def _linear(name: str, runs: int, plays: int, generator: torch.Generator) -> tor
     theta = theta / theta.norm(dim=1, keepdim=True)
 
     def offered(generator: torch.Generator) -> torch.Tensor:
-        if stopping():
-            raise Stopped
+        stop_if_asked()
         x = torch.randn(runs, ARMS, FEATURES, generator=generator).double()
         return x / x.norm(dim=-1, keepdim=True)
 

@@ -6,10 +6,12 @@ and mazes that change, with and without a bonus for what was long not tried (fig
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import torch
 
@@ -19,7 +21,9 @@ from experiments import plots
 from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
 from mbrl.tabular.dyna import Dyna, DynaConfig
-from mbrl.training.executor import Stopped, Work, stopping
+from mbrl.training.collect import Episodes, collect, vector
+from mbrl.training.executor import Work, stop_if_asked
+from mbrl.types import Transition
 
 PLANNING = (0, 5, 50)
 MAZE = DynaConfig(step_size=0.1, discount=0.95, epsilon=0.1)
@@ -139,25 +143,14 @@ def mean_of(array: np.ndarray) -> dict[str, list[float]]:
 
 def lengths(planning: int, episodes: int, runs: int) -> list[list[int]]:
     """Steps of each episode (runs, episodes) on the Dyna maze."""
-    mdp, found = dyna_maze(), []
+    config, found = replace(MAZE, planning=planning), []
     for seed in range(runs):
-        env, agent = mdp.env(), Dyna(mdp.states, mdp.actions, replace(MAZE, planning=planning))
-        acting, imagining = (torch.Generator().manual_seed(2 * seed + i) for i in range(2))
-        state, _ = env.reset(seed=seed)
-        taken = [0]
-        while True:
-            if stopping():
-                raise Stopped
-            action = agent.act(state, explore=True, generator=acting)
-            after, reward, over, _, _ = env.step(action)
-            agent.observe(state, action, float(reward), after, over, generator=imagining)
-            taken[-1] += 1
-            state = after
-            if over:
+        taken: list[int] = []
+        for _, episode in steps_of(dyna_maze().env(), config, seed):
+            if episode.over[0]:
+                taken.append(int(episode.lengths[0]))
                 if len(taken) == episodes:
                     break
-                taken.append(0)
-                state, _ = env.reset()
         found.append(taken)
     return found
 
@@ -166,23 +159,53 @@ def earned(name: str, kind: str, steps: int, change: int, runs: int) -> list[lis
     """Cumulative reward (runs, points) in a maze that changes, at every few steps."""
     found = []
     for seed in range(runs):
-        env: Any = world_env(name, change_at=change)
-        agent = Dyna(int(env.observation_space.n), int(env.action_space.n), KINDS[kind])
-        acting, imagining = (torch.Generator().manual_seed(2 * seed + i) for i in range(2))
-        state, _ = env.reset(seed=seed)
-        total, kept = 0.0, []
-        for step in range(1, steps + 1):
-            if stopping():
-                raise Stopped
-            action = agent.act(state, explore=True, generator=acting)
-            after, reward, over, _, _ = env.step(action)
-            agent.observe(state, action, reward, after, over, generator=imagining)
-            total += reward
-            state = env.reset()[0] if over else after
-            if step % EVERY == 0:
-                kept.append(total)
-        found.append(kept)
+        rewards = [
+            reward
+            for reward, _ in steps_of(world_env(name, change_at=change), KINDS[kind], seed, steps)
+        ]
+        found.append(np.cumsum(rewards)[EVERY - 1 :: EVERY].tolist())
     return found
+
+
+def steps_of(
+    env: gymnasium.Env, config: DynaConfig, seed: int, steps: int | None = None
+) -> Iterator[tuple[float, Episodes]]:
+    """Rewards of an agent that learns as it goes, and where its episode stands."""
+    player, running = _Player(env, config, seed), Episodes(seed)
+    for step in collect(player, vector(_SeededOnce(env)), running, steps=steps):
+        stop_if_asked()
+        player.observe(step)
+        yield float(step.reward), running
+
+
+class _SeededOnce(gymnasium.Wrapper):
+    """Only the first reset is seeded: a seeded one restarts the clock by which a world changes."""
+
+    seeded = False
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        seed, self.seeded = None if self.seeded else seed, True
+        return self.env.reset(seed=seed, options=options)
+
+
+class _Player:
+    """`Dyna` in one environment, with random numbers for acting and others for imagining."""
+
+    def __init__(self, env: Any, config: DynaConfig, seed: int) -> None:
+        self.agent = Dyna(int(env.observation_space.n), int(env.action_space.n), config)
+        self.acting, self.imagining = (
+            torch.Generator().manual_seed(2 * seed + i) for i in range(2)
+        )
+
+    def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
+        action = self.agent.act(int(obs[0]), explore=explore, generator=self.acting)
+        return np.array([action])
+
+    def observe(self, step: Transition) -> None:
+        obs, action, after = int(step.obs), int(step.action), int(step.next_obs)
+        self.agent.observe(
+            obs, action, float(step.reward), after, bool(step.terminated), generator=self.imagining
+        )
 
 
 def picture(

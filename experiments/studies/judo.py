@@ -15,7 +15,7 @@ from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
 from mbrl.agents import MPCConfig
 from mbrl.control import DriveConfig, build_driver, drive
-from mbrl.training.executor import Work
+from mbrl.training.executor import Work, stop_if_asked
 
 TASKS = {"cartpole-servo": "cartpole", "cylinder-push": "cylinder_push"}
 """Our task -> judo's."""
@@ -94,7 +94,7 @@ def costs(task: str, mpc: MPCConfig, seed: int, start: int, length: float) -> di
     torch.set_num_threads(1)
     driver = build_driver(DriveConfig(task, mpc), make_env=envs.make, seed=seed)
     steps, second = round(length / driver.control_step), round(1 / driver.control_step)
-    played = drive(driver, seed=start, steps=steps, callback=labs.stop_if_asked)
+    played = drive(driver, seed=start, steps=steps, callback=stop_if_asked)
     inner: Any = driver.env.unwrapped
     nq, nv = inner.model.nq, inner.model.nv
     first = played.states[0]

@@ -16,17 +16,15 @@ import torch
 
 import envs
 from experiments.presets import preset
-from mbrl.agents import PETS, pets
+from mbrl.agents import PETS
 from mbrl.parallel import cores
-from mbrl.rng import generator
 from mbrl.spaces import spec_of
 from mbrl.statistics import bootstrap_interval
-from mbrl.training import Progress, RunConfig, evaluate, executor
-from mbrl.training.checkpoint import Run, RunError, written_whole
-from mbrl.training.executor import Stopped, Work
-from mbrl.training.metrics import METRICS, read_metrics
-from mbrl.training.runs import Loaded, changed, load_run, train_run, versions
-from mbrl.types import Player
+from mbrl.training import RunConfig, evaluate, executor
+from mbrl.training.checkpoint import Run, write_json, written_whole
+from mbrl.training.executor import Work
+from mbrl.training.runs import Loaded, changed, load_run, versions, with_settings
+from mbrl.training.seeds import Interruptible, train_all
 
 EVALUATION = 1_000_000
 """Added to a run's seed for its evaluation episodes, so that none of them was trained on."""
@@ -119,15 +117,12 @@ class Lab:
         }
         work = {}
         for label, config in configs.items():
-            self.configs[label] = {
-                k: v for k, v in dataclasses.asdict(config).items() if k != "seed"
-            }
+            own = dataclasses.asdict(config)
+            self.configs[label] = {k: v for k, v in own.items() if k != "seed"}
             for seed, path in zip(self._seeds(), paths[label], strict=True):
-                own = dataclasses.replace(config, seed=seed)
-                if _reached(own, path) < own.steps:
-                    name = f"train {label}, seed {seed}"
-                    work[path] = Work(train_to_end, (own, path, name), name)
-        executor.compute(work, workers=self.workers, say=self.say)
+                name = f"train {label}, seed {seed}"
+                work[path] = name, dataclasses.replace(config, seed=seed)
+        train_all(work, make_env=envs.make, workers=self.workers, say=self.say)
         return paths
 
     def answers(self, questions: Mapping[Any, Work]) -> dict[Any, Any]:
@@ -137,7 +132,7 @@ class Lab:
         function's name, its arguments, the versions or a run among the arguments have changed.
         """
         files = {key: self._answer_file(work) for key, work in questions.items()}
-        kept = {key: _read(file) for key, file in files.items() if file.exists()}
+        kept = {key: json.loads(file.read_text()) for key, file in files.items() if file.exists()}
         fresh = executor.compute(
             {key: work for key, work in questions.items() if key not in kept},
             workers=self.workers,
@@ -207,87 +202,10 @@ def _run(
     return lab.folder
 
 
-def train_to_end(config: RunConfig, path: Path, name: str) -> None:
-    """Train a run in a worker, from nothing or its last checkpoint, with a line an episode.
-
-    Raises:
-        Stopped: asked to; the run is saved.
-    """
-    seen = 0
-
-    def callback(progress: Progress) -> None:
-        nonlocal seen
-        if len(progress.returns) > seen:
-            seen = len(progress.returns)
-            at = f"{progress.env_steps} of {config.steps}"
-            executor.tell(f"{name}: step {at}, return {progress.returns[-1]:.1f}")
-
-    train_run(
-        config,
-        path,
-        make_env=envs.make,
-        resume=path.exists(),
-        stop=executor.stopping,
-        callback=callback,
-    )
-    if executor.stopping():
-        raise Stopped
-
-
-def _reached(config: RunConfig, path: Path) -> int:
-    """Environment steps of the run in a folder; -1 where there is none yet."""
-    if not path.exists():
-        return -1
-    run = Run.open(path)
-    if RunConfig.from_json(run.config) != config:
-        raise RunError(f"{path} was begun with another config; remove it or name another --root")
-    latest = run.latest()
-    return -1 if latest is None else latest
-
-
 def trained(path: Path, **changes: Any) -> tuple[Loaded, PETS]:
     """A run, and its model in an agent with some settings of its config changed."""
     loaded = load_run(path, make_env=envs.make)
-    agent = changed(loaded.config.agent, **changes)
-    other = pets.make(loaded.spec, agent, generator=generator(loaded.config.seed))
-    other.model.load_state_dict(loaded.agent.model.state_dict())
-    return loaded, other
-
-
-class Interruptible:
-    """A player that gives up when this worker is asked to stop.
-
-    Raises:
-        Stopped: from `act`.
-    """
-
-    def __init__(self, player: Player) -> None:
-        self.player = player
-
-    @property
-    def each(self) -> Any:
-        """The controllers of a player that plans, [] of others."""
-        return getattr(self.player, "each", [])
-
-    def reset(self, begins: np.ndarray) -> None:
-        """Episodes begin."""
-        self.player.reset(begins)
-
-    def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
-        """The player's actions (N, *A)."""
-        if executor.stopping():
-            raise Stopped
-        return self.player.act(obs, explore=explore)
-
-
-def stop_if_asked(_: object) -> None:
-    """A drive's callback.
-
-    Raises:
-        Stopped: this worker is asked to stop.
-    """
-    if executor.stopping():
-        raise Stopped
+    return loaded, with_settings(loaded, **changes)
 
 
 def final_returns(path: Path, episodes: int, changes: Mapping[str, Any]) -> list[float]:
@@ -296,12 +214,6 @@ def final_returns(path: Path, episodes: int, changes: Mapping[str, Any]) -> list
     seed = EVALUATION + int(path.name.rpartition("-")[2])
     player = Interruptible(agent.player(generator=torch.Generator().manual_seed(seed)))
     return evaluate(player, loaded.env, episodes=episodes, seed=seed)
-
-
-def curve(path: Path, *, after: int = 0) -> tuple[list[int], list[float]]:
-    """Environment steps and returns of a run's training episodes that end after so many steps."""
-    lines = [s for s in read_metrics(path / METRICS, "episode") if s["env_steps"] > after]
-    return [line["env_steps"] for line in lines], [line["return"] for line in lines]
 
 
 def interval(scores: Sequence[float]) -> dict[str, float]:
@@ -323,16 +235,6 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write plain values, whole or not at all."""
-    with written_whole(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text())
 
 
 def _file_name(label: str) -> str:

@@ -30,8 +30,7 @@ from mbrl.tabular import (
     run_known,
     value_iteration,
 )
-from mbrl.training import executor
-from mbrl.training.executor import Work
+from mbrl.training.executor import Work, stop_if_asked
 
 DISCOUNT = 0.9
 WORLDS: Mapping[str, Callable[[], FiniteMDP]] = {
@@ -200,8 +199,7 @@ def measured(name: str, kind: str, counts: Sequence[int], seed: int) -> list[flo
     found = []
     for before, after in pairwise([0, *counts]):
         for turn in range(TURNS):
-            if executor.stopping():
-                raise executor.Stopped
+            stop_if_asked()
             how = own if turn % 2 else starts
             steps = (after - before) // TURNS
             run_known(mdp, learner, steps=steps, generator=generator, **how)

@@ -15,7 +15,7 @@ from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
 from mbrl.agents import MPCConfig
 from mbrl.control import DriveConfig, build_driver, drive
-from mbrl.training.executor import Work
+from mbrl.training.executor import Work, stop_if_asked
 
 ENVIRONMENTS = ("cartpole-swingup", "arm-reacher")
 TRUE, LEARNED = "true simulator", "learned ensemble"
@@ -69,7 +69,7 @@ def returns(
     for episode in range(episodes):
         driver = build_driver(config, make_env=envs.make, seed=seed)
         start = labs.EVALUATION + seed
-        played = drive(driver, seed=start, number=episode, steps=steps, callback=labs.stop_if_asked)
+        played = drive(driver, seed=start, number=episode, steps=steps, callback=stop_if_asked)
         found.append(float(played.rewards.sum()))
         driver.env.close()
     return found

@@ -12,6 +12,7 @@ from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
 from mbrl.spaces import spec_of
 from mbrl.training.executor import Work
+from mbrl.training.runs import learning
 
 
 class Published(NamedTuple):
@@ -63,7 +64,7 @@ def pets(lab: Lab) -> Report:
     rows, figures = [], []
     for env, published in PUBLISHED.items():
         agent = configs[env].agent
-        curves = [labs.curve(path, after=agent.random_steps) for path in paths[env]]
+        curves = [learning(path, after=agent.random_steps) for path in paths[env]]
         numbers[env] = {
             "curves": curves,
             "final": labs.summary(lab.means(answers, env)),

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 import envs
-from envs.video import film
+from experiments.plots.film import film
 from experiments.presets.mpc import PRESETS
 from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
@@ -20,9 +20,8 @@ from mbrl.agents import MPCConfig
 from mbrl.control import DriveConfig, build_driver, drive
 from mbrl.dynamics import Simulator
 from mbrl.parallel import cores
-from mbrl.rng import episode_seed
 from mbrl.training import Episodes, collect, vector
-from mbrl.training.executor import Work
+from mbrl.training.executor import Work, stop_if_asked
 
 MOTION_SECONDS = 0.2
 """How far ahead the planning model's motion is compared with the true one's."""
@@ -62,7 +61,7 @@ def robots(lab: Lab) -> Report:
         picture = f"{name}.png"
         try:
             actions = np.array(own[0]["actions"], np.float32)
-            film(name, actions, lab.folder / f"{name}.mp4", seed=episode_seed(own[0]["start"], 0))
+            film(name, actions, lab.folder / f"{name}.mp4", seed=own[0]["start"])
         except envs.RenderingUnavailable as error:
             lab.say(f"no picture of {name}: {error}")
         done = "" if task.success is None else f"{found['succeeded']} of {lab.seeds}"
@@ -96,7 +95,7 @@ def driven(name: str, mpc: MPCConfig, seed: int, steps: int | None) -> dict[str,
     torch.set_num_threads(cores())
     start = labs.EVALUATION + seed
     driver = build_driver(DriveConfig(name, mpc), make_env=envs.make, seed=seed)
-    played = drive(driver, seed=start, steps=steps, callback=labs.stop_if_asked)
+    played = drive(driver, seed=start, steps=steps, callback=stop_if_asked)
     random, uniform = Episodes(start), _Uniform(driver.env, seed)
     for _ in collect(uniform, vector(driver.env), random, steps=len(played.rewards)):
         if random.over[0]:

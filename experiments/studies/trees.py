@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter
-from torch import Tensor
 
 from envs.tabular import FiniteMDP
 from envs.worlds import chain, cliff_walk, frozen_lake, garnet
@@ -26,13 +24,11 @@ from experiments.plots.tree import draw
 from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
 from mbrl import statistics
-from mbrl.training import executor
+from mbrl.tabular.tree_model import FiniteTreeModel
 from mbrl.training.checkpoint import written_whole
-from mbrl.training.executor import Work
+from mbrl.training.executor import Work, stop_if_asked
+from planners.mcts import PUCT, UCT, Gumbel, Rule, Tree, search
 from planners.mcts.export import most_visited, to_dot, to_json
-
-if TYPE_CHECKING:  # numba, which is only imported where a tree is searched
-    from planners.mcts import Evaluation, Rule, Tree
 
 
 class Problem(NamedTuple):
@@ -59,7 +55,12 @@ PROBLEMS: Mapping[str, Problem] = {
         "the same, γ 0.99: the goal is worth a walk of tens of steps, each with 3 outcomes",
     ),
 }
-RULES = ("UCT", "PUCT", "Gumbel")
+RULES: Mapping[str, Rule] = {
+    "UCT": UCT(),
+    "PUCT": PUCT(dirichlet=0.0, temperature=0.0),
+    "Gumbel": Gumbel(scale=0.0),
+}
+"""As published, without noise at the root, which would change the choice."""
 ROLLOUTS, ROUGH, MERGED, MAXIMA = LEAVES = (
     "random rollouts", "rough values", "rollouts, merged", "rollouts, merged, max",
 )  # fmt: skip
@@ -186,8 +187,7 @@ def measured(
     truth = model.values[start]
     found: dict[str, list[list[float]]] = {name: [] for name in MEASURES}
     for count in counts:
-        if executor.stopping():
-            raise executor.Stopped
+        stop_if_asked()
         tree = searched(model, start, rule, count, **OPTIONS.get(leaf, {}))
         action = tree.action.long()
         chosen = tree.children_values().gather(1, action[:, None])[:, 0].numpy()
@@ -220,14 +220,12 @@ def _visited(world: FiniteMDP) -> np.ndarray:
 
 def searched(model: Model, start: np.ndarray, rule: str, simulations: int, **options: Any) -> Tree:
     """Trees from states (B,)."""
-    from planners.mcts import search
-
     return search(
         model.root(start),
         model.step,
         simulations=simulations,
         generator=torch.Generator().manual_seed(simulations),
-        rule=rules()[rule],
+        rule=RULES[rule],
         discount=model.discount,
         max_depth=math.ceil(math.log(FAR) / math.log(model.discount)),
         outcomes=model.outcomes,
@@ -235,152 +233,28 @@ def searched(model: Model, start: np.ndarray, rule: str, simulations: int, **opt
     )
 
 
-def rules() -> Mapping[str, Rule]:
-    """The rules as published, without noise at the root, which would change the choice."""
-    from planners.mcts import PUCT, UCT, Gumbel
+class Model(FiniteTreeModel):
+    """The worlds of all seeds, with rewards in the unit of which UCT's C of 1/√2 is.
 
-    return {"UCT": UCT(), "PUCT": PUCT(dirichlet=0.0, temperature=0.0), "Gumbel": Gumbel(scale=0.0)}
-
-
-class Model:
-    """Worlds of one size side by side, as a model to search: state w · S + s, (B, 1).
-
-    Rewards are divided by the range between the best V* and the least value of the random policy,
-    so that values lie in a range of 1, as UCT's C of 1/√2 wants.
-
-    Args:
-        worlds: one for each seed.
-        leaf: of `LEAVES`, where values come from.
-        rng: draws outcomes, rollouts and errors.
+    That is the range between the best V* and the least value of the random policy.
 
     Attributes:
         values: V* (W · S,), scaled.
         action_values: Q* (W · S, A), scaled.
         guess: V* and an error that each state keeps, (W · S,).
-        outcomes: most that an action has, or None where there is one.
     """
 
     def __init__(self, worlds: Sequence[FiniteMDP], leaf: str, *, rng: np.random.Generator) -> None:
-        self.worlds, self.leaf, self._rng = worlds, leaf, rng
-        self.discount, self.actions = worlds[0].discount, worlds[0].actions
-        parts = [_scaled(world) for world in worlds]
-        most = max(part.targets.shape[1] for part in parts)
-        states = worlds[0].states
-        for w, part in enumerate(parts):
-            pad = (0, 0), (0, most - part.targets.shape[1])
-            parts[w] = part._replace(
-                targets=np.pad(part.targets, pad) + w * states,
-                upto=np.pad(part.upto, pad, constant_values=np.inf),
-                pays=np.pad(part.pays, pad),
-            )
-        joined = _Arrays(*map(np.concatenate, zip(*parts, strict=True)))
-        self.values, self.action_values, self.terminal, *table = joined
-        self._table = tuple(table)
-        self.outcomes = most if most > 1 else None
+        self.worlds = worlds
+        optima = [world.optimum() for world in worlds]
+        idle = [world.evaluate(np.full(world.rewards.shape, 1 / world.actions)) for world in worlds]
+        units = [best.values.max() - low.min() for best, low in zip(optima, idle, strict=True)]
+        pairs = list(zip(optima, units, strict=True))
+        self.values = np.concatenate([best.values / unit for best, unit in pairs])
+        self.action_values = np.concatenate([best.action_values / unit for best, unit in pairs])
         self.guess = self.values + NOISE * rng.standard_normal(len(self.values))
-
-    def root(self, start: np.ndarray) -> Evaluation:
-        """The roots, with even priors."""
-        from planners.mcts import Evaluation
-
-        level = torch.zeros(len(start), self.actions)
-        return Evaluation(_column(start), level[:, 0], self.value(start), level)
-
-    def step(self, state: Tensor, action: Tensor) -> Evaluation:
-        """All outcomes and their probabilities; the one outcome in a deterministic world.
-
-        A pair with fewer outcomes than another has some of probability 0.
-        """
-        from planners.mcts import Evaluation
-
-        targets, upto, pays = self._table
-        row = state[:, 0].long().numpy() * self.actions + action.numpy()
-        if self.outcomes is None:
-            after, pay, chance = targets[row, 0], pays[row, 0], None
-        else:
-            after, pay = targets[row], pays[row]
-            chance = torch.from_numpy(np.diff(upto[row].clip(max=1), axis=1, prepend=0))
-        return Evaluation(
-            _column(after),
-            torch.from_numpy(pay),
-            self.value(after.ravel()).reshape(pay.shape),
-            terminated=torch.from_numpy(self.terminal[after]),
-            chance=chance,
-        )
-
-    def value(self, state: np.ndarray) -> Tensor:
-        """Values (B,) of states (B,): the rough ones, or the return of a random rollout each."""
-        if self.leaf == ROUGH:
-            return torch.from_numpy(self.guess[state])
-        draws = self._rng.random((len(state), STEPS, 2))
-        walked = _compiled()(state, draws, self.actions, self.discount, self.terminal, *self._table)
-        return torch.from_numpy(walked)
-
-
-def walk(
-    start: np.ndarray,
-    draws: np.ndarray,
-    actions: int,
-    discount: float,
-    terminal: np.ndarray,
-    targets: np.ndarray,
-    upto: np.ndarray,
-    pays: np.ndarray,
-) -> np.ndarray:
-    """Returns (B,) of random walks from states (B,), by uniform draws (B, T, 2)."""
-    gains = np.zeros(len(start))
-    for b in range(len(start)):
-        state, weight = start[b], 1.0
-        for t in range(draws.shape[1]):
-            if terminal[state]:
-                break
-            row, k = state * actions + int(draws[b, t, 0] * actions), 0
-            while draws[b, t, 1] >= upto[row, k]:
-                k += 1
-            gains[b] += weight * pays[row, k]
-            weight *= discount
-            state = targets[row, k]
-    return gains
-
-
-@cache
-def _compiled() -> Callable[..., np.ndarray]:
-    from numba import njit
-
-    return njit(walk)
-
-
-class _Arrays(NamedTuple):
-    """A world as arrays; K is the most outcomes that a state and action have."""
-
-    values: np.ndarray  # (S,)
-    action_values: np.ndarray  # (S, A)
-    terminal: np.ndarray  # (S,)
-    targets: np.ndarray  # (S · A, K)
-    upto: np.ndarray  # (S · A, K), summed chances, infinite from a pair's last outcome on
-    pays: np.ndarray  # (S · A, K)
-
-
-def _scaled(world: FiniteMDP) -> _Arrays:
-    optimum = world.optimum()
-    idle = world.evaluate(np.full(world.rewards.shape, 1 / world.actions))
-    scale = optimum.values.max() - idle.min()
-    rows = world.transitions
-    counts = np.diff(rows.indptr)
-    row = np.repeat(np.arange(len(counts)), counts)
-    at = row, np.arange(rows.nnz) - rows.indptr[row]
-    targets = np.zeros((len(counts), counts.max()), dtype=np.int64)
-    chances, pays = np.zeros(targets.shape), np.zeros(targets.shape)
-    targets[at], chances[at] = rows.indices, rows.data
-    pays[at] = world.rewards.ravel()[row] if world.arrival is None else world.arrival.data
-    upto = chances.cumsum(1)
-    upto[np.arange(targets.shape[1]) >= counts[:, None] - 1] = np.inf
-    values, action_values = optimum.values / scale, optimum.action_values / scale
-    return _Arrays(values, action_values, world.terminal, targets, upto, pays / scale)
-
-
-def _column(state: np.ndarray) -> Tensor:
-    return torch.from_numpy(state[..., None].astype(np.float32))
+        rough = self.guess.__getitem__ if leaf == ROUGH else None
+        super().__init__(worlds, units, value=rough, depth=STEPS, rng=rng)
 
 
 Found = Mapping[tuple[str, str, str], Mapping[str, np.ndarray]]

@@ -25,7 +25,8 @@ from mbrl.data import moments
 from mbrl.evaluation import Episode, record
 from mbrl.training import RunConfig
 from mbrl.training.executor import Work
-from mbrl.training.runs import changed
+from mbrl.training.runs import changed, learning
+from mbrl.training.seeds import Interruptible
 
 ENVIRONMENTS = ("cartpole-swingup", "cartpole-swingup-noisy", "arm-reacher")
 VERSIONS = ("0.5", "1.0", "1.5")
@@ -61,7 +62,7 @@ def versions(lab: Lab) -> Report:
                 name: labs.summary(scores(env, v, name))
                 for name in ("return", "error_random", "error_own", "promised")
             }
-            found["curves"] = [labs.curve(path) for path in paths[f"{env}, {v}"]]
+            found["curves"] = [learning(path) for path in paths[f"{env}, {v}"]]
             numbers[f"{env}, {v}"] = found
             told = "-" if v == "1.5" else labs.shown(found["promised"])
             errors = [labs.shown(found[name], 2) for name in ("error_random", "error_own")]
@@ -141,7 +142,7 @@ def examine(path: Path, episodes: int) -> dict[str, list[float]]:
     random = RandomAgent(loaded.spec.action, generator=torch.Generator().manual_seed(seed))
 
     def steps(player: Any, offset: int) -> list[Episode]:
-        player = labs.Interruptible(player)
+        player = Interruptible(player)
         return record(player, loaded.env, episodes=episodes, seed=seed, first=offset)
 
     at_random, own = steps(random, episodes), steps(player, 0)

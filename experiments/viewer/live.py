@@ -14,10 +14,10 @@ import torch
 
 import envs
 from experiments.viewer.page import Push, Setting, Status, Viewer, Wishes
-from mbrl.agents import Controller, MPCConfig
+from mbrl.agents import Controller, Controllers, MPCConfig
 from mbrl.control import DriveConfig, Driver, build_driver
 from mbrl.dynamics import Simulator
-from mbrl.rng import episode_seed
+from mbrl.training.collect import Episodes, play, vector
 from planners import MPCState
 
 TRACES_EVERY = 0.1  # s; candidates that are drawn are simulated once more
@@ -84,15 +84,17 @@ class _Loop:
         seed: int,
         tell: Callable[[str], None],
     ) -> None:
-        self.controller, self.viewer, self.tell, self.seed = driver.controller, viewer, tell, seed
+        self.controller, self.viewer, self.tell = driver.controller, viewer, tell
         self.config, self.control_step = mpc, driver.control_step
         # Without gymnasium's time limit: an episode lasts until the robot falls or is reset.
         self.env: Any = driver.env.unwrapped
+        self.vector, self.episode = vector(self.env), Episodes(seed)
+        player = Controllers(lambda: driver.controller, generator=driver.controller.generator)
+        self.steps = play(player, self.vector, self.episode)
         self.task: envs.Task = self.env.task
         self.tracer = Simulator(_traced(self.task))
         self.box = envs.check_box(driver.env)
         self.weights = self.task.weights
-        self.episode = 0
         self.drawn = 0.0  # s of perf_counter
 
     def run(self, steps: int | None) -> int:
@@ -119,34 +121,30 @@ class _Loop:
 
     def reset(self) -> None:
         """The next episode."""
-        self.obs, _ = self.env.reset(seed=episode_seed(self.seed, self.episode))
+        self.episode.over[:] = True  # before the first there are none
+        self.episode.begin(self.vector)
         self.controller.reset()
-        self.episode += 1
-        self.count = 0
         self.status = Status(0.0, 0.0, 0.0, 0.0, 0.0, 0)
 
     def step(self) -> None:
         """Plan, act, show."""
-        began = time.perf_counter()
-        controller = self.controller
-        action = controller.act(self.obs)
+        began, controller = time.perf_counter(), self.controller
+        reward = float(next(self.steps).reward[0])
         if time.perf_counter() - self.drawn > TRACES_EVERY:
             self.drawn = time.perf_counter()
             self.trace()
-        self.obs, reward, terminated, _, _ = self.env.step(action)
-        self.count += 1
         plan = controller.state.plan
         took = time.perf_counter() - began
         self.status = Status(
             plan_hz=1 / controller.seconds[-1],
             plan_ms=1e3 * controller.seconds[-1],
             real_time=self.control_step / took,
-            reward=float(reward),
+            reward=reward,
             score=float(plan.score) if plan is not None else 0.0,
-            step=self.count,
+            step=int(self.episode.lengths[0]),
         )
         self.viewer.show(self.env.data, self.status)
-        if terminated:
+        if self.episode.over[0]:
             self.reset()
 
     def trace(self) -> None:

@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
+from torch.optim.adam import adam
 
 from mbrl.nn import Net
 from mbrl.parallel import parallel_map
@@ -215,7 +216,8 @@ class _Fit:
         self.shapes = [part.shape for part in parts]
         # one flat tensor: Adam then takes one call, and its numbers lie together in the cache
         self.flat = torch.cat([part.flatten() for part in parts])
-        self.grad = torch.zeros_like(self.flat)
+        self.grad, self.mean, self.square = (torch.zeros_like(self.flat) for _ in range(3))
+        self.steps = torch.zeros((), device=self.flat.device)
         self.leaves = [leaf.requires_grad_() for leaf in self._split(self.flat)]
         for leaf, grad in zip(self.leaves, self._split(self.grad), strict=True):
             leaf.grad = grad
@@ -223,10 +225,6 @@ class _Fit:
         for parameter, part in zip(self.trained, self._split(self.decay), strict=True):
             part.fill_(decay.get(parameter, 0.0))
         self.net = self._copy(net)
-        flat = torch.nn.Parameter(self.flat)
-        flat.grad = self.grad
-        optimiser = torch.optim.AdamW if config.optimiser == "adamw" else torch.optim.Adam
-        self.optimiser = optimiser([flat], lr=config.learning_rate, weight_decay=0, fused=True)
         count, units = len(rows[0]), members.stop - members.start if net.separable else 1
         if config.bootstrap:
             self.index = torch.randint(count, (units, count), generator=generator)
@@ -323,29 +321,49 @@ class _Fit:
             self._of(parameter).copy_(part)
 
     def _update(self, batch: Tensor) -> Tensor:
-        net, config = self.net, self.config
+        net, config, weights = self.net, self.config, self.weights
         units, size = batch.shape
+        index = batch.flatten()
         rows = [
-            part.index_select(0, batch.flatten())
-            .view(units, size, *part.shape[1:])
-            .expand(net.members, *[-1] * part.ndim)
-            for part in self.rows
+            part.index_select(0, index).view(units, size, *part.shape[1:]) for part in self.rows
         ]
-        weights = self.weights
+        if not self.separable:
+            rows = [part.expand(net.members, *part.shape[1:]) for part in rows]
         if weights is not None:
             weights = weights.gather(1, batch.expand(net.members, -1))
         net.resample(generator=self.generator)
         losses = self._units(self.evaluate(net, *rows, weights=weights))
-        penalty = net.penalty().sum()
+        total, penalty = losses.sum(), net.penalty()
+        if penalty is not None:
+            total = total + (penalty.sum() if penalty.ndim else penalty)
         if config.optimiser == "adamw":
             self.grad.zero_()
-            self.flat.detach().sub_(self.flat.detach() * self.decay, alpha=config.learning_rate)
+            self.flat.sub_(self.flat * self.decay, alpha=config.learning_rate)
         else:
-            torch.mul(self.flat.detach(), self.decay, out=self.grad)
-        (losses.sum() + penalty).backward()
-        self.optimiser.step()
+            torch.mul(self.flat, self.decay, out=self.grad)
+        total.backward()
+        self._adam()
         self.updates += 1
         return losses.detach()
+
+    def _adam(self) -> None:
+        """A step of Adam; with a small net, what `torch.optim.Adam` does around it takes longer."""
+        adam(
+            [self.flat],
+            [self.grad],
+            [self.mean],
+            [self.square],
+            [],
+            [self.steps],
+            fused=True,
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=self.config.learning_rate,
+            weight_decay=0.0,
+            eps=1e-8,
+            maximize=False,
+        )
 
 
 def _run(fits: Sequence[_Fit]) -> None:

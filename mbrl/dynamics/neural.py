@@ -3,12 +3,13 @@
 A model is a `Net` of E members, `Heads` that say what its raw outputs mean, and `Normaliser`s of
 its inputs and targets. `NeuralDynamics` is its face as a model of the world, where the targets are
 the change of the state and, if it is learned, the reward; `Regression` its face for any (x, y).
-A new kind of net needs a `NeuralConfig` whose `build` makes it, and nothing else from here.
+A new kind of net needs a `NeuralConfig` whose `build` makes it, and whose `optimise` fits it where
+that is not by gradient descent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -78,6 +79,33 @@ class NeuralConfig(fitting.FitConfig):
         """Weight decay of the net's parameters; none for those left out."""
         return {}
 
+    def optimise(
+        self,
+        trained: Trained,
+        loss: fitting.Loss,
+        rows: Sequence[Tensor],
+        held: Sequence[Tensor],
+        *,
+        weights: Tensor | None,
+        generator: Generator,
+    ) -> fitting.Fitted:
+        """Fit a net and its heads to rows in scaled units: inputs, targets, learned terminations.
+
+        Here by `fitting.fit`, whose arguments these are. A kind of net overrides it that is fitted
+        otherwise (a posterior in closed form) or that reads the data once more after the fit (a
+        Laplace approximation).
+        """
+        return fitting.fit(
+            trained,
+            loss,
+            rows,
+            held,
+            self,
+            weights=weights,
+            decay=self.decay(trained.net),
+            generator=generator,
+        )
+
 
 class Heads(nn.Module):
     """What a net's raw outputs mean, in scaled units: D means, their variances, a logit.
@@ -122,15 +150,15 @@ class Heads(nn.Module):
         self, out: Float[Tensor, "E B K"]
     ) -> tuple[Float[Tensor, "E B D"], Float[Tensor, "E _ D"] | None, Float[Tensor, "E B"] | None]:
         """Mean, log-variance and logit; None for those that there are not."""
-        size = self.size
-        logit = out[..., -1] if self.termination else None
+        mean, *others = out.split(self.size, -1)
+        logit = others[-1].squeeze(-1) if self.termination else None
         if not self.probabilistic:
-            return out[..., :size], None, logit
+            return mean, None, logit
         if not self.bounded:
-            return out[..., :size], self.log_var, logit
+            return mean, self.log_var, logit
         high, low = self.max_log_var, self.min_log_var
-        log_var = high - F.softplus(high - out[..., size : 2 * size])
-        return out[..., :size], low + F.softplus(log_var - low), logit
+        log_var = high - F.softplus(high - others[0])
+        return mean, low + F.softplus(log_var - low), logit
 
     def loss(
         self,
@@ -159,10 +187,10 @@ class Heads(nn.Module):
             loss = loss + _average(entropy.unsqueeze(-1), weights, per_row)
         return loss
 
-    def penalty(self) -> Tensor:
-        """The pull on the bounds of the log-variance towards each other."""
+    def penalty(self) -> Tensor | None:
+        """The pull on the bounds of the log-variance towards each other; None without bounds."""
         if not self.bounded:
-            return torch.zeros(())
+            return None
         return self.bound_weight * (self.max_log_var.sum() - self.min_log_var.sum())
 
     def folding(self, targets: Normaliser) -> tuple[Tensor, Tensor]:
@@ -196,8 +224,14 @@ def _average(losses: Tensor, weights: Tensor | None, per_row: bool) -> Tensor:
     return rows if per_row else rows.mean(1)
 
 
-class _Trained(Net):
-    """A net with its heads, as the fit sees it."""
+class Trained(Net):
+    """A net with its heads, as the fit sees it.
+
+    Args:
+        net: of E members.
+        heads: of its raw outputs.
+        share: of the net's penalty in a loss that is a mean over rows and dimensions.
+    """
 
     def __init__(self, net: Net, heads: Heads, share: float) -> None:
         super().__init__()
@@ -206,12 +240,19 @@ class _Trained(Net):
 
     @property
     def members(self) -> int:
+        """E."""
         return self.net.members
 
-    def penalty(self) -> Tensor:
-        return self.share * self.net.penalty().sum() + self.heads.penalty()
+    def penalty(self) -> Tensor | None:
+        """The net's, in units of the loss, and the heads'; None where there is neither."""
+        prior, pull = self.net.penalty(), self.heads.penalty()
+        if prior is None:
+            return pull
+        prior = self.share * prior.sum()
+        return prior if pull is None else prior + pull
 
     def resample(self, *, generator: Generator) -> None:
+        """Draw the net's weight samples anew."""
         self.net.resample(generator=generator)
 
 
@@ -223,7 +264,7 @@ def _loss(
     weights: Tensor | None = None,
     per_row: bool = False,
 ) -> Tensor:
-    assert isinstance(trained, _Trained)
+    assert isinstance(trained, Trained)
     out = trained.net(x)
     return trained.heads.loss(out, target, *ends, weights=weights, per_row=per_row)
 
@@ -231,9 +272,12 @@ def _loss(
 class _Readout(NamedTuple):
     """Net and heads with the scalers folded in."""
 
+    inputs_mean: Tensor  # (I,)
     forward: Callable[[Tensor], Tensor]  # from x - mean to physical means, raw - high, logit
     floor: Tensor | None  # (E, 1, D) the least variance
     range: Tensor | None  # (E, 1, D) how much more than that it can be
+    size: int  # D
+    termination: bool  # the last column is a logit
 
 
 class NeuralModel(nn.Module):
@@ -302,18 +346,16 @@ class NeuralModel(nn.Module):
         self, x: Float[Tensor, "E B I"]
     ) -> tuple[Float[Tensor, "E B D"], Float[Tensor, "E B D"] | None, Float[Tensor, "E B"] | None]:
         """Mean and std of the targets in physical units, and the logit."""
-        forward, floor, more = self._readout()
-        size, heads = self.heads.size, self.heads
-        out = forward(x - self.inputs.mean)
-        mean = out[..., :size]
-        logit = out[..., -1] if heads.termination else None
+        inputs_mean, forward, floor, more, size, termination = self._readout()
+        mean, *others = forward(x - inputs_mean).split(size, -1)
+        logit = others[-1].squeeze(-1) if termination else None
         if floor is None:
             return mean, None, logit
         if more is None:
             return mean, floor.sqrt().expand_as(mean), logit
         # exp(low + softplus(bounded - low)) with bounded = high - softplus(high - raw) is
         # exp(low) + exp(high) · sigmoid(raw - high)
-        share = torch.sigmoid(out[..., size : 2 * size])
+        share = torch.sigmoid(others[0])
         return mean, torch.addcmul(floor, more, share).sqrt(), logit
 
     def _readout(self) -> _Readout:
@@ -341,7 +383,7 @@ class NeuralModel(nn.Module):
         floor, more = (
             None if value is None else value[:members] for value in heads.variances(self.targets)
         )
-        return _Readout(forward, floor, more)
+        return _Readout(self.inputs.mean, forward, floor, more, heads.size, heads.termination)
 
     def _fit(
         self,
@@ -383,14 +425,12 @@ class NeuralModel(nn.Module):
             self.heads.reset()
         # the loss is a mean over rows and dimensions, of half the square where there is a variance
         share = (1 if config.probabilistic else 2) / (len(train) * targets.shape[1])
-        fitted = fitting.fit(
-            _Trained(self.net, self.heads, share),
+        fitted = config.optimise(
+            Trained(self.net, self.heads, share),
             _loss,
             [part[train] for part in parts],
             held_rows := [part[test] for part in parts],
-            config,
             weights=None if weights is None else weights.to(inputs)[..., train],
-            decay=config.decay(self.net),
             generator=generator,
         )
         if held and self.net.separable:
@@ -498,11 +538,15 @@ class NeuralDynamics(NeuralModel):
             ValueError: wrong shapes.
         """
         change, std, logit = self._gaussian(self._joined(state, action))
-        size, lead = self.obs_size, state.shape[:-1]
-        next_state = state + change[..., :size]
+        lead = state.shape[:-1]
+        if self.config.learn_reward:
+            change, reward = change[..., :-1], change[..., -1]
+            std = None if std is None else std[..., :-1]
+        else:
+            reward = state.new_zeros(()).expand(lead)
+        next_state = state + change
         if noise is not None and std is not None:
-            next_state = torch.addcmul(next_state, std[..., :size], noise)
-        reward = change[..., size] if self.config.learn_reward else state.new_zeros(()).expand(lead)
+            next_state = torch.addcmul(next_state, std, noise)
         ended = _FALSE.to(state.device).expand(lead) if logit is None else logit > 0
         return Step(next_state, reward, ended)
 

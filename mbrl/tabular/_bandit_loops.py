@@ -7,7 +7,8 @@ long.
 import math
 
 import numpy as np
-from numba import njit
+
+from planners.compile import compiled
 
 UCB1, KL_UCB, THOMPSON = range(3)
 """Kinds of index."""
@@ -15,7 +16,7 @@ UCB1, KL_UCB, THOMPSON = range(3)
 _MOST = 1 - np.finfo(float).eps
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def play(kind, counts, sums, steps, alpha, beta, means, lost, rng):
     """Go on from counts and sums (R, K), which change, and write what each play lost, (R, T).
 
@@ -49,7 +50,7 @@ def play(kind, counts, sums, steps, alpha, beta, means, lost, rng):
             lost[run, t] = best - mean
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _gamma(shape, rng):
     """A gamma variate (Marsaglia and Tsang 2000); numba's own takes half as long again."""
     scale = 1.0
@@ -67,7 +68,7 @@ def _gamma(shape, rng):
                 return d * v * scale
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def kl_upper(means, levels):
     """The greatest q with KL(mean, q) <= level, for arrays (N,) in [0, 1] and [0, ∞]."""
     upper = np.empty_like(means)
@@ -76,7 +77,7 @@ def kl_upper(means, levels):
     return upper
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _kl_upper(p, level):
     """By Newton's method from above, where KL is convex: q comes down and never passes the root.
 

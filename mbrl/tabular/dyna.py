@@ -24,12 +24,12 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Generator
 
 from mbrl.tabular.config import TabularConfig
 from mbrl.tabular.targets import epsilon_greedy
 from mbrl.tabular.td import TabularLearner, checked
+from planners.compile import compiled
 
 States = Literal["visited", "start", "priority"]
 """Where imagined steps start: a state acted in before, all alike; one that began an episode, as
@@ -144,7 +144,10 @@ class Dyna:
 
     @property
     def model(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Transitions (S, A, S), 0 for pairs never tried, mean rewards (S, A), ends (S,) bool."""
+        """Next-state probabilities (S, A, S), mean rewards (S, A) and terminal states (S,) bool.
+
+        Probabilities and rewards of pairs never tried are 0.
+        """
         tried = np.maximum(self._tried, 1)
         return self._counts / tried[..., None], self._gains / tried, self._ends.copy()
 
@@ -216,7 +219,7 @@ def _require(holds: bool, name: str, accepted: str, config: DynaConfig) -> None:
         raise ValueError(f"{name} must be {accepted}, got {getattr(config, name)!r}")
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _drawn(weights, total, uniform):
     """An index, as often as its weight."""
     left, last = uniform * total, 0
@@ -229,7 +232,7 @@ def _drawn(weights, total, uniform):
     return last
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _expected(values, counts, gains, tried, ends, discount, state, action):
     """What a pair that was tried is worth by the model."""
     worth = gains[state, action]
@@ -240,7 +243,7 @@ def _expected(values, counts, gains, tried, ends, discount, state, action):
     return worth / tried[state, action]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _imagine(
     values, counts, gains, tried, ends, discount, step_size, from_, do, epsilon, visited, starts,
     when, now, bonus, lots,
@@ -277,7 +280,7 @@ def _imagine(
             action = epsilon_greedy(values[state], epsilon, lot[step + 1])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _sweep(
     values, counts, gains, tried, ends, discount, step_size, priority, threshold, planning
 ):  # fmt: skip

@@ -10,11 +10,11 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
 from mbrl.types import FiniteMDP
+from planners.compile import compiled
 
 
 class Solution(NamedTuple):
@@ -288,7 +288,7 @@ def _check_limits(tolerance: float, count: int, name: str) -> None:
         raise ValueError(f"{name} must be at least 1, got {count!r}")
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _backup(starts, after, weights, rewards, discount, values, action_values, backed, policy):
     """One synchronous backup of every state."""
     for s in range(len(rewards)):
@@ -303,7 +303,7 @@ def _backup(starts, after, weights, rewards, discount, values, action_values, ba
                 backed[s], policy[s] = action_values[s, a], a
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _settle(starts, after, weights, rewards, discount):
     """Discounted weights (K,) and rewards (S, A) of actions repeated until they leave their state.
 
@@ -326,7 +326,7 @@ def _settle(starts, after, weights, rewards, discount):
     return weights, rewards
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _sweep(starts, after, weights, rewards, values, policy, backward):
     """One Gauss-Seidel sweep of value iteration; writes its policy, returns the largest change."""
     states, actions = rewards.shape
@@ -346,7 +346,7 @@ def _sweep(starts, after, weights, rewards, values, policy, backward):
     return change
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _follow(starts, after, weights, rewards, values, policy, backward):
     """One Gauss-Seidel sweep of policy evaluation."""
     states, actions = rewards.shape
@@ -360,7 +360,7 @@ def _follow(starts, after, weights, rewards, values, policy, backward):
             values[s] = worth
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _policy_backup(starts, after, weights, rewards, discount, values, policy):
     """One synchronous backup of every state under a policy."""
     backed = np.empty_like(values)

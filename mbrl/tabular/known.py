@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Generator
 
 from mbrl.tabular.config import DOUBLE, require
@@ -14,6 +13,7 @@ from mbrl.tabular.memory import grown, make_room, mid_episode
 from mbrl.tabular.targets import choose
 from mbrl.tabular.td import TabularLearner, observe_step
 from mbrl.types import FiniteMDP
+from planners.compile import compiled
 
 
 def run_known(
@@ -125,7 +125,7 @@ def _cumulative(chances: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
     return sums / sums[..., -1:]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _draw(cumulative, first, last, uniform):
     """The first entry of first..last-1 whose cumulative probability exceeds a uniform number."""
     while first < last - 1:
@@ -137,7 +137,7 @@ def _draw(cumulative, first, last, uniform):
     return first
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _run(settings, memory, world, steps, limit, progress, rng):
     """Take up to `steps` steps, fewer if the memory has no room for more; how many."""
     actions = world.rewards.shape[1]

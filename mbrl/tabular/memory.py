@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from mbrl.tabular.config import TabularConfig
+from planners.compile import compiled
 
 FIRST, LAST, NEXT_STATE, WAITING, EPISODE, TRACED = range(6)
 """Places in `Memory.counters`: the first step that has not been learned from and the place after
@@ -67,7 +67,7 @@ def mid_episode(memory: Memory) -> bool:
     return bool(counters[WAITING] or counters[LAST] > counters[FIRST] or counters[TRACED])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def make_room(memory):
     """Move the waiting steps to the front where that is needed; whether one more step fits."""
     counters = memory.counters

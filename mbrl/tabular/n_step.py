@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from mbrl.tabular.config import TREE, Q
 from mbrl.tabular.memory import EPISODE, FIRST, LAST
 from mbrl.tabular.targets import bootstrap, move_towards, trace_coefficient
+from planners.compile import compiled
 
 
-@njit(cache=True, nogil=True, inline="always")
+@compiled(inline="always")
 def end_of_complete(counters, steps, episode_over):
     """The place after the last step whose n rewards are known; all are at an episode's end."""
     if episode_over:
@@ -19,7 +19,7 @@ def end_of_complete(counters, steps, episode_over):
     return counters[FIRST] + complete
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def learn_n_step(settings, memory, table, until, value):
     """Learn from the waiting steps before place `until`, of which there is at least one.
 

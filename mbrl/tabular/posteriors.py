@@ -165,20 +165,48 @@ class BestArm(NamedTuple):
 
 
 def best_arm(posterior: Posterior, counts: Tensor, sums: Tensor, *, points: int) -> BestArm:
-    """Integrals over the best arm's mean, by the midpoint rule on so many values a run.
+    """P(A* = a) and the means given A*, by integrals over the best arm's mean.
 
-    With f, F and Q the density, distribution and first partial moment of an arm's mean,
-    P(A* = a) = ∫ f_a Π F_b over b ≠ a, and there arm k is worth Q_k / F_k.
+    The midpoint rule on `points` equal intervals. A run in which they are wider than the std of
+    some arm that may be best gets further intervals about the mean of each arm.
     """
     mean, std = posterior.moments(counts, sums)
-    # The best mean is all but surely no less than any arm's lower end, nor over the highest end.
+    # The best mean is almost surely above the lower end of every arm and below the highest end.
     low, high = (mean - 6 * std).amax(-1, keepdim=True), (mean + 8 * std).amax(-1, keepdim=True)
     width = (high - low) / points
     x = low + width * (torch.arange(points, device=mean.device) + 0.5).to(mean)  # (R, G)
-    mass = (posterior.log_density(counts, sums, x) + width[..., None].log()).exp()  # (R, K, G)
-    mass = mass / mass.sum(-1, keepdim=True).clamp(min=1)  # of densities narrower than the values
+    found = _integrate(posterior, counts, sums, low, x, width.expand_as(x))
+    narrow = ((width > std) & (mean + 8 * std > low)).any(-1)
+    if bool(narrow.any()):
+        low, high, mean, std = (each[narrow] for each in (low, high, mean, std))
+        if posterior.bounded:
+            low, high = low.clamp(min=0), high.clamp(max=1)
+        steps = torch.linspace(-6, 8, max(points // 4, 16)).to(mean)
+        near = (mean[..., None] + std[..., None] * steps).flatten(1)
+        even = low + (high - low) * torch.linspace(0, 1, points + 1).to(mean)
+        edges = torch.cat((torch.minimum(torch.maximum(near, low), high), even), -1)
+        edges = edges.sort(-1).values
+        x, widths = (edges[:, 1:] + edges[:, :-1]) / 2, edges.diff(dim=-1)
+        finer = _integrate(posterior, counts[narrow], sums[narrow], low, x, widths)
+        found.chance[narrow], found.given[narrow] = finer
+    return found
+
+
+def _integrate(
+    posterior: Posterior, counts: Tensor, sums: Tensor, low: Tensor, x: Tensor, widths: Tensor
+) -> BestArm:
+    """The integrals of `best_arm` over intervals above `low` (R, 1), of middles and widths (R, G).
+
+    With f, F and Q the density, distribution and first partial moment of an arm's mean,
+    P(A* = a) = ∫ f_a Π F_b over b ≠ a, and at each value E[mean of k | mean of k below it] is
+    Q_k / F_k.
+    """
+    mean, std = posterior.moments(counts, sums)
+    mass = (posterior.log_density(counts, sums, x) + widths[:, None].log()).exp()  # (R, K, G)
+    mass = mass / mass.sum(-1, keepdim=True).clamp(min=1)  # of densities narrower than intervals
     moment = mass * x[:, None]
-    # Below the values lies what they leave over, at its mean; a value has half of itself below.
+    # The mass that the intervals leave out lies below them, at the mean that is left over for it.
+    # Half of an interval's own mass counts as below its middle.
     rest = (1 - mass.sum(-1)).clamp(min=0)
     place = (mean - moment.sum(-1)) / rest.clamp(min=1e-12)
     place = torch.minimum(torch.maximum(place, mean - 8 * std), low)

@@ -2,8 +2,8 @@
 
 Dayan 1993, "Improving generalization for temporal difference learning: the successor
 representation"; Barreto et al. 2017, "Successor features for transfer in reinforcement learning".
-All arrays are numpy float64. Transitions are (S · A, S), row s · A + a the distribution of the next
-state, empty where the state is terminal, as finite MDPs have them.
+All arrays are numpy float64. `transitions` is that of a `FiniteMDP`, (S · A, S): row s · A + a is
+the distribution of the next state, and empty if the state is terminal.
 """
 
 from __future__ import annotations

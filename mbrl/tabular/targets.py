@@ -6,14 +6,13 @@ which of the memory's tables learns; 1 is only ever the second table of double Q
 
 from __future__ import annotations
 
-from numba import njit
-
 from mbrl.tabular.config import DOUBLE, SARSA, TREE, Q
+from planners.compile import compiled
 
 # The policy.
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def epsilon_greedy(values, epsilon, uniform):
     """An ε-greedy action for a uniform number in [0, 1); ties are broken at random.
 
@@ -38,7 +37,7 @@ def epsilon_greedy(values, epsilon, uniform):
     return first
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def exploration(settings, memory, state):
     """ε in a state, which may decay with its visits."""
     if settings.epsilon_decay == 0:
@@ -46,7 +45,7 @@ def exploration(settings, memory, state):
     return settings.epsilon / max(memory.visits[:, state].sum(), 1) ** settings.epsilon_decay
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def choose(settings, memory, state, uniform):
     """An action of the policy; double Q-learning acts by the sum of its tables."""
     epsilon = exploration(settings, memory, state)
@@ -58,7 +57,7 @@ def choose(settings, memory, state, uniform):
 # Targets.
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def bootstrap(settings, memory, table, state, action):
     """The value of a state that a target adds to the rewards before it.
 
@@ -75,7 +74,7 @@ def bootstrap(settings, memory, table, state, action):
     return epsilon * values.mean() + (1 - epsilon) * values.max()
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def trace_coefficient(settings, memory, state, action):
     """How much of what follows an action counts for the steps before it, in [0, 1].
 
@@ -96,7 +95,7 @@ def trace_coefficient(settings, memory, state, action):
 # Updates. They are inlined, because calls of them would cost a fifth of the speed of Monte Carlo.
 
 
-@njit(cache=True, nogil=True, inline="always")
+@compiled(inline="always")
 def count_visit(settings, memory, table, state, action):
     """Count a visit of a pair; the step size of its update."""
     memory.visits[table, state, action] += 1
@@ -105,7 +104,7 @@ def count_visit(settings, memory, table, state, action):
     return settings.step_size / memory.visits[table, state, action] ** settings.step_decay
 
 
-@njit(cache=True, nogil=True, inline="always")
+@compiled(inline="always")
 def average(settings, memory, table, state, action):
     """With averaging, take the pair's present value into its mean, with weight n at visit n."""
     if settings.averaging:
@@ -114,7 +113,7 @@ def average(settings, memory, table, state, action):
         memory.means[table, state, action] += share * change
 
 
-@njit(cache=True, nogil=True, inline="always")
+@compiled(inline="always")
 def move_towards(settings, memory, table, state, action, target):
     """Q(s, a) ← Q(s, a) + α (target - Q(s, a))."""
     step_size = count_visit(settings, memory, table, state, action)

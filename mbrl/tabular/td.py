@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Generator, Tensor
 
 from mbrl.tabular.config import DOUBLE, SARSA, Settings, TabularConfig, require
@@ -32,6 +31,7 @@ from mbrl.tabular.memory import (
 from mbrl.tabular.n_step import end_of_complete, learn_n_step
 from mbrl.tabular.targets import bootstrap, choose, move_towards
 from mbrl.tabular.traces import learn_with_traces
+from planners.compile import compiled
 
 
 class TabularLearner:
@@ -259,7 +259,7 @@ def run(
     return returns
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def observe_step(
     settings, memory, state, action, reward, next_state, terminated, episode_over, table
 ):
@@ -278,7 +278,7 @@ def observe_step(
         _learn(settings, memory, -1 if several else 0, terminated, episode_over, table)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _learn(settings, memory, next_action, terminated, episode_over, table):
     """Learn from the last step, by traces, by one step or by n."""
     counters = memory.counters
@@ -302,12 +302,12 @@ def _learn(settings, memory, next_action, terminated, episode_over, table):
 # Python hands numbers and arrays to compiled code faster than named tuples of them.
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _act(state, uniform, *parts):
     return choose(Settings(*parts[:10]), Memory(*parts[10:]), state, uniform)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _observe(state, action, reward, next_state, terminated, episode_over, table, *parts):
     step = (state, action, reward, next_state, terminated, episode_over, table)
     observe_step(Settings(*parts[:10]), Memory(*parts[10:]), *step)

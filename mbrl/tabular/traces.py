@@ -5,18 +5,17 @@ Sutton and Barto 2018, sections 12.2, 12.5, 12.7 and 12.10.
 
 from __future__ import annotations
 
-from numba import njit
-
 from mbrl.tabular.config import ACCUMULATING, DUTCH, REPLACING
 from mbrl.tabular.memory import FIRST, LAST, TRACED
 from mbrl.tabular.targets import average, count_visit, trace_coefficient
+from planners.compile import compiled
 
 SMALLEST = 1e-20
 """Traces below it are dropped: unless an error is 10⁴ times a value, what it would add to the value
 through such a trace is less than the value's rounding error."""
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def learn_with_traces(settings, memory, value, episode_over):
     """Move every pair that has a trace by the error of the last step.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,25 @@ CONFIG, WEIGHTS, STATE = "config.json", "model.safetensors", "state.pt"
 
 FORMAT = 2
 """Version of a checkpoint's files; raised when older ones can no longer be read."""
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """Plain values as JSON, which has no NaN and no infinity: such numbers become null."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write plain values, whole or not at all; see `json_text`."""
+    with written_whole(path) as temporary:
+        temporary.write_text(json_text(value, indent=2) + "\n")
 
 
 class RunError(Exception):

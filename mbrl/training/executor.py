@@ -41,6 +41,16 @@ def stopping() -> bool:
     return bool(_worker) and _worker["stop"].is_set()
 
 
+def stop_if_asked(*_: object) -> None:
+    """Give up in a worker that should end now; a callback that takes anything.
+
+    Raises:
+        Stopped: this worker is asked to stop.
+    """
+    if stopping():
+        raise Stopped
+
+
 def tell(line: str) -> None:
     """In a worker, hand a line of progress to the caller of `compute`; elsewhere, nothing."""
     if _worker:

@@ -7,7 +7,7 @@ import functools
 import json
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -21,9 +21,9 @@ from gymnasium.vector import VectorEnv
 from mbrl import agents
 from mbrl.rng import generator
 from mbrl.spaces import spec_of
-from mbrl.training.checkpoint import CONFIG, Run, RunError, written_whole
+from mbrl.training.checkpoint import CONFIG, Run, RunError, write_json
 from mbrl.training.collect import vector
-from mbrl.training.metrics import SINKS, MetricsLog
+from mbrl.training.metrics import METRICS, SINKS, MetricsLog, read_metrics
 from mbrl.training.online import Progress, run_agent
 from mbrl.training.progress import Watch
 from mbrl.types import Agent, RewardFn, Spec, TerminatedFn
@@ -265,8 +265,7 @@ def extended(run: Run, steps: int) -> Run:
         if steps < (run.latest() or 0):
             raise RunError(f"{run.path} is at step {run.latest()} already, beyond {steps}")
         config = run.config | {"steps": steps}
-        with written_whole(run.path / CONFIG) as temporary:
-            temporary.write_text(json.dumps(config, indent=2) + "\n")
+        write_json(run.path / CONFIG, config)
     return Run(run.path, config)
 
 
@@ -331,6 +330,56 @@ def load_run(path: Path, *, make_env: MakeEnv, device: str | None = None) -> Loa
         reason = str(error).strip().split("\n")[0]
         raise RunError(f"the checkpoint of {path} does not fit its config: {reason}") from None
     return Loaded(run, config, env, spec, agent)
+
+
+def with_settings(loaded: Loaded, **settings: Any) -> Any:
+    """Another agent with the model that a run has learned, and some settings changed.
+
+    Raises:
+        ValueError: see `changed`.
+    """
+    config = loaded.config
+    module, own = agents.agent(config.algo), changed(config.agent, **settings)
+    other = module.make(loaded.spec, own, generator=generator(config.seed))
+    other.model.load_state_dict(loaded.agent.model.state_dict())
+    return other
+
+
+def learning(path: Path, *, after: int = 0) -> tuple[list[int], list[float]]:
+    """Environment steps and returns of a run's training episodes that end after so many steps.
+
+    Of several environments' episodes that ended at the same step it is the mean return.
+
+    Raises:
+        RunError: there are none.
+    """
+    lines = read_metrics(path / METRICS, "episode") if (path / METRICS).exists() else []
+    ended: dict[int, list[float]] = {}
+    for line in lines:
+        if line["env_steps"] > after:
+            ended.setdefault(line["env_steps"], []).append(line["return"])
+    if not ended:
+        raise RunError(f"run {path} has no finished episode to draw yet")
+    return list(ended), [sum(returns) / len(returns) for returns in ended.values()]
+
+
+def labels(configs: Sequence[RunConfig]) -> list[str]:
+    """What to call runs: the algorithm, and the settings in which runs of it differ."""
+    flat = [_flat(dataclasses.asdict(config.agent)) for config in configs]
+    found = []
+    for config, settings in zip(configs, flat, strict=True):
+        same = [s for c, s in zip(configs, flat, strict=True) if c.algo == config.algo]
+        differing = [name for name in settings if len({repr(s[name]) for s in same}) > 1]
+        found.append(" ".join([config.algo, *(f"{name}={settings[name]}" for name in differing)]))
+    return found
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        nested = isinstance(value, dict)
+        flat |= _flat(value, f"{prefix}{name}.") if nested else {prefix + name: value}
+    return flat
 
 
 def check_device(device: str, whose: str) -> None:

@@ -7,7 +7,6 @@ every node from the root down.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from functools import lru_cache
 from types import CodeType, FunctionType
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from planners.compile import compiled
 from planners.mcts.types import Evaluation, Forest, Settings, Tree, as_bytes, empty_trees
 
 FINE, BAD_REWARD, BAD_VALUE, BAD_LOGITS, NO_ACTION, BAD_DISCOUNT, BAD_CHANCE = range(7)
@@ -33,14 +33,6 @@ COMPLAINTS = {
 
 _NODE, _ACTION, _KIND, _DEPTH = range(4)  # rows of `leaf`
 _EXPAND, _STOP = 0, 1  # kinds of leaf: with an action to expand, or terminal, full depth, a cycle
-
-
-def compiled(function: Callable) -> Any:
-    """Compile with numba, kept on disk for later processes where there is a place to write."""
-    try:
-        return njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # no writable cache directory
-        return njit(nogil=True)(function)
 
 
 class Reply(NamedTuple):

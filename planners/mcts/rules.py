@@ -17,7 +17,8 @@ from jaxtyping import Float, Int
 from numba import njit
 from torch import Generator, Tensor
 
-from planners.mcts.kernel import compiled, epistemic_std, open_actions
+from planners.compile import compiled
+from planners.mcts.kernel import epistemic_std, open_actions
 from planners.mcts.types import Forest
 
 

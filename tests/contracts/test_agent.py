@@ -9,6 +9,7 @@ from mbrl.agents import AGENTS, PETS, MPCConfig, PlannerConfig, RandomAgent, age
 from mbrl.agents.pets import Config
 from mbrl.dynamics import EnsembleConfig
 from mbrl.types import Agent, Player, Spec, Transition
+from tests.proof import bayesian_linear, dyna
 
 OBS, COUNT = 2, 3
 LOW, HIGH = np.array([-1.0, -3.0], np.float32), np.array([1.0, 0.5], np.float32)
@@ -34,9 +35,16 @@ def pets(**settings):
     return make
 
 
+def imagining(seed=0):
+    model = bayesian_linear.Config(members=2, learn_reward=True)
+    config = dyna.Config(model, random_steps=12, every=6, real=2, imagined=2, starts=5, batch=8)
+    return dyna.make(SPEC, config, generator=seeded(seed))
+
+
 MAKERS = {
     "pets": pets(),
     "pets open loop": pets(replan_every=0),
+    "dyna": imagining,
     "random": lambda seed=0: RandomAgent(SPEC.action, generator=seeded(seed)),
 }
 """name -> make(seed) -> a fresh agent for `SPEC`."""

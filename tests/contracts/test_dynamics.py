@@ -10,10 +10,11 @@ import torch
 
 import envs
 from envs.worlds import garnet
-from mbrl.dynamics import Ensemble, EnsembleConfig, FiniteModel, Simulator
+from mbrl.dynamics import Ensemble, EnsembleConfig, FiniteModel, NeuralDynamics, Simulator
 from mbrl.imagination import rollout, score_fn
 from mbrl.types import Dynamics, Fittable, Gaussian, GaussianDynamics, Step, Transition
 from tests.models import LinearGaussian, Remembering
+from tests.proof import bayesian_linear
 
 OBS, ACTION = 3, 2
 
@@ -54,6 +55,16 @@ def ensemble(**settings):
         return Case(model, normal(OBS), normal(ACTION), again=make)
 
     return case
+
+
+def bayesian():
+    def make(seed=0):
+        config = bayesian_linear.Config(members=4)
+        return NeuralDynamics(OBS, ACTION, config, generator=seeded(seed))
+
+    model = make()
+    model.fit(data(), generator=seeded(1))
+    return Case(model, normal(OBS), normal(ACTION), again=make)
 
 
 def normal(size, dtype=torch.float32):
@@ -105,6 +116,7 @@ CASES = {
     "deterministic ensemble": ensemble(probabilistic=False),
     "elites": ensemble(elites=2),
     "learned reward and termination": ensemble(learn_reward=True, learn_termination=True),
+    "Bayesian net": bayesian,
     "simulator": simulator("cartpole-swingup"),
     "randomised simulators with gusts": simulator(
         "cartpole-swingup-noisy", members=2, rng=np.random.default_rng(0)
@@ -128,7 +140,7 @@ def those(*names):
     return pytest.mark.parametrize("case", chosen, indirect=True)
 
 
-ENSEMBLES = ("ensemble", "elites", "learned")
+NEURAL = ("ensemble", "elites", "learned", "Bayesian")
 
 
 @pytest.fixture
@@ -163,7 +175,7 @@ def test_shapes_and_dtypes(case, model, rows):
     assert model.step(state, action, noise=None).state.shape == state.shape
 
 
-@those(*ENSEMBLES, "finite", "linear")
+@those(*NEURAL, "finite", "linear")
 def test_encoding_takes_any_leading_dimensions_and_decoding_undoes_it(case, model):
     for lead in ((), (2,), (2, 3)):
         obs = case.state(lead, seeded())
@@ -172,7 +184,7 @@ def test_encoding_takes_any_leading_dimensions_and_decoding_undoes_it(case, mode
         torch.testing.assert_close(model.decode(state), obs, rtol=1e-5, atol=1e-5)
 
 
-@those(*ENSEMBLES, "finite", "linear")
+@those(*NEURAL, "finite", "linear")
 def test_without_memory_what_came_before_does_not_count(case, model):
     g = seeded()
     obs, before, action = case.state((4,), g), case.state((4,), g), case.action((4,), g)
@@ -226,7 +238,7 @@ def test_the_same_noise_gives_the_same_step_and_arguments_are_left_alone(case, m
     assert torch.equal(global_state, torch.get_rng_state())
 
 
-@those(*ENSEMBLES, "simulator", "linear", "memory")
+@those(*NEURAL, "simulator", "linear", "memory")
 def test_no_noise_is_the_mean(case, model):
     """Of every model but those of integers, which have none: there it is the likeliest."""
     state, action, noise = inputs(case)
@@ -236,7 +248,7 @@ def test_no_noise_is_the_mean(case, model):
     torch.testing.assert_close(mean.reward, nought.reward)
 
 
-@those(*ENSEMBLES, "linear")
+@those(*NEURAL, "linear")
 def test_what_it_predicts_is_what_it_draws_from(case, model):
     assert isinstance(model, GaussianDynamics)
     state, action, noise = inputs(case)
@@ -262,7 +274,7 @@ def test_rows_know_nothing_of_one_another(case, model):
     assert torch.equal(part.terminated, whole.terminated[:, 2:4])
 
 
-@those(*ENSEMBLES)
+@those(*NEURAL)
 def test_it_fits_a_toy_problem(case, model):
     """The error in the next state is below a tenth of what saying "no change" makes."""
     assert isinstance(model, Fittable)
@@ -273,7 +285,7 @@ def test_it_fits_a_toy_problem(case, model):
     assert error < 0.1 * (steps.obs - steps.next_obs).square().mean()
 
 
-@those(*ENSEMBLES)
+@those(*NEURAL)
 def test_saving_and_loading_give_the_same_step(case, model):
     state, action, noise = inputs(case)
     other = case.again(seed=9)
@@ -284,7 +296,7 @@ def test_saving_and_loading_give_the_same_step(case, model):
         assert torch.equal(a, b)
 
 
-@those(*ENSEMBLES, "linear", "memory")
+@those(*NEURAL, "linear", "memory")
 def test_gradients_reach_state_and_action(case, model):
     state, action, noise = inputs(case)
     state.requires_grad_()

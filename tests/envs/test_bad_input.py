@@ -143,6 +143,31 @@ def test_a_planner_needs_a_bounded_box():
         envs.check_box(env)
 
 
+class Bare(gymnasium.Env):
+    """An environment whose constructor takes no arguments."""
+
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (2,))
+    action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,))
+
+    def __init__(self):
+        self.render_mode = None
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(2, np.float32), {}
+
+
+def test_an_environment_whose_constructor_takes_no_arguments_can_be_made():
+    gymnasium.register("bare-v0", entry_point=Bare, max_episode_steps=7)
+    try:
+        env = envs.make("bare-v0")
+        assert isinstance(env.unwrapped, Bare) and env.unwrapped.metadata["known"]["ends"]
+        assert envs.describe("bare-v0")[:4] == ("bare-v0", 2, 1, 7)
+        pair = gymnasium.vector.SyncVectorEnv([lambda: envs.make("bare-v0")] * 2)
+        assert pair.reset()[0].shape == (2, 2)
+    finally:
+        del gymnasium.registry["bare-v0"]
+
+
 def test_listing():
     assert envs.names()[: len(envs.TASKS)] == tuple(envs.TASKS)
     found = envs.describe("arm-reacher")

@@ -131,3 +131,21 @@ def test_other_gymnasium_ids_have_learned_rewards():
     assert envs.known("MountainCarContinuous-v0")[:2] == (None, None)
     assert isinstance(envs.known("cartpole-swingup"), Known)
     assert envs.known("cartpole-swingup").terminated is envs.never
+
+
+class Stranger(gymnasium.Env):
+    """A world that tells itself what is known of it."""
+
+    observation_space = action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,))
+    metadata = {"render_modes": [], "known": {"reward": len, "ends": False, "discount": 0.5}}
+
+
+def test_what_a_stranger_says_of_itself_is_kept_and_ours_is_told():
+    gymnasium.register("Stranger-v0", Stranger)
+    try:
+        told = envs.make("Stranger-v0").metadata["known"]
+    finally:
+        del gymnasium.registry["Stranger-v0"]
+    assert told == {"reward": len, "ends": False, "discount": 0.5, "why": "", "task": None}
+    ours = envs.make("Pendulum-v1").metadata["known"]
+    assert ours["reward"] is envs.known("Pendulum-v1").reward

@@ -1,12 +1,11 @@
 from typing import Any
 
-import gymnasium
 import imageio_ffmpeg
 import numpy as np
 import pytest
 from PIL import Image
 
-from envs.video import SIZE, VideoError, contact_sheet, film, write_video
+from envs.video import VideoError, contact_sheet, write_video
 
 FLOATS: Any = [np.zeros((4, 4, 3))]
 
@@ -120,53 +119,3 @@ def test_an_environment_that_breaks_off_leaves_no_video(tmp_path):
     with pytest.raises(ArithmeticError):
         write_video(frames(), tmp_path / "a.mp4", 25)
     assert not list(tmp_path.iterdir())
-
-
-class Fading(gymnasium.Env):
-    """It renders its brightness, which an action adds to."""
-
-    observation_space = gymnasium.spaces.Box(0, 255, (1,))
-    action_space = gymnasium.spaces.Box(0, 100, (1,))
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
-
-    def __init__(self, render_mode=None):
-        self.render_mode, self.size = render_mode, (60, 40)
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.level = np.float32(seed)
-        return np.array([self.level]), {}
-
-    def step(self, action):
-        self.level += action[0]
-        return np.array([self.level]), float(action[0]), False, False, {}
-
-    def render(self):
-        width, height = self.size
-        return np.full((height, width, 3), self.level, np.uint8)
-
-
-class Sized(Fading):
-    def __init__(self, render_mode=None, width=0, height=0):
-        super().__init__(render_mode)
-        self.size = width, height
-
-
-@pytest.mark.parametrize(
-    ("kind", "size"),
-    [(Fading, (60, 40)), (Sized, (SIZE["width"], SIZE["height"]))],
-)
-def test_a_film_replays_the_actions_at_the_size_the_environment_takes(kind, size, tmp_path):
-    name = f"{kind.__name__}-v0"
-    if name not in gymnasium.registry:
-        gymnasium.register(name, kind)
-    actions = np.full((5, 1), 20, np.float32)
-    path = film(name, actions, tmp_path / "new" / "a.mp4", seed=40)
-    meta, frames = read(path)
-    assert meta["size"] == size and meta["fps"] == 10 and len(frames) == 5
-    top = frames[:, :10]  # the captions are at the bottom
-    np.testing.assert_allclose(top.mean((1, 2, 3)), [60, 80, 100, 120, 140], atol=4)
-    assert Image.open(path.with_suffix(".png")).size[0] <= 1600
-    with pytest.raises(ValueError, match="frames: are none"):
-        film(name, [], tmp_path / "none.mp4", seed=0)
-    assert [p.name for p in tmp_path.iterdir()] == ["new"]

@@ -12,7 +12,7 @@ import torch
 
 from envs import WORLDS
 from experiments.cli.command import run
-from experiments.cli.tree import simulators
+from experiments.cli.worlds import simulators
 from mbrl.training.metrics import read_metrics
 from planners.mcts.export import from_json
 
@@ -144,13 +144,13 @@ def test_evaluate_is_reproducible_and_told_as_json(trained, capsys):
 
 
 def test_evaluate_films_or_says_why_not(trained, capsys, monkeypatch):
-    import experiments.cli.evaluate as evaluation
+    import experiments.plots.film as films
     from envs import RenderingUnavailable
 
     def dark(*_, **__):
         raise RenderingUnavailable("no OpenGL; apt install libegl1")
 
-    monkeypatch.setattr(evaluation, "film", dark)
+    monkeypatch.setattr(films, "film", dark)
     assert mbrl("evaluate", trained, "--episodes=1", "--threads=1", "--video") == 0
     assert "video skipped: no OpenGL; apt install libegl1" in capsys.readouterr().err
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+import envs
 from experiments.studies import STUDIES, lab, objectives, propagation
 from experiments.studies.lab import Lab, Report, study
 from experiments.studies.versions import config
@@ -21,7 +22,7 @@ from mbrl.dynamics import EnsembleConfig
 from mbrl.training.checkpoint import Run, RunError
 from mbrl.training.executor import Work
 from mbrl.training.metrics import METRICS
-from mbrl.training.runs import RunConfig
+from mbrl.training.runs import RunConfig, learning, train_run
 
 TINY = RunConfig(
     "pets",
@@ -96,12 +97,12 @@ def test_ctrl_c_saves_the_runs_and_leaves_no_process_and_no_traceback_of_a_worke
 def test_training_goes_on_from_what_is_there_and_rejects_another_config(tmp_path, inline):
     half = laboratory(tmp_path)
     path = half.folder / "runs" / "a-0"
-    lab.train_run(TINY, path, stop=_after(70))
+    train_run(TINY, path, make_env=envs.make, stop=_after(70))
     assert Run.open(path).latest() == 70
     whole = laboratory(tmp_path, seeds=2)
     assert whole.train({"a": TINY})["a"] == [path, path.with_name("a-1")]
     assert [Run.open(p).latest() for p in (path, path.with_name("a-1"))] == [160, 160]
-    assert lab.curve(path)[0] == [150]
+    assert learning(path)[0] == [150]
     assert whole.configs["a"]["env"] == "cartpole-swingup"
     before = (path / METRICS).stat().st_mtime_ns
     whole.train({"a": TINY})
@@ -115,7 +116,7 @@ def test_training_goes_on_from_what_is_there_and_rejects_another_config(tmp_path
     (file,) = (tmp_path / "answers").iterdir()
     file.write_text("[7.0]")
     assert whole.answers(asked) == {"x": [7.0]}
-    Run.open(path).save(161, *Run.open(path).load())
+    Run.open(path).save(161, Run.open(path).load())
     assert whole.answers(asked) == answer
 
 

@@ -9,8 +9,10 @@ from PIL import Image
 
 from envs import WORLDS
 from experiments import plots
-from experiments.cli.tree import CLASSICS, NAMES, SearchConfig, searchable, searched
+from experiments.cli.tree import searched
+from experiments.cli.worlds import CLASSICS, NAMES, searchable
 from experiments.plots.tree import draw
+from mbrl.tree import SearchConfig
 from planners.mcts.export import Node
 
 
@@ -91,18 +93,18 @@ def test_every_world_has_a_name_for_each_action():
 @pytest.mark.parametrize("rule", ["uct", "puct", "gumbel"])
 def test_a_search_by_each_rule_says_what_it_did_and_does_it_again(rule):
     config = SearchConfig("dyna-maze", rule, simulations=40, steps=2, rollouts=2, depth=20)
-    found = searched(config)
+    _, found = searched(config)
     assert [c.action for c in found.choices] == ["up", "right", "down", "left"]
     assert sum(c.visits for c in found.choices) == 40
     assert sum(c.chosen for c in found.choices) == 1
     assert found.optimum == pytest.approx(max(c.optimum for c in found.choices if c.optimum))
-    again = searched(config)
+    _, again = searched(config)
     assert (again.choices, again.nodes) == (found.choices, found.nodes)
 
 
 def test_continuous_actions_are_sampled_and_the_state_is_the_simulators_own():
     config = SearchConfig("cartpole-swingup", simulations=12, samples=3, rollouts=1, depth=2)
-    found = searched(config)
+    _, found = searched(config)
     assert len(found.choices) == 3 and found.optimum is None
     assert all(-1 <= float(choice.action) <= 1 for choice in found.choices)
     assert found.nodes[0].visits == 13 and all(node.sample for node in found.nodes[1:])
@@ -110,7 +112,7 @@ def test_continuous_actions_are_sampled_and_the_state_is_the_simulators_own():
 
 def test_an_action_of_many_numbers_has_a_number_for_a_name():
     """Seven joints: the table says what they do, an edge has no room for it."""
-    found = searched(SearchConfig("panda-reach", simulations=4, samples=2, rollouts=1, depth=1))
+    _, found = searched(SearchConfig("panda-reach", simulations=4, samples=2, rollouts=1, depth=1))
     assert found.names == ("#0", "#1")
     assert all(
         re.fullmatch(rf"#{k}: -?[\d.e-]+(, -?[\d.e-]+){{6}}", choice.action)
@@ -119,5 +121,5 @@ def test_an_action_of_many_numbers_has_a_number_for_a_name():
 
 
 def test_a_pole_is_kept_up_for_a_while():
-    found = searched(SearchConfig("CartPole-v1", simulations=10, steps=25, rollouts=1, depth=12))
+    _, found = searched(SearchConfig("CartPole-v1", simulations=10, steps=25, rollouts=1, depth=12))
     assert abs(found.nodes[0].state[2]) < 0.2 and len(found.nodes[0].state) == 4

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from mbrl.rollout import rollout
 from torch import nn
 
 from mbrl.dynamics import Ensemble, EnsembleConfig, NeuralDynamics, Regression, fitting
+from mbrl.imagination import rollout
 from mbrl.nn import Net
 from mbrl.types import Dynamics, Fittable, GaussianDynamics, Resampled, Transition
 from tests.worlds import BayesianLinearConfig, linear_posterior

@@ -180,6 +180,43 @@ def test_which_arm_is_best_by_quadrature(prior):
             assert found.given[0, a, k].item() == pytest.approx(beaten / chance, abs=1e-3)
 
 
+NARROW = [
+    ([1e5, 3], [6e4, 1]),
+    ([1e6, 20, 3], [5e5, 11, 2]),
+    ([1e4, 1e7, 5, 40], [6e3, 6.01e6, 2, 23]),
+]
+
+
+@pytest.mark.parametrize("prior", [BetaBernoulli(), NormalNormal(0.5, 1.0, 0.5)])
+@pytest.mark.parametrize("counts, sums", NARROW)
+def test_an_arm_much_better_known_than_the_others_is_integrated(prior, counts, sums):
+    """As many points as `InformationDirected` takes, against sums over an arm's quantiles."""
+    counts, sums = torch.tensor([counts]).double(), torch.tensor([sums]).double()
+    found = best_arm(prior, counts, sums, points=128)
+    if isinstance(prior, BetaBernoulli):
+        shapes = list(zip((1 + sums)[0].tolist(), (1 + counts - sums)[0].tolist(), strict=True))
+        arms = [stats.beta(a, b) for a, b in shapes]
+        # ∫ t f(t) dt up to x, by t · Beta(a, b) = mean · Beta(a + 1, b)
+        partial = [lambda x, a=a, b=b: a / (a + b) * stats.beta(a + 1, b).cdf(x) for a, b in shapes]
+    else:
+        mean, std = (each[0].tolist() for each in prior.moments(counts, sums))
+        arms = [stats.norm(m, s) for m, s in zip(mean, std, strict=True)]
+        partial = [lambda x, n=n: n.mean() * n.cdf(x) - n.var() * n.pdf(x) for n in arms]
+    every = range(len(arms))
+    for a in every:
+        x = arms[a].ppf((np.arange(20_000) + 0.5) / 20_000)  # equally probable
+        below = [arms[k].cdf(x) if k != a else np.ones_like(x) for k in every]
+        chance = np.prod(below, 0).mean()
+        assert found.chance[0, a].item() == pytest.approx(chance, abs=2e-3)
+        if chance > 0.01:
+            own = (x * np.prod(below, 0)).mean() / chance
+            assert found.given[0, a, a].item() == pytest.approx(own, abs=1e-2)
+            for k in set(every) - {a}:
+                others = np.prod([below[j] for j in every if j != k], 0)
+                beaten = (partial[k](x) * others).mean() / chance
+                assert found.given[0, a, k].item() == pytest.approx(beaten, abs=1e-2)
+
+
 def test_arms_beyond_hope_teach_nothing_false():
     """A best arm far ahead: P(A* = a) underflows, and what is expected stays in [0, 1]."""
     counts = torch.tensor([[84.0, 10.0, 206.0]]).double()

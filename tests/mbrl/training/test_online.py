@@ -37,7 +37,7 @@ TINY = Config(
 
 
 class Drift(gymnasium.Env):
-    """A noisy walk of ten steps that no snapshot can freeze; it may break at one step."""
+    """A noisy walk of ten steps; at its step `broken`, `what` is `value`."""
 
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,))
     action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,))

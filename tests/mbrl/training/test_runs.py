@@ -13,8 +13,8 @@ from mbrl.agents import MPCConfig, PlannerConfig
 from mbrl.agents.pets import Config
 from mbrl.dynamics import EnsembleConfig
 from mbrl.training.checkpoint import Run, RunError
-from mbrl.training.metrics import METRICS, read_metrics
-from mbrl.training.runs import changed, find_run, load_run, new_folder
+from mbrl.training.metrics import METRICS, MetricsLog, read_metrics
+from mbrl.training.runs import changed, find_run, learning, load_run, new_folder
 
 TINY = Config(
     mpc=MPCConfig(PlannerConfig(horizon=4, population=8, iterations=1, elites=2), particles=2),
@@ -148,6 +148,7 @@ def test_several_environments_are_a_setting_of_the_run(tmp_path):
     assert json.loads((path / "config.json").read_text())["num_envs"] == 3
     assert command(["train", "--resume", str(path), "--steps", "600"]) == 0
     assert Run.open(path).latest() == 600
+    assert command(["plot", str(path)]) == 0 and (path / "plots" / "return.png").exists()
 
 
 def test_progress_is_a_line_an_episode_where_there_is_no_terminal(capsys):
@@ -213,3 +214,15 @@ def test_names_of_the_library_are_there_and_come_late():
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         mbrl.nonsense  # noqa: B018
     assert np.array_equal(sorted(dir(mbrl)), sorted(mbrl.__all__))
+
+
+def test_returns_of_episodes_that_end_at_one_step_are_averaged(tmp_path):
+    log = MetricsLog(tmp_path)
+    for env_steps, total in ((3, 1.0), (6, 2.0), (6, 5.0), (9, 4.0)):
+        log.write("episode", env_steps, {"return": total})
+        log.write("update", env_steps, {"loss": 0.0})
+    log.close()
+    assert learning(tmp_path) == ([3, 6, 9], [1.0, 3.5, 4.0])
+    assert learning(tmp_path, after=6) == ([9], [4.0])
+    with pytest.raises(RunError, match="has no finished episode"):
+        learning(tmp_path, after=9)

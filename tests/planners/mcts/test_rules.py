@@ -11,7 +11,7 @@ import torch
 from numba import njit
 
 from planners.mcts import PUCT, UCT, Evaluation, Gumbel, Rule, search
-from planners.mcts.kernel import _fingerprint, compiled, make_simulate
+from planners.mcts.kernel import _fingerprint, make_simulate
 
 STATES, ACTIONS, ROOTS = 12, 4, 5
 
@@ -368,12 +368,3 @@ def test_a_quiet_rule_draws_nothing():
     assert PUCT(init=2.0).quiet() == PUCT(init=2.0, dirichlet=0.0, temperature=0.0)
     assert Gumbel(considered=3).quiet() == Gumbel(considered=3, scale=0.0)
     assert UCT(2.0).quiet() == UCT(2.0) and EpsilonGreedy().quiet() == EpsilonGreedy()
-
-
-def test_code_is_compiled_where_nothing_can_be_kept_on_disk():
-    """numba finds no place to keep a function that has no file."""
-    names = {}
-    exec("def double(x): return 2 * x", names)
-    with pytest.raises(RuntimeError, match="cannot cache function"):
-        njit(cache=True)(names["double"])
-    assert compiled(names["double"])(2.5) == 5.0

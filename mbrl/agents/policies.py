@@ -1,0 +1,33 @@
+"""A policy in N environments at once."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from mbrl.types import Policy
+
+
+class PolicyPlayer:
+    """A `Player` that acts by a policy on observations that are vectors.
+
+    Args:
+        policy: what decides; shared, so that it plays as well as it has learned by then.
+        device: where the policy lives.
+        generator: what the policy draws from.
+    """
+
+    def __init__(
+        self, policy: Policy, *, device: torch.device | str = "cpu", generator: Generator
+    ) -> None:
+        self.policy, self.device, self.generator = policy, device, generator
+
+    @torch.no_grad()
+    def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
+        """Actions (N, *A) for observations (N, *O), which go in as float32."""
+        state: Tensor = torch.as_tensor(obs, dtype=torch.float32, device=self.device)
+        return self.policy(state, generator=self.generator, explore=explore).numpy(force=True)
+
+    def reset(self, begins: np.ndarray) -> None:
+        """Nothing is kept from one step to the next."""

@@ -1,0 +1,129 @@
+"""Finite MDPs as a model for tree search: all outcomes of an action at once, compiled rollouts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+from mbrl.types import FiniteMDP
+from planners.mcts import Evaluation
+
+
+class FiniteTreeModel:
+    """Finite MDPs of one size side by side: `root` and `step` of `planners.mcts.search`.
+
+    State s of the w-th MDP has the number w · S + s, in tensors of shape (B, 1). A leaf is worth
+    what `value` says of it, or the return of one rollout of uniformly random actions.
+
+    Args:
+        mdps: W MDPs with the same S, A and discount; they may pay by where a step arrives (an
+            attribute `arrival`, one number for each of the nonzero `transitions`).
+        units: (W,) by which rewards are divided.
+        value: of states (B,), in these units; None for rollouts.
+        depth: steps of a rollout, at most.
+        rng: draws the rollouts.
+
+    Attributes:
+        discount: γ.
+        actions: A.
+        terminal: (W · S,) bool.
+        outcomes: most that an action has, or None where there is one; as `search` takes it.
+    """
+
+    def __init__(
+        self,
+        mdps: Sequence[FiniteMDP],
+        units: Sequence[float],
+        *,
+        value: Callable[[np.ndarray], np.ndarray] | None = None,
+        depth: int = 200,
+        rng: np.random.Generator,
+    ) -> None:
+        states, self.actions = mdps[0].rewards.shape
+        self.discount = mdps[0].discount
+        self.terminal = np.concatenate([mdp.terminal for mdp in mdps])
+        most = max(int(np.diff(mdp.transitions.indptr).max()) for mdp in mdps)
+        tables = [
+            _table(mdp, unit, w * states, most)
+            for w, (mdp, unit) in enumerate(zip(mdps, units, strict=True))
+        ]
+        self._table = tuple(map(np.concatenate, zip(*tables, strict=True)))
+        self.outcomes = most if most > 1 else None
+        self._value, self._depth, self._rng = value, depth, rng
+
+    def root(self, start: np.ndarray) -> Evaluation:
+        """The roots, states (B,), with even priors."""
+        level = torch.zeros(len(start), self.actions)
+        return Evaluation(_column(start), level[:, 0], self.value(start), level)
+
+    def step(self, state: Tensor, action: Tensor) -> Evaluation:
+        """All outcomes and their probabilities; the one outcome in deterministic worlds.
+
+        A pair with fewer outcomes than another has some of probability 0.
+        """
+        targets, upto, pays = self._table
+        row = state[:, 0].long().numpy() * self.actions + action.numpy()
+        if self.outcomes is None:
+            after, pay, chance = targets[row, 0], pays[row, 0], None
+        else:
+            after, pay = targets[row], pays[row]
+            chance = torch.from_numpy(np.diff(upto[row].clip(max=1), axis=1, prepend=0))
+        return Evaluation(
+            _column(after),
+            torch.from_numpy(pay),
+            self.value(after.ravel()).reshape(pay.shape),
+            terminated=torch.from_numpy(self.terminal[after]),
+            chance=chance,
+        )
+
+    def value(self, state: np.ndarray) -> Tensor:
+        """Values (B,) of states (B,)."""
+        if self._value is not None:
+            return torch.from_numpy(self._value(state))
+        draws = self._rng.random((len(state), self._depth, 2))
+        arguments = (state, draws, self.actions, self.discount, self.terminal, *self._table)
+        return torch.from_numpy(walk(*arguments))
+
+
+@njit(cache=True, nogil=True)
+def walk(start, draws, actions, discount, terminal, targets, upto, pays):
+    """Returns (B,) of random walks from states (B,), by uniform draws (B, T, 2); see `_table`."""
+    gains = np.zeros(len(start))
+    for b in range(len(start)):
+        state, weight = start[b], 1.0
+        for t in range(draws.shape[1]):
+            if terminal[state]:
+                break
+            row, k = state * actions + int(draws[b, t, 0] * actions), 0
+            while draws[b, t, 1] >= upto[row, k]:
+                k += 1
+            gains[b] += weight * pays[row, k]
+            weight *= discount
+            state = targets[row, k]
+    return gains
+
+
+def _table(mdp: FiniteMDP, unit: float, first: int, most: int) -> tuple[np.ndarray, ...]:
+    """Each (S · A, K): next states numbered from `first`, summed probabilities, rewards.
+
+    The sums are infinite from a pair's last outcome on.
+    """
+    rows, arrival = mdp.transitions, getattr(mdp, "arrival", None)
+    counts = np.diff(rows.indptr)
+    row = np.repeat(np.arange(len(counts)), counts)
+    at = row, np.arange(rows.nnz) - rows.indptr[row]
+    targets = np.full((len(counts), most), first)
+    chances, pays = np.zeros(targets.shape), np.zeros(targets.shape)
+    targets[at], chances[at] = first + rows.indices, rows.data
+    pays[at] = mdp.rewards.ravel()[row] if arrival is None else arrival.data
+    upto = chances.cumsum(1)
+    upto[np.arange(most) >= counts[:, None] - 1] = np.inf
+    return targets, upto, pays / unit
+
+
+def _column(state: np.ndarray) -> Tensor:
+    return torch.from_numpy(state[..., None].astype(np.float32))

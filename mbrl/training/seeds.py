@@ -1,0 +1,101 @@
+"""Many runs side by side in worker processes, each gone on with where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mbrl.training import executor
+from mbrl.training.checkpoint import Run, RunError
+from mbrl.training.executor import Work, stop_if_asked
+from mbrl.training.online import Progress
+from mbrl.training.runs import MakeEnv, RunConfig, train_run
+from mbrl.types import Player
+
+
+def train_all(
+    runs: Mapping[Path, tuple[str, RunConfig]],
+    *,
+    make_env: MakeEnv,
+    workers: int,
+    say: Callable[[str], None],
+) -> None:
+    """Train each named config in its folder; a finished run is left as it is.
+
+    Args:
+        runs: folder -> what messages call the run, and its config.
+        make_env: importable by name, such as `envs.make`.
+        workers: processes at once.
+        say: takes lines of progress.
+
+    Raises:
+        RunError: a folder that another config began.
+        KeyboardInterrupt: after the runs under way have been saved.
+    """
+    work = {
+        path: Work(train_to_end, (config, path, name, make_env), name)
+        for path, (name, config) in runs.items()
+        if _reached(config, path) < config.steps
+    }
+    executor.compute(work, workers=workers, say=say)
+
+
+def train_to_end(config: RunConfig, path: Path, name: str, make_env: MakeEnv) -> None:
+    """Train a run in a worker, from nothing or its last checkpoint, with a line an episode.
+
+    Raises:
+        Stopped: asked to; the run is saved.
+    """
+    seen = 0
+
+    def callback(progress: Progress) -> None:
+        nonlocal seen
+        if len(progress.returns) > seen:
+            seen = len(progress.returns)
+            at = f"{progress.env_steps} of {config.steps}"
+            executor.tell(f"{name}: step {at}, return {progress.returns[-1]:.1f}")
+
+    train_run(
+        config,
+        path,
+        make_env=make_env,
+        resume=path.exists(),
+        stop=executor.stopping,
+        callback=callback,
+    )
+    stop_if_asked()
+
+
+def _reached(config: RunConfig, path: Path) -> int:
+    """Environment steps of the run in a folder; -1 where there is none yet."""
+    if not path.exists():
+        return -1
+    run = Run.open(path)
+    if RunConfig.from_json(run.config) != config:
+        raise RunError(f"{path} was begun with another config; remove it or name another --root")
+    latest = run.latest()
+    return -1 if latest is None else latest
+
+
+class Interruptible:
+    """A player whose `act` raises `Stopped` once this worker is asked to stop."""
+
+    def __init__(self, player: Player) -> None:
+        self.player = player
+
+    @property
+    def each(self) -> Any:
+        """The controllers of a player that plans, [] of others."""
+        return getattr(self.player, "each", [])
+
+    def reset(self, begins: np.ndarray) -> None:
+        """Episodes begin."""
+        self.player.reset(begins)
+
+    def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
+        """The player's actions (N, *A)."""
+        stop_if_asked()
+        return self.player.act(obs, explore=explore)

@@ -1,0 +1,205 @@
+"""Search a tree in an environment through a model of it, and say what it makes of its root."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+import gymnasium
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mbrl.agents.tree_search import Sampler, TreeModel, TreeSearch, TreeSearchConfig
+from mbrl.rng import generator
+from mbrl.training.collect import Episodes, collect, vector
+from mbrl.types import Dynamics
+from planners.mcts import PUCT, UCT, Gumbel, Tree
+from planners.mcts.export import Node, most_visited, sample_name
+
+_WRITTEN = 2
+"""Numbers of a continuous action that an edge has room for."""
+
+_LEAST = {"simulations": 1, "rollouts": 1, "depth": 1, "samples": 1, "steps": 0, "seed": 0}
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """All that a tree depends on."""
+
+    env: str = "frozen-lake"
+    """One of `mbrl list envs`: a world (frozen-lake, cliff-walk, ..., CartPole-v1, ...), or a task
+    with a simulator."""
+    rule: Literal["uct", "puct", "gumbel"] = "uct"
+    """How actions are selected, without noise at the root and with uniform priors. UCT's C is 1/√2
+    times the range of the returns of 100 random games from the first state."""
+    simulations: int = 200
+    """Number of simulations; each adds a node, or all outcomes of an action if they are random."""
+    discount: float | None = None
+    """γ, in (0, 1]; the world's own if unset, 0.99 where it has none."""
+    backup: Literal["mean", "max"] = "mean"
+    """Value of a node: the mean over all simulations through it, or the value of its best action.
+    "max" converges to Q* in a finite world, but overestimates where it has made few rollouts."""
+    seed: int = 0
+    """Seed of the first state, of the real steps and of all draws."""
+    steps: int = 0
+    """Real steps played first, with a search for each; the tree is that of the last state."""
+    rollouts: int = 8
+    """Random rollouts whose mean return values a leaf."""
+    depth: int = 50
+    """Most steps of a rollout."""
+    samples: int = 8
+    """Actions drawn uniformly in each node, where actions are continuous."""
+
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"--{name} must be >= {least}, got {getattr(self, name)}")
+        if self.discount is not None and not 0 < self.discount <= 1:
+            raise ValueError(f"--discount must be in (0, 1], got {self.discount}")
+
+
+class Game(NamedTuple):
+    """An environment and a model of it to search through."""
+
+    env: gymnasium.Env
+    model: Dynamics
+    actions: int | Sampler
+    discount: float
+    names: tuple[str, ...] | None = None
+    """Of the actions; None where they are continuous."""
+    state_of: Callable[[Any], Tensor] | None = None
+    """As for `TreeSearch`."""
+    stochastic: bool = False
+    """A `FiniteModel` whose actions have several outcomes."""
+    exact: tuple[np.ndarray, np.ndarray] | None = None
+    """V* (S,) and Q* (S, A) of a finite world."""
+
+
+class Choice(NamedTuple):
+    """An action of the root, with the search's value and the exact one."""
+
+    action: str
+    visits: int
+    prior: float
+    value: float | None
+    """Q, None if untried."""
+    optimum: float | None
+    """Q*, None where it is not known."""
+    chosen: bool
+
+
+class Found(NamedTuple):
+    """A tree and what it says of its root."""
+
+    tree: Tree
+    nodes: list[Node]
+    """All, most visited first; states are the model's own."""
+    choices: list[Choice]
+    value: float
+    """Of the root, by the search's `backup`."""
+    optimum: float | None
+    """V* of the root's state, None where it is not known."""
+    names: tuple[str, ...] | None
+    """Of the actions; #0, ... for a node's draws that have too many numbers to write."""
+
+
+def search_game(game: Game, config: SearchConfig, *, actions: Sequence[str] = ()) -> Found:
+    """Play `config.steps` real steps, each by a search, and search once more.
+
+    Args:
+        game: the environment, not closed here, and the model.
+        config: how to search.
+        actions: names to call the actions by; the game's own if there are none.
+
+    Raises:
+        ValueError: names that are not one for each action; an episode that ends before its
+            `steps`.
+    """
+    if actions and game.names is None:
+        raise ValueError(f"--actions: those of {config.env} are continuous and have no names")
+    names = tuple(actions) or game.names
+    if names is not None and game.names is not None and len(names) != len(game.names):
+        raise ValueError(
+            f"--actions needs one for each of {', '.join(game.names)}, got {', '.join(names)}"
+        )
+    player, obs = _played(game, config)
+    tree = player.tree
+    assert tree is not None
+    if tree.actions is not None and tree.actions.shape[-1] > _WRITTEN:
+        names = tuple(f"#{k}" for k in range(config.samples))
+    # A node of `TreeModel` ends in two numbers of its own.
+    nodes = [
+        node._replace(state=node.state[:-2])
+        for node in most_visited(tree, nodes=tree.visits.shape[1])
+    ]
+    optimum, best = None, None
+    if game.exact is not None:
+        optimum, best = float(game.exact[0][int(obs)]), game.exact[1][int(obs)]
+    return Found(tree, nodes, _choices(tree, names, best), float(tree.value[0]), optimum, names)
+
+
+def _played(game: Game, config: SearchConfig) -> tuple[TreeSearch, Any]:
+    """A player that has just searched, and the observation it searched from."""
+    env, running = vector(game.env), Episodes(config.seed)
+    running.begin(env)
+    settings = TreeSearchConfig(
+        simulations=config.simulations,
+        discount=game.discount,
+        rollouts=config.rollouts,
+        depth=config.depth,
+        outcomes="all" if game.stochastic else None,
+        merge=game.exact is not None,
+        backup=config.backup,
+    )
+    player = TreeSearch(
+        game.model, game.actions, settings, state_of=game.state_of,
+        generator=generator(config.seed, 2),
+    )  # fmt: skip
+    alone = replace(settings, rollouts=1)
+    probe = TreeModel(game.model, game.actions, alone, generator=generator(config.seed, 1))
+    assert running.obs is not None
+    # UCT's theory wants returns in [0, 1]; C does instead what scaling them would do.
+    c = return_range(probe, player.state_of(running.obs)[0]) / math.sqrt(2)
+    rule = {"uct": UCT(c=c), "puct": PUCT(), "gumbel": Gumbel()}[config.rule]
+    player.config = replace(settings, rule=rule)
+    for _ in collect(player, env, running, steps=config.steps, explore=False, begin=player.reset):
+        if running.over[0]:
+            raise ValueError(
+                f"--steps {config.steps}: the episode is over after {running.steps}, "
+                "with nothing more to search; ask for fewer or take another --seed"
+            )
+    player.act(running.obs)
+    return player, running.obs[0]
+
+
+def return_range(model: TreeModel, state: Float[Tensor, S], *, games: int = 100) -> float:
+    """The range of the returns of the model's rollouts from a state; 1 where all are equal."""
+    with torch.no_grad():
+        returns = model.root(state.expand(games, -1)).value
+    return float(returns.max() - returns.min()) or 1.0
+
+
+def _choices(tree: Tree, names: Sequence[str] | None, optimum: np.ndarray | None) -> list[Choice]:
+    if tree.actions is None:
+        assert names is not None
+        called = list(names)
+    else:
+        called = [sample_name(sample) for sample in tree.actions[0, 0].tolist()]
+        if names is not None:
+            called = [f"{name}: {sample}" for name, sample in zip(names, called, strict=True)]
+    visits, values = tree.children_visits()[0].tolist(), tree.children_values()[0].tolist()
+    return [
+        Choice(
+            called[k],
+            visits[k],
+            float(tree.priors[0, 0, k]),
+            values[k] if visits[k] else None,
+            None if optimum is None else float(optimum[k]),
+            k == int(tree.action[0]),
+        )
+        for k in range(len(visits))
+    ]

@@ -1,0 +1,106 @@
+"""Bayesian linear regression as a net: its posterior is computed, not descended to."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor, nn
+
+from mbrl.dynamics.fitting import Fitted, Loss
+from mbrl.dynamics.neural import NeuralConfig, Trained
+from mbrl.nn import Net
+
+
+class BayesianLinear(Net):
+    """y = x w + noise: E samples of w (I, D) from its exact Gaussian posterior, prior N(0, prior²).
+
+    Bishop 2006, "Pattern recognition and machine learning", section 3.3.
+    """
+
+    root: Tensor  # (D, I, I), root · rootᵀ is the covariance of one output's weights
+    draws: Tensor  # (E, D, I) standard normal
+
+    def __init__(
+        self, members: int, inputs: int, outputs: int, prior: float, *, generator: Generator
+    ) -> None:
+        super().__init__()
+        self.prior = prior
+        self.mean = nn.Parameter(torch.empty(inputs, outputs))
+        self.register_buffer("root", torch.empty(outputs, inputs, inputs))
+        self.register_buffer("draws", torch.empty(members, outputs, inputs))
+        self.reset(generator=generator)
+
+    @property
+    def members(self) -> int:
+        return len(self.draws)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ (self.mean + torch.einsum("dij,edj->eid", self.root, self.draws))
+
+    @torch.no_grad()
+    def condition(self, x: Tensor, y: Tensor, variance: Tensor) -> Tensor:
+        """Take the posterior given x (T, I), y (T, D) and the noise's variance (D,).
+
+        Returns the expected squared error of each output, (D,): what the variance is by EM.
+        """
+        x, y = x.double(), y.double()
+        precision = x.T @ x / variance[:, None, None] + torch.eye(x.shape[1]).to(x) / self.prior**2
+        covariance = torch.linalg.inv(precision)
+        mean = (covariance @ (x.T @ y / variance).T[..., None])[..., 0].T
+        self.mean.copy_(mean)
+        self.root.copy_(torch.linalg.cholesky(covariance))
+        spread = torch.einsum("ti,dij,tj->d", x, covariance, x)
+        return ((y - x @ mean).square().sum(0) + spread) / len(x)
+
+    def resample(self, *, generator: Generator) -> None:
+        self.draws.copy_(torch.randn(self.draws.shape, generator=generator))
+
+    @torch.no_grad()
+    def reset(self, *, generator: Generator) -> None:
+        self.mean.zero_()
+        self.root.copy_(self.prior * torch.eye(len(self.mean)))
+        self.resample(generator=generator)
+
+
+@dataclass(frozen=True)
+class Config(NeuralConfig):
+    homoscedastic: bool = True
+    holdout: float = 0.0
+    prior: float = 1.0
+    """Std of each weight, in scaled units."""
+    rounds: int = 20
+    """Of EM for the noise's variance; 0 keeps what the heads have."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.learn_termination or not self.homoscedastic:
+            raise ValueError("a linear posterior is exact for one Gaussian noise an output alone")
+
+    def build(self, inputs: int, outputs: int, *, generator: Generator) -> Net:
+        return BayesianLinear(self.members, inputs, outputs, self.prior, generator=generator)
+
+    def optimise(
+        self,
+        trained: Trained,
+        loss: Loss,
+        rows: Sequence[Tensor],
+        held: Sequence[Tensor],
+        *,
+        weights: Tensor | None,
+        generator: Generator,
+    ) -> Fitted:
+        if weights is not None:
+            raise ValueError("weights must be unset: all rows count alike")
+        net, heads = trained.net, trained.heads
+        assert isinstance(net, BayesianLinear)
+        for _ in range(self.rounds):
+            error = net.condition(*rows, heads.log_var[0, 0].double().exp())
+            heads.log_var.data.copy_(error.clamp_min(1e-12).log())
+        net.condition(*rows, heads.log_var[0, 0].double().exp())
+        net.resample(generator=generator)
+        with torch.no_grad():
+            found = [
+                loss(trained, *(part.expand(self.members, *part.shape) for part in part_of)).mean(0)
+                for part_of in (held if len(held[0]) else rows, rows)
+            ]
+        return Fitted(*(value[None] for value in found), torch.ones(1), 1.0)
