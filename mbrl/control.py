@@ -271,7 +271,7 @@ def summary_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 class Drives(NamedTuple):
-    """Episodes driven, an episode a seed, and their numbers."""
+    """Episodes driven, one for each seed, and their numbers."""
 
     each: list[Drive]
     control_step: float
@@ -291,10 +291,10 @@ def drive_seeds(
     callback: Callable[[int, Tick], None] = lambda episode, tick: None,
     done: Callable[[int, Drive], None] = lambda episode, drive: None,
 ) -> Drives:
-    """An episode a seed, each with a fresh controller.
+    """One episode for each seed, each with a fresh controller.
 
     Args:
-        config: what drives what.
+        config: the robot, the model and the planner.
         make_env: see `build_driver`.
         seeds: of the episodes, at least one.
         steps: of an episode, at most.
@@ -325,8 +325,8 @@ def drive_seeds(
 def save_drives(path: Path, config: DriveConfig, drives: Drives, *, seeds: Sequence[int]) -> None:
     """Write `drive.json` and `drives.safetensors` into the folder `path`.
 
-    The first has the config, a row a seed and the summary; the second each seed's actions, rewards,
-    physics states and plan times.
+    The first has the config, one row for each seed and the summary; the second has the actions,
+    rewards, physics states and plan times of each seed.
     """
     arrays = {
         f"{seed}/{name}": np.ascontiguousarray(getattr(drive, name))

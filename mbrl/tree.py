@@ -1,4 +1,4 @@
-"""Search a tree in an environment through a model of it, and say what it makes of its root."""
+"""Search a tree in an environment through a model of it, and report on its root."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LEAST = {"simulations": 1, "rollouts": 1, "depth": 1, "samples": 1, "steps": 0,
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """All that a tree depends on."""
+    """Everything that a tree depends on."""
 
     env: str = "frozen-lake"
     """One of `mbrl list envs`: a world (frozen-lake, cliff-walk, ..., CartPole-v1, ...), or a task
@@ -93,7 +93,7 @@ class Choice(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A tree and what it says of its root."""
+    """A tree and its results at the root."""
 
     tree: Tree
     nodes: list[Node]

@@ -13,9 +13,9 @@ class PolicyPlayer:
     """A `Player` that acts by a policy on observations that are vectors.
 
     Args:
-        policy: what decides; shared, so that it plays as well as it has learned by then.
-        device: where the policy lives.
-        generator: what the policy draws from.
+        policy: chooses the actions; it is shared, so the player improves as it learns.
+        device: of the policy.
+        generator: of the policy's draws.
     """
 
     def __init__(

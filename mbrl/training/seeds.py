@@ -1,4 +1,4 @@
-"""Many runs side by side in worker processes, each gone on with where it stands."""
+"""Many runs side by side in worker processes, each continued from its last checkpoint."""
 
 from __future__ import annotations
 
