@@ -113,6 +113,10 @@ def propagate(
     """
     particles, count, size = state.shape
     members = model.members
+    if propagation in ("ts1", "tsinf") and assignment is None and particles == members:
+        if noise is not None:
+            noise = noise.expand(particles, count, *noise.shape[2:])
+        return model.step(state, action, noise=noise)
     if propagation in ("expectation", "distribution"):
         # every member sees every particle
         rows = state.reshape(1, -1, size).expand(members, -1, -1)

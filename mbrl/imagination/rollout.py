@@ -24,6 +24,10 @@ from mbrl.types import Dynamics, GaussianDynamics, Policy, RewardFn, TerminatedF
 DROP = 0.75
 """Once no more than this share of the trajectories goes on, the ended ones are left out."""
 
+DROP_ROWS = 64
+"""In a block of fewer rows, particles times candidates, ended ones are stepped on: to leave them
+out takes longer than to step them."""
+
 
 class Imagined(NamedTuple):
     """Imagined trajectories.
@@ -140,8 +144,10 @@ def rollout(
         block, seed = task
         own = torch.Generator(state.device).manual_seed(seed)
         start = state[..., block, :].expand(particles, -1, -1)
-        assigner = torch.Generator().manual_seed(seed)
-        assignments = draw_assignments(propagation, horizon, particles, assigner)
+        assignments = None
+        if propagation in ("ts1", "moment"):
+            assigner = torch.Generator().manual_seed(seed)
+            assignments = draw_assignments(propagation, horizon, particles, assigner)
 
         def act(t: int, state: Tensor) -> Tensor:
             if policy is not None:
@@ -167,7 +173,7 @@ def rollout(
             reward=reward,
             terminated=terminated,
             penalty=penalty,
-            drop=policy is not None and not gradients,
+            drop=policy is not None and not gradients and particles * start.shape[1] >= DROP_ROWS,
         )
         imagined = _collect(start, steps, horizon)
         if actions is None:
@@ -176,6 +182,8 @@ def rollout(
 
     with torch.set_grad_enabled(gradients):
         parts = parallel_map(roll_block, list(zip(blocks, seeds, strict=True)))
+    if len(parts) == 1:
+        return parts[0]
     return Imagined(*(torch.cat(part, 1) for part in zip(*parts, strict=True)))
 
 
@@ -229,7 +237,7 @@ def imagine(
             gain = reward(cast(Tensor, obs), action, cast(Tensor, next_obs))
         if terminated is not None:
             ended = terminated(cast(Tensor, next_obs))
-        if not (gain.shape == ended.shape == alive.shape):
+        if gain.shape != alive.shape or ended.shape != alive.shape:
             raise ValueError(
                 f"reward and termination must be (P, n) = {tuple(alive.shape)}, "
                 f"got {tuple(gain.shape)} and {tuple(ended.shape)}"
@@ -244,12 +252,14 @@ def imagine(
             alive, anyone_ended = alive & ~ended, True
         elif bool(ended.any()):
             alive, anyone_ended = alive & ~ended, True
-            going = alive.any(0)
-            left = int(going.sum())
-            if not left:
+            if not drop:
+                if not bool(alive.any()):
+                    return
+                continue
+            kept = alive.any(0).nonzero().squeeze(1)
+            if not len(kept):
                 return
-            if drop and left <= DROP * len(going):
-                kept = going.nonzero().squeeze(1)
+            if len(kept) <= DROP * alive.shape[1]:
                 rows = kept if rows is None else rows[kept]
                 state, alive = state[:, kept], alive[:, kept]
                 obs = None if obs is None else obs[:, kept]
@@ -270,7 +280,8 @@ def _collect(start: Tensor, steps: Iterator[ImaginedStep], horizon: int) -> Imag
             )
         found.append(whole)
         last = whole[0]
-    while len(found) < horizon:
-        found.append((last, *(torch.zeros_like(part) for part in found[-1][1:])))
+    if len(found) < horizon:
+        still = last, *(torch.zeros_like(part) for part in found[-1][1:])
+        found += [still] * (horizon - len(found))
     states, *others = zip(*found, strict=True)
     return Imagined(torch.stack([start, *states], 2), *(torch.stack(part, 2) for part in others))

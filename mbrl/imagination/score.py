@@ -106,7 +106,8 @@ def score_fn(
     def score_block(actions: Tensor) -> Tensor:
         with torch.set_grad_enabled(torch.is_grad_enabled() and actions.requires_grad):
             returns = state.new_zeros(particles, len(actions))
-            sums = torch.zeros_like(returns)  # of states: once not finite, never finite again
+            # sums of states: once not finite, never finite again
+            sums = state.new_zeros(particles, len(actions), size)
             plans = actions.expand(particles, *actions.shape)
             for t, step in enumerate(
                 imagine(
@@ -124,8 +125,8 @@ def score_fn(
             ):
                 last = 1 + terminal if t == actions.shape[1] - 1 else 1
                 returns.add_(step.reward, alpha=last * discount**t)
-                sums.add_(step.next_state.sum(-1))
-            finite = (torch.isfinite(returns) & torch.isfinite(sums)).all(0)
+                sums.add_(step.next_state.detach())
+            finite = (torch.isfinite(returns) & torch.isfinite(sums.sum(-1))).all(0)
             score = torch.where(finite, reduce(returns), -torch.inf)
             return score.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
 
