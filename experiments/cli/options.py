@@ -98,7 +98,7 @@ def parse(kind: type[T], prog: str, args: Sequence[str], default: T | None = Non
         if exit.code in (0, None):
             raise
         words = " ".join(_BOX.sub(" ", complaint.getvalue()).split())
-        words = words.replace("Invalid choice invalid choice", "Invalid choice")  # says it twice
+        words = re.sub(r"(Invalid choice|Unrecognized options) \1", r"\1", words, flags=re.I)
         raise Wrong(words or f"{prog}: cannot read {' '.join(args)}") from None
 
 

@@ -50,6 +50,8 @@ def learning_curve(
             curve = curve._replace(low=found.low, high=found.high)
             seeds = f"{len(runs)} seeds"
         draw_curve(ax, curve, color=colour, label=f"{label} ({seeds})")
+        if len(grid) == 1:  # a line of one point cannot be seen
+            ax.plot(grid, found.estimate, "o", color=colour)
     markers = cycle("Ds^vP*")
     for name, reference in (references or {}).items():
         if isinstance(reference, (int, float)):

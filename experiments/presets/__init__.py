@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
+import importlib.util
 from typing import Any
 
 from mbrl.agents import agent
 from mbrl.types import Spec
 
+STEPS = 20_000
+"""Environment steps of an algorithm that has no file of presets."""
+
 
 def preset(algo: str, env: str, spec: Spec) -> tuple[int, Any]:
     """Environment steps and settings for an algorithm on an environment.
 
-    Where there is no preset, a model learns the reward and the termination that are not known as
-    functions.
+    If the algorithm has no presets, its config suits the environment. If only the environment has
+    none, a model learns the reward and the termination that are not known as functions.
 
     Args:
         algo: a name in `mbrl.agents.AGENTS`.
         env: the environment's id.
         spec: what is known of it.
     """
+    suited = agent(algo).Config.suited(spec)
+    if importlib.util.find_spec(f"experiments.presets.{algo}") is None:
+        return STEPS, suited
     presets = importlib.import_module(f"experiments.presets.{algo}")
     if env in presets.PRESETS:
         return presets.PRESETS[env]
     steps, config = presets.OTHERS
-    suited = agent(algo).Config.suited(spec)
     if hasattr(config, "model"):
         learned = ("learn_reward", "learn_termination")
         model = dataclasses.replace(config.model, **{n: getattr(suited.model, n) for n in learned})

@@ -27,12 +27,14 @@ class Progress:
     Attributes:
         episodes: of the N environments.
         returns: of the episodes that this process has seen end.
+        ended: the lines logged of the episodes that ended with the last step.
         last: the last line logged of an episode.
         lost: numbers of the episodes that could not be continued when the run was resumed.
     """
 
     episodes: Episodes
     returns: list[float] = field(default_factory=list)
+    ended: list[dict[str, Any]] = field(default_factory=list)
     last: dict[str, Any] = field(default_factory=dict)
     lost: list[int] = field(default_factory=list)
     learning: dict[str, float] = field(default_factory=lambda: {"update": 0.0, "save": 0.0})
@@ -117,7 +119,7 @@ def run_agent(
         agent.observe(step)
         metrics = dict(agent.update())
         progress.learning["update"] += time.perf_counter() - start
-        ended = np.flatnonzero(episodes.over)
+        ended, progress.ended = np.flatnonzero(episodes.over), []
         for place in ended:
             line = {
                 "episode": int(episodes.numbers[place]),
@@ -129,6 +131,7 @@ def run_agent(
                 line |= metrics
             write("episode", line)
             progress.returns.append(line["return"])
+            progress.ended.append(line)
             progress.last = line
         if metrics and not len(ended):
             write("update", metrics)

@@ -27,7 +27,7 @@ class Watch:
     ) -> None:
         self.steps, self.shows = steps, shows
         self.console = console or Console(stderr=True)
-        self.episodes, self.first = 0, -1
+        self.first = -1
         self.bar = Bar(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -63,10 +63,9 @@ class Watch:
         if "model_holdout_mse" in progress.last:
             said += f"  model error {progress.last['model_holdout_mse']:.4f}"
         self.bar.update(self.task, completed=progress.env_steps, said=f"{said}  {rate:.1f} steps/s")
-        if len(progress.returns) > self.episodes:
-            self.episodes = len(progress.returns)
+        for ended in progress.ended:
             left = (self.steps - progress.env_steps) / rate
-            self._say(_line(progress.last, progress.env_steps, rate, left))
+            self._say(_line(ended, progress.env_steps, rate, left))
 
     def _say(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)

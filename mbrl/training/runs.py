@@ -307,7 +307,7 @@ class Loaded(NamedTuple):
     agent: Any
 
 
-def load_run(path: Path, *, make_env: MakeEnv, device: str | None = None) -> Loaded:
+def load_run(path: Path | str, *, make_env: MakeEnv, device: str | None = None) -> Loaded:
     """A run's agent at its newest checkpoint, and its environment.
 
     Raises:
@@ -315,7 +315,7 @@ def load_run(path: Path, *, make_env: MakeEnv, device: str | None = None) -> Loa
             that is not there.
         ValueError: an environment that does not exist here.
     """
-    run = Run.open(path)
+    run = Run.open(Path(path))
     config = RunConfig.from_json(run.config)
     if device is not None:
         config = dataclasses.replace(config, device=device)

@@ -269,3 +269,9 @@ NAN = [1.0, np.nan]
 def test_bad_input_names_the_culprit(call, culprit):
     with pytest.raises(ValueError, match=culprit):
         call()
+
+
+def test_a_run_of_one_episode_is_a_point_that_can_be_seen():
+    figure = plots.learning_curve({"one": [([150], [3.0])]})
+    marked = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
+    assert len(marked) == 1 and marked[0].get_xydata().tolist() == [[150.0, 3.0]]

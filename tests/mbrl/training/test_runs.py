@@ -138,13 +138,15 @@ def test_what_no_folder_could_say_is_refused_before_it_is_made(tmp_path):
     assert not path.exists()
 
 
-def test_several_environments_are_a_setting_of_the_run(tmp_path):
+def test_several_environments_are_a_setting_of_the_run(tmp_path, capsys):
     path = tmp_path / "run"
     assert (
         command(["train", "random", "--num-envs", "3", "--steps", "450", "--run", str(path)]) == 0
     )
     lines = read_metrics(path / METRICS, "episode")
     assert [(line["episode"], line["env_steps"]) for line in lines] == [(k, 450) for k in range(3)]
+    said = capsys.readouterr().err.splitlines()
+    assert [line[:11] for line in said[:3]] == [f"episode   {k}" for k in (1, 2, 3)]
     assert json.loads((path / "config.json").read_text())["num_envs"] == 3
     assert command(["train", "--resume", str(path), "--steps", "600"]) == 0
     assert Run.open(path).latest() == 600
