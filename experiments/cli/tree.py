@@ -146,8 +146,13 @@ def build_game(config: SearchConfig) -> Game:
     box = envs.check_box(env)
     low, high = (torch.from_numpy(np.array(bound, dtype=float)) for bound in (box.low, box.high))
     sampler, model = uniform_actions(low, high, config.samples), envs.simulated(name)
-    state_of = lambda _: physics_state(env)[None]  # noqa: E731
-    return Game(env, Simulator(model, threads=1), sampler, discount, state_of=state_of)
+    return Game(
+        env,
+        Simulator(model, threads=1),
+        sampler,
+        discount,
+        state_of=lambda _: physics_state(env)[None],
+    )
 
 
 def save_tree(
