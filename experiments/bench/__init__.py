@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from experiments.bench import action, mcts, memory, mpc, physics, planner, rollout, train
+from experiments.bench import action, collect, mcts, memory, mpc, physics, planner, rollout, train
 from experiments.bench.measure import Bench, Result
 from experiments.peers import HOW_TO_INSTALL, MbrlLib, available
 
@@ -34,6 +34,7 @@ BENCHES: Mapping[str, Callable[[Bench], list[Result]]] = {
     "mpc": mpc.mpc,
     "mcts": mcts.mcts,
     "memory": memory.memory,
+    "collect": collect.collect_steps,
 }
 """Benchmarks by name."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from jaxtyping import Int
@@ -68,6 +68,7 @@ class Replay:
             for name, kind in kinds.items()
             if kind != torch.float32
         }
+        self._check_each = any(kept.is_floating_point() for kept in self._apart.values())
         self._inside = [name for name in self._shapes if name not in self._apart]
         self._folded = [name for name in self._inside if len(self._shapes[name]) != 1]
         self._widths = [*(math.prod(self._shapes[name]) for name in self._inside), 1]
@@ -88,13 +89,11 @@ class Replay:
         obs = torch.as_tensor(transition.obs)
         lead = obs.shape[: max(0, obs.ndim - len(self._shapes["obs"]))]
         columns = {}
-        for name, shape in (self._shapes | {"terminated": (), "truncated": ()}).items():
+        for name, shape in (*self._shapes.items(), ("terminated", ()), ("truncated", ())):
             kept = self._apart.get(name, self._rows)
             value = torch.as_tensor(values[name]).to(kept)
-            if tuple(value.shape) != (*lead, *shape):
+            if value.shape != lead + shape:
                 raise ValueError(f"{name} has shape {tuple(value.shape)}, not {(*lead, *shape)}")
-            if kept.is_floating_point() and not bool(torch.isfinite(value).all()):
-                raise ValueError(f"{name} holds a number that is not finite")
             columns[name] = (
                 value.reshape(-1, *shape)
                 if name in self._apart
@@ -102,9 +101,18 @@ class Replay:
             )
         ends = columns["terminated"] + 2 * columns["truncated"]
         rows = torch.cat([*(columns[name] for name in self._inside), ends], -1)
+        if self._check_each or not bool(torch.isfinite(rows).all()):
+            for name, value in columns.items():
+                if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+                    raise ValueError(f"{name} holds a number that is not finite")
         skip = max(0, len(rows) - self.capacity)
-        at = (self._written + skip + torch.arange(len(rows) - skip)) % self.capacity
-        at = at.to(self._rows.device)
+        at: slice | Tensor
+        first = (self._written + skip) % self.capacity
+        if first + len(rows) - skip <= self.capacity:
+            at = slice(first, first + len(rows) - skip)
+        else:
+            at = (first + torch.arange(len(rows) - skip)) % self.capacity
+            at = at.to(self._rows.device)
         self._rows[at] = rows[skip:]
         for name, kept in self._apart.items():
             kept[at] = columns[name][skip:]
@@ -121,12 +129,16 @@ class Replay:
             if isinstance(index, slice):
                 index = torch.arange(len(self), device=self._rows.device)[index]
             index = (index + self._written) % self.capacity
-        *parts, ends = self._rows[: len(self)][index].split(self._widths, -1)
+        return self._named(lambda kept: kept[: len(self)][index])
+
+    def _named(self, take: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        """All columns by name, from what `take` gives of each tensor that is kept."""
+        *parts, ends = take(self._rows).split(self._widths, -1)
         columns = dict(zip(self._inside, parts, strict=True))
         for name in self._folded:  # one dimension in the block, another outside
             columns[name] = columns[name].view(-1, *self._shapes[name])
         for name, kept in self._apart.items():
-            columns[name] = kept[: len(self)][index]
+            columns[name] = take(kept)
         ends = ends.squeeze(-1)
         columns["terminated"], columns["truncated"] = ends.remainder(2) > 0, ends > 1
         return columns
@@ -152,7 +164,11 @@ class Replay:
         Raises:
             ValueError: the buffer is empty.
         """
-        return self.rows(self.draw(batch, generator=generator))
+        index = self.draw(batch, generator=generator)
+        if self._written > self.capacity:
+            index = (index + self._written) % self.capacity
+        columns = self._named(lambda kept: kept.index_select(0, index))
+        return Transition(*(columns[name] for name in Transition._fields))
 
     def episodes(self) -> Iterator[Transition]:
         """Each unbroken run of steps in time order; the last one may be unfinished."""

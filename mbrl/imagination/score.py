@@ -86,7 +86,7 @@ def score_fn(
             cast(NativeDynamics, model),
             state,
             particles=particles,
-            reduce=reduce,
+            reduce=None if particles == 1 and objective == "mean" else reduce,
             noisy=propagation == "tsinf",
             horizon=horizon,
             discount=discount,
@@ -143,7 +143,7 @@ def _native_score(
     state: Float[Tensor, S],
     *,
     particles: int,
-    reduce: Objective,
+    reduce: Objective | None,
     noisy: bool,
     horizon: int,
     discount: float,
@@ -172,8 +172,10 @@ def _native_score(
         ).view(earned.shape[:2])
         if finite is not None:
             returns = torch.where(finite, returns, -torch.inf)
-        score = reduce(returns.nan_to_num_(-torch.inf, -torch.inf, -torch.inf))
-        return score.nan_to_num(-torch.inf, -torch.inf, -torch.inf).to(actions.dtype)
+        returns = returns.nan_to_num_(-torch.inf, -torch.inf, -torch.inf)
+        if reduce is None:  # the mean of one particle
+            return returns[0].to(actions.dtype)
+        return reduce(returns).nan_to_num(-torch.inf, -torch.inf, -torch.inf).to(actions.dtype)
 
     return score
 

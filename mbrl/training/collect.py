@@ -75,14 +75,15 @@ class Episodes:
             self.numbers, self.lengths = np.zeros((2, count), dtype=np.int64)
             self.returns, self.over = np.zeros(count), np.ones(count, dtype=bool)
             self.actions = [[] for _ in range(count)]
-        begins = self.over.copy()
+        begins = self.over
+        if not begins.any():
+            return begins
         for i in np.flatnonzero(begins):
             self.numbers[i] = self.begun
             self.returns[i], self.lengths[i], self.actions[i] = 0.0, 0, []
             self.begun += 1
-        if begins.any():
-            self.obs = _reset(env, begins, self._seeds(), self.obs)
-            self._check(self.obs, None)
+        self.obs = _reset(env, begins, self._seeds(), self.obs)
+        self._check(self.obs, None)
         self.over = np.zeros_like(begins)
         return begins
 
@@ -101,10 +102,11 @@ class Episodes:
 
     def _check(self, obs: np.ndarray, rewards: np.ndarray | None) -> None:
         for name, value in (("observation", obs), ("reward", rewards)):
-            if value is None or not np.issubdtype(value.dtype, np.floating):
+            if value is None or value.dtype.kind != "f":
                 continue
-            good = np.isfinite(value).reshape(len(value), -1).all(1)
+            good = np.isfinite(value)
             if not good.all():
+                good = good.reshape(len(value), -1).all(1)
                 bad = int(np.flatnonzero(~good)[0])
                 raise EnvironmentError(
                     f"the environment returned a {name} that is not finite at step "
