@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -276,8 +276,11 @@ class StackedMLP(Net):
     def forward(self, x: Float[Tensor, "E B I"]) -> Float[Tensor, "E B O"]:
         """Each member's output on its own rows."""
         # to iterate over a ParameterList takes longer than a small product
-        weights, biases = self.weights._parameters, self.biases._parameters
-        return stacked_mlp(x, [*weights.values()], [*biases.values()], self.activation)
+        weights, biases = (
+            cast("list[Tensor]", [*listed._parameters.values()])
+            for listed in (self.weights, self.biases)
+        )
+        return stacked_mlp(x, weights, biases, self.activation)
 
     def fold(
         self,
