@@ -81,6 +81,7 @@ def test_operations_of_the_named_net():
         ("train", {"rows": 40, "epochs": 1}, 4),
         ("planner", {"population": 10}, 3),
         ("physics", {"steps": 5}, 2),
+        ("collect", {"steps": 16}, 2),
     ],
 )
 def test_each_measures_all_it_names(name, sizes, rows):
