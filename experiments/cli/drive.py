@@ -123,7 +123,9 @@ def drive_all(
         done=lambda place, drive: tell(_line(place, seeds[place], drive)),
     )
     if drives.summary["rejected"]:
-        tell(f"warning: {drives.summary['rejected']} candidates blew up in the simulation and lost")
+        tell(
+            f"warning: {drives.summary['rejected']} candidates diverged in the simulation: rejected"
+        )
     save_drives(path, config, drives, seeds=seeds)
     figure = plots.drives(
         [drive.rewards for drive in drives.each],
