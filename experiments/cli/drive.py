@@ -28,6 +28,7 @@ from experiments.plots.film import film_or_tell
 from experiments.presets.mpc import PRESETS
 from mbrl.agents import KINDS, MPCConfig
 from mbrl.control import Drive, DriveConfig, Tick, drive_seeds, save_drives
+from mbrl.training.checkpoint import make_folder
 from mbrl.training.runs import new_folder
 
 
@@ -84,6 +85,7 @@ def run(args: list[str]) -> int:
         summary = drive_all(
             parsed.drive,
             parsed.out or new_folder(parsed.root, env_id, f"mpc-{name}", parsed.seed),
+            numbered=parsed.out is None,
             seeds=range(parsed.seed, parsed.seed + parsed.seeds),
             steps=parsed.steps,
             video=parsed.video,
@@ -99,6 +101,7 @@ def drive_all(
     config: DriveConfig,
     path: Path,
     *,
+    numbered: bool = False,
     seeds: Sequence[int],
     steps: int | None = None,
     video: bool = False,
@@ -110,10 +113,11 @@ def drive_all(
     Without OpenGL the video is skipped, with a message.
 
     Raises:
-        Wrong: an existing `path`.
+        Wrong: an existing `path`, unless it is to be `numbered`.
         ValueError, RunError: see `build_driver`.
     """
-    check_new(path)
+    if not numbered:
+        check_new(path)
     drives = drive_seeds(
         config,
         make_env=envs.make,
@@ -126,6 +130,7 @@ def drive_all(
         tell(
             f"warning: {drives.summary['rejected']} candidates diverged in the simulation: rejected"
         )
+    path = make_folder(path, numbered=numbered)
     save_drives(path, config, drives, seeds=seeds)
     figure = plots.drives(
         [drive.rewards for drive in drives.each],

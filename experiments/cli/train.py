@@ -97,7 +97,8 @@ def run(args: list[str]) -> int:
     agent(algo).make(spec, parsed.agent, generator=generator(0))  # what does not fit is refused now
     if why:
         say(f"{env_id}: {why}")
-    return _go(made, parsed.run or new_folder(parsed.root, env_id, algo, parsed.seed), parsed)
+    path = parsed.run or new_folder(parsed.root, env_id, algo, parsed.seed)
+    return _go(made, path, parsed, numbered=parsed.run is None)
 
 
 def _train_of(kind: Any) -> Any:
@@ -126,18 +127,19 @@ def _resume(parsed: Resume) -> int:
     return _go(config, begun.path, parsed, resume=True)
 
 
-def _go(config: RunConfig, path: Path, parsed: Any, *, resume: bool = False) -> int:
+def _go(config: RunConfig, path: Path, parsed: Any, **how: bool) -> int:
     with _interruptible() as stop:
         progress = train_run(
             config,
             path,
             make_env=envs.make,
-            resume=resume,
+            **how,
             checkpoint_every=parsed.checkpoint_every,
             sinks=parsed.log,
             stop=stop,
             progress=True,
         )
+    path = progress.path or path
     if progress.env_steps < config.steps:
         print(
             f"mbrl: interrupted at step {progress.env_steps}; "

@@ -30,7 +30,7 @@ from experiments.plots.tree import draw
 from mbrl.agents.tree_search import uniform_actions
 from mbrl.dynamics import Classic, FiniteModel, Simulator
 from mbrl.dynamics.simulator import physics_state
-from mbrl.training.checkpoint import write_json, written_whole
+from mbrl.training.checkpoint import make_folder, write_json, written_whole
 from mbrl.training.runs import new_folder
 from mbrl.tree import Found, Game, SearchConfig, search_game
 from planners.mcts.export import Node, to_dot, to_json
@@ -64,8 +64,10 @@ def run(args: list[str]) -> int:
     check_least(parsed, nodes=1)
     config = parsed.search
     path = parsed.out or new_folder(parsed.root, config.env, f"tree-{config.rule}", config.seed)
-    check_new(path)
+    if parsed.out is not None:
+        check_new(path)
     game, found = searched(config, actions=parsed.actions)
+    path = make_folder(path, numbered=parsed.out is None)
     said = save_tree(config, game, found, path, nodes=parsed.nodes)
     out.print(_table(found))
     truth = "" if found.optimum is None else f"; V* is {found.optimum:.4f}"

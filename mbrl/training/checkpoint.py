@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import shutil
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,27 @@ def write_json(path: Path, value: Any) -> None:
     """Write plain values, whole or not at all; see `json_text`."""
     with written_whole(path) as temporary:
         temporary.write_text(json_text(value, indent=2) + "\n")
+
+
+def make_folder(path: Path, *, numbered: bool = False) -> Path:
+    """Make a folder that no other process makes, and return it.
+
+    With `numbered` it is `path-2`, `path-3`, ... if `path` exists already.
+
+    Raises:
+        RunError: it exists already.
+    """
+    for place in _names(path, numbered):
+        with suppress(FileExistsError):
+            place.mkdir(parents=True)
+            return place
+    raise RunError(f"{path} exists already")
+
+
+def _names(path: Path, numbered: bool) -> Iterator[Path]:
+    yield path
+    if numbered:
+        yield from (path.with_name(f"{path.name}-{k}") for k in range(2, 1000))
 
 
 class RunError(Exception):
@@ -62,15 +85,23 @@ class Run:
         self._lock: int | None = None
 
     @classmethod
-    def create(cls, path: Path, config: Mapping[str, Any]) -> Run:
-        """A new run.
+    def create(cls, path: Path, config: Mapping[str, Any], *, numbered: bool = False) -> Run:
+        """A new run; with `numbered`, in `path-2`, `path-3`, ... if `path` exists already.
+
+        Of several processes that create the same folder at once, each gets a folder of its own.
 
         Raises:
             RunError: something is there already, or the folder cannot be written.
         """
-        if path.exists():
-            raise RunError(f"run folder {path} exists already; resume it or name another")
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        for place in _names(path, numbered):
+            if not place.exists():
+                with suppress(FileExistsError):
+                    return cls._created(place, config)
+        raise RunError(f"run folder {path} exists already; resume it or name another")
+
+    @classmethod
+    def _created(cls, path: Path, config: Mapping[str, Any]) -> Run:
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
         try:
             temporary.mkdir(parents=True)
             (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
@@ -79,6 +110,8 @@ class Run:
             _sync(path.parent)
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):  # another process was faster
+                raise FileExistsError(path) from error
             raise RunError(f"cannot create run folder {path}: {error.strerror}") from error
         return cls(path, config)
 

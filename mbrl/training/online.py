@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -26,6 +27,7 @@ class Progress:
 
     Attributes:
         episodes: of the N environments.
+        path: the run's folder; None if it has none.
         returns: of the episodes that this process has seen end.
         ended: the lines logged of the episodes that ended with the last step.
         last: the last line logged of an episode.
@@ -33,6 +35,7 @@ class Progress:
     """
 
     episodes: Episodes
+    path: Path | None = None
     returns: list[float] = field(default_factory=list)
     ended: list[dict[str, Any]] = field(default_factory=list)
     last: dict[str, Any] = field(default_factory=dict)
@@ -91,7 +94,8 @@ def run_agent(
         raise ValueError(f"checkpoint_every must be >= 1, got {checkpoint_every}")
     if (run is None) != (log is None):
         raise ValueError("run and log go together: give both or neither")
-    environments, progress = vector(env), Progress(Episodes(seed))
+    environments = vector(env)
+    progress = Progress(Episodes(seed), None if run is None else run.path)
     episodes, saved = progress.episodes, 0
     if run is not None and log is not None:
         if run.latest() is None:

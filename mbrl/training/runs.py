@@ -270,7 +270,13 @@ def extended(run: Run, steps: int) -> Run:
 
 
 def train_run(
-    config: RunConfig, path: Path, *, make_env: MakeEnv, resume: bool = False, **settings: Any
+    config: RunConfig,
+    path: Path,
+    *,
+    make_env: MakeEnv,
+    resume: bool = False,
+    numbered: bool = False,
+    **settings: Any,
 ) -> Progress:
     """Train by a config in the folder `path`; everything is checked before anything is written.
 
@@ -279,6 +285,7 @@ def train_run(
         path: a new folder, or with `resume` one that this config began.
         make_env: makes the environment.
         resume: continue from the newest checkpoint (from the start if there is none yet).
+        numbered: see `Run.create`; the result's `path` is the folder.
         settings: see `train`.
 
     Raises:
@@ -291,7 +298,10 @@ def train_run(
         agent = _made(config.algo, spec_of(env), config.agent, config.seed, config.device)
         for name in settings.get("sinks", ()):
             SINKS[name].check()
-        run = Run.open(path) if resume else Run.create(path, config.to_json())
+        if resume:
+            run = Run.open(path)
+        else:
+            run = Run.create(path, config.to_json(), numbered=numbered)
         return train(agent, env, run, steps=config.steps, seed=config.seed, **settings)
     finally:
         env.close()
@@ -420,14 +430,9 @@ def all_runs(root: Path) -> list[Path]:
 
 
 def new_folder(root: Path, env: str, algo: str, seed: int) -> Path:
-    """`root/env/algo/seed-time`, with a number appended if that exists already."""
+    """`root/env/algo/seed-time`; `Run.create` and `make_folder` number it if it exists already."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    path = base = root / env.replace("/", "-") / algo / f"{seed}-{stamp}"
-    count = 1
-    while path.exists():
-        count += 1
-        path = base.with_name(f"{base.name}-{count}")
-    return path
+    return root / env.replace("/", "-") / algo / f"{seed}-{stamp}"
 
 
 def _append_timing(path: Path, progress: Progress, seconds: float) -> None:

@@ -77,7 +77,7 @@ def test_operations_of_the_named_net():
     "name, sizes, rows",
     [
         ("rollout", {"candidates": 4, "horizon": 2}, 9),
-        ("action", {"population": 10, "iterations": 1}, 2),
+        ("action", {"population": 10, "iterations": 1}, 3),
         ("train", {"rows": 40, "epochs": 1}, 4),
         ("planner", {"population": 10}, 3),
         ("physics", {"steps": 5}, 2),

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import gymnasium
 import numpy as np
@@ -12,7 +13,7 @@ from experiments.cli.command import run as command
 from mbrl.agents import MPCConfig, PlannerConfig
 from mbrl.agents.pets import Config
 from mbrl.dynamics import EnsembleConfig
-from mbrl.training.checkpoint import Run, RunError
+from mbrl.training.checkpoint import Run, RunError, make_folder
 from mbrl.training.metrics import METRICS, MetricsLog, read_metrics
 from mbrl.training.runs import changed, find_run, learning, load_run, new_folder
 
@@ -193,12 +194,21 @@ def test_a_config_that_is_none_names_its_first_wrong_field(tmp_path, change, mes
     assert "\n" not in str(error.value)
 
 
-def test_folders_of_one_second_are_told_apart_and_slashes_make_no_folders(tmp_path):
-    first = new_folder(tmp_path, "lab/Drift-v0", "random", 3)
-    first.mkdir(parents=True)
-    second = new_folder(tmp_path, "lab/Drift-v0", "random", 3)
-    assert first.parent == second.parent == tmp_path / "lab-Drift-v0" / "random"
-    assert second != first
+def test_slashes_in_an_id_make_no_folders(tmp_path):
+    folder = new_folder(tmp_path, "lab/Drift-v0", "random", 3)
+    assert folder.parent == tmp_path / "lab-Drift-v0" / "random"
+
+
+@pytest.mark.parametrize(
+    "create", [make_folder, lambda path, **how: Run.create(path, {}, **how).path]
+)
+def test_processes_that_begin_in_the_same_second_get_a_folder_each(tmp_path, create):
+    path = tmp_path / "deep" / "0-20260101-000000"
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: create(path, numbered=True), range(40)))
+    assert len(set(made)) == 40 and path in made and all(folder.is_dir() for folder in made)
+    with pytest.raises(RunError, match="exists already"):
+        create(path)
 
 
 def test_the_newest_run_is_found_wherever_it_lies(tmp_path):
