@@ -147,6 +147,29 @@ class NativeDynamics(Dynamics, Protocol):
         ...
 
 
+class Outcomes(NamedTuple):
+    """The possible outcomes of a step of each member, at most C of them; others have chance 0."""
+
+    state: Float[Tensor, "E B C S"]
+    reward: Float[Tensor, "E B"]
+    terminated: Bool[Tensor, "E B C"]
+    chance: Float[Tensor, "E B C"]
+
+
+@runtime_checkable
+class Enumerable(Dynamics, Protocol):
+    """A model that lists what may follow an action, with probabilities."""
+
+    @property
+    def most_outcomes(self) -> int:
+        """C, the most outcomes that any action has."""
+        ...
+
+    def outcomes(self, state: Float[Tensor, "E B S"], action: Float[Tensor, "E B A"]) -> Outcomes:
+        """All outcomes of one step of each member."""
+        ...
+
+
 @runtime_checkable
 class Fittable(Protocol):
     """A model that learns from data."""

@@ -16,10 +16,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
-from mbrl.dynamics import FiniteModel
 from mbrl.imagination import rollout
 from mbrl.parallel import single_thread
-from mbrl.types import Dynamics, Policy, RewardFn, Step, TerminatedFn
+from mbrl.types import Dynamics, Enumerable, Policy, RewardFn, Step, TerminatedFn
 from planners.mcts import PUCT, Evaluation, Rule, Tree, Widening, search
 
 Sampler = Callable[[Tensor, Generator], Tensor]
@@ -58,9 +57,9 @@ class TreeSearchConfig:
     widening: Widening | None = None
     """Open sampled actions one by one."""
     outcomes: Widening | Literal["all"] | None = None
-    """Draw the model's noise, and so many outcomes of an action. "all": a model that can say them
-    with their chances (a `FiniteModel` of one member) gives all. None plans with the model's
-    means."""
+    """Draw the model's noise, and so many outcomes of an action. "all" takes every outcome with its
+    probability, from a model of one member that lists them (`mbrl.types.Enumerable`). None plans
+    with the model's means."""
     merge: bool = False
     """Nodes of one state share what follows: for finite worlds, where many paths lead to one."""
     backup: Literal["mean", "max"] = "mean"
@@ -158,8 +157,11 @@ class TreeModel:
         self.policy = self._random if policy is None else policy
         self.reward, self.terminated = reward, terminated
         if config.outcomes == "all":
-            if not (isinstance(model, FiniteModel) and model.members == 1):
-                raise ValueError("outcomes='all' needs a FiniteModel of one member")
+            if not (isinstance(model, Enumerable) and model.members == 1):
+                raise ValueError(
+                    "outcomes='all' needs a model of one member that lists its outcomes, such as "
+                    "FiniteModel"
+                )
             self.outcomes = model.most_outcomes
         else:
             self.outcomes = config.outcomes
@@ -181,7 +183,7 @@ class TreeModel:
         if not isinstance(self.outcomes, int):
             after, gain, ended = self._advance(state, moves, alive)
             return self._evaluate(after, alive & ~ended, past, gain)
-        assert isinstance(self.model, FiniteModel)
+        assert isinstance(self.model, Enumerable)
         then = self.model.outcomes(state, moves.to(state))
         count = then.chance.shape[-1]
         before, moves, alive, past, gain = (

@@ -18,7 +18,7 @@ from scipy import sparse
 from scipy.special import softmax
 from torch import Generator, Tensor
 
-from mbrl.types import FiniteMDP, Step, Transition
+from mbrl.types import FiniteMDP, Outcomes, Step, Transition
 
 
 @dataclass(frozen=True, eq=False)
@@ -323,18 +323,6 @@ class FiniteModel:
         if device not in self._tables:
             self._tables[device] = _tables(self, device)
         return self._tables[device]
-
-
-class Outcomes(NamedTuple):
-    """The possible outcomes of a step of each member.
-
-    C is `FiniteModel.most_outcomes`; a pair with fewer is filled up with outcomes of chance 0.
-    """
-
-    state: Float[Tensor, "E B C 1"]
-    reward: Float[Tensor, "E B"]
-    terminated: Bool[Tensor, "E B C"]
-    chance: Float[Tensor, "E B C"]
 
 
 class _Tables(NamedTuple):

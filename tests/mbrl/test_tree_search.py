@@ -157,7 +157,7 @@ def test_all_outcomes_of_a_finite_world_come_with_their_chances():
 
 
 def test_all_outcomes_are_said_by_few_models():
-    with pytest.raises(ValueError, match="outcomes='all' needs a FiniteModel of one member"):
+    with pytest.raises(ValueError, match="outcomes='all' needs a model of one member"):
         TreeModel(Linear(1.0), 2, config(outcomes="all"), generator=seeded())
     with pytest.raises(ValueError, match="outcomes must be a Widening, 'all' or None, got 'some'"):
         config(outcomes="some")
