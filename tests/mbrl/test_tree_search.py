@@ -335,7 +335,7 @@ def test_widening_controls_a_linear_quadratic_world_within_five_percent():
 class NoisyQuadratic(Quadratic):
     """The same, x' drawn with a standard deviation of 0.2."""
 
-    std = 0.2
+    std, noise_shape = 0.2, (1,)
 
     def step(self, state, action, *, noise):
         x, left, unit = state.unbind(-1)
