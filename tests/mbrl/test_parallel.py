@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from mbrl.parallel import apart, parallel_map
+from mbrl.parallel import apart, cores, parallel_map
 
 
 @pytest.fixture
@@ -113,3 +113,14 @@ def test_a_pools_threads_stay_off_the_callers_core():
         os.sched_setaffinity(caller, free)
         pool.shutdown()
     spread()  # the thread is gone: nothing to move, nothing raised
+
+
+@pytest.mark.parametrize(
+    ("threads", "wanted"), [(None, 3), ("2", 2), ("9", 3), ("0", 3), ("many", 3)]
+)
+def test_cores_are_those_granted_or_fewer_if_openmp_is_told_so(monkeypatch, threads, wanted):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 4, 5}, raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if threads is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    assert cores() == wanted
