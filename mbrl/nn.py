@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
@@ -159,7 +160,7 @@ class _OneDNN(torch.autograd.Function):
         )
 
 
-class Net(nn.Module):
+class Net(nn.Module, ABC):
     """E networks, or E samples of one network's weights, each on its own rows.
 
     What a `NeuralModel` asks of its network. A subclass defines `members`, `forward` and, to be
@@ -174,16 +175,16 @@ class Net(nn.Module):
     separable = False
 
     @property
+    @abstractmethod
     def members(self) -> int:
         """E."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forward(self, x: Float[Tensor, "E B I"]) -> Float[Tensor, "E B O"]:
         """Raw outputs of each member on its own rows.
 
         In training mode it may draw noise from the generator that `resample` was given last.
         """
-        raise NotImplementedError
 
     def penalty(self) -> Tensor | None:
         """What the fit adds to the negative log-likelihood of all the data, in nats.
@@ -200,8 +201,12 @@ class Net(nn.Module):
         """
 
     def reset(self, *, generator: Generator) -> None:
-        """Draw fresh initial weights."""
-        raise NotImplementedError
+        """Draw fresh initial weights.
+
+        Raises:
+            ValueError: the net has no way to; it can then be fitted with `warm` alone.
+        """
+        raise ValueError(f"warm must be True: {type(self).__name__} cannot draw fresh weights")
 
     def fold(
         self,

@@ -49,7 +49,7 @@ def run(args: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("mbrl: interrupted", file=sys.stderr)
         return 130
-    except Exception as error:
+    except Exception as error:  # those not expected are raised again, with their traceback
         if os.environ.get("MBRL_TRACEBACK") or not isinstance(error, _expected()):
             raise
         print(f"mbrl: {' '.join(str(error).split())}", file=sys.stderr)

@@ -9,6 +9,7 @@ that is not by gradient descent.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -31,7 +32,7 @@ _FALSE = torch.zeros((), dtype=torch.bool)
 
 
 @dataclass(frozen=True)
-class NeuralConfig(fitting.FitConfig):
+class NeuralConfig(fitting.FitConfig, ABC):
     """What any neural model has, and how it is fitted."""
 
     members: int = 5
@@ -71,9 +72,9 @@ class NeuralConfig(fitting.FitConfig):
         if self.homoscedastic and not self.probabilistic:
             raise ValueError("homoscedastic needs probabilistic: it is a kind of variance")
 
+    @abstractmethod
     def build(self, inputs: int, outputs: int, *, generator: Generator) -> Net:
         """A net of `members` from (E, B, inputs) to (E, B, outputs)."""
-        raise NotImplementedError
 
     def decay(self, net: Net) -> Mapping[Tensor, float]:
         """Weight decay of the net's parameters; none for those left out."""
@@ -242,6 +243,10 @@ class Trained(Net):
     def members(self) -> int:
         """E."""
         return self.net.members
+
+    def forward(self, x: Float[Tensor, "E B I"]) -> Float[Tensor, "E B K"]:
+        """The net's raw outputs."""
+        return self.net(x)
 
     def penalty(self) -> Tensor | None:
         """The net's, in units of the loss, and the heads'; None where there is neither."""

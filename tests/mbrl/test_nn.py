@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import mbrl.nn
-from mbrl.nn import ACTIVATIONS, StackedMLP, stacked_mlp
+from mbrl.nn import ACTIVATIONS, Net, StackedMLP, stacked_mlp
 
 MODULES = {"silu": nn.SiLU, "relu": nn.ReLU, "elu": nn.ELU, "tanh": nn.Tanh}
 
@@ -132,3 +132,18 @@ def test_reset_draws_what_a_new_net_would_have():
 def test_bad_settings_are_refused(members, sizes, activation, message):
     with pytest.raises(ValueError, match=message):
         StackedMLP(members, sizes, activation=activation, generator=seeded())
+
+
+def test_a_net_without_a_forward_is_abstract_and_one_that_cannot_be_reset_says_so():
+    class Half(Net):
+        members = 2
+
+    with pytest.raises(TypeError, match="abstract method 'forward'"):
+        Half()
+
+    class Whole(Half):
+        def forward(self, x):
+            return x
+
+    with pytest.raises(ValueError, match="warm must be True: Whole cannot draw fresh weights"):
+        Whole().reset(generator=torch.Generator())
