@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from rich.markup import escape
 from rich.table import Table
 
 from experiments.cli.options import (
@@ -65,7 +64,7 @@ def _table(numbers: dict[str, dict[str, Any]]) -> Table:
     for label, found in numbers.items():
         one, better = found["n"] == 1, found["better_than_first"]
         table.add_row(
-            escape(label),
+            label,
             str(found["n"]),
             f"{found['mean']:.1f}",
             "-" if one else f"{found['std']:.1f}",

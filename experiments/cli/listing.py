@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tyro
-from rich.markup import escape
 from rich.table import Table
 
 from experiments.cli import names
@@ -97,5 +96,5 @@ def _runs(root: Path) -> Listing:
             continue
         saved = [int(p.stem) for p in (path / "checkpoints").glob("*") if p.stem.isdigit()]
         rows.append({"run": str(path), "env_steps": max(saved, default=0)})
-        table.add_row(escape(str(path)), str(rows[-1]["env_steps"]), *map(escape, shown))
+        table.add_row(str(path), str(rows[-1]["env_steps"]), *shown)
     return table, rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,11 +50,7 @@ def run(args: list[str]) -> int:
 
 def _with_seeds(own: str) -> type[Study]:
     """`Study` whose help text has the number of seeds of the study that is named."""
-
-    @dataclass(frozen=True)
-    class Named(Study):
-        seeds: Annotated[int | None, unset(own)] = None
-        """How many seeds."""
-
-    Named.__doc__ = Study.__doc__
-    return Named
+    field = ("seeds", Annotated[int | None, unset(own)], None)
+    made = dataclasses.make_dataclass("Study", [field], bases=(Study,), frozen=True)
+    made.__doc__ = Study.__doc__
+    return made

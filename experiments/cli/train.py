@@ -103,7 +103,7 @@ def run(args: list[str]) -> int:
     steps, config = preset(algo, env_id, spec)
     if planner is not None:
         config = changed(config, planner=planner)
-    kind = _train_of(agent(algo).Config)
+    kind = train_of(agent(algo).Config)
     parsed = parse(kind, f"mbrl train {algo}", rest, kind(agent=config, env=env_id, steps=steps))
     _prepare(parsed)
     check_least(parsed, steps=1, seed=0, num_envs=1)
@@ -118,7 +118,7 @@ def run(args: list[str]) -> int:
     return _go(made, path, parsed, numbered=parsed.run is None)
 
 
-def _train_of(kind: Any) -> Any:
+def train_of(kind: Any) -> Any:
     """`Train` whose `agent` has the algorithm's own type."""
     field = ("agent", kind, dataclasses.field(default_factory=kind))
     made = dataclasses.make_dataclass("Train", [field], bases=(Train,), frozen=True)
