@@ -54,16 +54,10 @@ def run(args: Sequence[str]) -> int:
     """
     global _interrupted
     _interrupted = False
-    if not args or args[0] in ("-h", "--help"):
-        print("usage: mbrl COMMAND ...   (mbrl COMMAND --help says more)\n")
-        for name, (_, text) in COMMANDS.items():
-            print(f"  {name:10} {text}")
-        print("\nmbrl --version gives the versions of this and of what its numbers depend on")
-        return 0
-    if args[0] == "--version":
-        print(_version())
-        return 0
     try:
+        if not args or args[0] in ("-h", "--help", "--version"):
+            _print_about("--version" in args)
+            return 0
         from experiments.cli.names import check_name
 
         command, *rest = args
@@ -82,13 +76,18 @@ def run(args: Sequence[str]) -> int:
         return 2
 
 
-def _version() -> str:
+def _print_about(version: bool) -> None:
+    if not version:
+        print("usage: mbrl COMMAND ...   (mbrl COMMAND --help says more)\n")
+        for name, (_, text) in COMMANDS.items():
+            print(f"  {name:10} {text}")
+        print("\nmbrl --version gives the versions of this and of what its numbers depend on")
+        return
     from importlib import metadata
 
-    others = ", ".join(f"{n} {metadata.version(n)}" for n in ("torch", "mujoco", "gymnasium"))
-    return (
-        f"rolloutlab {metadata.version('rolloutlab')} ({others}, numpy {metadata.version('numpy')})"
-    )
+    names = ("rolloutlab", "torch", "mujoco", "gymnasium", "numpy")
+    own, *others = [f"{name} {metadata.version(name)}" for name in names]
+    print(f"{own} ({', '.join(others)})")
 
 
 def _expected() -> tuple[type[BaseException], ...]:

@@ -45,7 +45,8 @@ def run(args: list[str]) -> int:
     found = {}
     for name in several.get(parsed.what, [parsed.what]):
         table, found[name] = listings[name]()
-        show(parsed, table)
+        if not parsed.json:  # which is the same rows
+            show(parsed, table)
     emit(parsed, found)
     return 0
 

@@ -187,8 +187,9 @@ def test_compare_and_list(trained, tmp_path, capsys):
 
 def test_list_envs_has_all_that_tree_takes_and_says_what_it_is(capsys):
     assert mbrl("list", "envs", "--json") == 0
-    out, err = capsys.readouterr()
-    listed, printed = json.loads(out), err.splitlines()
+    listed = json.loads(capsys.readouterr().out)
+    assert mbrl("list", "envs") == 0
+    printed = capsys.readouterr().out.splitlines()
     worlds = {row.pop("name"): row for row in listed["worlds"]}
     assert worlds["four-rooms"]["states"] == 104 and worlds["chain"]["actions"] == ["on", "back"]
     for name, build in WORLDS.items():
