@@ -70,7 +70,7 @@ def test_help_listings_and_typos_import_nothing_heavy(case, tmp_path):
 
 def test_names_read_from_the_sources_are_those_of_the_tables():
     assert list(names.algorithms()) == list(AGENTS)
-    assert list(names.planners()) == list(KINDS) == list(KINDS)
+    assert list(names.planners()) == list(KINDS)
     assert set(names.planners()) == set(get_args(get_type_hints(PlannerConfig)["name"]))
     assert list(names.studies()) == list(STUDIES) and list(names.benchmarks()) == list(BENCHES)
     said = {
