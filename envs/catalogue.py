@@ -1,15 +1,24 @@
-"""Environments whose true model can be searched and planned through."""
+"""What a listing says of each environment, and the names of actions that are indices.
+
+Building every environment takes seconds, so a listing reads `catalogue.json` beside this file:
+`python -m envs.catalogue` writes it, and a test compares it with the environments.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
-import envs
 from envs.gymnasium_tasks import DESCRIBED
+from envs.registry import TASKS, describe, names
+from envs.worlds import WORLDS
+
+FILE = Path(__file__).with_suffix(".json")
 
 _FOUR = ("up", "right", "down", "left")
-NAMES: Mapping[str, tuple[str, ...]] = {
+ACTION_NAMES: Mapping[str, tuple[str, ...]] = {
     "chain": ("on", "back"),
     "cliff-walk": _FOUR,
     "frozen-lake": ("left", "down", "right", "up"),
@@ -48,17 +57,33 @@ class World(NamedTuple):
 def worlds() -> list[World]:
     """The finite worlds, which are built for it, then the classics."""
     found = []
-    for name, build in envs.WORLDS.items():
+    for name, build in WORLDS.items():
         summary = (build.__doc__ or "").split("\n")[0]
-        found.append(World(name, build().states, NAMES[name], summary))
-    return found + [World(name, None, NAMES[name], what) for name, what in CLASSICS.items()]
+        found.append(World(name, build().states, ACTION_NAMES[name], summary))
+    return found + [World(name, None, ACTION_NAMES[name], what) for name, what in CLASSICS.items()]
 
 
 def simulators() -> tuple[str, ...]:
     """Names of tasks whose simulator can be searched and planned through."""
-    return (*envs.TASKS, *DESCRIBED)
+    return (*TASKS, *DESCRIBED)
 
 
-def searchable() -> tuple[str, ...]:
-    """Names of environments with a true model to search."""
-    return (*envs.WORLDS, *CLASSICS, *simulators())
+def catalogue() -> dict[str, list[dict[str, Any]]]:
+    """Rows of `envs`, the tasks, and of `worlds`, all of which are built for it."""
+    known = simulators()
+    tasks = [describe(name)._asdict() | {"simulator": name in known} for name in names()]
+    return {"envs": tasks, "worlds": [world._asdict() for world in worlds()]}
+
+
+def text() -> str:
+    """What `catalogue.json` should hold: a row a line."""
+    tables = []
+    for name, rows in catalogue().items():
+        lines = ",\n".join(f"  {json.dumps(row, ensure_ascii=False)}" for row in rows)
+        tables.append(f"{json.dumps(name)}: [\n{lines}\n]")
+    body = ",\n".join(tables)
+    return f"{{\n{body}\n}}\n"
+
+
+if __name__ == "__main__":
+    FILE.write_text(text(), encoding="utf-8")
