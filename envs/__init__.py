@@ -36,7 +36,7 @@ from envs.registry import (
     names,
     simulated,
 )
-from envs.tabular import FiniteMDP, Layout, TabularEnv
+from envs.tabular import FiniteMDP, Layout, SeededOnce, TabularEnv
 from envs.task import Known, Physics, Planning, Task, never
 from envs.worlds import WORLDS, WetChicken
 
@@ -51,6 +51,7 @@ __all__ = [
     "Physics",
     "Planning",
     "RenderingUnavailable",
+    "SeededOnce",
     "SimulationDiverged",
     "TabularEnv",
     "Task",
