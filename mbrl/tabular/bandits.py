@@ -89,7 +89,7 @@ def _played(bandit: Bandit, means: Tensor, steps: int, generator: Generator) -> 
         KLUCB: loops.KL_UCB,
         Thompson: loops.THOMPSON,
     }
-    prior = getattr(bandit, "posterior", BetaBernoulli())
+    prior = bandit.posterior if isinstance(bandit, Thompson) else BetaBernoulli()
     lost = means.new_empty(len(means), steps)
     loops.play(
         kinds[type(bandit)], bandit.counts.numpy(), bandit.sums.numpy(), bandit.steps, prior.alpha,
