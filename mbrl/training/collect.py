@@ -41,7 +41,7 @@ def vector(
 
 
 class _InTurn(SyncVectorEnv):
-    """gymnasium's own, with a step that takes a third of its time where all spaces are arrays.
+    """gymnasium's own, with a faster step where all spaces are arrays.
 
     Each step returns new arrays, so that nothing needs to be copied.
     """
@@ -56,11 +56,12 @@ class _InTurn(SyncVectorEnv):
         rewards = np.empty(self.num_envs)
         terminated, truncated = np.empty((2, self.num_envs), dtype=np.bool_)
         infos: dict[str, Any] = {}
+        each: list[Any] = self._env_obs  # which a masked reset reads too
         for i, (env, action) in enumerate(zip(self.envs, actions, strict=True)):
-            self._env_obs[i], rewards[i], terminated[i], truncated[i], info = env.step(action)
+            each[i], rewards[i], terminated[i], truncated[i], info = env.step(action)
             if info:
                 infos = self._add_info(infos, info, i)
-        obs = np.stack(self._env_obs, out=np.empty_like(self._observations))
+        obs = np.stack(each, out=np.empty_like(self._observations))
         self._autoreset_envs = terminated | truncated
         return obs, rewards, terminated, truncated, infos
 
