@@ -140,7 +140,6 @@ def drive(
         SimulationDiverged: the physics of the robot itself diverged.
     """
     env, controller, control_step = driver
-    paced = isinstance(controller, Pipelined) and controller.worker
     task = env.metadata.get("known", {}).get("task")
     episode, records = Episodes(seed, first=number), has_physics(env)
     actions, rewards, states, reached = [], [], [], []
@@ -163,7 +162,7 @@ def drive(
     for step in play(robot, vector(env), episode):
         obs, reward = step.next_obs[0].numpy(), float(step.reward[0])
         busy = episode.seconds["act"] + episode.seconds["step"]  # that of planning and physics
-        if paced:
+        if controller.paced:
             busy = time.perf_counter() - began
         actions.append(step.action[0].numpy())
         rewards.append(reward)
@@ -186,7 +185,7 @@ def drive(
                 count * control_step / busy,
             )
         )
-        if paced:
+        if controller.paced:
             time.sleep(max(0.0, began + count * control_step - time.perf_counter()))
         if over:
             break
@@ -198,7 +197,7 @@ def drive(
         all(reached) if reached else None,
         controller.rejected,
         controller.evaluated,
-        getattr(controller, "late", 0),
+        controller.late,
         len(rewards) * control_step / busy,
         episode_seed(seed, number),
     )

@@ -21,7 +21,7 @@ from mbrl.training.checkpoint import Run, write_json
 from mbrl.training.collect import Episodes, play, vector
 from mbrl.training.runs import MakeEnv, RunConfig, learning, load_run
 from mbrl.training.runs import labels as run_labels
-from mbrl.types import Dynamics, GaussianDynamics, Player
+from mbrl.types import Dynamics, GaussianDynamics, PlanningAgent, PlanningPlayer, Player
 from mbrl.uncertainty import Spread, particle_spread
 
 SPREAD_PARTICLES = 100
@@ -48,13 +48,11 @@ def record(
     recorded: list[Episode] = []
     steps, promised, plans = [], [], 0
     running = Episodes(seed, first=first)
+    planning = player if isinstance(player, PlanningPlayer) else None
     for step in play(player, vector(env), running):
-        each = getattr(player, "each", [])
-        controller = each[0] if each else None
-        if controller is not None and controller.plans > plans:
-            plan = controller.state.plan
-            assert plan is not None
-            promised.append((len(steps), float(plan.score)))
+        if planning is not None and planning.each and planning.each[0].plans > plans:
+            controller = planning.each[0]
+            promised.append((len(steps), float(controller.state.plan.score)))
             plans = controller.plans
         steps.append(step)
         if running.over[0]:
@@ -203,10 +201,10 @@ def measure(
         device: where the model lives.
     """
     played = record(agent.player(generator=generator(seed, 1)), env, episodes=episodes, seed=seed)
-    planning, model = getattr(agent, "mpc", None), agent.model
+    model = agent.model
     span, discount = horizon, 1.0
-    if planning is not None:
-        span = planning.planner.horizon * planning.action_repeat
+    if isinstance(agent, PlanningAgent):
+        span = agent.mpc.planner.horizon * agent.mpc.action_repeat
         discount = agent.config.mpc.discount
     ahead = min(span, len(played[0].obs))
     draws: dict[str, Any] = {"device": device, "generator": generator(seed, 2)}

@@ -6,7 +6,7 @@ horizon, B minibatch, T real time steps, O observation, S model state, A action.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,6 +16,8 @@ from torch import Generator, Tensor
 
 if TYPE_CHECKING:
     import gymnasium
+
+    from planners import MPC, Smooth
 
 Metrics = Mapping[str, float]
 
@@ -147,6 +149,41 @@ class NativeDynamics(Dynamics, Protocol):
         ...
 
 
+@runtime_checkable
+class SmoothDynamics(Protocol):
+    """A model with derivatives, for planners that need more than a score."""
+
+    def smooth(
+        self, state: Float[Tensor, S], *, action_repeat: int, reward: RewardFn | None
+    ) -> Smooth:
+        """Dynamics and cost from a state; each action is held for `action_repeat` steps."""
+        ...
+
+
+@runtime_checkable
+class DistinctWorlds(Protocol):
+    """A model whose members are different worlds; those of others are estimates of one world."""
+
+    nominal: int
+    """The member that is the real world."""
+
+
+@runtime_checkable
+class OwnThreads(Protocol):
+    """A model that may step on threads of its own; others use torch's."""
+
+    own_threads: bool
+    """Whether it does, so that torch should leave it the cores."""
+
+
+@runtime_checkable
+class Scaled(Protocol):
+    """A model that says the size of its states, for distances between them."""
+
+    scale: Float[Tensor, S]
+    """The unit of each dimension, such as its std in the data."""
+
+
 class Outcomes(NamedTuple):
     """The possible outcomes of a step of each member, at most C of them; others have chance 0."""
 
@@ -212,6 +249,14 @@ class FiniteMDP(Protocol):
         ...
 
 
+@runtime_checkable
+class ArrivalRewards(Protocol):
+    """An MDP whose rewards may depend on the next state, too."""
+
+    arrival: sparse.csr_array | None
+    """One reward for each of the nonzero `transitions`; None if they do not."""
+
+
 class Policy(Protocol):
     """Acts on model states; differentiable where it can be."""
 
@@ -261,6 +306,16 @@ class Player(Protocol):
 
 
 @runtime_checkable
+class PlanningPlayer(Player, Protocol):
+    """A player that plans."""
+
+    @property
+    def each(self) -> Sequence[Any]:
+        """One `mbrl.agents.Controller` an environment, of those it has acted in."""
+        ...
+
+
+@runtime_checkable
 class Agent(Protocol):
     """What the training loop drives: it owns buffers and schedule, and acts in N environments."""
 
@@ -301,3 +356,12 @@ class ModelBased(Protocol):
     """None: the model's own."""
     fits: int
     """How often the model was fitted."""
+
+
+@runtime_checkable
+class PlanningAgent(Protocol):
+    """An agent that plans through its model."""
+
+    mpc: MPC
+    config: Any
+    """`config.mpc` is the `MPCConfig` of `mpc`."""

@@ -1,6 +1,6 @@
 """Planners: maximise a black box over action sequences. They know no learning."""
 
-from planners.base import Plan, Planner, RecedingPlanner, ScoreFn
+from planners.base import Demanding, Plan, Planner, RecedingPlanner, ScoreFn, maximised
 from planners.cem import CEM
 from planners.cma import CMA
 from planners.evolution import Evolution
@@ -38,6 +38,7 @@ __all__ = [
     "MPC",
     "MPPI",
     "PLANNERS",
+    "Demanding",
     "Evolution",
     "Expansion",
     "Feedback",
@@ -54,5 +55,6 @@ __all__ = [
     "coloured_noise",
     "interpolation_matrix",
     "lqr",
+    "maximised",
     "stationary_lqr",
 ]

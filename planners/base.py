@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import Generator, Tensor
 
@@ -55,11 +55,6 @@ class RecedingPlanner(Planner, Protocol):
         ...
 
     @property
-    def maximises(self) -> str:
-        """What `plan` takes first: "score", or "smooth" for a model with derivatives (`Smooth`)."""
-        ...
-
-    @property
     def horizon(self) -> int:
         """Planned actions H in a plan."""
         ...
@@ -67,3 +62,18 @@ class RecedingPlanner(Planner, Protocol):
     def shift(self, plan: Plan, steps: int) -> Plan:
         """`plan` as seen `steps` actions later, holding its last action at the tail."""
         ...
+
+
+@runtime_checkable
+class Demanding(Protocol):
+    """A planner that says what its `plan` takes first."""
+
+    @property
+    def maximises(self) -> str:
+        """Either "score", or "smooth" for a model with derivatives (`Smooth`)."""
+        ...
+
+
+def maximised(planner: object) -> str:
+    """What a planner's `plan` takes first: what it says, else "score"."""
+    return planner.maximises if isinstance(planner, Demanding) else "score"

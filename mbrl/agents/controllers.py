@@ -20,8 +20,15 @@ from torch import Generator, Tensor
 from mbrl.agents.mpc import MPCConfig, planner_kinds
 from mbrl.imagination import rollout, score_fn
 from mbrl.parallel import single_thread
-from mbrl.types import Dynamics, RewardFn, TerminatedFn
-from planners import MPC, MPCState, Plan, ScoreFn, Smooth
+from mbrl.types import (
+    DistinctWorlds,
+    Dynamics,
+    OwnThreads,
+    RewardFn,
+    SmoothDynamics,
+    TerminatedFn,
+)
+from planners import MPC, MPCState, Plan, ScoreFn, Smooth, maximised
 
 KINDS = planner_kinds()
 """Every planner that can drive a robot, by name."""
@@ -42,8 +49,9 @@ class Controller:
         generator: draws candidates and particles.
 
     Raises:
-        ValueError: a planner through a smooth model (iLQR) with a model that offers no
-            derivatives, or with a discount, penalty or terminal weight.
+        ValueError: a planner that maximises neither a score nor a smooth model; one that needs
+            derivatives (iLQR) with a model that offers none, or with a discount, penalty or
+            terminal weight.
 
     Attributes:
         state: the current plan and how much of it is spent.
@@ -51,10 +59,14 @@ class Controller:
         last_action: (A,) taken there.
         plans, evaluated, rejected: counts since the last `reset`.
         expected: mean score of the plans since the last `reset`.
+        late: plans since the last `reset` that came too late; only `Pipelined` has any.
+        paced: whether it plans while time goes on, and so needs `act` called in real time.
         seconds: of each search since the last `reset`.
         last_round: state (S,), candidates (N, H, A) and scores (N,) of the last round of search.
     """
 
+    late = 0
+    paced = False
     seconds: list[float]
     model_state: Tensor | None
     last_action: Tensor | None
@@ -75,8 +87,9 @@ class Controller:
         self.reward, self.terminated, self.generator = reward, terminated, generator
         self.state_of = self._encode if state_of is None else state_of
         # Torch's threads keep cores busy between small products, and the model needs these cores.
-        self._threads = single_thread if getattr(model, "own_threads", False) else nullcontext
-        self._maximised = MAXIMISED[mpc.planner.maximises](self)
+        own_threads = isinstance(model, OwnThreads) and model.own_threads
+        self._threads = single_thread if own_threads else nullcontext
+        self._maximised = _maximised(self)
         self.reset()
 
     def reset(self) -> None:
@@ -210,6 +223,7 @@ class Pipelined(Controller):
         if delay is not None and delay < 1:
             raise ValueError(f"delay must be >= 1 step, got {delay}")
         self.control_step, self.delay, self.worker = control_step, delay, worker
+        self.paced = worker
         self._pool = ThreadPoolExecutor(1, "mbrl-planner") if worker else None
         self._pending: Future[tuple[Plan, float]] | None = None
         super().__init__(*args, **kwargs)
@@ -270,7 +284,7 @@ class Pipelined(Controller):
         Members usually are estimates of one world, so their mean is taken. Where they are different
         worlds, as in a randomised simulator, the model's `nominal` is the real one.
         """
-        nominal = getattr(self.model, "nominal", None)
+        nominal = self.model.nominal if isinstance(self.model, DistinctWorlds) else None
         imagined = rollout(
             self.model,
             state,
@@ -293,20 +307,36 @@ class Pipelined(Controller):
         return plan.actions[min(index, len(plan.actions) - 1)]
 
 
+def _maximised(controller: Controller) -> Callable[[Tensor], Any]:
+    """What makes that which the controller's planner maximises, from a model state."""
+    planner = controller.mpc.planner
+    asked = maximised(planner)
+    if asked not in MAXIMISED:
+        raise ValueError(
+            f"{type(planner).__name__} maximises {asked!r}; a controller offers {[*MAXIMISED]}"
+        )
+    return MAXIMISED[asked](controller)
+
+
 def _scores(controller: Controller) -> Callable[[Tensor], ScoreFn]:
     return controller._plan_score
 
 
 def _smooth_models(controller: Controller) -> Callable[[Tensor], Smooth]:
-    model, config = controller.model, controller.config
-    offered: Callable[..., Smooth] | None = getattr(model, "smooth", None)
-    if offered is None:
-        raise ValueError(f"ilqr plans through a simulator, not a {type(model).__name__}")
+    model, config, planner = controller.model, controller.config, controller.mpc.planner
+    name = type(planner).__name__
+    if not isinstance(model, SmoothDynamics):
+        raise ValueError(
+            f"{name} needs a model with derivatives (mbrl.types.SmoothDynamics), such as a "
+            f"Simulator, not a {type(model).__name__}"
+        )
     if (config.discount, config.penalty, config.terminal) != (1, 0, 0):
-        raise ValueError("ilqr takes no discount, penalty or terminal")
+        raise ValueError(f"{name} takes no discount, penalty or terminal")
 
     def smooth(state: Tensor) -> Smooth:
-        return offered(state, action_repeat=controller.mpc.action_repeat, reward=controller.reward)
+        return model.smooth(
+            state, action_repeat=controller.mpc.action_repeat, reward=controller.reward
+        )
 
     return smooth
 
@@ -315,7 +345,7 @@ MAXIMISED: dict[str, Callable[[Controller], Callable[[Tensor], Any]]] = {
     "score": _scores,
     "smooth": _smooth_models,
 }
-"""What a planner may ask for by `maximises` -> what makes it from a model state."""
+"""What a planner may maximise (`planners.maximised`) -> what makes it from a model state."""
 
 
 class Controllers:

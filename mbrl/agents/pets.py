@@ -122,7 +122,7 @@ class PETS:
         self.fits = self.since_fit = 0
         self.due = False
         self._ended = np.zeros(0, dtype=bool)
-        self.model = model
+        self._model = self._checked(model)
         self.playing = self._controllers(generator)
 
     @property
@@ -136,6 +136,10 @@ class PETS:
 
     @model.setter
     def model(self, model: Model) -> None:
+        self._model = self._checked(model)
+        self.playing = self._controllers(self.playing.generator)
+
+    def _checked(self, model: Model) -> Model:
         if not (isinstance(model, Dynamics) and isinstance(model, Fittable)):
             raise ValueError(
                 f"PETS needs a model that can step and be fitted (mbrl.types.Dynamics, Fittable), "
@@ -148,9 +152,7 @@ class PETS:
                 f"particles must be a positive multiple of the {members} members that step, "
                 f"got {particles}"
             )
-        self._model = model
-        if hasattr(self, "playing"):
-            self.playing = self._controllers(self.playing.generator)
+        return model
 
     def _controllers(self, generator: Generator) -> Controllers:
         own = on_device(generator, self.low.device)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mbrl.particles import parse_objective
-from mbrl.types import GaussianDynamics
+from mbrl.types import GaussianDynamics, Scaled
 
 Objective = Callable[[Float[Tensor, "P N"]], Float[Tensor, "N"]]
 """What a candidate is worth, from its particles' returns."""
@@ -55,4 +55,5 @@ def disagreement(
     rows = state.reshape(-1, state.shape[-1]).expand(model.members, -1, -1)
     mean = model.predict(rows, action.reshape(-1, action.shape[-1]).expand(*rows.shape[:2], -1))
     std = mean.mean[..., : state.shape[-1]].std(0, correction=0)
-    return (std / getattr(model, "scale", 1.0)).square().mean(-1).sqrt().view(lead)
+    scale = model.scale if isinstance(model, Scaled) else 1.0
+    return (std / scale).square().mean(-1).sqrt().view(lead)

@@ -89,7 +89,10 @@ def _played(bandit: Bandit, means: Tensor, steps: int, generator: Generator) -> 
         KLUCB: loops.KL_UCB,
         Thompson: loops.THOMPSON,
     }
-    prior = getattr(bandit, "posterior", BetaBernoulli())
+    prior = BetaBernoulli()
+    if isinstance(bandit, Thompson):
+        assert isinstance(bandit.posterior, BetaBernoulli)  # no other is compiled
+        prior = bandit.posterior
     lost = means.new_empty(len(means), steps)
     loops.play(
         kinds[type(bandit)], bandit.counts.numpy(), bandit.sums.numpy(), bandit.steps, prior.alpha,

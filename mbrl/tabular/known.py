@@ -166,7 +166,7 @@ def _cumulative(chances: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
     return sums / sums[..., -1:]
 
 
-@compiled
+@compiled(inline="always")
 def _draw(cumulative, first, last, uniform):
     """The first entry of first..last-1 whose cumulative probability exceeds a uniform number."""
     while first < last - 1:
@@ -201,8 +201,10 @@ def _run(settings, memory, world, steps, limit, progress, rng):
         progress[_STEPS] += 1
         episode_over = terminated or progress[_STEPS] == limit or done == steps - 1
         table = int(rng.random() < 0.5) if settings.target == DOUBLE else 0
-        step = (state, action if several else 0, world.rewards[state, action], next_state)
-        observe_step(settings, memory, *step, terminated, episode_over, table)
+        observe_step(
+            settings, memory, state, action if several else 0, world.rewards[state, action],
+            next_state, terminated, episode_over, table,
+        )  # fmt: skip
         progress[_STATE] = next_state
         if episode_over:
             progress[_STEPS] = 0

@@ -16,7 +16,11 @@ the last one, the state that the last step led to, whether the last step waits f
 
 
 class Memory(NamedTuple):
-    """All that a learner holds, as arrays that compiled code changes in place."""
+    """All that a learner holds, as arrays that compiled code changes in place.
+
+    Compiled functions that take it at every step are inlined: a call counts references to all of
+    its arrays, which takes longer than most of these functions do.
+    """
 
     tables: np.ndarray  # (1, S, A) action values, or (2, S, A) for double Q-learning
     visits: np.ndarray  # int, likewise: updates of each pair
@@ -67,7 +71,7 @@ def mid_episode(memory: Memory) -> bool:
     return bool(counters[WAITING] or counters[LAST] > counters[FIRST] or counters[TRACED])
 
 
-@compiled
+@compiled(inline="always")
 def make_room(memory):
     """Move the waiting steps to the front where that is needed; whether one more step fits."""
     counters = memory.counters

@@ -37,7 +37,7 @@ def epsilon_greedy(values, epsilon, uniform):
     return first
 
 
-@compiled
+@compiled(inline="always")
 def exploration(settings, memory, state):
     """ε in a state, which may decay with its visits."""
     if settings.epsilon_decay == 0:
@@ -45,7 +45,7 @@ def exploration(settings, memory, state):
     return settings.epsilon / max(memory.visits[:, state].sum(), 1) ** settings.epsilon_decay
 
 
-@compiled
+@compiled(inline="always")
 def choose(settings, memory, state, uniform):
     """An action of the policy; double Q-learning acts by the sum of its tables."""
     epsilon = exploration(settings, memory, state)
@@ -92,7 +92,7 @@ def trace_coefficient(settings, memory, state, action):
     return epsilon / len(values) + (1 - epsilon) * share
 
 
-# Updates. They are inlined, because calls of them would cost a fifth of the speed of Monte Carlo.
+# Updates.
 
 
 @compiled(inline="always")

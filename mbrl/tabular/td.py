@@ -262,7 +262,7 @@ def run(
     return returns
 
 
-@compiled
+@compiled(inline="always")
 def observe_step(
     settings, memory, state, action, reward, next_state, terminated, episode_over, table
 ):
@@ -281,10 +281,13 @@ def observe_step(
         _learn(settings, memory, -1 if several else 0, terminated, episode_over, table)
 
 
-@compiled
+@compiled(inline="always")
 def _learn(settings, memory, next_action, terminated, episode_over, table):
-    """Learn from the last step, by traces, by one step or by n."""
+    """Learn by traces, by one step or by n, where the rewards that this needs are known."""
     counters = memory.counters
+    until = end_of_complete(counters, settings.steps, episode_over)
+    if until == counters[FIRST]:
+        return  # as at most steps of Monte Carlo
     value = 0.0
     if not terminated:
         value = bootstrap(settings, memory, table, counters[NEXT_STATE], next_action)
@@ -296,9 +299,7 @@ def _learn(settings, memory, next_action, terminated, episode_over, table):
         move_towards(settings, memory, table, memory.states[last], memory.actions[last], target)
         counters[FIRST] = counters[LAST]
     else:
-        until = end_of_complete(counters, settings.steps, episode_over)
-        if until > counters[FIRST]:
-            learn_n_step(settings, memory, table, until, value)
+        learn_n_step(settings, memory, table, until, value)
     counters[EPISODE] += episode_over
 
 
@@ -312,5 +313,7 @@ def _act(state, uniform, *parts):
 
 @compiled
 def _observe(state, action, reward, next_state, terminated, episode_over, table, *parts):
-    step = (state, action, reward, next_state, terminated, episode_over, table)
-    observe_step(Settings(*parts[:10]), Memory(*parts[10:]), *step)
+    settings, memory = Settings(*parts[:10]), Memory(*parts[10:])
+    observe_step(
+        settings, memory, state, action, reward, next_state, terminated, episode_over, table
+    )

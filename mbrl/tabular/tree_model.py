@@ -11,7 +11,7 @@ import torch
 from numba import njit
 from torch import Generator, Tensor
 
-from mbrl.types import FiniteMDP
+from mbrl.types import ArrivalRewards, FiniteMDP
 from planners.mcts import Evaluation, Rule, Tree, search
 
 
@@ -245,7 +245,7 @@ def _table(mdp: FiniteMDP, unit: float, first: int, most: int) -> tuple[np.ndarr
 
     The sums are infinite from a pair's last outcome on.
     """
-    rows, arrival = mdp.transitions, getattr(mdp, "arrival", None)
+    rows, arrival = mdp.transitions, mdp.arrival if isinstance(mdp, ArrivalRewards) else None
     counts = np.diff(rows.indptr)
     row = np.repeat(np.arange(len(counts)), counts)
     at = row, np.arange(rows.nnz) - rows.indptr[row]

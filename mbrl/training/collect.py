@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import gymnasium
 import numpy as np
 import torch
+from gymnasium.spaces import Box, MultiDiscrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from torch import Tensor
 
@@ -36,7 +37,37 @@ def vector(
     if isinstance(env, VectorEnv):
         return env
     makers = [lambda: env] if isinstance(env, gymnasium.Env) else env
-    return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.DISABLED)
+    return _InTurn(makers, autoreset_mode=AutoresetMode.DISABLED)
+
+
+class _InTurn(SyncVectorEnv):
+    """gymnasium's own, with a faster step where all spaces are arrays.
+
+    Each step returns new arrays, so that nothing needs to be copied.
+    """
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Observations, rewards, terminated, truncated and infos of one step of each."""
+        if not (
+            isinstance(self.observation_space, ARRAYS) and isinstance(self.action_space, ARRAYS)
+        ):
+            return super().step(actions)
+        assert not np.count_nonzero(self._autoreset_envs), "an environment is over, and not reset"
+        rewards = np.empty(self.num_envs)
+        terminated, truncated = np.empty((2, self.num_envs), dtype=np.bool_)
+        infos: dict[str, Any] = {}
+        each: list[Any] = self._env_obs  # which a masked reset reads too
+        for i, (env, action) in enumerate(zip(self.envs, actions, strict=True)):
+            each[i], rewards[i], terminated[i], truncated[i], info = env.step(action)
+            if info:
+                infos = self._add_info(infos, info, i)
+        obs = np.stack(each, out=np.empty_like(self._observations))
+        self._autoreset_envs = terminated | truncated
+        return obs, rewards, terminated, truncated, infos
+
+
+ARRAYS = (Box, MultiDiscrete)
+"""Spaces of N environments whose values are one array."""
 
 
 class Episodes:
@@ -76,7 +107,7 @@ class Episodes:
             self.returns, self.over = np.zeros(count), np.ones(count, dtype=bool)
             self.actions = [[] for _ in range(count)]
         begins = self.over
-        if not begins.any():
+        if not np.count_nonzero(begins):
             return begins
         for i in np.flatnonzero(begins):
             self.numbers[i] = self.begun
@@ -105,7 +136,7 @@ class Episodes:
             if value is None or value.dtype.kind != "f":
                 continue
             good = np.isfinite(value)
-            if not good.all():
+            if np.count_nonzero(good) < good.size:  # twice as fast as `all`
                 good = good.reshape(len(value), -1).all(1)
                 bad = int(np.flatnonzero(~good)[0])
                 raise EnvironmentError(
@@ -229,7 +260,7 @@ def collect(
     while steps is None or episodes.steps < steps:
         start = time.perf_counter()
         begins = episodes.begin(env)
-        if begins.any():
+        if np.count_nonzero(begins):
             begin(begins)
         obs = episodes.obs
         assert obs is not None
@@ -247,7 +278,7 @@ def collect(
         episodes.seconds["reset"] += middle - start
         episodes.record(actions, next_obs, rewards, ends)
         columns = (obs, actions, rewards, next_obs, terminated, truncated)
-        yield Transition(*(_tensor(column) for column in columns))
+        yield Transition._make(map(_tensor, columns))
 
 
 def _tensor(column: np.ndarray) -> Tensor:

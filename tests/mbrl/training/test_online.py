@@ -382,6 +382,28 @@ def test_evaluation_over_several_environments_gives_the_same_episodes(count):
     assert evaluate(constant(0.3), env, episodes=7, seed=2) == one and len(set(one)) == 7
 
 
+@pytest.mark.parametrize("name", ["CartPole-v1", "Taxi-v4", "MountainCarContinuous-v0"])
+def test_a_vector_steps_as_gymnasiums_does_and_never_rewrites_what_it_gave(name):
+    makers = [lambda: gymnasium.make(name)] * 2
+    ours, theirs = vector(makers), SyncVectorEnv(makers, autoreset_mode="Disabled")
+    given, wanted = [], []
+    for env, steps in ((ours, given), (theirs, wanted)):
+        env.reset(seed=[3, 4])
+        env.action_space.seed(0)
+        for _ in range(60):
+            step = env.step(env.action_space.sample())
+            steps.append(step)
+            if (over := step[2] | step[3]).any():
+                env.reset(seed=[5, 6], options={"reset_mask": over})
+    for step, other in zip(given, wanted, strict=True):
+        assert [part.dtype for part in step[:4]] == [part.dtype for part in other[:4]]
+        np.testing.assert_equal(step, other)
+    if name == "CartPole-v1":
+        assert any(step[2].any() for step in given)
+        last = next(k for k, step in enumerate(given) if step[2].any())
+        assert not np.array_equal(given[last][0], given[last + 1][0])
+
+
 def test_playing_gives_each_step_and_tells_of_ends():
     env, running, begins = vector(WORLDS["ours"]()), Episodes(1), []
     agent = random_agent(env)

@@ -1,0 +1,95 @@
+"""What planners ask of models, and models offer, in a `Controller`."""
+
+import pytest
+import torch
+
+from mbrl.agents import MPCConfig
+from mbrl.agents.mpc import Controller
+from mbrl.types import Step
+from planners import MPC, Plan
+
+BOX = torch.ones(1)
+
+
+class Follows:
+    """A user's model, with what `Dynamics` asks and nothing else: the state goes on by the action,
+    and the reward is the action."""
+
+    members, noise_shape = 1, (0,)
+
+    def encode(self, obs, *, state=None, action=None):
+        return obs
+
+    def decode(self, state):
+        return state
+
+    def step(self, state, action, *, noise):
+        reward = action.sum(-1)
+        return Step(state + action, reward, torch.zeros_like(reward, dtype=torch.bool))
+
+
+class Corners:
+    """A user's planner: the better of two plans. It does not say what it maximises."""
+
+    low, horizon = -BOX, 3
+
+    def plan(self, score, start, *, generator, deadline=None):
+        candidates = torch.stack([-BOX.expand(3, 1), BOX.expand(3, 1)])
+        scores = score(candidates)
+        best = candidates[scores.argmax()]
+        return Plan(best, scores.max(), best, torch.zeros_like(best), best[None], 2, 0)
+
+    def shift(self, plan, steps):
+        return plan
+
+
+class Smooth(Corners):
+    """One that asks for a model with derivatives, and gives back the first plan."""
+
+    maximises = "smooth"
+
+    def plan(self, model, start, *, generator, deadline=None):
+        self.given = model
+        return super().plan(lambda actions: actions.sum((1, 2)), None, generator=generator)
+
+
+class Offers(Follows):
+    """A user's model with derivatives."""
+
+    def smooth(self, state, *, action_repeat, reward):
+        return "derivatives", state, action_repeat, reward
+
+
+def controller(planner, model, config=None):
+    return Controller(
+        model,
+        MPC(planner, action_repeat=2),
+        config or MPCConfig(),
+        reward=None,
+        terminated=None,
+        generator=torch.Generator(),
+    )
+
+
+def test_a_planner_that_does_not_say_what_it_maximises_gets_a_score():
+    driven = controller(Corners(), Follows())
+    assert driven.act(torch.zeros(1).numpy()).tolist() == [1.0]
+    assert driven.expected == 6.0 and driven.late == 0 and not driven.paced
+
+
+def test_a_planner_gets_the_derivatives_that_a_users_model_offers():
+    planner = Smooth()
+    controller(planner, Offers()).act(torch.full((1,), 0.5).numpy())
+    assert planner.given == ("derivatives", torch.tensor([0.5]), 2, None)
+
+
+def test_what_is_asked_and_not_offered_is_said_when_the_controller_is_made():
+    with pytest.raises(ValueError, match=r"^Smooth needs a model with derivatives .* a Follows$"):
+        controller(Smooth(), Follows())
+    with pytest.raises(ValueError, match="^Smooth takes no discount, penalty or terminal$"):
+        controller(Smooth(), Offers(), MPCConfig(discount=0.9))
+    strange = Corners()
+    strange.maximises = "regret"
+    wanted = r"^Corners maximises 'regret'; a controller offers \['score', 'smooth'\]$"
+    with pytest.raises(ValueError, match=wanted):
+        controller(strange, Follows())
