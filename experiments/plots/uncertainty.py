@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 from numpy.typing import ArrayLike
 
 from experiments.plots.style import (
@@ -16,13 +15,14 @@ from experiments.plots.style import (
     GREY,
     HALO,
     INK,
-    array,
+    coloured,
     legend,
     note,
     panel,
     panels,
-    some,
+    steps_ahead,
 )
+from mbrl.statistics import finite
 
 
 def calibration(
@@ -38,14 +38,13 @@ def calibration(
     one faint. The legend gives the miscalibration area between pooled curve and diagonal, from
     0 to 1/2.
     """
-    some(observed, "observed")
-    p = array(levels, "levels", 1)
+    p = finite(levels, "levels", 1)
     if (np.diff(p) <= 0).any() or p[0] < 0 or p[-1] > 1:
         raise ValueError("levels: want them rising in [0, 1]")
     figure, ax = panel(title, size=(5.4, 5.2))
     ax.plot([0, 1], [0, 1], color=GREY, lw=1.4, ls="--", label="calibrated", zorder=1)
-    for (label, frequency), colour in zip(observed.items(), cycle(COLOURS), strict=False):
-        q = array(frequency, label)
+    for label, frequency, colour in coloured(observed, "observed"):
+        q = finite(frequency, label)
         if len(q) != len(p) or q.ndim > 2:
             raise ValueError(
                 f"{label}: want one frequency for each of {len(p)} levels, got shape {q.shape}"
@@ -95,9 +94,9 @@ def spread(
     are Gaussian and the model is calibrated. Hand in the dimensions worth seeing; more than
     eight are hard to read.
     """
-    t = array(time, "time", 1)
-    a, e = array(aleatoric, "aleatoric", 2), array(epistemic, "epistemic", 2)
-    err = np.abs(array(error, "error", 2))
+    t = finite(time, "time", 1)
+    a, e = finite(aleatoric, "aleatoric", 2), finite(epistemic, "epistemic", 2)
+    err = np.abs(finite(error, "error", 2))
     for name, value in (("aleatoric", a), ("epistemic", e), ("error", err)):
         if value.shape != (len(t), len(names)):
             raise ValueError(
@@ -148,7 +147,7 @@ def horizon_spread(
     is the aleatoric standard deviation, the upper edge the total one, which is where they add
     up. `error` (H,) is the size of the error met when the plan was carried out.
     """
-    a, e = array(aleatoric, "aleatoric", 1), array(epistemic, "epistemic", 1)
+    a, e = finite(aleatoric, "aleatoric", 1), finite(epistemic, "epistemic", 1)
     if a.shape != e.shape:
         raise ValueError(f"epistemic: want the shape {a.shape} of aleatoric, got {e.shape}")
     if min(a.min(), e.min()) < 0:
@@ -163,14 +162,13 @@ def horizon_spread(
     ax.plot(h, noise, color=COLOURS[0], lw=1.8)
     ax.plot(h, total, color=COLOURS[1], lw=1.8)
     if error is not None:
-        met = np.abs(array(error, "error", 1))
+        met = np.abs(finite(error, "error", 1))
         if met.shape != a.shape:
             raise ValueError(f"error: want the shape {a.shape} of aleatoric, got {met.shape}")
         ax.plot(h, met, "o", color=INK, ms=4, mew=0, label="error met")
-    ax.set(xlabel="steps ahead", ylabel=ylabel)
+    ax.set_ylabel(ylabel)
     ax.set_ylim(bottom=0)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.margins(x=0.02)
+    steps_ahead(ax, "steps ahead")
     legend(ax, loc="upper left")
     share = e[-1] / (a[-1] + e[-1]) if a[-1] + e[-1] > 0 else 0.0
     note(ax, f"{share * 100:.0f} % of the last step's variance is epistemic")
