@@ -26,8 +26,6 @@ def model_error(
     horizon_errors: Mapping[str, ArrayLike],
     *,
     baseline: ArrayLike | None = None,
-    title: str = "Open-loop prediction error by horizon",
-    ylabel: str = "normalised error",
 ) -> Figure:
     """Prediction error against horizon: median over start states and its quartiles.
 
@@ -35,7 +33,7 @@ def model_error(
     standard deviation; `baseline` likewise (or its median, (H,)) for predicting no change.
     The error axis is logarithmic unless an error is 0.
     """
-    figure, ax = panel(title)
+    figure, ax = panel("Open-loop prediction error by horizon")
     smallest = np.inf
     for label, errors, colour in coloured(horizon_errors, "horizon_errors"):
         each = finite(errors, label, 2)
@@ -51,7 +49,7 @@ def model_error(
         plain_log(ax.yaxis)
     else:
         ax.set_ylim(bottom=0)
-    ax.set_ylabel(ylabel)
+    ax.set_ylabel("normalised error")
     steps_ahead(ax, "prediction horizon (steps)")
     legend(ax)
     note(ax, "median, and quartiles over start states")
@@ -61,9 +59,6 @@ def model_error(
 def predicted_return(
     predicted: ArrayLike,
     realised: ArrayLike,
-    *,
-    title: str = "Predicted and realised returns of plans",
-    unit: str = "return",
 ) -> Figure:
     """Realised against predicted return of at least two plans, each (N,), with the identity.
 
@@ -75,7 +70,7 @@ def predicted_return(
         raise ValueError(
             f"realised: want as many returns as predicted and at least 2, got {len(p)} and {len(r)}"
         )
-    figure, ax = panel(title, size=(5.4, 5.2))
+    figure, ax = panel("Predicted and realised returns of plans", size=(5.4, 5.2))
     both = np.concatenate([p, r])
     margin = 0.06 * np.ptp(both) or 1.0
     ends = both.min() - margin, both.max() + margin
@@ -91,7 +86,7 @@ def predicted_return(
         zorder=3,
         label=f"{len(p)} plans: correlation {correlation}, bias {(p - r).mean():+.3g}",
     )
-    ax.set(xlim=ends, ylim=ends, xlabel=f"predicted {unit}", ylabel=f"realised {unit}")
+    ax.set(xlim=ends, ylim=ends, xlabel="predicted return", ylabel="realised return")
     ax.set_aspect("equal")
     legend(ax)
     return figure

@@ -82,7 +82,6 @@ def frontier(
     points: Mapping[str, Sequence[tuple[float, float, float, float]]],
     *,
     title: str = "Return for the time spent on an action",
-    ylabel: str = "return",
 ) -> Figure:
     """Return against milliseconds an action, on a logarithmic axis, joined in order of time.
 
@@ -113,7 +112,7 @@ def frontier(
     ax.set_xscale("log")
     ax.margins(x=0.08)
     plain_log(ax.xaxis)
-    ax.set(xlabel="milliseconds an action (log scale)", ylabel=ylabel)
+    ax.set(xlabel="milliseconds an action (log scale)", ylabel="return")
     legend(ax)
     note(ax, "better: up and to the left")
     return figure

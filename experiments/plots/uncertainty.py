@@ -28,8 +28,6 @@ from mbrl.statistics import finite
 def calibration(
     levels: ArrayLike,
     observed: Mapping[str, ArrayLike],
-    *,
-    title: str = "Calibration of predicted intervals",
 ) -> Figure:
     """Reliability diagram: share of targets inside the central interval of each level.
 
@@ -41,7 +39,7 @@ def calibration(
     p = finite(levels, "levels", 1)
     if (np.diff(p) <= 0).any() or p[0] < 0 or p[-1] > 1:
         raise ValueError("levels: want them rising in [0, 1]")
-    figure, ax = panel(title, size=(5.4, 5.2))
+    figure, ax = panel("Calibration of predicted intervals", size=(5.4, 5.2))
     ax.plot([0, 1], [0, 1], color=GREY, lw=1.4, ls="--", label="calibrated", zorder=1)
     for label, frequency, colour in coloured(observed, "observed"):
         q = finite(frequency, label)
@@ -81,9 +79,6 @@ def spread(
     epistemic: ArrayLike,
     error: ArrayLike,
     names: Sequence[str],
-    *,
-    title: str = "Predicted uncertainty and real error",
-    xlabel: str = "time (s)",
 ) -> Figure:
     """The two uncertainties and the real one-step error along an episode, a panel a dimension.
 
@@ -107,7 +102,7 @@ def spread(
     columns = 1 if len(names) <= 3 else 2
     rows = -(-len(names) // columns)
     size = (7.4 if columns == 1 else 10.0, 1.0 + 1.74 * rows)
-    figure, axes = panels(title, rows, columns, size)
+    figure, axes = panels("Predicted uncertainty and real error", rows, columns, size)
     total = np.sqrt(a + e)
     for d, (ax, name) in enumerate(zip(axes, names, strict=False)):
         ax.fill_between(t, 0, 2 * total[:, d], color=FAINT, alpha=0.75, lw=0, label="2 std of both")
@@ -123,7 +118,7 @@ def spread(
         ax.set_ylim(bottom=0)
         ax.margins(x=0.01)
         if d >= len(names) - columns:
-            ax.set_xlabel(xlabel)
+            ax.set_xlabel("time (s)")
         else:
             ax.tick_params(labelbottom=False)
     for ax in axes[len(names) :]:
@@ -138,7 +133,6 @@ def horizon_spread(
     epistemic: ArrayLike,
     *,
     error: ArrayLike | None = None,
-    title: str = "How uncertainty grows along a plan",
     ylabel: str = "predicted standard deviation",
 ) -> Figure:
     """The two uncertainties along a plan's horizon, stacked as variances, read as a std.
@@ -152,7 +146,7 @@ def horizon_spread(
         raise ValueError(f"epistemic: want the shape {a.shape} of aleatoric, got {e.shape}")
     if min(a.min(), e.min()) < 0:
         raise ValueError("aleatoric, epistemic: want variances, got a negative one")
-    figure, ax = panel(title)
+    figure, ax = panel("How uncertainty grows along a plan")
     h = np.arange(1, len(a) + 1)
     noise, total = np.sqrt(a), np.sqrt(a + e)
     ax.fill_between(h, 0, noise, color=COLOURS[0], alpha=0.35, lw=0, label="aleatoric (noise)")
