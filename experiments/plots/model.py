@@ -56,10 +56,7 @@ def model_error(
     return figure
 
 
-def predicted_return(
-    predicted: ArrayLike,
-    realised: ArrayLike,
-) -> Figure:
+def predicted_return(predicted: ArrayLike, realised: ArrayLike) -> Figure:
     """Realised against predicted return of at least two plans, each (N,), with the identity.
 
     The legend gives the correlation (none where either is constant) and the bias, the mean of

@@ -25,10 +25,7 @@ from experiments.plots.style import (
 from mbrl.statistics import finite
 
 
-def calibration(
-    levels: ArrayLike,
-    observed: Mapping[str, ArrayLike],
-) -> Figure:
+def calibration(levels: ArrayLike, observed: Mapping[str, ArrayLike]) -> Figure:
     """Reliability diagram: share of targets inside the central interval of each level.
 
     `levels` (L,) rising in [0, 1]; each of `observed` (L,), or (L, D) as

@@ -28,21 +28,13 @@ def models(lab: Lab) -> Report:
     steps = 10 if lab.fast else None
     configs = {env: lab.pets(env) for env in ENVIRONMENTS}
     paths = lab.train(configs)
-    through = {
-        (env, label): [
-            (
-                env,
-                path if label == LEARNED else "true",
-                _mpc(config.agent),
-                seed,
-                episodes,
-                steps,
-            )
-            for seed, path in enumerate(paths[env])
-        ]
-        for env, config in configs.items()
-        for label in (TRUE, LEARNED)
-    }
+    through: dict[tuple[str, str], list[Any]] = {}
+    for env, config in configs.items():
+        search = _mpc(config.agent)
+        for seed, path in enumerate(paths[env]):
+            for label, model in ((TRUE, "true"), (LEARNED, path)):
+                work = (env, model, search, seed, episodes, steps)
+                through.setdefault((env, label), []).append(work)
     answers = means(measured(lab, returns, through))
     numbers: dict[str, Any] = {"episodes": episodes}
     rows, scores = [], {}

@@ -36,7 +36,7 @@ def robots(lab: Lab) -> Report:
     }
     answers = measured(alone, driven, asked)
     errors = alone.answers(
-        {name: Work(planning_errors, (name, PRESETS[name]), f"error {name}") for name in names}
+        {name: Work(preset_error, (name, PRESETS[name]), f"error {name}") for name in names}
     )
     numbers: dict[str, Any] = {"cores": cores()}
     rows, pages = [], []
@@ -99,7 +99,7 @@ def driven(name: str, mpc: MPCConfig, seed: int, steps: int | None) -> dict[str,
     }
 
 
-def planning_errors(name: str, mpc: MPCConfig) -> float | None:
+def preset_error(name: str, mpc: MPCConfig) -> float | None:
     """`planning_error` of the task with its preset."""
     return planning_error(
         DriveConfig(name, mpc),
