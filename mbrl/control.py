@@ -99,9 +99,7 @@ def build_driver(config: DriveConfig, *, make_env: MakeEnv, seed: int) -> Driver
     mpc = config.mpc
     if config.model in ("true", "planning"):
         env = make_env(config.env)
-        task = env.metadata.get("known", {}).get("task")
-        if task is None:
-            raise ValueError(f"{config.env}: there is no simulator of it to plan through")
+        task = _simulated(env, config.env)
         model: Any = Simulator(
             task,
             planning=config.model == "planning",
@@ -146,6 +144,14 @@ def build_driver(config: DriveConfig, *, make_env: MakeEnv, seed: int) -> Driver
     else:
         controller = Controller(*arguments, **settings)
     return Driver(env, controller, step)
+
+
+def _simulated(env: gymnasium.Env, env_id: str) -> Any:
+    """The task whose simulator can be planned through; raises ValueError where there is none."""
+    task = env.metadata.get("known", {}).get("task")
+    if task is None:
+        raise ValueError(f"{env_id}: there is no simulator of it to plan through")
+    return task
 
 
 def drive(
@@ -363,9 +369,9 @@ def planning_error(
         SimulationDiverged: see `drive`.
     """
     env = make_env(config.env)
-    task = env.metadata.get("known", {}).get("task")
+    task = _simulated(env, config.env)
     env.close()
-    if task is not None and task.planning is None:
+    if task.planning is None:
         return None
     driven, _ = drive_one(config, make_env=make_env, seed=seed, start=start, steps=steps)
     true, cheap = Simulator(task), Simulator(task, planning=True)

@@ -154,8 +154,13 @@ def step_errors(
     changed = scale > 0
     errors = []
     for episode in played:
-        mean, _, target = one_step(model, [episode], device=device)
-        off = (mean.float().mean(0) - target.float()) / scale
+        obs, action = (
+            column.float().to(device).expand(model.members, -1, -1)
+            for column in (episode.obs, episode.action)
+        )
+        with torch.no_grad():
+            mean = model.predict(obs, action).mean.mean(0)[:, : obs.shape[-1]].cpu()
+        off = (mean - episode.next_obs.float()) / scale
         errors.append(float(off[:, changed].square().mean().sqrt()))
     return errors
 
@@ -173,7 +178,7 @@ class Mismatch(NamedTuple):
     """Over the agent's own episodes."""
 
 
-def mismatch(agent: Any, env: gymnasium.Env, *, episodes: int, seed: int) -> Mismatch:
+def mismatch(agent: Any, env: gymnasium.Env | VectorEnv, *, episodes: int, seed: int) -> Mismatch:
     """Play an agent's own and random episodes, as many of each, and measure its model on both.
 
     A model is accurate where it has data; good plans leave those states, which is called
@@ -181,7 +186,7 @@ def mismatch(agent: Any, env: gymnasium.Env, *, episodes: int, seed: int) -> Mis
 
     Args:
         agent: one that plans through a model that predicts Gaussians, such as PETS, on the CPU.
-        env: its environment.
+        env: its environment, one.
         episodes: how many of each kind, at least one.
         seed: of the episodes and of all draws.
     """
