@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,13 +16,14 @@ from torch import Tensor
 from mbrl.agents import Controller, Controllers, Pipelined
 from mbrl.dynamics import Simulator
 from mbrl.dynamics.simulator import has_physics, physics_state
+from mbrl.evaluation import motion_error
 from mbrl.rng import episode_seed, generator
 from mbrl.settings import DriveConfig
 from mbrl.spaces import bounds
 from mbrl.training.checkpoint import write_json, written_whole
-from mbrl.training.collect import Episodes, play, vector
+from mbrl.training.collect import Episodes, collect, play, vector
 from mbrl.training.runs import MakeEnv, load_run, versions
-from mbrl.types import ModelBased
+from mbrl.types import ModelBased, Transition
 
 
 class Driver(NamedTuple):
@@ -75,9 +76,7 @@ def build_driver(config: DriveConfig, *, make_env: MakeEnv, seed: int) -> Driver
     mpc = config.mpc
     if config.model in ("true", "planning"):
         env = make_env(config.env)
-        task = env.metadata.get("known", {}).get("task")
-        if task is None:
-            raise ValueError(f"{config.env}: there is no simulator of it to plan through")
+        task = _simulated(env, config.env)
         model: Any = Simulator(
             task,
             planning=config.model == "planning",
@@ -122,6 +121,14 @@ def build_driver(config: DriveConfig, *, make_env: MakeEnv, seed: int) -> Driver
     else:
         controller = Controller(*arguments, **settings)
     return Driver(env, controller, step)
+
+
+def _simulated(env: gymnasium.Env, env_id: str) -> Any:
+    """The task whose simulator can be planned through; raises ValueError where there is none."""
+    task = env.metadata.get("known", {}).get("task")
+    if task is None:
+        raise ValueError(f"{env_id}: there is no simulator of it to plan through")
+    return task
 
 
 def drive(
@@ -246,6 +253,108 @@ def summary_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return summary
 
 
+def drive_one(
+    config: DriveConfig,
+    *,
+    make_env: MakeEnv,
+    seed: int,
+    start: int | None = None,
+    number: int = 0,
+    steps: int | None = None,
+    callback: Callable[[Tick], None] = lambda _: None,
+) -> tuple[Drive, float]:
+    """One episode with a fresh environment and controller, and the control step in seconds.
+
+    Args:
+        config: the robot, the model and the planner.
+        make_env: see `build_driver`.
+        seed: see `build_driver`.
+        start, number: the episode is reset with `episode_seed(start, number)`; `start` is `seed`
+            if None.
+        steps: of the episode, at most.
+        callback: called after each step.
+
+    Raises:
+        ValueError, RunError: see `build_driver`.
+        SimulationDiverged: see `drive`.
+    """
+    driver = build_driver(config, make_env=make_env, seed=seed)
+    start = seed if start is None else start
+    try:
+        driven = drive(driver, seed=start, number=number, steps=steps, callback=callback)
+        return driven, driver.control_step
+    finally:
+        driver.env.close()
+        driver.controller.close()
+
+
+def replay(
+    env: gymnasium.Env, actions: Sequence[np.ndarray] | np.ndarray, *, seed: int
+) -> Iterator[Transition]:
+    """Carry out given actions (T, A) in the episode reset with `episode_seed(seed, 0)`.
+
+    Yields a transition of one row after each step, and ends with the actions or with the episode.
+    The environment can be rendered between two steps, and is left open.
+    """
+    given, episode = iter(actions), Episodes(seed)
+
+    class Given:
+        """Takes the actions in turn, whatever it observes."""
+
+        def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
+            return np.asarray(next(given))[None]
+
+    for step in collect(Given(), vector(env), episode, steps=len(actions)):
+        yield step
+        if episode.over[0]:
+            return
+
+
+def film(
+    env: gymnasium.Env, actions: Sequence[np.ndarray] | np.ndarray, *, seed: int
+) -> tuple[list[np.ndarray], list[float]]:
+    """`replay`, rendered: a frame after each step, and the return so far.
+
+    The environment renders frames (h, w, 3) of uint8, as `render_mode="rgb_array"` does; these are
+    what `envs.video.write_film` writes.
+    """
+    frames, returns, total = [], [], 0.0
+    for step in replay(env, actions, seed=seed):
+        total += float(step.reward[0])
+        frames.append(np.asarray(env.render()))
+        returns.append(total)
+    return frames, returns
+
+
+def planning_error(
+    config: DriveConfig,
+    *,
+    make_env: MakeEnv,
+    seed: int,
+    start: int,
+    seconds: float,
+    steps: int = 60,
+) -> float | None:
+    """`motion_error` of the cheaper simulator that a task is planned through; None without one.
+
+    It is measured from every sixth state of an episode of `steps`, planned with the seed `seed`
+    and reset with `episode_seed(start, 0)`, over motions of `seconds`.
+
+    Raises:
+        ValueError: see `build_driver`.
+        SimulationDiverged: see `drive`.
+    """
+    env = make_env(config.env)
+    task = _simulated(env, config.env)
+    env.close()
+    if task.planning is None:
+        return None
+    driven, _ = drive_one(config, make_env=make_env, seed=seed, start=start, steps=steps)
+    true, cheap = Simulator(task), Simulator(task, planning=True)
+    states, rng = driven.states[::6], np.random.default_rng(0)
+    return motion_error(true, cheap, states, seconds=seconds, rng=rng)
+
+
 class Drives(NamedTuple):
     """Episodes driven, one for each seed, and their numbers."""
 
@@ -284,16 +393,15 @@ def drive_seeds(
     drives: list[Drive] = []
     control_step = 0.0
     for place, seed in enumerate(seeds):
-        driver = build_driver(config, make_env=make_env, seed=seed)
-        try:
-            drives.append(
-                drive(driver, seed=seed, steps=steps, callback=lambda t, i=place: callback(i, t))
-            )
-        finally:
-            driver.env.close()
-            driver.controller.close()
-        control_step = driver.control_step
-        done(place, drives[-1])
+        driven, control_step = drive_one(
+            config,
+            make_env=make_env,
+            seed=seed,
+            steps=steps,
+            callback=lambda tick, place=place: callback(place, tick),
+        )
+        drives.append(driven)
+        done(place, driven)
     rows = [row(drive, control_step, config.mpc.budget_ms) for drive in drives]
     return Drives(drives, control_step, rows, summary_of(rows))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,14 +14,18 @@ from gymnasium.vector import VectorEnv
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from mbrl.agents import Controller, RandomAgent
+from mbrl.data import moments
 from mbrl.dynamics import Simulator
 from mbrl.imagination import rollout
 from mbrl.rng import generator
+from mbrl.spaces import spec_of
 from mbrl.statistics import probability_of_improvement, summarise
 from mbrl.training.checkpoint import Run, write_json
 from mbrl.training.collect import Episodes, play, vector
 from mbrl.training.runs import MakeEnv, RunConfig, learning, load_run
 from mbrl.training.runs import labels as run_labels
+from mbrl.training.seeds import Interruptible
 from mbrl.types import Dynamics, GaussianDynamics, PlanningAgent, PlanningPlayer, Player
 from mbrl.uncertainty import Spread, particle_spread
 
@@ -131,6 +136,101 @@ def one_step(
     size = obs.shape[-1]
     mean, std = (part[..., :size].cpu().double() for part in gaussian)
     return mean, std, target
+
+
+def step_errors(
+    model: GaussianDynamics,
+    played: Sequence[Episode],
+    *,
+    moves: Sequence[Episode],
+    device: torch.device | str = "cpu",
+) -> list[float]:
+    """The one-step error of the members' mean over each episode, in stds of a step of `moves`.
+
+    Root mean square over steps and over the observations that `moves` changes, each in units of
+    the standard deviation of what one step of `moves` changes it by. With episodes of random
+    actions as `moves`, 1 is as bad as predicting the mean change of a random step, and errors in
+    different states are in one unit.
+    """
+    changes = [episode.next_obs.float() - episode.obs.float() for episode in moves]
+    scale = moments(torch.cat(changes))[1]
+    changed = scale > 0
+    errors = []
+    for episode in played:
+        obs, action = (
+            column.float().to(device).expand(model.members, -1, -1)
+            for column in (episode.obs, episode.action)
+        )
+        with torch.no_grad():
+            mean = model.predict(obs, action).mean.mean(0)[:, : obs.shape[-1]].cpu()
+        off = (mean - episode.next_obs.float()) / scale
+        errors.append(float(off[:, changed].square().mean().sqrt()))
+    return errors
+
+
+class Mismatch(NamedTuple):
+    """How a model errs on random actions and where its own plans lead, a number an episode."""
+
+    returns: list[float]
+    """Of the agent's own episodes."""
+    promised: list[float]
+    """The mean score of the plans along each of them."""
+    error_random: list[float]
+    """See `step_errors`, over episodes of random actions, which also give the unit."""
+    error_own: list[float]
+    """Over the agent's own episodes."""
+
+
+def mismatch(agent: Any, env: gymnasium.Env | VectorEnv, *, episodes: int, seed: int) -> Mismatch:
+    """Play an agent's own and random episodes, as many of each, and measure its model on both.
+
+    A model is accurate where it has data; good plans leave those states, which is called
+    distribution mismatch.
+
+    Args:
+        agent: one that plans through a model that predicts Gaussians, such as PETS, on the CPU.
+        env: its environment, one.
+        episodes: how many of each kind, at least one.
+        seed: of the episodes and of all draws.
+    """
+    player = agent.player(generator=Generator().manual_seed(seed))
+    random = RandomAgent(spec_of(env).action, generator=Generator().manual_seed(seed))
+
+    def played(player: Any, first: int) -> list[Episode]:
+        return record(Interruptible(player), env, episodes=episodes, seed=seed, first=first)
+
+    at_random, own = played(random, episodes), played(player, 0)
+    return Mismatch(
+        [sum(episode.reward.tolist()) for episode in own],
+        [_mean([score for _, score in episode.promises]) for episode in own],
+        step_errors(agent.model, at_random, moves=at_random),
+        step_errors(agent.model, own, moves=at_random),
+    )
+
+
+def _mean(scores: Sequence[float]) -> float:
+    """The running mean of the scores; 0 of none."""
+    mean = 0.0
+    for count, score in enumerate(scores, 1):
+        mean += (score - mean) / count
+    return mean
+
+
+def act_milliseconds(
+    players: Mapping[Any, Controller], observations: Sequence[np.ndarray]
+) -> dict[Any, float]:
+    """Median milliseconds that each controller takes for an action along observations (T, O).
+
+    They take turns at each observation, so that a machine that slows down slows them all. The
+    first observation warms them up and is not counted.
+    """
+    seconds: dict[Any, list[float]] = {key: [] for key in players}
+    for obs in observations:
+        for key, player in players.items():
+            began = time.perf_counter()
+            player.act(obs)
+            seconds[key].append(time.perf_counter() - began)
+    return {key: 1000 * float(np.median(times[1:])) for key, times in seconds.items()}
 
 
 def plan_spread(

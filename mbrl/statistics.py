@@ -46,7 +46,7 @@ def iqm(scores: ArrayLike, axis: Axis = None) -> Array:
     the mean, while this one has the weights 1/4, 1, 1/4. `axis` as in `np.mean`. Raises
     ValueError for empty or NaN scores.
     """
-    values = _finite(scores, "scores")
+    values = finite(scores, "scores")
     axes = tuple(range(values.ndim)) if axis is None else np.atleast_1d(axis)
     values = np.moveaxis(values, axes, range(-len(axes), 0))
     values = np.sort(values.reshape(*values.shape[: -len(axes)], -1), axis=-1)
@@ -116,7 +116,7 @@ def summarise(
     min, max. With one return std, iqm_low and iqm_high are None.
     Raises ValueError for empty or NaN returns.
     """
-    values = _finite(returns, "returns").ravel()
+    values = finite(returns, "returns").ravel()
     middle = bootstrap_interval(values, rng=rng, level=level, resamples=resamples)
     several = len(values) > 1
     return {
@@ -172,7 +172,7 @@ def align(
         raise ValueError("curves: want at least one run")
     runs: list[tuple[Array, Array]] = []
     for i, (steps, values) in enumerate(curves):
-        s, v = _finite(steps, f"curves[{i}] steps"), _finite(values, f"curves[{i}] values")
+        s, v = finite(steps, f"curves[{i}] steps"), finite(values, f"curves[{i}] values")
         if s.ndim != 1 or s.shape != v.shape:
             raise ValueError(
                 f"curves[{i}]: want as many steps as values, got {s.shape} and {v.shape}"
@@ -185,7 +185,7 @@ def align(
         grid = np.unique(np.concatenate([s for s, _ in runs]))
         grid = grid[grid >= start]
     else:
-        grid = _finite(env_steps, "env_steps")
+        grid = finite(env_steps, "env_steps")
         if grid.min() < start:
             raise ValueError(
                 f"env_steps: want a grid from {start:g}, where all runs have a "
@@ -238,14 +238,20 @@ def _tails(level: float) -> tuple[float, float]:
 
 
 def _runs_by_tasks(scores: ArrayLike, name: str) -> Array:
-    values = _finite(scores, name)
+    values = finite(scores, name)
     if values.ndim > 2:
         raise ValueError(f"{name}: want (runs, tasks) or (runs,), got {values.shape}")
     return values.reshape(len(values), -1)
 
 
-def _finite(values: ArrayLike, name: str) -> Array:
+def finite(values: ArrayLike, name: str, ndim: int | None = None) -> Array:
+    """Finite numbers in float64, at least one, of `ndim` dimensions; a number is a vector of one.
+
+    Raises ValueError with `name` for others.
+    """
     array = np.atleast_1d(np.asarray(values, dtype=np.float64))
+    if ndim is not None and array.ndim != ndim:
+        raise ValueError(f"{name}: want {ndim} dimension(s), got shape {array.shape}")
     if array.size == 0:
         raise ValueError(f"{name}: is empty; want at least one value")
     if not np.isfinite(array).all():

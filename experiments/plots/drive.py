@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from experiments.plots.style import COLOURS, GREY, array, legend, note, panels
+from experiments.plots.style import COLOURS, GREY, legend, note, panels
+from mbrl.statistics import finite
 
 
 def drives(
@@ -27,7 +28,7 @@ def drives(
     if not rewards or len(rewards) != len(plan_ms):
         raise ValueError(f"want as many plan_ms as rewards, got {len(plan_ms)}, {len(rewards)}")
     figure, (top, bottom) = panels(title, 1, 2, (9.6, 4.0))
-    series = [array(values, "rewards", 1) for values in rewards]
+    series = [finite(values, "rewards", 1) for values in rewards]
     for values in series:
         top.plot(control_step * np.arange(1, len(values) + 1), values, color=GREY, alpha=0.4, lw=1)
     shortest = min(map(len, series))
@@ -37,7 +38,7 @@ def drives(
     top.set(xlabel="seconds", ylabel="reward a step")
     if len(series) > 1:
         note(top, f"mean of {len(series)} episodes; each in grey")
-    took = np.concatenate([array(values, "plan_ms", 1) for values in plan_ms])
+    took = np.concatenate([finite(values, "plan_ms", 1) for values in plan_ms])
     bottom.hist(np.clip(took, None, np.quantile(took, 0.995)), bins=40, color=COLOURS[0])
     lines = {"control step": (1e3 * control_step, GREY)}
     if budget_ms is not None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from envs import RenderingUnavailable
 from envs.video import VideoError, make_filmed, write_film
-from mbrl.training.collect import Episodes, collect, vector
+from mbrl import control
 
 
 def film(
@@ -29,12 +29,9 @@ def film(
         VideoError: the encoder is missing or fails.
         ValueError: no actions, or a name not ending in .mp4.
     """
-    env, running = make_filmed(env_id), Episodes(seed)
-    frames, returns = [], []
+    env = make_filmed(env_id)
     try:
-        for _ in collect(_Recorded(actions), vector(env), running, steps=len(actions)):
-            frames.append(np.asarray(env.render()))
-            returns.append(float(running.returns[0]))
+        frames, returns = control.film(env, actions, seed=seed)
         return write_film(frames, returns, path, fps=int(env.metadata["render_fps"]))
     finally:
         env.close()
@@ -56,13 +53,3 @@ def film_or_tell(
         return False
     tell(f"video {path}")
     return True
-
-
-class _Recorded:
-    """Acts as it is told beforehand."""
-
-    def __init__(self, actions: Sequence[np.ndarray] | np.ndarray) -> None:
-        self.actions = iter(actions)
-
-    def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
-        return np.asarray(next(self.actions))[None]

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import cycle
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from experiments.plots.lines import Curve, draw_curve
-from experiments.plots.style import COLOURS, GREY, array, legend, note, panel, plain_log, some
+from experiments.plots.style import (
+    COLOURS,
+    GREY,
+    coloured,
+    legend,
+    note,
+    panel,
+    plain_log,
+    steps_ahead,
+)
+from mbrl.statistics import finite
 
 
 def model_error(
     horizon_errors: Mapping[str, ArrayLike],
     *,
     baseline: ArrayLike | None = None,
-    title: str = "Open-loop prediction error by horizon",
-    ylabel: str = "normalised error",
 ) -> Figure:
     """Prediction error against horizon: median over start states and its quartiles.
 
@@ -27,15 +33,14 @@ def model_error(
     standard deviation; `baseline` likewise (or its median, (H,)) for predicting no change.
     The error axis is logarithmic unless an error is 0.
     """
-    some(horizon_errors, "horizon_errors")
-    figure, ax = panel(title)
+    figure, ax = panel("Open-loop prediction error by horizon")
     smallest = np.inf
-    for (label, errors), colour in zip(horizon_errors.items(), cycle(COLOURS), strict=False):
-        each = array(errors, label, 2)
+    for label, errors, colour in coloured(horizon_errors, "horizon_errors"):
+        each = finite(errors, label, 2)
         draw_curve(ax, Curve.quartiles(each), color=colour, label=label)
         smallest = min(smallest, np.quantile(each, 0.25, axis=0).min())
     if baseline is not None:
-        middle = np.median(np.atleast_2d(array(baseline, "baseline")), axis=0)
+        middle = np.median(np.atleast_2d(finite(baseline, "baseline")), axis=0)
         h = np.arange(1, len(middle) + 1)
         ax.plot(h, middle, color=GREY, lw=1.6, ls="--", label="predict no change")
         smallest = min(smallest, middle.min())
@@ -44,32 +49,25 @@ def model_error(
         plain_log(ax.yaxis)
     else:
         ax.set_ylim(bottom=0)
-    ax.set(xlabel="prediction horizon (steps)", ylabel=ylabel)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.margins(x=0.02)
+    ax.set_ylabel("normalised error")
+    steps_ahead(ax, "prediction horizon (steps)")
     legend(ax)
     note(ax, "median, and quartiles over start states")
     return figure
 
 
-def predicted_return(
-    predicted: ArrayLike,
-    realised: ArrayLike,
-    *,
-    title: str = "Predicted and realised returns of plans",
-    unit: str = "return",
-) -> Figure:
+def predicted_return(predicted: ArrayLike, realised: ArrayLike) -> Figure:
     """Realised against predicted return of at least two plans, each (N,), with the identity.
 
     The legend gives the correlation (none where either is constant) and the bias, the mean of
     predicted minus realised: positive for a model that flatters its plans.
     """
-    p, r = array(predicted, "predicted", 1), array(realised, "realised", 1)
+    p, r = finite(predicted, "predicted", 1), finite(realised, "realised", 1)
     if p.shape != r.shape or len(p) < 2:
         raise ValueError(
             f"realised: want as many returns as predicted and at least 2, got {len(p)} and {len(r)}"
         )
-    figure, ax = panel(title, size=(5.4, 5.2))
+    figure, ax = panel("Predicted and realised returns of plans", size=(5.4, 5.2))
     both = np.concatenate([p, r])
     margin = 0.06 * np.ptp(both) or 1.0
     ends = both.min() - margin, both.max() + margin
@@ -85,7 +83,7 @@ def predicted_return(
         zorder=3,
         label=f"{len(p)} plans: correlation {correlation}, bias {(p - r).mean():+.3g}",
     )
-    ax.set(xlim=ends, ylim=ends, xlabel=f"predicted {unit}", ylabel=f"realised {unit}")
+    ax.set(xlim=ends, ylim=ends, xlabel="predicted return", ylabel="realised return")
     ax.set_aspect("equal")
     legend(ax)
     return figure

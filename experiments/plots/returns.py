@@ -12,8 +12,9 @@ from matplotlib.ticker import EngFormatter
 from numpy.typing import ArrayLike
 
 from experiments.plots.lines import Curve, draw_curve
-from experiments.plots.style import COLOURS, GREY, HALO, INK, array, legend, note, panel, some
+from experiments.plots.style import GREY, HALO, INK, coloured, legend, note, panel
 from mbrl import statistics
+from mbrl.statistics import finite
 
 GRID_POINTS = 400  # more than this many points of a curve cannot be told apart in a picture
 
@@ -34,9 +35,8 @@ def learning_curve(
     Raises:
         ValueError: empty, NaN or mismatched input.
     """
-    some(curves, "curves")
     figure, ax = panel(title)
-    for (label, runs), colour in zip(curves.items(), cycle(COLOURS), strict=False):
+    for label, runs, colour in coloured(curves, "curves"):
         grid, _ = statistics.align(runs)
         if len(grid) > GRID_POINTS:
             grid = np.linspace(grid[0], grid[-1], GRID_POINTS)
@@ -57,7 +57,7 @@ def learning_curve(
         if isinstance(reference, (int, float)):
             _level(ax, float(reference), name)
         else:
-            points = array(reference, f"references[{name!r}]", 2)
+            points = finite(reference, f"references[{name!r}]", 2)
             ax.plot(*points.T, next(markers), color=INK, ms=6.5, mfc="white", mew=1.4, label=name)
     ax.set(xlabel="environment steps", ylabel=ylabel)
     ax.set_xlim(left=0)

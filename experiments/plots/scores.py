@@ -10,8 +10,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from experiments.plots.style import COLOURS, GREY, INK, array, legend, note, panel, plain_log, some
+from experiments.plots.style import (
+    COLOURS,
+    GREY,
+    INK,
+    coloured,
+    legend,
+    note,
+    panel,
+    plain_log,
+    some,
+)
 from mbrl import statistics
+from mbrl.statistics import finite
 
 
 def bars(
@@ -71,17 +82,15 @@ def frontier(
     points: Mapping[str, Sequence[tuple[float, float, float, float]]],
     *,
     title: str = "Return for the time spent on an action",
-    ylabel: str = "return",
 ) -> Figure:
     """Return against milliseconds an action, on a logarithmic axis, joined in order of time.
 
     Each point is (milliseconds, return, low, high), with low <= return <= high.
     """
-    some(points, "points")
     figure, ax = panel(title)
     markers = cycle("osD^vP*")
-    for (label, rows), colour in zip(points.items(), cycle(COLOURS), strict=False):
-        row = array(rows, label, 2)
+    for label, rows, colour in coloured(points, "points"):
+        row = finite(rows, label, 2)
         if row.shape[1] != 4 or (row[:, 0] <= 0).any():
             raise ValueError(f"{label}: want (milliseconds > 0, return, low, high) for each point")
         ms, value, low, high = row[np.argsort(row[:, 0])].T
@@ -103,14 +112,14 @@ def frontier(
     ax.set_xscale("log")
     ax.margins(x=0.08)
     plain_log(ax.xaxis)
-    ax.set(xlabel="milliseconds an action (log scale)", ylabel=ylabel)
+    ax.set(xlabel="milliseconds an action (log scale)", ylabel="return")
     legend(ax)
     note(ax, "better: up and to the left")
     return figure
 
 
 def _bar(ax: Axes, at: float, width: float, scores: ArrayLike, colour: str, name: str) -> None:
-    x = array(scores, name, 1)
+    x = finite(scores, name, 1)
     middle, low, high = statistics.bootstrap_interval(x, rng=np.random.default_rng(0))
     ax.bar(at, middle, width, color=colour, alpha=0.55, lw=0)
     if len(x) > 1:

@@ -6,24 +6,23 @@ Drawn without pyplot's global state.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import matplotlib.patheffects as effects
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FuncFormatter, LogLocator
-from numpy.typing import ArrayLike
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from PIL import Image
 
-from mbrl.statistics import Array
 from mbrl.training.checkpoint import written_whole
 
+T = TypeVar("T")
 DPI = 150
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#5B4B8A")
 """Okabe and Ito's palette, which every common colour blindness tells apart; yellow is left out."""
@@ -119,16 +118,18 @@ def _image(figure: Figure) -> Image.Image:
     return Image.open(file).convert("RGB")
 
 
-def array(values: ArrayLike, name: str, ndim: int | None = None) -> Array:
-    """Finite numbers in float64, at least one; raises ValueError with `name` for others."""
-    array = np.asarray(values, dtype=np.float64)
-    if ndim is not None and array.ndim != ndim:
-        raise ValueError(f"{name}: want {ndim} dimension(s), got shape {array.shape}")
-    if array.size == 0:
-        raise ValueError(f"{name}: is empty; want at least one value")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name}: has NaN or infinite values; want finite ones")
-    return array
+def coloured(each: Mapping[str, T], name: str) -> Iterator[tuple[str, T, str]]:
+    """Each label, its value and its colour; raises ValueError with `name` for an empty mapping."""
+    some(each, name)
+    for (label, value), colour in zip(each.items(), cycle(COLOURS), strict=False):
+        yield label, value, colour
+
+
+def steps_ahead(ax: Axes, label: str) -> None:
+    """An axis of whole steps."""
+    ax.set_xlabel(label)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.margins(x=0.02)
 
 
 def some(mapping: Mapping[str, object], name: str) -> None:

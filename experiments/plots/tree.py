@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.plots.style import COLOURS, GREY, HALO, INK, note, panels
-from planners.mcts.export import Node, action_name
+from planners.mcts.export import Node, action_name, layout
 
 
 def draw(
@@ -37,15 +37,11 @@ def draw(
     Raises:
         ValueError: no nodes, a node without its parent, values that are not finite.
     """
-    if not nodes:
-        raise ValueError("nodes: is empty; want at least one node")
+    x, y = layout(nodes)
     place = {node.node: i for i, node in enumerate(nodes)}
-    if any(node.parent >= 0 and node.parent not in place for node in nodes):
-        raise ValueError("nodes: want the parent of every node among them")
     worth = np.array([node.worth for node in nodes])
     if not np.isfinite(worth).all():
         raise ValueError("nodes: have NaN or infinite values; want finite ones")
-    x, y = _layout(nodes, place)
     levels = float(1 - y.min())
     size = (
         float(np.clip(1.6 + 0.62 * (x.max() + 1), 5.4, 16)),
@@ -98,29 +94,6 @@ def draw(
     text = f"the {len(nodes)} most visited nodes, {shown} inside; a square is terminal{said}"
     note(ax, text)
     return figure
-
-
-def _layout(nodes: Sequence[Node], place: Mapping[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """x and y (nodes,): leaves lie one apart, a parent above the middle of its children.
-
-    y is minus the depth.
-    """
-    below: list[list[int]] = [[] for _ in nodes]
-    depth = np.zeros(len(nodes))
-    for i, node in enumerate(nodes[1:], 1):
-        below[place[node.parent]].append(i)
-        depth[i] = depth[place[node.parent]] + 1
-    x, free, stack = np.zeros(len(nodes)), 0, [0]
-    while stack:  # left to right; a leaf takes the next free place
-        i = stack.pop()
-        if not below[i]:
-            x[i] = free
-            free += 1
-        stack += sorted(below[i], key=lambda c: (-nodes[c].action, -nodes[c].node))
-    for i in reversed(range(len(nodes))):
-        if below[i]:
-            x[i] = (min(x[below[i]]) + max(x[below[i]])) / 2
-    return x, -depth
 
 
 def _name_places(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 from numpy.typing import ArrayLike
 
 from experiments.plots.style import (
@@ -16,21 +15,17 @@ from experiments.plots.style import (
     GREY,
     HALO,
     INK,
-    array,
+    coloured,
     legend,
     note,
     panel,
     panels,
-    some,
+    steps_ahead,
 )
+from mbrl.statistics import finite
 
 
-def calibration(
-    levels: ArrayLike,
-    observed: Mapping[str, ArrayLike],
-    *,
-    title: str = "Calibration of predicted intervals",
-) -> Figure:
+def calibration(levels: ArrayLike, observed: Mapping[str, ArrayLike]) -> Figure:
     """Reliability diagram: share of targets inside the central interval of each level.
 
     `levels` (L,) rising in [0, 1]; each of `observed` (L,), or (L, D) as
@@ -38,14 +33,13 @@ def calibration(
     one faint. The legend gives the miscalibration area between pooled curve and diagonal, from
     0 to 1/2.
     """
-    some(observed, "observed")
-    p = array(levels, "levels", 1)
+    p = finite(levels, "levels", 1)
     if (np.diff(p) <= 0).any() or p[0] < 0 or p[-1] > 1:
         raise ValueError("levels: want them rising in [0, 1]")
-    figure, ax = panel(title, size=(5.4, 5.2))
+    figure, ax = panel("Calibration of predicted intervals", size=(5.4, 5.2))
     ax.plot([0, 1], [0, 1], color=GREY, lw=1.4, ls="--", label="calibrated", zorder=1)
-    for (label, frequency), colour in zip(observed.items(), cycle(COLOURS), strict=False):
-        q = array(frequency, label)
+    for label, frequency, colour in coloured(observed, "observed"):
+        q = finite(frequency, label)
         if len(q) != len(p) or q.ndim > 2:
             raise ValueError(
                 f"{label}: want one frequency for each of {len(p)} levels, got shape {q.shape}"
@@ -82,9 +76,6 @@ def spread(
     epistemic: ArrayLike,
     error: ArrayLike,
     names: Sequence[str],
-    *,
-    title: str = "Predicted uncertainty and real error",
-    xlabel: str = "time (s)",
 ) -> Figure:
     """The two uncertainties and the real one-step error along an episode, a panel a dimension.
 
@@ -95,9 +86,9 @@ def spread(
     are Gaussian and the model is calibrated. Hand in the dimensions worth seeing; more than
     eight are hard to read.
     """
-    t = array(time, "time", 1)
-    a, e = array(aleatoric, "aleatoric", 2), array(epistemic, "epistemic", 2)
-    err = np.abs(array(error, "error", 2))
+    t = finite(time, "time", 1)
+    a, e = finite(aleatoric, "aleatoric", 2), finite(epistemic, "epistemic", 2)
+    err = np.abs(finite(error, "error", 2))
     for name, value in (("aleatoric", a), ("epistemic", e), ("error", err)):
         if value.shape != (len(t), len(names)):
             raise ValueError(
@@ -108,7 +99,7 @@ def spread(
     columns = 1 if len(names) <= 3 else 2
     rows = -(-len(names) // columns)
     size = (7.4 if columns == 1 else 10.0, 1.0 + 1.74 * rows)
-    figure, axes = panels(title, rows, columns, size)
+    figure, axes = panels("Predicted uncertainty and real error", rows, columns, size)
     total = np.sqrt(a + e)
     for d, (ax, name) in enumerate(zip(axes, names, strict=False)):
         ax.fill_between(t, 0, 2 * total[:, d], color=FAINT, alpha=0.75, lw=0, label="2 std of both")
@@ -124,7 +115,7 @@ def spread(
         ax.set_ylim(bottom=0)
         ax.margins(x=0.01)
         if d >= len(names) - columns:
-            ax.set_xlabel(xlabel)
+            ax.set_xlabel("time (s)")
         else:
             ax.tick_params(labelbottom=False)
     for ax in axes[len(names) :]:
@@ -139,7 +130,6 @@ def horizon_spread(
     epistemic: ArrayLike,
     *,
     error: ArrayLike | None = None,
-    title: str = "How uncertainty grows along a plan",
     ylabel: str = "predicted standard deviation",
 ) -> Figure:
     """The two uncertainties along a plan's horizon, stacked as variances, read as a std.
@@ -148,12 +138,12 @@ def horizon_spread(
     is the aleatoric standard deviation, the upper edge the total one, which is where they add
     up. `error` (H,) is the size of the error met when the plan was carried out.
     """
-    a, e = array(aleatoric, "aleatoric", 1), array(epistemic, "epistemic", 1)
+    a, e = finite(aleatoric, "aleatoric", 1), finite(epistemic, "epistemic", 1)
     if a.shape != e.shape:
         raise ValueError(f"epistemic: want the shape {a.shape} of aleatoric, got {e.shape}")
     if min(a.min(), e.min()) < 0:
         raise ValueError("aleatoric, epistemic: want variances, got a negative one")
-    figure, ax = panel(title)
+    figure, ax = panel("How uncertainty grows along a plan")
     h = np.arange(1, len(a) + 1)
     noise, total = np.sqrt(a), np.sqrt(a + e)
     ax.fill_between(h, 0, noise, color=COLOURS[0], alpha=0.35, lw=0, label="aleatoric (noise)")
@@ -163,14 +153,13 @@ def horizon_spread(
     ax.plot(h, noise, color=COLOURS[0], lw=1.8)
     ax.plot(h, total, color=COLOURS[1], lw=1.8)
     if error is not None:
-        met = np.abs(array(error, "error", 1))
+        met = np.abs(finite(error, "error", 1))
         if met.shape != a.shape:
             raise ValueError(f"error: want the shape {a.shape} of aleatoric, got {met.shape}")
         ax.plot(h, met, "o", color=INK, ms=4, mew=0, label="error met")
-    ax.set(xlabel="steps ahead", ylabel=ylabel)
+    ax.set_ylabel(ylabel)
     ax.set_ylim(bottom=0)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.margins(x=0.02)
+    steps_ahead(ax, "steps ahead")
     legend(ax, loc="upper left")
     share = e[-1] / (a[-1] + e[-1]) if a[-1] + e[-1] > 0 else 0.0
     note(ax, f"{share * 100:.0f} % of the last step's variance is epistemic")

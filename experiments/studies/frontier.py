@@ -6,20 +6,19 @@ cores; times in this process alone, one action after another, the settings in tu
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from experiments import plots
 from experiments.studies import lab as labs
+from experiments.studies.common import means, measured
 from experiments.studies.lab import Lab, Report
 from mbrl.agents import PlannerConfig
+from mbrl.evaluation import act_milliseconds
 from mbrl.training import Episodes, play
-from mbrl.training.executor import Work
 
 ENVIRONMENT = "cartpole-swingup"
 
@@ -68,19 +67,11 @@ def frontier(lab: Lab) -> Report:
             planner = change["planner"]
             small = replace(planner, population=20, elites=planner.elites and 4)
             settings[key] = change | {"planner": small}
-    asked = {
-        (key, seed): Work(
-            labs.final_returns, (path, episodes, change), f"{key[0]}, {key[1]}, seed {seed}"
-        )
-        for key, change in settings.items()
-        for seed, path in enumerate(paths)
-    }
-    answers = lab.answers(asked)
+    asked = {key: [(path, episodes, change) for path in paths] for key, change in settings.items()}
+    scores = means(measured(lab, labs.final_returns, asked))
     lab.say(f"timing {len(settings)} settings, {actions} actions each")
     milliseconds = timed(paths[0], settings, actions)
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    for key in settings:
-        found[key] = {"ms": milliseconds[key], **labs.summary(lab.means(answers, key))}
+    found = {key: {"ms": milliseconds[key], **labs.summary(scores[key])} for key in settings}
     published = max(
         (key for key in found if key[0] == next(iter(SETTINGS))),
         key=lambda key: found[key]["estimate"],
@@ -129,10 +120,7 @@ The fastest whose return lies within or above the interval of {", ".join(publish
 def timed(
     path: Path, settings: dict[tuple[str, str], dict[str, Any]], actions: int
 ) -> dict[tuple[str, str], float]:
-    """Median milliseconds an action of each setting along one episode of the run's own agent.
-
-    The settings take turns at each step, so that a machine that slows down slows them all.
-    """
+    """Median milliseconds an action of each setting along one episode of the run's own agent."""
     loaded, agent = labs.trained(path)
     own = agent.player(generator=torch.Generator().manual_seed(0))
     steps = play(own, loaded.env, Episodes(labs.EVALUATION))
@@ -141,11 +129,4 @@ def timed(
         key: labs.trained(path, **change)[1].controller(generator=torch.Generator().manual_seed(0))
         for key, change in settings.items()
     }
-    seconds: dict[tuple[str, str], list[float]] = {key: [] for key in settings}
-    for obs in episode:
-        for key, player in players.items():
-            began = time.perf_counter()
-            player.act(obs)
-            seconds[key].append(time.perf_counter() - began)
-    # The first action warms up.
-    return {key: 1000 * float(np.median(times[1:])) for key, times in seconds.items()}
+    return act_milliseconds(players, episode)

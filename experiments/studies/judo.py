@@ -12,9 +12,10 @@ from experiments import plots
 from experiments.peers import Judo, PeerError
 from experiments.presets.mpc import PRESETS
 from experiments.studies import lab as labs
+from experiments.studies.common import measured
 from experiments.studies.lab import Lab, Report
 from mbrl.agents import MPCConfig
-from mbrl.control import DriveConfig, build_driver, drive
+from mbrl.control import DriveConfig, build_driver, drive, row
 from mbrl.training.executor import Work, stop_if_asked
 
 TASKS = {"cartpole-servo": "cartpole", "cylinder-push": "cylinder_push"}
@@ -29,36 +30,25 @@ def judo(lab: Lab) -> Report:
     if not Judo.python().exists():
         raise PeerError(Judo.how_to_install())
     length = 1.0 if lab.fast else 10.0
-    starts = {task: [labs.EVALUATION + s for s in range(lab.seeds)] for task in TASKS}
-    own = lab.answers(
+    own = measured(
+        lab,
+        costs,
         {
-            (task, seed): Work(
-                costs, (task, PRESETS[task], seed, start, length), f"{task}, ours, seed {seed}"
-            )
+            task: [(task, PRESETS[task], s, labs.EVALUATION + s, length) for s in range(lab.seeds)]
             for task in TASKS
-            for seed, start in enumerate(starts[task])
-        }
+        },
     )
-    theirs = lab.answers(
-        {
-            (task, name): Work(
-                driven_by_judo,
-                (
-                    TASKS[task],
-                    name,
-                    [own[task, seed]["start"] for seed in range(lab.seeds)],
-                    length,
-                ),
-                f"{task}, judo's {name}",
-            )
-            for task in TASKS
-            for name in OPTIMIZERS
-        }
-    )
+    asked = {}
+    for task, peer_task in TASKS.items():
+        starts = [one["start"] for one in own[task]]
+        for name in OPTIMIZERS:
+            work = (peer_task, name, starts, length)
+            asked[task, name] = Work(driven_by_judo, work, f"{task}, judo's {name}")
+    theirs = lab.answers(asked)
     numbers: dict[str, Any] = {"seconds": length}
     rows, figures = [], []
     for task in TASKS:
-        found = {OURS: {k: [own[task, s][k] for s in range(lab.seeds)] for k in KINDS}}
+        found = {OURS: {kind: [one[kind] for one in own[task]] for kind in KINDS}}
         for name, text in OPTIMIZERS.items():
             found[f"judo, {text}"] = {kind: theirs[task, name][kind] for kind in KINDS}
         numbers[task] = found
@@ -93,15 +83,16 @@ def costs(task: str, mpc: MPCConfig, seed: int, start: int, length: float) -> di
     """What our planning costs, and the positions and velocities it started from."""
     torch.set_num_threads(1)
     driver = build_driver(DriveConfig(task, mpc), make_env=envs.make, seed=seed)
-    steps, second = round(length / driver.control_step), round(1 / driver.control_step)
+    steps = round(length / driver.control_step)
     played = drive(driver, seed=start, steps=steps, callback=stop_if_asked)
+    found = row(played, driver.control_step)
     inner: Any = driver.env.unwrapped
     nq, nv = inner.model.nq, inner.model.nv
     first = played.states[0]
     driver.env.close()
     return {
-        "cost": -float(played.rewards.mean()),
-        "cost_last_second": -float(played.rewards[-second:].mean()),
+        "cost": -found["reward"],
+        "cost_last_second": -found["reward_last_second"],
         "start": [first[1 : 1 + nq].tolist(), first[1 + nq : 1 + nq + nv].tolist()],
     }
 

@@ -9,14 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from experiments import plots
 from experiments.studies import lab as labs
+from experiments.studies.common import cells, gain, means, measured, tiny
 from experiments.studies.lab import Lab, Report
 from experiments.studies.versions import WHOLE_EPISODE
 from mbrl.agents import PlannerConfig
-from mbrl.training.executor import Work
 
 ENVIRONMENTS = ("cartpole-swingup", "cartpole-swingup-noisy")
 
@@ -37,27 +35,26 @@ def loops(lab: Lab) -> Report:
     """Evaluation returns by how often the agent replans, without and with noise."""
     episodes = 1 if lab.fast else 5
     paths = lab.train({env: lab.pets(env) for env in ENVIRONMENTS})
-    asked = {}
-    for env in ENVIRONMENTS:
-        for name, (every, planner) in LOOPS.items():
-            if lab.fast:
-                planner = replace(planner, population=8, iterations=1, elites=2)
-            changes = {"replan_every": every, "planner": planner}
-            for seed, path in enumerate(paths[env]):
-                work = (path, episodes, changes)
-                label = f"{env}, {name}, seed {seed}"
-                asked[env, name, seed] = Work(labs.final_returns, work, label)
-    answers = lab.answers(asked)
-
+    searches = {name: planner for name, (_, planner) in LOOPS.items()}
+    if lab.fast:
+        searches = {name: tiny(planner) for name, planner in searches.items()}
+    asked = {
+        (env, name): [
+            (path, episodes, {"replan_every": every, "planner": searches[name]})
+            for path in paths[env]
+        ]
+        for env in ENVIRONMENTS
+        for name, (every, _) in LOOPS.items()
+    }
+    answers = means(measured(lab, labs.final_returns, asked))
     numbers: dict[str, Any] = {"episodes": episodes, "returns": {}, "margin": {}}
     rows, margins = [], []
-    scores = {env: {name: lab.means(answers, env, name) for name in LOOPS} for env in ENVIRONMENTS}
+    scores = {env: {name: answers[env, name] for name in LOOPS} for env in ENVIRONMENTS}
     for env, by_loop in scores.items():
         found = {name: labs.summary(own) for name, own in by_loop.items()}
-        rows.append([env, *(labs.shown(one) for one in found.values())])
-        gain = np.subtract(by_loop["every step"], by_loop["open loop"]).tolist()
+        rows.append([env, *cells(*found.values())])
         numbers["returns"][env] = found
-        numbers["margin"][env] = labs.summary(gain)
+        numbers["margin"][env] = gain(by_loop["every step"], by_loop["open loop"])
         margins.append(
             f"On {env}, replanning at every step returns "
             f"{labs.shown(numbers['margin'][env])} more than the open loop (by seed, same model)."

@@ -12,10 +12,11 @@ from typing import Any
 import envs
 from experiments import plots
 from experiments.studies import lab as labs
+from experiments.studies.common import cells, gain, means, measured
 from experiments.studies.lab import Lab, Report
 from mbrl.agents import MPCConfig
-from mbrl.control import DriveConfig, build_driver, drive
-from mbrl.training.executor import Work, stop_if_asked
+from mbrl.control import DriveConfig, drive_one
+from mbrl.training.executor import stop_if_asked
 
 ENVIRONMENTS = ("cartpole-swingup", "arm-reacher")
 TRUE, LEARNED = "true simulator", "learned ensemble"
@@ -27,25 +28,22 @@ def models(lab: Lab) -> Report:
     steps = 10 if lab.fast else None
     configs = {env: lab.pets(env) for env in ENVIRONMENTS}
     paths = lab.train(configs)
-    asked = {
-        (env, label, seed): Work(
-            returns,
-            (env, model, _mpc(configs[env].agent), seed, episodes, steps),
-            f"{env}, {label}, seed {seed}",
-        )
-        for env in ENVIRONMENTS
-        for seed, path in enumerate(paths[env])
-        for label, model in ((TRUE, "true"), (LEARNED, path))
-    }
-    answers = lab.answers(asked)
+    through: dict[tuple[str, str], list[Any]] = {}
+    for env, config in configs.items():
+        search = _mpc(config.agent)
+        for seed, path in enumerate(paths[env]):
+            for label, model in ((TRUE, "true"), (LEARNED, path)):
+                work = (env, model, search, seed, episodes, steps)
+                through.setdefault((env, label), []).append(work)
+    answers = means(measured(lab, returns, through))
     numbers: dict[str, Any] = {"episodes": episodes}
     rows, scores = [], {}
     for env in ENVIRONMENTS:
-        found = {label: lab.means(answers, env, label) for label in (TRUE, LEARNED)}
-        regret = [a - b for a, b in zip(found[TRUE], found[LEARNED], strict=True)]
-        numbers[env] = {name: labs.summary(v) for name, v in {**found, "regret": regret}.items()}
+        found = {label: answers[env, label] for label in (TRUE, LEARNED)}
+        summaries = {label: labs.summary(own) for label, own in found.items()}
+        numbers[env] = summaries | {"regret": gain(found[TRUE], found[LEARNED])}
         scores[env] = found
-        rows.append([env, *(labs.shown(numbers[env][name]) for name in (TRUE, LEARNED, "regret"))])
+        rows.append([env, *cells(*numbers[env].values())])
     figures = [plots.bars(scores[env], title=env) for env in ENVIRONMENTS]
     plots.save(figures, lab.folder / "models.png")
     text = f"""# The true model against a learned one
@@ -64,14 +62,18 @@ def returns(
     env: str, model: str | Path, mpc: MPCConfig, seed: int, episodes: int, steps: int | None
 ) -> list[float]:
     """Returns of episodes planned through a model."""
-    config = DriveConfig(env, mpc, str(model))
     found = []
     for episode in range(episodes):
-        driver = build_driver(config, make_env=envs.make, seed=seed)
-        start = labs.EVALUATION + seed
-        played = drive(driver, seed=start, number=episode, steps=steps, callback=stop_if_asked)
+        played, _ = drive_one(
+            DriveConfig(env, mpc, str(model)),
+            make_env=envs.make,
+            seed=seed,
+            start=labs.EVALUATION + seed,
+            number=episode,
+            steps=steps,
+            callback=stop_if_asked,
+        )
         found.append(float(played.rewards.sum()))
-        driver.env.close()
     return found
 
 

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from experiments import plots
 from experiments.studies import lab as labs
+from experiments.studies.common import cells, measured
 from experiments.studies.lab import Lab, Report
 from mbrl.dynamics import Analytic
 from mbrl.imagination import objective, rollout, score_fn
-from mbrl.training.executor import Work
 from planners import ICEM
 
 WINDS = (-0.06, -0.03, 0.0, 0.03, 0.06)  # a step, along y, in the strip
@@ -54,17 +54,13 @@ def objectives(lab: Lab) -> Report:
     """Mean and worst tenth of the true return of each objective's plan."""
     budget = Budget(60, 3, 20, 500) if lab.fast else Budget(300, 10, 100, 20_000)
     asked = {
-        (name, seed): Work(outcome, (*setting, seed, budget), f"{name}, seed {seed}")
+        name: [(*setting, seed, budget) for seed in range(lab.seeds)]
         for name, setting in OBJECTIVES.items()
-        for seed in range(lab.seeds)
     }
-    answers = lab.answers(asked)
-    measured = ("mean", "worst tenth", "falls", "clearance")
+    answers = measured(lab, outcome, asked)
+    kinds = ("mean", "worst tenth", "falls", "clearance")
     scores = {
-        what: {
-            name: [answers[name, seed][what] for seed in range(lab.seeds)] for name in OBJECTIVES
-        }
-        for what in measured
+        what: {name: [one[what] for one in own] for name, own in answers.items()} for what in kinds
     }
     numbers: dict[str, Any] = {
         "settings": {
@@ -78,14 +74,12 @@ def objectives(lab: Lab) -> Report:
         },
     }  # fmt: skip
     figure = plots.bars(
-        {name: {what: scores[what][name] for what in measured[:2]} for name in OBJECTIVES},
+        {name: {what: scores[what][name] for what in kinds[:2]} for name in OBJECTIVES},
         title="Beside a cliff: what each objective's plan returns",
     )
     plots.save(figure, lab.folder / "objectives.png")
-    rows = [
-        [name, *(labs.shown(numbers["outcomes"][what][name], 2) for what in measured)]
-        for name in OBJECTIVES
-    ]
+    outcomes = numbers["outcomes"].values()
+    rows = [[name, *cells(*(one[name] for one in outcomes), digits=2)] for name in OBJECTIVES]
     text = f"""# Objectives beside a cliff
 
 The best plan under each objective ({budget.population} candidates in {budget.iterations}
@@ -94,7 +88,7 @@ wind is drawn anew from the members' values. Interquartile mean over {lab.seeds}
 bootstrap interval]: return, mean return of the worst tenth, share of falls, and the least distance
 of the mean path from the edge above the cliff.
 
-{labs.table(["objective", *measured], rows)}
+{labs.table(["objective", *kinds], rows)}
 """
     return Report(numbers, text)
 

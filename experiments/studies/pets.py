@@ -9,9 +9,9 @@ import numpy as np
 import envs
 from experiments import plots
 from experiments.studies import lab as labs
+from experiments.studies.common import means, measured
 from experiments.studies.lab import Lab, Report
 from mbrl.spaces import spec_of
-from mbrl.training.executor import Work
 from mbrl.training.runs import learning
 
 
@@ -54,12 +54,8 @@ def pets(lab: Lab) -> Report:
     episodes = 1 if lab.fast else 5
     configs = {env: lab.pets(env) for env in PUBLISHED}
     paths = lab.train(configs)
-    asked = {
-        (env, seed): Work(labs.final_returns, (path, episodes, {}), f"evaluate {env}, seed {seed}")
-        for env in PUBLISHED
-        for seed, path in enumerate(paths[env])
-    }
-    answers = lab.answers(asked)
+    asked = {env: [(path, episodes, {}) for path in paths[env]] for env in PUBLISHED}
+    answers = means(measured(lab, labs.final_returns, asked))
     numbers: dict[str, Any] = {"episodes": episodes}
     rows, figures = [], []
     for env, published in PUBLISHED.items():
@@ -67,7 +63,7 @@ def pets(lab: Lab) -> Report:
         curves = [learning(path, after=agent.random_steps) for path in paths[env]]
         numbers[env] = {
             "curves": curves,
-            "final": labs.summary(lab.means(answers, env)),
+            "final": labs.summary(answers[env]),
             "published": published._asdict(),
         }
         others = [

@@ -12,16 +12,14 @@ import numpy as np
 import torch
 
 import envs
-from experiments.plots.film import film
+from experiments.plots.film import film_or_tell
 from experiments.presets.mpc import PRESETS
 from experiments.studies import lab as labs
+from experiments.studies.common import measured
 from experiments.studies.lab import Lab, Report
 from mbrl.agents import MPCConfig
-from mbrl.control import DriveConfig, build_driver, drive
-from mbrl.dynamics import Simulator
-from mbrl.evaluation import motion_error
+from mbrl.control import DriveConfig, drive_one, planning_error, replay, row
 from mbrl.parallel import cores
-from mbrl.training import Episodes, collect, vector
 from mbrl.training.executor import Work, stop_if_asked
 
 MOTION_SECONDS = 0.2
@@ -33,20 +31,17 @@ def robots(lab: Lab) -> Report:
     names = list(PRESETS)[:2] if lab.fast else list(PRESETS)
     steps = 5 if lab.fast else None
     alone = dataclasses.replace(lab, workers=1)
-    questions = {
-        (name, seed): Work(driven, (name, PRESETS[name], seed, steps), f"drive {name}, seed {seed}")
-        for name in names
-        for seed in range(lab.seeds)
+    asked = {
+        name: [(name, PRESETS[name], seed, steps) for seed in range(lab.seeds)] for name in names
     }
-    answers = alone.answers(questions)
+    answers = measured(alone, driven, asked)
     errors = alone.answers(
-        {name: Work(planning_error, (name, PRESETS[name]), f"error {name}") for name in names}
+        {name: Work(preset_error, (name, PRESETS[name]), f"error {name}") for name in names}
     )
     numbers: dict[str, Any] = {"cores": cores()}
     rows, pages = [], []
     for name in names:
-        own = [answers[name, seed] for seed in range(lab.seeds)]
-        task = envs.TASKS[name]
+        own, task = answers[name], envs.TASKS[name]
         found = {
             "random": float(np.mean([answer["random"] for answer in own])),
             "planned": float(np.mean([answer["planned"] for answer in own])),
@@ -59,25 +54,14 @@ def robots(lab: Lab) -> Report:
             "motion error": errors[name],
         }
         numbers[name] = found
-        picture = f"{name}.png"
-        try:
-            actions = np.array(own[0]["actions"], np.float32)
-            film(name, actions, lab.folder / f"{name}.mp4", seed=own[0]["start"])
-        except envs.RenderingUnavailable as error:
-            lab.say(f"no picture of {name}: {error}")
+        film = lab.folder / f"{name}.mp4"
+        actions = np.array(own[0]["actions"], np.float32)
+        film_or_tell(name, actions, film, seed=own[0]["start"], tell=lab.say)
         done = "" if task.success is None else f"{found['succeeded']} of {lab.seeds}"
-        rows.append(
-            [
-                f"[{name}](#{name})",
-                f"{found['random']:.1f}",
-                f"{found['planned']:.1f}",
-                done,
-                f"{found['plan_ms']:.1f}",
-                f"{found['plan_hz']:.3g}",
-                f"{found['realtime']:.2f}",
-            ]
-        )
-        pages.append(_page(task, found, picture, done))
+        returns = [f"{found[key]:.1f}" for key in ("random", "planned")]
+        speed = [f"{found['plan_ms']:.1f}", f"{found['plan_hz']:.3g}", f"{found['realtime']:.2f}"]
+        rows.append([f"[{name}](#{name})", *returns, done, *speed])
+        pages.append(_page(task, found, done))
     head = ["task", "random", "planned", "success", "ms a plan", "plans/s", "real time x"]
     text = f"""# The robots
 
@@ -95,51 +79,38 @@ def driven(name: str, mpc: MPCConfig, seed: int, steps: int | None) -> dict[str,
     """A planned and a random episode from the same start."""
     torch.set_num_threads(cores())
     start = labs.EVALUATION + seed
-    driver = build_driver(DriveConfig(name, mpc), make_env=envs.make, seed=seed)
-    played = drive(driver, seed=start, steps=steps, callback=stop_if_asked)
-    random, uniform = Episodes(start), _Uniform(driver.env, seed)
-    for _ in collect(uniform, vector(driver.env), random, steps=len(played.rewards)):
-        if random.over[0]:
-            break
-    driver.env.close()
+    config = DriveConfig(name, mpc)
+    played, control_step = drive_one(
+        config, make_env=envs.make, seed=seed, start=start, steps=steps, callback=stop_if_asked
+    )
+    env, rng = envs.make(name), np.random.default_rng(seed)
+    box = envs.check_box(env)
+    uniform = rng.uniform(box.low, box.high, (len(played.rewards), *box.shape))
+    random = sum(float(step.reward[0]) for step in replay(env, uniform, seed=start))
+    env.close()
+    found = row(played, control_step)
+    kept = ("success", "realtime", "plan_ms", "plan_hz", "rejected")
     return {
-        "planned": float(played.rewards.sum()),
-        "random": float(random.returns[0]),
-        "success": played.success,
-        "realtime": played.realtime,
-        "plan_ms": float(np.median(played.plan_ms)),
-        "plan_hz": len(played.plan_ms) / (len(played.rewards) * driver.control_step),
-        "rejected": played.rejected,
+        "planned": found["return"],
+        "random": random,
+        **{name: found[name] for name in kept},
         "actions": played.actions.tolist(),
         "start": start,
     }
 
 
-class _Uniform:
-    """Uniform actions in double precision."""
-
-    def __init__(self, env: Any, seed: int) -> None:
-        self.box, self.rng = envs.check_box(env), np.random.default_rng(seed)
-
-    def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
-        return self.rng.uniform(self.box.low, self.box.high)[None]
-
-
-def planning_error(name: str, mpc: MPCConfig) -> float | None:
-    """`motion_error` of the planning model from states of a planned episode; None without one."""
-    task = envs.TASKS[name]
-    if task.planning is None:
-        return None
-    true, cheap = Simulator(task), Simulator(task, planning=True)
-    driver = build_driver(DriveConfig(name, mpc), make_env=envs.make, seed=0)
-    played = drive(driver, seed=labs.EVALUATION, steps=60)
-    driver.env.close()
-    return motion_error(
-        true, cheap, played.states[::6], seconds=MOTION_SECONDS, rng=np.random.default_rng(0)
+def preset_error(name: str, mpc: MPCConfig) -> float | None:
+    """`planning_error` of the task with its preset."""
+    return planning_error(
+        DriveConfig(name, mpc),
+        make_env=envs.make,
+        seed=0,
+        start=labs.EVALUATION,
+        seconds=MOTION_SECONDS,
     )
 
 
-def _page(task: envs.Task, found: dict[str, Any], picture: str, done: str) -> str:
+def _page(task: envs.Task, found: dict[str, Any], done: str) -> str:
     error = found["motion error"]
     planning = (
         "Planned through its own model."
@@ -152,7 +123,7 @@ def _page(task: envs.Task, found: dict[str, Any], picture: str, done: str) -> st
 
 {task.summary[:1].upper()}{task.summary[1:]}.
 
-![{task.name}]({picture})
+![{task.name}]({task.name}.png)
 
 Random {found["random"]:.1f}, planned {found["planned"]:.1f} in {task.episode_steps} steps.{success}
 {planning} {found["plan_ms"]:.1f} ms a plan, {found["plan_hz"]:.3g} plans a second, real time x

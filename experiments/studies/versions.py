@@ -14,19 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from experiments import plots
 from experiments.studies import lab as labs
+from experiments.studies.common import cells, gain, measured, tiny
 from experiments.studies.lab import Lab, Report
-from mbrl.agents import PlannerConfig, RandomAgent
+from mbrl.agents import PlannerConfig
 from mbrl.agents.pets import version
-from mbrl.data import moments
-from mbrl.evaluation import Episode, record
+from mbrl.evaluation import mismatch
 from mbrl.training import RunConfig
-from mbrl.training.executor import Work
 from mbrl.training.runs import changed, learning
-from mbrl.training.seeds import Interruptible
 
 ENVIRONMENTS = ("cartpole-swingup", "cartpole-swingup-noisy", "arm-reacher")
 VERSIONS = ("0.5", "1.0", "1.5")
@@ -44,15 +41,11 @@ def versions(lab: Lab) -> Report:
     episodes = 2 if lab.fast else 10
     configs = {f"{env}, {v}": config(lab, env, v) for env in ENVIRONMENTS for v in VERSIONS}
     paths = lab.train(configs)
-    asked = {
-        (label, seed): Work(examine, (path, episodes), f"evaluate {label}, seed {seed}")
-        for label in configs
-        for seed, path in enumerate(paths[label])
-    }
-    answers = lab.answers(asked)
+    asked = {label: [(path, episodes) for path in paths[label]] for label in configs}
+    answers = measured(lab, examine, asked)
 
     def scores(env: str, v: str, name: str) -> list[float]:
-        return [float(np.mean(answers[f"{env}, {v}", s][name])) for s in range(lab.seeds)]
+        return [float(np.mean(one[name])) for one in answers[f"{env}, {v}"]]
 
     numbers: dict[str, Any] = {"episodes": episodes}
     rows, margins = [], []
@@ -65,11 +58,11 @@ def versions(lab: Lab) -> Report:
             found["curves"] = [learning(path) for path in paths[f"{env}, {v}"]]
             numbers[f"{env}, {v}"] = found
             told = "-" if v == "1.5" else labs.shown(found["promised"])
-            errors = [labs.shown(found[name], 2) for name in ("error_random", "error_own")]
+            errors = cells(found["error_random"], found["error_own"], digits=2)
             rows.append([env, v, labs.shown(found["return"]), told, *errors])
         for better, worse in (("1.0", "0.5"), ("1.5", "1.0")):
-            gain = np.subtract(scores(env, better, "return"), scores(env, worse, "return")).tolist()
-            numbers[f"{env}, {better} over {worse}"] = margin = labs.summary(gain)
+            margin = gain(scores(env, better, "return"), scores(env, worse, "return"))
+            numbers[f"{env}, {better} over {worse}"] = margin
             margins.append(f"- {env}: {better} returns {labs.shown(margin)} more than {worse}.")
     # Returns of arms and poles have no scale in common.
     poles, arms = ENVIRONMENTS[:2], ENVIRONMENTS[2:]
@@ -125,9 +118,9 @@ def config(lab: Lab, env: str, name: Any) -> RunConfig:
     run = lab.pets(env)
     agent = run.agent
     if name != "1.5":
-        search = {"population": 8, "iterations": 1, "elites": 2} if lab.fast else {}
         own = {"sigma": agent.mpc.planner.sigma, "answer": agent.mpc.planner.answer}
-        agent = changed(agent, planner=dataclasses.replace(WHOLE_EPISODE, **own, **search))
+        search = dataclasses.replace(WHOLE_EPISODE, **own)
+        agent = changed(agent, planner=tiny(search) if lab.fast else search)
     if name == "0.5":
         agent = changed(agent, random_steps=run.steps)
     return dataclasses.replace(run, agent=version(name, agent))
@@ -136,40 +129,11 @@ def config(lab: Lab, env: str, name: Any) -> RunConfig:
 def examine(path: Path, episodes: int) -> dict[str, list[float]]:
     """Returns, what the plans promised, and the model's errors, one number an episode."""
     loaded, agent = labs.trained(path)
-    model: Any = agent.model
     seed = labs.EVALUATION + int(path.name.rpartition("-")[2])
-    player = agent.player(generator=torch.Generator().manual_seed(seed))
-    random = RandomAgent(loaded.spec.action, generator=torch.Generator().manual_seed(seed))
-
-    def steps(player: Any, offset: int) -> list[Episode]:
-        player = Interruptible(player)
-        return record(player, loaded.env, episodes=episodes, seed=seed, first=offset)
-
-    at_random, own = steps(random, episodes), steps(player, 0)
-    changes = [episode.next_obs.float() - episode.obs.float() for episode in at_random]
-    scale = moments(torch.cat(changes))[1]
-    moves = scale > 0
-
-    def error(played: Episode) -> float:
-        obs, action, next_obs = (
-            column.float() for column in (played.obs, played.action, played.next_obs)
-        )
-        with torch.no_grad():
-            predicted = model.predict(*(x.expand(model.members, -1, -1) for x in (obs, action)))
-        mean = predicted.mean.mean(0)[:, : obs.shape[-1]]
-        return float(((mean - next_obs) / scale)[:, moves].square().mean().sqrt())
-
+    found = mismatch(agent, loaded.env, episodes=episodes, seed=seed)
     return {
-        "return": [sum(episode.reward.tolist()) for episode in own],
-        "promised": [_mean([score for _, score in episode.promises]) for episode in own],
-        "error_random": [error(episode) for episode in at_random],
-        "error_own": [error(episode) for episode in own],
+        "return": found.returns,
+        "promised": found.promised,
+        "error_random": found.error_random,
+        "error_own": found.error_own,
     }
-
-
-def _mean(scores: list[float]) -> float:
-    """The running mean, as a controller keeps it."""
-    mean = 0.0
-    for count, score in enumerate(scores, 1):
-        mean += (score - mean) / count
-    return mean

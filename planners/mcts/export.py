@@ -1,4 +1,4 @@
-"""Search trees as plain nodes, for other programs: JSON, and the dot text of Graphviz."""
+"""Search trees as plain nodes, for other programs: JSON, Graphviz's dot, and where to draw them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 if TYPE_CHECKING:
     from planners.mcts import Tree
@@ -80,6 +82,38 @@ def most_visited(tree: Tree, *, root: int = 0, nodes: int = 40) -> list[Node]:
             )
         )
     return found
+
+
+def layout(nodes: Sequence[Node]) -> tuple[np.ndarray, np.ndarray]:
+    """Where to draw nodes, parents before children: x and y, each (nodes,).
+
+    Leaves lie one apart from left to right, each parent is above the middle of its children, and
+    y is minus the depth.
+
+    Raises:
+        ValueError: no nodes, or a node without its parent.
+    """
+    if not nodes:
+        raise ValueError("nodes: is empty; want at least one node")
+    place = {node.node: i for i, node in enumerate(nodes)}
+    if any(node.parent >= 0 and node.parent not in place for node in nodes):
+        raise ValueError("nodes: want the parent of every node among them")
+    below: list[list[int]] = [[] for _ in nodes]
+    depth = np.zeros(len(nodes))
+    for i, node in enumerate(nodes[1:], 1):
+        below[place[node.parent]].append(i)
+        depth[i] = depth[place[node.parent]] + 1
+    x, free, stack = np.zeros(len(nodes)), 0, [0]
+    while stack:  # left to right; a leaf takes the next free place
+        i = stack.pop()
+        if not below[i]:
+            x[i] = free
+            free += 1
+        stack += sorted(below[i], key=lambda c: (-nodes[c].action, -nodes[c].node))
+    for i in reversed(range(len(nodes))):
+        if below[i]:
+            x[i] = (min(x[below[i]]) + max(x[below[i]])) / 2
+    return x, -depth
 
 
 def to_json(nodes: Sequence[Node]) -> str:

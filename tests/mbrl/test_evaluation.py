@@ -1,15 +1,28 @@
-"""Errors of a simulator's motion; runs evaluated and compared."""
+"""Errors of simulators and models, the time of controllers; runs evaluated and compared."""
 
 import json
+from types import SimpleNamespace
 
+import gymnasium
 import numpy as np
 import pytest
+import torch
 
 import envs
 import mbrl
+import mbrl.evaluation
 from mbrl.dynamics import Simulator
-from mbrl.evaluation import compare_runs, evaluate_run, motion_error
+from mbrl.evaluation import (
+    Episode,
+    act_milliseconds,
+    compare_runs,
+    evaluate_run,
+    mismatch,
+    motion_error,
+    step_errors,
+)
 from mbrl.rng import episode_seed
+from mbrl.types import Gaussian
 
 
 def test_the_motion_of_the_true_simulator_has_no_error_and_that_of_another_has():
@@ -61,3 +74,87 @@ def test_runs_with_one_label_are_seeds_of_the_same_thing(runs):
     assert both["a"]["returns"] == [np.mean(curves["random"][i][1]) for i in (0, 2)]
     wins = [both["b"]["returns"][0] > one for one in both["a"]["returns"]]
     assert both["b"]["better_than_first"] == np.mean(wins)
+
+
+class Off:
+    """Two members; their mean adds the action to both observations, and misses actions over 1/2."""
+
+    members = 2
+
+    def predict(self, obs, action):
+        mean = obs + action.clamp(max=0.5)
+        mean = mean + torch.tensor([-1.0, 1.0]).reshape(2, 1, 1)  # both miss, their mean does not
+        reward = torch.zeros(*mean.shape[:-1], 1)
+        return Gaussian(torch.cat((mean, reward), -1), torch.ones(*mean.shape[:-1], 3))
+
+
+def episode(obs, action, next_obs):
+    columns = [torch.tensor(column, dtype=torch.double) for column in (obs, action, next_obs)]
+    return Episode(columns[0], columns[1], torch.zeros(len(obs)), columns[2], [])
+
+
+def test_step_errors_are_in_stds_of_the_given_moves_over_what_moves():
+    # One step changes the first observation by 1 or 5 (std 2) and never the second.
+    moves = [episode([[0, 7], [0, 7]], [[0.0], [0.0]], [[1, 7], [5, 7]])]
+    right = episode([[0, 0]], [[0.5]], [[0.5, 9]])
+    wrong = episode([[0, 0], [0, 0]], [[0.5], [0.9]], [[0.5, 0], [4.5, 0]])
+    found = step_errors(Off(), [right, wrong], moves=moves)
+    assert found == pytest.approx([0, np.sqrt((0 + (4 / 2) ** 2) / 2)])
+
+
+class Line(gymnasium.Env):
+    """A point that actions move; the reward is the action; four steps."""
+
+    observation_space = gymnasium.spaces.Box(-9, 9, (1,), np.float32)
+    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        self.at, self.steps = np.zeros(1, np.float32), 0
+        return self.at.copy(), {}
+
+    def step(self, action):
+        self.at, self.steps = self.at + action, self.steps + 1
+        return self.at.copy(), float(action[0]), False, self.steps == 4, {}
+
+
+class Forward:
+    """Acts 1; its plans promise 2 and 5 in turns."""
+
+    def __init__(self):
+        self.each = [SimpleNamespace(plans=0, state=SimpleNamespace(plan=None))]
+
+    def reset(self, begins):
+        self.each[0].plans = 0
+
+    def act(self, obs, *, explore):
+        (controller,) = self.each
+        controller.plans += 1
+        controller.state.plan = SimpleNamespace(score=(5.0, 2.0)[controller.plans % 2])
+        return np.ones((len(obs), 1), np.float32)
+
+
+def test_a_mismatch_is_measured_on_random_and_on_own_episodes():
+    agent = SimpleNamespace(player=lambda *, generator: Forward(), model=Off())
+    found = mismatch(agent, Line(), episodes=2, seed=0)
+    assert found.returns == [4, 4] and found.promised == [3.5, 3.5]
+    # A step of it is missed by 1/2; some random steps are, by less.
+    (own, again), at_random = found.error_own, found.error_random
+    assert own == again and min(at_random) > 0 and max(at_random) < own
+    assert mismatch(agent, Line(), episodes=2, seed=0) == found
+
+
+def test_controllers_are_timed_in_turns_without_the_first_action(monkeypatch):
+    now, order = [0.0], []
+
+    class Timed:
+        def __init__(self, name, seconds):
+            self.name, self.seconds = name, iter(seconds)
+
+        def act(self, obs):
+            order.append((self.name, obs))
+            now[0] += next(self.seconds)
+
+    monkeypatch.setattr(mbrl.evaluation.time, "perf_counter", lambda: now[0])
+    players = {"a": Timed("a", (100, 1, 2, 30)), "b": Timed("b", (0, 4, 4, 4))}
+    assert act_milliseconds(players, [0, 1, 2, 3]) == {"a": 2000, "b": 4000}
+    assert order == [(name, obs) for obs in range(4) for name in "ab"]

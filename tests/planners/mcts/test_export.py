@@ -3,11 +3,12 @@
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
 
 from planners.mcts import UCT, Evaluation, Widening, search
-from planners.mcts.export import Node, from_json, most_visited, to_dot, to_json
+from planners.mcts.export import Node, from_json, layout, most_visited, to_dot, to_json
 
 
 def step(state, action):
@@ -117,3 +118,18 @@ def test_a_twin_visited_more_often_than_its_parent_comes_after_it():
     nodes = most_visited(tree, nodes=10)
     assert [x.node for x in nodes] == [0, 1, 2]
     assert [x.parent for x in nodes] == [-1, 0, 1]
+
+
+def test_a_layout_puts_parents_above_the_middle_of_their_children():
+    def node(name, parent, action):
+        return Node(name, parent, action, None, 1, 0.0, 0.0, 1.0, [])
+
+    # The root's action 1 leads to node 5, whose actions 0 and 2 lead to leaves.
+    tree = [node(0, -1, -1), node(5, 0, 1), node(7, 5, 2), node(2, 0, 0), node(9, 5, 0)]
+    x, y = layout(tree)
+    np.testing.assert_array_equal(x, [0.75, 1.5, 2, 0, 1])
+    np.testing.assert_array_equal(y, [0, -1, -2, -1, -2])
+    with pytest.raises(ValueError, match="is empty"):
+        layout([])
+    with pytest.raises(ValueError, match="the parent of every node"):
+        layout([node(0, -1, -1), node(3, 2, 0)])
