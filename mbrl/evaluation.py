@@ -219,10 +219,11 @@ def _mean(scores: Sequence[float]) -> float:
 def act_milliseconds(
     players: Mapping[Any, Controller], observations: Sequence[np.ndarray]
 ) -> dict[Any, float]:
-    """Median milliseconds that each controller takes for an action along observations (T, O).
+    """Mean milliseconds that each controller takes for an action along observations (T, O).
 
-    They take turns at each observation, so that a machine that slows down slows them all. The
-    first observation warms them up and is not counted.
+    A mean, as a controller that replans every k steps searches in one action of k. They take turns
+    at each observation, so that a machine that slows down slows them all. The first k observations
+    warm them up and are not counted.
     """
     seconds: dict[Any, list[float]] = {key: [] for key in players}
     for obs in observations:
@@ -230,7 +231,8 @@ def act_milliseconds(
             began = time.perf_counter()
             player.act(obs)
             seconds[key].append(time.perf_counter() - began)
-    return {key: 1000 * float(np.median(times[1:])) for key, times in seconds.items()}
+    warm = {key: max(1, player.mpc.replan_every) for key, player in players.items()}
+    return {key: 1000 * float(np.mean(times[warm[key] :])) for key, times in seconds.items()}
 
 
 def plan_spread(

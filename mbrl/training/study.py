@@ -8,7 +8,8 @@ A study is a function of a `Lab` that returns a `Report`; `study` makes a comman
             {seed: Work(final_returns, (path, 5, {}, gymnasium.make), f"evaluate, seed {seed}")
              for seed, path in enumerate(paths["pets"])}
         )
-        return Report({"return": summary(lab.means(found))}, "# Returns")
+        returns = summary([mean(found[seed]) for seed in found])
+        return Report({"return": returns}, f"# Returns\n\n{shown(returns)}")
 
     study(small, seeds=5, lab=partial(Lab, make_env=gymnasium.make))(Path("results"))
 
@@ -137,10 +138,6 @@ class Lab:
             done=lambda key, answer: write_json(files[key], answer),
         )
         return {key: kept[key] if key in kept else fresh[key] for key in questions}
-
-    def means(self, answers: Mapping[Any, Sequence[float]], *key: Any) -> list[float]:
-        """The mean of `answers[*key, seed]`, such as returns of episodes, for each seed."""
-        return [float(np.mean(answers[*key, seed])) for seed in self._seeds()]
 
     def _seeds(self) -> range:
         return range(self.seeds)

@@ -2,6 +2,7 @@
 
 import json
 from types import SimpleNamespace
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -143,18 +144,20 @@ def test_a_mismatch_is_measured_on_random_and_on_own_episodes():
     assert mismatch(agent, Line(), episodes=2, seed=0) == found
 
 
-def test_controllers_are_timed_in_turns_without_the_first_action(monkeypatch):
+def test_controllers_are_timed_in_turns_without_the_actions_that_warm_up(monkeypatch):
     now, order = [0.0], []
 
     class Timed:
-        def __init__(self, name, seconds):
+        def __init__(self, name, seconds, replan_every):
             self.name, self.seconds = name, iter(seconds)
+            self.mpc = SimpleNamespace(replan_every=replan_every)
 
         def act(self, obs):
             order.append((self.name, obs))
             now[0] += next(self.seconds)
 
     monkeypatch.setattr(mbrl.evaluation.time, "perf_counter", lambda: now[0])
-    players = {"a": Timed("a", (100, 1, 2, 30)), "b": Timed("b", (0, 4, 4, 4))}
-    assert act_milliseconds(players, [0, 1, 2, 3]) == {"a": 2000, "b": 4000}
-    assert order == [(name, obs) for obs in range(4) for name in "ab"]
+    players: Any = {"a": Timed("a", (90, 1, 2, 3, 2), 1), "b": Timed("b", (50, 0, 9, 0, 3), 2)}
+    # "b" searches at every other action, and a search of it takes 6 s on average
+    assert act_milliseconds(players, list(range(5))) == {"a": 2000, "b": 4000}
+    assert order == [(name, obs) for obs in range(5) for name in "ab"]

@@ -157,8 +157,6 @@ def test_answers_are_computed_again_for_other_arguments_only(tmp_path, inline):
     assert lab.answers(asked(2.0)) == {(2.0, 0): 4.0, (2.0, 1): 4.0}
     assert lab.answers(asked(2.0, 3.0))[3.0, 1] == 9.0
     assert seen == [2.0, 2.0, 3.0, 3.0]
-    again = {("a", s): [1.0, 2.0 + s] for s in range(2)}
-    assert lab.means(again, "a") == [1.5, 2.0]
 
 
 def test_pages_and_numbers_by_hand():
