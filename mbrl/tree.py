@@ -21,14 +21,14 @@ from planners.mcts import PUCT, UCT, Gumbel, Tree
 from planners.mcts.export import Node, most_visited, sample_name
 
 _WRITTEN = 2
-"""Numbers of a continuous action that an edge has room for."""
+"""Most numbers of a continuous action that are written on an edge."""
 
 _LEAST = {"simulations": 1, "rollouts": 1, "depth": 1, "samples": 1, "steps": 0, "seed": 0}
 
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """Everything that a tree depends on."""
+    """Settings of a search."""
 
     env: str = "frozen-lake"
     """One of `mbrl list envs`: a world (frozen-lake, cliff-walk, ..., CartPole-v1, ...), or a task
@@ -37,22 +37,22 @@ class SearchConfig:
     """How actions are selected, without noise at the root and with uniform priors. UCT's C is 1/√2
     times the range of the returns of 100 random games from the first state."""
     simulations: int = 200
-    """Number of simulations; each adds a node, or all outcomes of an action if they are random."""
+    """Number of simulations. Each adds one node, or a node for each outcome of a random action."""
     discount: float | None = None
-    """γ, in (0, 1]; the world's own if unset, 0.99 where it has none."""
+    """γ, in (0, 1]. If unset, that of the environment, or 0.99 if it defines none."""
     backup: Literal["mean", "max"] = "mean"
     """Value of a node: the mean over all simulations through it, or the value of its best action.
-    "max" converges to Q* in a finite world, but overestimates where it has made few rollouts."""
+    "max" converges to Q* in a finite world, but overestimates after few rollouts."""
     seed: int = 0
-    """Seed of the first state, of the real steps and of all draws."""
+    """Seed of the first state, the real steps and the search."""
     steps: int = 0
-    """Real steps played first, with a search for each; the tree is that of the last state."""
+    """Real steps to take first, each chosen by a search; the tree shown is that of the last state."""
     rollouts: int = 8
-    """Random rollouts whose mean return values a leaf."""
+    """Random rollouts from each leaf; their mean return is its value."""
     depth: int = 50
-    """Most steps of a rollout."""
+    """Maximum number of steps of a rollout."""
     samples: int = 8
-    """Actions drawn uniformly in each node, where actions are continuous."""
+    """Number of actions drawn uniformly in each node if actions are continuous."""
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
@@ -70,25 +70,25 @@ class Game(NamedTuple):
     actions: int | Sampler
     discount: float
     names: tuple[str, ...] | None = None
-    """Of the actions; None where they are continuous."""
+    """Names of the actions; None if they are continuous."""
     state_of: Callable[[Any], Tensor] | None = None
-    """As for `TreeSearch`."""
+    """Model states of observations, as for `TreeSearch`."""
     stochastic: bool = False
-    """A `FiniteModel` whose actions have several outcomes."""
+    """Whether the model is a `FiniteModel` whose actions have several outcomes."""
     exact: tuple[np.ndarray, np.ndarray] | None = None
     """V* (S,) and Q* (S, A) of a finite world."""
 
 
 class Choice(NamedTuple):
-    """An action of the root, with the search's value and the exact one."""
+    """An action of the root, with its estimated and its exact value."""
 
     action: str
     visits: int
     prior: float
     value: float | None
-    """Q, None if untried."""
+    """Estimated Q; None if the action was never tried."""
     optimum: float | None
-    """Q*, None where it is not known."""
+    """Q*; None if not known."""
     chosen: bool
 
 
@@ -97,26 +97,26 @@ class Found(NamedTuple):
 
     tree: Tree
     nodes: list[Node]
-    """All, most visited first; states are the model's own."""
+    """All nodes, most visited first; their states are model states."""
     choices: list[Choice]
     value: float
-    """Of the root, by the search's `backup`."""
+    """Value of the root."""
     optimum: float | None
-    """V* of the root's state, None where it is not known."""
+    """V* of the root's state; None if not known."""
     names: tuple[str, ...] | None
-    """Of the actions; #0, ... for a node's draws that have too many numbers to write."""
+    """Names of the actions; #0, #1, ... for drawn actions with too many numbers to write."""
 
 
 def search_game(game: Game, config: SearchConfig, *, actions: Sequence[str] = ()) -> Found:
-    """Play `config.steps` real steps, each by a search, and search once more.
+    """Take `config.steps` real steps, each chosen by a search, and search once more.
 
     Args:
-        game: the environment, not closed here, and the model.
-        config: how to search.
-        actions: names to call the actions by; the game's own if there are none.
+        game: the environment, which is not closed, and its model.
+        config: settings of the search.
+        actions: names of the actions; those of the game if empty.
 
     Raises:
-        ValueError: names that are not one for each action; an episode that ends before its
+        ValueError: a number of names other than the number of actions; an episode that ends within
             `steps`.
     """
     if actions and game.names is None:
@@ -131,7 +131,7 @@ def search_game(game: Game, config: SearchConfig, *, actions: Sequence[str] = ()
     assert tree is not None
     if tree.actions is not None and tree.actions.shape[-1] > _WRITTEN:
         names = tuple(f"#{k}" for k in range(config.samples))
-    # A node of `TreeModel` ends in two numbers of its own.
+    # `TreeModel` appends two numbers to the state of a node.
     nodes = [
         node._replace(state=node.state[:-2])
         for node in most_visited(tree, nodes=tree.visits.shape[1])
@@ -162,7 +162,7 @@ def _played(game: Game, config: SearchConfig) -> tuple[TreeSearch, Any]:
     alone = replace(settings, rollouts=1)
     probe = TreeModel(game.model, game.actions, alone, generator=generator(config.seed, 1))
     assert running.obs is not None
-    # UCT's theory wants returns in [0, 1]; C does instead what scaling them would do.
+    # UCT assumes returns in [0, 1]; scaling C by their range has the same effect as scaling them.
     c = return_range(probe, player.state_of(running.obs)[0]) / math.sqrt(2)
     rule = {"uct": UCT(c=c), "puct": PUCT(), "gumbel": Gumbel()}[config.rule]
     player.config = replace(settings, rule=rule)

@@ -290,7 +290,7 @@ def test_further_columns_that_do_not_fit_are_refused():
         buffer.append(step, log_prob=torch.tensor(0.0), hidden=torch.zeros(2))
     with pytest.raises(ValueError, match="log_prob holds a number that is not finite"):
         buffer.append(step, log_prob=torch.tensor(math.nan), hidden=torch.zeros(2, 3))
-    with pytest.raises(ValueError, match="may not be named"):
+    with pytest.raises(ValueError, match="must not have one of the names"):
         Replay(3, 1, 1, extra={"reward": ()})
     state = buffer.state_dict()
     with pytest.raises(ValueError, match="replay columns .* are not rows, written"):

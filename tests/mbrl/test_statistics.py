@@ -160,7 +160,7 @@ def test_learning_curve_in_blocks_equals_one_block():
         (lambda: probability_of_improvement(np.ones((3, 2)), [1.0], rng=rng()), "2 tasks"),
         (lambda: align([]), "curves: want at least one run"),
         (lambda: align([([0, 1], [1.0])]), r"curves\[0\]: want as many steps"),
-        (lambda: align([([0, 0], [1.0, 2.0])]), r"curves\[0\] steps: want them rising"),
+        (lambda: align([([0, 0], [1.0, 2.0])]), r"curves\[0\] steps: want them increasing"),
         (lambda: align([([5], [1.0])], env_steps=[0]), "grid from 5"),
     ],
 )
