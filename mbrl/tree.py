@@ -46,7 +46,7 @@ class SearchConfig:
     seed: int = 0
     """Seed of the first state, the real steps and the search."""
     steps: int = 0
-    """Real steps to take first, each chosen by a search; the tree shown is that of the last state."""
+    """Real steps to take first, each chosen by a search. The tree is that of the last state."""
     rollouts: int = 8
     """Random rollouts from each leaf; their mean return is its value."""
     depth: int = 50

@@ -293,7 +293,7 @@ def test_wrong_input_is_refused_by_name():
         model.step(state, action[:, 1:], noise=None)
     with pytest.raises(ValueError, match="noise must be"):
         model.step(state, action, noise=torch.zeros(1, 1, 1))
-    with pytest.raises(ValueError, match="state 2, action 1 are no distribution"):
+    with pytest.raises(ValueError, match="state 2, action 1 are not a distribution"):
         rows = mdp.transitions.toarray()
         rows[2 * mdp.actions + 1] *= 0.9
         FiniteModel([sparse.csr_array(rows)], mdp.rewards, mdp.terminal)
