@@ -351,9 +351,8 @@ def _tables(model: FiniteModel, device: torch.device) -> _Tables:
     if filled.any():
         most = np.zeros(rows.shape[0])
         most[filled] = np.maximum.reduceat(rows.data, starts[filled])
-        tops = np.flatnonzero(rows.data == most[owner])[
-            ::-1
-        ]  # reversed, so that of equals the first is written last
+        # reversed, so that of equals the first is written last
+        tops = np.flatnonzero(rows.data == most[owner])[::-1]
         mode[owner[tops]] = rows.indices[tops]
 
     def on(array: np.ndarray) -> Tensor:

@@ -277,9 +277,8 @@ class _Fit:
             score = total / count
             if len(self.held[0]):
                 score, better, renewed = self._judge()
-            better = better & (
-                self.since < config.patience
-            )  # a member that has stopped stays stopped
+            # a member that has stopped stays stopped
+            better = better & (self.since < config.patience)
             renewed = renewed & (self.since < config.patience)
             self.since = torch.where(renewed, 0, self.since + 1)
             self.best = torch.where(better, score, self.best)

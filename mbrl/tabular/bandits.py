@@ -296,9 +296,8 @@ class InformationDirected(Bandit):
     def prospects(self) -> tuple[Float[Tensor, "R K"], Float[Tensor, "R K"]]:
         """Expected regret and expected information gain of each arm."""
         chance, given = best_arm(self.posterior, self.counts, self.sums, points=self.points)
-        mean = (chance[..., None] * given).sum(
-            1
-        )  # also from the integrals, so that their errors cancel below
+        # also from the integrals, so that their errors cancel below
+        mean = (chance[..., None] * given).sum(1)
         best = (chance * given.diagonal(dim1=-2, dim2=-1)).sum(-1, keepdim=True)
         if self.information == "variance":
             told = (given - mean[:, None]).square()

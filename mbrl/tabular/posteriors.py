@@ -204,9 +204,8 @@ def _integrate(
     """
     mean, std = posterior.moments(counts, sums)
     mass = (posterior.log_density(counts, sums, x) + widths[:, None].log()).exp()  # (R, K, G)
-    mass = mass / mass.sum(-1, keepdim=True).clamp(
-        min=1
-    )  # if a density is narrower than an interval
+    # a sum above 1 occurs if a density is narrower than an interval
+    mass = mass / mass.sum(-1, keepdim=True).clamp(min=1)
     moment = mass * x[:, None]
     # The mass outside the intervals is below them; it is placed at the point that gives the arm its
     # exact mean. Half of an interval's mass counts as below its midpoint.
@@ -246,9 +245,8 @@ def least_ratio(cost: Float[Tensor, "*lead K"], gain: Float[Tensor, "*lead K"]) 
     # The last two axes are the pair of arms: first, second.
     a, b = cost[..., :, None], cost[..., None, :]
     u, v = gain[..., :, None], gain[..., None, :]
-    inner = b / (a - b) - 2 * v / (
-        u - v
-    )  # where the derivative of the ratio with respect to the share is 0
+    # where the derivative of the ratio with respect to the share is 0
+    inner = b / (a - b) - 2 * v / (u - v)
     shares = torch.stack(
         (torch.zeros_like(inner), torch.ones_like(inner), inner.nan_to_num(0.0).clamp(0, 1))
     )
@@ -261,8 +259,7 @@ def least_ratio(cost: Float[Tensor, "*lead K"], gain: Float[Tensor, "*lead K"]) 
     pair = ratio.flatten(-2).argmin(-1, keepdim=True)
     first, second = pair[..., 0] // arms, pair[..., 0] % arms
     share = share.flatten(-2).gather(-1, pair)[..., 0]
-    alone = (cost <= 0).any(-1) | ~(gain > 0).any(
-        -1
-    )  # the ratio is 0, or finite for no distribution
+    # the ratio is 0, or finite for no distribution
+    alone = (cost <= 0).any(-1) | ~(gain > 0).any(-1)
     cheapest = gain.masked_fill(cost > cost.amin(-1, keepdim=True), -1.0).argmax(-1)
     return Mixture(torch.where(alone, cheapest, first), torch.where(alone, cheapest, second), share)

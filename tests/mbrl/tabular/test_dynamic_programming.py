@@ -165,7 +165,7 @@ def test_policy_iteration_goes_on_from_a_policy():
 
 def test_solvers_refuse_by_name():
     mdp = corridor()
-    with pytest.raises(ValueError, match="never does from state 0"):
+    with pytest.raises(ValueError, match="this one never ends from state 0"):
         policy_iteration(mdp, policy=np.zeros(4, dtype=int))
     with pytest.raises(ValueError, match=r"a policy is \(S,\)"):
         policy_iteration(mdp, policy=np.zeros(3, dtype=int))
