@@ -199,7 +199,7 @@ def test_the_answer_of_puct_is_drawn_by_visits():
 def test_gumbel_cannot_go_on_with_a_tree():
     root, step = table_model(golden.problem("gumbel"))
     tree = search(root, step, simulations=5, generator=seeded(), rule=Gumbel(), discount=0.9)
-    with pytest.raises(ValueError, match="Gumbel cannot go on with a tree"):
+    with pytest.raises(ValueError, match="Gumbel cannot continue a tree"):
         search(root, step, simulations=5, generator=seeded(), rule=Gumbel(), start=tree)
 
 
@@ -223,7 +223,7 @@ def test_widening_opens_what_can_be_done(rule):
 
 def test_gumbel_takes_no_widening():
     root, step = table_model(golden.problem("gumbel"))
-    with pytest.raises(ValueError, match="Gumbel takes no widening"):
+    with pytest.raises(ValueError, match="Gumbel does not support widening"):
         search(root, step, simulations=5, generator=seeded(), rule=Gumbel(), widening=Widening())
 
 
