@@ -92,7 +92,7 @@ def walk(agent, steps):
     return [world.go(agent) for _ in range(steps)]
 
 
-def test_it_is_an_agent_and_so_is_its_player(make):
+def test_every_agent_and_its_player_satisfy_the_protocols(make):
     assert isinstance(make(), Agent)
     assert isinstance(make().player(generator=seeded()), Player)
 

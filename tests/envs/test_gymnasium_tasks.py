@@ -121,7 +121,7 @@ def test_humanoid_standup_pays_for_impacts_up_to_ten():
 
 
 @pytest.mark.parametrize("id", list(KNOWN))
-def test_what_is_not_known_has_a_reason(id):
+def test_unknown_rewards_and_terminations_have_a_reason(id):
     known = envs.known(id)
     assert (known.reward is None or known.terminated is None) <= bool(known.why)
     assert "\n" not in known.why
@@ -140,7 +140,7 @@ class Stranger(gymnasium.Env):
     metadata = {"render_modes": [], "known": {"reward": len, "ends": False, "discount": 0.5}}
 
 
-def test_what_a_stranger_says_of_itself_is_kept_and_ours_is_told():
+def test_metadata_of_other_environments_is_kept_and_ours_is_set():
     gymnasium.register("Stranger-v0", Stranger)
     try:
         told = envs.make("Stranger-v0").metadata["known"]

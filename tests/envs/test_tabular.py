@@ -194,7 +194,7 @@ def test_arrival_rewards_three_ways():
     np.testing.assert_array_equal(again.arrival.toarray(), dense.arrival.toarray())
 
 
-def test_what_is_given_is_not_changed():
+def test_arguments_are_not_changed():
     rows, rewards = np.full((2, 1, 2), 0.5), np.ones((2, 1))
     tall = sparse.csr_array(rows.reshape(2, 2))
     for transitions in (rows, tall):
@@ -205,7 +205,7 @@ def test_what_is_given_is_not_changed():
     np.testing.assert_array_equal(policy, np.eye(2))
 
 
-def test_all_terminal():
+def test_an_mdp_of_terminal_states_only_has_value_0():
     found = FiniteMDP(np.ones((1, 2, 1)), np.ones((1, 2)), 0.9, 0, [0]).optimum()
     assert found.values == 0 and (found.action_values == 0).all()
 

@@ -13,7 +13,7 @@ from experiments.peers import Judo, PeerError, available
 OURS = {"cartpole": "cartpole-servo", "cylinder_push": "cylinder-push"}
 
 
-def test_the_script_knows_a_python_without_it():
+def test_a_peer_whose_python_lacks_the_package_says_so():
     script = str(Path(peers.__file__).with_name("judo.py"))
     with (
         Judo([sys.executable, script]) as peer,
@@ -24,7 +24,7 @@ def test_the_script_knows_a_python_without_it():
         peer.ask(work="info")
 
 
-def test_absent_says_how_to_install(monkeypatch, tmp_path):
+def test_an_absent_peer_names_how_to_install_it(monkeypatch, tmp_path):
     monkeypatch.setenv("MBRL_JUDO", str(tmp_path))
     assert not available(Judo)
     with pytest.raises(PeerError, match="^judo is not installed.*make peers"), Judo():

@@ -54,7 +54,7 @@ def watch(monkeypatch, script, env="cartpole-swingup", steps=6, config=SMALL):
     return page, taken, said
 
 
-def test_it_steps_shows_and_says_where(monkeypatch):
+def test_the_live_view_shows_every_step_and_prints_its_address(monkeypatch):
     page, taken, said = watch(monkeypatch, {})
     assert taken == 6 and len(page.shown) == 6
     assert [status.step for *_, status in page.shown] == [1, 2, 3, 4, 5, 6]

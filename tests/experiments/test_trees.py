@@ -67,7 +67,7 @@ def test_a_picture_of_nothing_or_of_orphans_says_so():
         draw([NODES[0]._replace(value=np.nan)])
 
 
-def test_a_root_alone_is_a_picture(tmp_path):
+def test_a_tree_of_one_node_is_drawn(tmp_path):
     assert plots.save(draw(NODES[:1]), tmp_path / "one.png").exists()
 
 

@@ -35,7 +35,7 @@ def test_values_are_those_of_the_worlds_in_a_range_of_one(problem):
         assert not world.terminal[roots].any()
 
 
-def test_no_root_lies_where_nothing_leads():
+def test_roots_are_states_that_can_be_reached():
     (world,) = worlds("cliff walk", 1)
     assert len(trees._visited(world)) == 48 - 10 - 1  # but the cliff, and the goal
 
@@ -70,14 +70,14 @@ def test_rollouts_are_worth_what_the_random_policy_is():
         assert abs(returns.mean() - want[state]) < 5 * returns.std() / np.sqrt(draws)
 
 
-def test_orders_are_powers():
+def test_slope_is_the_exponent_of_a_power_law():
     counts = [2**p for p in range(4, 10)]
     errors = 3 * np.array(counts) ** -0.5
     errors[:3] = 7.0  # the first half does not count
     assert trees.slope(counts, errors) == pytest.approx(-0.5)
 
 
-def test_what_is_at_stake():
+def test_at_stake_by_hand():
     # On the chain of γ 0.8 to go on is best from everywhere, by what the next ones lose.
     unit = np.ptp([10 / 0.2, uniform_values(worlds("chain", 1)[0]).min()])
     _, start = trees.laboratory("chain", trees.ROUGH, 3, 4)

@@ -126,7 +126,7 @@ def test_ilqr_does_not_stall_on_its_bounds():
     assert plan.score > 20
 
 
-def test_costs_slope_as_the_return_does():
+def test_gradients_of_the_cost_equal_those_of_the_return():
     sim, state, model = smooth("cartpole-swingup", action_repeat=2)
     actions = some_actions(sim, 6)
     states, cost = rolled(model, actions)
@@ -213,7 +213,7 @@ def test_it_drives_a_robot():
     assert np.mean(earned[-5:]) > 0.97
 
 
-def test_what_it_cannot_do_it_says():
+def test_unsupported_requests_raise_an_error():
     several = Simulator(envs.TASKS["cartpole-swingup"], members=2, rng=np.random.default_rng(0))
     with pytest.raises(ValueError, match="a simulator of one member"):
         SmoothSimulator(several, torch.zeros(several.state_size))

@@ -46,7 +46,7 @@ def everywhere(mdp, members=1):
     return [torch.tensor(part, dtype=torch.float32).expand(members, -1, -1) for part in pairs]
 
 
-def test_it_is_a_model():
+def test_every_model_satisfies_the_protocol():
     model = FiniteModel.of(random_world())
     assert isinstance(model, Dynamics) and model.members == 1
     obs = torch.rand(2, 3, 1)
@@ -203,7 +203,7 @@ def test_counts_by_hand_and_their_sum():
     assert (total.terminal == counts.terminal).all()
 
 
-def test_what_is_counted_for_long_is_what_is():
+def test_a_model_counted_from_many_steps_is_close_to_the_true_one():
     """The frequencies of 300 000 steps within five standard deviations."""
     mdp = random_world(6)
     counts = Counts.of(walk(mdp, 300_000), states=mdp.states, actions=mdp.actions)
@@ -269,7 +269,7 @@ def test_the_posterior_closes_in_on_the_mdp():
 
 @pytest.mark.parametrize("value", [math.nan, 0.5, -1.0, 99.0])
 @pytest.mark.parametrize("where", ["state", "action"])
-def test_what_is_no_index_comes_out_as_no_number(where, value):
+def test_an_invalid_index_gives_nan(where, value):
     mdp = random_world()
     model, parts = FiniteModel.of(mdp), everywhere(mdp)
     parts = [part.clone() for part in parts]

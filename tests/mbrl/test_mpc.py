@@ -72,7 +72,7 @@ def test_plans_are_the_same_with_one_thread_and_two():
     assert np.array_equal(*found)
 
 
-def test_a_delay_accounted_for_costs_little():
+def test_a_compensated_delay_costs_little():
     """A delay of so many steps also means a plan only every so many steps: so has the other."""
     config = replace(SMALL, planner=replace(SMALL.planner, population=32))
     for delay in (1, 3):

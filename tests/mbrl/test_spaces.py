@@ -66,7 +66,7 @@ def test_other_spaces_are_refused():
 
 
 @pytest.mark.parametrize("wrap", [lambda env: env, vector])
-def test_what_an_agent_is_told_of_its_world(wrap):
+def test_spec_of_an_environment(wrap):
     """Ours say what is known of them, whoever makes them; a stranger's must be learned."""
     known = envs.known("cartpole-swingup")
     for env in (envs.make("cartpole-swingup"), gymnasium.make("cartpole-swingup")):

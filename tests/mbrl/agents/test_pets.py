@@ -70,7 +70,7 @@ def play(agent, steps, seed=0):
     return [world.go(agent) for _ in range(steps)]
 
 
-def test_it_learns_to_go_home():
+def test_pets_learns_to_reach_a_target():
     """After forty steps the last of each ten is within 0.15 of home; at random it is not."""
     learner = agent(replace(TINY, model=replace(TINY.model, hidden=(32, 32), epochs=100)))
     play(learner, 40)
@@ -250,7 +250,7 @@ def test_every_planner_can_be_named_and_set(name):
         ({"action": torch.zeros(1, 2)}, r"action has shape \(1, 2\), not \(1, 1\)"),
     ],
 )
-def test_what_no_buffer_may_hold_is_refused(change, message):
+def test_invalid_transitions_are_refused(change, message):
     step = Transition(
         *torch.zeros(2, 1, 1), torch.zeros(1), torch.zeros(1, 1), *torch.zeros(2, 1) > 0
     )
@@ -308,7 +308,7 @@ def test_any_model_that_can_be_fitted_is_planned_through():
     assert learner.fits == 3 and goes_home(learner)
 
 
-def test_a_model_put_in_its_place_is_planned_through_at_once():
+def test_after_a_model_is_replaced_the_next_action_is_planned_through_it():
     learner = agent(changed(TINY, replan_every=6))
     play(learner, 23)  # within an episode, with a plan half carried out
     learner.model = Halves()

@@ -109,7 +109,7 @@ def test_noise_is_the_models_and_each_particles_own():
 # Termination
 
 
-def test_what_comes_after_the_end_does_not_count():
+def test_rewards_after_a_termination_do_not_count():
     """Both go 1 a step and end beyond 2.5; the rewards are 1, 2, 3 and then nothing."""
     model = Line([1.0, 1.0], ends_above=2.5)
     walk = plans([1.0] * 6)
@@ -147,7 +147,7 @@ def test_members_vote_on_the_end_where_all_see_the_particle(propagation):
 @pytest.mark.parametrize("what", ["state", "reward"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("propagation", ["ts1", "tsinf", "expectation"])
-def test_a_blow_up_behind_the_end_forbids_nothing(what, value, propagation):
+def test_a_divergence_after_the_termination_forbids_nothing(what, value, propagation):
     """The model knows nothing of what lies beyond 2.5, where nobody ever goes on from."""
     model = Bad(wall=3.5, value=value, what=what, ends_above=2.5)
     walk = plans([1.0] * 6)

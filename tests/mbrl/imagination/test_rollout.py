@@ -75,7 +75,7 @@ def test_without_gradients_no_graph_is_kept():
                        generator=seeded()).state.requires_grad  # fmt: skip
 
 
-def test_a_score_slopes_as_its_differences_say():
+def test_gradients_of_a_score_equal_its_finite_differences():
     """Actions that want a gradient get one, through blocks on several workers too."""
     model = Line([1.0, 0.5])
     score = score_fn(model, start(), particles=2, horizon=3, generator=seeded())

@@ -217,7 +217,7 @@ def test_an_arm_much_better_known_than_the_others_is_integrated(prior, counts, s
                 assert found.given[0, a, k].item() == pytest.approx(beaten, abs=1e-2)
 
 
-def test_arms_beyond_hope_teach_nothing_false():
+def test_expectations_stay_in_range_when_the_chance_of_being_best_underflows():
     """A best arm far ahead: P(A* = a) underflows, and what is expected stays in [0, 1]."""
     counts = torch.tensor([[84.0, 10.0, 206.0]]).double()
     found = best_arm(BetaBernoulli(), counts, torch.tensor([[1.0, 10.0, 32.0]]).double(), points=64)
@@ -273,7 +273,7 @@ def test_the_least_information_ratio_of_all_mixtures_of_two():
     assert mix.first != mix.second and share.item() == pytest.approx(2 / 9)
 
 
-def test_an_arm_of_no_cost_is_taken_though_it_tells_nothing():
+def test_an_arm_without_cost_is_chosen_even_without_information():
     """Its ratio is 0 / 0; its squared regret is 0, which no other distribution attains."""
     mix = least_ratio(torch.tensor([[0.3, 0.0, 0.0], [0.0, 0.2, 0.4]]), torch.tensor(
         [[0.1, 0.0, 0.2], [0.0, 0.1, 0.2]]
@@ -546,7 +546,7 @@ def test_ellipsoids_hold_the_truth_at_all_times():
     assert held(said=0.1) < 0.8  # and would not, had the noise been five times what was said
 
 
-def test_features_are_worth_having():
+def test_using_features_lowers_the_regret():
     """Fifty arms that share three numbers: UCB1 has to try them all, these do not."""
     table = torch.randn(50, 3, generator=seeded(3)).double()
     table /= table.norm(dim=1, keepdim=True)

@@ -152,7 +152,7 @@ def test_counts_are_the_likeliest_model():
     np.testing.assert_array_equal(ends, model.terminal)
 
 
-def test_last_memory_forgets():
+def test_a_memory_of_last_steps_keeps_only_the_last_one():
     agent = Dyna(3, 1, DynaConfig(planning=0))
     agent.observe(0, 0, 1.0, 1, False, generator=seeded())
     agent.observe(0, 0, 5.0, 2, True, generator=seeded())
@@ -238,7 +238,7 @@ def test_planning_saves_episodes():
     assert many < 40 and 2 * many < some < none / 2, (none, some, many)
 
 
-def test_only_a_bonus_finds_a_changed_way_soon():
+def test_only_an_exploration_bonus_finds_a_changed_way_soon():
     """The blocking maze, its gap moved after 1000 of 2000 steps: rewards of ten runs."""
 
     def earned(config, seed):

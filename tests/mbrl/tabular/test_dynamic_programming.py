@@ -56,7 +56,7 @@ def test_solutions_are_the_optimum(solve, seed, discount, ends):
 
 @solvers
 @pytest.mark.parametrize("mdp", [corridor(), journey(), journey(1)], ids=["corridor", "a", "b"])
-def test_without_discount_too_but_without_a_bound(solve, mdp):
+def test_with_discount_1_solvers_find_the_optimum_but_no_bound(solve, mdp):
     exact, found = mdp.optimum(), solve(mdp, tolerance=1e-12)
     assert found.bound == math.inf and found.residual <= 1e-11
     np.testing.assert_allclose(found.values, exact.values, rtol=0, atol=1e-9)

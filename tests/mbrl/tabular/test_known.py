@@ -198,7 +198,7 @@ WORLDS = {
 
 @pytest.mark.parametrize("world", WORLDS.values(), ids=list(WORLDS))
 @pytest.mark.parametrize("kind", ["q", "n-step q", "q(λ)", "double", "expected", "tree"])
-def test_without_chance_it_is_exact(kind, world):
+def test_in_a_deterministic_world_it_is_exact(kind, world):
     """α = 1, and targets that no draw but that of the next pair can move."""
     traces = {"traces": "replacing"} if kind == "q(λ)" else {}
     made = learner(world, **KINDS[kind], **traces, step_size=1.0, epsilon=0.3)
@@ -213,7 +213,7 @@ def slipping(kind, mdp, steps):
 
 
 @pytest.mark.parametrize("kind", ["q", "double", "tree", "sarsa", "sarsa(λ)", "Monte Carlo"])
-def test_on_ice_too(kind):
+def test_learners_come_close_on_a_stochastic_world(kind):
     """Means of N visits lie some σ / √N from the truth, σ about 0.1 here."""
     assert slipping(KINDS[kind], frozen_lake(discount=0.5), 2_000_000) < 1e-3
 

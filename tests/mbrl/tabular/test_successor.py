@@ -82,7 +82,7 @@ def test_td_comes_to_the_closed_form():
     assert np.abs(exact).max() > 0.5
 
 
-def test_deterministic_td_is_exact_and_ends_end():
+def test_deterministic_td_is_exact_and_stops_at_terminal_states():
     """A corridor 0 → 1 → end: ψ sums what is met, and nothing follows the end."""
     phi = np.array([[[1.0, 0.0]], [[0.0, 1.0]], [[5.0, 5.0]]])
     learner = SuccessorFeatures(phi, np.zeros(3, dtype=int), discount=0.5, step_size=1.0)

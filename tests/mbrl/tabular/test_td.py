@@ -225,7 +225,7 @@ def test_one_step_is_the_textbooks(target, decay):
 
 @pytest.mark.parametrize("traces", ["accumulating", "replacing", "dutch"])
 @pytest.mark.parametrize("target", ["sarsa", "expected", "tree", "q"])
-def test_a_trace_that_is_gone_at_once_is_one_step(target, traces):
+def test_a_trace_decay_near_0_equals_one_step_learning(target, traces):
     if traces == "dutch" and target != "sarsa":
         return
     settings = {"actions": 2, "target": target, "step_size": 0.3}

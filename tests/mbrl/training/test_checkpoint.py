@@ -51,7 +51,7 @@ def assert_holds(run, step):
     assert torch.equal(state["weights"]["net"], weights(step)["net"])
 
 
-def test_what_is_saved_comes_back(run):
+def test_a_saved_state_is_loaded_unchanged(run):
     saved(run, 10)
     for reader in (run, Run.open(run.path)):
         assert reader.config == {"algo": "pets", "seed": 3}

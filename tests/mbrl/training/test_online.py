@@ -239,7 +239,7 @@ class Alias(Drift):
 
 
 @pytest.mark.parametrize("copy", [True, False])
-def test_what_an_environment_hands_out_or_is_handed_is_copied(copy):
+def test_observations_and_actions_of_an_environment_are_copied(copy):
     env = SyncVectorEnv([Alias, Alias], copy=copy)
     steps = collect(random_agent(env), env, Episodes(0), steps=60)
     taken = list(steps)
@@ -254,7 +254,7 @@ def test_another_seed_writes_other_bytes(tmp_path):
     assert metrics(tmp_path / "0") != metrics(tmp_path / "1")
 
 
-def test_what_an_episode_line_says(tmp_path):
+def test_the_line_of_an_episode_has_its_numbers(tmp_path):
     env = Drift()
     progress = go(tmp_path / "run", env, random_agent(env), 35)
     lines = read_metrics(tmp_path / "run" / METRICS, "episode")
