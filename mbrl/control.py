@@ -26,26 +26,27 @@ from mbrl.types import ModelBased
 
 @dataclass(frozen=True)
 class DriveConfig:
-    """Everything that a drive's numbers depend on, except the clock."""
+    """Settings of a drive."""
 
     env: str = "cartpole-swingup"
-    """A task with a simulator, of `mbrl list envs`."""
+    """A task with a simulator, one of `mbrl list envs`."""
     mpc: MPCConfig = field(default_factory=MPCConfig)
-    """How to plan."""
+    """Settings of the controller."""
     model: str = "planning"
-    """What to plan through. planning: the task's cheaper simulator, if it has one. true: its own
-    simulator. Or the folder of a run: the model that it learned."""
+    """The model to plan through. planning: the task's cheaper simulator, if it has one. true: the
+    task's own simulator. Or the folder of a run: the model learned in it."""
     members: int = 1
-    """Simulators planned through at once: the task's own, and others with random parameters.
-    --objective says what a plan is worth over all of them."""
+    """Number of simulators to plan through: the task's own, and others with random parameters.
+    --objective combines the returns of a plan in all of them."""
     randomisation: Randomisation = field(default_factory=Randomisation)
-    """How much the parameters of the members differ."""
+    """How much the parameters of the members differ: for each kind, the std of the log of a
+    factor."""
     asynchronous: bool = False
-    """Run in real time and plan in a worker while the robot carries out the last plan."""
+    """Run in real time, and plan in a worker while the robot executes the last plan."""
     delay: int | None = None
-    """Control steps from the start of a search until its plan takes over; the search plans from the
-    state expected then. If unset, as many as the last search took. Without --asynchronous the
-    delay is simulated, and results are the same on every machine."""
+    """Control steps from the start of a search until its plan is used; the search starts from the
+    state predicted for that time. If unset, the number of steps that the last search took. Without
+    --asynchronous the delay is simulated, and results are the same on every machine."""
 
 
 class Driver(NamedTuple):
@@ -64,7 +65,7 @@ class Tick(NamedTuple):
     mean_reward: float  # so far
     plan_ms: float  # of the last search
     plans: int
-    realtime: float  # simulated seconds a second
+    realtime: float  # simulated seconds per second
 
 
 class Drive(NamedTuple):
@@ -77,9 +78,9 @@ class Drive(NamedTuple):
     success: bool | None  # every goal was reached when it moved, and the last at the end
     rejected: int  # candidates whose simulation diverged
     evaluated: int
-    late: int  # plans that came after the step they were made for
+    late: int  # plans that were ready after the step they were made for
     realtime: float
-    seed: int  # that the environment was reset with
+    seed: int  # seed that the environment was reset with
 
 
 def build_driver(config: DriveConfig, *, make_env: MakeEnv, seed: int) -> Driver:
@@ -88,12 +89,12 @@ def build_driver(config: DriveConfig, *, make_env: MakeEnv, seed: int) -> Driver
     Args:
         config: the robot, the model and the planner.
         make_env: makes the environment, such as `envs.make`; its metadata must have its task.
-        seed: of the planner's draws and of randomised members.
+        seed: seed of the planner's draws and of randomised members.
 
     Raises:
         ValueError: an unknown environment, one without a simulator to plan through, settings
-            that do not fit.
-        RunError: a model that is no run, or of another environment.
+            that do not match.
+        RunError: a model that is not a run, or is one of another environment.
     """
     mpc = config.mpc
     if config.model in ("true", "planning"):

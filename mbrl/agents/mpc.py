@@ -428,4 +428,4 @@ MAXIMISED: dict[str, Callable[[Controller], Callable[[Tensor], Any]]] = {
     "score": _scores,
     "smooth": _smooth_models,
 }
-"""What a planner may ask for by `maximises` -> what makes it from a model state."""
+"""Value of a planner's `maximises` -> function that makes its argument from a model state."""

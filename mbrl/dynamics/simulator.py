@@ -46,7 +46,7 @@ class Physics(NamedTuple):
 
 
 class PhysicalTask(Protocol):
-    """What the simulator needs to know of a task; `envs.Task` is one."""
+    """The attributes of a task that the simulator uses; `envs.Task` has them."""
 
     @property
     def name(self) -> str:
@@ -85,8 +85,11 @@ class PhysicalTask(Protocol):
 
     @property
     def gymnasium(self) -> bool:
-        """Gymnasium's conventions: actions are controls, observations float64, and sensors are the
-        positions of bodies one MuJoCo step before the state."""
+        """Whether the task follows gymnasium's conventions.
+
+        Actions are then controls, observations float64, and sensors the positions of bodies one
+        MuJoCo step before the state.
+        """
         ...
 
     def compile(self, *, planning: bool = False) -> mujoco.MjModel:
@@ -103,7 +106,7 @@ def has_physics(env: Any) -> bool:
 
 
 def physics_state(env: Any) -> Float[Tensor, S]:
-    """The simulator's state of what an environment's MuJoCo simulation is in now."""
+    """The current state of an environment's MuJoCo simulation, as a state of the simulator."""
     model, data = env.unwrapped.model, env.unwrapped.data
     state = np.empty(mujoco.mj_stateSize(model, _STATE))
     mujoco.mj_getState(model, data, state, _STATE)
@@ -112,19 +115,20 @@ def physics_state(env: Any) -> Float[Tensor, S]:
 
 @dataclass(frozen=True)
 class Randomisation:
-    """How far the members' parameters lie from the model's: the std of the log of a factor.
+    """Std of the log of the random factors by which the members' parameters are multiplied.
 
-    Tobin et al. 2017 and Peng et al. 2018 for domain randomisation; here the members are what a
-    planner's objective (mean, CVaR, worst case) is taken over.
+    Tobin et al. 2017 and Peng et al. 2018 introduced domain randomisation; here a planner's
+    objective (mean, CVaR, worst case) is taken over the members.
     """
 
     mass: float = 0.1
-    """Mass and inertia of each body."""
+    """Std of the log of the factor of each body's mass and inertia."""
     friction: float = 0.2
-    """Sliding friction of each geom, and damping and dry friction of each degree of freedom."""
+    """Likewise for the sliding friction of each geom, and damping and dry friction of each degree
+    of freedom."""
     gain: float = 0.1
-    """Force of each actuator, by its gain and bias. Limits of the force (`forcerange`) stay, and so
-    does the feedforward input of a PID controller, which is a force itself."""
+    """Likewise for the force of each actuator, by its gain and bias. Force limits (`forcerange`)
+    and the feedforward input of a PID controller, which is itself a force, do not change."""
 
     def __post_init__(self) -> None:
         for name in ("mass", "friction", "gain"):
@@ -321,7 +325,7 @@ class Simulator:
         )
 
     def decode(self, state: Float[Tensor, "*lead S"]) -> Float[Tensor, "*lead O"]:
-        """Observations of states, float32, as the first member sees them."""
+        """Observations of states in the first member, float32."""
         rows = state.reshape(-1, state.shape[-1]).numpy(force=True)
         obs = self._decode(rows, members=1).astype(self._dtype)
         return torch.from_numpy(obs).to(state.device).reshape(*state.shape[:-1], obs.shape[-1])

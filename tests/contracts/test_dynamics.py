@@ -36,7 +36,7 @@ def data(count=300):
 
 @dataclass
 class Case:
-    """A model, and what the contract must know to ask it something."""
+    """A model, and the sizes and inputs that the contract tests use."""
 
     model: Any
     state: Any  # state(lead, generator) -> states (*lead, S)
@@ -135,7 +135,7 @@ def case(request):
 
 
 def those(*names):
-    """A test of those models alone that promise what it asks for."""
+    """Marks a test that runs only on the models with these properties."""
     chosen = [name for name in CASES if any(part in name for part in names)]
     return pytest.mark.parametrize("case", chosen, indirect=True)
 

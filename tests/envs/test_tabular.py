@@ -145,7 +145,7 @@ def test_gridworld_of_the_book():
 @pytest.mark.parametrize("discount", [0.9, 0.9999])
 @pytest.mark.parametrize("kind", ["random graph", "grid", "slippery grid"])
 def test_many_states_solve_as_accurately_as_few(kind, discount):
-    """Above the size of elimination: what one solve says the next product confirms."""
+    """Above the size limit of elimination, a product checks the solution."""
     if kind == "random graph":
         mdp = worlds.garnet(6000, 2, 3, rng=np.random.default_rng(0), discount=discount)
     else:

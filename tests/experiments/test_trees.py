@@ -111,7 +111,7 @@ def test_continuous_actions_are_sampled_and_the_state_is_the_simulators_own():
 
 
 def test_an_action_of_many_numbers_has_a_number_for_a_name():
-    """Seven joints: the table says what they do, an edge has no room for it."""
+    """An action of seven numbers is written in the table, because an edge has no room for it."""
     _, found = searched(SearchConfig("panda-reach", simulations=4, samples=2, rollouts=1, depth=1))
     assert found.names == ("#0", "#1")
     assert all(

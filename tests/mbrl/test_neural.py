@@ -121,7 +121,7 @@ def test_a_bayesian_net_is_used_as_a_dynamics_model():
 
 
 class Averaged(Net):
-    """E networks of plain layers, of which each also sees what all of them say: not separable."""
+    """E networks of plain layers, each of which also uses the outputs of all: not separable."""
 
     def __init__(self, members, inputs, outputs):
         super().__init__()

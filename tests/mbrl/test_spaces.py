@@ -67,7 +67,7 @@ def test_other_spaces_are_refused():
 
 @pytest.mark.parametrize("wrap", [lambda env: env, vector])
 def test_spec_of_an_environment(wrap):
-    """Ours say what is known of them, whoever makes them; a stranger's must be learned."""
+    """Our environments have known functions however they are made; others must be learned."""
     known = envs.known("cartpole-swingup")
     for env in (envs.make("cartpole-swingup"), gymnasium.make("cartpole-swingup")):
         spec = spec_of(wrap(env))

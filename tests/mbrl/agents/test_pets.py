@@ -50,7 +50,7 @@ class Slide:
         self.at, self.steps = self.draw.uniform(-2, 2, 1).astype(np.float32), 0
 
     def go(self, agent):
-        """One step and what the agent says to it; (action, metrics, episode's end)."""
+        """Take one step; returns (action, metrics, whether the episode ended)."""
         action = agent.act(self.at[None], explore=True)[0]
         after = (self.at + 0.5 * action).astype(np.float32)
         self.steps += 1
@@ -71,7 +71,7 @@ def play(agent, steps, seed=0):
 
 
 def test_pets_learns_to_reach_a_target():
-    """After forty steps the last of each ten is within 0.15 of home; at random it is not."""
+    """After training on 40 steps, 10 steps end within 0.15 of the target; random ones do not."""
     learner = agent(replace(TINY, model=replace(TINY.model, hidden=(32, 32), epochs=100)))
     play(learner, 40)
     errors = []
@@ -140,7 +140,7 @@ def test_rejected_candidates_are_counted():
 
 
 def test_the_known_reward_is_used_unless_it_is_to_be_learned():
-    """A known reward that pays for going right is not what the data say."""
+    """A known reward, for going right, that differs from the rewards in the data."""
 
     def right(obs, action, next_obs):
         return next_obs[..., 0]

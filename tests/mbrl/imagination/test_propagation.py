@@ -148,7 +148,7 @@ def test_members_vote_on_the_end_where_all_see_the_particle(propagation):
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("propagation", ["ts1", "tsinf", "expectation"])
 def test_a_divergence_after_the_termination_forbids_nothing(what, value, propagation):
-    """The model knows nothing of what lies beyond 2.5, where nobody ever goes on from."""
+    """The model diverges beyond 2.5, where every trajectory has terminated."""
     model = Bad(wall=3.5, value=value, what=what, ends_above=2.5)
     walk = plans([1.0] * 6)
     score = score_fn(model, start(), particles=2, horizon=6, propagation=propagation,
@@ -166,7 +166,7 @@ def test_a_divergence_after_the_termination_forbids_nothing(what, value, propaga
 
 
 STRIDES, SIGMA, HORIZON, EDGE = (0.06, 0.08, 0.10, 0.12, 0.14), 0.03, 12, 1.4
-"""Nobody knows the walker's stride, one of five; the ground is a little wet."""
+"""A walker whose stride is unknown, one of five values, with a little noise."""
 
 
 def along_the_cliff(obs, action, next_obs):

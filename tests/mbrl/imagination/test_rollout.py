@@ -76,7 +76,7 @@ def test_without_gradients_no_graph_is_kept():
 
 
 def test_gradients_of_a_score_equal_its_finite_differences():
-    """Actions that want a gradient get one, through blocks on several workers too."""
+    """Actions that require a gradient get one, also through blocks on several workers."""
     model = Line([1.0, 0.5])
     score = score_fn(model, start(), particles=2, horizon=3, generator=seeded())
     actions = torch.rand(300, 3, 1, dtype=torch.float64, generator=seeded()).requires_grad_()

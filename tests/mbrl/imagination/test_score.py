@@ -52,7 +52,7 @@ def test_no_action_that_is_not_finite_is_ever_good():
 @pytest.mark.parametrize("planner", PLANNERS.values(), ids=list(PLANNERS))
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_plan_whose_state_is_not_finite_is_chosen_by_no_planner(planner, value):
-    """All that is worth having lies just behind the wall."""
+    """The highest rewards are just beyond the wall, where the state is not finite."""
     model = Bad(wall=0.5, value=value)
     score = score_fn(model, start(), particles=2, horizon=4, generator=seeded())
     search = planner(start(-1.0), start(1.0), 4, population=200)
@@ -98,7 +98,7 @@ def test_the_same_actions_score_the_same_to_the_bit(net, propagation):
 
 @pytest.mark.parametrize("propagation", PROPAGATIONS)
 def test_scores_do_not_depend_on_the_other_candidates(net, propagation):
-    """Moment matching too refits across particles, never across candidates."""
+    """Moment matching refits across particles, but not across candidates."""
     score, actions = net_score(net, propagation), candidates(40)
     together = score(actions)
     alone = torch.cat([score(actions[i : i + 1]) for i in range(40)])

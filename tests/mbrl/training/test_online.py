@@ -199,7 +199,7 @@ def test_an_endless_episode_is_saved_on_the_way_and_at_the_end(tmp_path):
 
 
 class Whole(VectorEnv):
-    """A vector that knows no masks: it resets all its environments at once."""
+    """A vector environment without reset masks: it resets all its environments at once."""
 
     num_envs = 2
 
@@ -354,7 +354,7 @@ def test_regular_checkpoints_come_within_episodes(tmp_path):
 
 
 def test_evaluation_is_reproducible_and_leaves_the_training_alone(tmp_path):
-    """A run that is evaluated after every step goes on as if nobody had looked."""
+    """Evaluation after every step does not change the run."""
     make = WORLDS["ours"]
     go(tmp_path / "plain", env := make(), pets(env), 50)
     other, results = make(), []
