@@ -52,7 +52,7 @@ class SmoothSimulator:
     ) -> None:
         if sim.members != 1 or sim.task.gymnasium:
             raise ValueError(
-                f"{sim.task.name}: derivatives need a simulator with one member, "
+                f"{sim.task.name}: derivatives need a simulator of one member, "
                 "of a task that is not gymnasium's"
             )
         self.sim, self.state, self.repeat = sim, state, action_repeat
