@@ -303,7 +303,7 @@ def test_wrong_input_is_refused_by_name():
         FiniteModel([mdp.transitions], rewards, mdp.terminal)
     with pytest.raises(ValueError, match="rewards of 2 members"):
         FiniteModel([mdp.transitions] * 2, mdp.rewards[None], mdp.terminal)
-    with pytest.raises(ValueError, match="end in the same states"):
+    with pytest.raises(ValueError, match="the same terminal states"):
         FiniteModel.of(mdp, random_world(ends=0))
     batch = walk(mdp, 10)
     sizes = {"states": mdp.states, "actions": mdp.actions}
