@@ -167,7 +167,7 @@ def test_updates_are_finite_numbers(make):
         assert np.isfinite([float(value) for value in said.values()]).all()
 
 
-def test_a_player_plays_without_touching_the_agent(make):
+def test_playing_does_not_change_the_agent(make):
     agent, twin = make(), make()
     world, mirror = World(), World()
     every = np.ones(COUNT, bool)

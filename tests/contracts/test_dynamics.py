@@ -239,7 +239,7 @@ def test_the_same_noise_gives_the_same_step_and_arguments_are_left_alone(case, m
 
 
 @those(*NEURAL, "simulator", "linear", "memory")
-def test_no_noise_is_the_mean(case, model):
+def test_a_step_without_noise_is_the_mean(case, model):
     """Of every model but those of integers, which have none: there it is the likeliest."""
     state, action, noise = inputs(case)
     mean = model.step(state, action, noise=None)

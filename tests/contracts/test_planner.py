@@ -211,7 +211,7 @@ def test_with_every_candidate_forbidden_the_plan_is_the_first_mean(make):
         assert plan.std.isfinite().all()
 
 
-def test_one_accepted_candidate_is_enough_to_go_on_from(make):
+def test_one_accepted_candidate_suffices_for_a_refit(make):
     calls = []
 
     def score(actions):

@@ -23,7 +23,7 @@ def bare(id: str) -> Any:
 
 
 def transitions(id: str, steps: int = 300) -> list[tuple]:
-    """Random steps past termination too, so that what is beyond the healthy range is seen."""
+    """Random steps, also after termination, to test states outside the healthy range."""
     env = bare(id)
     env.action_space.seed(0)
     rows = []
@@ -134,7 +134,7 @@ def test_other_gymnasium_ids_have_learned_rewards():
 
 
 class Stranger(gymnasium.Env):
-    """A world that tells itself what is known of it."""
+    """An environment with its own `metadata["known"]`."""
 
     observation_space = action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,))
     metadata = {"render_modes": [], "known": {"reward": len, "ends": False, "discount": 0.5}}

@@ -111,7 +111,7 @@ def test_numbers_worked_out_by_hand():
     np.testing.assert_allclose(mdp.optimum().values.reshape(4, 4), best, atol=1e-10)
 
 
-def test_gridworld_of_the_book():
+def test_gridworld_values_are_those_of_the_book():
     """Sutton and Barto 2018, examples 3.5 and 3.8: figures 3.2 and 3.5, to the printed digit."""
     rows, rewards = np.zeros((25, 4, 25)), np.zeros((25, 4))
     for state in range(25):
@@ -294,7 +294,7 @@ def test_wrong_logits_are_named():
             mdp.policy_gradient(wrong)
 
 
-def test_without_discount_a_policy_has_to_end():
+def test_with_discount_1_a_policy_must_terminate():
     mdp = worlds.cliff_walk()
     left = np.full(48, 3)
     for function in (mdp.evaluate, mdp.occupancy):
@@ -332,7 +332,7 @@ def test_layouts_that_do_not_fit(arguments, message):
 
 
 def counts(mdp: FiniteMDP, steps: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How often what followed what (S, A, S), first states (S,), and rewards seen (S, A, S)."""
+    """Counts of transitions (S, A, S), first states (S,), and rewards observed (S, A, S)."""
     env = mdp.env()
     seen = np.zeros((mdp.states, mdp.actions, mdp.states))
     first, paid = np.zeros(mdp.states), np.full(seen.shape, np.nan)

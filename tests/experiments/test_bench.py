@@ -18,7 +18,7 @@ TINY = Bench(repeats=2, threads=1, matrix=16)
 
 
 class FakePeer:
-    """Answers every request with the same rate, and remembers what was asked."""
+    """Returns the same rate for every request, and records the requests."""
 
     def __init__(self):
         self.asked = []
@@ -124,7 +124,7 @@ TINY_SEARCH = {
 }  # fmt: skip
 
 
-def test_trees_are_told_in_simulations_a_second_and_bytes_a_node(monkeypatch):
+def test_tree_benchmark_reports_simulations_per_second_and_bytes_per_node(monkeypatch):
     peer = FakeMctx()
     monkeypatch.setattr(mcts, "Mctx", lambda: peer)
     monkeypatch.setattr(mcts, "available", lambda _: True)

@@ -53,7 +53,7 @@ def test_the_real_one_counts_its_work():
 
 @pytest.mark.skipif(not available(Judo), reason=Judo.how_to_install())
 @pytest.mark.parametrize("task", OURS)
-def test_our_tasks_charge_what_judo_charges(task):
+def test_our_tasks_have_the_costs_of_judo(task):
     ours = envs.TASKS[OURS[task]]
     model, rng = ours.compile(), np.random.default_rng(0)
     qpos, qvel = rng.normal(size=(50, model.nq)), rng.normal(size=(50, model.nv))

@@ -16,7 +16,7 @@ SMALL = MPCConfig(PlannerConfig(horizon=6, population=8, iterations=1, elites=2)
 
 
 class Page:
-    """A page whose user follows a script: step -> what is wished."""
+    """A page whose user follows a script: step -> requests."""
 
     url = "http://nowhere"
 
@@ -91,7 +91,7 @@ def test_settings_reach_the_planner(monkeypatch):
     assert lengths[:3] == [(7, 3)] * 3 and lengths[3:] == [(10, 3)] * 2
 
 
-def test_settings_that_do_not_fit_are_refused_and_said(monkeypatch):
+def test_settings_that_do_not_match_are_refused_and_named(monkeypatch):
     _, taken, said = watch(monkeypatch, {1: {"settings": {"population": 0.0}}})
     assert taken == 6 and "kept the old settings" in said[1]
 

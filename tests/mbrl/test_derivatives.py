@@ -65,7 +65,7 @@ def test_dynamics_are_mujocos_own_chained_over_substeps(name):
 
 @pytest.mark.parametrize("name", ["cartpole-swingup", "pendulum-swingup", "half-cheetah"])
 def test_actions_on_a_bound_are_differentiated_inside_it(name):
-    """Against one-sided differences of `mj_step` by hand; MuJoCo clamps what lies outside."""
+    """Against one-sided differences of `mj_step` by hand; MuJoCo clamps values outside."""
     sim, state, model = smooth(name)
     size, h = sim.model.nu, 1e-7
     signs = torch.from_numpy(np.where(np.arange(size) % 2, -1.0, 1.0))

@@ -96,7 +96,7 @@ def test_without_noise_the_most_probable_state_follows():
     assert (step.state.flatten().numpy()[live] == best[live]).all()
 
 
-def test_terminal_states_stay_and_earn_nothing():
+def test_terminal_states_stay_and_have_reward_0():
     mdp = random_world()
     model = FiniteModel.of(mdp)
     ended = torch.full((1, 5, 1), mdp.states - 1.0)
@@ -136,7 +136,7 @@ def test_scores_are_expected_returns_within_monte_carlo_error():
     assert ((score(plans) - wanted).abs() < 4 * error).all()
 
 
-def test_a_policy_in_a_rollout_earns_its_value():
+def test_the_return_of_a_policy_in_a_rollout_is_its_value():
     """200 steps of discount 0.9 leave 10⁻⁹ of the value; four standard errors."""
     mdp, count = random_world(2, ends=0), 4000
     policy = np.arange(mdp.states) % mdp.actions

@@ -88,7 +88,7 @@ def test_updates_and_decay_are_those_of_the_torch_optimiser(monkeypatch, optimis
 
 
 class Paired:
-    """Better by a paired test over held-out rows; keeps what is surely better alone."""
+    """A rule by a paired test over held-out rows; keeps only significantly better weights."""
 
     per_row = True
 

@@ -107,7 +107,7 @@ def test_native_and_stepwise_scores_agree():
     assert native.numpy() == pytest.approx(imagined.returns(0.9)[0].numpy(), abs=1e-6)
 
 
-def test_termination_ends_what_is_earned():
+def test_rewards_stop_at_termination():
     name = "InvertedPendulum-v5"
     sim = Simulator(DESCRIBED[name])
     state = sim.state(np.array([0.0, 0.19]), np.array([0.0, 1.0]))

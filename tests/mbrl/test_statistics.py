@@ -58,7 +58,7 @@ def test_iqm_of_an_exponential_is_its_integral():
 
 
 @pytest.mark.parametrize(("statistic", "truth"), [(np.mean, 1.0), (iqm, 0.738)])
-def test_bootstrap_interval_covers_the_truth_as_often_as_it_says(statistic, truth):
+def test_bootstrap_interval_has_the_stated_coverage(statistic, truth):
     """30 runs × 2 tasks of Exp(1): a nominal 90 % interval should hold the truth 90 times."""
     draws, hits = rng(1), 0
     for _ in range(400):

@@ -106,7 +106,7 @@ def test_a_policy_plays_the_rollouts_and_a_reward_and_an_end_take_the_models_pla
 
 @pytest.mark.parametrize("kappa", [-0.7, 0.0, 1.5])
 @pytest.mark.parametrize("edge", [math.inf, 2.2, 1.2], ids=["endless", "some end", "all end"])
-def test_a_path_is_worth_what_the_objective_makes_of_its_plan(kappa, edge):
+def test_the_value_of_a_path_is_the_objective_of_its_plan(kappa, edge):
     """With one action there is one path; simulation k adds the plan of k steps' score."""
     model, settings = Linear(0.3, 0.5, 0.9, edge=edge), config(simulations=4, disagreement=kappa)
     _, found = tree(model, torch.ones(1, 1), settings)

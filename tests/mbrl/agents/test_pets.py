@@ -96,7 +96,7 @@ def test_the_first_actions_are_uniform_and_are_planned_after_the_first_fit():
 
 
 def test_versions_differ_in_what_they_learn_from_and_when_they_plan():
-    """0.5: one fit, one plan an episode. 1.0: a fit and a plan an episode. 1.5: a plan a step."""
+    """0.5: one fit, one plan per episode. 1.0: one of each per episode. 1.5: a plan per step."""
     counts = {}
     for name in ("0.5", "1.0", "1.5"):
         learner = agent(version(name, TINY))
@@ -127,7 +127,7 @@ def test_action_repeat_holds_actions_and_plans_accordingly_less():
 
 
 def test_rejected_candidates_are_counted():
-    """A reward that is not finite right of a half forbids what goes there."""
+    """A reward that is not finite beyond 0.5 forbids plans that go there."""
 
     def edge(obs, action, next_obs):
         return torch.where(action[..., 0] > 0.5, math.nan, action[..., 0])

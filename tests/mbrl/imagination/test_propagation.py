@@ -55,7 +55,7 @@ def test_expectation_takes_the_mean_of_the_members_means():
 
 
 def test_ts1_assigns_anew_at_each_step_and_tsinf_never():
-    """Members add 1, 10, 100 to the place: digits tell who moved a particle and how often."""
+    """Members add 1, 10, 100, so digits show which member moved a particle and how often."""
     model = Line([1.0] * 3, b=[1.0, 10.0, 100.0])
     walk = plans([1.0] * 4)
     fixed = rollout(model, start(), walk, particles=300, generator=seeded()).state.flatten(1)
@@ -176,7 +176,7 @@ def along_the_cliff(obs, action, next_obs):
 
 
 def true_returns(count=200_000):
-    """Brute force, with nothing of the library's: an unknown stride that stays what it is."""
+    """Brute force without the library: the unknown stride is constant in each trajectory."""
     rng = np.random.default_rng(0)
     stride = rng.choice(STRIDES, count)
     at, total = np.zeros(count), np.zeros(count)

@@ -107,7 +107,7 @@ def test_kl_ucb_solves_its_equation(wins):
         assert found == pytest.approx(1 - 100 ** (-1 / 20))
 
 
-def test_epsilon_greedy_explores_as_often_as_it_says():
+def test_epsilon_greedy_explores_with_probability_epsilon():
     bandit = fed(EpsilonGreedy(40_000, 4, epsilon=0.2), [5.0] * 4, [1.0, 4.0, 2.0, 3.0])
     share = torch.bincount(bandit.choose(generator=seeded()), minlength=4) / 40_000
     assert share.tolist() == pytest.approx([0.05, 0.85, 0.05, 0.05], abs=0.006)
@@ -154,7 +154,7 @@ def test_normal_draws_are_conjugate():
 
 
 @pytest.mark.parametrize("prior", [BetaBernoulli(), NormalNormal(0.2, 1.0, 0.7)])
-def test_which_arm_is_best_by_quadrature(prior):
+def test_the_probability_of_the_best_arm_equals_quadrature(prior):
     """P(A* = a) and E[mean | A* = a] of three arms, against scipy's integrals."""
     counts, sums = torch.tensor([[10.0, 3.0, 50.0]]).double(), torch.tensor([[4, 2, 26.0]]).double()
     found = best_arm(prior, counts, sums, points=1024)
@@ -218,7 +218,7 @@ def test_an_arm_much_better_known_than_the_others_is_integrated(prior, counts, s
 
 
 def test_expectations_stay_in_range_when_the_chance_of_being_best_underflows():
-    """A best arm far ahead: P(A* = a) underflows, and what is expected stays in [0, 1]."""
+    """One arm is far better: P(A* = a) of others underflows, and expectations stay in [0, 1]."""
     counts = torch.tensor([[84.0, 10.0, 206.0]]).double()
     found = best_arm(BetaBernoulli(), counts, torch.tensor([[1.0, 10.0, 32.0]]).double(), points=64)
     assert found.chance[0, 1] == pytest.approx(1)
@@ -332,7 +332,7 @@ def test_kl_ucb_is_far_closer_to_lai_and_robbins():
     assert lai_robbins(MEANS) < found < 1.6 * lai_robbins(MEANS)
 
 
-def test_thompson_comes_to_the_slope_of_lai_and_robbins():
+def test_thompson_approaches_the_slope_of_lai_and_robbins():
     """From below: steeper in the later decade, and never over it."""
     lost = curve(Thompson(300, 2), 10_000)
     early, late = slope(lost, 100, 1000), slope(lost, 1000, 10_000)
@@ -340,7 +340,7 @@ def test_thompson_comes_to_the_slope_of_lai_and_robbins():
     assert late > 0.6 * lai_robbins(MEANS)
 
 
-def test_constant_epsilon_pays_its_share_for_ever():
+def test_regret_of_constant_epsilon_is_linear():
     """Once the best arm is known, ε · (mean gap) a play."""
     lost = regret(
         EpsilonGreedy(500, 3, epsilon=0.3), torch.tensor([0.9, 0.5, 0.1]), steps=2000,

@@ -133,7 +133,7 @@ def test_imagination_follows_the_policy_from_the_start():
 # The model.
 
 
-def test_counts_are_the_likeliest_model():
+def test_likeliest_model_has_the_frequencies_of_the_counts():
     mdp = frozen_lake()
     steps = list(walk(mdp, 2000))
     agent = Dyna(16, 4, DynaConfig(planning=0, memory="all"))
@@ -175,7 +175,7 @@ def solution_of(agent):
 
 
 def test_prioritised_sweeping_solves_its_model():
-    """A slippery lake, 2000 random steps, then sweeps until nothing is worth one."""
+    """A slippery lake, 2000 random steps, then sweeps until no priority is above the threshold."""
     config = DynaConfig(
         planning=300, states="priority", memory="all", step_size=1.0, threshold=1e-9, discount=0.9
     )
@@ -211,7 +211,7 @@ def test_every_recipe_solves_a_deterministic_maze(change):
 
 
 def test_drawn_updates_average_over_a_stochastic_model():
-    """One state, two ends that pay nothing, one that goes on: E = p · γ · 1 by many small steps."""
+    """Two terminal states with reward 0 and one that continues: E = p · γ · 1 by small steps."""
     agent = Dyna(4, 1, DynaConfig(planning=300, memory="all", step_size=0.01, discount=0.5))
     agent.observe(1, 0, 1.0, 3, True, generator=seeded())
     generator = seeded()
@@ -275,7 +275,7 @@ def test_the_one_loop_drives_it_and_seeds_repeat():
     assert first.act(0, explore=False, generator=seeded()) == 0
 
 
-def test_the_policy_explores_as_often_as_it_says():
+def test_the_policy_explores_with_the_stated_probability():
     agent = Dyna(1, 4, DynaConfig(epsilon=0.2, planning=0))
     generator = seeded()
     drawn = [agent.act(0, explore=True, generator=generator) for _ in range(4000)]

@@ -67,7 +67,7 @@ def test_with_discount_1_solvers_find_the_optimum_but_no_bound(solve, mdp):
 @solvers
 @pytest.mark.parametrize("ends", [0, 1])
 @pytest.mark.parametrize("sweeps", [1, 2, 3, 5, 8, 13])
-def test_bounds_hold_wherever_it_stops(solve, sweeps, ends):
+def test_bounds_hold_after_any_number_of_sweeps(solve, sweeps, ends):
     """Values, action values and the policy, far from convergence; 1e-10 for the oracle."""
     for seed in range(10):
         mdp = random_world(seed, ends=ends)
@@ -81,7 +81,7 @@ def test_bounds_hold_wherever_it_stops(solve, sweeps, ends):
 
 
 def test_span_bounds_stop_long_before_the_supremum_norm():
-    """Without ends what all states gain alike does not count: a tenth of log tol / log γ."""
+    """Without terminal states a common gain needs no sweeps: a tenth of log tol / log γ."""
     found = value_iteration(random_world(ends=0, discount=0.999), tolerance=1e-6)
     assert found.bound <= 1e-6
     assert found.iterations < 0.1 * math.log(1e-6 * 1e-3) / math.log(0.999)

@@ -206,7 +206,7 @@ def test_in_a_deterministic_world_it_is_exact(kind, world):
 
 
 def slipping(kind, mdp, steps):
-    """α = visits^-0.7 and means; what is on-policy acts for itself, ε = 0.3."""
+    """α = visits^-0.7 and means; on-policy learners act themselves, with ε = 0.3."""
     settings = {"step_size": 1.0, "step_decay": 0.7, "averaging": True, "epsilon": 0.3}
     made = learner(mdp, **kind, **settings)
     return error(mdp, made, steps=steps, explores=kind["target"] in ("q", "double", "tree"))

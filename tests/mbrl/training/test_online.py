@@ -427,7 +427,7 @@ def test_actions_of_every_kind_and_observations_of_any_shape_pass(id):
         assert len({tuple(row.tolist()) for s in steps for row in s.action.reshape(-1, 1)}) > 1
 
 
-def test_metrics_hold_no_time(tmp_path):
+def test_metrics_contain_no_durations(tmp_path):
     go(tmp_path / "run", env := Drift(), pets(env), 30)
     names = {name for line in read_metrics(tmp_path / "run" / METRICS) for name in line}
     assert not {name for name in names if "second" in name or "time" in name}

@@ -35,7 +35,7 @@ def test_nodes_of_one_state_share_their_children(rule):
         assert len(firsts) == 5
 
 
-def test_transpositions_bring_a_search_to_the_optimum_of_a_world_with_cycles():
+def test_with_transpositions_search_converges_in_a_world_with_cycles():
     root, step, options, values, q = world(discount=0.9)
     rule = PUCT(dirichlet=0.0, temperature=0.0)
 
