@@ -25,20 +25,20 @@ if mujoco.get_mju_user_warning() is None:
 
 
 class SimulationDiverged(RuntimeError):
-    """The physics blew up; the message names the task and the step."""
+    """The simulation diverged; the message names the task and the step."""
 
 
 class RenderingUnavailable(RuntimeError):
-    """There is no OpenGL to render with; the message says how to get it."""
+    """There is no OpenGL to render with; the message tells how to install it."""
 
 
 class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
-    """Runs a Task.
+    """A `Task` as a gymnasium environment.
 
-    Observations are float32: it is what models train on and replay buffers keep, and reward and
-    termination are computed from these float32 numbers, so that a stored transition gives the same
-    reward again to the last bit. The physics itself stays in float64. Bounds are the
-    largest finite float32, as nothing tighter is known of a simulated state. Actions outside
+    Observations are float32, as in models and replay buffers. Reward and termination are computed
+    from these float32 numbers, so that a stored transition gives the same reward to the last bit.
+    The physics is float64. Bounds of observations are the largest finite float32, because a
+    simulated state has no tighter bounds. Actions outside
     [-1, 1] act as the nearest bound, as everywhere in MuJoCo. An episode is cut by gymnasium's
     TimeLimit, which `envs.make` adds.
 
@@ -96,8 +96,8 @@ class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """One control step.
 
-        Raises ValueError for an action that is not finite or not (A,), SimulationDiverged where
-        the physics blows up.
+        Raises ValueError for an action that is not finite or not (A,), SimulationDiverged if
+        the simulation diverges.
         """
         if self._obs is None:
             raise gymnasium.error.ResetNeeded(f"{self.task.name}: call reset() before step()")
@@ -167,7 +167,7 @@ def get_state(model: mujoco.MjModel, data: mujoco.MjData) -> np.ndarray:
 def _renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Renderer:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # GLFW also warns of what the exception says
+            warnings.simplefilter("ignore")  # GLFW also issues the exception's message as a warning
             return mujoco.Renderer(model, height, width)
     except Exception as error:  # MuJoCo, GLFW, PyOpenGL and ctypes each raise their own
         raise RenderingUnavailable(

@@ -1,4 +1,4 @@
-"""Environments by name: our tasks, and any id that gymnasium knows."""
+"""Environments by name: our tasks, and any id registered with gymnasium."""
 
 from __future__ import annotations
 
@@ -74,11 +74,11 @@ _SUMMARIES = {
 
 
 class UnknownEnvironment(ValueError):
-    """No environment has this name; the message gives the nearest."""
+    """No environment has this name; the message names similar ones."""
 
 
 class Description(NamedTuple):
-    """An environment's line in a listing."""
+    """The line of an environment in a listing."""
 
     name: str
     obs_dim: int
@@ -107,11 +107,11 @@ for _task in TASKS.values():
 
 
 def make(id: str, *, render_mode: str | None = None, **kwargs: Any) -> gymnasium.Env:
-    """The environment of that name, with its time limit.
+    """The environment with this name, with its time limit.
 
     `kwargs` go to `gymnasium.make`: for our tasks `width`, `height` and `max_episode_steps`. The
-    environment's `metadata["known"]` says what is known of it as functions (see `known`), for an
-    agent to find. Raises UnknownEnvironment for a name that neither we nor gymnasium know.
+    environment's `metadata["known"]` has its reward and termination as functions, if they are known
+    (see `known`). Raises UnknownEnvironment for a name that is neither a task nor registered.
     """
     _registered(id)
     # passed only if it is set, because a constructor may lack the argument
@@ -124,7 +124,7 @@ def make(id: str, *, render_mode: str | None = None, **kwargs: Any) -> gymnasium
 def _tell_known(env: gymnasium.Env, id: str) -> None:
     """Set `env.metadata["known"]`: reward and termination as functions, and the task.
 
-    What an environment that is not in our tables says there itself is kept.
+    For an environment that is not in our tables, entries that it has there itself are kept.
     """
     name, own = _registered(id), env.metadata.get("known")
     if own is not None and not any(name in table for table in (TASKS, KNOWN, _WORLDS)):
@@ -144,7 +144,7 @@ def _tell_known(env: gymnasium.Env, id: str) -> None:
 def known(id: str) -> Known:
     """Reward and termination of an environment as functions, for its default arguments.
 
-    Raises UnknownEnvironment for a name that neither we nor gymnasium know.
+    Raises UnknownEnvironment for a name that is neither a task nor registered.
     """
     name = _registered(id)
     if name in TASKS:
@@ -158,7 +158,7 @@ def known(id: str) -> Known:
 def simulated(id: str) -> Task:
     """The task of an environment, for a simulator of its physics.
 
-    Raises UnknownEnvironment for a name that neither we nor gymnasium know, ValueError where the
+    Raises UnknownEnvironment for a name that is neither a task nor registered, ValueError if the
     physics, or one of the functions, is not known.
     """
     name = _registered(id)

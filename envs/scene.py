@@ -1,4 +1,4 @@
-"""Light, colours and floor for models borrowed from elsewhere: what assets/scene.xml gives ours."""
+"""Light, colours and floor of assets/scene.xml for models of other projects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _UNCOLOURED = (0.5, 0.5, 0.5, 1.0)  # MuJoCo's default; with it a geom shows its
 
 
 def dress(spec: mujoco.MjSpec, materials: Mapping[str, str], default: str) -> None:
-    """Light the model as our own are, and colour its geoms with the materials of scene.xml.
+    """Add the light of scene.xml to a model, and colour its geoms with the materials there.
 
     `materials` maps the name of a geom, or of its body where that has none, to a material;
     geoms in neither get `default`. Mass, contacts and motion stay as they are.

@@ -1,7 +1,8 @@
-"""Finite Markov decision processes, whose every value is known exactly, and their environments.
+"""Finite Markov decision processes, with exact values, and their environments.
 
 Sutton and Barto 2018, "Reinforcement learning", chapters 3 and 4; Puterman 1994, "Markov decision
-processes", for the linear programme. All arrays are numpy float64. `envs.worlds` has the classics.
+processes", for the linear programme. All arrays are numpy float64. `envs.worlds` has those of the
+literature.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from scipy.sparse.csgraph import breadth_first_order, connected_components
 from scipy.sparse.linalg import bicgstab, splu
 
 _SUMS_TO = 1e-9
-"""How far from one a distribution's sum may lie."""
+"""Tolerance of the sum of a distribution."""
 _DIRECT = 2000
-"""Up to this many states elimination is quick for any transitions."""
+"""Number of states up to which elimination is fast for any transitions."""
 _ITERATIONS = 300
-"""Of BiCGSTAB, before elimination; on 10⁶ states they take about as long as it does on a grid."""
+"""Iterations of BiCGSTAB before elimination is used; for 10⁶ states on a grid they take about as
+long as elimination."""
 _PROGRAMME = 10_000
-"""Pairs of state and action up to which a linear programme takes up to a minute."""
+"""Number of pairs of state and action up to which a linear programme takes at most a minute."""
 
 
 class Optimum(NamedTuple):
@@ -33,21 +35,21 @@ class Optimum(NamedTuple):
 
     values: np.ndarray  # (S,), V*
     action_values: np.ndarray  # (S, A), Q*
-    policy: np.ndarray  # (S,) int, π*; one of several where actions tie
+    policy: np.ndarray  # (S,) int, π*; one of several if there are ties
 
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Where states lie on a grid, for pictures. Raises ValueError for arrays that do not fit."""
+    """Positions of states on a grid, for pictures. Raises ValueError for inconsistent arrays."""
 
     walls: np.ndarray
     """(rows, columns) bool."""
     cells: np.ndarray
-    """(S, 2) int, row and column of each state; -1, -1 for one that lies nowhere."""
+    """(S, 2) int, row and column of each state; -1, -1 for a state that is not shown."""
     moves: np.ndarray
-    """(S, A, 2) int, rows and columns that an action means to go; 0, 0 to stay."""
+    """(S, A, 2) int, intended change of row and column of each action; 0, 0 to stay."""
     hazards: np.ndarray | None = None
-    """(rows, columns) bool: holes, cliffs. None for none."""
+    """(rows, columns) bool, True for holes and cliffs; None if there are none."""
 
     def __post_init__(self) -> None:
         shapes = self.walls.shape, self.cells.shape, self.moves.shape
@@ -72,16 +74,16 @@ class FiniteMDP:
 
     Raises ValueError, naming the state and the action, for a row that is not a distribution or a
     reward that is not finite; for a discount outside [0, 1], or of 1 where some state cannot reach
-    a terminal one; for a start that is no distribution over states; for arrays of other shapes;
-    for rewards that are not what `arrival` says is expected.
+    a terminal one; for a start that is not a distribution over states; for arrays of other shapes;
+    for rewards that are not the expectations of `arrival`.
     """
 
     transitions: sparse.csr_array
-    """(S · A, S), row s · A + a the distribution of the next state. The constructor also takes a
+    """(S · A, S): row s · A + a is the distribution of the next state. The constructor also takes a
     dense array (S, A, S)."""
     rewards: np.ndarray
-    """(S, A), expected. The constructor also takes rewards that depend on the next state, dense
-    (S, A, S) or sparse (S · A, S)."""
+    """(S, A), expected rewards. The constructor also takes rewards that depend on the next state,
+    dense (S, A, S) or sparse (S · A, S)."""
     discount: float
     """γ, in [0, 1]."""
     start: np.ndarray
@@ -89,12 +91,12 @@ class FiniteMDP:
     terminal: np.ndarray
     """(S,) bool. The constructor also takes a sequence of states."""
     name: str
-    """For messages and pictures."""
+    """Name for messages and pictures."""
     layout: Layout | None
-    """For pictures."""
+    """Layout for pictures."""
     arrival: sparse.csr_array | None
-    """(S · A, S), the reward of each next state, stored where `transitions` is; None if the reward
-    does not depend on the next state."""
+    """(S · A, S), the reward of each next state, with the sparsity of `transitions`; None if the
+    reward does not depend on the next state."""
 
     def __init__(
         self,
@@ -174,7 +176,7 @@ class FiniteMDP:
         return np.full(self.rewards.shape, 1 / self.actions)
 
     def under(self, policy: np.ndarray) -> tuple[sparse.csr_array, np.ndarray]:
-        """The chain that a policy makes: P_π (S, S) and r_π (S,).
+        """The Markov chain of a policy: P_π (S, S) and r_π (S,).
 
         `policy` is (S, A) probabilities or (S,) actions, here and below. Raises ValueError for
         rows that are not distributions or actions out of range.
@@ -191,11 +193,11 @@ class FiniteMDP:
     def evaluate(self, policy: np.ndarray) -> np.ndarray:
         """V_π (S,) = (I - γ P_π)⁻¹ r_π.
 
-        By elimination, or where there are many states and cycles by iteration (van der Vorst 1992)
-        down to what rounding leaves: |residual| <= 1e-13 (max |r_π| + max |V_π|), and V_π is
-        within |residual| / (1 - γ) of the truth.
+        By elimination, or with many states and cycles by iteration (van der Vorst 1992) down to
+        rounding error: |residual| <= 1e-13 (max |r_π| + max |V_π|), and the error of V_π is at most
+        |residual| / (1 - γ).
 
-        Raises ValueError, with discount 1, for a policy under which some state never ends.
+        Raises ValueError, with discount 1, for a policy that never terminates from some state.
         """
         chain, reward = self.under(policy)
         self._check_ends(chain)
@@ -207,7 +209,7 @@ class FiniteMDP:
         return self.rewards + self.discount * after
 
     def expected_return(self, policy: np.ndarray) -> float:
-        """J(π): V_π over the start."""
+        """J(π), the mean of V_π over the start distribution."""
         return float(self.start @ self.evaluate(policy))
 
     def expected_steps(self, policy: np.ndarray) -> float:
@@ -222,7 +224,7 @@ class FiniteMDP:
     def occupancy(self, policy: np.ndarray) -> np.ndarray:
         """Expected discounted visits (S, A): Σ_t γᵗ P(s_t, a_t), so that J = Σ occupancy · R.
 
-        They sum to 1 / (1 - γ) where nothing ends. Raises what `evaluate` raises.
+        They sum to 1 / (1 - γ) if nothing terminates. Raises what `evaluate` raises.
         """
         chain, _ = self.under(policy)
         self._check_ends(chain)
@@ -250,8 +252,8 @@ class FiniteMDP:
         """V*, Q* and π*, from the linear programme min Σ V, V >= R + γ P V (Puterman, 6.9).
 
         The greedy policy of its solution is then evaluated exactly. Raises ValueError
-        where no policy is best: with discount 1, rewards that one can collect for ever; and for
-        more than 10,000 pairs of state and action, which are for value iteration.
+        if no policy is optimal, because with discount 1 rewards can be collected for ever; and for
+        more than 10,000 pairs of state and action, for which use value iteration.
         """
         from scipy.optimize import linprog  # as slow to import as all the rest of `envs`
 
@@ -275,7 +277,7 @@ class FiniteMDP:
         )
         if found.status != 0:
             raise ValueError(f"{self.name}: no policy is best: {found.message}")
-        # Its multipliers are the visits under π*, so π* ends where it must, even if actions tie.
+        # The multipliers are the visits under π*, so π* terminates where it must, even with ties.
         policy = np.zeros(self.states, dtype=int)
         policy[live] = found.ineqlin.marginals.reshape(len(live), -1).argmin(1)
         for _ in range(self.states):  # solved to 1e-7, so that almost always one pass is enough
@@ -294,7 +296,7 @@ class FiniteMDP:
         changes: Mapping[int, FiniteMDP] | None = None,
         render_mode: str | None = None,
     ) -> gymnasium.Env:
-        """Its environment, a `TabularEnv`, truncated after `max_steps` steps where that is given.
+        """Its environment, a `TabularEnv`, truncated after `max_steps` steps if that is given.
 
         Raises what `TabularEnv` raises.
         """
@@ -329,7 +331,7 @@ class FiniteMDP:
             sparse.eye_array(self.states, format="csr") - self.discount * chain
         )
         if self.states > _DIRECT:
-            # Without cycles elimination fills nothing in, and iteration goes a step a sweep.
+            # Without cycles elimination has no fill-in, and iteration moves one step per sweep.
             components, _ = connected_components(chain, connection="strong")
             if components < self.states:
                 found = _iterate(matrix, right)
@@ -364,13 +366,13 @@ class TabularEnv(gymnasium.Env):
 
     Args:
         mdp: the world.
-        changes: worlds with the same states and actions, each to be put in its place after so
-            many steps, counted over episodes from the last seeded reset.
+        changes: number of steps -> world with the same states and actions that replaces the world
+            after these steps, counted over episodes from the last seeded reset.
         render_mode: "rgb_array" or None.
 
     Attributes:
-        mdp: the world as it is now.
-        steps: since the last seeded reset.
+        mdp: the current world.
+        steps: number of steps since the last seeded reset.
 
     Raises:
         ValueError: another render mode, frames of a world without a layout, a start in a terminal
@@ -412,7 +414,7 @@ class TabularEnv(gymnasium.Env):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[int, dict[str, Any]]:
-        """A state from the start distribution; with a seed, the first world again."""
+        """Draw the first state; with a seed, also return to the first world."""
         super().reset(seed=seed)
         if seed is not None:
             self.steps = 0
@@ -422,7 +424,7 @@ class TabularEnv(gymnasium.Env):
         return self._state, {}
 
     def step(self, action: int) -> tuple[int, float, bool, bool, dict[str, Any]]:
-        """Raises ValueError for no action of this world, ResetNeeded after an episode's end."""
+        """Take a step. Raises ValueError for an invalid action, ResetNeeded after an end."""
         mdp = self.mdp
         if self._over:
             raise gymnasium.error.ResetNeeded(
@@ -496,7 +498,7 @@ _START, _WALL, _FREE, _LINE = (214, 214, 214), (64, 64, 64), (255, 255, 255), (2
 
 
 def _ground(mdp: FiniteMDP) -> tuple[np.ndarray, int]:
-    """A frame without the agent, and pixels in a cell."""
+    """A frame without the agent, and the number of pixels per cell."""
     layout = mdp.layout
     assert layout is not None
     colours = np.full((*layout.walls.shape, 3), _FREE, dtype=np.uint8)
@@ -515,8 +517,10 @@ def _ground(mdp: FiniteMDP) -> tuple[np.ndarray, int]:
 
 
 def _iterate(matrix: sparse.csr_array, right: np.ndarray) -> np.ndarray | None:
-    """The solution by BiCGSTAB and refinement, as good in the sum of errors as in the largest;
-    None where that would take long."""
+    """The solution by BiCGSTAB and refinement, or None if that would take long.
+
+    Both the largest error and the sum of errors are at the level of rounding.
+    """
     found, left = np.zeros_like(right), _ITERATIONS
 
     def count(_: np.ndarray) -> None:
@@ -613,7 +617,7 @@ def _distribution(start: Any, states: int, name: str) -> np.ndarray:
 
 
 def _unending(rows: sparse.csr_array, terminal: np.ndarray, actions: int) -> np.ndarray:
-    """Which states (S,) reach no terminal one, whatever is done."""
+    """Mask (S,) of the states from which no policy reaches a terminal state."""
     states, ends = len(terminal), np.flatnonzero(terminal)
     ones = np.ones(rows.nnz + len(ends))
     onwards = (ones[: rows.nnz], rows.indices, rows.indptr[::actions])

@@ -2,7 +2,8 @@
 
 The four functions are written once in array-API style. The environment runs them on numpy
 float64 and float32, planners on torch tensors of any dtype and device; leading dimensions are
-free. They sit in the planner's hot loop: no copies that are not needed, no loops over rows.
+free. Planners call them in their inner loop, so they should make no
+unnecessary copies and no loops over rows.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ TerminatedFn = Callable[[Array], Array]
 def never(next_obs: Array) -> Array:
     """The termination of a task that does not end: False (...) for `next_obs` (..., O).
 
-    A caller that sees `terminated is never` can leave termination out altogether.
+    A caller can test `terminated is never` and skip terminations.
     """
     xp = array_namespace(next_obs)
     return xp.zeros(next_obs.shape[:-1], dtype=xp.bool, device=device(next_obs))
@@ -46,7 +47,7 @@ class Planning(NamedTuple):
 
 
 class Physics(NamedTuple):
-    """What an observation is made of, with any leading dimensions."""
+    """The quantities that an observation is computed from, with any leading dimensions."""
 
     qpos: Array  # (..., nq)
     qvel: Array  # (..., nv)
@@ -58,7 +59,7 @@ class Known(NamedTuple):
 
     reward: RewardFn | None
     terminated: TerminatedFn | None
-    why: str  # what is missing or inexact, in one sentence; empty when nothing is
+    why: str  # what is missing or inexact, in one sentence, or empty
 
 
 @dataclass(frozen=True)
@@ -85,12 +86,12 @@ class Task:
     episode_steps: int
     """Control steps in an episode; `envs.make` truncates there."""
     terminated: TerminatedFn = never
-    """By default the task does not end."""
+    """`terminated(next_obs)`; by default the task never terminates."""
     process_noise: tuple[float, ...] = ()
     """Std of a random force on each degree of freedom, in N or N·m, drawn once a control step
     and held over it; empty for none."""
     camera: str | int = -1
-    """Camera to render from; -1 is a free camera that sees everything."""
+    """Camera to render from; -1 is a free camera that shows the whole scene."""
     prepare: Callable[[mujoco.MjSpec], None] | None = None
     """Edits to a borrowed MJCF before it is compiled: sensors, a camera, colours."""
     goal: Callable[[np.random.Generator], np.ndarray] | None = None
@@ -102,7 +103,7 @@ class Task:
     traces: tuple[str, ...] = ()
     """Position sensors, sites, geoms or bodies whose paths show a plan in pictures."""
     planning: Planning | None = None
-    """A cheaper model to plan with, where there is a good one."""
+    """A cheaper model to plan with, if there is a good one."""
     gymnasium: bool = False
     """The task only describes one that gymnasium steps, by gymnasium's conventions: actions are
     controls, observations float64, and in place of sensors there are the places of bodies by
@@ -110,7 +111,7 @@ class Task:
 
     @property
     def weights(self) -> dict[str, float]:
-        """The reward's weights by name, as they stand."""
+        """The current weights of the reward by name."""
         parameters = inspect.signature(self.reward).parameters.values()
         return {p.name: float(p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
 

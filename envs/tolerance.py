@@ -1,7 +1,7 @@
-"""The building block of rewards: how well a quantity lies within bounds, in [0, 1].
+"""A building block of rewards: a number in [0, 1], 1 if a quantity lies within bounds.
 
 Tassa et al. 2018, "DeepMind Control Suite": a product of tolerances is a reward in [0, 1] that
-asks for all of them at once.
+is high only if all are high.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def tolerance(
     """
     if not (low <= high and margin > 0 and 0 < edge < 1):
         raise ValueError(
-            "tolerance wants low <= high, margin > 0 and 0 < edge < 1, "
+            "tolerance needs low <= high, margin > 0 and 0 < edge < 1, "
             f"got {low}, {high}, {margin}, {edge}"
         )
     xp = array_namespace(x)

@@ -25,7 +25,7 @@ from envs.registry import make
 Frame = NDArray[np.uint8]
 
 SIZE = {"width": 480, "height": 272}
-"""Pixels of a film, even as H.264 wants them."""
+"""Width and height of a film in pixels, even because H.264 needs even sizes."""
 
 
 class VideoError(RuntimeError):
@@ -33,7 +33,7 @@ class VideoError(RuntimeError):
 
 
 def make_filmed(env_id: str) -> gymnasium.Env:
-    """The environment, rendering frames of `SIZE`, or of its own size where it takes none."""
+    """The environment with frames of `SIZE`, or of its own size if that cannot be set."""
     try:
         return make(env_id, render_mode="rgb_array", **SIZE)
     except TypeError:
@@ -43,7 +43,7 @@ def make_filmed(env_id: str) -> gymnasium.Env:
 def write_film(
     frames: Sequence[Frame], returns: Sequence[float], path: str | Path, *, fps: float
 ) -> Path:
-    """An episode as an mp4 and as a sheet of eight frames, which has its name but ends in .png.
+    """Write an episode as an mp4, and eight of its frames as a .png with the same name.
 
     Each frame (h, w, 3) has its step and the return so far as a caption. Raises what `write_video`
     does.
@@ -72,7 +72,7 @@ def write_video(
     """Encode frames (h, w, 3) uint8 as H.264 in an .mp4 that any browser plays; returns the path.
 
     Frames are taken one at a time and not kept. `captions` gives each frame a line, written at
-    its lower left ("step 40, return 31.2"); it must not end before the frames do. H.264 wants
+    its lower left ("step 40, return 31.2"); it must not end before the frames do. H.264 needs
     even sides: an odd one is lengthened by repeating its last line of pixels. Raises VideoError
     where the encoder is missing or fails, ValueError for no frames, frames of another type or
     size, or a frame rate that is not positive. `path` is then as it was.

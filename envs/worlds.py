@@ -1,8 +1,8 @@
 """Finite worlds from the literature, and the continuous wet chicken.
 
-Each function returns a `FiniteMDP`, and the first line of its docstring appears in listings;
-`WORLDS` has them by name, and `envs.make(name)` builds the environment of any. Grids number their
-states row by row, walls left out. Their actions are up, right, down, left unless said otherwise.
+Each function returns a `FiniteMDP`; the first line of its docstring appears in listings. `WORLDS`
+maps names to functions, and `envs.make(name)` builds an environment. States of grids are numbered
+row by row, without walls. Actions of grids are up, right, down, left unless stated otherwise.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from scipy import sparse
 from envs.tabular import FiniteMDP, Layout
 
 _FOUR = np.array([(-1, 0), (0, 1), (1, 0), (0, -1)])
-"""Rows and columns to go: up, right, down, left."""
+"""Changes of row and column: up, right, down, left."""
 _KING = np.concatenate([_FOUR, [(-1, 1), (1, 1), (1, -1), (-1, -1), (0, 0)]])
-"""Likewise, the diagonals after them, and last no move."""
+"""The same, followed by the diagonals and by no move."""
 
 _DYNA = (
     ".......#G",
@@ -61,12 +61,12 @@ _LAKES = {
 
 
 def chain(states: int = 5, *, slip: float = 0.2, discount: float = 0.95) -> FiniteMDP:
-    """On to 10 at the far end, or back to 2 at the start, by actions that slip.
+    """Move along a chain to a reward of 10 at its end, or back to one of 2; actions slip.
 
-    Dearden, Friedman and Russell 1998, "Bayesian Q-learning", as in Strens 2000. Action 0 goes one
-    state on and earns nothing but 10 at the far end, where it stays; action 1 goes back to the
-    first state and earns 2. With the chance `slip` an action does what the other would. It goes on
-    for ever. Raises ValueError for fewer than 2 states or slip outside [0, 1].
+    Dearden, Friedman and Russell 1998, "Bayesian Q-learning", as in Strens 2000. Action 0 moves one
+    state on with reward 0; in the last state it stays there with reward 10. Action 1 moves to the
+    first state with reward 2. With probability `slip` an action has the effect of the other. It
+    never terminates. Raises ValueError for fewer than 2 states or slip outside [0, 1].
     """
     _require(states >= 2, f"chain: states must be at least 2, got {states!r}")
     _require(0 <= slip <= 1, f"chain: slip must lie in [0, 1], got {slip!r}")
@@ -97,10 +97,10 @@ def garnet(
 ) -> FiniteMDP:
     """A random MDP (Archibald, McKinnon and Thomas 1995; rewards of Bhatnagar et al. 2009).
 
-    From each state by each action `branching` different states follow, with the chances that
-    uniform cuts of [0, 1] leave between them; expected rewards are standard normal. The last `ends`
-    states are terminal, it starts in any other, and without them it goes on for ever. Raises
-    ValueError unless 1 <= branching <= states and 0 <= ends < states.
+    Each action in each state has `branching` possible next states; their probabilities are the
+    distances between uniformly random cuts of [0, 1]. Expected rewards are standard normal. The
+    last `ends` states are terminal; with 0 it never terminates. It starts in any other state.
+    Raises ValueError unless 1 <= branching <= states and 0 <= ends < states.
     """
     _require(
         1 <= branching <= states,
@@ -125,13 +125,13 @@ def garnet(
 
 
 def cliff_walk(*, slippery: bool = False, discount: float = 1.0) -> FiniteMDP:
-    """To the goal along a cliff, where a fall costs 100 and leads back to the start.
+    """Walk to a goal along a cliff; a fall costs 100 and leads back to the start.
 
     Sutton and Barto 2018, example 6.6; gymnasium's CliffWalking-v1, cell for cell. From the lower
     left to the lower right corner, each step -1; a step onto the cliff between them costs 100 and
-    leads back to the start. The cliff's ten cells are states that nothing leads to. Slippery, a
-    third of the moves go where they should and a third to each side; as a fall and a step may then
-    end in one place, the environment pays what is expected.
+    leads back to the start. The cliff's ten cells are states that no action reaches. If
+    slippery, a move goes in the intended direction with probability 1/3 and to each side with 1/3;
+    a fall and a step can then lead to the same state, so rewards are expected rewards.
     """
     start, goal = 36, 47
     hazards = np.zeros((4, 12), dtype=bool)
@@ -151,11 +151,11 @@ def cliff_walk(*, slippery: bool = False, discount: float = 1.0) -> FiniteMDP:
 
 
 def frozen_lake(size: int = 4, *, slippery: bool = True, discount: float = 0.99) -> FiniteMDP:
-    """Over slippery ice to a goal that pays 1, past holes that end it.
+    """Cross slippery ice to a goal that pays 1, past holes that end the episode.
 
-    gymnasium's FrozenLake-v1 of `size` 4 or 8, cell for cell; actions left, down, right, up. To the
-    goal for a reward of 1; a hole ends the episode too. Slippery, a third of the moves go where
-    they should and a third to each side. Raises ValueError for another size.
+    gymnasium's FrozenLake-v1 of `size` 4 or 8, cell for cell; actions left, down, right, up. The
+    goal pays 1 and ends the episode, as holes do. If slippery, a move goes in the intended
+    direction with probability 1/3 and to each side with 1/3. Raises ValueError for another size.
     """
     _require(size in _LAKES, f"frozen-lake: size must be 4 or 8, got {size!r}")
     lake = _letters(_LAKES[size])
@@ -175,12 +175,13 @@ def frozen_lake(size: int = 4, *, slippery: bool = True, discount: float = 0.99)
 
 
 def four_rooms(goal: tuple[int, int] = (7, 9), *, discount: float = 0.9) -> FiniteMDP:
-    """Through hallways to a goal in another room that pays 1, by moves that stray.
+    """Walk through hallways to a goal in another room that pays 1; moves are random.
 
     Sutton, Precup and Singh 1999, "Between MDPs and semi-MDPs", figure 2; 104 states. A move goes
-    where it should with chance 2/3, and 1/9 each of the three other ways. The goal's row and
-    column, the hallway to the lower right room unless given, count from 0 with the outer walls;
-    arrival pays 1. An episode starts in any other cell. Raises ValueError for a goal in a wall.
+    in the intended direction with probability 2/3, and in each other direction with 1/9. `goal` is
+    a row and a column, counted from 0 with the outer walls; the default is the hallway to the lower
+    right room. Arrival pays 1. An episode starts in any other cell. Raises ValueError for a goal in
+    a wall.
     """
     walls = _letters(_ROOMS) == "#"
     inside = 0 <= goal[0] < walls.shape[0] and 0 <= goal[1] < walls.shape[1]
@@ -189,7 +190,7 @@ def four_rooms(goal: tuple[int, int] = (7, 9), *, discount: float = 0.9) -> Fini
 
 
 def dyna_maze(*, discount: float = 0.95) -> FiniteMDP:
-    """Round walls to a goal that pays 1.
+    """Walk around walls to a goal that pays 1.
 
     Sutton and Barto 2018, figure 8.2: 47 states.
     """
@@ -198,21 +199,21 @@ def dyna_maze(*, discount: float = 0.95) -> FiniteMDP:
 
 
 def blocking_maze(*, changed: bool = False, discount: float = 0.95) -> FiniteMDP:
-    """To a goal that pays 1, through a gap in a wall that later closes for another.
+    """Walk to a goal that pays 1, through a gap in a wall that later moves.
 
-    Sutton and Barto 2018, figure 8.4: the gap on the right, closed for one on the left. The book
-    changes it after 1000 steps, as `envs.make("blocking-maze")` does. Both have the 47 states that
-    are free in one of them.
+    Sutton and Barto 2018, figure 8.4: the gap is on the right, and if `changed` on the left. The
+    book changes it after 1000 steps, as `envs.make("blocking-maze")` does. Both have the 47 states
+    that are free in one of them.
     """
     return _gap_maze("blocking-maze", [0] if changed else [8], [0, 8], discount)
 
 
 def shortcut_maze(*, changed: bool = False, discount: float = 0.95) -> FiniteMDP:
-    """To a goal that pays 1, round a wall that later opens on a shorter way.
+    """Walk to a goal that pays 1, around a wall in which a shorter way opens later.
 
-    Sutton and Barto 2018, figure 8.5: a gap on the left, later one more on the right. The book
-    changes it after 3000 steps, as `envs.make("shortcut-maze")` does. Both have the 47 states that
-    are free in one of them.
+    Sutton and Barto 2018, figure 8.5: a gap on the left, and if `changed` another on the right. The
+    book changes it after 3000 steps, as `envs.make("shortcut-maze")` does. Both have the 47 states
+    that are free in one of them.
     """
     return _gap_maze("shortcut-maze", [0, 8] if changed else [0], [0, 8], discount)
 
@@ -224,14 +225,15 @@ def deep_sea(
     rng: np.random.Generator | None = None,
     discount: float = 1.0,
 ) -> FiniteMDP:
-    """A dive that pays 1 only if every step goes right, which costs a little.
+    """Dive through a grid; only going right in every step, each at a small cost, pays 1.
 
-    Osband et al. 2019, "Deep exploration via randomized value functions"; bsuite's. A dive of
-    `size` steps, each one row down and a column left by action 0 or right by action 1, which costs
-    0.01 / size; only to go right in the last column pays, 1. So 0.99 is best, and dithering finds
-    it in 2^size episodes. Windy, a move right fails with chance 1 / size (bsuite's noise on the
-    last rewards is left out). `rng` draws, state by state, which action is which. State row · size
-    + column, and size² when the dive is over. Raises ValueError for size below 2.
+    Osband et al. 2019, "Deep exploration via randomized value functions"; as in bsuite. In
+    each of `size` steps one moves down a row, and a column left by action 0 or right by action 1,
+    which costs 0.01 / size. Going right in the last column pays 1. The optimal return is 0.99, and
+    random exploration needs about 2^size episodes to find it. If windy, a move right fails with
+    probability 1 / size (bsuite's noise on the last rewards is omitted). `rng` draws for each state
+    which action goes right; without it action 1 does. States are row · size + column, and size² at
+    the end. Raises ValueError for size below 2.
     """
     _require(size >= 2, f"deep-sea: size must be at least 2, got {size!r}")
     row, column = np.divmod(np.arange(size * size), size)
@@ -265,12 +267,12 @@ def deep_sea(
 
 
 def windy_grid(moves: int = 4, *, stochastic: bool = False, discount: float = 1.0) -> FiniteMDP:
-    """To a goal across a wind that carries upwards, each step -1.
+    """Walk to a goal through wind that blows upwards, each step -1.
 
     Sutton and Barto 2018, example 6.5, and exercises 6.9 and 6.10. `moves` is 4, 8 with the
     diagonals (up right, down right, down left, up left), or 9 with staying last. The wind of the
-    column that one leaves carries upwards; stochastic, where there is any, one cell less or more a
-    third of the time each. Raises ValueError for other moves.
+    column that a move leaves shifts it upwards; if stochastic, wind that is not 0 is one cell less
+    or one cell more with probability 1/3 each. Raises ValueError for other moves.
     """
     _require(moves in (4, 8, 9), f"windy-grid: moves must be 4, 8 or 9, got {moves!r}")
     wind = np.array([0, 0, 0, 1, 1, 1, 2, 2, 1, 0])
@@ -294,11 +296,11 @@ def windy_grid(moves: int = 4, *, stochastic: bool = False, discount: float = 1.
 
 
 def open_grid(size: int = 10, *, slip: float = 0.0, discount: float = 0.99) -> FiniteMDP:
-    """From the upper left to the lower right corner without walls, each step -1.
+    """Walk from the upper left to the lower right corner, without walls, each step -1.
 
-    size² cells; with chance `slip` a move goes to one of its sides. Built in a second or two for
-    10⁶ states. Without slip V* is -(1 - γᵈ) / (1 - γ) at a distance d. Raises ValueError for size
-    below 2 or slip outside [0, 1].
+    size² cells; with probability `slip` a move goes to one of its sides. 10⁶ states take a second
+    or two to build. Without slip V* is -(1 - γᵈ) / (1 - γ) at a distance d. Raises ValueError for
+    size below 2 or slip outside [0, 1].
     """
     _require(size >= 2, f"open-grid: size must be at least 2, got {size!r}")
     _require(0 <= slip <= 1, f"open-grid: slip must lie in [0, 1], got {slip!r}")
@@ -317,17 +319,17 @@ def open_grid(size: int = 10, *, slip: float = 0.0, discount: float = 0.99) -> F
 
 
 _RIVER, _SPEED, _TURBULENCE = 5, 3.0, 3.5
-"""Length and width, the water's speed at the right bank, and speed and turbulence together."""
+"""Length and width; speed of the water at the right bank; sum of speed and turbulence."""
 
 
 def wet_chicken(*, discount: float = 0.95) -> FiniteMDP:
-    """Paddle close to a waterfall, which pays, without going over.
+    """Paddle close to a waterfall, where rewards are higher, without going over it.
 
     Hans and Udluft 2009, "Efficient uncertainty propagation for reinforcement learning with limited
-    data": 5 × 5 cells of a river above the fall. A canoeist who comes close to the fall, at y = 5,
-    earns more, y, and starts again at 0, 0 after going over it. Actions: drift, hold (y - 1),
-    paddle back (y - 2), right and left (x). The water adds 3 x / 5 and uniform turbulence of up to
-    3.5 - 3 x / 5 either way to y, which is rounded. State 5 y + x. `WetChicken` is the continuous
+    data": 5 × 5 cells of a river above the fall. The fall is at y = 5. The reward is y, and
+    after going over the fall the canoe starts again at (0, 0). Actions: drift, hold (y - 1),
+    paddle back (y - 2), right and left (x). The water adds 3 x / 5 and uniform turbulence within
+    ±(3.5 - 3 x / 5) to y, which is rounded. States are 5 y + x. `WetChicken` is the continuous
     version.
     """
     size, moves = _RIVER, np.array([(0, 0), (-1, 0), (-2, 0), (0, 1), (0, -1)])
@@ -358,13 +360,14 @@ class WetChicken(gymnasium.Env[np.ndarray, np.ndarray]):
     """The continuous wet chicken (Hans and Udluft 2009; Depeweg et al. 2017, "Learning and policy
     search in stochastic dynamical systems with Bayesian neural networks").
 
-    An observation is the position (x, y) on a river 5 wide and 5 long, an action (right, ahead) in
-    [-1, 1]², where 1 ahead drifts and -1 paddles back. The water adds 3 x / 5 to y, and turbulence
-    uniformly up to 3.5 - 3 x / 5 either way: its noise depends on the position, and beyond y = 5
-    one falls and starts again at (0, 0), so the next position has two modes. The reward is y
-    where one arrives (Depeweg's, -(5 - y), is of where one was). It goes on for ever.
+    An observation is the position (x, y) on a river 5 wide and 5 long. An action is (right, ahead)
+    in [-1, 1]²; ahead = 1 drifts and ahead = -1 paddles back. The water adds 3 x / 5 to y, and
+    turbulence adds a uniform number within ±(3.5 - 3 x / 5), so the noise depends on the position.
+    Beyond y = 5 the canoe falls and starts again at (0, 0), so the distribution of the next
+    position has two modes. The reward is y after the step (that of Depeweg et al. is y - 5 before
+    it). It never terminates.
 
-    Raises ValueError for a render mode, of which there is none, and for an action that is not
+    Raises ValueError for any render mode, and for an action that is not
     finite or not (2,).
     """
 
@@ -379,24 +382,24 @@ class WetChicken(gymnasium.Env[np.ndarray, np.ndarray]):
 
     @staticmethod
     def reward(obs: Any, action: Any, next_obs: Any) -> Any:
-        """y afterwards, for numpy or torch (..., 2)."""
+        """y after the step, for numpy or torch arrays (..., 2)."""
         return next_obs[..., 1]
 
     @staticmethod
     def terminated(next_obs: Any) -> Any:
-        """Never, for numpy or torch (..., 2)."""
+        """Always False, for numpy or torch arrays (..., 2)."""
         return next_obs[..., 1] < 0
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """At (0, 0)."""
+        """Start an episode at (0, 0)."""
         super().reset(seed=seed)
         self._position = np.zeros(2, dtype=np.float32)
         return self._position.copy(), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """An action beyond the bounds acts as the bound. Raises ResetNeeded before any reset."""
+        """Take a step, with actions clipped to the bounds; ResetNeeded before any reset."""
         if self._position is None:
             raise gymnasium.error.ResetNeeded("wet-chicken: reset before the first step")
         action = np.asarray(action)
@@ -427,10 +430,10 @@ WORLDS: Mapping[str, Callable[..., FiniteMDP]] = {
     "open-grid": open_grid,
     "wet-chicken-grid": wet_chicken,
 }
-"""The worlds by name, each can be built without arguments."""
+"""The worlds by name; each function can be called without arguments."""
 
 CHANGES: Mapping[str, int] = {"blocking-maze": 1000, "shortcut-maze": 3000}
-"""After how many steps the environments of worlds with `changed` change, as in the book."""
+"""Number of steps after which environments of worlds with `changed` change, as in the book."""
 
 
 def small(*, discount: float) -> dict[str, Callable[[], FiniteMDP]]:
@@ -463,10 +466,10 @@ def small(*, discount: float) -> dict[str, Callable[[], FiniteMDP]]:
 def world_env(
     name: str, *, render_mode: str | None = None, change_at: int | None = None, **options: Any
 ) -> gymnasium.Env:
-    """The environment of a world: the entry point gymnasium calls.
+    """The environment of a world: the entry point that gymnasium calls.
 
-    `options` go to the world's function; `change_at` moves the step of a change, where there is
-    one. Raises what the function and `TabularEnv` raise.
+    `options` are arguments of the world's function; `change_at` sets the number of steps before a
+    change, for worlds that change. Raises what the function and `TabularEnv` raise.
     """
     build, changes = WORLDS[name], {}
     if name in CHANGES:
@@ -494,7 +497,7 @@ def _maze(
     turning: Sequence[float] = (1.0,),
     free: np.ndarray | None = None,
 ) -> FiniteMDP:
-    """A grid whose goal pays 1 on arrival; it starts anywhere else where no start is given."""
+    """A grid whose goal pays 1 on arrival; without a start it starts in any other cell."""
     free = ~walls if free is None else free
     targets, chances, cells = _walk(walls, turning=turning, free=free)
     number = _numbers(free)
@@ -515,7 +518,7 @@ def _maze(
 
 
 def _gap_maze(name: str, gaps: list[int], ever: list[int], discount: float) -> FiniteMDP:
-    """6 × 9 cells with a wall in the fourth row but for gaps, from below it to above."""
+    """A maze of 6 × 9 cells whose fourth row is a wall with gaps, from below it to above."""
     walls = np.zeros((6, 9), dtype=bool)
     walls[3] = True
     free = ~walls
@@ -532,8 +535,9 @@ def _walk(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Where moves end: states (S, A, K), chances (K,), and the cells (S, 2) of states.
 
-    An edge or a wall stops a move. `turning` has the chance that action a does what the one k
-    after it means, k < K. `free` are the cells that are states, those without walls if None.
+    A move into an edge or a wall has no effect. `turning[k]` is the probability that action a has
+    the effect of action a + k, k < K. `free` are the cells that are states; if None, those without
+    walls.
     """
     free = ~walls if free is None else free
     number, cells = _numbers(free), np.argwhere(free)

@@ -1,4 +1,4 @@
-"""Errors of shape and value that many places raise, each said once."""
+"""Checks of shapes and values, shared by many modules."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mbrl.types import Transition
 
 
 def check_batch(batch: Transition, obs: Sequence[int], action: Sequence[int]) -> None:
-    """Refuse a batch (B,) that nothing can be learned from.
+    """Check the shapes of a batch (B,), and that its numbers are finite.
 
     Args:
         batch: B transitions.
@@ -16,8 +16,8 @@ def check_batch(batch: Transition, obs: Sequence[int], action: Sequence[int]) ->
         action: shape of an action.
 
     Raises:
-        ValueError: a column of another shape, or with a number that is not finite; one line names
-            it.
+        ValueError: a column of another shape, or with a number that is not finite; the message
+            names the column.
     """
     lead = tuple(batch.reward.shape[:1])
     shapes = {"obs": (*lead, *obs), "action": (*lead, *action), "next_obs": (*lead, *obs)}

@@ -42,7 +42,7 @@ class Tick(NamedTuple):
     mean_reward: float  # so far
     plan_ms: float  # of the last search
     plans: int
-    realtime: float  # simulated seconds a second
+    realtime: float  # simulated seconds per second
 
 
 class Drive(NamedTuple):
@@ -55,9 +55,9 @@ class Drive(NamedTuple):
     success: bool | None  # every goal was reached when it moved, and the last at the end
     rejected: int  # candidates whose simulation diverged
     evaluated: int
-    late: int  # plans that came after the step they were made for
+    late: int  # plans that were ready after the step they were made for
     realtime: float
-    seed: int  # that the environment was reset with
+    seed: int  # seed that the environment was reset with
 
 
 def build_driver(config: DriveConfig, *, make_env: MakeEnv, seed: int) -> Driver:
@@ -66,12 +66,12 @@ def build_driver(config: DriveConfig, *, make_env: MakeEnv, seed: int) -> Driver
     Args:
         config: the robot, the model and the planner.
         make_env: makes the environment, such as `envs.make`; its metadata must have its task.
-        seed: of the planner's draws and of randomised members.
+        seed: seed of the planner's draws and of randomised members.
 
     Raises:
         ValueError: an unknown environment, one without a simulator to plan through, settings
-            that do not fit.
-        RunError: a model that is no run, or of another environment.
+            that do not match.
+        RunError: a model that is not a run, or is one of another environment.
     """
     mpc = config.mpc
     if config.model in ("true", "planning"):

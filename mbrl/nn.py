@@ -1,4 +1,4 @@
-"""Networks that run E members side by side: the protocol, and a stack of MLPs."""
+"""Networks with E members: the base class, and a stack of MLPs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SLOPES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "elu": lambda grad, x, y: torch.ops.aten.elu_backward(grad, 1, 1, 1, False, x),
     "tanh": lambda grad, x, y: torch.ops.aten.tanh_backward(grad, y),
 }
-"""Gradient in x of y = activation(x), from that in y."""
+"""Gradient with respect to x of y = activation(x), from the gradient with respect to y."""
 
 
 def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -37,7 +37,7 @@ def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _onednn_serves() -> bool:
-    """Whether this build of torch has the product above, on a processor that it helps."""
+    """Whether `_affine` works in this build of torch and is faster on this processor."""
     if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
         return False
     ones = torch.ones(2, 2)
@@ -52,14 +52,14 @@ ONEDNN = _onednn_serves()
 processors too, where MKL does not (about twice as fast). Results differ in the last bits."""
 
 ONEDNN_ROWS = 64
-"""Rows of each member below which a batched call for all members is faster: oneDNN rearranges the
-weights in every call."""
+"""With fewer rows per member one batched call for all members is faster, because oneDNN rearranges
+the weights in every call."""
 
 ONEDNN_WORK = 3_000_000
-"""Multiplications in one member's widest layer below which a batched call is faster."""
+"""With fewer multiplications in a member's largest layer a batched call is faster."""
 
 ONEDNN_WORK_BACKWARD = 5_000_000
-"""The same where gradients are wanted."""
+"""The same if gradients are needed."""
 
 
 def stacked_mlp(
@@ -101,8 +101,11 @@ def _onednn(
     act: Callable[..., Tensor],
     kept: list[Tensor] | None = None,
 ) -> Tensor:
-    """The forward pass one member after the other; appends to `kept` each layer's input and
-    what its activation was given, member by member."""
+    """The forward pass, one member after the other.
+
+    Appends to `kept`, for each member and layer, the input of the layer and its output before the
+    activation.
+    """
     outs = []
     layers = [(w.unbind(), b.squeeze(1).unbind()) for w, b in zip(weights, biases, strict=True)]
     for e, rows in enumerate(x.unbind()):
@@ -116,7 +119,7 @@ def _onednn(
 
 
 class _OneDNN(torch.autograd.Function):
-    """`_onednn` and its gradient by hand, since torch has none for oneDNN's product."""
+    """`_onednn` with a gradient, which torch does not define for oneDNN's product."""
 
     @staticmethod
     def forward(ctx: Any, activation: str, x: Tensor, *parameters: Tensor) -> Tensor:
@@ -133,7 +136,7 @@ class _OneDNN(torch.autograd.Function):
         x, *parameters = ctx.saved_tensors
         layers = len(parameters) // 2
         wanted = ctx.needs_input_grad[1:]
-        if torch.is_grad_enabled():  # to be differentiated again: through torch's own products
+        if torch.is_grad_enabled():  # second derivatives are needed: use torch's own products
             inputs = [p for p, want in zip((x, *parameters), wanted, strict=True) if want]
             out = _batched(x, parameters[:layers], parameters[layers:], ctx.activation)
             found = iter(torch.autograd.grad(out, inputs, grads, create_graph=True))
@@ -163,13 +166,14 @@ class _OneDNN(torch.autograd.Function):
 class Net(nn.Module, ABC):
     """E networks, or E samples of one network's weights, each on its own rows.
 
-    What a `NeuralModel` asks of its network. A subclass defines `members`, `forward` and, to be
-    refitted from fresh weights, `reset`; the rest has defaults.
+    The network of a `NeuralModel`. A subclass defines `members`, `forward` and, if it is to be
+    refitted from fresh weights, `reset`; the other methods have defaults.
 
     Attributes:
         separable: True where every parameter and buffer has the E members as its first dimension
-            and no member reads another's. Members then stop training one by one, train in groups
-            on several threads, and can be ranked. `members` must follow from those dimensions.
+            and no member uses those of another. Each member then stops training on its own, groups
+            of members train on several threads, and members can be ranked by their loss. `members`
+            must be computed from that dimension, because a group is a copy with fewer of them.
     """
 
     separable = False
@@ -183,11 +187,11 @@ class Net(nn.Module, ABC):
     def forward(self, x: Float[Tensor, "E B I"]) -> Float[Tensor, "E B O"]:
         """Raw outputs of each member on its own rows.
 
-        In training mode it may draw noise from the generator that `resample` was given last.
+        In training mode it may draw noise from the generator of the last `resample`.
         """
 
     def penalty(self) -> Tensor | None:
-        """What the fit adds to the negative log-likelihood of all the data, in nats.
+        """The term that the fit adds to the negative log-likelihood of all the data, in nats.
 
         A KL divergence to the prior or minus the log prior, (E,) if the net is separable and a
         scalar if not. None, the default, adds nothing.
@@ -195,16 +199,16 @@ class Net(nn.Module, ABC):
         return None
 
     def resample(self, *, generator: Generator) -> None:
-        """Draw the E weight samples anew; a net without any does nothing.
+        """Draw new weight samples; by default there are none, and nothing is done.
 
-        The fit calls it before every update, and once at its end.
+        The fit calls it before every update and once at its end.
         """
 
     def reset(self, *, generator: Generator) -> None:
         """Draw fresh initial weights.
 
         Raises:
-            ValueError: the net has no way to; it can then be fitted with `warm` alone.
+            ValueError: the net does not define this method; it can be fitted only with `warm`.
         """
         raise ValueError(f"warm must be True: {type(self).__name__} cannot draw fresh weights")
 
@@ -217,8 +221,8 @@ class Net(nn.Module, ABC):
     ) -> Callable[[Tensor], Tensor]:
         """`x -> net(x / in_std) · scale + shift` for the first `members`.
 
-        The arguments are float64. A net that is affine in its inputs and outputs can do better
-        than this default, by multiplying them into its weights.
+        The arguments are float64. A net whose first and last layers are affine can override this to
+        multiply them into its weights.
         """
         dtype = next(self.parameters()).dtype
         in_std, scale, shift = (value.to(dtype) for value in (in_std, scale, shift))
@@ -228,7 +232,7 @@ class Net(nn.Module, ABC):
 def _scaled(
     net: Net, members: int, in_std: Tensor, scale: Tensor, shift: Tensor, x: Tensor
 ) -> Tensor:
-    if members < net.members:  # a network that knows only of all its members runs them all
+    if members < net.members:  # `forward` takes rows for all members
         x = torch.cat((x, x[:1].expand(net.members - members, *x.shape[1:])))
     return net(x / in_std)[:members] * scale + shift
 
@@ -239,7 +243,7 @@ class StackedMLP(Net):
     Args:
         members: E, how many networks.
         sizes: input size, hidden sizes, output size.
-        activation: one of `ACTIVATIONS`, between layers.
+        activation: function between layers, one of `ACTIVATIONS`.
         generator: draws the weights; truncated normal of std 1/(2 sqrt(I)), as PETS
             (Chua et al. 2018, their code) initialises.
 
@@ -280,7 +284,7 @@ class StackedMLP(Net):
 
     def forward(self, x: Float[Tensor, "E B I"]) -> Float[Tensor, "E B O"]:
         """Each member's output on its own rows."""
-        # to iterate over a ParameterList takes longer than a small product
+        # iterating over a ParameterList would take longer than a small matrix product
         weights, biases = (
             cast(list[Tensor], [*layers._parameters.values()])
             for layers in (self.weights, self.biases)

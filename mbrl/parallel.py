@@ -1,8 +1,7 @@
-"""Single-threaded workers, one block of work each.
+"""Run independent blocks of work on single-threaded workers.
 
 Intra-op threads wait for one another in every matrix product, so one busy core slows all of
-them. Blocks of independent work
-on single-threaded workers never wait for one another.
+them. Independent blocks on single-threaded workers do not wait for one another.
 """
 
 from __future__ import annotations
@@ -40,8 +39,8 @@ def parallel_map(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
     """`[work(item) for item in items]` on as many workers as `torch.get_num_threads()`.
 
     Each worker runs torch on one thread, in the caller's grad mode. `work` must not depend on
-    the order of the items; then the result is the same, bit for bit, for any number of workers
-    (the caller alone included, when it has one thread or is itself a worker).
+    the order in which items are processed; then the result is bit for bit the same for any number
+    of workers. With one thread, or called from a worker, the items are processed by the caller.
     """
     items = list(items)
     workers = torch.get_num_threads()
@@ -63,7 +62,7 @@ def _single_threaded(work: Callable[[T], R], item: T) -> R:
 
 @contextmanager
 def single_thread() -> Iterator[None]:
-    """Torch on one thread inside: for small tensors, beside work that has threads of its own."""
+    """A context in which torch uses one thread: for small tensors, or beside other threads."""
     threads = torch.get_num_threads()
     if threads == 1:
         yield
@@ -76,12 +75,13 @@ def single_thread() -> Iterator[None]:
 
 
 def apart(start: Callable[[], T]) -> tuple[T, Callable[[], None]]:
-    """What `start` returns, and what to call before each use of the threads that it starts.
+    """Call `start`, which starts threads, and keep those threads off the caller's core.
 
-    For a native pool whose caller works beside it. A thread that has slept is woken on its
-    caller's core, and with few cores the kernel may take milliseconds, a whole plan, to move it;
-    the call keeps the threads off the core that the caller is on. It does nothing on one core, or
-    where the system does not let a thread choose.
+    Returns what `start` returned, and a function to call before each use of the threads. It is for
+    a native thread pool whose caller works at the same time: a sleeping thread is woken on its
+    caller's core, and with few cores the kernel may take milliseconds, as long as a whole plan, to
+    move it to another. The function does nothing on one core, or where the operating system has no
+    thread affinity.
     """
     try:
         before, free = _threads(), os.sched_getaffinity(0)
@@ -98,7 +98,7 @@ def apart(start: Callable[[], T]) -> tuple[T, Callable[[], None]]:
             return
         here = now
         for thread in crew:
-            with suppress(OSError):  # it has ended, or the cores were taken away
+            with suppress(OSError):  # the thread has ended, or its cores are no longer available
                 os.sched_setaffinity(thread, free - {now})
 
     return started, spread
@@ -109,7 +109,7 @@ def _threads() -> set[int]:
 
 
 def cores() -> int:
-    """How many cores this process may use: those it was given, or OMP_NUM_THREADS if less."""
+    """Number of cores that this process may use, at most OMP_NUM_THREADS if that is set."""
     try:
         granted = len(os.sched_getaffinity(0))
     except AttributeError:  # not Linux

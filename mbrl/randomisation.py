@@ -17,19 +17,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Randomisation:
-    """How far the members' parameters lie from the model's: the std of the log of a factor.
+    """Std of the log of the random factors by which the members' parameters are multiplied.
 
-    Tobin et al. 2017 and Peng et al. 2018 for domain randomisation; here the members are what a
-    planner's objective (mean, CVaR, worst case) is taken over.
+    Tobin et al. 2017 and Peng et al. 2018 introduced domain randomisation; here a planner's
+    objective (mean, CVaR, worst case) is taken over the members.
     """
 
     mass: float = 0.1
-    """Mass and inertia of each body."""
+    """Std of the log of the factor of each body's mass and inertia."""
     friction: float = 0.2
-    """Sliding friction of each geom, and damping and dry friction of each degree of freedom."""
+    """Likewise for the sliding friction of each geom, and damping and dry friction of each degree
+    of freedom."""
     gain: float = 0.1
-    """Force of each actuator, by its gain and bias. Limits of the force (`forcerange`) stay, and so
-    does the feedforward input of a PID controller, which is a force itself."""
+    """Likewise for the force of each actuator, by its gain and bias. Force limits (`forcerange`)
+    and the feedforward input of a PID controller, which is itself a force, do not change."""
 
     def __post_init__(self) -> None:
         for name in ("mass", "friction", "gain"):

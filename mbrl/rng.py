@@ -1,4 +1,4 @@
-"""Random streams, named: a seed and what it is for give a generator of their own."""
+"""Random generators for independent streams of one seed, named by integers."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from torch import Generator
 
 
 def generator(seed: int, *names: int) -> Generator:
-    """A CPU generator for a stream named by integers, a seed and what it is for."""
-    # as a spawn key: plain seeds (1,) and (1, 0) would be the same
+    """A CPU generator for the stream with these names; other names give independent streams."""
+    # names as a spawn key, because the entropies (1,) and (1, 0) would give the same stream
     sequence = np.random.SeedSequence(seed, spawn_key=names)
     return torch.Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
 
 
 def episode_seed(seed: int, episode: int) -> int:
-    """The seed that an environment is reset with, from the run's seed and the episode's number.
+    """The seed to reset an environment with in an episode of a run with this seed.
 
-    Every episode then starts from a stream of its own, whatever happened before it.
+    So the first state of an episode does not depend on the episodes before it.
     """
     return int(np.random.SeedSequence([seed, episode]).generate_state(1)[0])
 
 
 def on_device(generator: Generator, device: torch.device) -> Generator:
-    """The generator itself, or one on that kind of device that is seeded from it."""
+    """The generator itself if it is on this type of device, else a new one there seeded from it."""
     if generator.device.type == device.type:
         return generator
     seed = torch.randint(2**62, (), generator=generator)

@@ -14,26 +14,27 @@ from mbrl.randomisation import Randomisation
 
 @dataclass(frozen=True)
 class DriveConfig:
-    """Everything that a drive's numbers depend on, except the clock."""
+    """Settings of a drive."""
 
     env: str = "cartpole-swingup"
-    """A task with a simulator, of `mbrl list envs`."""
+    """A task with a simulator, one of `mbrl list envs`."""
     mpc: MPCConfig = field(default_factory=MPCConfig)
-    """How to plan."""
+    """Settings of the controller."""
     model: str = "planning"
-    """What to plan through. planning: the task's cheaper simulator, if it has one. true: its own
-    simulator. Or the folder of a run: the model that it learned."""
+    """The model to plan through. planning: the task's cheaper simulator, if it has one. true: the
+    task's own simulator. Or the folder of a run: the model learned in it."""
     members: int = 1
-    """Simulators planned through at once: the task's own, and others with random parameters.
-    --objective says what a plan is worth over all of them."""
+    """Number of simulators to plan through: the task's own, and others with random parameters.
+    --objective combines the returns of a plan in all of them."""
     randomisation: Randomisation = field(default_factory=Randomisation)
-    """How much the parameters of the members differ."""
+    """How much the parameters of the members differ: for each kind, the std of the log of a
+    factor."""
     asynchronous: bool = False
-    """Run in real time and plan in a worker while the robot carries out the last plan."""
+    """Run in real time, and plan in a worker while the robot executes the last plan."""
     delay: int | None = None
-    """Control steps from the start of a search until its plan takes over; the search plans from the
-    state expected then. If unset, as many as the last search took. Without --asynchronous the
-    delay is simulated, and results are the same on every machine."""
+    """Control steps from the start of a search until its plan is used; the search starts from the
+    state predicted for that time. If unset, the number of steps that the last search took. Without
+    --asynchronous the delay is simulated, and results are the same on every machine."""
 
 
 _LEAST = {"simulations": 1, "rollouts": 1, "depth": 1, "samples": 1, "steps": 0, "seed": 0}
@@ -50,22 +51,22 @@ class SearchConfig:
     """How actions are selected, without noise at the root and with uniform priors. UCT's C is 1/√2
     times the range of the returns of 100 random games from the first state."""
     simulations: int = 200
-    """Number of simulations; each adds a node, or all outcomes of an action if they are random."""
+    """Number of simulations. Each adds one node, or a node for each outcome of a random action."""
     discount: float | None = None
-    """γ, in (0, 1]; the world's own if unset, 0.99 where it has none."""
+    """γ, in (0, 1]. If unset, that of the environment, or 0.99 if it defines none."""
     backup: Literal["mean", "max"] = "mean"
     """Value of a node: the mean over all simulations through it, or the value of its best action.
-    "max" converges to Q* in a finite world, but overestimates where it has made few rollouts."""
+    "max" converges to Q* in a finite world, but overestimates after few rollouts."""
     seed: int = 0
-    """Seed of the first state, of the real steps and of all draws."""
+    """Seed of the first state, the real steps and the search."""
     steps: int = 0
-    """Real steps played first, with a search for each; the tree is that of the last state."""
+    """Real steps to take first, each chosen by a search. The tree is that of the last state."""
     rollouts: int = 8
-    """Random rollouts whose mean return values a leaf."""
+    """Random rollouts from each leaf; their mean return is its value."""
     depth: int = 50
-    """Most steps of a rollout."""
+    """Maximum number of steps of a rollout."""
     samples: int = 8
-    """Actions drawn uniformly in each node, where actions are continuous."""
+    """Number of actions drawn uniformly in each node if actions are continuous."""
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():

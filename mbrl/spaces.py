@@ -1,4 +1,4 @@
-"""What an environment's spaces mean to an agent: bounds, sizes and random actions."""
+"""The `Spec` of an environment; bounds, sizes and random actions of spaces."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def spec_of(
     reward: RewardFn | None = None,
     terminated: TerminatedFn | None = None,
 ) -> Spec:
-    """What an agent is told of an environment, or of each of N environments alike.
+    """The `Spec` of an environment, or of one of N equal environments.
 
-    `env.metadata["known"]` has reward and termination as functions where somebody wrote them, as
-    our own environments do: `reward`, `terminated` (None: not known), and `ends` (False: episodes
-    never terminate). Functions given here take their place.
+    An environment can offer its reward and termination as functions in `env.metadata["known"]`, as
+    those of `envs` do: `reward`, `terminated` (None: not known), and `ends` (False: episodes never
+    terminate). Functions given as arguments are used instead.
     """
     vector = isinstance(env, gymnasium.vector.VectorEnv)
     known: dict[str, Any] = dict(env.metadata.get("known", {}))
@@ -48,7 +48,7 @@ def bounds(space: Space, *, device: torch.device | str = "cpu") -> tuple[Tensor,
     """Low and high (A,) of a box of actions, as float32 numbers that lie in the box.
 
     Raises:
-        ValueError: the space is no box, is unbounded, holds integers or is no vector.
+        ValueError: the space is not a box, is unbounded, holds integers or is not a vector.
     """
     if not isinstance(space, Box):
         raise ValueError(f"a planner needs a bounded box of actions, not {space}")
@@ -57,17 +57,17 @@ def bounds(space: Space, *, device: torch.device | str = "cpu") -> tuple[Tensor,
     if len(space.shape) != 1 or not np.issubdtype(space.dtype, np.floating):
         raise ValueError(f"a planner needs a box of real actions of shape (A,), not {space}")
     low, high = space.low.astype(np.float32), space.high.astype(np.float32)
-    # the nearest float32 may lie outside, and the environment would refuse its own bound
+    # the nearest float32 may lie outside the box, where the environment would refuse it
     low = np.where(low < space.low, np.nextafter(low, np.float32(np.inf)), low)
     high = np.where(high > space.high, np.nextafter(high, np.float32(-np.inf)), high)
     return torch.as_tensor(low, device=device), torch.as_tensor(high, device=device)
 
 
 def obs_size(space: Space) -> int:
-    """O of observations that are vectors of numbers.
+    """O, the size of observations.
 
     Raises:
-        ValueError: other observations.
+        ValueError: observations that are not vectors of numbers.
     """
     if not isinstance(space, Box) or len(space.shape) != 1:
         raise ValueError(f"a model needs observations that are a vector of numbers, not {space}")

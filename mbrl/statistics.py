@@ -1,7 +1,8 @@
-"""Statistics for a handful of seeds (Agarwal et al. 2021).
+"""Statistics of results from few seeds (Agarwal et al. 2021).
 
-Scores are laid out as (runs, tasks): rows are seeds, columns are strata; a vector is one task.
-Every draw takes a NumPy generator.
+Scores are laid out as (runs, tasks): rows are seeds, columns are tasks (the strata of the
+bootstrap); a vector is one task.
+Every function that draws takes a NumPy generator.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ class Curve(NamedTuple):
 def iqm(scores: ArrayLike, axis: Axis = None) -> Array:
     """Interquartile mean: the mean of the middle half of the scores (Agarwal et al. 2021).
 
-    The quarters are cut exactly: with n scores, a weight of n / 4 is cut from either end, and a
-    score on the edge keeps a fraction. This is twice the integral of the empirical quantile
+    Exactly a quarter is cut from either end: of n scores a total weight of n / 4, so that a score
+    at the edge keeps a fraction of its weight. This is twice the integral of the empirical quantile
     function over [1/4, 3/4]. When 4 divides n it equals the usual 25 % trimmed mean, which drops
     floor(n / 4) whole scores; with 3 runs the trimmed mean drops none and is no more robust than
     the mean, while this one has the weights 1/4, 1, 1/4. `axis` as in `np.mean`. Raises
@@ -51,7 +52,7 @@ def iqm(scores: ArrayLike, axis: Axis = None) -> Array:
     values = np.moveaxis(values, axes, range(-len(axes), 0))
     values = np.sort(values.reshape(*values.shape[: -len(axes)], -1), axis=-1)
     n = values.shape[-1]
-    # Score i covers [i, i + 1] of n; what it shares with [n/4, 3n/4] is its weight.
+    # The weight of score i is the length of the overlap of [i, i + 1] with [n/4, 3n/4].
     i = np.arange(n)
     weight = np.clip(np.minimum(i + 1, 0.75 * n) - np.maximum(i, 0.25 * n), 0.0, None)
     return values @ (weight / weight.sum())
@@ -70,8 +71,8 @@ def bootstrap_interval(
     `scores` is (runs, tasks), or (runs,) for one task. Runs are drawn with replacement within
     each task, independently of the others, so each resample keeps all tasks. `statistic`
     takes an array and `axis=`. With few runs a percentile interval is too narrow: a nominal 95 %
-    of normal scores holds the truth about 75 % of the time for 3 runs, 84-91 % for 5, 90-93 %
-    for 10. All resamples of one run are alike, so its low and high are the estimate. Raises
+    interval of normal scores covers the true value about 75 % of the time for 3 runs, 84-91 % for
+    5, 90-93 % for 10. For a single run low and high equal the estimate. Raises
     ValueError for empty or NaN scores, or a level outside (0, 1).
     """
     values = _runs_by_tasks(scores, "scores")
@@ -139,11 +140,12 @@ def probability_of_improvement(
     level: float = 0.95,
     resamples: int = 2000,
 ) -> Interval:
-    """P(X > Y) + P(X = Y) / 2 for a run of each, averaged over tasks (Agarwal et al. 2021).
+    """P(X > Y) + P(X = Y) / 2 for a run X of `x` and a run Y of `y`, averaged over tasks.
 
-    The Mann-Whitney statistic with a stratified bootstrap interval: 1 when every run of `x`
-    beats every run of `y`, 1/2 when neither is better. `x` is (n, tasks), `y` (m, tasks), or
-    vectors for one task. Raises ValueError for empty or NaN scores, or tasks that differ.
+    Agarwal et al. 2021: the Mann-Whitney statistic with a stratified bootstrap interval: 1 when
+    every run of `x` beats every run of `y`, 1/2 when neither is better. `x` is (n, tasks), `y` (m,
+    tasks), or vectors for one task. Raises ValueError for empty or NaN scores, or tasks that
+    differ.
     """
     a, b = _runs_by_tasks(x, "x"), _runs_by_tasks(y, "y")
     if a.shape[1] != b.shape[1]:
@@ -162,11 +164,10 @@ def align(
 ) -> tuple[Array, Array]:
     """Learning curves of several runs on one grid: (G,) steps and (runs, G) values.
 
-    A curve is (steps, values) with rising steps. Between two logged steps a run has the value
-    last logged, since the next is not known yet; after its last step it keeps that one. The
-    default grid is every step that any run logged, from the first at which all runs have a
-    value. Raises ValueError for no curves, NaN, steps that do not rise, or a grid that starts
-    before a run does.
+    A curve is (steps, values) with increasing steps. Between two logged steps, and after the last
+    one, a run has the value last logged. The default grid is every step that any run logged, from
+    the first at which all runs have a value. Raises ValueError for no curves, NaN, steps that do
+    not increase, or a grid that starts before a run does.
     """
     if not curves:
         raise ValueError("curves: want at least one run")
@@ -178,7 +179,7 @@ def align(
                 f"curves[{i}]: want as many steps as values, got {s.shape} and {v.shape}"
             )
         if (np.diff(s) <= 0).any():
-            raise ValueError(f"curves[{i}] steps: want them rising")
+            raise ValueError(f"curves[{i}] steps: want them increasing")
         runs.append((s, v))
     start = max(s[0] for s, _ in runs)
     if env_steps is None:
@@ -210,7 +211,7 @@ def learning_curve(
     grid, values = align(curves, env_steps)
     picked = rng.integers(len(values), size=(resamples, len(values)))
     low, high = np.empty_like(grid), np.empty_like(grid)
-    # In blocks of the grid: a long run of many log steps would not fit at once.
+    # In blocks of the grid, because all resamples of a long run would not fit in memory.
     width = max(1, 2**22 // picked.size)
     for at in range(0, len(grid), width):
         block = slice(at, at + width)

@@ -32,7 +32,7 @@ from planners.mcts import PUCT, UCT, Gumbel, Tree
 from planners.mcts.export import Node, most_visited, sample_name, to_dot, to_json
 
 _WRITTEN = 2
-"""Numbers of a continuous action that an edge has room for."""
+"""Most numbers of a continuous action that are written on an edge."""
 
 
 class Game(NamedTuple):
@@ -43,11 +43,11 @@ class Game(NamedTuple):
     actions: int | Sampler
     discount: float
     names: tuple[str, ...] | None = None
-    """Of the actions; None where they are continuous."""
+    """Names of the actions; None if they are continuous."""
     state_of: Callable[[Any], Tensor] | None = None
-    """As for `TreeSearch`."""
+    """Model states of observations, as for `TreeSearch`."""
     stochastic: bool = False
-    """A `FiniteModel` whose actions have several outcomes."""
+    """Whether the model is a `FiniteModel` whose actions have several outcomes."""
     exact: tuple[np.ndarray, np.ndarray] | None = None
     """V* (S,) and Q* (S, A) of a finite world."""
     place: tuple[str, Callable[[Node], str]] | None = None
@@ -117,15 +117,15 @@ def _place(world: Any) -> tuple[str, Callable[[Node], str]]:
 
 
 class Choice(NamedTuple):
-    """An action of the root, with the search's value and the exact one."""
+    """An action of the root, with its estimated and its exact value."""
 
     action: str
     visits: int
     prior: float
     value: float | None
-    """Q, None if untried."""
+    """Estimated Q; None if the action was never tried."""
     optimum: float | None
-    """Q*, None where it is not known."""
+    """Q*; None if not known."""
     chosen: bool
 
 
@@ -134,26 +134,26 @@ class Found(NamedTuple):
 
     tree: Tree
     nodes: list[Node]
-    """All, most visited first; states are the model's own."""
+    """All nodes, most visited first; their states are model states."""
     choices: list[Choice]
     value: float
-    """Of the root, by the search's `backup`."""
+    """Value of the root."""
     optimum: float | None
-    """V* of the root's state, None where it is not known."""
+    """V* of the root's state; None if not known."""
     names: tuple[str, ...] | None
-    """Of the actions; #0, ... for a node's draws that have too many numbers to write."""
+    """Names of the actions; #0, #1, ... for drawn actions with too many numbers to write."""
 
 
 def search_game(game: Game, config: SearchConfig, *, actions: Sequence[str] = ()) -> Found:
-    """Play `config.steps` real steps, each by a search, and search once more.
+    """Take `config.steps` real steps, each chosen by a search, and search once more.
 
     Args:
-        game: the environment, not closed here, and the model.
-        config: how to search.
-        actions: names to call the actions by; the game's own if there are none.
+        game: the environment, which is not closed, and its model.
+        config: settings of the search.
+        actions: names of the actions; those of the game if empty.
 
     Raises:
-        ValueError: names that are not one for each action; an episode that ends before its
+        ValueError: a number of names other than the number of actions; an episode that ends within
             `steps`.
     """
     if actions and game.names is None:
@@ -168,7 +168,7 @@ def search_game(game: Game, config: SearchConfig, *, actions: Sequence[str] = ()
     assert tree is not None
     if tree.actions is not None and tree.actions.shape[-1] > _WRITTEN:
         names = tuple(f"#{k}" for k in range(config.samples))
-    # A node of `TreeModel` ends in two numbers of its own.
+    # `TreeModel` appends two numbers to the state of a node.
     nodes = [
         node._replace(state=node.state[:-2])
         for node in most_visited(tree, nodes=tree.visits.shape[1])
@@ -199,7 +199,7 @@ def _played(game: Game, config: SearchConfig) -> tuple[TreeSearch, Any]:
     alone = replace(settings, rollouts=1)
     probe = TreeModel(game.model, game.actions, alone, generator=generator(config.seed, 1))
     assert running.obs is not None
-    # UCT's theory wants returns in [0, 1]; C does instead what scaling them would do.
+    # UCT assumes returns in [0, 1]; scaling C by their range has the same effect as scaling them.
     c = return_range(probe, player.state_of(running.obs)[0]) / math.sqrt(2)
     rule = {"uct": UCT(c=c), "puct": PUCT(), "gumbel": Gumbel()}[config.rule]
     player.config = replace(settings, rule=rule)

@@ -1,4 +1,4 @@
-"""The types everything meets at. Read this screen first.
+"""The types and protocols that all parts share. Read this file first.
 
 Letters for dimensions: E members, P particles, N candidates, start states or environments, H
 horizon, B minibatch, T real time steps, O observation, S model state, A action.
@@ -31,8 +31,9 @@ TerminatedFn = Callable[[Tensor], Tensor]
 class Transition(NamedTuple):
     """Environment steps with any leading dimensions: (B,), (T,), (N,), (P, N, H).
 
-    `terminated` is the MDP's end, `truncated` the clock's; only the first stops bootstrapping.
-    Observations and actions are vectors, or whatever the spaces hold: indices, images.
+    `terminated`: the MDP ended; `truncated`: a time limit cut the episode off. Only termination
+    stops bootstrapping. Observations and actions are vectors, or what the spaces contain: indices,
+    images.
     """
 
     obs: Shaped[Tensor, "*lead O"]
@@ -44,15 +45,15 @@ class Transition(NamedTuple):
 
 
 class Spec(NamedTuple):
-    """What an agent is told of its world."""
+    """What an agent is told about its environment."""
 
     obs: gymnasium.Space
     action: gymnasium.Space
     reward: RewardFn | None = None  # None: not known as a function, to be learned
-    terminated: TerminatedFn | None = None  # None: it never ends, or when is to be learned
-    ends: bool = True  # episodes may terminate, and when is not known as a function
-    episode_steps: int | None = None  # after which an episode is truncated
-    discount: float | None = None  # the world's own γ, where it has one
+    terminated: TerminatedFn | None = None  # None: not known as a function; see `ends`
+    ends: bool = True  # episodes may terminate and `terminated` is None: to be learned
+    episode_steps: int | None = None  # number of steps after which an episode is truncated
+    discount: float | None = None  # γ, if the environment defines one
 
 
 class Step(NamedTuple):
@@ -81,7 +82,7 @@ class Dynamics(Protocol):
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
-        """Shape of the random numbers that one row's step takes; (0,) for a model without noise."""
+        """Shape of the random numbers of one row's step; (0,) for a model without noise."""
         ...
 
     def encode(
@@ -93,14 +94,17 @@ class Dynamics(Protocol):
     ) -> Float[Tensor, "*lead S"]:
         """Model state of an observation.
 
-        A model with memory filters: it takes the state before and the action that led here; None
-        where an episode begins. Others leave both out of account.
+        A model with memory filters: it uses the previous state and the action taken in it, both
+        None at the start of an episode. Other models ignore both.
         """
         ...
 
     def decode(self, state: Float[Tensor, "*lead S"]) -> Float[Tensor, "*lead O"]:
-        """Observation of a model state. It is asked only where a function of observations is
-        given, so a model that learned its reward and termination need not be able to."""
+        """Observation of a model state.
+
+        Called only if reward or termination is given as a function of observations, so a model
+        that learns both itself need not support it.
+        """
         ...
 
     def step(
@@ -116,7 +120,7 @@ class Dynamics(Protocol):
 
 @runtime_checkable
 class GaussianDynamics(Dynamics, Protocol):
-    """A model that can also say the Gaussian it draws from."""
+    """A model whose next state and reward are Gaussian, with mean and std available."""
 
     def predict(self, state: Float[Tensor, "E B S"], action: Float[Tensor, "E B A"]) -> Gaussian:
         """Mean and std of next state and reward, each (E, B, S + 1)."""
@@ -124,16 +128,16 @@ class GaussianDynamics(Dynamics, Protocol):
 
 
 class Unrolled(NamedTuple):
-    """What candidates earn over a whole horizon, step by step."""
+    """Rewards and terminations of candidates at each step of a horizon."""
 
     reward: Float[Tensor, "P N H"]
-    terminated: Bool[Tensor, "P N H"] | None  # None where nothing ever ends
-    finite: Bool[Tensor, "P N"] | None  # False where the model blew up; None where it did nowhere
+    terminated: Bool[Tensor, "P N H"] | None  # None if nothing ever terminates
+    finite: Bool[Tensor, "P N"] | None  # False: the state became NaN or infinite; None: never
 
 
 @runtime_checkable
 class NativeDynamics(Dynamics, Protocol):
-    """A model that rolls whole action sequences itself, faster than step by step."""
+    """A model that rolls out whole action sequences itself, faster than step by step."""
 
     def unroll(
         self,
@@ -185,7 +189,7 @@ class Scaled(Protocol):
 
 
 class Outcomes(NamedTuple):
-    """The possible outcomes of a step of each member, at most C of them; others have chance 0."""
+    """The possible outcomes of a step of each member, at most C; unused places have chance 0."""
 
     state: Float[Tensor, "E B C S"]
     reward: Float[Tensor, "E B"]
@@ -195,11 +199,11 @@ class Outcomes(NamedTuple):
 
 @runtime_checkable
 class Enumerable(Dynamics, Protocol):
-    """A model that lists what may follow an action, with probabilities."""
+    """A model that lists the possible outcomes of an action with their probabilities."""
 
     @property
     def most_outcomes(self) -> int:
-        """C, the most outcomes that any action has."""
+        """C, the largest number of outcomes of any action."""
         ...
 
     def outcomes(self, state: Float[Tensor, "E B S"], action: Float[Tensor, "E B A"]) -> Outcomes:
@@ -212,7 +216,7 @@ class Fittable(Protocol):
     """A model that learns from data."""
 
     def fit(self, data: Transition, *, generator: Generator) -> Metrics:
-        """Fit to transitions (T,); what is said of the fit has numbers alone."""
+        """Fit to transitions (T,); returns metrics of the fit, all of them numbers."""
         ...
 
 
@@ -230,12 +234,12 @@ class FiniteMDP(Protocol):
 
     @property
     def transitions(self) -> sparse.csr_array:
-        """(S · A, S), row s · A + a the distribution of the next state; empty where terminal."""
+        """(S · A, S): row s · A + a is the next state's distribution; empty if s is terminal."""
         ...
 
     @property
     def rewards(self) -> np.ndarray:
-        """(S, A), expected; 0 where terminal."""
+        """(S, A), expected rewards; 0 in terminal states."""
         ...
 
     @property
@@ -263,32 +267,32 @@ class Policy(Protocol):
     def __call__(
         self, state: Float[Tensor, "*lead S"], *, generator: Generator, explore: bool
     ) -> Shaped[Tensor, "*lead A"]:
-        """Actions; with `explore` drawn as in training, without the best it knows."""
+        """Actions: drawn as in training if `explore`, else those the policy rates best."""
         ...
 
 
 @runtime_checkable
 class Learner(Protocol):
-    """A policy that improves from batches and knows not where they come from."""
+    """Improves a policy from batches, whatever the source of the batches."""
 
     @property
     def policy(self) -> Policy:
-        """The policy as it stands."""
+        """The current policy."""
         ...
 
     def update(self, batch: Transition, *, generator: Generator) -> Metrics:
         """One update from a batch of B transitions; `obs` and `next_obs` are model states.
 
-        ValueError for wrong shapes and for numbers that are not finite; nothing has then changed.
+        Raises ValueError, and changes nothing, for wrong shapes and numbers that are not finite.
         """
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """All that it has learned, as one nested dict of tensors and plain values."""
+        """All learned values, as one nested dict of tensors and plain values."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave; ValueError where it is another learner's."""
+        """Restore what `state_dict` returned; ValueError if it is from a different learner."""
         ...
 
 
@@ -301,7 +305,7 @@ class Player(Protocol):
         ...
 
     def reset(self, begins: np.ndarray) -> None:
-        """Episodes begin in the environments where `begins` (N,) is True."""
+        """Called when episodes begin: in the environments where `begins` (N,) is True."""
         ...
 
 
@@ -317,22 +321,25 @@ class PlanningPlayer(Player, Protocol):
 
 @runtime_checkable
 class Agent(Protocol):
-    """What the training loop drives: it owns buffers and schedule, and acts in N environments."""
+    """Acts in N environments, stores what it observes, and learns on a schedule of its own."""
 
     def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
         """Actions (N, *A) for observations (N, *O)."""
         ...
 
     def observe(self, step: Transition) -> None:
-        """N real transitions, one an environment; `next_obs` is the final one at an end."""
+        """Take N transitions, one per environment.
+
+        Where an episode ended, `next_obs` is its last observation, not the first of the next.
+        """
         ...
 
     def update(self) -> Metrics:
-        """Learn if something is due; {} when nothing is."""
+        """Do the updates that are due now; returns their metrics, {} if there were none."""
         ...
 
     def player(self, *, generator: Generator) -> Player:
-        """Plays evaluation episodes with randomness of its own; it shares what was learned."""
+        """A player for evaluation episodes: the same weights, but a random stream of its own."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -340,20 +347,20 @@ class Agent(Protocol):
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave; ValueError where it is another agent's."""
+        """Restore what `state_dict` returned; ValueError if it is from a different agent."""
         ...
 
 
 @runtime_checkable
 class ModelBased(Protocol):
-    """An agent that has a model of its world, for whoever wants to plan through it or judge it."""
+    """An agent with a model of its environment, which can be planned through and evaluated."""
 
     model: Any
     """A `Dynamics`."""
     reward: RewardFn | None
-    """None: the model's own."""
+    """None: the model predicts rewards."""
     terminated: TerminatedFn | None
-    """None: the model's own."""
+    """None: the model predicts terminations."""
     fits: int
     """How often the model was fitted."""
 

@@ -2,9 +2,9 @@
 
 Pure functions on an equally weighted mixture of E Gaussians: `mean` and `std` of shape
 (E, ..., D), as `GaussianDynamics.predict` gives them, against a `target` of shape (..., D).
-Dimensions D are judged one at a time, except in `negative_log_likelihood`. E = 1 is a plain
-Gaussian; `std` = 0 with E = P is a cloud of P particles, so imagined trajectories can be
-judged by the same functions (all but the likelihood).
+Each of the D dimensions is evaluated separately, except in `negative_log_likelihood`. E = 1 is a
+single Gaussian; `std` = 0 with E = P is a set of P particles, so the same functions (all but the
+likelihood) evaluate imagined trajectories.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch.special import ndtr
 class Spread(NamedTuple):
     """Predictive variances, each (..., D), in the square of the target's units.
 
-    Variances, not standard deviations: only they add up, total = aleatoric + epistemic.
+    Variances rather than standard deviations, because variances add: total = aleatoric + epistemic.
     """
 
     aleatoric: Tensor
@@ -32,10 +32,10 @@ class Spread(NamedTuple):
 def spread(mean: Float[Tensor, "E *lead D"], std: Float[Tensor, "E *lead D"]) -> Spread:
     """The law of total variance over members (Depeweg et al. 2018).
 
-    Aleatoric is the mean over members of their variance: noise that no data removes.
-    Epistemic is the variance over members of their mean (divided by E, not E - 1, so the two
-    add up to the mixture's variance exactly): what more data would remove; 0 for E = 1.
-    Values are not checked, so it is fast enough for a planning loop. Raises ValueError for
+    Aleatoric is the mean over members of their variance: noise that no data removes. Epistemic is
+    the variance over members of their mean, which more data would reduce; 0 for E = 1. It is
+    divided by E, not E - 1, so that the two add up to the mixture's variance exactly.
+    Values are not checked, to be fast enough for a planning loop. Raises ValueError for
     shapes that differ.
     """
     _same_shape(mean, std)
@@ -45,14 +45,14 @@ def spread(mean: Float[Tensor, "E *lead D"], std: Float[Tensor, "E *lead D"]) ->
 
 
 def particle_spread(particles: Float[Tensor, "P *lead D"], *, members: int) -> Spread:
-    """The spread of particles that stayed with their member (`tsinf`), P / E to each.
+    """The spread of particles propagated with a fixed member each (`tsinf`), P / E per member.
 
-    Within a member they differ by noise alone (aleatoric), between members by epistemic
-    uncertainty. With k = P / E particles the noise leaks 1/k of itself into the epistemic part,
-    so take many.
+    Particles of one member differ by noise alone (aleatoric), members by epistemic uncertainty.
+    With k = P / E particles per member, 1/k of the aleatoric variance is counted as epistemic, so
+    use many particles.
 
     Raises:
-        ValueError: P is not a multiple of `members`, or leaves one particle to each.
+        ValueError: P is not a multiple of `members`, or there is only one particle per member.
     """
     if members < 1 or len(particles) % members or len(particles) < 2 * members:
         raise ValueError(
@@ -97,7 +97,7 @@ def calibration_curve(
     """Share of targets inside the central interval of each level, for each dimension.
 
     A target lies in the mixture's central interval of probability p when its `pit` is within
-    p / 2 of one half, so no quantile is ever inverted (Kuleshov et al. 2018 for the diagram).
+    p / 2 of one half, so no CDF has to be inverted (Kuleshov et al. 2018 for the diagram).
     The curve pooled over dimensions is `.mean(-1)`. Raises ValueError for levels outside
     [0, 1], wrong shapes, NaN, or a negative std.
     """
@@ -113,8 +113,9 @@ def calibration_error(
 ) -> Float[Tensor, "*dims"]:
     """Mean over levels of |observed - expected| frequency, in [0, 1].
 
-    `observed` as `calibration_curve` gives it: one error a dimension, whose faults then
-    cannot cancel as they do in a pooled curve. Raises ValueError for lengths that differ.
+    `observed` is the result of `calibration_curve`. There is one error per dimension: in a
+    curve pooled over dimensions, errors of opposite sign would cancel. Raises ValueError for
+    lengths that differ.
     """
     if len(levels) != len(observed):
         raise ValueError(
@@ -130,13 +131,13 @@ def negative_log_likelihood(
 ) -> Float[Tensor, "*lead"]:
     """Minus the log density of the target under the mixture, in nats; lower is better.
 
-    Joint over D: a member explains all dimensions at once, so members that agree on which
-    dimensions move together are rewarded. Hand in `[..., d:d + 1]` for one dimension.
+    Joint over D: the density of a member is that of all dimensions together, so the mixture can
+    represent dependence between dimensions. Pass `[..., d:d + 1]` for one dimension.
     Raises ValueError for wrong shapes, NaN, or a std that is not positive.
     """
     _check(mean, std, target)
     if not bool((std > 0).all()):
-        raise ValueError("std: a density wants it positive, got 0")
+        raise ValueError("std: must be positive for a density, got 0")
     z = (target - mean) / std
     member = -(0.5 * z.square() + std.log() + 0.5 * math.log(2 * math.pi)).sum(-1)
     return math.log(len(mean)) - member.logsumexp(0)
@@ -150,9 +151,9 @@ def crps(
     """Continuous ranked probability score of each dimension, in its units; lower is better.
 
     E|X - y| - E|X - X'| / 2 in closed form for a Gaussian mixture (Grimit et al. 2006); the
-    absolute error where the prediction is a point. Unlike the likelihood it stays finite for
-    std = 0 and forgives an outlier linearly. Raises ValueError for wrong shapes, NaN, or a
-    negative std.
+    absolute error if the prediction is a point. Unlike the log-likelihood it is finite for std = 0,
+    and grows only linearly with the error of an outlier. Raises ValueError for wrong shapes, NaN,
+    or a negative std.
     """
     _check(mean, std, target)
     accuracy = _mean_abs(target - mean, std).mean(0)
@@ -173,17 +174,17 @@ def recalibration_scale(
     """The factor for every member's std that maximises the likelihood of held-out data.
 
     One factor s a dimension, to be used as `std * s`: temperature scaling (Guo et al. 2017)
-    for regression (Laves et al. 2020; Malik et al. 2019 for why a planner wants it). The means
-    stay, so every member can still take its own steps. For E = 1 it is the closed form
+    for regression (Laves et al. 2020; Malik et al. 2019 show that it helps planning). The means do
+    not change, so every member can still be stepped on its own. For E = 1 it is the closed form
     s² = mean(((y - μ) / σ)²); for a mixture, the fixed point of that average weighted by each
     member's responsibility for the target (expectation maximisation of the marginal
-    likelihood), which does not charge members for a spread that their disagreement explains
-    already. Bounded below by the dtype's epsilon, reached where the model makes no error.
+    likelihood), so error that the disagreement of members explains does not inflate their std. At
+    least the dtype's epsilon, which it equals if the model makes no error.
     Raises ValueError for wrong shapes, NaN, or a std that is not positive.
     """
     _check(mean, std, target)
     if not bool((std > 0).all()):
-        raise ValueError("std: cannot be scaled to fit where it is 0")
+        raise ValueError("std: is 0 in some place, which no factor can scale to fit")
     members, dims = len(mean), mean.shape[-1]
     z2 = ((target - mean) / std).square().reshape(members, -1, dims)
     log_std = std.log().reshape(members, -1, dims)
@@ -206,7 +207,7 @@ def _mean_abs(mu: Tensor, sigma: Tensor) -> Tensor:
 
 
 def _positive(std: Tensor) -> Tensor:
-    """A point mass as the narrowest Gaussian the dtype holds; other values are untouched."""
+    """`std` with 0 replaced by the smallest positive number of the dtype."""
     return std.clamp_min(torch.finfo(std.dtype).tiny)
 
 

@@ -1,4 +1,4 @@
-"""Planners: maximise a black box over action sequences. They know no learning."""
+"""Planners, which maximise a score over action sequences. They are independent of learning."""
 
 from planners.base import Demanding, Plan, Planner, RecedingPlanner, ScoreFn, maximised
 from planners.cem import CEM
@@ -27,7 +27,7 @@ PLANNERS: dict[str, type[Search]] = {
     "gradient": GradientAscent,
 }
 """Planners that need nothing but a score, `gradient` one that can be differentiated; each is
-built from (low, high, horizon, ...). `ILQR` plans through a model and is none of them."""
+built from (low, high, horizon, ...). `ILQR` is not among them: it needs a model."""
 
 __all__ = [
     "CEM",

@@ -15,16 +15,16 @@ NaN and +inf count as forbidden too.
 
 
 class Plan(NamedTuple):
-    """A plan, and the state of its search that the next one starts from. Plain tensors and ints."""
+    """A plan, and the data of its search from which the next search starts."""
 
     actions: Tensor  # (H, A) inside the bounds
     score: Tensor  # ()
-    mean: Tensor  # (K, A) sampling distribution when the search ended, in knots
-    std: Tensor  # (K, A)
+    mean: Tensor  # (K, A) mean of the sampling distribution of knots when the search ended
+    std: Tensor  # (K, A) its standard deviation
     elites: Tensor  # (M, K, A) best knots, best first; M may be 0
-    evaluated: int  # candidates scored
-    rejected: int  # of these, how many scored -inf or NaN
-    rounds: int = 0  # rounds of search made
+    evaluated: int  # number of candidates scored
+    rejected: int  # number of those whose score was -inf or NaN
+    rounds: int = 0  # number of search rounds
 
 
 class Planner(Protocol):
@@ -40,23 +40,23 @@ class Planner(Protocol):
     ) -> Plan:
         """The best plan found, searching from `start` if there is one.
 
-        With a `deadline`, an instant of `time.perf_counter`, a round that is expected to end after
-        it is not begun; the first round always runs.
+        No round is started that is expected to end after the `deadline`, a time of
+        `time.perf_counter`; the first round always runs.
         """
         ...
 
 
 class RecedingPlanner(Planner, Protocol):
-    """A planner that can start from its last plan after some of its actions were carried out."""
+    """A planner that can start from its last plan after some actions of that were executed."""
 
     @property
     def low(self) -> Tensor:
-        """Lower bounds (A,) of the actions, of the dtype and device of its plans."""
+        """Lower bounds (A,) of the actions, with the dtype and device of the plans."""
         ...
 
     @property
     def horizon(self) -> int:
-        """Planned actions H in a plan."""
+        """H, the number of actions in a plan."""
         ...
 
     def shift(self, plan: Plan, steps: int) -> Plan:

@@ -1,4 +1,4 @@
-"""The cross-entropy method as PETS uses it."""
+"""The cross-entropy method, as in PETS."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ SAMPLINGS = ("truncated", "clipped")
 class CEM(EliteSearch):
     """Refit a Gaussian to the elites in each iteration (Rubinstein 1999; PETS, Chua et al. 2018).
 
-    A start gives the first mean; its elites are not used.
+    The first mean is that of the start, whose elites are not used.
     """
 
     population: int = 350
     elites: int = 35
     iterations: int = 5
     sampling: str = "truncated"
-    """How draws stay in the box. `truncated`, as PETS: the normal cut at two standard
-    deviations, which shrink to half the distance from the mean to the nearer bound; it
-    stops short of optima on a bound. `clipped`: the plain normal, clipped, which puts mass on
-    the bounds and so finds optima there."""
+    """How draws are kept inside the bounds. `truncated`, as in PETS: a normal truncated at two
+    standard deviations, with the standard deviation at most half the distance from the mean to the
+    nearer bound; it does not reach optima on a bound. `clipped`: a normal clipped to the bounds,
+    which can find optima there."""
     answer: str = "mean"
-    """What is returned: the final `mean`, as PETS, or the `best` candidate seen."""
+    """What is returned: the final `mean`, as in PETS, or the `best` candidate found."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -21,9 +21,9 @@ class CMA(Search):
 
     The strategy works in the unit box and maps draws outside back into it. Each search begins
     at the start's mean with an isotropic covariance. The first iteration also scores the
-    start's best candidate again, so under the same score a search from a plan returns no worse a
-    plan (where `answer` is "best"). It runs on the CPU in float64 and takes O((K A)³) at times, so
-    it suits problems of some tens of numbers: few knots.
+    start's best candidate again, so with an unchanged score and `answer` "best" the new plan is not
+    worse than the start. It runs on the CPU in float64, and some iterations take O((K A)³), so it
+    suits problems with some tens of variables, that is, few knots.
     """
 
     population: int = 16
@@ -31,7 +31,7 @@ class CMA(Search):
     sigma: float = 0.2
     """First standard deviation as a fraction of the box's width."""
     answer: str = "best"
-    """What is returned: the `best` candidate seen or the final `mean`."""
+    """What is returned: the `best` candidate found or the final `mean`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -40,7 +40,7 @@ class CMA(Search):
     carries_best = True
 
     def algorithm(self) -> _Evolution:
-        """A strategy without samples as yet."""
+        """A new strategy for one search."""
         return _Evolution(self)
 
     def again(self, iteration: int, mean: Tensor, elites: Tensor) -> list[Tensor]:
@@ -80,7 +80,7 @@ class _Evolution:
         self, mean: Tensor, std: Tensor, knots: Tensor, scores: Tensor, elites: Tensor
     ) -> tuple[Tensor, Tensor]:
         cost = -scores[: len(self.asked)].double().cpu().numpy()
-        # The strategy uses ranks alone; rejected candidates rank last.
+        # The strategy uses only the ranks of scores; rejected candidates rank last.
         ranks = np.unique(cost, return_inverse=True)[1].astype(float)
         es = self.strategy
         es.tell(self.asked, ranks)

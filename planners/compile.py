@@ -13,10 +13,10 @@ from numba import njit
 def compiled(function: Any = None, /, **options: Any) -> Any:
     """`numba.njit` without the GIL and with a cache on disk; a decorator, with or without options.
 
-    numba compiles a function anew only when its own file has changed, although the compiled code
-    holds what the function calls and the constants that it reads. So the cached name also says what
-    the other files of its folder were; code outside that folder must not be called. Where no
-    directory for the cache can be written, every process compiles for itself.
+    numba recompiles a function only when its own file has changed, although the compiled code also
+    contains the functions it calls and the constants it reads. So the name in the cache includes a
+    hash of all files of the function's folder; functions outside that folder must not be called.
+    If no cache directory can be written, every process compiles again.
     """
     if function is None:
         return lambda function: compiled(function, **options)

@@ -20,22 +20,23 @@ class Evolution(Search):
     """A (μ/μ_w, λ) strategy with self-adapting steps (Beyer and Schwefel 2002, "Evolution
     strategies: a comprehensive introduction").
 
-    Each candidate is the mean plus noise at a step of its own: the steps are a geometric ladder
-    about the std, from `spread` times it down to a `spread`-th. The next
+    Each candidate is the mean plus noise with a step size of its own: the step sizes form a
+    geometric sequence from `spread` times the std down to the std divided by `spread`. The next
     mean is the average of the elites with the weights log(M + ½) - log i of CMA-ES; the next std is
-    the old one times the geometric average of their steps with the same weights. Unlike that of a
-    cross-entropy method it can grow. A start passes its std on.
+    the old one times the geometric average of the elites' step sizes with the same weights. Unlike
+    in a cross-entropy method the std can grow. A search from a start begins with the start's std.
     The mean is scored with the candidates, and in the first iteration the start's best candidate
-    too, so under the same score a search from a plan returns no worse a plan.
+    too, so with an unchanged score the new plan is not worse than the start.
 
-    Noise is linear between a few random knots, while the plan has a knot for every action unless
-    `knots` is set: plans are as smooth as with few knots, and are shifted in time exactly.
+    Noise is interpolated linearly between a few random knots, while the plan has a knot for every
+    action unless `knots` is set. So plans are as smooth as with few knots, but can be shifted in
+    time exactly.
     """
 
     population: int = 32
     iterations: int = 1
     elites: int = 4
-    """Candidates M that make the next mean and std."""
+    """M, the number of best candidates that determine the next mean and std."""
     sigma: float = 0.15
     """First and largest std as a fraction of the box's width."""
     floor: float = 5e-4
@@ -43,7 +44,7 @@ class Evolution(Search):
     spread: float = 4.0
     """Ratio of the largest step to the std, and of the std to the smallest; at least 1."""
     widen: float = 2.0
-    """Factor on the std of a start, because the state has changed since; at least 1."""
+    """Factor on the std of a start, since the state has changed after it; at least 1."""
     noise_knots: int = 4
     """Knots of the noise, at most as many as the plan's; at least 1."""
 
@@ -65,7 +66,7 @@ class Evolution(Search):
         )
 
     def begin(self, start: Plan | None) -> tuple[Tensor, Tensor, Tensor]:
-        """As for every search, but a start gives the std too."""
+        """As in `Search`, but the std is also that of the start."""
         mean, std, elites = super().begin(start)
         if start is not None:
             std = torch.minimum(torch.maximum(start.std * self.widen, self._finest), std)
@@ -91,7 +92,7 @@ class Evolution(Search):
         best = scores.topk(len(elites)).indices
         weights = _weights(len(elites), mean.dtype, mean.device)
         _, logs = _ladder(self.population, self.spread, mean.dtype, mean.device)
-        # Candidates behind the draws were not drawn; the last log is theirs.
+        # Candidates after the first `count` were not drawn; they use the last log.
         factor = torch.dot(weights, logs.index_select(0, best.clamp_max_(self.population))).exp_()
         new = torch.mv(elites.view(len(elites), -1).t(), weights).view_as(mean)
         return new, std * factor
@@ -112,10 +113,10 @@ class Evolution(Search):
 def _ladder(
     count: int, spread: float, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Steps of `count` draws, (count, 1), and their logs with one more, (count + 1,).
+    """Step sizes of `count` draws, (count, 1), and their logs with one more, (count + 1,).
 
-    The last one is for candidates that were not drawn (the mean, the start's best): they count as
-    drawn with the smallest step.
+    The last log is for candidates that were not drawn (the mean, the start's best): they are
+    treated as drawn with the smallest step size.
     """
     logs = torch.linspace(1, -1, count, dtype=torch.float64) * math.log(spread)
     steps = logs.exp()[:, None].to(device, dtype)

@@ -15,19 +15,19 @@ from planners.search import Search, checked, require
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class GradientAscent(Search):
-    """Adam (Kingma and Ba 2015) on the knots of a few plans at once, projected onto the box.
+    """Adam (Kingma and Ba 2015) on the knots of several plans in parallel, projected onto the box.
 
     The first plan starts from the start's mean, the others from normal draws around it;
-    `score` is called with gradients on. The step shrinks linearly to nothing over the
-    iterations, so choose few enough to finish before a deadline. The mean is the best plan seen.
-    A plan that is rejected has no gradient: it moves half-way back to the best. Raises ValueError,
+    `score` is called with gradients enabled. The step size decreases linearly to zero over the
+    iterations, so choose few enough to finish before a deadline. The mean is the best plan found.
+    A rejected plan has no gradient: it is moved half-way to the best plan. Raises ValueError,
     in `plan`, for a score that gives no gradient.
     """
 
     population: int = 4
-    """Plans N improved side by side."""
+    """N, the number of plans improved in parallel."""
     iterations: int = 50
-    """Steps of each."""
+    """Number of gradient steps."""
     sigma: float = 0.25
     """Standard deviation of the first draws as a fraction of the box's width."""
     rate: float = 0.05
@@ -38,7 +38,7 @@ class GradientAscent(Search):
         require(0 < self.rate < math.inf, f"rate must be finite and positive, got {self.rate!r}")
 
     def algorithm(self) -> _Ascent:
-        """The state of a new ascent."""
+        """A new ascent for one search."""
         return _Ascent(self)
 
 

@@ -20,7 +20,7 @@ class ICEM(EliteSearch):
     Draws are clipped into the box, as in the paper. Iteration i draws
     max(N γ^-i, 2 M) candidates; a fraction of the elites of the iteration before (in the
     first iteration: of the start's) is scored again with them, and in the last iteration
-    the mean comes last. These come on top of the drawn ones.
+    so is the mean. These are in addition to the drawn candidates.
     """
 
     population: int = 100
@@ -29,12 +29,12 @@ class ICEM(EliteSearch):
     beta: float = 2.0
     """Exponent of the noise's power law: 0 is white, larger is smoother."""
     decay: float = 1.25
-    """γ: each iteration draws this many times fewer candidates; at least 1."""
+    """γ, the factor by which the number of candidates decreases per iteration; at least 1."""
     keep: float = 0.3
     """Fraction of the elites scored again, in [0, 1]."""
     answer: str = "best"
-    """What is returned: the `best` candidate seen, as the paper, or the final `mean`, which
-    suffers less from lucky draws where the score is noisy."""
+    """What is returned: the `best` candidate seen, as in the paper, or the final `mean`,
+    which is less affected by noise in the score."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -23,7 +23,8 @@ class Expansion(NamedTuple):
     """Dynamics to first order and cost to second, in the tangent space, around a trajectory.
 
     With dx = difference(x, x̄) and du = u - ū: dx' = fx dx + fu du, and the cost is
-    lxᵀ dx + luᵀ du + ½ dxᵀ lxx dx + duᵀ lux dx + ½ duᵀ luu du; its last is the terminal one.
+    lxᵀ dx + luᵀ du + ½ dxᵀ lxx dx + duᵀ lux dx + ½ duᵀ luu du; the last entries of lx and lxx are
+    the terminal cost.
     """
 
     fx: Tensor  # (H, S, S)
@@ -66,7 +67,7 @@ class ILQR:
     with first derivatives of the dynamics only: iterative LQR (Li and Todorov 2004).
 
     A round expands the model along the plan, solves the linear-quadratic problem backwards
-    with the bounds in it, and tries the answer at eleven step lengths in one batch of
+    with the bounds as constraints, and tries the result at eleven step lengths in one batch of
     closed-loop rollouts. A step is taken only if it lowers the cost; otherwise the
     regularisation of the states is raised. `plan` takes a `Smooth` model instead of a score, so
     iLQR is not in `PLANNERS`. With `MPC`, `make_score` returns the model, which must repeat
@@ -80,12 +81,12 @@ class ILQR:
     high: Tensor
     """Upper bounds (A,), finite, above `low`."""
     horizon: int
-    """Planned actions H."""
+    """H, the number of actions in a plan."""
     _: KW_ONLY
     iterations: int = 50
-    """Rounds at most; fewer where the plan no longer improves."""
+    """Maximum number of rounds; fewer if the plan no longer improves."""
     tolerance: float = 1e-9
-    """A round that lowers the cost by less than this share of it is the last."""
+    """The search stops after a round that lowers the cost by less than this fraction."""
     maximises = "smooth"
 
     def __post_init__(self) -> None:
@@ -116,7 +117,7 @@ class ILQR:
         generator: Generator,
         deadline: float | None = None,
     ) -> Plan:
-        """Improve `start`, or the middle of the box where it is None or its cost not finite.
+        """Improve `start`, or the middle of the box if it is None or its cost is not finite.
 
         The plan's score is minus its cost, its mean the actions and its std zero; `evaluated`
         counts rollouts and `rounds` backward passes. If no cost is finite the answer is the
@@ -134,7 +135,7 @@ class ILQR:
         expansion, regularisation = None, 0.0
         while rounds < self.iterations and math.isfinite(cost):
             if expansion is None:
-                with torch.enable_grad():  # a model may find its derivatives by autograd
+                with torch.enable_grad():  # the model may use autograd
                     found = model.expand(states, actions)
                 expansion = [part.detach().double().cpu().numpy() for part in found]
                 require(
@@ -170,8 +171,8 @@ class ILQR:
     ) -> tuple[Tensor, Tensor, Tensor, int]:
         """The best of the rollouts: states, actions, cost, and how many were rejected.
 
-        `law` is the states to follow, the offsets (H, A) and gains (H, A, S); without one the
-        actions are carried out as they are.
+        `law` is the reference states, the offsets (H, A) and the gains (H, A, S); without it the
+        actions are executed open loop.
         """
         count = 1 if law is None else len(SHRINK)
         taken = actions.repeat(count, 1, 1)
@@ -219,7 +220,8 @@ def _solve(
         ahead = u.T @ value
         q_x, q_u = lx[t] + x.T @ slope, lu[t] + u.T @ slope
         q_xx, q_uu, q_ux = lxx[t] + x.T @ value @ x, luu[t] + ahead @ u, lux[t] + ahead @ x
-        # On the states, so that the plan stays near the old one where the expansion holds.
+        # Regularising the states keeps the new trajectory near the old one, where the expansion
+        # holds.
         stiff = q_uu + regularisation * (u.T @ u)
         guess, free = box_qp((stiff + stiff.T) / 2, q_u, low[t], high[t], guess)
         k, K = guess, gain[t]
@@ -237,11 +239,11 @@ def _solve(
 def box_qp(
     hessian: np.ndarray, slope: np.ndarray, low: np.ndarray, high: np.ndarray, guess: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The minimum (A,) of ½ xᵀ H x + gᵀ x in a box, and which entries (A,) no bound holds.
+    """The minimum (A,) of ½ xᵀ H x + gᵀ x in a box, and a mask (A,) of entries not at a bound.
 
     Projected Newton steps (Bertsekas 1982; Tassa et al. 2014, algorithm 1). Entries closer to a
-    bound than 1e-10 of the box's width are set to it. Otherwise an entry within rounding of the
-    bound that holds it would count as free, and the projected step would not lower the cost.
+    bound than 1e-10 of the box's width are set to it. Otherwise an entry that differs from
+    its bound only by rounding would count as free, and the projected step would not lower the cost.
     Raises LinAlgError where H (A, A) is not positive definite.
     """
     np.linalg.cholesky(hessian)

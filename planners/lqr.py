@@ -1,4 +1,4 @@
-"""Linear-quadratic control, exactly: finite horizon, infinite horizon."""
+"""Exact solutions of linear-quadratic control problems with finite and infinite horizon."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def lqr(
 
     Args:
         fx, fu: dynamics (H, S, S), (H, S, A).
-        lxx, luu: cost (H + 1, S, S), whose last is the terminal one, and (H, A, A).
+        lxx, luu: cost (H + 1, S, S), the last being the terminal cost, and (H, A, A).
         lux, lx, lu, constant: cross terms (H, A, S), linear ones (H + 1, S), (H, A), drift (H, S).
         horizon: H of a time-invariant problem, whose arguments have no leading dimension of
-            time; lxx is then the terminal cost too.
+            time; lxx is then also the terminal cost.
 
     Raises:
         ValueError: the cost is not strictly convex in u at some step.
@@ -95,9 +95,9 @@ def stationary_lqr(
     1971, "An iterative technique for the computation of the steady state gains for the discrete
     optimal regulator"). Arguments as in `lqr`, without time.
 
-    Raises ValueError where no gain stabilises the system, and where the closed loop of the best one
-    would be stable by less than can be told (a spectral radius over 1 - 1e-7), as with an undamped
-    mode that the cost does not see.
+    Raises ValueError if no gain stabilises the system, or if the spectral radius of the optimal
+    closed loop is above 1 - 1e-7, too close to 1 to be computed reliably, as with an undamped mode
+    that does not affect the cost.
     """
     fx, fu, lxx, luu = (np.asarray(part, dtype=np.float64) for part in (fx, fu, lxx, luu))
     lux = np.zeros((fu.shape[1], fu.shape[0])) if lux is None else np.asarray(lux, dtype=float)
@@ -105,7 +105,7 @@ def stationary_lqr(
     def greedy(value: np.ndarray) -> np.ndarray:
         return -np.linalg.solve(luu + fu.T @ value @ fu, fu.T @ value @ fx + lux)
 
-    # A cost that sees every mode: its gain stabilises the system if any does.
+    # With a cost on every mode the optimal gain stabilises the system if any gain does.
     size = np.abs(lxx).max() + np.abs(lux.T @ np.linalg.solve(luu, lux)).max()
     every = (2 * len(fx) * size or 1.0) * np.eye(len(fx))
     value = _riccati_by_doubling(fx, fu, lxx + every, luu, lux)
@@ -127,9 +127,9 @@ def stationary_lqr(
 def _riccati_by_doubling(
     fx: np.ndarray, fu: np.ndarray, lxx: np.ndarray, luu: np.ndarray, lux: np.ndarray
 ) -> np.ndarray:
-    """P (S, S) for a cost that sees every mode; ValueError where nothing stabilises the system.
+    """P (S, S) for a cost on every mode; ValueError if no gain stabilises the system.
 
-    Each iteration looks twice as far ahead (Chu, Fan, Lin and Wang 2004, "Structure-preserving
+    Each iteration doubles the horizon (Chu, Fan, Lin and Wang 2004, "Structure-preserving
     algorithms for periodic discrete-time algebraic Riccati equations").
     """
     move = fx - fu @ np.linalg.solve(luu, lux)

@@ -1,4 +1,4 @@
-"""Model predictive control: plan, carry out some of the plan, plan again."""
+"""Model predictive control: plan, execute part of the plan, plan again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from planners.ilqr import ILQR
 
 
 class MPCState(NamedTuple):
-    """What a controller carries from step to step: plain tensors and ints."""
+    """The state of a controller between steps: tensors and ints."""
 
     plan: Plan | None = None
     cursor: int = 0  # environment steps taken since the plan was made
@@ -24,21 +24,21 @@ class MPCState(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class MPC:
-    """Carries out a planner's plans and decides when to plan again.
+    """Executes the plans of a planner and replans at intervals.
 
     Episodes start from `MPCState()`. Raises ValueError, on building, for settings out of range.
     """
 
     planner: RecedingPlanner | ILQR
     replan_every: int = 1
-    """Planned actions between two searches, at most the horizon. 0 searches once and carries
-    the plan out open loop, so the horizon times `action_repeat` must cover the episode."""
+    """Number of planned actions between two searches, at most the horizon. 0 searches once and
+    executes the plan open loop, so the horizon times `action_repeat` must cover the episode."""
     action_repeat: int = 1
-    """Environment steps for which each planned action is held, in the score too: it sees
-    (N, H · action_repeat, A)."""
+    """Environment steps for which each planned action is held. The score takes the repeated
+    actions, (N, H · action_repeat, A)."""
     budget_ms: float | None = None
-    """Milliseconds for a search, making its score included; None sets no limit. The planner
-    stops before a round that would end later, so give it more iterations than ever fit."""
+    """Time limit of a search in milliseconds, including the making of its score; None sets no
+    limit. The planner starts no round that would end later, so set more iterations than can fit."""
     _round_ms: list[float] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -60,9 +60,9 @@ class MPC:
     ) -> tuple[Tensor, MPCState]:
         """The action (A,) for this environment step, and the state for the next.
 
-        `make_score` returns the score of plans from the present model state (for `ILQR`: the
+        `make_score` returns the score of plans from the current model state (for `ILQR`: the
         model); it is called only when a search is due. The search
-        starts from the last plan, shifted by the actions carried out since. Raises ValueError
+        starts from the last plan, shifted by the actions executed since. Raises ValueError
         when an open-loop plan has run out, and what `search` raises.
         """
         plan, cursor = state
@@ -86,11 +86,11 @@ class MPC:
         *,
         generator: Generator,
     ) -> Plan:
-        """A new plan, from the last one shifted by the `spent` actions of it carried out since.
+        """A new plan, from the last one shifted by the `spent` actions executed since.
 
         Raises ValueError at the first search if `budget_ms` is shorter than one round. To measure
-        that, the first search is preceded by three rounds on the same score with draws of their
-        own, whose results are dropped; its budget counts from their end.
+        that, three rounds with the same score and separate random draws run before the first
+        search; their results are discarded, and the budget starts after them.
         """
         began, deadline = time.perf_counter(), None
         start = None if last is None else self.planner.shift(last, spent)

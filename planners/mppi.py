@@ -18,9 +18,9 @@ class MPPI(Search):
     theoretic MPC for model-based reinforcement learning").
 
     Draws have a constant std, `sigma`, and are clipped into the box. The temperature is
-    relative, see `exponential_weights`, so that a score times ten, plus five, gives the same
-    plan. The paper's control cost λ uᵀΣ⁻¹ε is left to the score. A start gives the first
-    mean; plans carry no elites. The answer is the mean.
+    relative, see `exponential_weights`, so that scaling or shifting the score does not change the
+    plan. The paper's control cost λ uᵀΣ⁻¹ε is not added; include it in the score if needed. The
+    first mean is that of the start; plans have no elites. The mean is returned.
     """
 
     population: int = 500
@@ -60,8 +60,8 @@ def exponential_weights(scores: Tensor, temperature: float) -> Tensor:
     """Weights (N,) that sum to one, proportional to exp((score - best) / (λ · scale)).
 
     The scale is best minus median of the accepted scores: unlike the standard deviation it
-    does not depend on how low the lowest scores are, so one crash does not flatten the weights.
-    Scores of -inf get weight zero; if all are -inf, all weights are zero.
+    does not depend on how low the lowest scores are, so one very bad candidate does not flatten the
+    weights. Scores of -inf get weight zero; if all are -inf, all weights are zero.
     """
     limits = torch.finfo(scores.dtype)
     best = scores.max()

@@ -35,7 +35,7 @@ def _waves(steps: int, beta: float, dtype: torch.dtype, device: torch.device) ->
     """
     # In units of the lowest frequency no power exceeds one, so no exponent overflows.
     power = torch.arange(steps // 2 + 1, dtype=torch.float64).clamp_min(1) ** -beta
-    # Each bin counts for itself and its conjugate; zero and Nyquist are real and count once.
+    # Each frequency counts twice, for its conjugate too; zero and Nyquist are real and count once.
     real = torch.zeros_like(power, dtype=torch.bool)
     real[0] = True
     real[-1] |= steps % 2 == 0

@@ -16,8 +16,8 @@ from planners.search import Search
 class PredictiveSampling(Search):
     """Howell et al. 2022, "Predictive Sampling: Real-time Behaviour Synthesis with MuJoCo".
 
-    Normal draws of constant std, clipped into the box, around the best plan so far, which is
-    scored again with them; the best of all is the next. The first is the mean of the start.
+    Draws are normal with constant std around the best plan so far, clipped into the box. That plan
+    is scored again with them, and the best of all is kept. The first plan is the start's mean.
     """
 
     population: int = 32

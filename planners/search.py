@@ -1,4 +1,4 @@
-"""The one search loop: draw candidates, score them, refit, and remember the best."""
+"""The search loop of sampling planners: draw candidates, score them, refit, keep the best."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ ANSWERS = ("best", "mean")
 
 
 def require(holds: bool, message: str) -> None:
-    """Raise ValueError with `message` unless `holds`; NaN in a comparison does not hold."""
+    """Raise ValueError with `message` unless `holds`; comparisons with NaN are False."""
     if not holds:
         raise ValueError(message)
 
 
 @dataclass(frozen=True, eq=False)
 class Search:
-    """A sampling planner over a box; an algorithm is `sample` and `refit`.
+    """A sampling planner over a box; a subclass defines `sample` and `refit`.
 
     The search runs over K knots (every step where `knots` is None), and
-    `actions = clip(W @ knots)` is what gets scored. Device and dtype are those of the
+    `actions = clip(W @ knots)` is scored. Device and dtype are those of the
     bounds, and the generator must be on the same device. Raises ValueError, on building,
     for bounds that are not finite with low < high and for sizes out of range; and in `plan` for a
     start of other shapes, a generator on another device, or a score that does not return (N,).
@@ -41,16 +41,16 @@ class Search:
     high: Tensor
     """Upper bounds (A,), finite, above `low`."""
     horizon: int
-    """Planned actions H."""
+    """H, the number of actions in a plan."""
     _: KW_ONLY
     population: int = 500
-    """Candidates N drawn in the first iteration."""
+    """N, the number of candidates drawn in the first iteration."""
     knots: int | None = None
-    """Control knots K, at most H; None plans every step."""
+    """K, the number of control knots, at most H; None plans every step."""
     interpolation: str = "zero"
     """How knots become actions: zero, linear or cubic."""
 
-    # Values of the settings that an algorithm does not offer as a field.
+    # Defaults of settings that some subclasses offer as fields.
     maximises = "score"
     iterations = 1
     elites = 1
@@ -58,7 +58,7 @@ class Search:
     answer = "best"
     carries_best = False
     """Whether a plan's `elites` are the best candidate of all rounds instead of the elites of the
-    last round. An algorithm that scores it again in the next search can then not return less."""
+    last round. If the next search scores it again, it cannot return a lower score."""
 
     def __post_init__(self) -> None:
         for name in ("low", "high"):
@@ -104,33 +104,33 @@ class Search:
         )
         _ = self.matrix
 
-    # The parts that an algorithm defines.
+    # The parts that a subclass defines.
 
     def algorithm(self) -> Algorithm:
-        """What samples, evaluates and refits in one search.
+        """The object that samples, evaluates and refits in one search.
 
-        The planner itself, or a new object where a round depends on more of the earlier ones
-        than mean and std.
+        The planner itself, or a new object if a round depends on more data of earlier rounds than
+        mean and std.
         """
         return self
 
     def sizes(self) -> Sequence[int]:
-        """Fresh candidates in each iteration."""
+        """Number of candidates drawn in each iteration."""
         return [self.population] * self.iterations
 
     def sample(self, mean: Tensor, std: Tensor, count: int, *, generator: Generator) -> Tensor:
-        """Draw `count` fresh knots (N, K, A) around mean and std (K, A); clipped afterwards."""
+        """Draw N = `count` knots (N, K, A) by mean and std (K, A); they are clipped afterwards."""
         raise NotImplementedError
 
     def evaluate(self, score: ScoreFn, knots: Tensor) -> Tensor:
-        """Scores (N,) of knots (N, K, A), -inf for what is not finite."""
+        """Scores (N,) of knots (N, K, A); -inf replaces scores that are not finite."""
         return checked(score, self.actions(knots))
 
     def again(self, iteration: int, mean: Tensor, elites: Tensor) -> Sequence[Tensor]:
-        """Knots, each (·, K, A), to score besides the fresh ones.
+        """Knots, each (·, K, A), to score in addition to the drawn ones; by default there are none.
 
-        `elites` (M, K, A) are the start's in iteration 0, after that those of the iteration
-        before. None by default.
+        `elites` (M, K, A) are those of the start in iteration 0, then those of the previous
+        iteration.
         """
         return ()
 
@@ -194,17 +194,17 @@ class Search:
     ) -> Plan:
         """Search from `start`, or from the middle of the box where it is None.
 
-        `score` is called once an iteration, and once more with N = 1 where the answer is
-        the mean. Candidates whose score is not finite are rejected: they are counted and do not
-        enter the refit; if every candidate is rejected the answer is the first mean with score
-        -inf. With `answer` "mean" the final mean is returned, or if it is itself rejected the
-        best candidate seen. `elites` are the last iteration's, without rejected ones, or the
-        best candidate alone (`carries_best`). Memory does not depend on the number of iterations.
+        `score` is called once per iteration, and once more with N = 1 if the answer is the mean.
+        Candidates whose score is not finite are rejected: they are counted and do not enter the
+        refit; if every candidate is rejected the answer is the first mean with score -inf. With
+        `answer` "mean" the final mean is returned, or if it is itself rejected the best candidate
+        seen. `elites` are the last iteration's, without rejected ones, or the best candidate alone
+        (`carries_best`). Memory does not depend on the number of iterations.
 
-        With a `deadline`, an instant of `time.perf_counter`, the search stops before an
+        With a `deadline`, a time of `time.perf_counter`, the search stops before an
         iteration that would end after it if it took as long as the slowest of this call.
-        A mean that is still to be scored counts as one more iteration; where even that does
-        not fit, the best candidate is returned. The first iteration always runs.
+        A mean that is still to be scored counts as one more iteration; if that does not fit
+        either, the best candidate is returned. The first iteration always runs.
         """
         if generator.device.type != self.low.device.type:
             raise ValueError(f"generator must be on {self.low.device}, got {generator.device}")
@@ -225,7 +225,8 @@ class Search:
             rounds += 1
 
             elite_scores, best = scores.topk(max(self.elites, 1))
-            # The device is waited for here, once a round, so that no masks are needed below.
+            # This waits for the device, once a round, and saves the masks that would be needed
+            # below.
             top, lowest = float(elite_scores[0]), float(scores.min())
             bad = int(scores.isneginf().sum()) if lowest == -math.inf else 0
             rejected += bad
@@ -265,10 +266,10 @@ class Search:
     def shift(self, plan: Plan, steps: int) -> Plan:
         """`plan` as seen `steps` actions later, to start the next search from.
 
-        Actions roll and the last one is held at the tail. Knots (mean, std, elites) take
-        the least-squares fit of their own rolled actions, clipped into the bounds: exact
-        for K = H. The score is then unknown, NaN, and nothing counts as evaluated.
-        Raises ValueError for negative `steps`.
+        Actions move forward in time, and the last one is repeated at the end. Knots (mean, std,
+        elites) take the least-squares fit of their own rolled actions, clipped into the bounds:
+        exact for K = H. The score is then unknown, NaN, and nothing counts as evaluated. Raises
+        ValueError for negative `steps`.
         """
         require(
             isinstance(steps, int) and steps >= 0,
@@ -288,7 +289,7 @@ class Search:
                 mean, elites = (x.clamp_(self.low, self.high) for x in (mean, elites))
         return Plan(actions, self._unknown, mean, std, elites, evaluated=0, rejected=0)
 
-    # Computed once and kept from one search to the next.
+    # Computed once and cached for later searches.
 
     @cached_property
     def _prior(self) -> tuple[Tensor, Tensor]:
@@ -326,11 +327,11 @@ class Algorithm(Protocol):
     """The part of a search that differs between planners; see `Search`."""
 
     def sample(self, mean: Tensor, std: Tensor, count: int, *, generator: Generator) -> Tensor:
-        """Fresh knots."""
+        """Draw knots."""
         ...
 
     def evaluate(self, score: ScoreFn, knots: Tensor) -> Tensor:
-        """Their scores, and those of the knots scored again."""
+        """Scores of the drawn knots and of those scored again."""
         ...
 
     def refit(
@@ -341,7 +342,7 @@ class Algorithm(Protocol):
 
 
 class Clock:
-    """Tells whether more rounds of a search end before its deadline."""
+    """Estimates whether further rounds of a search fit before its deadline."""
 
     def __init__(self, deadline: float) -> None:
         self.deadline, self.slowest, self.now = deadline, 0.0, time.perf_counter()
@@ -362,9 +363,9 @@ class EliteSearch(Search):
     """A search that refits a Gaussian to the best candidates of each iteration, the elites."""
 
     elites: int = 10
-    """Candidates M that the Gaussian is refitted to."""
+    """M, the number of candidates that the Gaussian is refitted to."""
     momentum: float = 0.1
-    """Share of the old mean and variance that is kept, in [0, 1)."""
+    """Weight of the old mean and variance in the new ones, in [0, 1)."""
     sigma: float = 0.25
     """First standard deviation as a fraction of the box's width."""
 
@@ -394,7 +395,7 @@ def refit_to_elites(
 
 
 def checked(score: ScoreFn, actions: Tensor) -> Tensor:
-    """Scores (N,) of actions (N, H, A), with -inf for what is not finite.
+    """Scores (N,) of actions (N, H, A); -inf replaces scores that are not finite.
 
     Raises ValueError for scores of another shape or type.
     """
@@ -414,7 +415,7 @@ def checked(score: ScoreFn, actions: Tensor) -> Tensor:
 def _on_flat_knots(matrix: np.ndarray, like: Tensor) -> Tensor:
     """`matrix` (R, K) as (K · A, R · A), so that flat knots (N, K · A) take one plain product.
 
-    A batched product of small matrices takes far longer than the A² fold work of this one.
+    A batched product of small matrices takes far longer, although this one does A² times the work.
     """
     whole = np.kron(matrix, np.eye(len(like))).T
     return torch.as_tensor(whole, dtype=like.dtype, device=like.device).contiguous()

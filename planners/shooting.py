@@ -12,10 +12,10 @@ from planners.search import Search
 
 @dataclass(frozen=True, eq=False)
 class RandomShooting(Search):
-    """Uniform candidates in the box; the best one wins (Rao, "A survey of numerical methods
+    """The best of N candidates drawn uniformly in the box (Rao, "A survey of numerical methods
     for optimal control", 2009; Nagabandi et al. 2018 for model-based RL).
 
-    A start adds its best sequence as one more candidate. The plan's mean is the best knots
+    The best sequence of the start is one more candidate. The plan's mean is the best knots
     found, its std that of the uniform distribution.
     """
 

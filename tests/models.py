@@ -8,7 +8,7 @@ from mbrl.types import Gaussian, Step
 class LinearGaussian:
     """x' = F x + G u + noise of std σ (S,), the reward -|x'|²: a model in closed form.
 
-    One member and no end. `forecast` says the exact mean and covariance after k steps.
+    One member and no end. `forecast` returns the exact mean and covariance after k steps.
     """
 
     members = 1

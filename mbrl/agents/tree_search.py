@@ -91,7 +91,7 @@ class TreeSearchConfig:
 
 
 class TreeModel:
-    """What a search asks of a model: `root(state (B, S))` and `step(node, action)`.
+    """The model of a search, from a `Dynamics`: `root(state (B, S))` and `step(node, action)`.
 
     A leaf is valued, for each member from its own state, by the mean of random rollouts, by a
     value function, or by both, weighted. The simulation that adds a leaf passes up mean + κ · std
@@ -251,7 +251,7 @@ class TreeModel:
         obs: Float[Tensor, "E B O"] | None,
         alive: Bool[Tensor, "E B"],
     ) -> Float[Tensor, "E B"]:
-        """What each member thinks is still to come."""
+        """Each member's estimate of the return from here on."""
         config, known = self.config, None
         if self.value is not None:
             assert obs is not None

@@ -1,4 +1,4 @@
-"""Experience and its scales: the replay buffer and the normaliser."""
+"""The replay buffer and the normaliser."""
 
 from mbrl.data.normaliser import Normaliser, moments
 from mbrl.data.replay import Replay

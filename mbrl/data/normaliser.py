@@ -7,14 +7,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 ROUNDING = 1e-16
-"""A standard deviation below this is rounding error of float64 arithmetic on numbers around 1."""
+"""A standard deviation below this is rounding error of float64 arithmetic on numbers near 1."""
 
 
 class Normaliser(nn.Module):
     """Mean and standard deviation of D columns, as buffers; until `fit`, 0 and 1.
 
-    A column that does not move in the data has `std` 0: `scale` only subtracts its mean, and
-    `unscale` gives back the mean whatever comes in.
+    A column that is constant in the data has `std` 0: `scale` only subtracts its mean, and
+    `unscale` returns the mean for any input.
     """
 
     mean: Tensor
@@ -27,11 +27,11 @@ class Normaliser(nn.Module):
 
     @property
     def unit(self) -> Float[Tensor, D]:
-        """The standard deviation to divide by: 1 for a column that does not move."""
+        """The standard deviation to divide by: 1 for a constant column."""
         return torch.where(self.std > 0, self.std, 1.0)
 
     def fit(self, x: Float[Tensor, "T D"]) -> None:
-        """Take mean and standard deviation of these rows."""
+        """Set mean and standard deviation to those of these rows."""
         mean, std = moments(x)
         self.mean.copy_(mean)
         self.std.copy_(std)
@@ -49,8 +49,7 @@ def moments(x: Float[Tensor, "T D"]) -> tuple[Float[Tensor, D], Float[Tensor, D]
     """Mean and standard deviation of each column in float64.
 
     The standard deviation is 0 where it is only rounding error: below 1e-8 of the column's mean,
-    or below `ROUNDING`. Otherwise units do not matter: metres may be written in nanometres or in
-    gigametres.
+    or below `ROUNDING`. Otherwise the unit of a column makes no difference.
     """
     x = x.double()
     mean, std = x.mean(0), x.std(0, correction=0)

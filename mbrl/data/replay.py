@@ -1,4 +1,4 @@
-"""Experience: the replay buffer."""
+"""The replay buffer."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from mbrl.types import Transition
 
 
 class Replay:
-    """A ring of transitions, and of any further columns by name.
+    """A ring buffer of transitions and, optionally, of further columns with names.
 
-    All float32 columns lie in one block, a row holding (obs, action, reward, next_obs, further
-    columns, ends), so that a batch is gathered at once; columns of other types, such as images of
-    uint8 or actions that are integers, lie apart. Memory is reserved at once and costs something
-    only once written; nothing is ever copied to grow. A row of vectors takes 4·(2O + A + 2) bytes.
-    `terminated` and `truncated` share the last column, as its bits 1 and 2.
+    All float32 columns are stored in one tensor whose rows are (obs, action, reward, next_obs,
+    further columns, ends), so that one operation gathers a batch; columns of other types, such as
+    uint8 images or integer actions, are stored separately. The last column, ends, is
+    terminated + 2 truncated. Memory for all rows is reserved at the start, but the operating system
+    uses it only once rows are written. A row of vectors takes 4·(2O + A + 2) bytes.
 
     Args:
-        capacity: rows kept; the oldest are overwritten.
+        capacity: most transitions kept; the oldest are overwritten.
         obs_size: O, or the shape of an observation.
         action_size: A, or the shape of an action.
-        obs_dtype: of observations.
-        action_dtype: of actions.
+        obs_dtype: type of observations.
+        action_dtype: type of actions.
         extra: shapes of further float32 columns, by name.
-        device: where the rows live.
+        device: where the rows are stored.
 
     Raises:
         ValueError: a size below one; a transition of the wrong shape or with a number that is
@@ -55,7 +55,7 @@ class Replay:
             )
         if further.keys() & set(Transition._fields):
             raise ValueError(
-                f"extra columns {[*further]} may not be named as one of {Transition._fields}"
+                f"extra columns {[*further]} must not have one of the names {Transition._fields}"
             )
         self._extra = further.keys()
         self.capacity, self.obs_size, self.action_size = capacity, obs_size, action_size
@@ -81,7 +81,7 @@ class Replay:
     def append(self, transition: Transition, **extra: Tensor) -> None:
         """Add one transition (no leading dimension) or a batch (T,) in time order.
 
-        All further columns are given too, by name.
+        Every further column must be given too, by name.
         """
         if extra.keys() != self._extra:
             raise ValueError(f"the further columns are {[*self._extra]}, got {[*extra]}")
@@ -119,12 +119,12 @@ class Replay:
         self._written += len(rows)
 
     def rows(self, index: Int[Tensor, B] | slice) -> Transition:
-        """The transitions at these places, 0 the oldest kept; a view for a slice of step 1."""
+        """The transitions at these indices, 0 being the oldest; a view for a slice of step 1."""
         columns = self.columns(index)
         return Transition(*(columns[name] for name in Transition._fields))
 
     def columns(self, index: Int[Tensor, B] | slice) -> dict[str, Tensor]:
-        """All columns at these places by name, the further ones too; see `rows`."""
+        """All columns at these indices by name, including the further ones; see `rows`."""
         if self._written > self.capacity:
             if isinstance(index, slice):
                 index = torch.arange(len(self), device=self._rows.device)[index]
@@ -132,10 +132,10 @@ class Replay:
         return self._named(lambda kept: kept[: len(self)][index])
 
     def _named(self, take: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-        """All columns by name, from what `take` gives of each tensor that is kept."""
+        """All columns by name, each taken from its storage by `take`."""
         *parts, ends = take(self._rows).split(self._widths, -1)
         columns = dict(zip(self._inside, parts, strict=True))
-        for name in self._folded:  # one dimension in the block, another outside
+        for name in self._folded:  # the block has one dimension for a column, whatever its shape
             columns[name] = columns[name].view(-1, *self._shapes[name])
         for name, kept in self._apart.items():
             columns[name] = take(kept)
@@ -144,11 +144,11 @@ class Replay:
         return columns
 
     def all(self) -> Transition:
-        """Everything kept, oldest first; a view unless the ring has turned over."""
+        """All transitions, oldest first; a view until the first is overwritten."""
         return self.rows(slice(None))
 
     def draw(self, batch: int, *, generator: Generator) -> Int[Tensor, B]:
-        """The places of `batch` transitions, drawn uniformly with replacement.
+        """The indices of `batch` transitions, drawn uniformly with replacement.
 
         Raises:
             ValueError: the buffer is empty.
@@ -171,7 +171,10 @@ class Replay:
         return Transition(*(columns[name] for name in Transition._fields))
 
     def episodes(self) -> Iterator[Transition]:
-        """Each unbroken run of steps in time order; the last one may be unfinished."""
+        """The episodes in time order.
+
+        The first may lack its overwritten beginning, and the last may be unfinished.
+        """
         ends = self._rows[: len(self), -1] > 0
         if self._written > self.capacity:
             ends = ends.roll(-(self._written % self.capacity))
@@ -182,16 +185,16 @@ class Replay:
             start = end
 
     def state_dict(self) -> dict[str, Tensor | int]:
-        """The rows kept, the columns that lie apart, and the count of rows ever written."""
+        """The rows, the columns stored separately, and the number of rows ever written."""
         apart = {name: kept[: len(self)].clone() for name, kept in self._apart.items()}
         return {"rows": self._rows[: len(self)].clone(), "written": self._written, **apart}
 
     def load_state_dict(self, state: dict[str, Tensor | int]) -> None:
-        """Take back what `state_dict` gave.
+        """Restore what `state_dict` returned.
 
         Raises:
-            ValueError: rows of another width, or more of them than the capacity; columns that
-                lie apart of another shape or type.
+            ValueError: rows of another width, or more of them than the capacity; separate columns
+                of another shape or type.
         """
         rows, written = torch.as_tensor(state["rows"]), int(state["written"])
         fits = rows.ndim == 2 and rows.shape[1] == self._rows.shape[1]

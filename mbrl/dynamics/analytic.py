@@ -1,4 +1,4 @@
-"""A Gaussian model in closed form with one unknown number."""
+"""A Gaussian model in closed form with one unknown parameter."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from mbrl.types import Gaussian, Step
 
 
 class Analytic:
-    """A `GaussianDynamics` given as a formula in which one number is not known.
+    """A `GaussianDynamics` given by a formula with one unknown parameter.
 
-    Member e takes that number to be `values[e]`. It is what an ensemble would be if each member
-    were exact for its own value, so it separates errors of a method from errors of learning. The
-    reward is 0 and nothing terminates: hand over both as functions.
+    Member e is the formula with the parameter `values[e]`. No member has an error of learning, so
+    the model shows the errors of a planning or propagation method alone. It gives reward 0 and
+    never terminates: pass both as functions where they are needed.
 
     Args:
-        mean: mean next state (E, B, S), from state (E, B, S), action (E, B, A) and the unknown
-            number (E, 1).
+        mean: mean next state (E, B, S), from state (E, B, S), action (E, B, A) and the
+            parameter (E, 1).
         std: standard deviation of the noise on the next state, (S,).
-        values: (E,), equally probable.
+        values: equally probable values (E,) of the parameter.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Analytic:
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
-        """One number a dimension of the state."""
+        """(S,): one number for each dimension of the state."""
         return (len(self.std),)
 
     def encode(

@@ -1,4 +1,4 @@
-"""An environment of gymnasium's classic control as its own model."""
+"""Environments of gymnasium's classic control as exact models."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from mbrl.types import Step
 class Classic:
     """CartPole, MountainCar or Acrobot of gymnasium as a `Dynamics` with index actions.
 
-    The environment is put in a state and stepped, so the model is exact. A state is the
-    environment's own `state` in float64, not its observation. States are stepped one after
-    another in Python.
+    A step sets the environment's state and steps it, so the model is exact. Model states are the
+    environment's attribute `state` in float64, not its observation. Rows of a batch are stepped one
+    after another in Python.
 
     Args:
         env: a `gymnasium.Env` whose unwrapped environment keeps its whole state in `state`, S
-            numbers. The model changes that state, so hand over one that nothing else uses.
+            numbers. The model changes that state, so pass an environment that nothing else uses.
     """
 
     members = 1
@@ -34,11 +34,11 @@ class Classic:
     def encode(
         self, obs: Float[Tensor, "*lead S"], *, state: Tensor | None = None, action: Any = None
     ) -> Float[Tensor, "*lead S"]:
-        """The identity: it takes states."""
+        """The identity: pass states, not observations."""
         return obs
 
     def decode(self, state: Float[Tensor, "*lead S"]) -> Float[Tensor, "*lead S"]:
-        """The identity: it gives states."""
+        """The identity: returns states, not observations."""
         return state
 
     def step(
@@ -48,7 +48,7 @@ class Classic:
         after, rewards, ends = [], [], []
         for row, index in zip(state[0].numpy(), action[0, :, 0].int().tolist(), strict=True):
             self._env.state = row
-            # CartPole remembers that it has fallen, and would warn and pay 0 from then on.
+            # After a termination CartPole would warn, and give reward 0 in every further step.
             self._env.steps_beyond_terminated = None
             _, reward, terminated, _, _ = self._env.step(index)
             after.append(self._env.state)

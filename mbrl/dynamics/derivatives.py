@@ -1,4 +1,4 @@
-"""A simulator and its rewards to first and second order, for planners that use derivatives."""
+"""Derivatives of a simulator and its reward, for planners that use them."""
 
 from __future__ import annotations
 
@@ -19,25 +19,27 @@ STEP = 1e-6
 
 
 class SmoothSimulator:
-    """A simulator from one state as what `planners.ILQR` plans through: a `planners.Smooth`.
+    """A `planners.Smooth`, the model of `planners.ILQR`, made of a simulator and its current state.
 
-    States are the simulator's (X,); their differences (S,) are positions in the tangent space,
-    velocities and activations, S = 2 nv + na. The cost of a step is minus its reward.
+    States are those of the simulator, (X,). Differences of states, (S,), consist of positions in
+    the tangent space, velocities and activations, S = 2 nv + na. The cost of a step is minus its
+    reward.
 
     Dynamics and observations are differentiated by central differences of whole control steps,
-    all of a plan's in one native batch; the reward exactly, by autograd, at the observations.
-    Actions and activations on a bound, where MuJoCo clamps them, are differentiated just inside.
-    Second derivatives of observations and dynamics are left out (the Gauss-Newton approximation),
-    and negative eigenvalues of the cost's Hessian set to zero. Terminations are ignored.
+    in one native batch for a whole plan. The reward is differentiated exactly by autograd, as a
+    function of the observations. Actions and activations on a bound, where MuJoCo clamps them, are
+    differentiated just inside it. Second derivatives of observations and dynamics are omitted (the
+    Gauss-Newton approximation), and negative eigenvalues of the cost's Hessian are set to zero.
+    Terminations are ignored.
 
     Args:
         sim: a `Simulator` of one member.
         state: the state (X,) that plans start from.
-        action_repeat: control steps that each action is held.
-        reward: used instead of the task's own.
+        action_repeat: number of control steps for which each action is held.
+        reward: used instead of the reward of the task.
 
     Raises:
-        ValueError: several members; a task of gymnasium's.
+        ValueError: a simulator of several members, or of one of gymnasium's tasks.
     """
 
     def __init__(
@@ -50,7 +52,8 @@ class SmoothSimulator:
     ) -> None:
         if sim.members != 1 or sim.task.gymnasium:
             raise ValueError(
-                f"{sim.task.name}: derivatives need a simulator of one member, of one of our tasks"
+                f"{sim.task.name}: derivatives need a simulator of one member, "
+                "of a task that is not gymnasium's"
             )
         self.sim, self.state, self.repeat = sim, state, action_repeat
         self.reward = sim.reward if reward is None else reward
@@ -58,7 +61,7 @@ class SmoothSimulator:
     def rollout(
         self, policy: Callable[[int, Tensor], Tensor], count: int, horizon: int
     ) -> tuple[Tensor, Tensor]:
-        """States (N, H + 1, X) and costs (N,) of `count` trajectories under a policy."""
+        """States (N, H + 1, X) and costs (N,) of N = `count` trajectories under a policy."""
         state = self.state.expand(count, -1)
         states, cost = [state], state.new_zeros(count)
         for t in range(horizon):
@@ -168,14 +171,15 @@ def _inside(
 ) -> np.ndarray:
     """The values (n, D) to apply `changes` of ± STEP to, so that the sums stay in [low, high].
 
-    A changed value within `STEP` of a bound is moved inside by `STEP`: MuJoCo clamps values
-    outside, which would halve the central difference. Values outside the bounds stay as they are.
+    A value to be changed that is within `STEP` of a bound is moved to a distance of `STEP` from it:
+    MuJoCo clamps values outside, which would halve the central difference. Values outside the
+    bounds stay as they are.
     """
     on_bound = (changes != 0) & (low <= values) & (values <= high)
     return np.where(on_bound, values.clip(low + STEP, high - STEP), values)
 
 
 def _central(values: np.ndarray) -> np.ndarray:
-    """Jacobians (H, D, K) of values (H, 2 K, D) at steps forth and back."""
+    """Jacobians (H, D, K) from values (H, 2 K, D) at K forward and then K backward steps."""
     forth, back = np.split(values, 2, axis=1)
     return ((forth - back) / (2 * STEP)).swapaxes(1, 2)

@@ -23,17 +23,17 @@ from mbrl.types import FiniteMDP, Outcomes, Step, Transition
 
 @dataclass(frozen=True, eq=False)
 class Counts:
-    """Counts of the steps seen in a finite MDP, the sufficient statistics of its likelihood.
+    """Counts of the steps observed in a finite MDP, the sufficient statistics of its likelihood.
 
-    `+` joins the counts of two sets of steps.
+    `+` adds the counts of two sets of steps.
     """
 
     next_states: sparse.csr_array
-    """(S · A, S), how often each state followed pair s · A + a."""
+    """(S · A, S), how often each state followed action a in state s, in row s · A + a."""
     rewards: np.ndarray
-    """(S, A), sum of the rewards seen."""
+    """(S, A), sum of the rewards observed."""
     terminal: np.ndarray
-    """(S,) bool, the states in which an episode was seen to end."""
+    """(S,) bool, the states in which an episode has terminated."""
 
     @classmethod
     def of(cls, batch: Transition, *, states: int, actions: int) -> Counts:
@@ -68,7 +68,7 @@ class Counts:
 
     @property
     def visits(self) -> np.ndarray:
-        """(S, A), how often each pair was tried."""
+        """(S, A), how often each action was tried in each state."""
         return np.asarray(self.next_states.sum(1)).reshape(self.rewards.shape)
 
 
@@ -84,19 +84,20 @@ class EstimatedMDP(NamedTuple):
 class FiniteModel:
     """E finite MDPs with the same states, actions and terminal states, as a `Dynamics`.
 
-    A step inverts the distribution of the next state: standard normal noise becomes a uniform
-    through the normal's distribution function, and the uniform a state through the inverse of the
-    member's. So a step takes one random number on any device, and members given the same noise
-    take coupled paths. Without noise the next state is the most probable one (the lowest index
-    among equals), because a mean of indices is not a state; propagation by `expectation` is
-    therefore right for deterministic MDPs only. A terminal state stays where it is and earns 0.
+    The next state is drawn by inverse transform sampling: the normal distribution function turns
+    standard normal noise into a uniform number, and the inverse of the distribution function of the
+    next state turns that into a state. So a step takes one random number on any device, and members
+    given the same noise take coupled paths. Without noise the next state is the most probable one
+    (of equally probable ones that with the lowest index), because a mean of indices is not a state;
+    propagation by `expectation` is therefore correct for deterministic MDPs only. A step from a
+    terminal state stays there with reward 0.
 
-    A state or action that is not a valid index gives NaN, so a plan through it scores -inf.
+    A state or action that is not a valid index gives NaN, so a plan with one scores -inf.
 
     Args:
         kernels: the transition kernel of each of the E members, laid out as
             `FiniteMDP.transitions`, (S · A, S). Rows of terminal states are ignored.
-        rewards: (E, S, A), or (S, A) for all members alike.
+        rewards: (E, S, A), or (S, A) if they are the same for all members.
         terminal: (S,) bool.
 
     Raises:
@@ -130,12 +131,12 @@ class FiniteModel:
 
     @classmethod
     def of(cls, *mdps: FiniteMDP) -> FiniteModel:
-        """The true model of one MDP, or one member for each of several.
+        """The model of one MDP, or of several MDPs with one member for each.
 
         Raises ValueError where their states, actions or terminal states differ.
         """
         if not mdps or any((mdp.terminal != mdps[0].terminal).any() for mdp in mdps):
-            raise ValueError("members must be one or more MDPs that end in the same states")
+            raise ValueError("members must be one or more MDPs with the same terminal states")
         return cls(
             [mdp.transitions for mdp in mdps],
             np.stack([mdp.rewards for mdp in mdps]),
@@ -144,9 +145,9 @@ class FiniteModel:
 
     @classmethod
     def likeliest(cls, counts: Counts, *, known: int = 1, unknown: float = 0.0) -> FiniteModel:
-        """The maximum-likelihood model, one member, from pairs tried at least `known` times.
+        """The maximum-likelihood model, one member, for pairs tried at least `known` times.
 
-        A pair tried less often is modelled as staying in its state and earning `unknown`. With
+        A pair (state and action) tried less often stays in its state with reward `unknown`. With
         `unknown` the largest possible reward, this is the optimistic model of R-max (Brafman and
         Tennenholtz 2002; Strehl et al. 2009).
         """
@@ -179,17 +180,17 @@ class FiniteModel:
     ) -> FiniteModel:
         """Members drawn from the posterior: each row Dirichlet(prior + counts), independently.
 
-        Strens 2000, "A Bayesian framework for reinforcement learning". The kernels drawn are dense:
+        Strens 2000, "A Bayesian framework for reinforcement learning". The kernels are dense:
         E · S · A · S numbers.
 
         Args:
-            counts: of the steps seen.
+            counts: counts of the steps observed.
             members: E.
             prior: pseudo-counts, one number for every next state or (S, A, S); where it is 0, a
-                next state that was never seen has probability 0.
-            rewards: (S, A), if they are known; by default the mean rewards seen, 0 for pairs never
-                tried.
-            generator: of the draws.
+                next state that was never observed has probability 0.
+            rewards: (S, A), if they are known; by default the mean rewards observed, 0 for pairs
+                never tried.
+            generator: random stream of the draws.
 
         Raises:
             ValueError: members below one; a prior of another shape, negative or not finite, or
@@ -239,22 +240,22 @@ class FiniteModel:
 
     @property
     def states(self) -> int:
-        """How many states the MDPs have; the size of a model state is 1."""
+        """Number of states of each MDP (a model state is one index, of size 1)."""
         return len(self.terminal)
 
     @property
     def actions(self) -> int:
-        """How many actions the MDPs have; the size of an action is 1."""
+        """Number of actions of each MDP (an action is one index, of size 1)."""
         return self.rewards.shape[-1]
 
     @property
     def most_outcomes(self) -> int:
-        """The largest number of possible next states of any pair."""
+        """The largest number of possible next states of any state and action."""
         return self._on(torch.device("cpu")).widest
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
-        """One number a step."""
+        """(1,): one number per step."""
         return (1,)
 
     def encode(
@@ -278,7 +279,7 @@ class FiniteModel:
         *,
         noise: Float[Tensor, "E B 1"] | None,
     ) -> Step:
-        """One step of each member; the class says what noise and invalid indices do.
+        """One step of each member; see the class for noise and invalid indices.
 
         Raises:
             ValueError: other shapes.
@@ -291,7 +292,7 @@ class FiniteModel:
         else:
             uniform = torch.special.ndtr(noise[..., 0].double())
             entry = torch.searchsorted(tables.reached, row + uniform, right=True)
-            # rounding of the sums can find an entry of the next row
+            # because of rounding, the entry found can belong to the next row
             entry = torch.minimum(torch.maximum(entry, tables.first[row]), tables.last[row])
             after = tables.after[entry]
         ended = tables.terminal[here]
@@ -339,17 +340,17 @@ class FiniteModel:
 
 
 class _Tables(NamedTuple):
-    """The kernels of all members stacked, R = E · S · A rows with K entries in all."""
+    """The kernels of all members stacked: R = E · S · A rows, K entries in total."""
 
     reached: Float[Tensor, K]  # row number + the row's cumulative probability, increasing
-    after: Int[Tensor, L]  # the entry's next state, L = K + 1 with one for empty rows at the end
-    chances: Float[Tensor, L]  # the entry's own
-    first: Int[Tensor, R]  # a row's first and last entry
-    last: Int[Tensor, R]
-    mode: Int[Tensor, R]  # the most probable next state
+    after: Int[Tensor, L]  # next state of each entry; L = K + 1, the last one being for empty rows
+    chances: Float[Tensor, L]  # probability of each entry
+    first: Int[Tensor, R]  # first entry of each row
+    last: Int[Tensor, R]  # last entry of each row
+    mode: Int[Tensor, R]  # most probable next state
     rewards: Float[Tensor, R]
     terminal: Bool[Tensor, S]
-    widest: int  # entries of a row, at most; 1 where all are empty
+    widest: int  # largest number of entries of a row, at least 1
 
 
 def _tables(model: FiniteModel, device: torch.device) -> _Tables:
@@ -363,7 +364,8 @@ def _tables(model: FiniteModel, device: torch.device) -> _Tables:
     if filled.any():
         most = np.zeros(rows.shape[0])
         most[filled] = np.maximum.reduceat(rows.data, starts[filled])
-        tops = np.flatnonzero(rows.data == most[owner])[::-1]  # the first is written last
+        # reversed, so that of equals the first is written last
+        tops = np.flatnonzero(rows.data == most[owner])[::-1]
         mode[owner[tops]] = rows.indices[tops]
 
     def on(array: np.ndarray) -> Tensor:
@@ -383,7 +385,7 @@ def _tables(model: FiniteModel, device: torch.device) -> _Tables:
 
 
 def _live(rows: Any, terminal: np.ndarray, actions: int, name: str) -> sparse.csr_array:
-    """A checked copy, sorted, without zeros and with empty rows for terminal states."""
+    """A checked and sorted copy without stored zeros, whose rows of terminal states are empty."""
     states = len(terminal)
     if rows.shape != (states * actions, states):
         raise ValueError(
@@ -400,13 +402,13 @@ def _live(rows: Any, terminal: np.ndarray, actions: int, name: str) -> sparse.cs
     if wrong.any():
         state, action = divmod(int(wrong.argmax()), actions)
         raise ValueError(
-            f"{name}: the transitions of state {state}, action {action} are no distribution"
+            f"{name}: the transitions of state {state}, action {action} are not a distribution"
         )
     return rows
 
 
 def _index(value: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Integer indices, 0 where invalid, and which are valid."""
+    """Integer indices (0 if invalid), and a mask of the valid ones."""
     valid = (value >= 0) & (value < count) & (value == value.floor())
     return torch.where(valid, value, 0).long(), valid
 

@@ -1,6 +1,6 @@
-"""The fit of E networks: passes of Adam over resampled rows, with early stopping per member.
+"""Fits E networks with Adam, with a bootstrap of the data and early stopping for each member.
 
-It knows no model: it gets a `Net`, a loss, and tensors of T rows.
+It is independent of the model: it takes a `Net`, a loss, and tensors of T rows.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from mbrl.nn import Net
 from mbrl.parallel import parallel_map
 
 STACKED_WORK = 8e6
-"""Batch times parameters below which dispatch costs more than arithmetic on the CPU, so that all
-members are better trained as one stack on one core."""
+"""With a smaller product of batch size and parameters per member, calls of torch cost more than
+their arithmetic on the CPU, and it is faster to train all members as one stack on one core."""
 
 
 class Loss(Protocol):
     """`loss(net, *rows, weights=...)`: each member's mean loss over rows (E, B, ...), shape (E,).
 
-    `weights` (E, B) multiply each row's loss; None stands for 1. With `per_row` the losses of
-    the rows are wanted, (E, B).
+    `weights` (E, B) multiply each row's loss; None stands for 1. With `per_row` the result is the
+    losses of the rows, (E, B).
     """
 
     def __call__(
@@ -41,28 +41,31 @@ class Loss(Protocol):
 
 
 class Stop(Protocol):
-    """A stopping rule: which members have a better held-out loss than at their best pass.
+    """A stopping rule: which members have a lower held-out loss than in their best pass so far.
 
     Attributes:
-        per_row: the rule compares the losses of held-out rows, (E, H), not their means (E,).
+        per_row: whether the rule compares losses of held-out rows (E, H) instead of means (E,).
     """
 
     per_row: bool
 
     def __call__(self, loss: Tensor, best: Tensor) -> tuple[Bool[Tensor, E], Bool[Tensor, E]]:
-        """Whose weights to keep, and whose patience to renew; `best` is infinite at first."""
+        """Members whose weights to keep, and members whose patience to reset.
+
+        `best` is the loss in each member's best pass, infinite at first.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class Improvement:
-    """Better by this share of the best loss so far (MBPO, Janner et al. 2019)."""
+    """Better by at least this fraction of the best loss so far (MBPO, Janner et al. 2019)."""
 
     share: float
     per_row = False
 
     def __call__(self, loss: Tensor, best: Tensor) -> tuple[Bool[Tensor, E], Bool[Tensor, E]]:
-        """Both alike."""
+        """The same members for both."""
         better = loss < best - self.share * best.abs().nan_to_num(posinf=0)
         return better, better
 
@@ -72,19 +75,19 @@ class FitConfig:
     """How a network is fitted."""
 
     bootstrap: bool = True
-    """Each member trains on its own resample of the data; without, all on the same data."""
+    """Whether each member trains on a bootstrap resample of the data instead of the data itself."""
     batch: int = 256
-    """Rows per member in an update."""
+    """Minibatch size of each member."""
     optimiser: Literal["adam", "adamw"] = "adam"
-    """adam adds weight decay to the gradient (L2), adamw takes it off the weights."""
+    """adam adds weight decay to the gradient (L2), adamw subtracts it from the weights."""
     learning_rate: float = 1e-3
-    """Adam's step size."""
+    """Learning rate of the optimiser."""
     epochs: int = 100
-    """Most passes over the data in one fit."""
+    """Maximum number of passes over the data in one fit."""
     patience: int = 10
     """A member stops after this many passes without a better held-out score."""
     improvement: float = 0.01
-    """How much better the held-out score must be to count, as a share of the best."""
+    """By which fraction of the best held-out score a score must be better to count."""
 
     def __post_init__(self) -> None:
         check_counts(self, "batch", "epochs", "patience")
@@ -95,7 +98,7 @@ class FitConfig:
 
 
 def check_counts(config: object, *names: str) -> None:
-    """Raise ValueError for the first of these settings that is below one."""
+    """Raise ValueError naming the first of these settings that is below one."""
     for name in names:
         if not getattr(config, name) >= 1:
             raise ValueError(f"{name} must be >= 1, got {getattr(config, name)}")
@@ -104,7 +107,7 @@ def check_counts(config: object, *names: str) -> None:
 def check_range(
     config: object, name: str, *, least: float | None = None, above: float | None = None
 ) -> None:
-    """Raise ValueError unless a setting is finite and in its range; a tuple by its elements."""
+    """Raise ValueError unless a setting, or each element of a tuple, is finite and in range."""
     value = getattr(config, name)
     for number in value if isinstance(value, tuple) else (value,):
         if above is not None and not above < number < math.inf:
@@ -114,12 +117,12 @@ def check_range(
 
 
 class Fitted(NamedTuple):
-    """How a fit went; U is E for a separable net and 1 for any other."""
+    """Results of a fit; U is E for a separable net and 1 for any other."""
 
-    score: Float[Tensor, U]  # the best held-out loss; the training loss if no row is held out
-    loss: Float[Tensor, U]  # the training loss in the pass of that score
-    epoch: Float[Tensor, U]  # that pass
-    updates: float  # mean over groups, all passes
+    score: Float[Tensor, U]  # best held-out loss; the last training loss if no row is held out
+    loss: Float[Tensor, U]  # training loss in that pass
+    epoch: Float[Tensor, U]  # number of that pass
+    updates: float  # in all passes, mean over groups of members
 
 
 def fit(
@@ -134,25 +137,25 @@ def fit(
     stop: Stop | None = None,
     generator: Generator,
 ) -> Fitted:
-    """Fit the parameters of `net` that require a gradient, each member to its own best pass.
+    """Fit the parameters of `net` that require a gradient; each member keeps its best weights.
 
-    What is minimised is the mean loss over rows plus `net.penalty()`. Members of a separable net
-    are independent: each has its own resample, order, optimiser and stopping time. Large ones
-    train on the CPU two by two, side by side on single-threaded workers, so that few dispatches
-    keep all cores busy; small ones, and those on an accelerator, as one stack. A net that is not
-    separable trains whole and stops by the mean over its E samples. The outcome does not depend
-    on the number of threads.
+    The objective is the mean loss over rows plus `net.penalty()`. Members of a separable net are
+    independent: each has its own resample, order of rows, optimiser and stopping time. On the CPU
+    large members train in pairs on single-threaded workers; small members, and those on an
+    accelerator, train as one stack. A net that is not separable trains as a whole, with one
+    stopping time for the mean over its E samples. The result does not depend on the number of
+    threads.
 
     Args:
         net: read at the start; its parameters are written at the end.
         loss: see `Loss`.
         rows: tensors of T rows to train on.
-        held: the same tensors with H rows to score on; H may be 0, then all passes are run and
-            the last weights kept.
+        held: the same tensors with H held-out rows; if H is 0, all passes are run and the last
+            weights are kept.
         config: see `FitConfig`.
-        weights: what each row's loss is multiplied by, for all members or each (mean 1, to leave
-            the meaning of the learning rate as it is).
-        decay: weight decay of the parameters named; 0 for others.
+        weights: factors of the rows' losses, for all members or for each. Their mean should be 1,
+            because a common factor changes the learning rate.
+        decay: weight decay of these parameters; 0 for others.
         stop: the stopping rule; `Improvement(config.improvement)` if not given.
         generator: on the CPU; draws resamples, order and weight samples.
 
@@ -193,7 +196,7 @@ def fit(
 
 
 class _Fit:
-    """The fit of a group of members (of all, if the net is not separable), pass by pass."""
+    """The fit of a group of members, or of the whole net if it is not separable."""
 
     def __init__(
         self,
@@ -214,7 +217,7 @@ class _Fit:
         self.trained = [p for p in net.parameters() if p.requires_grad]
         parts = [self._of(p) for p in self.trained]
         self.shapes = [part.shape for part in parts]
-        # one flat tensor: Adam then takes one call, and its numbers lie together in the cache
+        # one flat tensor, so that an update of Adam is one call over contiguous memory
         self.flat = torch.cat([part.flatten() for part in parts])
         self.grad, self.mean, self.square = (torch.zeros_like(self.flat) for _ in range(3))
         self.steps = torch.zeros((), device=self.flat.device)
@@ -251,14 +254,14 @@ class _Fit:
         return [part.view(shape) for part, shape in zip(parts, self.shapes, strict=True)]
 
     def _copy(self, net: Net) -> Net:
-        """The net with these members alone, its parameters being the leaves."""
+        """A copy of the net with these members only, whose trained parameters are `leaves`."""
         others = [*net.parameters(), *net.buffers()]
         memo = {id(value): self._of(value).clone() for value in others}
         memo |= {id(p): leaf for p, leaf in zip(self.trained, self.leaves, strict=True)}
         return copy.deepcopy(net, memo)
 
     def run_epoch(self) -> bool:
-        """One pass over the data; False when no member is left to improve."""
+        """One pass over the data; False if it was the last, because every member has stopped."""
         config = self.config
         units, count = self.index.shape
         total = torch.zeros_like(self.loss)
@@ -274,7 +277,8 @@ class _Fit:
             score = total / count
             if len(self.held[0]):
                 score, better, renewed = self._judge()
-            better = better & (self.since < config.patience)  # who has stopped stays stopped
+            # a member that has stopped stays stopped
+            better = better & (self.since < config.patience)
             renewed = renewed & (self.since < config.patience)
             self.since = torch.where(renewed, 0, self.since + 1)
             self.best = torch.where(better, score, self.best)
@@ -285,7 +289,7 @@ class _Fit:
         return self.epoch < config.epochs and bool((self.since < config.patience).any())
 
     def _judge(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The held-out loss of each unit, who is better than at its best, whose patience renews."""
+        """Held-out losses, members that improved and members whose patience is reset, each (U,)."""
         held = [part.expand(self.net.members, *part.shape) for part in self.held]
         if not self.stop.per_row:
             score = self._units(self.evaluate(self.net, *held))
@@ -298,7 +302,7 @@ class _Fit:
         return losses.mean(-1), better, renewed
 
     def _units(self, losses: Tensor) -> Tensor:
-        """One row for each part that is fitted by itself, from one for each member."""
+        """Losses (U, ...) of the parts fitted separately, from those of members (E, ...)."""
         return losses if self.separable else losses.mean(0, keepdim=True)
 
     def _over(self, mask: Tensor, leaf: Tensor) -> Tensor:
@@ -347,7 +351,7 @@ class _Fit:
         return losses.detach()
 
     def _adam(self) -> None:
-        """A step of Adam; with a small net, what `torch.optim.Adam` does around it takes longer."""
+        """A step of Adam, by the function that `torch.optim.Adam` calls: its overhead is lower."""
         adam(
             [self.flat],
             [self.grad],
@@ -367,7 +371,7 @@ class _Fit:
 
 
 def _run(fits: Sequence[_Fit]) -> None:
-    """Run all fits to their end; a free worker takes the one that is furthest behind."""
+    """Run all fits; a free worker takes the fit with the fewest passes so far."""
     waiting = [(0, place) for place in range(len(fits))]
     lock = threading.Lock()
 

@@ -25,40 +25,42 @@ from mbrl.nn import Net
 from mbrl.types import Gaussian, Metrics, Step, Transition
 
 LOG_VAR = (-15.0, 0.5)
-"""Where the bounds of the log-variance start, in scaled units. PETS starts the lower one at -10;
-on a noiseless simulator that is more noise than the model's error, and plans suffer."""
+"""Initial bounds of the log-variance, in scaled units. The lower one of PETS is -10; on a noiseless
+simulator that is more noise than the model's error, and plans become worse."""
 
 _FALSE = torch.zeros((), dtype=torch.bool)
 
 
 @dataclass(frozen=True)
 class NeuralConfig(fitting.FitConfig, ABC):
-    """What any neural model has, and how it is fitted."""
+    """Settings common to all neural models, and of their fit."""
 
     members: int = 5
-    """E, how many nets."""
+    """E, the number of nets."""
     probabilistic: bool = True
-    """Learn a variance (Gaussian likelihood); without, squared error and no noise."""
+    """Whether to learn a variance, by Gaussian likelihood, instead of using squared error."""
     homoscedastic: bool = False
-    """Learn one variance an output; without, one that depends on the input."""
+    """Whether the learned variance is a constant for each output instead of a function of the
+    input."""
     learn_reward: bool = False
-    """Predict the reward too."""
+    """Whether to predict the reward too."""
     learn_termination: bool = False
-    """Predict termination too (cross-entropy)."""
+    """Whether to predict termination too, by cross-entropy."""
     elites: int | None = None
-    """Step with only this many members, the best on held-out data; all of them if unset."""
+    """Number of members used for predictions, those with the best held-out loss; all if unset."""
     normalise: bool = True
-    """Scale inputs and targets to mean 0 and std 1 on the data."""
+    """Whether to scale inputs and targets to mean 0 and std 1 on the data."""
     holdout: float = 0.1
-    """Share of the data held out for early stopping and for ranking members; 0 turns both off."""
+    """Fraction of the data held out for early stopping and ranking members; 0 disables both."""
     holdout_max: int = 5000
-    """Most transitions ever held out."""
+    """Maximum number of held-out transitions."""
     bound_weight: float = 0.01
-    """Pull on the log-variance bounds towards each other."""
+    """Weight of the loss that draws the two bounds of the log-variance together."""
     beta_nll: float = 0.0
-    """β of the β-NLL (Seitzer et al. 2022): the likelihood weighted by variance^β; 0 leaves it."""
+    """β of the β-NLL (Seitzer et al. 2022), which weights the likelihood by variance^β; 0 for
+    none."""
     warm: bool = True
-    """Refit from the weights of the last fit; without, from fresh ones."""
+    """Whether a refit starts from the weights of the last fit instead of new ones."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -92,8 +94,8 @@ class NeuralConfig(fitting.FitConfig, ABC):
     ) -> fitting.Fitted:
         """Fit a net and its heads to rows in scaled units: inputs, targets, learned terminations.
 
-        Here by `fitting.fit`, whose arguments these are. A kind of net overrides it that is fitted
-        otherwise (a posterior in closed form) or that reads the data once more after the fit (a
+        The default is `fitting.fit`, with the same arguments. Override it for a net that is fitted
+        in another way (a posterior in closed form) or that uses the data again after the fit (a
         Laplace approximation).
         """
         return fitting.fit(
@@ -109,20 +111,20 @@ class NeuralConfig(fitting.FitConfig, ABC):
 
 
 class Heads(nn.Module):
-    """What a net's raw outputs mean, in scaled units: D means, their variances, a logit.
+    """Interprets the raw outputs of a net in scaled units: D means, their variances, a logit.
 
     Without a variance the columns are (D means), with one that depends on the input (D means,
-    D raw log-variances), and a logit of termination comes last. A raw log-variance is held softly
-    between two learned bounds (PETS, Chua et al. 2018); a homoscedastic one is a parameter.
+    D raw log-variances), and a logit of termination comes last. A raw log-variance is softly
+    bounded by two learned bounds (PETS, Chua et al. 2018); a homoscedastic one is a parameter.
 
     Args:
         members: E, or 1 where all members share one set of parameters.
         size: D.
-        config: which heads there are.
+        config: determines which heads there are.
         termination: whether there is a logit.
 
     Attributes:
-        outputs: how many raw outputs it takes.
+        outputs: number of raw outputs.
     """
 
     def __init__(self, members: int, size: int, config: NeuralConfig, *, termination: bool) -> None:
@@ -140,7 +142,7 @@ class Heads(nn.Module):
         self.reset()
 
     def reset(self) -> None:
-        """The variances of a model that knows nothing yet."""
+        """Set the initial variances."""
         if self.bounded:
             nn.init.constant_(self.min_log_var, LOG_VAR[0])
             nn.init.constant_(self.max_log_var, LOG_VAR[1])
@@ -226,7 +228,7 @@ def _average(losses: Tensor, weights: Tensor | None, per_row: bool) -> Tensor:
 
 
 class Trained(Net):
-    """A net with its heads, as the fit sees it.
+    """A net with its heads, as passed to the fit.
 
     Args:
         net: of E members.

@@ -45,7 +45,7 @@ class Physics(NamedTuple):
 
 
 class PhysicalTask(Protocol):
-    """What the simulator needs to know of a task; `envs.Task` is one."""
+    """The attributes of a task that the simulator uses; `envs.Task` has them."""
 
     @property
     def name(self) -> str:
@@ -84,8 +84,11 @@ class PhysicalTask(Protocol):
 
     @property
     def gymnasium(self) -> bool:
-        """Gymnasium's conventions: actions are controls, observations float64, and sensors are the
-        positions of bodies one MuJoCo step before the state."""
+        """Whether the task follows gymnasium's conventions.
+
+        Actions are then controls, observations float64, and sensors the positions of bodies one
+        MuJoCo step before the state.
+        """
         ...
 
     def compile(self, *, planning: bool = False) -> mujoco.MjModel:
@@ -102,7 +105,7 @@ def has_physics(env: Any) -> bool:
 
 
 def physics_state(env: Any) -> Float[Tensor, S]:
-    """The simulator's state of what an environment's MuJoCo simulation is in now."""
+    """The current state of an environment's MuJoCo simulation, as a state of the simulator."""
     model, data = env.unwrapped.model, env.unwrapped.data
     state = np.empty(mujoco.mj_stateSize(model, _STATE))
     mujoco.mj_getState(model, data, state, _STATE)
@@ -248,7 +251,7 @@ class Simulator:
         )
 
     def decode(self, state: Float[Tensor, "*lead S"]) -> Float[Tensor, "*lead O"]:
-        """Observations of states, float32, as the first member sees them."""
+        """Observations of states in the first member, float32."""
         rows = state.reshape(-1, state.shape[-1]).numpy(force=True)
         obs = self._decode(rows, members=1).astype(self._dtype)
         return torch.from_numpy(obs).to(state.device).reshape(*state.shape[:-1], obs.shape[-1])

@@ -1,4 +1,4 @@
-"""Draws and checks shared by bandits with features and without."""
+"""Random draws and checks shared by `bandits` and `linear_bandits`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ def any_best(index: Tensor, generator: Generator) -> Tensor:
     """The index of the largest entry of each row, (R,); ties broken at random."""
     best, arms = index.max(-1, keepdim=True)
     tied = index == best
-    if int(tied.sum()) > len(index):  # rare after the first plays; random numbers cost time
+    if int(tied.sum()) > len(index):  # rare after the first plays
         lot = torch.rand(index.shape, generator=generator, device=index.device)
         return lot.masked_fill_(~tied, -1.0).argmax(-1)
     return arms[:, 0]
 
 
 def paid(mean: Tensor, noise: float | None, generator: Generator) -> Tensor:
-    """Rewards about a mean: Bernoulli, or Gaussian where `noise` gives their std."""
+    """Rewards with these means: Bernoulli, or Gaussian with std `noise` if that is given."""
     if noise is None:
         return (uniform(mean, generator) < mean).to(mean)
     return mean + noise * normal(mean, generator)
@@ -35,27 +35,27 @@ def normal(like: Tensor, generator: Generator) -> Tensor:
 
 
 def numpys(generator: Generator) -> np.random.Generator:
-    """A numpy generator that follows from torch's, and moves it on."""
+    """A numpy generator seeded by a draw from torch's."""
     seed = torch.randint(2**63 - 1, (), generator=generator, device=generator.device)
     return np.random.Generator(np.random.PCG64(int(seed)))
 
 
 def apply(matrices: Tensor, vectors: Tensor) -> Tensor:
-    """(R, N, M) and (R, M) to (R, N)."""
+    """Products (R, N) of R matrices (R, N, M) with R vectors (R, M)."""
     return (matrices @ vectors[..., None])[..., 0]
 
 
 def check_rewards(rewards: Tensor, runs: int, bounded: bool) -> None:
-    """Raises ValueError for another shape than (R,), numbers not finite, or beyond [0, 1]."""
+    """Raise ValueError unless rewards are (R,), finite and, if `bounded`, in [0, 1]."""
     low, high = extremes(rewards) if rewards.shape == (runs,) else (math.nan, math.nan)
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError(f"rewards must be finite, (R,) = ({runs},), got {tuple(rewards.shape)}")
     if bounded and not 0 <= low <= high <= 1:
-        raise ValueError("rewards must lie in [0, 1], where this algorithm rests on that range")
+        raise ValueError("rewards must lie in [0, 1], which this algorithm assumes")
 
 
 def extremes(values: Tensor) -> tuple[float, float]:
-    """Least and greatest; NaN where any is."""
+    """The minimum and maximum; NaN if any value is."""
     low, high = values.aminmax()
     return low.item(), high.item()
 

@@ -1,6 +1,7 @@
-"""Compiled plays of bandits in which an arm's index depends on that arm only.
+"""Compiled loops for bandits in which an arm's index depends on that arm only.
 
-`bandits.regret` uses them for Bernoulli rewards: several times faster than play by play.
+`bandits.regret` uses them for Bernoulli rewards: they are several times faster than separate
+`choose` and `observe`.
 """
 
 import math
@@ -10,16 +11,16 @@ import numpy as np
 from planners.compile import compiled
 
 UCB1, KL_UCB, THOMPSON = range(3)
-"""Kinds of index."""
+"""Codes of the algorithms."""
 
 _MOST = 1 - np.finfo(float).eps
 
 
 @compiled(error_model="numpy")
 def play(kind, counts, sums, steps, alpha, beta, means, lost, rng):
-    """Go on from counts and sums (R, K), which change, and write what each play lost, (R, T).
+    """Play T times, updating counts and sums (R, K); write each play's regret to `lost` (R, T).
 
-    `steps` is how many plays there were before; alpha and beta are Thompson sampling's prior.
+    `steps` is the number of earlier plays; alpha and beta are the prior of Thompson sampling.
     """
     for run in range(len(counts)):
         best = means[run].max()
@@ -39,7 +40,7 @@ def play(kind, counts, sums, steps, alpha, beta, means, lost, rng):
                     index = _kl_upper(total / count, log / count)
                 if index > top:
                     top, chosen, tied = index, arm, 1
-                elif index == top:  # the last of n equals takes its place with chance 1 / n
+                elif index == top:  # the n-th of equals replaces the choice with probability 1 / n
                     tied += 1
                     if rng.random() * tied < 1:
                         chosen = arm
@@ -51,7 +52,7 @@ def play(kind, counts, sums, steps, alpha, beta, means, lost, rng):
 
 @compiled(error_model="numpy")
 def _gamma(shape, rng):
-    """A gamma variate (Marsaglia and Tsang 2000); numba's own takes half as long again."""
+    """A gamma variate (Marsaglia and Tsang 2000); numba's takes 1.5 times as long."""
     scale = 1.0
     if shape < 1:
         scale = rng.random() ** (1 / shape)
@@ -78,23 +79,25 @@ def kl_upper(means, levels):
 
 @compiled(error_model="numpy")
 def _kl_upper(p, level):
-    """By Newton's method from above, where KL is convex: q comes down and never passes the root.
+    """The greatest q with KL(p, q) <= level, by Newton's method.
 
-    Above lie p + d with d² <= 2 KL · max r (1 - r), r in [p, q], where r (1 - r) is at most 1/4
-    (Pinsker), 1 - p or p + d; and what comes of leaving out p ln(1 / q) >= 0.
+    KL is convex in q above p, so from a start above the root the iterates decrease to the root. The
+    start is the least of several upper bounds. They are p + d, where d² <= 2 KL · max r (1 - r)
+    over r in [p, q] and r (1 - r) is at most 1/4 (Pinsker), 1 - p or p + d; and the bound that
+    results from leaving out the term p ln(1 / q) >= 0.
     """
     if p >= 1 - 1e-12:
         return 1.0
     d = min(math.sqrt(level * min(0.5, 2 - 2 * p)), level + math.sqrt(level * (level + 2 * p)))
     q = min(p + d, _MOST)
-    if q > 0.9:  # below that the other bounds are closer
+    if q > 0.9:  # otherwise the other bounds are lower
         entropy = -(p * math.log(p) if p > 0 else 0.0) - (1 - p) * math.log1p(-p)
         q = min(q, -math.expm1(-(level + entropy) / (1 - p)))
     for _ in range(60):
         kl = (1 - p) * math.log((1 - p) / (1 - q))
         if p > 0:
             kl += p * math.log(p / q)
-        if not kl > level:  # at the root but for rounding, or beyond it at `_MOST`
+        if not kl > level:  # at the root up to rounding, or `_MOST` is below the root
             break
         step = (kl - level) * q * (1 - q) / (q - p)
         q -= step

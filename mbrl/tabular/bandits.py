@@ -1,11 +1,11 @@
 """Bandits: repeated choice among K arms, with exact pseudo-regret.
 
-Every bandit plays R independent runs of K arms at once: `choose` an arm in each, then `observe`
-what it paid. What is chosen maximises the `index` of the algorithm, ties broken at random.
+Every bandit plays R independent runs of K arms at once. In each step `choose` picks the arm with
+the largest `index` in each run, ties broken at random, and `observe` takes the rewards.
 Lattimore and Szepesvári 2020, "Bandit algorithms", covers all of them.
 
-Counts and sums are float64. Rewards outside [0, 1] are refused where the algorithm needs
-that range.
+Counts and sums are float64. Rewards outside [0, 1] raise an error if the algorithm
+assumes that range.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def regret(
 ) -> Float[Tensor, "R T"]:
     """Cumulative pseudo-regret t · max mean - Σ mean of the arm chosen, over `steps` plays.
 
-    `means` is (K,), or (R, K) for a problem of its own in each run. Rewards are Bernoulli, or
-    Gaussian about the mean where `noise` gives their std. Raises ValueError for means of another
+    `means` is (K,), or (R, K) for a different problem in each run. Rewards are Bernoulli, or
+    Gaussian with std `noise` if that is given. Raises ValueError for means of another
     shape, not finite, or outside [0, 1] for Bernoulli rewards.
     """
     runs, arms = bandit.counts.shape
@@ -76,14 +76,14 @@ def regret(
 
 
 def _compiled(bandit: Bandit) -> bool:
-    """Whether `_bandit_loops` plays it; not for subclasses, which may choose otherwise."""
+    """Whether `_bandit_loops` has this algorithm. Subclasses may choose otherwise and have not."""
     if type(bandit) is Thompson:
         return type(bandit.posterior) is BetaBernoulli
     return type(bandit) in (UCB1, KLUCB)
 
 
 def _played(bandit: Bandit, means: Tensor, steps: int, generator: Generator) -> Tensor:
-    """`regret` of what is compiled."""
+    """`regret`, computed by `_bandit_loops`."""
     kinds = {
         UCB1: loops.UCB1,
         KLUCB: loops.KL_UCB,
@@ -103,7 +103,7 @@ def _played(bandit: Bandit, means: Tensor, steps: int, generator: Generator) -> 
 
 
 def ucb1_bound(means: Sequence[float], steps: int) -> float:
-    """8 Σ ln T / Δ + (1 + π²/3) Σ Δ, over the arms that fall short by Δ > 0.
+    """8 Σ ln T / Δ + (1 + π²/3) Σ Δ, over arms whose mean is Δ > 0 below the best.
 
     UCB1's expected regret never exceeds it, for rewards in [0, 1] (Auer et al. 2002, theorem 1).
     """
@@ -114,8 +114,8 @@ def ucb1_bound(means: Sequence[float], steps: int) -> float:
 def lai_robbins(means: Sequence[float], *, noise: float | None = None) -> float:
     """Σ Δ / KL(arm, best arm): the least asymptotic slope of regret against ln T.
 
-    For every algorithm whose regret is o(Tᵃ) for all a > 0 on every problem (Lai and Robbins
-    1985); rewards are Bernoulli, or Gaussian with std `noise`.
+    It holds for every algorithm whose regret is o(Tᵃ) for all a > 0 on every problem (Lai and
+    Robbins 1985). Rewards are Bernoulli, or Gaussian with std `noise`.
     """
     best = max(means)
 
@@ -144,9 +144,10 @@ def auer_epsilon(means: Sequence[float], *, factor: float) -> Callable[[int], fl
 
 
 class Bandit(ABC):
-    """R runs of K arms, and how often (`counts`) and how well (`sums`) each has paid, (R, K).
+    """R runs of K arms; `counts` (plays) and `sums` (of rewards) of each arm are (R, K).
 
-    An algorithm is a subclass with an `index`. Raises ValueError for runs or arms below 1.
+    A subclass defines the `index` by which arms are chosen. Raises ValueError for runs or arms
+    below 1.
     """
 
     bounded = False
@@ -157,23 +158,23 @@ class Bandit(ABC):
         self.counts = torch.zeros(runs, arms, dtype=torch.float64, device=device)
         self.sums = torch.zeros_like(self.counts)
         self.steps = 0
-        """Plays seen by each run."""
+        """Number of plays observed in each run."""
 
     @property
     def means(self) -> Float[Tensor, "R K"]:
-        """What each arm has paid on average; 0 before its first play."""
+        """Mean reward of each arm; 0 before its first play."""
         return self.sums / self.counts.clamp(min=1)
 
     @abstractmethod
     def index(self, *, generator: Generator) -> Float[Tensor, "R K"]:
-        """What the choice maximises."""
+        """An index of each arm; the arm with the largest is chosen."""
 
     def choose(self, *, generator: Generator) -> Int[Tensor, " R"]:
-        """An arm for each run."""
+        """The arm with the largest index in each run."""
         return any_best(self.index(generator=generator), generator)
 
     def observe(self, arms: Int[Tensor, " R"], rewards: Float[Tensor, " R"]) -> None:
-        """What the arms chosen have paid.
+        """Learn from the rewards of the arms chosen.
 
         Raises ValueError for other shapes, arms out of range, rewards that are not finite, or
         outside [0, 1] where the algorithm is `bounded`.
@@ -190,7 +191,7 @@ class Bandit(ABC):
 
 
 class EpsilonGreedy(Bandit):
-    """The best arm so far, or with probability ε any arm.
+    """The arm with the best mean so far, or with probability ε a uniformly random arm.
 
     `epsilon` is a number, or a function of the play t = 1, 2, ... such as `auer_epsilon`. With a
     constant ε regret is linear: a share ε of the plays pays the mean gap. Raises ValueError for an
@@ -209,7 +210,7 @@ class EpsilonGreedy(Bandit):
         self.epsilon = epsilon
 
     def index(self, *, generator: Generator) -> Float[Tensor, "R K"]:
-        """The means; all the same in runs that explore."""
+        """The means; all equal in runs that explore."""
         epsilon = self.epsilon(self.steps + 1) if callable(self.epsilon) else self.epsilon
         if not 0 <= epsilon <= 1:
             raise ValueError(f"epsilon must lie in [0, 1], got {epsilon!r}")
@@ -218,7 +219,7 @@ class EpsilonGreedy(Bandit):
 
 
 class UCB1(Bandit):
-    """Mean + √(2 ln t / n), after each arm has been played once (Auer et al. 2002)."""
+    """Index: mean + √(2 ln t / n), after each arm has been played once (Auer et al. 2002)."""
 
     bounded = True
 
@@ -229,9 +230,9 @@ class UCB1(Bandit):
 
 
 class KLUCB(Bandit):
-    """The greatest q with n KL(mean, q) <= ln t (Garivier and Cappé 2011, with c = 0).
+    """Index: the greatest q with n KL(mean, q) <= ln t (Garivier and Cappé 2011, with c = 0).
 
-    Asymptotically optimal for Bernoulli rewards: its regret's slope is Lai and Robbins's. The
+    Asymptotically optimal for Bernoulli rewards: its regret attains the slope of `lai_robbins`. The
     bounds are computed on the CPU.
     """
 
@@ -246,10 +247,10 @@ class KLUCB(Bandit):
 
 
 class Thompson(Bandit):
-    """The arm that is best under means drawn from the posterior (Thompson 1933).
+    """Thompson sampling: the best arm for means drawn from the posterior (Thompson 1933).
 
-    Asymptotically optimal for Bernoulli rewards (Kaufmann et al. 2012): its regret's slope comes to
-    that of Lai and Robbins, slowly and from below.
+    Asymptotically optimal for Bernoulli rewards (Kaufmann et al. 2012): the slope of its regret
+    approaches that of `lai_robbins`, slowly and from below.
     """
 
     def __init__(
@@ -270,12 +271,13 @@ class Thompson(Bandit):
 
 
 class InformationDirected(Bandit):
-    """Pay the least squared regret for a nat about which arm is best (Russo and Van Roy 2014).
+    """Information-directed sampling (Russo and Van Roy 2014).
 
-    What an arm's reward tells of the best arm A* is the mutual information of the two ("mutual":
-    exact for Bernoulli rewards), or the variance of its mean given A* ("variance", which is
-    cheaper and bounds the other from below, up to a constant). Both come from integrals over the
-    posterior on `points` values.
+    Draws the arm from the distribution with the least (expected regret)² / expected information
+    gain. The information gain of an arm about which arm is best, A*, is the mutual information of
+    its reward and A* ("mutual", exact for Bernoulli rewards), or the variance of its mean given A*
+    ("variance", cheaper, and up to a constant a lower bound of the other). Both are integrals over
+    the posterior, computed with `points` intervals.
 
     Raises ValueError for another `information`, or points below 1.
     """
@@ -300,16 +302,17 @@ class InformationDirected(Bandit):
         self.points = points
 
     def index(self, *, generator: Generator) -> Float[Tensor, "R K"]:
-        """1 for the arm drawn from the mixture of two, 0 for the others."""
+        """1 for the arm drawn from the distribution, 0 for the others."""
         mix = least_ratio(*self.prospects())
         first = uniform(mix.share, generator) < mix.share
         arms = torch.where(first, mix.first, mix.second)
         return torch.nn.functional.one_hot(arms, self.counts.shape[1]).to(self.counts)
 
     def prospects(self) -> tuple[Float[Tensor, "R K"], Float[Tensor, "R K"]]:
-        """Expected regret of each arm, and what its reward tells of the best one."""
+        """Expected regret and expected information gain of each arm."""
         chance, given = best_arm(self.posterior, self.counts, self.sums, points=self.points)
-        mean = (chance[..., None] * given).sum(1)  # as integrated, so that errors cancel below
+        # also from the integrals, so that their errors cancel below
+        mean = (chance[..., None] * given).sum(1)
         best = (chance * given.diagonal(dim1=-2, dim2=-1)).sum(-1, keepdim=True)
         if self.information == "variance":
             told = (given - mean[:, None]).square()

@@ -1,4 +1,4 @@
-"""Settings of `TabularLearner`, and the form in which compiled code reads them."""
+"""Settings of `TabularLearner`, also as numbers for compiled code."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ import numpy as np
 from mbrl.types import FiniteMDP
 
 Target = Literal["sarsa", "expected", "tree", "q", "double"]
-"""What an action value is moved towards. π is the ε-greedy policy of `TabularLearner.act`.
+"""The target of updates. π is the ε-greedy policy of `TabularLearner.act`.
 
-sarsa: the value of the next action taken, on-policy. Where an episode is truncated that action is
-    unknown, and its expectation under π takes its place.
+sarsa: the value of the next action taken, on-policy. If an episode is truncated, that action is
+    unknown, and the expectation under π is used instead.
 expected: the expected value of the next action under π (van Seijen et al. 2009). With traces, the
     error of every step is measured against that expectation (S&B, section 12.9).
-tree: tree backup (S&B, sections 7.5 and 12.10): likewise, and what follows an action on the way
-    counts with the probability of that action under π. With one step it equals `expected`.
-q: the value of the best next action (Watkins 1989). With several steps or traces, what follows an
-    action that is not greedy does not count.
-double: the value, by one table, of the action that is best by the other; a coin decides which table
-    learns (van Hasselt 2010). One step only.
+tree: tree backup (S&B, sections 7.5 and 12.10): also that expectation, and with several steps the
+    return after each action is weighted by the action's probability under π. With one step it
+    equals `expected`.
+q: the value of the best next action (Watkins 1989). With several steps or traces, the return after
+    an action that is not greedy is not used.
+double: the value in one table of the action that is best in the other; a random one of the two
+    tables is updated (van Hasselt 2010). One step only.
 """
 
 Traces = Literal["accumulating", "replacing", "dutch"]
-"""What a new visit does to a trace: add to it, set it back to its first value, or the mixture of
-both that makes true online Sarsa(λ) (van Seijen et al. 2016)."""
+"""What a new visit does to a trace: accumulating adds to it, replacing resets it to its first
+value, and dutch mixes both, which gives true online Sarsa(λ) (van Seijen et al. 2016)."""
 
 TARGETS = {name: code for code, name in enumerate(get_args(Target))}
 SARSA, EXPECTED, TREE, Q, DOUBLE = range(5)
@@ -41,34 +42,34 @@ class TabularConfig:
     """One-step, n-step, Monte Carlo or λ; on-policy or off-policy (S&B, chapters 5 to 7 and 12)."""
 
     target: Target = "q"
-    """What values are moved towards; see `Target`."""
+    """The target of updates; see `Target`."""
     steps: int | None = 1
-    """n, the rewards summed before bootstrapping; None sums all rewards of the episode, which is
-    Monte Carlo (values then change at the ends of episodes only)."""
+    """n, the number of rewards summed before bootstrapping. None sums all rewards of the episode
+    (Monte Carlo), and values then change only at the ends of episodes."""
     first_visit: bool = False
-    """With Monte Carlo, whether a pair learns only from its first visit in an episode."""
+    """With Monte Carlo, whether only the first visit of a pair in an episode updates it."""
     trace_decay: float = 0.0
-    """λ, in [0, 1]; above 0, eligibility traces are used instead of n steps."""
+    """λ, in [0, 1]. Above 0, eligibility traces are used instead of n-step returns."""
     traces: Traces = "accumulating"
-    """What a visit does to a trace; see `Traces`."""
+    """The kind of eligibility trace; see `Traces`."""
     discount: float = 0.99
     """γ, in [0, 1]."""
     step_size: float = 0.1
-    """α of a pair's first update, in (0, 1]."""
+    """α, the step size of a pair's first update, in (0, 1]."""
     step_decay: float = 0.0
-    """p of α / visitsᵖ, with the visits of the pair. 1 with step_size 1 averages all targets;
-    one-step values converge for p in (½, 1] (Robbins and Monro 1951)."""
+    """p; the n-th update of a pair has step size α / nᵖ. With p = 1 and α = 1, values are the means
+    of their targets; one-step values converge for p in (½, 1] (Robbins and Monro 1951)."""
     epsilon: float = 0.1
-    """ε at a state's first visit, the probability of a random action, in [0, 1]."""
+    """ε at a state's first visit: the probability of a random action, in [0, 1]."""
     epsilon_decay: float = 0.0
-    """q of ε / visits^q, with the visits of the state. In (0, 1] the policy becomes greedy and
-    still tries every action infinitely often (Singh et al. 2000)."""
+    """q; at the n-th visit of a state the probability is ε / n^q. With q in (0, 1] the policy
+    becomes greedy but still tries every action infinitely often (Singh et al. 2000)."""
     averaging: bool = False
-    """Whether `action_values` are means over time, in which the value after visit n weighs n
+    """Whether `action_values` are means over time, with weight n for the value after visit n
     (Polyak and Juditsky 1992; Shamir and Zhang 2013). The means converge at the best possible rate
-    for any slowly decaying step size. Learning and acting use the latest values all the same."""
+    for any slowly decaying step size. Learning and acting still use the latest values."""
     initial: float = 0.0
-    """The initial value of every pair; a high one encourages exploration."""
+    """The initial value of every pair. A high value encourages exploration."""
 
     def __post_init__(self) -> None:
         require(self.target in TARGETS, "target", f"one of {[*TARGETS]}", self.target)

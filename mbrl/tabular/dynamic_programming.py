@@ -1,4 +1,4 @@
-"""Dynamic programming for known finite MDPs, with guaranteed error bounds.
+"""Dynamic programming for known finite MDPs, with error bounds.
 
 Puterman 1994, "Markov decision processes", chapters 6 and 7. All arrays are numpy float64; states
 and actions are integers.
@@ -22,8 +22,8 @@ class Solution(NamedTuple):
 
     values: np.ndarray  # (S,)
     action_values: np.ndarray  # (S, A)
-    policy: np.ndarray  # (S,) int, greedy for the action values; the lowest of ties
-    iterations: int  # policies evaluated by policy iteration, sweeps over the states otherwise
+    policy: np.ndarray  # (S,) int, greedy for the action values; of ties the lowest action
+    iterations: int  # number of policies evaluated (policy iteration) or of sweeps (others)
     residual: float  # max |T V - V| of the last V, with T the Bellman optimality operator
     bound: float  # |values - V*|, |action_values - Q*| <= bound, |V_policy - V*| <= 2 · bound
 
@@ -33,31 +33,32 @@ def value_iteration(
 ) -> Solution:
     """Value iteration, until the values are known to lie within the tolerance of V*.
 
-    A backup T bounds V* by MacQueen's bounds (Puterman, section 6.6.3): V* - T V lies in
-    γ / (1 - γ) · [min, max](T V - V). The values returned are the middle of that interval; half its
-    width, with an allowance for rounding, is the bound.
+    After a backup T V, MacQueen's bounds (Puterman, section 6.6.3) hold: V* - T V lies in
+    γ / (1 - γ) · [min, max](T V - V). The values returned are the middle of that interval, and the
+    bound is half its width plus an allowance for rounding.
 
-    Values start below their own backup, V <= T V, and every operation keeps them so; then V rises
-    towards V*, at least as fast as by plain value iteration, and so converges for every discount
-    below 1. Which operations are fast depends on the MDP:
+    The first values satisfy V <= T V, and so do all later ones. They therefore increase towards V*,
+    at least as fast as in plain value iteration, and converge for every discount below 1. The
+    method depends on the MDP:
 
-    - With terminal states, Gauss-Seidel sweeps, forward and backward in turn, carry values from
-      terminal states to all others: a deterministic grid of 10⁶ states takes 3 sweeps. The bounds
-      are computed at every eighth sweep, and when the changes are small.
-    - Without terminal states, every sweep is a synchronous backup, after which the lower of
-      MacQueen's bounds is added to all values: what all states gain alike needs no sweeps. Every
-      fourth sweep goes half the way of a backup, because policies with a period would otherwise
-      swing about V* (Schweitzer's transformation, Puterman, section 8.5.4).
+    - With terminal states: Gauss-Seidel sweeps, alternately forward and backward, which propagate
+      values from terminal states in few sweeps (3 for a deterministic grid of 10⁶ states). The
+      bounds are computed after every eighth sweep, and when the changes are small.
+    - Without terminal states: synchronous backups, after each of which MacQueen's lower bound is
+      added to all values, so that a change common to all states needs no further sweeps. Every
+      fourth sweep takes half the step of a backup, because values of periodic policies would
+      otherwise oscillate about V* (Schweitzer's transformation, Puterman, section 8.5.4).
 
-    With discount 1 these bounds do not exist: `bound` is infinite, and the tolerance is one of the
-    residual. Values start at those of a policy that ends from every state, and converge if
-    policies that do not end earn -∞ (Bertsekas and Tsitsiklis 1991).
+    With discount 1 these bounds do not exist: `bound` is infinite, and the tolerance applies to the
+    residual. The first values are those of a policy that terminates from every state, and values
+    converge if every policy that may not terminate has return -∞ (Bertsekas and Tsitsiklis 1991).
 
     Args:
         mdp: the MDP to solve.
-        tolerance: of the bound, which rounding keeps above some 10⁻¹⁵ · |V| / (1 - γ).
-        sweeps: the most sweeps; the solution's bound then says what was reached. None is no
-            limit for a discount below 1, and 100,000 sweeps for 1.
+        tolerance: the bound to reach. Because of rounding the bound cannot be less than about
+            10⁻¹⁵ · |V| / (1 - γ).
+        sweeps: the maximum number of sweeps, after which `bound` may exceed the tolerance. None is
+            no limit for a discount below 1, and 100,000 sweeps for discount 1.
 
     Raises:
         ValueError: a tolerance that is not above 0, sweeps below one, an MDP whose arrays have
@@ -69,10 +70,10 @@ def value_iteration(
 def modified_policy_iteration(
     mdp: FiniteMDP, *, partial: int = 5, tolerance: float = 1e-6, sweeps: int | None = None
 ) -> Solution:
-    """Modified policy iteration (Puterman, section 6.5): improve, then evaluate in part.
+    """Modified policy iteration (Puterman, section 6.5): improve, then evaluate partially.
 
-    As `value_iteration`, with `partial` more sweeps after each, which evaluate the greedy policy
-    that the sweep found and cost one action a state.
+    Like `value_iteration`, but each sweep is followed by `partial` sweeps of policy evaluation for
+    the greedy policy it found. They are cheaper, because they back up one action per state.
 
     Args and raises: as for `value_iteration`, and ValueError for `partial` below 0.
     """
@@ -86,7 +87,7 @@ def modified_policy_iteration(
 
 
 def _gauss_seidel(table: _Table, partial: int, tolerance: float, limit: float) -> Solution:
-    """Sweeps in place, with bounds from a synchronous backup now and then."""
+    """Gauss-Seidel sweeps in place; a synchronous backup gives the bounds from time to time."""
     settled = (*table.csr[:2], *_settle(*table.csr, table.rewards, table.discount))
     values, policy = _below(table), np.zeros(len(table.live), dtype=np.int64)
     done = improved = 0
@@ -105,10 +106,10 @@ def _gauss_seidel(table: _Table, partial: int, tolerance: float, limit: float) -
 
 
 def _synchronous(table: _Table, partial: int, tolerance: float, limit: float) -> Solution:
-    """Backups of all states at once, each raised by the lower of MacQueen's bounds.
+    """Synchronous backups, each followed by adding MacQueen's lower bound to all values.
 
-    The bounds are those of synchronous backups, which change all values alike if all values are
-    raised alike. Gauss-Seidel sweeps do not, and would undo the raise.
+    A constant added to all values changes all values of the next synchronous backup by the same
+    amount. That is not so for a Gauss-Seidel sweep, which would undo the addition.
     """
     model = (*table.csr, table.rewards, table.discount)
     values, done, improved = _below(table), 0, 0
@@ -131,19 +132,19 @@ def policy_iteration(
 ) -> Solution:
     """Policy iteration (Howard 1960; Puterman, section 6.4): evaluate exactly, then improve.
 
-    An action is replaced only by one that is better by more than rounding error, so that ties
-    cannot keep the iteration going. The bound is that of `value_iteration` for a backup of the last
+    An action is replaced only if another is better by more than rounding error, so that the
+    iteration ends despite ties. The bound is that of `value_iteration` for a backup of the last
     policy's values.
 
     Args:
         mdp: the MDP to solve.
-        policy: the policy to start from, (S,) actions. With discount 1 it must end from every
-            state; the default then follows the fewest possible transitions to a terminal state.
-        iterations: the most policies to evaluate.
+        policy: the policy to start from, (S,) actions. With discount 1 it must terminate
+            from every state; the default then takes a shortest path to a terminal state.
+        iterations: maximum number of policies to evaluate.
 
     Raises:
         ValueError: iterations below one, a policy that is not (S,) actions, an MDP as in
-            `value_iteration`; with discount 1, a policy that never ends from some state.
+            `value_iteration`; with discount 1, a policy that never terminates from some state.
     """
     _check_limits(1.0, iterations, "iterations")
     table = _table(mdp)
@@ -164,7 +165,8 @@ def policy_iteration(
         if not better.any():
             break
         chosen = np.where(better, solution.policy, chosen)
-    bound = solution.bound  # the policy kept need not be the greedy one: the bound covers both
+    # of the returned policy, which need not be greedy, and of the greedy one
+    bound = solution.bound
     if table.discount < 1:
         bound = max(bound, solution.residual / (1 - table.discount))
     return solution._replace(policy=chosen, bound=bound)
@@ -172,11 +174,11 @@ def policy_iteration(
 
 class _Table(NamedTuple):
     csr: tuple[np.ndarray, np.ndarray, np.ndarray]  # indptr, indices, data
-    rows: sparse.csr_array  # the same
+    rows: sparse.csr_array  # the same as a sparse array
     rewards: np.ndarray  # (S, A)
     discount: float
     live: np.ndarray  # (S,) bool
-    longest: int  # next states of a pair, at most
+    longest: int  # largest number of next states of a state and action
 
 
 def _table(mdp: FiniteMDP) -> _Table:
@@ -192,7 +194,7 @@ def _table(mdp: FiniteMDP) -> _Table:
         raise ValueError("transitions or rewards hold a number that is not finite")
     if not 0 <= mdp.discount <= 1:
         raise ValueError(f"discount must lie in [0, 1], got {mdp.discount!r}")
-    # int32 because sweeps are bound by memory bandwidth; more states would not fit in memory
+    # int32, because memory bandwidth limits sweeps; more states than that would not fit in memory
     indices = (np.asarray(rows.indptr, dtype=np.int64), np.asarray(rows.indices, dtype=np.int32))
     csr = (*indices, np.asarray(rows.data, dtype=float))
     longest = int(np.diff(rows.indptr).max(initial=0))
@@ -200,7 +202,7 @@ def _table(mdp: FiniteMDP) -> _Table:
 
 
 def _below(table: _Table) -> np.ndarray:
-    """Values (S,) that no backup lowers, so that they rise monotonically to V*."""
+    """Values V (S,) with V <= T V, from which backups increase monotonically to V*."""
     if table.discount == 1:
         return _evaluate(table, _ending(table))
     least = table.rewards[table.live].min(initial=math.inf if table.live.all() else 0.0)
@@ -208,11 +210,11 @@ def _below(table: _Table) -> np.ndarray:
 
 
 def _measure(table: _Table, values: np.ndarray, done: int) -> tuple[Solution, np.ndarray]:
-    """The solution that one synchronous backup T V of the values gives, and T V itself."""
+    """The solution from one synchronous backup T V of the values, and T V."""
     action_values, policy = np.empty_like(table.rewards), np.empty(len(values), dtype=np.int64)
     backed = np.empty_like(values)
     _backup(*table.csr, table.rewards, table.discount, values, action_values, backed, policy)
-    change = backed - values  # 0 at terminal states, whose values the bounds must leave alone
+    change = backed - values  # 0 at terminal states
     residual = float(np.abs(change).max())
     if table.discount == 1:
         return Solution(backed, action_values, policy, done, residual, math.inf), backed
@@ -244,7 +246,7 @@ def _evaluate(table: _Table, policy: np.ndarray) -> np.ndarray:
         stuck = np.isinf(_steps_to_end(chain, table.live, 1))
         if stuck.any():
             raise ValueError(
-                f"with discount 1 a policy must end from every state; this one never does from "
+                f"with discount 1 a policy must end from every state; this one never ends from "
                 f"state {int(stuck.argmax())}"
             )
     matrix = sparse.csc_array(sparse.eye_array(states) - table.discount * chain)
@@ -252,9 +254,9 @@ def _evaluate(table: _Table, policy: np.ndarray) -> np.ndarray:
 
 
 def _ending(table: _Table) -> np.ndarray:
-    """A policy (S,) that ends from every state.
+    """A policy (S,) that terminates from every state.
 
-    Each action has a chance to get nearer to a terminal state, counted in transitions.
+    Each of its actions may lead to a state that is nearer, in transitions, to a terminal state.
     """
     states, actions = table.rewards.shape
     steps = _steps_to_end(table.rows, table.live, actions)
@@ -265,7 +267,7 @@ def _ending(table: _Table) -> np.ndarray:
 
 
 def _steps_to_end(rows: Any, live: np.ndarray, actions: int) -> np.ndarray:
-    """The fewest transitions (S,) in which a state can end; infinite where it cannot."""
+    """Transitions (S,) on the shortest path to a terminal state; infinite if there is none."""
     edges = rows.tocoo()
     before = sparse.csr_array(
         (np.ones(len(edges.row), dtype=np.int8), (edges.col, edges.row // actions)),
@@ -305,10 +307,10 @@ def _backup(starts, after, weights, rewards, discount, values, action_values, ba
 
 @compiled
 def _settle(starts, after, weights, rewards, discount):
-    """Discounted weights (K,) and rewards (S, A) of actions repeated until they leave their state.
+    """Discounted probabilities (K,) and rewards (S, A) of actions repeated until the state changes.
 
-    This solves the self-transitions exactly (Puterman, section 6.3.3) and discounts once, before
-    the sweeps. A pair that never leaves its state, without discount, gets the reward -inf.
+    This removes self-transitions exactly (Puterman, section 6.3.3), and discounts once instead of
+    in every sweep. With discount 1, an action that never leaves its state gets the reward -inf.
     """
     actions = rewards.shape[1]
     weights, rewards = discount * weights, rewards.copy()

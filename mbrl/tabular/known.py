@@ -1,4 +1,4 @@
-"""Learning in a known MDP: drawing, acting and learning in one compiled loop."""
+"""Learning from samples of a known MDP, in one compiled loop."""
 
 from __future__ import annotations
 
@@ -28,35 +28,36 @@ def run_known(
     start: np.ndarray | None = None,
     generator: Generator,
 ) -> int:
-    """As `td.run`, in a known MDP and compiled: some million steps a second.
+    """Like `td.run`, but compiled, in a known MDP: about a million steps per second.
 
-    Rewards are the expected ones. If the last step does not terminate, the episode is truncated
-    there.
+    Rewards are expected rewards. The last episode is truncated at the last step if it has not
+    terminated.
 
     Args:
-        mdp: next states are drawn from it; it has as many states as the learner.
-        learner: learns from every step, and acts by its ε-greedy policy if none is given.
-        steps: how many, over all episodes.
-        limit: the number of steps after which an episode is truncated. With a limit of 1 and a
-            policy, pairs are drawn independently, as from a generative model.
+        mdp: the MDP to draw next states from, with as many states as the learner.
+        learner: learns from every step; its ε-greedy policy acts if `policy` is not given.
+        steps: total number of steps, over all episodes.
+        limit: number of steps after which an episode is truncated. With a limit of 1 and a
+            policy, states and actions are drawn independently, as from a generative model.
         policy: (S, A) probabilities of the actions, for prediction (the learner then has one
             action) or off-policy learning.
         start: (S,), the distribution of an episode's first state; by default uniform over the
             states that are not terminal.
-        generator: seeds all draws.
+        generator: random stream of all draws.
 
     Returns:
         The number of episodes.
 
     Raises:
-        ValueError: a learner of other states or actions, or in the middle of an episode; a
-            policy, a start or transitions that are not distributions; steps or limit below one.
+        ValueError: a learner with other numbers of states or actions, or in the middle of an
+            episode; a policy, a start or transitions that are not distributions; steps or limit
+            below one.
     """
     world = _world(mdp, learner, policy, start)
     require(steps >= 1, "steps", "at least 1", steps)
     require(limit is None or limit >= 1, "limit", "None or at least 1", limit)
     if mid_episode(learner._memory):
-        raise ValueError("the learner is in the middle of an episode of its own")
+        raise ValueError("the learner is in the middle of an episode; end it first")
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     rng, progress = np.random.default_rng(seed), np.zeros(3, dtype=np.int64)
     while True:
@@ -106,25 +107,25 @@ def errors_by_steps(
 
 
 class _World(NamedTuple):
-    """An MDP, a start and a policy, with cumulative probabilities to draw from."""
+    """An MDP, a start distribution and a policy, with cumulative probabilities to draw from."""
 
-    starts: np.ndarray  # (S · A + 1,), where the entries of each pair begin in the next two
+    starts: np.ndarray  # (S · A + 1,), first entry of each pair in the next two arrays
     next_states: np.ndarray  # (K,)
     cumulative: np.ndarray  # (K,), of the next states of each pair
     rewards: np.ndarray  # (S, A)
     terminal: np.ndarray  # (S,)
-    start: np.ndarray  # (S,), cumulative
-    policy: np.ndarray  # (S, A), cumulative; (0, 0) where the learner acts
+    start: np.ndarray  # (S,), cumulative probabilities
+    policy: np.ndarray  # (S, A), cumulative probabilities; (0, 0) if the learner acts
 
 
 _STATE, _STEPS, _EPISODES = range(3)
-"""Places in `progress`: the present state, the steps taken in the episode, the episodes begun."""
+"""Indices in `progress`: current state, steps taken in the episode, episodes begun."""
 
 
 def _world(
     mdp: FiniteMDP, learner: TabularLearner, policy: np.ndarray | None, start: np.ndarray | None
 ) -> _World:
-    """The arrays to draw from, checked."""
+    """The arrays to draw from, after checks."""
     rewards = np.ascontiguousarray(mdp.rewards, dtype=float)
     (states, actions), terminal = rewards.shape, np.asarray(mdp.terminal, dtype=bool)
     acts = (actions,) if policy is None else (1, actions)
@@ -157,7 +158,7 @@ def _world(
 
 
 def _cumulative(chances: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
-    """Cumulative probabilities, 1 at the end, of distributions that are checked."""
+    """Cumulative probabilities, ending in 1 exactly, after checks."""
     chances = np.asarray(chances, dtype=float)
     require(chances.shape == shape, name, f"of shape {shape}", chances.shape)
     fair = (chances >= 0).all() and (abs(chances.sum(-1) - 1) < 1e-9).all()
@@ -168,7 +169,7 @@ def _cumulative(chances: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
 
 @compiled(inline="always")
 def _draw(cumulative, first, last, uniform):
-    """The first entry of first..last-1 whose cumulative probability exceeds a uniform number."""
+    """The first entry of first..last-1 whose cumulative probability exceeds `uniform`."""
     while first < last - 1:
         middle = (first + last - 1) // 2
         if cumulative[middle] > uniform:
@@ -180,7 +181,7 @@ def _draw(cumulative, first, last, uniform):
 
 @compiled
 def _run(settings, memory, world, steps, limit, progress, rng):
-    """Take up to `steps` steps, fewer if the memory has no room for more; how many."""
+    """Take `steps` steps, or fewer if the memory becomes full; returns how many."""
     actions = world.rewards.shape[1]
     several = memory.tables.shape[2] > 1
     for done in range(steps):

@@ -1,7 +1,8 @@
-"""Bandits whose arms have features, in which the mean reward is linear.
+"""Linear bandits: the mean reward of an arm is linear in its features.
 
-R independent runs are played at once: `choose` an arm in each, of those whose features are given,
-then `observe` what it paid. Lattimore and Szepesvári 2020, "Bandit algorithms", part V.
+R independent runs are played at once. In each step `choose` picks an arm in each run, given the
+features of the arms, and `observe` takes their rewards. Lattimore and Szepesvári 2020, "Bandit
+algorithms", part V.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ from mbrl.tabular._bandit_common import (
 
 
 class LinearBandit(ABC):
-    """R runs of arms that pay <θ, features> + noise, θ (F,) unknown, by ridge regression.
+    """Ridge regression of rewards r = <θ, x> + noise on features x (F,), θ unknown, in R runs.
 
     `covariance` is V⁻¹ (R, F, F) with V = λ I + Σ x xᵀ, `estimate` is θ̂ = V⁻¹ Σ x r (R, F).
-    Raises ValueError for runs or features below 1, or a λ or noise that is not positive.
+    A subclass defines the `index` by which arms are chosen. Raises ValueError for runs or features
+    below 1, or a λ or noise that is not positive.
     """
 
     def __init__(
@@ -62,10 +64,10 @@ class LinearBandit(ABC):
     def index(
         self, features: Float[Tensor, "R K F"], *, generator: Generator
     ) -> Float[Tensor, "R K"]:
-        """What the choice maximises."""
+        """An index of each arm; the arm with the largest is chosen."""
 
     def choose(self, features: Float[Tensor, "R K F"], *, generator: Generator) -> Tensor:
-        """An arm (R,) for each run, of the K whose features are given.
+        """The arm (R,) with the largest index in each run, one of K; ties are broken at random.
 
         Raises ValueError for features of another shape or not finite.
         """
@@ -79,7 +81,7 @@ class LinearBandit(ABC):
         return any_best(self.index(features.to(self.moment), generator=generator), generator)
 
     def observe(self, features: Float[Tensor, "R F"], rewards: Float[Tensor, " R"]) -> None:
-        """What the arms with these features have paid.
+        """Learn from the rewards of the arms that have these features.
 
         Raises ValueError for other shapes, or numbers that are not finite.
         """
@@ -98,11 +100,12 @@ class LinearBandit(ABC):
 
 
 class LinUCB(LinearBandit):
-    """The greatest <θ, x> over the ellipsoid |θ - θ̂|_V <= radius: <θ̂, x> + radius |x|_V⁻¹.
+    """Upper confidence bounds: the index is <θ̂, x> + radius |x|_V⁻¹.
 
-    The radius is that of Abbasi-Yadkori et al. 2011 (theorem 2, "OFUL"), with which the ellipsoid
-    holds θ at all times with probability 1 - δ, given |θ| <= `norm`; or `alpha` where given, as in
-    Li et al. 2010. Raises ValueError for a δ outside (0, 1) or a norm that is not positive.
+    That is the greatest <θ, x> in the ellipsoid |θ - θ̂|_V <= radius. The radius is `alpha` if
+    given, as in Li et al. 2010; else that of Abbasi-Yadkori et al. 2011 (theorem 2, "OFUL"), for
+    which the ellipsoid contains θ at all times with probability 1 - δ if |θ| <= `norm`. Raises
+    ValueError for a δ outside (0, 1) or a norm that is not positive.
     """
 
     def __init__(
@@ -140,10 +143,10 @@ class LinUCB(LinearBandit):
 
 
 class LinearThompson(LinearBandit):
-    """The best arm under a θ drawn from Normal(θ̂, noise² V⁻¹).
+    """Thompson sampling: the best arm for a θ drawn from the posterior Normal(θ̂, noise² V⁻¹).
 
-    That is the posterior for the prior Normal(0, noise² / λ I). Agrawal and Goyal 2013 widen it to
-    v = noise √(9 F ln(T/δ)) for a bound on the worst case: `widen` is that factor.
+    The prior is Normal(0, noise² / λ I). `widen` multiplies the posterior's standard deviation:
+    Agrawal and Goyal 2013 use √(9 F ln(T/δ)) for a bound on the worst case.
     """
 
     def __init__(
@@ -161,7 +164,7 @@ class LinearThompson(LinearBandit):
         self.widen = widen
 
     def draw(self, *, generator: Generator) -> Float[Tensor, "R F"]:
-        """θ, one for each run."""
+        """A θ for each run, drawn from the posterior."""
         root = torch.linalg.cholesky(self.covariance)
         noise = apply(root, normal(self.moment, generator))
         return self.estimate + self.widen * self.noise * noise
@@ -169,7 +172,7 @@ class LinearThompson(LinearBandit):
     def index(
         self, features: Float[Tensor, "R K F"], *, generator: Generator
     ) -> Float[Tensor, "R K"]:
-        """The mean of each arm under the θ drawn."""
+        """The mean reward of each arm for the θ drawn."""
         return apply(features, self.draw(generator=generator))
 
 
@@ -181,9 +184,10 @@ def linear_regret(
     steps: int,
     generator: Generator,
 ) -> Float[Tensor, "R T"]:
-    """Cumulative pseudo-regret Σ max <θ, x> - <θ, chosen x>, with `features` drawn for each play.
+    """Cumulative pseudo-regret Σ (max <θ, x> - <θ, chosen x>) after each of T = `steps` plays.
 
-    Rewards are normal about <θ, x>, with the bandit's `noise`. Raises ValueError for a θ of
+    `features` is called for each play. Rewards are normal with mean <θ, x> and std the bandit's
+    `noise`. Raises ValueError for a θ of
     another shape.
     """
     runs, size = bandit.moment.shape

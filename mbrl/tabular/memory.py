@@ -1,4 +1,4 @@
-"""The arrays of a `TabularLearner`: values, visits, and the steps it has not yet learned from."""
+"""The arrays of a `TabularLearner`: values, visits, and steps not yet learned from."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from mbrl.tabular.config import TabularConfig
 from planners.compile import compiled
 
 FIRST, LAST, NEXT_STATE, WAITING, EPISODE, TRACED = range(6)
-"""Places in `Memory.counters`: the first step that has not been learned from and the place after
-the last one, the state that the last step led to, whether the last step waits for the next action
-(0 or 1), the number of the episode, and how many pairs have a trace."""
+"""Indices in `Memory.counters`: the first stored step not yet learned from, the index after the
+last one, the next state of the last step, whether the last step needs the next action before it can
+be learned from (0 or 1), the number of the episode, and the number of pairs with a trace."""
 
 
 class Memory(NamedTuple):
@@ -23,20 +23,20 @@ class Memory(NamedTuple):
     """
 
     tables: np.ndarray  # (1, S, A) action values, or (2, S, A) for double Q-learning
-    visits: np.ndarray  # int, likewise: updates of each pair
-    means: np.ndarray  # likewise: means over time with averaging; else (0, S, A)
-    states: np.ndarray  # (capacity,) int; with the next two, the steps of the present episode
+    visits: np.ndarray  # int, shape of `tables`: number of updates of each pair
+    means: np.ndarray  # with averaging, shape of `tables`: means over time; else (0, S, A)
+    states: np.ndarray  # (capacity,) int; with the next two, steps of the current episode
     actions: np.ndarray  # (capacity,) int
     rewards: np.ndarray  # (capacity,)
     last_episode: np.ndarray  # (S, A) int, the last episode with the pair in it; else (0, 0)
     traces: np.ndarray  # (S · A,), or (0,) without traces
-    traced: np.ndarray  # (S · A,) int, the pairs whose trace is not 0 come first; or (0,)
+    traced: np.ndarray  # (S · A,) int, begins with the pairs whose trace is not 0; or (0,)
     counters: np.ndarray  # (6,) int
-    old_value: np.ndarray  # (1,) of the present pair, as the step before it saw it (dutch traces)
+    old_value: np.ndarray  # (1,) Q_old of the current pair, for dutch traces (S&B, section 12.7)
 
 
 def empty_memory(states: int, actions: int, config: TabularConfig) -> Memory:
-    """The memory of a learner that has seen nothing."""
+    """The memory of a new learner."""
     shape = (2 if config.target == "double" else 1, states, actions)
     tables = np.full(shape, float(config.initial))
     capacity = max(64, 2 * (config.steps or 0))
@@ -57,7 +57,7 @@ def empty_memory(states: int, actions: int, config: TabularConfig) -> Memory:
 
 
 def grown(memory: Memory) -> Memory:
-    """The memory with twice the capacity for steps."""
+    """A memory with twice the capacity for steps, and the same content."""
     steps = {
         name: np.resize(getattr(memory, name), 2 * len(memory.states))
         for name in ("states", "actions", "rewards")
@@ -66,14 +66,14 @@ def grown(memory: Memory) -> Memory:
 
 
 def mid_episode(memory: Memory) -> bool:
-    """Whether the learner waits for the step that follows the last one."""
+    """Whether the learner is in the middle of an episode, so that the next step must follow."""
     counters = memory.counters
     return bool(counters[WAITING] or counters[LAST] > counters[FIRST] or counters[TRACED])
 
 
 @compiled(inline="always")
 def make_room(memory):
-    """Move the waiting steps to the front where that is needed; whether one more step fits."""
+    """Move the stored steps to the front if needed; returns whether one more step fits."""
     counters = memory.counters
     first, kept = counters[FIRST], counters[LAST] - counters[FIRST]
     if kept == 0 or (counters[LAST] == len(memory.states) and first > 0):

@@ -12,7 +12,7 @@ from planners.compile import compiled
 
 @compiled(inline="always")
 def end_of_complete(counters, steps, episode_over):
-    """The place after the last step whose n rewards are known; all are at an episode's end."""
+    """The index after the last step whose n rewards are known; at an episode's end, after all."""
     if episode_over:
         return counters[LAST]
     complete = steps > 0 and counters[LAST] - counters[FIRST] >= steps
@@ -21,11 +21,11 @@ def end_of_complete(counters, steps, episode_over):
 
 @compiled
 def learn_n_step(settings, memory, table, until, value):
-    """Learn from the waiting steps before place `until`, of which there is at least one.
+    """Learn from the stored steps before index `until`, of which there is at least one.
 
-    `value` is that of the state after the last step. Targets are computed backward from it, as in
-    S&B, equation 7.12 for Sarsa and 7.16 for tree backup. A Q-learning target goes on through
-    greedy actions only: that is tree backup for a greedy policy.
+    `value` is the value of the state after the last step. Targets are computed backward from it, as
+    in S&B, equation 7.12 for Sarsa and 7.16 for tree backup. A Q-learning target stops at the first
+    action that is not greedy, as tree backup for a greedy policy does.
     """
     counters = memory.counters
     first, last = counters[FIRST], counters[LAST]

@@ -1,4 +1,4 @@
-"""Posteriors of arms' means, and the information that an arm gives about which is best."""
+"""Posteriors of the arms' mean rewards, and of which arm is best."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def bernoulli_kl(p: Tensor, q: Tensor) -> Tensor:
 
 
 class Posterior(ABC):
-    """The posterior of the arms' means, given how often each was played and what it paid.
+    """The posterior of the arms' mean rewards, given the number of plays and the sum of rewards.
 
-    The arms are independent. `counts` and `sums` are (*lead, K). A conjugate prior
-    counts as `weight` more plays that paid `centre` on average.
+    The arms are independent. `counts` (plays) and `sums` (of rewards) are (*lead, K). The conjugate
+    prior is equivalent to `weight` plays with mean reward `centre`.
     """
 
     bounded: ClassVar[bool] = False
@@ -33,15 +33,15 @@ class Posterior(ABC):
     @property
     @abstractmethod
     def centre(self) -> float:
-        """Mean a priori."""
+        """Mean of the prior."""
 
     @property
     @abstractmethod
     def weight(self) -> float:
-        """How many plays the prior is worth."""
+        """Number of plays that the prior is equivalent to."""
 
     def moments(self, counts: Tensor, sums: Tensor) -> Gaussian:
-        """Mean and std, (*lead, K)."""
+        """Mean and std of the posterior, (*lead, K)."""
         plays = self.weight + counts
         mean = (self.weight * self.centre + sums) / plays
         return Gaussian(mean, self._std(mean, plays))
@@ -52,15 +52,15 @@ class Posterior(ABC):
 
     @abstractmethod
     def log_density(self, counts: Tensor, sums: Tensor, at: Float[Tensor, "*lead G"]) -> Tensor:
-        """Of each arm's mean, at G values: (*lead, K, G)."""
+        """Log density of each arm's mean at G values, (*lead, K, G)."""
 
     @abstractmethod
     def draw(self, counts: Tensor, sums: Tensor, *, generator: Generator) -> Tensor:
-        """A mean for each arm, (*lead, K)."""
+        """A mean for each arm drawn from its posterior, (*lead, K)."""
 
     @abstractmethod
     def information(self, mean: Tensor, other: Tensor) -> Tensor:
-        """KL of a reward about `mean` from one about `other`, in nats."""
+        """KL divergence of rewards with mean `mean` from rewards with mean `other`, in nats."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class BetaBernoulli(Posterior):
         return self.alpha + sums, self.beta + (counts - sums)
 
     def log_density(self, counts: Tensor, sums: Tensor, at: Tensor) -> Tensor:
-        """That of a beta variate, -inf outside (0, 1)."""
+        """Log density of the beta distribution; -inf outside (0, 1)."""
         a, b = self._shapes(counts, sums)
         scale = (a + b).lgamma() - a.lgamma() - b.lgamma()
         outside = (at <= 0) | (at >= 1)
@@ -103,13 +103,13 @@ class BetaBernoulli(Posterior):
         return (scale[..., None] + powers).masked_fill(outside[..., None, :], -math.inf)
 
     def draw(self, counts: Tensor, sums: Tensor, *, generator: Generator) -> Tensor:
-        """Beta variates, drawn on the CPU."""
-        # numpy's are twice as fast as torch's, which would draw from the global stream besides.
+        """Draws of the beta distribution, made on the CPU."""
+        # numpy is twice as fast; torch would also draw from its global random stream.
         a, b = (shape.cpu().numpy() for shape in self._shapes(counts, sums))
         return torch.from_numpy(numpys(generator).beta(a, b)).to(sums)
 
     def information(self, mean: Tensor, other: Tensor) -> Tensor:
-        """That of Bernoulli rewards."""
+        """KL divergence of Bernoulli rewards."""
         return bernoulli_kl(mean, other)
 
 
@@ -129,7 +129,7 @@ class NormalNormal(Posterior):
 
     @property
     def centre(self) -> float:
-        """The prior's mean."""
+        """Mean of the prior."""
         return self.mean
 
     @property
@@ -141,23 +141,23 @@ class NormalNormal(Posterior):
         return self.noise * plays.rsqrt()
 
     def log_density(self, counts: Tensor, sums: Tensor, at: Tensor) -> Tensor:
-        """That of a normal variate."""
+        """Log density of the normal distribution."""
         mean, std = self.moments(counts, sums)
         z = (at[..., None, :] - mean[..., None]) / std[..., None]
         return -0.5 * z.square() - (std.log() + 0.5 * math.log(2 * math.pi))[..., None]
 
     def draw(self, counts: Tensor, sums: Tensor, *, generator: Generator) -> Tensor:
-        """Normal variates."""
+        """Draws of the normal distribution."""
         mean, std = self.moments(counts, sums)
         return mean + std * normal(mean, generator)
 
     def information(self, mean: Tensor, other: Tensor) -> Tensor:
-        """That of normal rewards, (mean - other)² / 2 noise²."""
+        """KL divergence of normal rewards, (mean - other)² / 2 noise²."""
         return (mean - other).square() / (2 * self.noise**2)
 
 
 class BestArm(NamedTuple):
-    """The posterior of which arm is best, A*, and of the means given A*."""
+    """Posterior of the best arm A*, and posterior expectation of the means given A*."""
 
     chance: Tensor  # (R, K), P(A* = a)
     given: Tensor  # (R, K, K), E[mean of k | A* = a] at [a, k]
@@ -166,11 +166,11 @@ class BestArm(NamedTuple):
 def best_arm(posterior: Posterior, counts: Tensor, sums: Tensor, *, points: int) -> BestArm:
     """P(A* = a) and the means given A*, by integrals over the best arm's mean.
 
-    The midpoint rule on `points` equal intervals. A run in which they are wider than the std of
-    some arm that may be best gets further intervals about the mean of each arm.
+    Integrates by the midpoint rule on `points` equal intervals. Runs in which these are wider than
+    the std of some arm that may be best are computed again with more intervals, around the means.
     """
     mean, std = posterior.moments(counts, sums)
-    # The best mean is almost surely above the lower end of every arm and below the highest end.
+    # The largest mean is almost surely above mean - 6 std and below the largest mean + 8 std.
     low, high = (mean - 6 * std).amax(-1, keepdim=True), (mean + 8 * std).amax(-1, keepdim=True)
     width = (high - low) / points
     x = low + width * (torch.arange(points, device=mean.device) + 0.5).to(mean)  # (R, G)
@@ -194,7 +194,9 @@ def best_arm(posterior: Posterior, counts: Tensor, sums: Tensor, *, points: int)
 def _integrate(
     posterior: Posterior, counts: Tensor, sums: Tensor, low: Tensor, x: Tensor, widths: Tensor
 ) -> BestArm:
-    """The integrals of `best_arm` over intervals above `low` (R, 1), of middles and widths (R, G).
+    """The integrals of `best_arm`, over intervals above `low` (R, 1).
+
+    `x` is their midpoints and `widths` their widths, both (R, G).
 
     With f, F and Q the density, distribution and first partial moment of an arm's mean,
     P(A* = a) = ∫ f_a Π F_b over b ≠ a, and at each value E[mean of k | mean of k below it] is
@@ -202,10 +204,11 @@ def _integrate(
     """
     mean, std = posterior.moments(counts, sums)
     mass = (posterior.log_density(counts, sums, x) + widths[:, None].log()).exp()  # (R, K, G)
-    mass = mass / mass.sum(-1, keepdim=True).clamp(min=1)  # of densities narrower than intervals
+    # a sum above 1 occurs if a density is narrower than an interval
+    mass = mass / mass.sum(-1, keepdim=True).clamp(min=1)
     moment = mass * x[:, None]
-    # The mass that the intervals leave out lies below them, at the mean that is left over for it.
-    # Half of an interval's own mass counts as below its middle.
+    # The mass outside the intervals is below them; it is placed at the point that gives the arm its
+    # exact mean. Half of an interval's mass counts as below its midpoint.
     rest = (1 - mass.sum(-1)).clamp(min=0)
     place = (mean - moment.sum(-1)) / rest.clamp(min=1e-12)
     place = torch.minimum(torch.maximum(place, mean - 8 * std), low)
@@ -224,7 +227,7 @@ def _integrate(
 
 
 class Mixture(NamedTuple):
-    """Two arms (...,), and the probability of the first."""
+    """A distribution over two arms: both (...,), and `share`, the probability of the first."""
 
     first: Tensor
     second: Tensor
@@ -236,13 +239,14 @@ def least_ratio(cost: Float[Tensor, "*lead K"], gain: Float[Tensor, "*lead K"]) 
 
     Some distribution over two arms always attains it (Russo and Van Roy 2018, proposition 6), and
     for two arms the ratio is convex in the share of the first. Costs and gains are at least 0. If
-    an arm costs nothing, or no arm gains anything, it is the cheapest arm alone, of equally cheap
-    ones that with the largest gain.
+    an arm has cost 0, or all gains are 0, the result is the cheapest arm alone; of equally cheap
+    arms it is the one with the largest gain.
     """
-    # Along the last two axes every pair: first arm, second arm.
+    # The last two axes are the pair of arms: first, second.
     a, b = cost[..., :, None], cost[..., None, :]
     u, v = gain[..., :, None], gain[..., None, :]
-    inner = b / (a - b) - 2 * v / (u - v)  # where the ratio's derivative by the share is 0
+    # where the derivative of the ratio with respect to the share is 0
+    inner = b / (a - b) - 2 * v / (u - v)
     shares = torch.stack(
         (torch.zeros_like(inner), torch.ones_like(inner), inner.nan_to_num(0.0).clamp(0, 1))
     )
@@ -255,6 +259,7 @@ def least_ratio(cost: Float[Tensor, "*lead K"], gain: Float[Tensor, "*lead K"]) 
     pair = ratio.flatten(-2).argmin(-1, keepdim=True)
     first, second = pair[..., 0] // arms, pair[..., 0] % arms
     share = share.flatten(-2).gather(-1, pair)[..., 0]
-    alone = (cost <= 0).any(-1) | ~(gain > 0).any(-1)  # a ratio of 0, or none that is finite
+    # the ratio is 0, or finite for no distribution
+    alone = (cost <= 0).any(-1) | ~(gain > 0).any(-1)
     cheapest = gain.masked_fill(cost > cost.amin(-1, keepdim=True), -1.0).argmax(-1)
     return Mixture(torch.where(alone, cheapest, first), torch.where(alone, cheapest, second), share)

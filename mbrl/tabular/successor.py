@@ -1,9 +1,9 @@
-"""Successor representation and features: the states a policy visits, apart from the rewards.
+"""Successor representation and features: predictions of a policy's visits, without rewards.
 
 Dayan 1993, "Improving generalization for temporal difference learning: the successor
 representation"; Barreto et al. 2017, "Successor features for transfer in reinforcement learning".
-All arrays are numpy float64. `transitions` is that of a `FiniteMDP`, (S · A, S): row s · A + a is
-the distribution of the next state, and empty if the state is terminal.
+All arrays are numpy float64. `transitions` is as in `FiniteMDP`, (S · A, S): row s · A + a is the
+distribution of the next state, and empty if the state is terminal.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from scipy.sparse.linalg import splu
 
 
 def successor_representation(chain: Any, discount: float) -> np.ndarray:
-    """μ (S, S) = (1 - γ) (I - γ P)⁻¹ of a chain P (S, S), dense or sparse.
+    """μ = (1 - γ) (I - γ P)⁻¹, (S, S), of a Markov chain P (S, S), dense or sparse.
 
-    Row s is the discounted distribution of the states visited from s, itself included; it sums to 1
-    where nothing ends. Values are V = μ r / (1 - γ). Raises ValueError for a chain that is not
-    square or holds what is not finite, and for a discount outside [0, 1).
+    Row s is the discounted distribution of the states visited from s on, s included; it sums to 1
+    if no terminal state is reached. Values are V = μ r / (1 - γ). Raises ValueError for a chain
+    that is not square or not finite, and for a discount outside [0, 1).
     """
     rows: Any = sparse.csc_array(chain, dtype=float)
     if rows.ndim != 2 or rows.shape[0] != rows.shape[1] or not np.isfinite(rows.data).all():
@@ -35,10 +35,10 @@ def successor_representation(chain: Any, discount: float) -> np.ndarray:
 def successor_features(
     transitions: Any, policy: np.ndarray, features: np.ndarray, discount: float
 ) -> np.ndarray:
-    """ψ (S, A, F) = E[Σ γᵗ φ(s_t, a_t)] from each pair on, the policy (S, A) followed after it.
+    """ψ (S, A, F) = E[Σ γᵗ φ(s_t, a_t)], where (s_0, a_0) is given and the policy acts afterwards.
 
-    For rewards φ·w the action values are ψ·w. A policy may also be (S,) actions. Raises
-    ValueError for shapes that do not fit one another, and for a discount outside [0, 1).
+    For rewards φ·w the action values are ψ·w. The policy is (S, A) probabilities or (S,) actions.
+    Raises ValueError for shapes that do not match, and for a discount outside [0, 1).
     """
     features, policy = _check_features(features), np.asarray(policy)
     states, actions, size = features.shape
@@ -59,17 +59,18 @@ def successor_features(
 
 
 class SuccessorFeatures:
-    """ψ of a policy by TD, from steps in any order, by any behaviour policy.
+    """ψ of a policy learned by TD, from steps in any order and of any behaviour policy.
 
-    ψ(s, a) moves towards φ(s, a) + γ Σ π(b | s') ψ(s', b). With features (1 - γ) · [state is i],
-    Σ π ψ is the successor representation.
+    ψ(s, a) is updated towards φ(s, a) + γ Σ π(b | s') ψ(s', b). With features (1 - γ) · [state is
+    i], Σ π ψ is the successor representation.
 
     Args:
         features: φ (S, A, F).
         policy: π, (S, A) probabilities or (S,) actions.
         discount: γ, in [0, 1).
-        step_size: α of a pair's first update, in (0, 1].
-        step_decay: p of α / visitsᵖ, visits those of the pair; 1 with step_size 1 averages.
+        step_size: α, the step size of the first update of a state and action, in (0, 1].
+        step_decay: p; the n-th update has step size α / nᵖ. With p = 1 and α = 1, ψ is the mean of
+            its targets.
 
     Raises:
         ValueError: a value outside these ranges, or an array of another shape.
@@ -116,7 +117,9 @@ class SuccessorFeatures:
 
 
 def reward_weights(features: np.ndarray, rewards: np.ndarray) -> np.ndarray:
-    """w (F,) of the least |φ·w - r| over N steps, φ (N, F) and r (N,); the smallest where many.
+    """w (F,) that minimises Σ (φ·w - r)² over N steps, with φ (N, F) and r (N,).
+
+    Of several minima it is the one of least norm.
 
     Raises ValueError for other shapes or numbers that are not finite.
     """
@@ -133,8 +136,8 @@ def reward_weights(features: np.ndarray, rewards: np.ndarray) -> np.ndarray:
 def generalised_improvement(successors: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """argmax_a max_k ψ_k(s, a)·w: actions (S,), from ψ (K, S, A, F) of K policies and w (F,).
 
-    No worse, for the rewards φ·w, than any of the K (Barreto et al. 2017, theorem 1). Raises
-    ValueError for other shapes or numbers that are not finite.
+    For the rewards φ·w this policy is at least as good as each of the K (Barreto et al. 2017,
+    theorem 1). Raises ValueError for other shapes or numbers that are not finite.
     """
     successors, weights = np.asarray(successors, dtype=float), np.asarray(weights, dtype=float)
     if successors.ndim != 4 or not len(successors) or weights.shape != successors.shape[-1:]:

@@ -1,7 +1,7 @@
-"""The ε-greedy policy, and what one-step methods move an action value towards.
+"""The ε-greedy policy, and the targets of one-step methods.
 
-Sutton and Barto 2018, chapter 6. `settings` is a `Settings`, `memory` a `Memory`, and `table` says
-which of the memory's tables learns; 1 is only ever the second table of double Q-learning.
+Sutton and Barto 2018, chapter 6. `settings` is a `Settings`, `memory` a `Memory`, and `table` the
+index of the table to update: 0, or for double Q-learning 0 or 1.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from planners.compile import compiled
 def epsilon_greedy(values, epsilon, uniform):
     """An ε-greedy action for a uniform number in [0, 1); ties are broken at random.
 
-    A negative number gives the greedy action, the lowest of ties.
+    A negative number gives the greedy action, of ties the lowest.
     """
     if 0 <= uniform < epsilon:
         return min(int(uniform / epsilon * len(values)), len(values) - 1)
@@ -39,7 +39,7 @@ def epsilon_greedy(values, epsilon, uniform):
 
 @compiled(inline="always")
 def exploration(settings, memory, state):
-    """ε in a state, which may decay with its visits."""
+    """ε in a state; it may decay with the number of visits."""
     if settings.epsilon_decay == 0:
         return settings.epsilon
     return settings.epsilon / max(memory.visits[:, state].sum(), 1) ** settings.epsilon_decay
@@ -47,7 +47,7 @@ def exploration(settings, memory, state):
 
 @compiled(inline="always")
 def choose(settings, memory, state, uniform):
-    """An action of the policy; double Q-learning acts by the sum of its tables."""
+    """An action of the policy; double Q-learning uses the sum of its tables."""
     epsilon = exploration(settings, memory, state)
     if settings.target == DOUBLE:
         return epsilon_greedy(memory.tables[:, state].sum(0), epsilon, uniform)
@@ -59,7 +59,7 @@ def choose(settings, memory, state, uniform):
 
 @compiled
 def bootstrap(settings, memory, table, state, action):
-    """The value of a state that a target adds to the rewards before it.
+    """The value of a state that a target bootstraps from.
 
     `action` is the action taken in the state, or -1 where it is not known.
     """
@@ -76,9 +76,9 @@ def bootstrap(settings, memory, table, state, action):
 
 @compiled
 def trace_coefficient(settings, memory, state, action):
-    """How much of what follows an action counts for the steps before it, in [0, 1].
+    """The factor, in [0, 1], of the return after an action in the targets of earlier steps.
 
-    That is 1 for Sarsa and expected Sarsa; for Q-learning 1 if the action is greedy, else 0; for
+    It is 1 for Sarsa and expected Sarsa; for Q-learning 1 if the action is greedy, else 0; for
     tree backup the probability of the action under the policy.
     """
     if settings.target != Q and settings.target != TREE:
@@ -97,7 +97,7 @@ def trace_coefficient(settings, memory, state, action):
 
 @compiled(inline="always")
 def count_visit(settings, memory, table, state, action):
-    """Count a visit of a pair; the step size of its update."""
+    """Count a visit of a pair; returns the step size of its update."""
     memory.visits[table, state, action] += 1
     if settings.step_decay == 0:
         return settings.step_size
@@ -106,7 +106,7 @@ def count_visit(settings, memory, table, state, action):
 
 @compiled(inline="always")
 def average(settings, memory, table, state, action):
-    """With averaging, take the pair's present value into its mean, with weight n at visit n."""
+    """With averaging, add the pair's current value to its mean, with weight n at visit n."""
     if settings.averaging:
         share = 2 / (memory.visits[table, state, action] + 1)
         change = memory.tables[table, state, action] - memory.means[table, state, action]

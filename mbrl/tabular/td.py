@@ -1,7 +1,7 @@
-"""Action values learned from the steps taken in a finite environment.
+"""Learning of action values from steps in a finite environment.
 
 Sutton and Barto 2018, "Reinforcement learning" (S&B), chapters 5, 6, 7 and 12. All arrays are numpy
-float64; states and actions are integers. The methods are in `targets`, `n_step` and `traces`.
+float64; states and actions are integers. The updates are in `targets`, `n_step` and `traces`.
 """
 
 from __future__ import annotations
@@ -35,23 +35,24 @@ from planners.compile import compiled
 
 
 class TabularLearner:
-    """Action values of a finite environment, learned from the steps taken in it.
+    """Learns action values, or with one action state values, from steps in a finite environment.
 
-    With one action it predicts: `values` are then those of the states under whatever policy chose
-    the actions, by TD(0), n-step TD, Monte Carlo or TD(λ), as the config says.
+    With one action it does prediction: `values` are those of the states under the policy that chose
+    the actions, by TD(0), n-step TD, Monte Carlo or TD(λ), depending on the config.
 
-    Steps must follow one another up to one that terminates or is truncated, because Sarsa, n steps
-    and traces use the steps before (or wait for the next action). Only one-step targets other than
-    Sarsa's take steps in any order, as from a replay memory or a model. The state after a terminal
-    step is worth 0; the state at which an episode is truncated is worth what the table says.
+    Steps must be given in the order of the episode, up to one that terminates or is truncated,
+    because Sarsa, n-step methods and traces use earlier steps or the next action. Only one-step
+    targets other than Sarsa's accept steps in any order, as from a replay memory or a model. The
+    value of the state after a terminal step is 0; that of the state at which an episode is
+    truncated is taken from the table.
 
     Args:
         states: S, numbered from 0.
-        actions: A, likewise.
-        config: of the algorithm.
+        actions: A, numbered from 0.
+        config: settings of the algorithm.
 
     Raises:
-        ValueError: no states or no actions.
+        ValueError: `states` or `actions` below one.
     """
 
     def __init__(self, states: int, actions: int, config: TabularConfig | None = None) -> None:
@@ -64,27 +65,27 @@ class TabularLearner:
 
     @property
     def tables(self) -> np.ndarray:
-        """The action values it learns, (1, S, A), or (2, S, A) for target double; not a copy."""
+        """The learned action values (not a copy): (1, S, A), or (2, S, A) for target double."""
         return self._memory.tables
 
     @property
     def action_values(self) -> np.ndarray:
-        """Q (S, A), a copy; the mean of two tables, and the mean over time with averaging."""
+        """Q (S, A), a copy: a mean of both tables for target double, over time for averaging."""
         return (self._memory.means if self.config.averaging else self.tables).mean(0)
 
     @property
     def values(self) -> np.ndarray:
-        """max_a Q (S,); with one action, V."""
+        """max_a Q (S,), which is V with one action."""
         return self.action_values.max(1)
 
     @property
     def policy(self) -> np.ndarray:
-        """The greedy policy (S,), the lowest of ties."""
+        """The greedy policy (S,); of ties the lowest action."""
         return (self._memory.means if self.config.averaging else self.tables).sum(0).argmax(1)
 
     @property
     def probabilities(self) -> np.ndarray:
-        """The ε-greedy policy (S, A) that `act` explores with now; ties share their probability."""
+        """The current ε-greedy policy (S, A) of `act`; ties are equally probable."""
         values = self.tables.sum(0)
         best = values == values.max(1, keepdims=True)
         visits = np.maximum(self._memory.visits.sum((0, 2)), 1)
@@ -92,7 +93,7 @@ class TabularLearner:
         return epsilon / self.actions + (1 - epsilon) * best / best.sum(1, keepdims=True)
 
     def act(self, state: int, *, explore: bool, generator: Generator) -> int:
-        """An action of the ε-greedy policy, or without `explore` the greedy one.
+        """An action of the ε-greedy policy if `explore`, else the greedy action.
 
         Raises ValueError for a state out of range.
         """
@@ -117,17 +118,17 @@ class TabularLearner:
         """Learn from one step.
 
         Args:
-            state: where the step began.
+            state: the state before the step.
             action: the action taken; ignored if the learner has only one action.
             reward: the reward of the step.
-            next_state: where the step led.
-            terminated: whether the MDP ended there.
-            truncated: whether the episode was cut off there.
-            generator: of the coin of target double.
+            next_state: the state after the step.
+            terminated: whether `next_state` is terminal.
+            truncated: whether the episode was cut off after the step.
+            generator: random stream that picks the table to update, for target double.
 
         Raises:
             ValueError: a state or action out of range, a reward that is not finite, a state that
-                is not the one the last step led to, target double without a generator.
+                is not the next state of the last step, target double without a generator.
         """
         state, action, reward, next_state = checked(
             self.states, self.actions, state, action, reward, next_state
@@ -141,7 +142,7 @@ class TabularLearner:
         table = 0
         if self._settings.target == DOUBLE:
             if generator is None:
-                raise ValueError("target double needs a generator to flip its coin")
+                raise ValueError("target double needs a generator to pick a table")
             table = int(torch.randint(2, (), generator=generator, device=generator.device))
         if counters[LAST] == len(self._memory.states) and not make_room(self._memory):
             self._memory = grown(self._memory)
@@ -150,13 +151,13 @@ class TabularLearner:
         _observe(*step, *self._settings, *self._memory)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All that it holds, in the middle of an episode too; not the config."""
+        """All arrays of the learner but not its config; also in the middle of an episode."""
         return {
             name: torch.from_numpy(array.copy()) for name, array in self._memory._asdict().items()
         }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take back what `state_dict` gave.
+        """Restore what `state_dict` returned.
 
         Raises:
             ValueError: an array is missing or of another shape, or counters are out of range.
@@ -188,7 +189,7 @@ class TabularLearner:
 def checked(
     states: int, actions: int, state: int, action: int, reward: float, next_state: int
 ) -> tuple[int, int, float, int]:
-    """A step's state, action, reward and next state, checked, as plain numbers.
+    """A step's state, action, reward and next state, checked, as Python numbers.
 
     With one action, any action becomes 0. Raises ValueError for a state or action out of range and
     for a reward that is not finite.
@@ -208,7 +209,7 @@ def _index(value: int, count: int, name: str) -> int:
 
 
 class Environment(Protocol):
-    """What `run` needs of a gymnasium.Env with discrete observations and actions."""
+    """The methods that `run` uses of a gymnasium.Env with discrete observations and actions."""
 
     def reset(self, *, seed: int | None = None) -> tuple[Any, dict[str, Any]]:
         """First state and info."""
@@ -228,18 +229,17 @@ def run(
     policy: Callable[[int], int] | None = None,
     generator: Generator,
 ) -> list[float]:
-    """Learn from whole episodes; their undiscounted returns.
+    """Learn from whole episodes; returns their undiscounted returns.
 
-    Integer worlds are stepped here and not by `mbrl.training.collect`, which takes four times as
-    long a step.
+    It does not use `mbrl.training.collect`, which takes four times as long per step.
 
     Args:
-        env: seeded once, from the generator, at the first reset.
-        learner: learns from every step, and acts if no policy is given.
-        episodes: how many.
-        limit: the number of steps after which an episode is truncated, if `env` has not ended it.
-        policy: chooses the actions instead, for prediction or off-policy learning.
-        generator: of the seed, the exploration and the coins.
+        env: the environment, which is seeded from the generator at the first reset.
+        learner: learns from every step, and acts if `policy` is not given.
+        episodes: number of episodes.
+        limit: number of steps after which an episode is truncated, if `env` has not ended it.
+        policy: chooses the actions instead of the learner, for prediction or off-policy learning.
+        generator: random stream of the seed, the exploration and the tables of target double.
     """
     returns = []
     seed: int | None = int(torch.randint(2**31, (), generator=generator, device=generator.device))
@@ -266,7 +266,7 @@ def run(
 def observe_step(
     settings, memory, state, action, reward, next_state, terminated, episode_over, table
 ):
-    """Learn from a step, for which there is room. `table` is that of double Q-learning's coin."""
+    """Learn from a step, for which there is room; double Q-learning updates `table`."""
     counters = memory.counters
     if counters[WAITING]:
         _learn(settings, memory, action, False, False, 0)
@@ -303,7 +303,7 @@ def _learn(settings, memory, next_action, terminated, episode_over, table):
     counters[EPISODE] += episode_over
 
 
-# Python hands numbers and arrays to compiled code faster than named tuples of them.
+# Calls of compiled code are faster with numbers and arrays than with named tuples of them.
 
 
 @compiled

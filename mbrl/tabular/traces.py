@@ -11,16 +11,16 @@ from mbrl.tabular.targets import average, count_visit, trace_coefficient
 from planners.compile import compiled
 
 SMALLEST = 1e-20
-"""Traces below it are dropped: unless an error is 10⁴ times a value, what it would add to the value
-through such a trace is less than the value's rounding error."""
+"""Smaller traces are set to 0: the update through such a trace is below the rounding error of the
+value, unless the TD error is 10⁴ times the value."""
 
 
 @compiled
 def learn_with_traces(settings, memory, value, episode_over):
-    """Move every pair that has a trace by the error of the last step.
+    """Update every pair that has a trace by the TD error of the last step.
 
-    `value` is that of the state after the step. A trace contains the step size of the visit that
-    left it, so that step sizes may differ between pairs.
+    `value` is the value of the state after the step. A trace includes the step size of its visit,
+    because step sizes may differ between pairs.
     """
     counters = memory.counters
     last = counters[LAST] - 1

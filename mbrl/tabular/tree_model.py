@@ -1,4 +1,4 @@
-"""Finite MDPs as a model for tree search: all outcomes of an action at once, compiled rollouts."""
+"""Finite MDPs as a model for tree search, with all outcomes of an action and compiled rollouts."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from planners.mcts import Evaluation, Rule, Tree, search
 
 
 class FiniteTreeModel:
-    """Finite MDPs of one size side by side: `root` and `step` of `planners.mcts.search`.
+    """W finite MDPs of equal size, searched together: `root` and `step` of `planners.mcts.search`.
 
-    State s of the w-th MDP has the number w · S + s, in tensors of shape (B, 1). A leaf is worth
-    what `value` says of it, or the return of one rollout of uniformly random actions.
+    State s of MDP w has the number w · S + s; states are tensors of shape (B, 1). The value of a
+    leaf is given by `value`, or is the return of one rollout of uniformly random actions.
 
     Args:
-        mdps: W MDPs with the same S, A and discount; they may pay by where a step arrives (an
-            attribute `arrival`, one number for each of the nonzero `transitions`).
-        units: (W,) by which rewards are divided.
-        value: of states (B,), in these units; None for rollouts.
-        depth: steps of a rollout, at most.
-        rng: draws the rollouts.
+        mdps: W MDPs with the same S, A and discount. If their rewards depend on the next state, an
+            attribute `arrival` holds the reward of each of the nonzero `transitions`.
+        units: (W,), by which rewards are divided.
+        value: function that returns the values of states (B,), in these units; None for rollouts.
+        depth: maximum number of steps of a rollout.
+        rng: random stream of the rollouts.
 
     Attributes:
         discount: γ.
         actions: A.
         terminal: (W · S,) bool.
-        outcomes: most that an action has, or None where there is one; as `search` takes it.
+        outcomes: largest number of outcomes of an action, or None if each has one; for `search`.
     """
 
     def __init__(
@@ -58,14 +58,14 @@ class FiniteTreeModel:
         self._value, self._depth, self._rng = value, depth, rng
 
     def root(self, start: np.ndarray) -> Evaluation:
-        """The roots, states (B,), with even priors."""
+        """The roots for states (B,), with uniform priors."""
         level = torch.zeros(len(start), self.actions)
         return Evaluation(_column(start), level[:, 0], self.value(start), level)
 
     def step(self, state: Tensor, action: Tensor) -> Evaluation:
-        """All outcomes and their probabilities; the one outcome in deterministic worlds.
+        """All outcomes and their probabilities; in deterministic MDPs the single outcome.
 
-        A pair with fewer outcomes than another has some of probability 0.
+        If a pair has fewer outcomes than others, the rest have probability 0.
         """
         targets, upto, pays = self._table
         row = state[:, 0].long().numpy() * self.actions + action.numpy()
@@ -224,7 +224,7 @@ _TIE = 1e-9
 
 @njit(cache=True, nogil=True)
 def walk(start, draws, actions, discount, terminal, targets, upto, pays):
-    """Returns (B,) of random walks from states (B,), by uniform draws (B, T, 2); see `_table`."""
+    """Returns (B,) of random rollouts from states (B,), from uniform draws (B, T, 2)."""
     gains = np.zeros(len(start))
     for b in range(len(start)):
         state, weight = start[b], 1.0
@@ -241,9 +241,10 @@ def walk(start, draws, actions, discount, terminal, targets, upto, pays):
 
 
 def _table(mdp: FiniteMDP, unit: float, first: int, most: int) -> tuple[np.ndarray, ...]:
-    """Each (S · A, K): next states numbered from `first`, summed probabilities, rewards.
+    """Next states numbered from `first`, cumulative probabilities and rewards, each (S · A, K).
 
-    The sums are infinite from a pair's last outcome on.
+    The cumulative probability is infinite from a pair's last outcome on, so that a draw always
+    finds an outcome.
     """
     rows, arrival = mdp.transitions, mdp.arrival if isinstance(mdp, ArrivalRewards) else None
     counts = np.diff(rows.indptr)

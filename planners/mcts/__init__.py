@@ -1,4 +1,4 @@
-"""Monte Carlo tree search, for many roots at once; any rule of selection can be passed in."""
+"""Monte Carlo tree search for many roots at once, with any selection rule."""
 
 from planners.mcts.rules import PUCT, UCT, Gumbel, Rule
 from planners.mcts.search import search

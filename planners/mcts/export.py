@@ -15,39 +15,39 @@ if TYPE_CHECKING:
 
 
 class Node(NamedTuple):
-    """A node of one tree, in plain values."""
+    """A node of one tree, in Python values."""
 
     node: int
     """Its index in the tree; 0 is the root."""
     parent: int
-    """-1 for the root."""
+    """Index of the parent; -1 for the root."""
     action: int
     """The parent's action that leads to it; -1 for the root."""
     sample: list[float] | None
-    """That action (A,) where actions are sampled; None for the root and for index actions."""
+    """That action (A,) if actions are sampled; None for the root and for index actions."""
     visits: int
     value: float
     """Its value, by the search's `backup`."""
     reward: float
     """The reward of the step into it."""
     discount: float
-    """What its value is multiplied by in its parent's; 0 where it is terminal."""
+    """Factor of its value in the parent's value; 0 if it is terminal."""
     state: list[float]
     """The model's state, S numbers."""
 
     @property
     def worth(self) -> float:
-        """The reward into it plus its discounted value: its sample of Q of its action."""
+        """Reward of the step into it plus its discounted value: a sample of Q of its action."""
         return self.reward + self.discount * self.value if self.parent >= 0 else self.value
 
 
 def most_visited(tree: Tree, *, root: int = 0, nodes: int = 40) -> list[Node]:
     """The most visited nodes of the tree from root `root`, parents before children.
 
-    They are taken from the root on, each time the most visited of those whose parent is taken.
+    Starting with the root, the most visited node whose parent is in the list is added each time.
 
     Raises:
-        ValueError: a root that is not there, less than one node.
+        ValueError: a root out of range, or fewer than one node.
     """
     roots = len(tree.visits)
     if not 0 <= root < roots:
@@ -122,7 +122,7 @@ def to_json(nodes: Sequence[Node]) -> str:
 
 
 def from_json(text: str) -> list[Node]:
-    """What `to_json` wrote."""
+    """The nodes in a text that `to_json` returned."""
     return [Node(**fields) for fields in json.loads(text)]
 
 
@@ -165,6 +165,6 @@ def sample_name(sample: Sequence[float]) -> str:
 
 
 def _quoted(*rows: Any) -> str:
-    """Dot's quoted string, a line each."""
+    """A quoted string of dot, with one line for each row."""
     safe = (str(row).replace("\\", "\\\\").replace('"', '\\"') for row in rows)
     return '"' + "\\n".join(safe) + '"'

@@ -20,7 +20,7 @@ from planners.compile import compiled
 from planners.mcts.types import Evaluation, Forest, Settings, Tree, as_bytes, empty_trees
 
 FINE, BAD_REWARD, BAD_VALUE, BAD_LOGITS, NO_ACTION, BAD_DISCOUNT, BAD_CHANCE = range(7)
-"""What is wrong with a model's evaluation."""
+"""Codes of errors in a model's evaluation."""
 
 COMPLAINTS = {
     BAD_REWARD: "a reward that is not finite",
@@ -58,7 +58,7 @@ class Reply(NamedTuple):
 
 @njit(nogil=True)
 def widened(c, alpha, visits):
-    """Number of children that may be open: ceil(c · visits^alpha), at least one."""
+    """Number of available children: ceil(c · visits^alpha), at least one."""
     return max(1, int(np.ceil(c * visits**alpha)))
 
 
@@ -348,8 +348,8 @@ def _simulate(
 ):  # fmt: skip
     """Expand and back up simulation `simulation - 1` of every tree, then select the next leaf.
 
-    With simulation 0 there is no reply to expand from, with simulation `last` no leaf to select.
-    The arrays of a `Forest` and a `Reply` and the settings come as plain values, which numba passes
+    In simulation 0 nothing is expanded, and in simulation `last` no leaf is selected. The fields of
+    the `Forest`, the `Reply` and the settings are separate arguments, because numba passes them
     faster than named tuples.
 
     Args:
@@ -392,9 +392,9 @@ def _simulate(
 def make_simulate(select: Any) -> Any:
     """`_simulate`, compiled with a rule's `select` in its place.
 
-    numba cannot keep on disk a function that takes another as an argument or in a closure, as it
-    knows functions apart by numbers that are new in each process. So `select` becomes a global of
-    a copy whose name says what `select` is.
+    numba cannot cache on disk a function that has another as an argument or in a closure, because
+    it identifies functions by numbers that differ between processes. So `select` becomes a global
+    of a copy, whose name contains a hash of `select`.
     """
     descend = njit(nogil=True)(_with_globals(_descend, select=select))
     simulate = _with_globals(_simulate, _descend=descend)
@@ -407,7 +407,7 @@ def _with_globals(function: Any, **names: Any) -> FunctionType:
 
 
 def _fingerprint(function: Any) -> str:
-    """A hash of a function's code and of all that it refers to, the same in every process."""
+    """A hash of a function's code and of everything it refers to, the same in every process."""
     seen: set[Any] = set()
     digest, pending = hashlib.sha256(), [function]
     while pending:
@@ -439,23 +439,23 @@ def _names(code: CodeType) -> list[str]:
 class TreeBuilder:
     """The trees of one search, and the memory that the model and the compiled code share.
 
-    The model's answers reach the compiled code as arrays that share the tensors' memory, and its
-    arguments are tensors that the compiled code writes: with a small network, conversions would
-    take most of the time. On another device both are copied.
+    The compiled code reads the model's results as arrays that share the tensors' memory, and writes
+    its arguments into tensors: with a small network, conversions would take most of the time. On
+    another device both are copied.
 
     Args:
-        root: of B trees.
+        root: evaluation of the roots of B trees.
         actions: K.
-        settings: of the search.
-        discount: γ, where the model gives none.
-        simulations: of each root.
+        settings: settings of the search.
+        discount: γ, if the model returns none.
+        simulations: number of simulations of each root.
         start: trees to continue.
 
     Raises:
         ValueError: here or in `update`, an evaluation with wrong shapes or numbers.
 
     Attributes:
-        trees: as far as they are built.
+        trees: the trees built so far.
     """
 
     def __init__(
@@ -512,9 +512,9 @@ class TreeBuilder:
         """Select the first leaves.
 
         Args:
-            rule: whose `select` chooses actions in all simulations.
-            priors: of the roots (B, K), with the rule's noise.
-            parameters: of the rule.
+            rule: its `select` chooses actions in all simulations.
+            priors: priors of the roots (B, K), with the rule's noise.
+            parameters: parameters of the rule.
 
         Returns:
             State (B, S) and action (B,) or (B, A) of a leaf of each tree, for the model.
@@ -567,7 +567,7 @@ def _room_for(x: Tensor) -> Tensor:
 
 
 def _defaults(state: Tensor, samples: Tensor | None, actions: int, discount: float) -> Reply:
-    """What holds where a model leaves a field out, for states (B, S) or (B, C, S)."""
+    """Defaults of the fields that a model leaves out, for states (B, S) or (B, C, S)."""
     each = state.shape[:-1]
     zero, moves = np.zeros(each, np.float32), np.empty((*each, actions, 0), np.uint8)
     if samples is not None:

@@ -1,6 +1,6 @@
-"""How a search selects actions: UCT, PUCT and Gumbel MuZero, and what every rule provides.
+"""Selection rules of a search: the base class, UCT, PUCT and Gumbel MuZero.
 
-A new rule needs nothing but a subclass of `Rule`, in this file or in a user's own.
+A new rule is a subclass of `Rule`, in any file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from planners.mcts.types import Forest
 
 
 class Rule(ABC):
-    """Which action a search selects in each node, and which it answers.
+    """Which action a search selects in each node, and which it returns for the root.
 
     A rule is a frozen dataclass of its settings with a static method `select`, compiled by
     `numba.njit`, and a method `prepare`; the other methods have defaults.
@@ -48,20 +48,20 @@ class Rule(ABC):
         """Begin a search.
 
         Args:
-            priors: of the roots; -1 for invalid actions.
-            simulations: of the search.
-            noise: finite numbers, to be taken instead of draws.
-            rng: for all that the rule draws.
+            priors: priors of the roots; -1 for invalid actions.
+            simulations: number of simulations of the search.
+            noise: finite numbers to use instead of draws.
+            rng: random stream of the rule.
 
         Returns:
-            The roots' priors, with noise if the rule wants it, and the parameters of `select`:
+            The roots' priors, with noise if the rule adds it, and the parameters of `select`:
             numbers and arrays, of the same types in every search.
         """
 
     def answer(
         self, forest: Forest, parameters: tuple, *, generator: Generator
     ) -> tuple[Int[Tensor, B], Float[Tensor, "B K"]]:
-        """The action to take at each root, and a policy; here the most visited and visit shares."""
+        """The action and policy of each root; by default the most visited, and visit shares."""
         visits = root_visits(forest)
         return torch.from_numpy(visits.argmax(1)), torch.from_numpy(_shares(visits)).float()
 
@@ -99,13 +99,14 @@ def _require(rule: Rule, **intervals: str) -> None:
 class UCT(Rule):
     """Q/N + 2 C sqrt(2 ln N_parent / N), untried actions first (Browne et al. 2012, eq. 3).
 
-    For returns of a size of about 1; it answers with the most visited action.
+    Returns should be of order 1. The result is the most visited action.
     """
 
     c: float = 1 / math.sqrt(2)
     """C; 1/√2 suits returns in [0, 1]."""
     optimism: float = 0.0
-    """Times the epistemic std of the value after an action, added to its Q; below 0 is caution."""
+    """Factor of the epistemic std of the value after an action, which is added to its Q. Negative
+    values avoid uncertain actions."""
 
     def __post_init__(self) -> None:
         _require(self, c="[0, inf)", optimism="(-inf, inf)")
@@ -147,16 +148,16 @@ class PUCT(Rule):
     init: float = 1.25
     """Weight of the prior."""
     base: float = 19652.0
-    """The weight of the prior grows the more slowly with N, the larger this is."""
+    """The larger it is, the more slowly the weight of the prior grows with N."""
     scale: Literal["siblings", "tree", "none"] = "siblings"
     """Q is mapped to [0, 1] by the least and greatest value of a node and its actions (mctx), or of
     the whole tree (MuZero)."""
     dirichlet: float = 0.25
-    """Share of Dirichlet noise in the root's prior."""
+    """Weight of Dirichlet noise in the root's prior, in [0, 1]."""
     alpha: float = 0.3
-    """Concentration of the noise: the smaller, the more of it falls on one action."""
+    """Concentration of the noise: the smaller it is, the more the noise favours a single action."""
     temperature: float = 1.0
-    """The answer is drawn by visits to the power of 1 / temperature; 0 takes the most visited."""
+    """The result is drawn in proportion to visits^(1 / temperature); 0 takes the most visited."""
     optimism: float = 0.0
     """As for `UCT` (Oren et al. 2025, "Epistemic Monte Carlo tree search")."""
 
@@ -171,7 +172,7 @@ class PUCT(Rule):
     @staticmethod
     @njit(nogil=True)
     def select(forest, b, node, simulation, settings, parameters):
-        """The action of the highest scaled Q and prior term."""
+        """The action with the highest sum of scaled Q and prior term."""
         init, base, scale, optimism = parameters
         count = open_actions(forest, settings, b, node)
         visits, mass, low, width = forest.nodes[b, node].visits, 1.0, 0.0, 1.0
@@ -205,10 +206,10 @@ class PUCT(Rule):
         return best
 
     def prepare(self, priors, *, simulations, noise, rng):
-        """See `Rule`; `noise` is Dirichlet's.
+        """See `Rule`; `noise` is Dirichlet noise.
 
-        Noise on invalid actions is dropped and the rest normalised. Raises ValueError for negative
-        noise, or none at all on the valid actions of a root.
+        Noise of invalid actions is dropped, and the rest is normalised. Raises ValueError for
+        negative noise, or noise that is 0 for all valid actions of a root.
         """
         parameters = float(self.init), float(self.base), _SCALES[self.scale], float(self.optimism)
         if not self.dirichlet > 0:
@@ -226,7 +227,7 @@ class PUCT(Rule):
         return np.where(valid, mixed, priors).astype(priors.dtype), parameters
 
     def answer(self, forest, parameters, *, generator):
-        """See `Rule`; drawn by the visits and the temperature."""
+        """See `Rule`; the action is drawn by its visits and the temperature."""
         action, policy = super().answer(forest, parameters, generator=generator)
         if self.temperature > 0:
             shares = _shares(root_visits(forest))
@@ -238,12 +239,12 @@ class PUCT(Rule):
         return action, policy
 
     def quiet(self) -> PUCT:
-        """Without Dirichlet noise, and with the most visited action as its answer."""
+        """The same rule without Dirichlet noise, which returns the most visited action."""
         return replace(self, dirichlet=0.0, temperature=0.0)
 
 
 def _dirichlet(alpha: float, valid: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Gamma draws (B, K), Dirichlet's once they are normalised, 0 where actions are invalid."""
+    """Gamma draws (B, K), which are Dirichlet when normalised; 0 for invalid actions."""
     draws = rng.standard_gamma(alpha, valid.shape) * valid
     for b in np.flatnonzero(draws.sum(1) < 1e-30):  # with a small alpha all may underflow
         draws[b] = 0
@@ -295,7 +296,7 @@ def _root_values(nodes, edges, value_scale, visit_init):
 
 @njit(nogil=True)
 def _halve(edges, b, wanted, scores, completed):
-    """Of the root's actions with so many visits the one of the highest score and value."""
+    """The action with the highest score and value among root actions with `wanted` visits."""
     best, best_score = -1, -np.inf
     for a in range(completed.shape[0]):
         edge = edges[b, 0, a]
@@ -309,7 +310,7 @@ def _halve(edges, b, wanted, scores, completed):
 
 @njit(nogil=True)
 def _follow_improved_policy(edges, b, node, completed):
-    """The action whose share of visits is furthest below the improved policy.
+    """The action whose share of visits is furthest below its probability in the improved policy.
 
     Overwrites `completed` (K,).
     """
@@ -337,18 +338,19 @@ def _follow_improved_policy(edges, b, node, completed):
 class Gumbel(Rule):
     """Sequential halving of a sample of the root's actions; below it the improved policy.
 
-    Danihelka et al. 2022, "Policy improvement by planning with Gumbel": completed values, mixed
-    with the network's; the search's policy is better than the prior at any number of simulations.
+    Danihelka et al. 2022, "Policy improvement by planning with Gumbel". Values of untried actions
+    are completed from the network's value, and the improved policy is better than the prior for
+    any number of simulations.
     """
 
     considered: int = 16
-    """Actions that the root samples and halves, at most."""
+    """Maximum number of root actions sampled for sequential halving."""
     scale: float = 1.0
-    """Of the Gumbel noise; 0 to act best, rather than to explore for learning."""
+    """Scale of the Gumbel noise; 0 for evaluation, 1 to explore in training."""
     value_scale: float = 0.1
     """Weight of the completed values."""
     visit_init: float = 50.0
-    """Added to the visits that this weight is multiplied by."""
+    """Number added to the visits by which that weight is multiplied."""
 
     def __post_init__(self) -> None:
         _require(
@@ -368,18 +370,16 @@ class Gumbel(Rule):
         return _follow_improved_policy(edges, b, node, completed)
 
     def check(self, *, start: bool, widening: bool) -> None:
-        """See `Rule`; it takes neither."""
+        """See `Rule`; neither is supported."""
         if start:
-            raise ValueError(
-                "Gumbel cannot go on with a tree: its root's actions need equal visits"
-            )
+            raise ValueError("Gumbel cannot continue a tree: its root's actions need equal visits")
         if widening:
             raise ValueError(
-                "Gumbel takes no widening: it halves a sample of the actions by itself"
+                "Gumbel does not support widening: it samples and halves the actions itself"
             )
 
     def prepare(self, priors, *, simulations, noise, rng):
-        """See `Rule`; `noise` is Gumbel's."""
+        """See `Rule`; `noise` is Gumbel noise."""
         draws = rng.gumbel(size=priors.shape) if noise is None else noise
         valid = priors >= 0
         with np.errstate(divide="ignore"):
@@ -405,15 +405,15 @@ class Gumbel(Rule):
         return torch.from_numpy(ranks.argmax(1)), logits.softmax(1).float()
 
     def quiet(self) -> Gumbel:
-        """Without Gumbel noise."""
+        """The same rule without Gumbel noise."""
         return replace(self, scale=0.0)
 
 
 def halving(considered: int, simulations: int) -> list[int]:
-    """Visits that the action selected in each simulation has, in sequential halving (Karnin 2013).
+    """For each simulation, how many visits the selected root action has before it.
 
-    The order of Danihelka et al. 2022, algorithm 2: all are visited equally often, then the
-    better half goes on, down to two.
+    Sequential halving (Karnin et al. 2013) in the order of Danihelka et al. 2022, algorithm 2: all
+    actions are visited equally often, then the better half is kept, and so on down to two.
     """
     if considered <= 1:
         return list(range(simulations))

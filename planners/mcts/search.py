@@ -1,9 +1,9 @@
-"""Monte Carlo tree search, for many roots at once.
+"""Monte Carlo tree search for many roots at once.
 
-One search for every rule of selection: UCT (Kocsis and Szepesvári 2006; Browne et al. 2012), PUCT
-as in MuZero (Schrittwieser et al. 2020), Gumbel MuZero (Danihelka et al. 2022) or a user's own.
-Continuous actions and stochastic models are handled by double progressive widening (Couëtoux et al.
-2011).
+The search works with any selection rule: UCT (Kocsis and Szepesvári 2006; Browne et al. 2012), PUCT
+as in MuZero (Schrittwieser et al. 2020), Gumbel MuZero (Danihelka et al. 2022) or one defined by
+the user. Continuous actions and stochastic models are handled by double progressive widening
+(Couëtoux et al. 2011).
 """
 
 from __future__ import annotations
@@ -41,38 +41,39 @@ def search(
 
     Args:
         root: state, value and prior of the roots; its reward and termination are not used.
-        step: the model, called once a simulation for all roots. Where a simulation ends in a
-            terminal node or at the full depth, the model is called all the same and its answer is
-            ignored.
-        simulations: of each root.
-        generator: draws the noise at the root and the answer.
-        rule: which action to select in a node; PUCT if None.
+        step: the model, called once per simulation for all roots. For a tree whose simulation ends
+            in a terminal node or at the maximum depth, the result is ignored.
+        simulations: number of simulations of each root.
+        generator: random stream of the noise at the root and of the returned action.
+        rule: selection rule; PUCT if None.
         discount: γ.
-        max_depth: of a leaf below the root, in actions; None for no limit.
-        widening: open the actions of a node one by one as its visits grow, in their order.
-        outcomes: of an action. None: the first that the model draws is taken to be the only one.
-            A `Widening`, for a model that draws them: more outcomes are drawn as the action's
-            visits grow, and all are visited equally often. A number C, for a model that gives C
+        max_depth: maximum depth of a leaf, in actions; None for no limit.
+        widening: progressive widening: as the visits of a node grow, its actions are made available
+            one by one, in their order.
+        outcomes: treatment of an action's outcomes. None: the first outcome is used as the only
+            one. A `Widening`, for a model that draws them: more outcomes are drawn as the action's
+            visits grow, and all are visited equally often. A number C, for a model that returns C
             outcomes and their probabilities at once: all become nodes, the action's Q is their
             expectation, and they are visited in proportion to their probabilities.
-        noise: Dirichlet noise (PUCT) or Gumbel noise (Gumbel), in place of draws.
-        start: a tree to continue (`Tree.after`); its root takes the prior of `root`. A tree whose
+        noise: Dirichlet noise (PUCT) or Gumbel noise (Gumbel) to use instead of draws.
+        start: a tree to continue (`Tree.after`); its root gets the prior of `root`. A tree whose
             root is terminal stays as it is, with a policy of 0.
-        merge: nodes of one tree whose states are equal bit for bit are transpositions, and share
-            their children (Czech et al. 2021, "Improving AlphaZero using Monte-Carlo graph
-            search"). For few states that are reached by many paths. Values then follow from the
-            current values of the children, and a simulation ends where it meets a cycle.
-        backup: a node's value. "mean": the mean return of all simulations through it, exploring
-            ones included. "max": the value of the best action that was tried, which is Bellman's
-            where all outcomes are given (MaxUCT and DP-UCT; Keller and Helmert 2013, "Trial-based
-            heuristic tree search for finite horizon MDPs"). It converges faster where the model
-            and its values are exact, and overestimates where they are not.
+        merge: treat nodes of a tree with bitwise equal states as transpositions, which share their
+            children (Czech et al. 2021, "Improving AlphaZero using Monte-Carlo graph
+            search"). Use it for problems with few states that many paths reach. Values are then
+            computed from the current values of the children, and a simulation ends at a cycle.
+        backup: definition of a node's value. "mean": the mean return of all simulations through it,
+            including exploratory ones. "max": the value of the best action tried, which is the
+            Bellman backup if all outcomes are given (MaxUCT and DP-UCT; Keller and Helmert 2013,
+            "Trial-based heuristic tree search for finite horizon MDPs"). It converges faster if the
+            model and its values are exact, and overestimates if they are not.
 
     Raises:
         ValueError: simulations or depth below one, a discount outside [0, 1], an unknown backup,
-            wrong shapes, a state all of whose actions are invalid, a model that returns NaN or
+            wrong shapes, a state without a valid action, a model that returns NaN or
             chances that do not sum to 1, noise that is not finite or that the rule cannot use, a
-            start or widening that the rule cannot take, drawn outcomes or a start with `merge`.
+            start or widening that the rule does not support, drawn outcomes or a start with
+            `merge`.
     """
     rule = PUCT() if rule is None else rule
     actions = _check(root, simulations, discount, max_depth, outcomes, noise)
@@ -131,7 +132,7 @@ def _settings(
 
 
 def _check_start(start: Tree, root: Evaluation, actions: int) -> None:
-    """Raise ValueError unless the trees to continue are like those that the roots will have."""
+    """Raise ValueError unless the trees to continue match the roots in sizes and types."""
     had, wanted = (
         (size, tuple(states.shape[-1:]), states.dtype, samples is None)
         for size, states, samples in (
@@ -154,7 +155,7 @@ def _check(
     outcomes: Widening | int | None,
     noise: Tensor | None,
 ) -> int:
-    """Raise ValueError for arguments that make no sense; returns K."""
+    """Raise ValueError for arguments that are out of range or do not match; returns K."""
     counts = {"simulations": simulations, "max_depth": max_depth}
     if not isinstance(outcomes, Widening):
         counts["outcomes"] = outcomes

@@ -1,4 +1,4 @@
-"""Arguments and results of a search, and the arrays that hold its trees.
+"""Arguments and results of a search, and the arrays that store its trees.
 
 Letters: B roots, S state, K actions of a node (all of them, or a sample), A action size, N nodes,
 C outcomes of an action.
@@ -17,26 +17,26 @@ from torch import Tensor
 
 
 class Evaluation(NamedTuple):
-    """A model's answer to one step from each of B nodes.
+    """The result of one step of a model from each of B nodes.
 
-    Where the model gives C outcomes of each step, all shapes begin with (B, C).
+    If the model returns C outcomes of each step, all shapes begin with (B, C).
     """
 
     state: Float[Tensor, "B S"]
     reward: Float[Tensor, B]
-    value: Float[Tensor, B]  # of the state; ignored where it is terminal
-    logits: Float[Tensor, "B K"] | None = None  # of the prior; None for a uniform one
-    terminated: Bool[Tensor, B] | None = None  # None where no state is terminal
-    discount: Float[Tensor, B] | None = None  # in place of γ; -1 where the opponent is to move
-    variance: Float[Tensor, B] | None = None  # epistemic, of the value: members' disagreement
+    value: Float[Tensor, B]  # value of the state; ignored if that is terminal
+    logits: Float[Tensor, "B K"] | None = None  # logits of the prior; None for a uniform prior
+    terminated: Bool[Tensor, B] | None = None  # None if no state is terminal
+    discount: Float[Tensor, B] | None = None  # used instead of γ; -1 if the opponent moves next
+    variance: Float[Tensor, B] | None = None  # epistemic variance of the value, as by members
     invalid: Bool[Tensor, "B K"] | None = None  # actions that cannot be taken in the state
-    actions: Float[Tensor, "B K A"] | None = None  # the K actions, where they are a sample
+    actions: Float[Tensor, "B K A"] | None = None  # the K actions, if they are sampled
     chance: Float[Tensor, "B C"] | None = None  # probability of each outcome; 0 for padding
 
 
 StepFn = Callable[[Tensor, Tensor], Evaluation]
 """`step(state (B, S), action (B,) or (B, A)) -> Evaluation`; actions are indices unless they are
-sampled. Both arguments are buffers that the next simulation overwrites: clone what is kept."""
+sampled. The next simulation overwrites both arguments: clone them to keep them."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +58,15 @@ class Widening:
 
 
 class Settings(NamedTuple):
-    """Options of a search that do not depend on the rule, for compiled code."""
+    """Options of a search other than the rule, for compiled code."""
 
     max_depth: int
-    outcomes: int = 0  # that the model gives for a step, with probabilities; 0: it draws one
-    merge: bool = False  # nodes of equal states are transpositions
-    max_backup: bool = False  # a node's value is that of its best action; else a mean over visits
-    widening_c: float = 0.0  # of a node's actions, see `Widening`; 0: all are open
+    outcomes: int = 0  # number C that the model returns with probabilities; 0: it draws one
+    merge: bool = False  # nodes with equal states are transpositions
+    max_backup: bool = False  # whether a node's value is that of its best action or a mean
+    widening_c: float = 0.0  # widening of actions, see `Widening`; 0: all are available
     widening_alpha: float = 0.5
-    drawing_c: float = 0.0  # likewise of the outcomes drawn of an action; 0: one
+    drawing_c: float = 0.0  # widening of drawn outcomes; 0: only one is drawn
     drawing_alpha: float = 0.5
 
 
@@ -80,15 +80,16 @@ NODE = np.dtype(
         ("simulation", "i4"),  # the last one that selected an action here
         ("value", "f4"),
         ("raw", "f4"),  # the model's value
-        ("reward", "f4"),  # of the step into the node
-        ("discount", "f4"),  # of its value in its parent's; 0 where it is terminal
-        ("variance", "f4"),  # epistemic, of the value; a mean over visits
-        ("chance", "f4"),  # probability of this outcome; 0 where it was drawn
+        ("reward", "f4"),  # reward of the step into the node
+        ("discount", "f4"),  # factor of its value in the parent's; 0 if terminal
+        ("variance", "f4"),  # epistemic variance of the value; a mean over visits
+        ("chance", "f4"),  # probability of this outcome; 0 if it was drawn
         ("terminal", "?"),
     ],
     align=True,
 )
-"""One node. Its fields are adjacent in memory, because a search is bound by memory access."""
+"""One node. Its fields are adjacent in memory, because memory access limits the speed of a
+search."""
 
 EDGE = np.dtype(
     [
@@ -117,7 +118,7 @@ class Forest(NamedTuple):
 
 
 class Trees(NamedTuple):
-    """A forest and its states and sampled actions as tensors that share its memory."""
+    """A forest, and its states and sampled actions as tensors that share its memory."""
 
     forest: Forest
     states: Float[Tensor, "B N S"]
@@ -135,7 +136,7 @@ def empty_trees(
     """Trees without nodes.
 
     Args:
-        state, actions: of the roots, whose shapes and types all nodes have.
+        state, actions: states and actions of the roots, which give shapes and types.
         nodes: N.
         count: K.
         table: H.
@@ -165,8 +166,8 @@ class Tree:
     """The result of a search: B trees, and the action and policy at their roots.
 
     Properties of nodes are (B, N), those of their actions (B, N, K). Node 0 is the root, and a node
-    with 0 visits does not exist. All tensors lie on the CPU, but for `action` and `policy`, which
-    lie on the device of the roots.
+    with 0 visits does not exist. All tensors are on the CPU, except `action` and `policy`, which
+    are on the device of the roots.
     """
 
     action: Int[Tensor, B]
@@ -177,7 +178,7 @@ class Tree:
     """All arrays; `NODE` and `EDGE` list the fields."""
     states: Float[Tensor, "B N S"]
     actions: Float[Tensor, "B N K A"] | None
-    """The K actions of each node, where they are a sample."""
+    """The K actions of each node, if they are sampled."""
 
     def _nodes(self, name: str) -> Tensor:
         return torch.from_numpy(self.forest.nodes[name])
@@ -187,7 +188,7 @@ class Tree:
 
     @property
     def value(self) -> Float[Tensor, B]:
-        """Of the roots."""
+        """Values of the roots."""
         return self.values[:, 0]
 
     @property
@@ -207,17 +208,17 @@ class Tree:
 
     @property
     def rewards(self) -> Float[Tensor, "B N"]:
-        """Of the step into the node."""
+        """Reward of the step into each node."""
         return self._nodes("reward")
 
     @property
     def discounts(self) -> Float[Tensor, "B N"]:
-        """Of the node's value in its parent's; 0 where it is terminal."""
+        """Factor of each node's value in its parent's; 0 for terminal nodes."""
         return self._nodes("discount")
 
     @property
     def parents(self) -> Int[Tensor, "B N"]:
-        """-1 for the root."""
+        """Parent of each node; -1 for the root."""
         return self._nodes("parent")
 
     @property
@@ -237,7 +238,7 @@ class Tree:
 
     @property
     def transpositions(self) -> Int[Tensor, "B N"]:
-        """The first node of the same state, where the search merges them; else the node itself."""
+        """The first node with the same state if the search merges them, else the node itself."""
         return self._nodes("transposition")
 
     @property
@@ -247,7 +248,7 @@ class Tree:
 
     @property
     def chances(self) -> Float[Tensor, "B N"]:
-        """Probability of the node among the outcomes of its action; 0 where it was drawn."""
+        """Probability of the node among the outcomes of its action; 0 if it was drawn."""
         return self._nodes("chance")
 
     @property
@@ -260,7 +261,7 @@ class Tree:
         return self._edges("visits")[:, 0]
 
     def children_values(self) -> Float[Tensor, "B K"]:
-        """Q of the root's actions, 0 where untried."""
+        """Q of the root's actions; 0 if untried."""
         return self._edges("q")[:, 0]
 
     def after(self, action: Int[Tensor, B], state: Float[Tensor, "B S"] | None = None) -> Tree:

@@ -92,7 +92,7 @@ def walk(agent, steps):
     return [world.go(agent) for _ in range(steps)]
 
 
-def test_it_is_an_agent_and_so_is_its_player(make):
+def test_every_agent_and_its_player_satisfy_the_protocols(make):
     assert isinstance(make(), Agent)
     assert isinstance(make().player(generator=seeded()), Player)
 
@@ -167,7 +167,7 @@ def test_updates_are_finite_numbers(make):
         assert np.isfinite([float(value) for value in said.values()]).all()
 
 
-def test_a_player_plays_without_touching_the_agent(make):
+def test_playing_does_not_change_the_agent(make):
     agent, twin = make(), make()
     world, mirror = World(), World()
     every = np.ones(COUNT, bool)

@@ -36,7 +36,7 @@ def data(count=300):
 
 @dataclass
 class Case:
-    """A model, and what the contract must know to ask it something."""
+    """A model, and the sizes and inputs that the contract tests use."""
 
     model: Any
     state: Any  # state(lead, generator) -> states (*lead, S)
@@ -135,7 +135,7 @@ def case(request):
 
 
 def those(*names):
-    """A test of those models alone that promise what it asks for."""
+    """Marks a test that runs only on the models with these properties."""
     chosen = [name for name in CASES if any(part in name for part in names)]
     return pytest.mark.parametrize("case", chosen, indirect=True)
 
@@ -157,7 +157,7 @@ def inputs(case, rows=5, seed=2):
     return state, action, noise
 
 
-def test_it_is_a_model(model):
+def test_every_model_satisfies_the_protocol(model):
     assert isinstance(model, Dynamics)
     assert isinstance(model.members, int) and model.members >= 1
     assert all(isinstance(size, int) and size >= 0 for size in model.noise_shape)
@@ -185,14 +185,14 @@ def test_encoding_takes_any_leading_dimensions_and_decoding_undoes_it(case, mode
 
 
 @those(*NEURAL, "finite", "linear")
-def test_without_memory_what_came_before_does_not_count(case, model):
+def test_a_model_without_memory_ignores_the_previous_state(case, model):
     g = seeded()
     obs, before, action = case.state((4,), g), case.state((4,), g), case.action((4,), g)
     assert torch.equal(model.encode(obs, state=before, action=action), model.encode(obs))
 
 
 @those("memory")
-def test_with_memory_it_does(case, model):
+def test_a_model_with_memory_encodes_by_the_previous_state(case, model):
     """Seen at 1, 1.5 and 2.5, the point is as fast as it last moved."""
     state = model.encode(torch.tensor([1.0]))
     assert state.tolist() == [1.0, 0.0]
@@ -239,7 +239,7 @@ def test_the_same_noise_gives_the_same_step_and_arguments_are_left_alone(case, m
 
 
 @those(*NEURAL, "simulator", "linear", "memory")
-def test_no_noise_is_the_mean(case, model):
+def test_a_step_without_noise_is_the_mean(case, model):
     """Of every model but those of integers, which have none: there it is the likeliest."""
     state, action, noise = inputs(case)
     mean = model.step(state, action, noise=None)
@@ -249,7 +249,7 @@ def test_no_noise_is_the_mean(case, model):
 
 
 @those(*NEURAL, "linear")
-def test_what_it_predicts_is_what_it_draws_from(case, model):
+def test_steps_are_drawn_from_the_predicted_gaussian(case, model):
     assert isinstance(model, GaussianDynamics)
     state, action, noise = inputs(case)
     predicted = model.predict(state, action)
@@ -265,7 +265,7 @@ def test_what_it_predicts_is_what_it_draws_from(case, model):
     )
 
 
-def test_rows_know_nothing_of_one_another(case, model):
+def test_rows_do_not_depend_on_one_another(case, model):
     state, action, noise = inputs(case, 6)
     whole = model.step(state, action, noise=noise)
     part = model.step(state[:, 2:4], action[:, 2:4], noise=noise[:, 2:4])
@@ -314,7 +314,7 @@ def test_gradients_reach_state_and_action(case, model):
 
 
 @pytest.mark.parametrize("where", ["state", "action"])
-def test_what_is_not_a_number_never_comes_out_as_one(case, model, where):
+def test_nan_input_gives_no_finite_state(case, model, where):
     state, action, noise = inputs(case)
     (state if where == "state" else action)[:, 1, -1] = math.nan
     step = model.step(state, action, noise=noise)

@@ -55,13 +55,13 @@ def updates(learner, count, seed=3):
     return [dict(learner.update(batch(seed=k), generator=g)) for k in range(count)]
 
 
-def test_it_is_a_learner(make):
+def test_every_learner_satisfies_the_protocol(make):
     assert isinstance(make(), Learner)
 
 
 @pytest.mark.parametrize("lead", [(), (1,), (7,), (3, 5), (2, 3, 4)])
 @pytest.mark.parametrize("explore", [False, True])
-def test_its_policy_takes_any_leading_dimensions_and_keeps_to_the_box(make, lead, explore):
+def test_a_policy_takes_any_leading_dimensions_and_stays_in_the_bounds(make, lead, explore):
     learner = make()
     updates(learner, 3)
     action = act(learner, 3 * torch.randn(*lead, STATE, generator=seeded()), explore=explore)
@@ -92,7 +92,7 @@ def test_the_same_seed_learns_the_same_and_another_something_else(make):
     assert not torch.equal(act(first, state), act(other, state))
 
 
-def test_what_an_update_says_are_finite_numbers_by_name(make):
+def test_metrics_of_an_update_are_finite_numbers_by_name(make):
     for said in updates(make(), 5):
         assert said and all(isinstance(name, str) for name in said)
         assert all(math.isfinite(float(value)) for value in said.values())

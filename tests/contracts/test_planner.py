@@ -137,7 +137,7 @@ LOSES_NOTHING: dict[str, list[dict[str, Any]]] = {
     seed=st.integers(0, 10**6),
     hills=st.floats(0, 1),
 )
-def test_a_warm_start_loses_nothing(name, choice, knots, seed, hills):
+def test_a_warm_start_keeps_its_plan(name, choice, knots, seed, hills):
     """Under the same score a search from a plan returns no less, though there are many tops."""
     low, high = LOW.double(), HIGH.double()
     variants = LOSES_NOTHING[name]
@@ -197,7 +197,7 @@ def test_forbidden_candidates_never_win(make, bad):
         start = plan
 
 
-def test_everything_forbidden(make):
+def test_with_every_candidate_forbidden_the_plan_is_the_first_mean(make):
     planner = make(LOW, HIGH, 4)
     for start in (None, planner.plan(bowl, None, generator=seeded())):
         plan = planner.plan(lambda a: bowl(a) * math.nan, start,
@@ -211,7 +211,7 @@ def test_everything_forbidden(make):
         assert plan.std.isfinite().all()
 
 
-def test_one_accepted_candidate_is_enough_to_go_on_from(make):
+def test_one_accepted_candidate_suffices_for_a_refit(make):
     calls = []
 
     def score(actions):

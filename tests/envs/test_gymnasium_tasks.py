@@ -23,7 +23,7 @@ def bare(id: str) -> Any:
 
 
 def transitions(id: str, steps: int = 300) -> list[tuple]:
-    """Random steps past termination too, so that what is beyond the healthy range is seen."""
+    """Random steps, also after termination, to test states outside the healthy range."""
     env = bare(id)
     env.action_space.seed(0)
     rows = []
@@ -121,7 +121,7 @@ def test_humanoid_standup_pays_for_impacts_up_to_ten():
 
 
 @pytest.mark.parametrize("id", list(KNOWN))
-def test_what_is_not_known_has_a_reason(id):
+def test_unknown_rewards_and_terminations_have_a_reason(id):
     known = envs.known(id)
     assert (known.reward is None or known.terminated is None) <= bool(known.why)
     assert "\n" not in known.why
@@ -134,13 +134,13 @@ def test_other_gymnasium_ids_have_learned_rewards():
 
 
 class Stranger(gymnasium.Env):
-    """A world that tells itself what is known of it."""
+    """An environment with its own `metadata["known"]`."""
 
     observation_space = action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,))
     metadata = {"render_modes": [], "known": {"reward": len, "ends": False, "discount": 0.5}}
 
 
-def test_what_a_stranger_says_of_itself_is_kept_and_ours_is_told():
+def test_metadata_of_other_environments_is_kept_and_ours_is_set():
     gymnasium.register("Stranger-v0", Stranger)
     try:
         told = envs.make("Stranger-v0").metadata["known"]

@@ -57,7 +57,7 @@ def test_weights_are_judos():
     ],
     ids=["cartpole-servo", "cylinder-push"],
 )
-def test_moves_as_judos_models_do(task, qpos, control, position, velocity):
+def test_models_move_as_those_of_judo(task, qpos, control, position, velocity):
     model = task.compile()
     data = mujoco.MjData(model)
     data.qpos[:], data.ctrl[:] = qpos, control

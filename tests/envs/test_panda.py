@@ -98,7 +98,7 @@ def test_the_hand_goes_where_it_is_told():
     assert np.arctan2(-hand[1, 0], hand[0, 0]) == pytest.approx(0.5, abs=0.03)
 
 
-def test_what_the_fingers_hold_stays_held():
+def test_a_grasped_cube_stays_in_the_fingers():
     """Closed on the cube and lifted, the cube goes where the hand goes."""
     env = MujocoEnv(panda_pick.TASK)
     env.reset(seed=0)
@@ -185,7 +185,7 @@ def test_pick_reward_and_success_by_hand():
 
 
 @pytest.mark.parametrize("task", [panda_push.TASK, panda_pick.TASK])
-def test_nothing_is_done_at_the_start(task):
+def test_no_task_succeeds_in_its_first_state(task):
     env = envs.make(task.name)
     for seed in range(20):
         obs, _ = env.reset(seed=seed)

@@ -171,7 +171,7 @@ def test_borrowed_models_move_as_gymnasiums_do(task, reference):
     np.testing.assert_allclose(ours.data.qvel, theirs.data.qvel, atol=1e-5)  # pyright: ignore
 
 
-def test_half_cheetah_is_paid_its_forward_velocity():
+def test_half_cheetah_reward_is_its_forward_velocity():
     env = MujocoEnv(half_cheetah.TASK)
     env.reset(seed=0)
     _, reward, *_ = env.step(np.full(6, 0.5, np.float32))

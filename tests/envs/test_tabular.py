@@ -111,7 +111,7 @@ def test_numbers_worked_out_by_hand():
     np.testing.assert_allclose(mdp.optimum().values.reshape(4, 4), best, atol=1e-10)
 
 
-def test_gridworld_of_the_book():
+def test_gridworld_values_are_those_of_the_book():
     """Sutton and Barto 2018, examples 3.5 and 3.8: figures 3.2 and 3.5, to the printed digit."""
     rows, rewards = np.zeros((25, 4, 25)), np.zeros((25, 4))
     for state in range(25):
@@ -145,7 +145,7 @@ def test_gridworld_of_the_book():
 @pytest.mark.parametrize("discount", [0.9, 0.9999])
 @pytest.mark.parametrize("kind", ["random graph", "grid", "slippery grid"])
 def test_many_states_solve_as_accurately_as_few(kind, discount):
-    """Above the size of elimination: what one solve says the next product confirms."""
+    """Above the size limit of elimination, a product checks the solution."""
     if kind == "random graph":
         mdp = worlds.garnet(6000, 2, 3, rng=np.random.default_rng(0), discount=discount)
     else:
@@ -194,7 +194,7 @@ def test_arrival_rewards_three_ways():
     np.testing.assert_array_equal(again.arrival.toarray(), dense.arrival.toarray())
 
 
-def test_what_is_given_is_not_changed():
+def test_arguments_are_not_changed():
     rows, rewards = np.full((2, 1, 2), 0.5), np.ones((2, 1))
     tall = sparse.csr_array(rows.reshape(2, 2))
     for transitions in (rows, tall):
@@ -205,7 +205,7 @@ def test_what_is_given_is_not_changed():
     np.testing.assert_array_equal(policy, np.eye(2))
 
 
-def test_all_terminal():
+def test_an_mdp_of_terminal_states_only_has_value_0():
     found = FiniteMDP(np.ones((1, 2, 1)), np.ones((1, 2)), 0.9, 0, [0]).optimum()
     assert found.values == 0 and (found.action_values == 0).all()
 
@@ -294,7 +294,7 @@ def test_wrong_logits_are_named():
             mdp.policy_gradient(wrong)
 
 
-def test_without_discount_a_policy_has_to_end():
+def test_with_discount_1_a_policy_must_terminate():
     mdp = worlds.cliff_walk()
     left = np.full(48, 3)
     for function in (mdp.evaluate, mdp.occupancy):
@@ -332,7 +332,7 @@ def test_layouts_that_do_not_fit(arguments, message):
 
 
 def counts(mdp: FiniteMDP, steps: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How often what followed what (S, A, S), first states (S,), and rewards seen (S, A, S)."""
+    """Counts of transitions (S, A, S), first states (S,), and rewards observed (S, A, S)."""
     env = mdp.env()
     seen = np.zeros((mdp.states, mdp.actions, mdp.states))
     first, paid = np.zeros(mdp.states), np.full(seen.shape, np.nan)

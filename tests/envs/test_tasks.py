@@ -107,7 +107,7 @@ def test_gradients_flow_through_the_reward(task):
         assert action.grad is not None and (action.grad != 0).any()
 
 
-def test_env_pays_what_the_reward_function_says_of_what_it_returns(task):
+def test_rewards_of_env_equal_the_reward_function_of_its_observations(task):
     env = envs.make(task.name)
     obs, _ = env.reset(seed=3)
     env.action_space.seed(3)
@@ -120,7 +120,7 @@ def test_env_pays_what_the_reward_function_says_of_what_it_returns(task):
 
 
 def test_observation_is_of_the_state_and_not_a_substep_before(task):
-    """Sensors included: what is observed is what MuJoCo finds afresh at qpos and qvel."""
+    """Observations and sensors equal those that MuJoCo computes anew at qpos and qvel."""
     env = envs.make(task.name).unwrapped
     assert isinstance(env, MujocoEnv)
     obs, _ = env.reset(seed=5)

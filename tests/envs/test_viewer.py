@@ -158,13 +158,13 @@ def test_the_numbers_are_written(scene):
         assert number in text
 
 
-def test_nothing_is_asked_at_first(scene):
+def test_the_viewer_starts_without_requests(scene):
     wishes = scene[0].take()
     assert not (wishes.paused or wishes.reset or wishes.closed) and wishes.real_time
     assert wishes.push is None and not (wishes.settings or wishes.weights or wishes.goals)
 
 
-def test_what_is_clicked_is_told_once(scene):
+def test_a_click_is_reported_once(scene):
     viewer, model, _ = scene
     for button in (viewer._pause, viewer._reset, viewer._shove):
         button.value = True
@@ -291,7 +291,7 @@ def test_only_this_machine_can_connect(scene):
     assert viewer.server.request_share_url() is None
 
 
-def test_without_viser_one_is_told_what_to_install(scene, monkeypatch):
+def test_without_viser_the_error_names_what_to_install(scene, monkeypatch):
     monkeypatch.setitem(sys.modules, "viser", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'rolloutlab\[viewer\]'"):
         Viewer(scene[1], title="second", settings={}, weights={}, port=0)

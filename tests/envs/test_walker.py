@@ -35,7 +35,7 @@ def test_masses_are_those_of_capsules_of_water(model):
     assert model.body_mass.sum() == pytest.approx(28.66, abs=0.01)
 
 
-def test_the_start_has_level_soles_just_over_the_floor(model):
+def test_at_the_start_the_soles_are_level_just_above_the_floor(model):
     data = mujoco.MjData(model)
     data.qpos[:] = [0, 1.22, 0, *walker.BENT]
     mujoco.mj_forward(model, data)
@@ -82,7 +82,7 @@ def test_success_is_on_its_feet_and_moving():
     assert walker.success(np.stack([good, slow, fallen])).tolist() == [True, False, False]
 
 
-def test_it_falls_by_itself():
+def test_the_robot_falls_without_control():
     env = MujocoEnv(walker.TASK)
     obs, _ = env.reset(seed=0)
     for _ in range(125):

@@ -33,7 +33,7 @@ def tables(id: str, **kwargs: object) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def shortest(mdp: FiniteMDP) -> int:
-    """Fewest steps from the start to a terminal state when each step could go as one likes."""
+    """Fewest steps from the start to a terminal state if every outcome could be chosen."""
     distance = {int(mdp.start.argmax()): 0}
     queue = deque(distance)
     while queue:
@@ -147,7 +147,7 @@ def test_chain_in_closed_form():
 
 
 @pytest.mark.parametrize("size", [2, 10, 30])
-def test_deep_sea_pays_99_hundredths_to_the_one_who_always_goes_right(size):
+def test_going_right_in_deep_sea_returns_0_99(size):
     mdp = worlds.deep_sea(size)
     assert mdp.start @ mdp.optimum().values == pytest.approx(0.99)
     coin = np.full((mdp.states, 2), 0.5)

@@ -18,7 +18,7 @@ TINY = Bench(repeats=2, threads=1, matrix=16)
 
 
 class FakePeer:
-    """Answers every request with the same rate, and remembers what was asked."""
+    """Returns the same rate for every request, and records the requests."""
 
     def __init__(self):
         self.asked = []
@@ -28,7 +28,7 @@ class FakePeer:
         return {"seconds": [0.5], "transitions": 100, "batches": 40}
 
 
-def test_a_row_pairs_its_ratios():
+def test_a_benchmark_row_takes_the_median_of_paired_ratios():
     row = Result("w", "u", [1.0, 6.0, 8.0], "r", [2.0, 3.0, 16.0]).to_dict()
     assert (row["ours"], row["reference"]) == (6.0, 3.0)
     assert row["ratio"] == 0.5  # of 0.5, 2 and 0.5, where the ratio of the medians is 2
@@ -124,7 +124,7 @@ TINY_SEARCH = {
 }  # fmt: skip
 
 
-def test_trees_are_told_in_simulations_a_second_and_bytes_a_node(monkeypatch):
+def test_tree_benchmark_reports_simulations_per_second_and_bytes_per_node(monkeypatch):
     peer = FakeMctx()
     monkeypatch.setattr(mcts, "Mctx", lambda: peer)
     monkeypatch.setattr(mcts, "available", lambda _: True)
@@ -157,7 +157,7 @@ def test_memory_grows_by_what_is_kept():
     assert 0.98 < grown / (100_000 * 42 * 4e-6) < 2
 
 
-def test_memory_is_told_of_a_buffer_and_of_a_longer_plan(monkeypatch):
+def test_memory_is_measured_for_a_buffer_and_a_longer_plan(monkeypatch):
     grown = {(memory._replay_growth, 1000): 0.2, (memory._plan_growth, 3): 4.0}
     grown[memory._plan_growth, 30] = 5.0
     monkeypatch.setattr(memory, "_in_fresh_process", lambda work, threads, size: grown[work, size])
@@ -166,14 +166,14 @@ def test_memory_is_told_of_a_buffer_and_of_a_longer_plan(monkeypatch):
     assert (plan["work"], plan["against"], plan["ratio"]) == ("plan, 30 iterations", "3", 1.25)
 
 
-def test_the_neighbour_is_busy_and_dies_with_the_block():
+def test_the_busy_process_ends_with_its_block():
     with pytest.raises(KeyError), busy_neighbour() as child:
         assert child.poll() is None
         raise KeyError
     assert child.poll() is not None
 
 
-def test_the_neighbour_dies_with_us():
+def test_the_busy_process_ends_if_the_benchmark_is_killed():
     code = (
         "import os, signal; from experiments.bench.rollout import busy_neighbour\n"
         "with busy_neighbour() as child:\n"

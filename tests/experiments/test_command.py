@@ -229,7 +229,7 @@ def test_a_tree_is_drawn_exported_and_held_to_the_truth(tmp_path, capsys):
     assert "exists already" in capsys.readouterr().err
 
 
-def test_a_tree_of_maxima_tells_the_truth(tmp_path, capsys):
+def test_tree_with_max_backup_finds_the_exact_values(tmp_path, capsys):
     options = ["--env=chain", "--discount=0.8", "--simulations=400", "--backup=max", "--json"]
     assert mbrl("tree", *options, "--out", tmp_path / "tree") == 0
     out, err = capsys.readouterr()

@@ -77,7 +77,7 @@ def test_members_and_delay(tmp_path):
     assert config["members"] == 3 and config["delay"] == 2
 
 
-def test_a_learned_model_takes_the_simulators_place(tmp_path):
+def test_a_learned_model_replaces_the_simulator(tmp_path):
     """The same command on a run's ensemble; the planner's settings are those asked for."""
     trained = tmp_path / "run"
     tiny = ["--model.hidden", "8", "--model.epochs", "1", "--random-steps", "20"]
@@ -121,7 +121,7 @@ def test_a_folder_that_exists_is_left_alone(tmp_path, capsys):
     assert not list(folder.iterdir())
 
 
-def test_what_blows_up_is_counted_and_said(tmp_path, capsys, monkeypatch):
+def test_diverged_candidates_are_counted_and_reported(tmp_path, capsys, monkeypatch):
     from dataclasses import replace
 
     def strong(spec):

@@ -13,7 +13,7 @@ from experiments.peers import Judo, PeerError, available
 OURS = {"cartpole": "cartpole-servo", "cylinder_push": "cylinder-push"}
 
 
-def test_the_script_knows_a_python_without_it():
+def test_a_peer_whose_python_lacks_the_package_says_so():
     script = str(Path(peers.__file__).with_name("judo.py"))
     with (
         Judo([sys.executable, script]) as peer,
@@ -24,7 +24,7 @@ def test_the_script_knows_a_python_without_it():
         peer.ask(work="info")
 
 
-def test_absent_says_how_to_install(monkeypatch, tmp_path):
+def test_an_absent_peer_names_how_to_install_it(monkeypatch, tmp_path):
     monkeypatch.setenv("MBRL_JUDO", str(tmp_path))
     assert not available(Judo)
     with pytest.raises(PeerError, match="^judo is not installed.*make peers"), Judo():
@@ -53,7 +53,7 @@ def test_the_real_one_counts_its_work():
 
 @pytest.mark.skipif(not available(Judo), reason=Judo.how_to_install())
 @pytest.mark.parametrize("task", OURS)
-def test_our_tasks_charge_what_judo_charges(task):
+def test_our_tasks_have_the_costs_of_judo(task):
     ours = envs.TASKS[OURS[task]]
     model, rng = ours.compile(), np.random.default_rng(0)
     qpos, qvel = rng.normal(size=(50, model.nq)), rng.normal(size=(50, model.nv))

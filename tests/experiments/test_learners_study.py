@@ -29,7 +29,7 @@ def test_without_chance_every_kind_comes_near(kind):
 
 
 @pytest.mark.parametrize("kind", ["Q-learning", "double Q", "Sarsa", "MC, every visit", "Sarsa(λ)"])
-def test_with_chance_errors_fall_to_those_of_counted_models(kind):
+def test_in_a_stochastic_world_errors_fall_to_those_of_counted_models(kind):
     name, counts = "frozen lake, slippery", [10**4, 3 * 10**5]
     early, late = learners.measured(name, kind, counts, 0)
     mdp = learners.WORLDS[name]()
@@ -38,7 +38,7 @@ def test_with_chance_errors_fall_to_those_of_counted_models(kind):
     assert late < early / 2 and late < 3 * allowed
 
 
-def test_only_what_is_near_is_bold():
+def test_errors_below_a_thousandth_are_bold():
     assert [*map(learners.shown, (0.002, 0.0009, 0.0))] == ["2.0e-03", "**9.0e-04**", "**0**"]
 
 

@@ -16,7 +16,7 @@ SMALL = MPCConfig(PlannerConfig(horizon=6, population=8, iterations=1, elites=2)
 
 
 class Page:
-    """A page whose user follows a script: step -> what is wished."""
+    """A page whose user follows a script: step -> requests."""
 
     url = "http://nowhere"
 
@@ -54,7 +54,7 @@ def watch(monkeypatch, script, env="cartpole-swingup", steps=6, config=SMALL):
     return page, taken, said
 
 
-def test_it_steps_shows_and_says_where(monkeypatch):
+def test_the_live_view_shows_every_step_and_prints_its_address(monkeypatch):
     page, taken, said = watch(monkeypatch, {})
     assert taken == 6 and len(page.shown) == 6
     assert [status.step for *_, status in page.shown] == [1, 2, 3, 4, 5, 6]
@@ -91,7 +91,7 @@ def test_settings_reach_the_planner(monkeypatch):
     assert lengths[:3] == [(7, 3)] * 3 and lengths[3:] == [(10, 3)] * 2
 
 
-def test_settings_that_do_not_fit_are_refused_and_said(monkeypatch):
+def test_settings_that_do_not_match_are_refused_and_named(monkeypatch):
     _, taken, said = watch(monkeypatch, {1: {"settings": {"population": 0.0}}})
     assert taken == 6 and "kept the old settings" in said[1]
 

@@ -39,7 +39,7 @@ def test_answers_come_in_turn(fake):
         assert one.ask(work="train", propagation="fixed_model")["count"] == 2
 
 
-def test_a_loud_peer_does_not_block(fake):
+def test_a_peer_that_prints_much_does_not_block(fake):
     with MbrlLib(fake) as peer:
         assert peer.ask(work="shout")["count"] == 1
         assert peer.ask(work="shout")["count"] == 2
@@ -52,14 +52,14 @@ def test_a_refusal_names_request_and_reason_and_is_not_the_end(fake):
         assert peer.ask(work="info")["count"] == 2
 
 
-def test_a_death_is_told_in_its_last_words(fake):
+def test_the_error_of_a_dead_peer_names_its_last_line(fake):
     with MbrlLib(fake) as peer:
         for _ in range(2):  # the second request meets a closed pipe
             with pytest.raises(PeerError, match=r"^mbrl-lib's process died: OutOfLuck: no more$"):
                 peer.ask(work="die")
 
 
-def test_a_silent_death_is_told_by_its_status(fake):
+def test_the_error_of_a_peer_dead_without_output_names_its_exit_status(fake):
     with MbrlLib(fake) as peer, pytest.raises(PeerError, match="died: exit status 3$"):
         peer.ask(work="leave")
 
@@ -72,7 +72,7 @@ def test_the_process_ends_with_the_block(fake):
     assert child.poll() is not None
 
 
-def test_absent_says_how_to_install(monkeypatch, tmp_path):
+def test_an_absent_peer_names_how_to_install_it(monkeypatch, tmp_path):
     monkeypatch.setenv("MBRL_PEERS", str(tmp_path))
     assert not available()
     with pytest.raises(PeerError) as told, MbrlLib():

@@ -60,7 +60,7 @@ def test_every_make_target_it_names_is_there():
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
-def test_it_is_short():
+def test_the_readme_is_short():
     assert len(README.splitlines()) < 130
 
 

@@ -53,7 +53,7 @@ def test_propagation_ranks_what_keeps_its_member_first(tmp_path):
     assert Image.open(folder / "propagation.png").size[0] > 1000
 
 
-def test_caution_pays_in_the_tail_and_optimism_does_not():
+def test_caution_improves_the_tail_and_optimism_does_not():
     budget = objectives.Budget(100, 8, 50, 4000)
     found = {
         name: objectives.outcome(*objectives.OBJECTIVES[name], 0, budget)

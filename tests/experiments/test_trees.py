@@ -67,7 +67,7 @@ def test_a_picture_of_nothing_or_of_orphans_says_so():
         draw([NODES[0]._replace(value=np.nan)])
 
 
-def test_a_root_alone_is_a_picture(tmp_path):
+def test_a_tree_of_one_node_is_drawn(tmp_path):
     assert plots.save(draw(NODES[:1]), tmp_path / "one.png").exists()
 
 
@@ -111,7 +111,7 @@ def test_continuous_actions_are_sampled_and_the_state_is_the_simulators_own():
 
 
 def test_an_action_of_many_numbers_has_a_number_for_a_name():
-    """Seven joints: the table says what they do, an edge has no room for it."""
+    """An action of seven numbers is written in the table, because an edge has no room for it."""
     _, found = searched(SearchConfig("panda-reach", simulations=4, samples=2, rollouts=1, depth=1))
     assert found.names == ("#0", "#1")
     assert all(

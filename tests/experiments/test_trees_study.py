@@ -35,7 +35,7 @@ def test_values_are_those_of_the_worlds_in_a_range_of_one(problem):
         assert not world.terminal[roots].any()
 
 
-def test_no_root_lies_where_nothing_leads():
+def test_roots_are_states_that_can_be_reached():
     (world,) = worlds("cliff walk", 1)
     assert world.enterable.sum() == 48 - 10 - 1  # but the cliff, and the goal
 
@@ -61,7 +61,7 @@ def test_steps_give_what_the_world_may_do(world):
         assert found.value[0].numpy()[there] == pytest.approx(model.guess[after[there]])
 
 
-def test_rollouts_are_worth_what_the_random_policy_is():
+def test_rollouts_estimate_the_value_of_the_random_policy():
     model, _ = trees.laboratory("garnets", trees.ROLLOUTS, 2, 1)
     world, draws = model.mdps[1], 4000
     want = uniform_values(world) / (world.optimum().values.max() - uniform_values(world).min())
@@ -81,7 +81,7 @@ def test_what_is_at_stake():
     assert found["gap"] == pytest.approx(np.median(np.array(on) - back) / unit)
 
 
-def test_uct_comes_to_the_optimum_of_the_chain():
+def test_uct_converges_to_the_optimum_of_the_chain():
     found = trees.measured("chain", trees.ROLLOUTS, "UCT", 4, 2, [64, 4096])
     early, late = (
         dict(zip(found, each, strict=True)) for each in zip(*found.values(), strict=True)

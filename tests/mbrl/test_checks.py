@@ -34,7 +34,7 @@ def test_the_column_at_fault_is_named(change, said):
         check_batch(batch()._replace(**change), (4, 2), ())
 
 
-def test_one_transition_is_no_batch():
+def test_a_single_transition_is_not_accepted_as_a_batch():
     one = Transition(*(part[0] for part in batch()))
     with pytest.raises(ValueError, match="must have shape"):
         check_batch(one, (4, 2), ())

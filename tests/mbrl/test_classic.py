@@ -10,7 +10,7 @@ from mbrl.types import Dynamics
 
 
 @pytest.mark.parametrize("id", ["CartPole-v1", "MountainCar-v0", "Acrobot-v1"])
-def test_a_classic_is_its_own_model(id):
+def test_a_classic_model_equals_its_environment(id):
     env, model = gymnasium.make(id), Classic(gymnasium.make(id))
     rng = np.random.default_rng(0)
     assert isinstance(model, Dynamics)

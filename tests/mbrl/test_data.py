@@ -221,7 +221,7 @@ def test_a_normaliser_scales_and_takes_it_back():
 
 
 @pytest.mark.parametrize("unit", [1e-12, 1e-9, 1.0, 1e9])
-def test_what_moves_does_not_depend_on_units(unit):
+def test_whether_a_column_is_constant_does_not_depend_on_its_unit(unit):
     """A change of a thousandth of the mean counts as movement, rounding errors do not."""
     wave = torch.sin(torch.arange(1000.0, dtype=torch.float64))
     columns = (wave, 1 + 1e-3 * wave, 1 + 1e-12 * wave, torch.full_like(wave, 0.1), 0 * wave)
@@ -290,7 +290,7 @@ def test_further_columns_that_do_not_fit_are_refused():
         buffer.append(step, log_prob=torch.tensor(0.0), hidden=torch.zeros(2))
     with pytest.raises(ValueError, match="log_prob holds a number that is not finite"):
         buffer.append(step, log_prob=torch.tensor(math.nan), hidden=torch.zeros(2, 3))
-    with pytest.raises(ValueError, match="may not be named"):
+    with pytest.raises(ValueError, match="must not have one of the names"):
         Replay(3, 1, 1, extra={"reward": ()})
     state = buffer.state_dict()
     with pytest.raises(ValueError, match="replay columns .* are not rows, written"):

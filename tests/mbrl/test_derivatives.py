@@ -65,7 +65,7 @@ def test_dynamics_are_mujocos_own_chained_over_substeps(name):
 
 @pytest.mark.parametrize("name", ["cartpole-swingup", "pendulum-swingup", "half-cheetah"])
 def test_actions_on_a_bound_are_differentiated_inside_it(name):
-    """Against one-sided differences of `mj_step` by hand; MuJoCo clamps what lies outside."""
+    """Against one-sided differences of `mj_step` by hand; MuJoCo clamps values outside."""
     sim, state, model = smooth(name)
     size, h = sim.model.nu, 1e-7
     signs = torch.from_numpy(np.where(np.arange(size) % 2, -1.0, 1.0))
@@ -126,7 +126,7 @@ def test_ilqr_does_not_stall_on_its_bounds():
     assert plan.score > 20
 
 
-def test_costs_slope_as_the_return_does():
+def test_gradients_of_the_cost_equal_those_of_the_return():
     sim, state, model = smooth("cartpole-swingup", action_repeat=2)
     actions = some_actions(sim, 6)
     states, cost = rolled(model, actions)
@@ -213,7 +213,7 @@ def test_it_drives_a_robot():
     assert np.mean(earned[-5:]) > 0.97
 
 
-def test_what_it_cannot_do_it_says():
+def test_unsupported_requests_raise_an_error():
     several = Simulator(envs.TASKS["cartpole-swingup"], members=2, rng=np.random.default_rng(0))
     with pytest.raises(ValueError, match="a simulator of one member"):
         SmoothSimulator(several, torch.zeros(several.state_size))

@@ -161,7 +161,7 @@ def test_reward_and_termination_are_learned():
     torch.testing.assert_close(predicted.mean[..., 1], out.reward)
 
 
-def test_a_reward_that_is_not_learned_is_nought(learned):
+def test_a_reward_that_is_not_learned_is_zero(learned):
     state = torch.zeros(4, 3, 1)
     out = learned.step(state, state, noise=None)
     assert not out.reward.any() and not out.terminated.any()
@@ -170,7 +170,7 @@ def test_a_reward_that_is_not_learned_is_nought(learned):
     assert std[..., 0].all()
 
 
-def test_columns_that_never_move_stay_as_they_are():
+def test_constant_columns_are_only_shifted():
     steps = data(200)
     still = torch.full((200, 1), 7.0)
     steps = steps._replace(
@@ -254,7 +254,7 @@ def test_elites_are_the_best_on_held_out_data():
 
 
 @pytest.mark.parametrize("stacked", [True, False])
-def test_members_know_nothing_of_one_another(monkeypatch, stacked):
+def test_members_do_not_depend_on_one_another(monkeypatch, stacked):
     """One starts far off: the others come out the same to the bit, and it comes last."""
     monkeypatch.setattr(fitting, "STACKED_WORK", math.inf if stacked else 0)
 

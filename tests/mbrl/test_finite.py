@@ -46,7 +46,7 @@ def everywhere(mdp, members=1):
     return [torch.tensor(part, dtype=torch.float32).expand(members, -1, -1) for part in pairs]
 
 
-def test_it_is_a_model():
+def test_every_model_satisfies_the_protocol():
     model = FiniteModel.of(random_world())
     assert isinstance(model, Dynamics) and model.members == 1
     obs = torch.rand(2, 3, 1)
@@ -96,7 +96,7 @@ def test_without_noise_the_most_probable_state_follows():
     assert (step.state.flatten().numpy()[live] == best[live]).all()
 
 
-def test_terminal_states_stay_and_earn_nothing():
+def test_terminal_states_stay_and_have_reward_0():
     mdp = random_world()
     model = FiniteModel.of(mdp)
     ended = torch.full((1, 5, 1), mdp.states - 1.0)
@@ -136,7 +136,7 @@ def test_scores_are_expected_returns_within_monte_carlo_error():
     assert ((score(plans) - wanted).abs() < 4 * error).all()
 
 
-def test_a_policy_in_a_rollout_earns_its_value():
+def test_the_return_of_a_policy_in_a_rollout_is_its_value():
     """200 steps of discount 0.9 leave 10⁻⁹ of the value; four standard errors."""
     mdp, count = random_world(2, ends=0), 4000
     policy = np.arange(mdp.states) % mdp.actions
@@ -203,7 +203,7 @@ def test_counts_by_hand_and_their_sum():
     assert (total.terminal == counts.terminal).all()
 
 
-def test_what_is_counted_for_long_is_what_is():
+def test_a_model_counted_from_many_steps_is_close_to_the_true_one():
     """The frequencies of 300 000 steps within five standard deviations."""
     mdp = random_world(6)
     counts = Counts.of(walk(mdp, 300_000), states=mdp.states, actions=mdp.actions)
@@ -269,7 +269,7 @@ def test_the_posterior_closes_in_on_the_mdp():
 
 @pytest.mark.parametrize("value", [math.nan, 0.5, -1.0, 99.0])
 @pytest.mark.parametrize("where", ["state", "action"])
-def test_what_is_no_index_comes_out_as_no_number(where, value):
+def test_an_invalid_index_gives_nan(where, value):
     mdp = random_world()
     model, parts = FiniteModel.of(mdp), everywhere(mdp)
     parts = [part.clone() for part in parts]
@@ -293,7 +293,7 @@ def test_wrong_input_is_refused_by_name():
         model.step(state, action[:, 1:], noise=None)
     with pytest.raises(ValueError, match="noise must be"):
         model.step(state, action, noise=torch.zeros(1, 1, 1))
-    with pytest.raises(ValueError, match="state 2, action 1 are no distribution"):
+    with pytest.raises(ValueError, match="state 2, action 1 are not a distribution"):
         rows = mdp.transitions.toarray()
         rows[2 * mdp.actions + 1] *= 0.9
         FiniteModel([sparse.csr_array(rows)], mdp.rewards, mdp.terminal)
@@ -303,7 +303,7 @@ def test_wrong_input_is_refused_by_name():
         FiniteModel([mdp.transitions], rewards, mdp.terminal)
     with pytest.raises(ValueError, match="rewards of 2 members"):
         FiniteModel([mdp.transitions] * 2, mdp.rewards[None], mdp.terminal)
-    with pytest.raises(ValueError, match="end in the same states"):
+    with pytest.raises(ValueError, match="the same terminal states"):
         FiniteModel.of(mdp, random_world(ends=0))
     batch = walk(mdp, 10)
     sizes = {"states": mdp.states, "actions": mdp.actions}

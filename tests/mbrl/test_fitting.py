@@ -88,7 +88,7 @@ def test_updates_and_decay_are_those_of_the_torch_optimiser(monkeypatch, optimis
 
 
 class Paired:
-    """Better by a paired test over held-out rows; keeps what is surely better alone."""
+    """A rule by a paired test over held-out rows; keeps only significantly better weights."""
 
     per_row = True
 
@@ -103,7 +103,7 @@ class Paired:
 
 
 def test_a_stopping_rule_may_compare_held_out_rows():
-    """It is told each row's loss now and at the best pass, and decides what is kept."""
+    """The rule receives each row's loss now and in the best pass, and decides what is kept."""
     (x, y), net, rule = problem(80), linear(), Paired()
     rows, held = (x[:60], y[:60]), (x[60:], y[60:])
     config = replace(CONFIG, epochs=400, patience=5)
@@ -128,7 +128,7 @@ def test_a_parameter_without_gradient_is_left_alone():
 
 
 def test_the_net_keeps_its_parameters_and_has_no_gradients_left():
-    """Whoever holds a parameter sees it fitted."""
+    """Parameters are fitted in place."""
     rows, net = problem(), linear()
     held = list(net.parameters())
     fit(net, squares, rows, nothing(rows), replace(CONFIG, epochs=2), generator=seeded(3))

@@ -72,8 +72,8 @@ def test_plans_are_the_same_with_one_thread_and_two():
     assert np.array_equal(*found)
 
 
-def test_a_delay_accounted_for_costs_little():
-    """A delay of so many steps also means a plan only every so many steps: so has the other."""
+def test_a_compensated_delay_costs_little():
+    """With a delay of n steps there is a plan every n steps; the reference plans as often."""
     config = replace(SMALL, planner=replace(SMALL.planner, population=32))
     for delay in (1, 3):
         together = driven(150, replace(config, replan_every=delay))[0]
@@ -82,7 +82,7 @@ def test_a_delay_accounted_for_costs_little():
         assert controller.late == 0
 
 
-def test_the_delay_is_seen_in_the_plan():
+def test_a_delay_changes_the_plan():
     """On a model without noise a plan made ahead starts from the very state that comes."""
     seen, met = [], []
     env_states = []

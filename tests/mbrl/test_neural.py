@@ -83,7 +83,7 @@ def test_resampling_draws_from_the_posterior(bayesian):
     assert ((every.mean(0) - x @ mean) / std).abs().max() < 0.2
 
 
-def test_a_bayesian_net_is_a_model_of_the_world():
+def test_a_bayesian_net_is_used_as_a_dynamics_model():
     """Fitted to a linear world, its error in the change is near the noise of 0.1."""
     config = BayesianLinearConfig(
         members=5, prior=10.0, learning_rate=1e-2, batch=64, epochs=400, patience=40
@@ -121,7 +121,7 @@ def test_a_bayesian_net_is_a_model_of_the_world():
 
 
 class Averaged(Net):
-    """E networks of plain layers, of which each also sees what all of them say: not separable."""
+    """E networks of plain layers, each of which also uses the outputs of all: not separable."""
 
     def __init__(self, members, inputs, outputs):
         super().__init__()

@@ -89,7 +89,7 @@ def test_threads_do_not_change_a_bit():
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
 
-def test_it_is_a_model():
+def test_every_model_satisfies_the_protocol():
     sim = Simulator(CARTPOLE)
     assert isinstance(sim, Dynamics) and isinstance(sim, NativeDynamics)
     assert sim.members == 1 and sim.noise_shape == (0,)
@@ -107,7 +107,7 @@ def test_native_and_stepwise_scores_agree():
     assert native.numpy() == pytest.approx(imagined.returns(0.9)[0].numpy(), abs=1e-6)
 
 
-def test_termination_ends_what_is_earned():
+def test_rewards_stop_at_termination():
     name = "InvertedPendulum-v5"
     sim = Simulator(DESCRIBED[name])
     state = sim.state(np.array([0.0, 0.19]), np.array([0.0, 1.0]))
@@ -173,7 +173,7 @@ def test_gusts_are_drawn_once_for_all_candidates():
     assert noisy[0] != other[0] and noisy[0] != calm[0]
 
 
-def test_a_gust_of_the_environment_does_not_blow_on_in_the_model():
+def test_noise_of_the_environment_does_not_continue_in_the_model():
     env = envs.make("cartpole-swingup-noisy")
     env.reset(seed=0)
     env.step(np.zeros(1, np.float32))
@@ -347,7 +347,7 @@ def exploding():
     return dataclasses.replace(CARTPOLE, prepare=prepare)
 
 
-def test_what_blows_up_loses_and_the_others_do_not_notice():
+def test_a_diverged_candidate_loses_and_does_not_change_the_others():
     sim = Simulator(exploding())
     actions = torch.tensor([0.0, 1.0, 1e-12])[:, None, None].expand(3, 20, 1)
     out = sim.unroll(some_state(sim), actions)

@@ -66,8 +66,8 @@ def test_other_spaces_are_refused():
 
 
 @pytest.mark.parametrize("wrap", [lambda env: env, vector])
-def test_what_an_agent_is_told_of_its_world(wrap):
-    """Ours say what is known of them, whoever makes them; a stranger's must be learned."""
+def test_spec_of_an_environment(wrap):
+    """Our environments have known functions however they are made; others must be learned."""
     known = envs.known("cartpole-swingup")
     for env in (envs.make("cartpole-swingup"), gymnasium.make("cartpole-swingup")):
         spec = spec_of(wrap(env))

@@ -60,7 +60,7 @@ def test_iqm_of_an_exponential_is_its_integral():
 
 
 @pytest.mark.parametrize(("statistic", "truth"), [(np.mean, 1.0), (iqm, 0.738)])
-def test_bootstrap_interval_covers_the_truth_as_often_as_it_says(statistic, truth):
+def test_bootstrap_interval_has_the_stated_coverage(statistic, truth):
     """30 runs × 2 tasks of Exp(1): a nominal 90 % interval should hold the truth 90 times."""
     draws, hits = rng(1), 0
     for _ in range(400):
@@ -162,7 +162,7 @@ def test_learning_curve_in_blocks_equals_one_block():
         (lambda: probability_of_improvement(np.ones((3, 2)), [1.0], rng=rng()), "2 tasks"),
         (lambda: align([]), "curves: want at least one run"),
         (lambda: align([([0, 1], [1.0])]), r"curves\[0\]: want as many steps"),
-        (lambda: align([([0, 0], [1.0, 2.0])]), r"curves\[0\] steps: want them rising"),
+        (lambda: align([([0, 0], [1.0, 2.0])]), r"curves\[0\] steps: want them increasing"),
         (lambda: align([([5], [1.0])], env_steps=[0]), "grid from 5"),
     ],
 )

@@ -106,7 +106,7 @@ def test_a_policy_plays_the_rollouts_and_a_reward_and_an_end_take_the_models_pla
 
 @pytest.mark.parametrize("kappa", [-0.7, 0.0, 1.5])
 @pytest.mark.parametrize("edge", [math.inf, 2.2, 1.2], ids=["endless", "some end", "all end"])
-def test_a_path_is_worth_what_the_objective_makes_of_its_plan(kappa, edge):
+def test_the_value_of_a_path_is_the_objective_of_its_plan(kappa, edge):
     """With one action there is one path; simulation k adds the plan of k steps' score."""
     model, settings = Linear(0.3, 0.5, 0.9, edge=edge), config(simulations=4, disagreement=kappa)
     _, found = tree(model, torch.ones(1, 1), settings)
@@ -119,7 +119,7 @@ def test_a_path_is_worth_what_the_objective_makes_of_its_plan(kappa, edge):
     assert float(found.value) == pytest.approx(np.mean(plans), rel=1e-5)
 
 
-def test_members_that_disagree_are_sought_or_shunned():
+def test_optimism_prefers_disagreement_and_caution_avoids_it():
     """Of two actions that the members agree or disagree on, their means alike."""
     model = Linear(-1.0, 1.0)
     for kappa, want in ((1.0, 1), (-1.0, 0)):
@@ -426,7 +426,7 @@ def test_settings_out_of_range_are_named(change, message):
          "simulation 1, tree 0: the model gave a reward that is not finite"),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_named(actions, functions, message):
+def test_arguments_that_do_not_match_are_named(actions, functions, message):
     with pytest.raises(ValueError, match=message):
         tree(Linear(1.0, 2.0), actions, config(simulations=3), **functions)
 

@@ -67,7 +67,7 @@ def test_total_is_the_variance_of_samples():
     torch.testing.assert_close(samples.var(0), total, rtol=0.015, atol=0)
 
 
-def test_epistemic_falls_with_data_and_aleatoric_does_not():
+def test_epistemic_variance_falls_with_data_and_aleatoric_does_not():
     """Bootstrapped means of n observations of N(0, 2²): epistemic ≈ 4 / n, aleatoric 4."""
     data = 2 * torch.randn(20_000, generator=generator(), dtype=torch.float64)
     found = {}
@@ -143,7 +143,7 @@ def test_calibration_of_a_mixture_uses_its_own_quantiles():
     assert ours.item() == by_hand.item()
 
 
-def test_faults_of_two_dimensions_do_not_cancel():
+def test_errors_of_two_dimensions_do_not_cancel():
     """Too sure in one dimension, too unsure in the other: the pooled curve looks better."""
     mean, std = mixture(1, 5000, 2)
     target = draw(mean, std)

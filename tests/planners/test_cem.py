@@ -106,7 +106,7 @@ def test_the_higher_of_two_hills():
         assert plan.actions.item() == pytest.approx(1.0, abs=0.01)
 
 
-def test_answers():
+def test_answer_is_the_best_candidate_or_the_final_mean():
     """`best` is the best candidate scored, `mean` the final mean, scored once more."""
     score = lambda a: -(a**4).sum((1, 2))  # noqa: E731
     scored = []

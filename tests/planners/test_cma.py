@@ -48,7 +48,7 @@ def test_only_ranks_count():
     assert torch.equal(plain.actions, bent.actions)
 
 
-def test_one_number_to_search():
+def test_a_plan_of_one_number_is_searched():
     planner = CMA(LOW[:1], HIGH[:1], 5, knots=1)
     plan = planner.plan(lambda a: -(a - 0.3).square().sum((1, 2)), None, generator=seeded())
     torch.testing.assert_close(plan.actions, torch.full((5, 1), 0.3), atol=1e-3, rtol=0)

@@ -50,7 +50,7 @@ def test_an_edited_callee_in_another_file_is_seen(tmp_path):
     assert printed == [["11.0", "0"], ["11.0", "1"], ["16.0", "0"]]
 
 
-def test_everything_works_where_no_cache_can_be_written(tmp_path):
+def test_compiled_functions_work_without_a_writable_cache(tmp_path):
     """Caches beside the sources and of the user are blocked by files that are no folders."""
     for package in ("planners", "mbrl"):
         ignored = shutil.ignore_patterns("__pycache__")

@@ -88,7 +88,7 @@ def test_the_scale_shrinks_at_rest_and_grows_when_the_aim_jumps():
     assert (plan.actions - 0.7).abs().max() < 0.03
 
 
-def test_a_warm_start_loses_nothing():
+def test_a_warm_start_keeps_its_plan():
     one = planner()
 
     def bowl(actions):
@@ -112,6 +112,6 @@ def test_a_warm_start_loses_nothing():
         ({"noise_knots": 0}, "noise_knots must be an integer of at least 1, got 0"),
     ],
 )
-def test_says_no(settings, told):
+def test_bad_settings_name_what_is_accepted(settings, told):
     with pytest.raises(ValueError, match=told):
         planner(**settings)

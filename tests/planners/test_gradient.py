@@ -44,7 +44,7 @@ def test_restarts_find_the_better_hill():
     assert many.score.item() == pytest.approx(2, abs=0.01)
 
 
-def test_comes_back_from_where_plans_are_forbidden():
+def test_rejected_plans_move_back_to_the_allowed_side():
     """The optimum lies on the edge of what is allowed, and there is no slope beyond."""
 
     def score(actions):
@@ -56,7 +56,7 @@ def test_comes_back_from_where_plans_are_forbidden():
     assert 0.49 < plan.score <= 0.5
 
 
-def test_no_gradient_is_said():
+def test_a_score_without_gradient_raises_an_error():
     planner = GradientAscent(LOW, HIGH, 3)
     with pytest.raises(ValueError, match="score gives no gradient; make it differentiable"):
         planner.plan(lambda a: a.detach().sum((1, 2)), None, generator=seeded())
@@ -70,7 +70,7 @@ def test_bad_settings(rate):
         GradientAscent(LOW, HIGH, 5, rate=rate)
 
 
-def test_a_climb_goes_on_after_all_of_it_was_rejected():
+def test_ascent_continues_after_all_plans_were_rejected():
     """The best plan lies on the edge of what is forbidden; a lone plan overshoots it again and
     again, each time to come half-way back."""
 

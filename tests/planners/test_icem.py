@@ -11,7 +11,7 @@ from tests.planners.bowl import HIGH, LOW, bowl, seeded
 
 
 class Recorder:
-    """A score that keeps what it was shown."""
+    """A score that records its arguments."""
 
     def __init__(self):
         self.seen = []

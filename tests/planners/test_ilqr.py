@@ -282,7 +282,7 @@ def test_box_qp_finds_the_least_from_any_guess(seed):
         assert x @ (hessian @ x / 2 + slope) <= least + 1e-9 * (abs(least) + 1e-3)
 
 
-def test_a_guess_a_hair_inside_its_bound_counts_as_held():
+def test_a_guess_just_inside_its_bound_counts_as_on_it():
     """By hand: along x_1 = 0 the slope 0.2 + x_0 is 0 at -0.2, where that of x_1 is 0.12 > 0."""
     hessian, slope = np.array([[1.0, 0.9], [0.9, 1.0]]), np.array([0.2, 0.3])
     low, high = np.array([-1.0, 0.0]), np.array([1.0, 1.0])

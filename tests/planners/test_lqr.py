@@ -115,7 +115,7 @@ def partly_seen(rng, modes):
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_modes_that_the_cost_does_not_see_are_stabilised_as_scipy_does(seed):
+def test_modes_without_cost_are_stabilised_as_by_scipy(seed):
     rng = np.random.default_rng(seed)
     problem = partly_seen(rng, rng.uniform(1.05, 2.0))
     gain, value = stationary_lqr(*problem)
@@ -134,18 +134,18 @@ def test_an_unstable_mode_by_hand():
 
 
 @pytest.mark.parametrize("modes", [1.0, "rotating"])
-def test_undamped_modes_that_the_cost_does_not_see_are_said(modes):
+def test_undamped_modes_without_cost_raise_an_error(modes):
     for seed in range(20):
         with pytest.raises(ValueError, match="no solution that stabilises"):
             stationary_lqr(*partly_seen(np.random.default_rng(seed), modes))
 
 
-def test_what_cannot_be_controlled_is_said():
+def test_a_system_that_cannot_be_stabilised_raises_an_error():
     with pytest.raises(ValueError, match="no solution that stabilises"):
         stationary_lqr(np.array([[2.0]]), np.array([[0.0]]), np.eye(1), np.eye(1))
 
 
-def test_a_cost_that_is_not_convex_is_said():
+def test_a_cost_that_is_not_convex_raises_an_error():
     eye = np.eye(1)
     with pytest.raises(ValueError, match="not convex in u at step 2"):
         lqr(eye, eye, 0 * eye, -eye, horizon=3)

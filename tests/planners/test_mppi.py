@@ -41,7 +41,7 @@ def test_equal_scores_weigh_equally_and_none_weighs_nothing():
     assert torch.equal(nothing, torch.zeros(3))
 
 
-def test_one_crash_does_not_flatten_the_weights():
+def test_one_very_low_score_does_not_flatten_the_weights():
     scores = torch.linspace(-1, 0, 101)
     crashed = torch.cat((scores[1:], torch.tensor([-1e9])))
     clean, hurt = (exponential_weights(s, 0.2) for s in (scores, crashed))

@@ -157,7 +157,7 @@ def test_shifted_knots_follow_the_rolled_actions():
 
 
 def test_a_warm_start_from_another_planner():
-    """Plans are plain numbers: iCEM goes on from what CEM found."""
+    """iCEM can start from a plan of CEM."""
     start = CEM(LOW, HIGH, HORIZON).plan(lqr_score, None, generator=seeded())
     plan = ICEM(LOW, HIGH, HORIZON).plan(lqr_score, start, generator=seeded())
     cold = ICEM(LOW, HIGH, HORIZON).plan(lqr_score, None, generator=seeded())

@@ -34,7 +34,7 @@ def test_draws_fill_an_asymmetric_box():
     assert (draws.var(0) - 1 / 12).abs().max() < 0.003
 
 
-def test_the_start_can_still_win():
+def test_the_start_is_kept_if_no_draw_is_better():
     """One draw cannot beat a start that is the optimum."""
     planner = RandomShooting(-torch.ones(1), torch.ones(1), 3, population=1)
     score = lambda a: -(a**2).sum((1, 2))  # noqa: E731

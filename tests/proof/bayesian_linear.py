@@ -66,7 +66,7 @@ class Config(NeuralConfig):
     prior: float = 1.0
     """Std of each weight, in scaled units."""
     rounds: int = 20
-    """Of EM for the noise's variance; 0 keeps what the heads have."""
+    """Iterations of EM for the noise's variance; 0 keeps the variance of the heads."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -108,7 +108,7 @@ class DeterministicPolicyGradient:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         self.nets.load_state_dict(state["nets"])
         self.targets.load_state_dict(state["targets"])
         for optimiser, own in zip(self.optimisers, state["optimisers"], strict=True):

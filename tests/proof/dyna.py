@@ -41,7 +41,7 @@ class Config:
     imagined: int = 60
     """Updates in a burst from imagined transitions; 0 makes it the learner alone."""
     starts: int = 100
-    """Real observations from which imagination begins in a burst."""
+    """Number of real observations from which imagined rollouts start in a burst."""
     horizon: int = 3
     """Imagined steps from each."""
     batch: int = 64

@@ -217,7 +217,7 @@ def test_another_agents_checkpoint_is_refused(tmp_path):
         run_agent(agent, world(), run, seed=3, steps=30, log=MetricsLog(run.path))
 
 
-def test_with_a_line_in_the_table_it_is_made_trained_and_opens_in_the_command(
+def test_an_agent_in_the_table_is_made_trained_and_opened_by_the_command(
     registered, tmp_path, capsys
 ):
     env = gymnasium.make(ID)

@@ -50,7 +50,7 @@ class Slide:
         self.at, self.steps = self.draw.uniform(-2, 2, 1).astype(np.float32), 0
 
     def go(self, agent):
-        """One step and what the agent says to it; (action, metrics, episode's end)."""
+        """Take one step; returns (action, metrics, whether the episode ended)."""
         action = agent.act(self.at[None], explore=True)[0]
         after = (self.at + 0.5 * action).astype(np.float32)
         self.steps += 1
@@ -70,8 +70,8 @@ def play(agent, steps, seed=0):
     return [world.go(agent) for _ in range(steps)]
 
 
-def test_it_learns_to_go_home():
-    """After forty steps the last of each ten is within 0.15 of home; at random it is not."""
+def test_pets_learns_to_reach_a_target():
+    """After training on 40 steps, 10 steps end within 0.15 of the target; random ones do not."""
     learner = agent(replace(TINY, model=replace(TINY.model, hidden=(32, 32), epochs=100)))
     play(learner, 40)
     errors = []
@@ -96,7 +96,7 @@ def test_the_first_actions_are_uniform_and_are_planned_after_the_first_fit():
 
 
 def test_versions_differ_in_what_they_learn_from_and_when_they_plan():
-    """0.5: one fit, one plan an episode. 1.0: a fit and a plan an episode. 1.5: a plan a step."""
+    """0.5: one fit, one plan per episode. 1.0: one of each per episode. 1.5: a plan per step."""
     counts = {}
     for name in ("0.5", "1.0", "1.5"):
         learner = agent(version(name, TINY))
@@ -127,7 +127,7 @@ def test_action_repeat_holds_actions_and_plans_accordingly_less():
 
 
 def test_rejected_candidates_are_counted():
-    """A reward that is not finite right of a half forbids what goes there."""
+    """A reward that is not finite beyond 0.5 forbids plans that go there."""
 
     def edge(obs, action, next_obs):
         return torch.where(action[..., 0] > 0.5, math.nan, action[..., 0])
@@ -140,7 +140,7 @@ def test_rejected_candidates_are_counted():
 
 
 def test_the_known_reward_is_used_unless_it_is_to_be_learned():
-    """A known reward that pays for going right is not what the data say."""
+    """A known reward, for going right, that differs from the rewards in the data."""
 
     def right(obs, action, next_obs):
         return next_obs[..., 0]
@@ -250,7 +250,7 @@ def test_every_planner_can_be_named_and_set(name):
         ({"action": torch.zeros(1, 2)}, r"action has shape \(1, 2\), not \(1, 1\)"),
     ],
 )
-def test_what_no_buffer_may_hold_is_refused(change, message):
+def test_invalid_transitions_are_refused(change, message):
     step = Transition(
         *torch.zeros(2, 1, 1), torch.zeros(1), torch.zeros(1, 1), *torch.zeros(2, 1) > 0
     )
@@ -308,7 +308,7 @@ def test_any_model_that_can_be_fitted_is_planned_through():
     assert learner.fits == 3 and goes_home(learner)
 
 
-def test_a_model_put_in_its_place_is_planned_through_at_once():
+def test_after_a_model_is_replaced_the_next_action_is_planned_through_it():
     learner = agent(changed(TINY, replan_every=6))
     play(learner, 23)  # within an episode, with a plan half carried out
     learner.model = Halves()

@@ -55,7 +55,7 @@ def test_expectation_takes_the_mean_of_the_members_means():
 
 
 def test_ts1_assigns_anew_at_each_step_and_tsinf_never():
-    """Members add 1, 10, 100 to the place: digits tell who moved a particle and how often."""
+    """Members add 1, 10, 100, so digits show which member moved a particle and how often."""
     model = Line([1.0] * 3, b=[1.0, 10.0, 100.0])
     walk = plans([1.0] * 4)
     fixed = rollout(model, start(), walk, particles=300, generator=seeded()).state.flatten(1)
@@ -109,7 +109,7 @@ def test_noise_is_the_models_and_each_particles_own():
 # Termination
 
 
-def test_what_comes_after_the_end_does_not_count():
+def test_rewards_after_a_termination_do_not_count():
     """Both go 1 a step and end beyond 2.5; the rewards are 1, 2, 3 and then nothing."""
     model = Line([1.0, 1.0], ends_above=2.5)
     walk = plans([1.0] * 6)
@@ -147,8 +147,8 @@ def test_members_vote_on_the_end_where_all_see_the_particle(propagation):
 @pytest.mark.parametrize("what", ["state", "reward"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("propagation", ["ts1", "tsinf", "expectation"])
-def test_a_blow_up_behind_the_end_forbids_nothing(what, value, propagation):
-    """The model knows nothing of what lies beyond 2.5, where nobody ever goes on from."""
+def test_a_divergence_after_the_termination_forbids_nothing(what, value, propagation):
+    """The model diverges beyond 2.5, where every trajectory has terminated."""
     model = Bad(wall=3.5, value=value, what=what, ends_above=2.5)
     walk = plans([1.0] * 6)
     score = score_fn(model, start(), particles=2, horizon=6, propagation=propagation,
@@ -166,7 +166,7 @@ def test_a_blow_up_behind_the_end_forbids_nothing(what, value, propagation):
 
 
 STRIDES, SIGMA, HORIZON, EDGE = (0.06, 0.08, 0.10, 0.12, 0.14), 0.03, 12, 1.4
-"""Nobody knows the walker's stride, one of five; the ground is a little wet."""
+"""A walker whose stride is unknown, one of five values, with a little noise."""
 
 
 def along_the_cliff(obs, action, next_obs):
@@ -176,7 +176,7 @@ def along_the_cliff(obs, action, next_obs):
 
 
 def true_returns(count=200_000):
-    """Brute force, with nothing of the library's: an unknown stride that stays what it is."""
+    """Brute force without the library: the unknown stride is constant in each trajectory."""
     rng = np.random.default_rng(0)
     stride = rng.choice(STRIDES, count)
     at, total = np.zeros(count), np.zeros(count)

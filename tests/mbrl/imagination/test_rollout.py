@@ -75,8 +75,8 @@ def test_without_gradients_no_graph_is_kept():
                        generator=seeded()).state.requires_grad  # fmt: skip
 
 
-def test_a_score_slopes_as_its_differences_say():
-    """Actions that want a gradient get one, through blocks on several workers too."""
+def test_gradients_of_a_score_equal_its_finite_differences():
+    """Actions that require a gradient get one, also through blocks on several workers."""
     model = Line([1.0, 0.5])
     score = score_fn(model, start(), particles=2, horizon=3, generator=seeded())
     actions = torch.rand(300, 3, 1, dtype=torch.float64, generator=seeded()).requires_grad_()

@@ -28,7 +28,7 @@ def test_a_candidate_that_is_not_finite_scores_minus_infinity(propagation, value
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_broken_state_counts_even_where_the_reward_does_not_show_it(value):
+def test_a_state_that_is_not_finite_is_rejected_even_if_the_reward_is_finite(value):
     model = Bad(wall=2.5, value=value)
     score = score_fn(model, start(), particles=2, horizon=1, generator=seeded(),
                      reward=lambda obs, action, next_obs: torch.ones_like(obs[..., 0]))  # fmt: skip
@@ -51,8 +51,8 @@ def test_no_action_that_is_not_finite_is_ever_good():
 
 @pytest.mark.parametrize("planner", PLANNERS.values(), ids=list(PLANNERS))
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_it_never_wins_with_any_planner(planner, value):
-    """All that is worth having lies just behind the wall."""
+def test_a_plan_whose_state_is_not_finite_is_chosen_by_no_planner(planner, value):
+    """The highest rewards are just beyond the wall, where the state is not finite."""
     model = Bad(wall=0.5, value=value)
     score = score_fn(model, start(), particles=2, horizon=4, generator=seeded())
     search = planner(start(-1.0), start(1.0), 4, population=200)
@@ -97,8 +97,8 @@ def test_the_same_actions_score_the_same_to_the_bit(net, propagation):
 
 
 @pytest.mark.parametrize("propagation", PROPAGATIONS)
-def test_the_company_a_candidate_keeps_does_not_matter(net, propagation):
-    """Moment matching too refits across particles, never across candidates."""
+def test_scores_do_not_depend_on_the_other_candidates(net, propagation):
+    """Moment matching refits across particles, but not across candidates."""
     score, actions = net_score(net, propagation), candidates(40)
     together = score(actions)
     alone = torch.cat([score(actions[i : i + 1]) for i in range(40)])
@@ -107,7 +107,7 @@ def test_the_company_a_candidate_keeps_does_not_matter(net, propagation):
 
 
 @pytest.mark.parametrize("propagation", PROPAGATIONS)
-def test_neither_does_the_size_of_the_blocks(net, propagation, monkeypatch):
+def test_scores_do_not_depend_on_the_size_of_the_blocks(net, propagation, monkeypatch):
     score, actions = net_score(net, propagation), candidates(40)
     whole = score(actions)
     for rows, split in ((1, 10**9), (7, 10**9), (10**9, 1), (10**9, 10**9)):
@@ -117,7 +117,7 @@ def test_neither_does_the_size_of_the_blocks(net, propagation, monkeypatch):
 
 
 @pytest.mark.parametrize("propagation", PROPAGATIONS)
-def test_nor_the_number_of_threads_to_the_bit(net, propagation, monkeypatch):
+def test_scores_do_not_depend_on_the_number_of_threads(net, propagation, monkeypatch):
     monkeypatch.setattr(module, "BLOCK_ROWS", 16)
     before = torch.get_num_threads()
     actions, results = candidates(60), []

@@ -107,7 +107,7 @@ def test_kl_ucb_solves_its_equation(wins):
         assert found == pytest.approx(1 - 100 ** (-1 / 20))
 
 
-def test_epsilon_greedy_explores_as_often_as_it_says():
+def test_epsilon_greedy_explores_with_probability_epsilon():
     bandit = fed(EpsilonGreedy(40_000, 4, epsilon=0.2), [5.0] * 4, [1.0, 4.0, 2.0, 3.0])
     share = torch.bincount(bandit.choose(generator=seeded()), minlength=4) / 40_000
     assert share.tolist() == pytest.approx([0.05, 0.85, 0.05, 0.05], abs=0.006)
@@ -154,7 +154,7 @@ def test_normal_draws_are_conjugate():
 
 
 @pytest.mark.parametrize("prior", [BetaBernoulli(), NormalNormal(0.2, 1.0, 0.7)])
-def test_which_arm_is_best_by_quadrature(prior):
+def test_the_probability_of_the_best_arm_equals_quadrature(prior):
     """P(A* = a) and E[mean | A* = a] of three arms, against scipy's integrals."""
     counts, sums = torch.tensor([[10.0, 3.0, 50.0]]).double(), torch.tensor([[4, 2, 26.0]]).double()
     found = best_arm(prior, counts, sums, points=1024)
@@ -217,8 +217,8 @@ def test_an_arm_much_better_known_than_the_others_is_integrated(prior, counts, s
                 assert found.given[0, a, k].item() == pytest.approx(beaten, abs=1e-2)
 
 
-def test_arms_beyond_hope_teach_nothing_false():
-    """A best arm far ahead: P(A* = a) underflows, and what is expected stays in [0, 1]."""
+def test_expectations_stay_in_range_when_the_chance_of_being_best_underflows():
+    """One arm is far better: P(A* = a) of others underflows, and expectations stay in [0, 1]."""
     counts = torch.tensor([[84.0, 10.0, 206.0]]).double()
     found = best_arm(BetaBernoulli(), counts, torch.tensor([[1.0, 10.0, 32.0]]).double(), points=64)
     assert found.chance[0, 1] == pytest.approx(1)
@@ -273,7 +273,7 @@ def test_the_least_information_ratio_of_all_mixtures_of_two():
     assert mix.first != mix.second and share.item() == pytest.approx(2 / 9)
 
 
-def test_an_arm_of_no_cost_is_taken_though_it_tells_nothing():
+def test_an_arm_without_cost_is_chosen_even_without_information():
     """Its ratio is 0 / 0; its squared regret is 0, which no other distribution attains."""
     mix = least_ratio(torch.tensor([[0.3, 0.0, 0.0], [0.0, 0.2, 0.4]]), torch.tensor(
         [[0.1, 0.0, 0.2], [0.0, 0.1, 0.2]]
@@ -332,7 +332,7 @@ def test_kl_ucb_is_far_closer_to_lai_and_robbins():
     assert lai_robbins(MEANS) < found < 1.6 * lai_robbins(MEANS)
 
 
-def test_thompson_comes_to_the_slope_of_lai_and_robbins():
+def test_thompson_approaches_the_slope_of_lai_and_robbins():
     """From below: steeper in the later decade, and never over it."""
     lost = curve(Thompson(300, 2), 10_000)
     early, late = slope(lost, 100, 1000), slope(lost, 1000, 10_000)
@@ -340,7 +340,7 @@ def test_thompson_comes_to_the_slope_of_lai_and_robbins():
     assert late > 0.6 * lai_robbins(MEANS)
 
 
-def test_constant_epsilon_pays_its_share_for_ever():
+def test_regret_of_constant_epsilon_is_linear():
     """Once the best arm is known, ε · (mean gap) a play."""
     lost = regret(
         EpsilonGreedy(500, 3, epsilon=0.3), torch.tensor([0.9, 0.5, 0.1]), steps=2000,
@@ -546,7 +546,7 @@ def test_ellipsoids_hold_the_truth_at_all_times():
     assert held(said=0.1) < 0.8  # and would not, had the noise been five times what was said
 
 
-def test_features_are_worth_having():
+def test_using_features_lowers_the_regret():
     """Fifty arms that share three numbers: UCB1 has to try them all, these do not."""
     table = torch.randn(50, 3, generator=seeded(3)).double()
     table /= table.norm(dim=1, keepdim=True)

@@ -134,7 +134,7 @@ def test_imagination_follows_the_policy_from_the_start():
 # The model.
 
 
-def test_counts_are_the_likeliest_model():
+def test_likeliest_model_has_the_frequencies_of_the_counts():
     mdp = frozen_lake()
     steps = list(walk(mdp, 2000))
     agent = Dyna(16, 4, DynaConfig(planning=0, memory="all"))
@@ -153,7 +153,7 @@ def test_counts_are_the_likeliest_model():
     np.testing.assert_array_equal(ends, model.terminal)
 
 
-def test_last_memory_forgets():
+def test_a_memory_of_last_steps_keeps_only_the_last_one():
     agent = Dyna(3, 1, DynaConfig(planning=0))
     agent.observe(0, 0, 1.0, 1, False, generator=seeded())
     agent.observe(0, 0, 5.0, 2, True, generator=seeded())
@@ -176,7 +176,7 @@ def solution_of(agent):
 
 
 def test_prioritised_sweeping_solves_its_model():
-    """A slippery lake, 2000 random steps, then sweeps until nothing is worth one."""
+    """A slippery lake, 2000 random steps, then sweeps until no priority is above the threshold."""
     config = DynaConfig(
         planning=300, states="priority", memory="all", step_size=1.0, threshold=1e-9, discount=0.9
     )
@@ -212,7 +212,7 @@ def test_every_recipe_solves_a_deterministic_maze(change):
 
 
 def test_drawn_updates_average_over_a_stochastic_model():
-    """One state, two ends that pay nothing, one that goes on: E = p · γ · 1 by many small steps."""
+    """Two terminal states with reward 0 and one that continues: E = p · γ · 1 by small steps."""
     agent = Dyna(4, 1, DynaConfig(planning=300, memory="all", step_size=0.01, discount=0.5))
     agent.observe(1, 0, 1.0, 3, True, generator=seeded())
     generator = seeded()
@@ -239,7 +239,7 @@ def test_planning_saves_episodes():
     assert many < 40 and 2 * many < some < none / 2, (none, some, many)
 
 
-def test_only_a_bonus_finds_a_changed_way_soon():
+def test_only_an_exploration_bonus_finds_a_changed_way_soon():
     """The blocking maze, its gap moved after 1000 of 2000 steps: rewards of ten runs."""
 
     def earned(config, seed):
@@ -276,7 +276,7 @@ def test_the_one_loop_drives_it_and_seeds_repeat():
     assert first.act(0, explore=False, generator=seeded()) == 0
 
 
-def test_the_policy_explores_as_often_as_it_says():
+def test_the_policy_explores_with_the_stated_probability():
     agent = Dyna(1, 4, DynaConfig(epsilon=0.2, planning=0))
     generator = seeded()
     drawn = [agent.act(0, explore=True, generator=generator) for _ in range(4000)]

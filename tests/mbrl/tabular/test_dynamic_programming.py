@@ -56,7 +56,7 @@ def test_solutions_are_the_optimum(solve, seed, discount, ends):
 
 @solvers
 @pytest.mark.parametrize("mdp", [corridor(), journey(), journey(1)], ids=["corridor", "a", "b"])
-def test_without_discount_too_but_without_a_bound(solve, mdp):
+def test_with_discount_1_solvers_find_the_optimum_but_no_bound(solve, mdp):
     exact, found = mdp.optimum(), solve(mdp, tolerance=1e-12)
     assert found.bound == math.inf and found.residual <= 1e-11
     np.testing.assert_allclose(found.values, exact.values, rtol=0, atol=1e-9)
@@ -67,7 +67,7 @@ def test_without_discount_too_but_without_a_bound(solve, mdp):
 @solvers
 @pytest.mark.parametrize("ends", [0, 1])
 @pytest.mark.parametrize("sweeps", [1, 2, 3, 5, 8, 13])
-def test_bounds_hold_wherever_it_stops(solve, sweeps, ends):
+def test_bounds_hold_after_any_number_of_sweeps(solve, sweeps, ends):
     """Values, action values and the policy, far from convergence; 1e-10 for the oracle."""
     for seed in range(10):
         mdp = random_world(seed, ends=ends)
@@ -81,7 +81,7 @@ def test_bounds_hold_wherever_it_stops(solve, sweeps, ends):
 
 
 def test_span_bounds_stop_long_before_the_supremum_norm():
-    """Without ends what all states gain alike does not count: a tenth of log tol / log γ."""
+    """Without terminal states a common gain needs no sweeps: a tenth of log tol / log γ."""
     found = value_iteration(random_world(ends=0, discount=0.999), tolerance=1e-6)
     assert found.bound <= 1e-6
     assert found.iterations < 0.1 * math.log(1e-6 * 1e-3) / math.log(0.999)
@@ -165,7 +165,7 @@ def test_policy_iteration_goes_on_from_a_policy():
 
 def test_solvers_refuse_by_name():
     mdp = corridor()
-    with pytest.raises(ValueError, match="never does from state 0"):
+    with pytest.raises(ValueError, match="this one never ends from state 0"):
         policy_iteration(mdp, policy=np.zeros(4, dtype=int))
     with pytest.raises(ValueError, match=r"a policy is \(S,\)"):
         policy_iteration(mdp, policy=np.zeros(3, dtype=int))

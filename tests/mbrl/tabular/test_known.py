@@ -200,7 +200,7 @@ WORLDS = {
 
 @pytest.mark.parametrize("world", WORLDS.values(), ids=list(WORLDS))
 @pytest.mark.parametrize("kind", ["q", "n-step q", "q(λ)", "double", "expected", "tree"])
-def test_without_chance_it_is_exact(kind, world):
+def test_in_a_deterministic_world_it_is_exact(kind, world):
     """α = 1, and targets that no draw but that of the next pair can move."""
     traces = {"traces": "replacing"} if kind == "q(λ)" else {}
     made = learner(world, **KINDS[kind], **traces, step_size=1.0, epsilon=0.3)
@@ -208,14 +208,14 @@ def test_without_chance_it_is_exact(kind, world):
 
 
 def slipping(kind, mdp, steps):
-    """α = visits^-0.7 and means; what is on-policy acts for itself, ε = 0.3."""
+    """α = visits^-0.7 and means; on-policy learners act themselves, with ε = 0.3."""
     settings = {"step_size": 1.0, "step_decay": 0.7, "averaging": True, "epsilon": 0.3}
     made = learner(mdp, **kind, **settings)
     return error(mdp, made, steps=steps, explores=kind["target"] in ("q", "double", "tree"))
 
 
 @pytest.mark.parametrize("kind", ["q", "double", "tree", "sarsa", "sarsa(λ)", "Monte Carlo"])
-def test_on_ice_too(kind):
+def test_learners_come_close_on_a_stochastic_world(kind):
     """Means of N visits lie some σ / √N from the truth, σ about 0.1 here."""
     assert slipping(KINDS[kind], frozen_lake(discount=0.5), 2_000_000) < 1e-3
 

@@ -56,7 +56,7 @@ def test_rows_are_occupancies_and_give_the_values(seed):
     np.testing.assert_allclose(dense, mu, rtol=1e-10)
 
 
-def test_td_comes_to_the_closed_form():
+def test_td_converges_to_the_closed_form():
     """Averaging TD over a long walk, as a representation and as features of pairs."""
     rng = np.random.default_rng(0)
     mdp = random_mdp(rng, states=4, actions=2, discount=0.7)
@@ -82,8 +82,8 @@ def test_td_comes_to_the_closed_form():
     assert np.abs(exact).max() > 0.5
 
 
-def test_deterministic_td_is_exact_and_ends_end():
-    """A corridor 0 → 1 → end: ψ sums what is met, and nothing follows the end."""
+def test_deterministic_td_is_exact_and_stops_at_terminal_states():
+    """A corridor 0 → 1 → end: ψ sums the features on the way, and nothing after the end."""
     phi = np.array([[[1.0, 0.0]], [[0.0, 1.0]], [[5.0, 5.0]]])
     learner = SuccessorFeatures(phi, np.zeros(3, dtype=int), discount=0.5, step_size=1.0)
     for _ in range(2):

@@ -225,7 +225,7 @@ def test_one_step_is_the_textbooks(target, decay):
 
 @pytest.mark.parametrize("traces", ["accumulating", "replacing", "dutch"])
 @pytest.mark.parametrize("target", ["sarsa", "expected", "tree", "q"])
-def test_a_trace_that_is_gone_at_once_is_one_step(target, traces):
+def test_a_trace_decay_near_0_equals_one_step_learning(target, traces):
     if traces == "dutch" and target != "sarsa":
         return
     settings = {"actions": 2, "target": target, "step_size": 0.3}
@@ -317,7 +317,7 @@ def test_true_online_is_the_online_lambda_return_algorithm():
     ],
     ids=str,
 )
-def test_off_policy_targets_find_the_optimum_whatever_is_done(settings):
+def test_off_policy_targets_find_the_optimum_for_any_behaviour_policy(settings):
     """Deterministic, so that α = 1 is exact; actions uniformly at random."""
     mdp = corridor(0.9)
     made = learner(actions=2, discount=0.9, step_size=1.0, epsilon=1.0, **settings)
@@ -335,7 +335,7 @@ def test_off_policy_targets_find_the_optimum_whatever_is_done(settings):
     ],
     ids=str,
 )
-def test_on_policy_expectations_find_the_values_of_what_they_do(settings):
+def test_on_policy_targets_find_the_values_of_their_policy(settings):
     """Of the ε-greedy policy, ε = 0.3, in the MDP itself."""
     mdp = corridor(0.9)
     made = learner(actions=2, discount=0.9, step_size=1.0, epsilon=0.3, **settings)

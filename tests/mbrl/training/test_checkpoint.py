@@ -51,7 +51,7 @@ def assert_holds(run, step):
     assert torch.equal(state["weights"]["net"], weights(step)["net"])
 
 
-def test_what_is_saved_comes_back(run):
+def test_a_saved_state_is_loaded_unchanged(run):
     saved(run, 10)
     for reader in (run, Run.open(run.path)):
         assert reader.config == {"algo": "pets", "seed": 3}
@@ -164,7 +164,7 @@ def test_missing_files_are_refused_by_name(run, name):
 @pytest.mark.parametrize("name", [WEIGHTS, STATE])
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_foreign_files_are_refused_whatever_they_hold(run, name):
-    """Random bytes, which send the restricted unpickler every which way."""
+    """Random bytes, which exercise many branches of the restricted unpickler."""
     file, draw = saved(run, 10) / name, random.Random(0)
     for foreign in (b"hello", b"PK\x03\x04", *(draw.randbytes(draw.randrange(60))
                                                for _ in range(150))):  # fmt: skip

@@ -199,7 +199,7 @@ def test_an_endless_episode_is_saved_on_the_way_and_at_the_end(tmp_path):
 
 
 class Whole(VectorEnv):
-    """A vector that knows no masks: it resets all its environments at once."""
+    """A vector environment without reset masks: it resets all its environments at once."""
 
     num_envs = 2
 
@@ -239,7 +239,7 @@ class Alias(Drift):
 
 
 @pytest.mark.parametrize("copy", [True, False])
-def test_what_an_environment_hands_out_or_is_handed_is_copied(copy):
+def test_observations_and_actions_of_an_environment_are_copied(copy):
     env = SyncVectorEnv([Alias, Alias], copy=copy)
     steps = collect(random_agent(env), env, Episodes(0), steps=60)
     taken = list(steps)
@@ -254,7 +254,7 @@ def test_another_seed_writes_other_bytes(tmp_path):
     assert metrics(tmp_path / "0") != metrics(tmp_path / "1")
 
 
-def test_what_an_episode_line_says(tmp_path):
+def test_the_line_of_an_episode_has_its_numbers(tmp_path):
     env = Drift()
     progress = go(tmp_path / "run", env, random_agent(env), 35)
     lines = read_metrics(tmp_path / "run" / METRICS, "episode")
@@ -354,7 +354,7 @@ def test_regular_checkpoints_come_within_episodes(tmp_path):
 
 
 def test_evaluation_is_reproducible_and_leaves_the_training_alone(tmp_path):
-    """A run that is evaluated after every step goes on as if nobody had looked."""
+    """Evaluation after every step does not change the run."""
     make = WORLDS["ours"]
     go(tmp_path / "plain", env := make(), pets(env), 50)
     other, results = make(), []
@@ -449,7 +449,7 @@ def test_actions_of_every_kind_and_observations_of_any_shape_pass(id):
         assert len({tuple(row.tolist()) for s in steps for row in s.action.reshape(-1, 1)}) > 1
 
 
-def test_metrics_hold_no_time(tmp_path):
+def test_metrics_contain_no_durations(tmp_path):
     go(tmp_path / "run", env := Drift(), pets(env), 30)
     names = {name for line in read_metrics(tmp_path / "run" / METRICS) for name in line}
     assert not {name for name in names if "second" in name or "time" in name}

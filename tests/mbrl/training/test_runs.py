@@ -119,7 +119,7 @@ def test_a_folder_of_another_run_is_refused_and_left_alone(tmp_path):
     assert sorted((p.name, p.stat().st_mtime_ns) for p in path.rglob("*")) == before
 
 
-def test_what_no_folder_could_say_is_refused_before_it_is_made(tmp_path):
+def test_an_agent_or_environment_without_a_name_is_refused_before_a_folder_is_made(tmp_path):
     path = tmp_path / "run"
     env = swing_up()
     by_hand = mbrl.agents.RandomAgent(env.action_space, generator=torch.Generator())
@@ -185,7 +185,7 @@ def test_a_device_that_is_not_there_is_said_in_one_line(tmp_path):
         ({"env": 3}, "env: "),
     ],
 )
-def test_a_config_that_is_none_names_its_first_wrong_field(tmp_path, change, message):
+def test_an_invalid_config_names_its_first_wrong_field(tmp_path, change, message):
     agent = mbrl.make("pets", swing_up(), config=TINY)
     mbrl.train(agent, swing_up(), tmp_path / "run", steps=5)
     config = json.loads((tmp_path / "run" / "config.json").read_text())
@@ -220,7 +220,7 @@ def test_the_newest_run_is_found_wherever_it_lies(tmp_path):
     assert find_run("some/where", tmp_path).parts == ("some", "where")
 
 
-def test_names_of_the_library_are_there_and_come_late():
+def test_public_names_of_the_library_can_be_imported():
     for name in mbrl.__all__:
         assert getattr(mbrl, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):

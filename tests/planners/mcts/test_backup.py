@@ -12,7 +12,7 @@ from tests.planners.mcts.models import seeded, table_model, world
 @pytest.mark.parametrize(
     "rule", [UCT(), PUCT(dirichlet=0.0, temperature=0.0), Gumbel(scale=0.0)], ids=str
 )
-def test_nodes_of_one_state_share_what_follows(rule):
+def test_nodes_of_one_state_share_their_children(rule):
     root, step, options, _, _ = world()
     tree = search(root, step, simulations=400, rule=rule, merge=True, **options)
     nodes, edges = tree.forest.nodes, tree.forest.edges
@@ -35,7 +35,7 @@ def test_nodes_of_one_state_share_what_follows(rule):
         assert len(firsts) == 5
 
 
-def test_transpositions_bring_a_search_to_the_optimum_of_a_world_with_cycles():
+def test_with_transpositions_search_converges_in_a_world_with_cycles():
     root, step, options, values, q = world(discount=0.9)
     rule = PUCT(dirichlet=0.0, temperature=0.0)
 
@@ -109,7 +109,7 @@ def test_what_does_not_go_with_transpositions_is_named():
 @pytest.mark.parametrize(
     "rule", [UCT(), PUCT(dirichlet=0.0, temperature=0.0), Gumbel(scale=0.0)], ids=str
 )
-def test_a_node_is_worth_its_best_action(rule):
+def test_max_backup_gives_a_node_the_value_of_its_best_action(rule):
     root, step = table_model(golden.problem("puct"))
     tree = search(
         root, step, simulations=60, generator=seeded(), rule=rule, discount=0.9, backup="max"

@@ -27,7 +27,7 @@ def found():
     )  # fmt: skip
 
 
-def test_the_most_visited_hang_together(found):
+def test_the_most_visited_nodes_are_connected(found):
     for root in (0, 1):
         visits = found.visits[root].tolist()
         there = sum(v > 0 for v in visits)
@@ -43,7 +43,7 @@ def test_the_most_visited_hang_together(found):
             assert min(node.visits for node in nodes) >= max(left_out, default=0)
 
 
-def test_nodes_say_what_the_world_did(found):
+def test_nodes_have_the_reward_and_discount_of_their_step(found):
     nodes = {node.node: node for node in most_visited(found, root=1, nodes=1000)}
     assert nodes[0].state == [3.0] and nodes[0].visits == 51
     for node in list(nodes.values())[1:]:
@@ -105,7 +105,7 @@ def test_bad_input_says_so(found, options, message):
         most_visited(found, **options)
 
 
-def test_a_twin_visited_more_often_than_its_parent_comes_after_it():
+def test_nodes_come_after_their_parents_even_if_visited_more():
     """Two states, each a step from the other: the first node of each has all the visits."""
 
     def step(state, action):

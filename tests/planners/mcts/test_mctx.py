@@ -44,7 +44,7 @@ def stored():
 
 
 @pytest.mark.parametrize("name", golden.CASES)
-def test_the_tree_is_mctxs_node_for_node(name, stored):
+def test_the_tree_equals_that_of_mctx(name, stored):
     tree = ours(name)
     want = {k: stored[f"{name}/{k}"] for k in (*golden_keys(), "action", "policy")}
     made = tree.visits.numpy() > 0  # mctx goes on below an end, which no value then shows
@@ -66,7 +66,7 @@ def golden_keys():
 
 
 @pytest.mark.skipif(not available(Mctx), reason="mctx is not installed: make peers")
-def test_the_stored_trees_are_what_mctx_makes(stored):
+def test_the_stored_trees_equal_those_of_mctx(stored):
     with Mctx() as peer:
         for name in golden.CASES:
             for key, value in golden.ask(peer, name).items():

@@ -40,7 +40,7 @@ def test_an_action_is_worth_the_expectation_over_its_outcomes(rule):
                     assert shares == pytest.approx(live["chance"] / live["chance"].sum(), abs=0.02)
 
 
-def test_exact_outcomes_come_to_the_optimum():
+def test_search_with_exact_outcomes_converges_to_the_optimum():
     root, step, options, values, q = world(discount=0.5)
     rule = PUCT(dirichlet=0.0, temperature=0.0)
     errors = []

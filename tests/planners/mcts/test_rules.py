@@ -96,7 +96,7 @@ class World:
 
 
 class Reference:
-    """A tree of dictionaries that is searched as the textbooks say: slow, and independent."""
+    """A tree of dictionaries searched as in textbooks: slow, and independent."""
 
     def __init__(self, world, root, select):
         self.world, self.select = world, select

@@ -48,7 +48,7 @@ def test_scaled_values_do_not_depend_on_the_unit_of_reward(scale, same):
     assert torch.equal(small.visits, large.visits) == same
 
 
-def test_a_tree_that_goes_on_is_what_one_long_search_has_below():
+def test_a_continued_tree_equals_the_subtree_of_one_long_search():
     """The branch of a tree, searched on, has its old nodes and as many new ones."""
     root, step = table_model(golden.problem("puct"))
     rule = PUCT(dirichlet=0.0, temperature=0.0)
@@ -196,15 +196,15 @@ def test_the_answer_of_puct_is_drawn_by_visits():
     assert (counts[tree.children_visits() == 0] == 0).all()
 
 
-def test_gumbel_cannot_go_on_with_a_tree():
+def test_gumbel_cannot_continue_a_tree():
     root, step = table_model(golden.problem("gumbel"))
     tree = search(root, step, simulations=5, generator=seeded(), rule=Gumbel(), discount=0.9)
-    with pytest.raises(ValueError, match="Gumbel cannot go on with a tree"):
+    with pytest.raises(ValueError, match="Gumbel cannot continue a tree"):
         search(root, step, simulations=5, generator=seeded(), rule=Gumbel(), start=tree)
 
 
 @pytest.mark.parametrize("rule", [UCT(), PUCT(dirichlet=0.0, temperature=0.0)])
-def test_widening_opens_what_can_be_done(rule):
+def test_widening_makes_only_valid_actions_available(rule):
     def step(state, action):
         zero = torch.zeros(1)
         return Evaluation(state, 0.01 * action.float(), zero, torch.zeros(1, 20))
@@ -221,9 +221,9 @@ def test_widening_opens_what_can_be_done(rule):
         assert tried == [1, 4, 5, 6, 7, 8, 9, 10][: math.ceil(math.sqrt(simulations))]
 
 
-def test_gumbel_takes_no_widening():
+def test_gumbel_does_not_support_widening():
     root, step = table_model(golden.problem("gumbel"))
-    with pytest.raises(ValueError, match="Gumbel takes no widening"):
+    with pytest.raises(ValueError, match="Gumbel does not support widening"):
         search(root, step, simulations=5, generator=seeded(), rule=Gumbel(), widening=Widening())
 
 
@@ -251,7 +251,7 @@ def test_what_a_step_cannot_give_is_named(change, message):
         search(root, wrong, simulations=5, **options)
 
 
-def test_a_root_that_does_not_fit_is_called_one():
+def test_a_root_of_wrong_shape_is_named_in_the_error():
     root, step, options, _, _ = world()
     with pytest.raises(ValueError, match=r"the root's value must be \(5,\), got \(5, 1\)"):
         search(root._replace(value=root.value[:, None]), step, simulations=5, **options)

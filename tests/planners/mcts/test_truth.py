@@ -410,7 +410,7 @@ def test_a_batch_is_its_searches_one_by_one(rule, kind):
     discount=st.sampled_from([0.0, 0.7, 1.0]),
 )
 @settings(max_examples=60, deadline=None)
-def test_what_every_tree_is(seed, rule, simulations, depth, several, discount):
+def test_every_tree_is_consistent(seed, rule, simulations, depth, several, discount):
     count = 3
     root, step = drawn(seed, [0, 1, 2])
     found = search(
