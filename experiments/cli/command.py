@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from experiments.cli.options import Wrong, check_name
+from experiments.cli.options import Wrong, check_name, import_modules
+from mbrl.plain import shown, words
 
 COMMANDS = {
     "mpc": ("drive", "drive a robot by planning: mbrl mpc --env ID --planner NAME"),
@@ -45,6 +46,7 @@ def run(args: Sequence[str]) -> int:
     try:
         command, *rest = args
         check_name("command", command, COMMANDS)
+        import_modules(rest)
         return importlib.import_module(f"experiments.cli.{COMMANDS[command][0]}").run(rest)
     except KeyboardInterrupt:
         print("mbrl: interrupted", file=sys.stderr)
@@ -52,8 +54,14 @@ def run(args: Sequence[str]) -> int:
     except Exception as error:  # those not expected are raised again, with their traceback
         if os.environ.get("MBRL_TRACEBACK") or not isinstance(error, _expected()):
             raise
-        print(f"mbrl: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"mbrl: {shown(' '.join(_text(error).split()))}", file=sys.stderr)
         return 2
+
+
+def _text(error: Exception) -> str:
+    if not isinstance(error, OSError) or not error.errno:
+        return str(error)
+    return f"{error.filename}: {words(error.errno)}" if error.filename else words(error.errno)
 
 
 def _expected() -> tuple[type[Exception], ...]:

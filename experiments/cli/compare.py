@@ -9,10 +9,21 @@ from typing import Any
 
 import numpy as np
 import tyro
+from rich.markup import escape
 from rich.table import Table
 
 from experiments import plots
-from experiments.cli.options import Common, Wrong, check_least, emit, out, parse, say
+from experiments.cli.options import (
+    Common,
+    Wrong,
+    check_least,
+    check_writable,
+    emit,
+    out,
+    parse,
+    say,
+)
+from mbrl.plain import shown
 from mbrl.statistics import probability_of_improvement, summarise
 from mbrl.training import RunConfig
 from mbrl.training.checkpoint import Run
@@ -42,6 +53,7 @@ def run(args: list[str]) -> int:
     if parsed.label and len(parsed.label) != len(parsed.runs):
         raise Wrong(f"--label needs one for each of {len(parsed.runs)} runs, got {parsed.label}")
     check_least(parsed, last=1)
+    check_writable(parsed.out)
     paths = [find_run(name, parsed.root) for name in parsed.runs]
     table, numbers = compare_runs(
         paths, labels=parsed.label or None, last=parsed.last, out=parsed.out
@@ -63,7 +75,7 @@ def compare_runs(
         RunError: not a run, or no finished episode.
         ValueError: runs of different environments.
     """
-    configs = [RunConfig.from_json(Run.open(path).config) for path in paths]
+    configs = [RunConfig.of(Run.open(path)) for path in paths]
     if len({config.env for config in configs}) > 1:
         found = ", ".join(sorted({config.env for config in configs}))
         raise ValueError(f"runs of different environments do not compare: {found}")
@@ -87,7 +99,7 @@ def compare_runs(
         interval = "-" if one else f"{found['iqm_low']:.1f} to {found['iqm_high']:.1f}"
         chance = "" if values is baseline else f"{better.estimate:.2f}"
         table.add_row(
-            label,
+            escape(shown(label)),
             str(len(values)),
             f"{found['mean']:.1f}",
             "-" if one else f"{found['std']:.1f}",

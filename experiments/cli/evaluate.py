@@ -11,7 +11,15 @@ import numpy as np
 import tyro
 
 import envs
-from experiments.cli.options import Common, check_least, emit, parse, say, set_threads
+from experiments.cli.options import (
+    Common,
+    check_least,
+    check_writable,
+    emit,
+    parse,
+    say,
+    set_threads,
+)
 from experiments.plots.film import film_or_tell
 from mbrl.rng import generator
 from mbrl.statistics import summarise
@@ -71,6 +79,9 @@ def evaluate_run(
         EnvironmentError: the environment returned what no agent can use.
     """
     loaded = load_run(path, make_env=envs.make, device=device)
+    check_writable(path / "evaluation.json")
+    if video:
+        check_writable(path / "videos" / "film.mp4")
     player = loaded.agent.player(generator=generator(seed, 1))
     running, returns, first = Episodes(seed), [], []
     for step in play(player, loaded.env, running):
@@ -85,7 +96,7 @@ def evaluate_run(
     statistics = summarise(returns, rng=np.random.default_rng(seed))
     summary = {
         "run": str(path),
-        "env_steps": loaded.run.latest(),
+        "env_steps": loaded.env_steps,
         "seed": seed,
         "returns": returns,
         **statistics,
@@ -99,7 +110,7 @@ def evaluate_run(
         )
     tell(f"{found}  over {episodes} episodes, seed {seed}")
     if video:
-        name = f"{loaded.config.env.replace('/', '-')}-{loaded.run.latest()}.mp4"
+        name = f"{loaded.config.env.replace('/', '-')}-{loaded.env_steps}.mp4"
         target = loaded.run.path / "videos" / name
         if film_or_tell(loaded.config.env, first, target, seed=seed, tell=tell):
             summary["video"] = str(target)

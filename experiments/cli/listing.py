@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tyro
+from rich.markup import escape
 from rich.table import Table
 
 import envs
 from experiments.cli.options import Common, emit, out, parse
 from experiments.cli.worlds import simulators, worlds
 from mbrl.agents import AGENTS
+from mbrl.plain import shown
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,6 @@ def _runs(root: Path) -> Listing:
             run = Run.open(path)
             config = RunConfig.from_json(run.config)
             rows.append({"run": str(run.path), "env_steps": run.latest() or 0})
-            table.add_row(
-                str(run.path), str(run.latest() or 0), str(config.steps), config.algo, config.env
-            )
+            cells = (run.path, run.latest() or 0, config.steps, config.algo, config.env)
+            table.add_row(*(escape(shown(cell)) for cell in cells))
     return table, rows

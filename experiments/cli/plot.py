@@ -14,7 +14,15 @@ from matplotlib.figure import Figure
 
 import envs
 from experiments import plots
-from experiments.cli.options import Common, check_least, emit, parse, say, set_threads
+from experiments.cli.options import (
+    Common,
+    check_least,
+    check_writable,
+    emit,
+    parse,
+    say,
+    set_threads,
+)
 from mbrl.evaluation import measure
 from mbrl.training import RunConfig
 from mbrl.training.checkpoint import Run, write_json
@@ -56,7 +64,9 @@ def plot_runs(
         RunError: see `load_run` and `learning`.
         EnvironmentError: see `mbrl.training.collect`.
     """
-    configs = [RunConfig.from_json(Run.open(path).config) for path in paths]
+    configs = [RunConfig.of(Run.open(path)) for path in paths]
+    for path in paths:
+        check_writable(path / "plots" / "numbers.json")
     curves: dict[str, list[Any]] = {}
     for path, config in zip(paths, configs, strict=True):
         curves.setdefault(f"{config.algo} on {config.env}", []).append(learning(path))

@@ -27,9 +27,9 @@ from experiments.presets import preset
 from mbrl.agents import AGENTS, agent
 from mbrl.rng import generator
 from mbrl.spaces import spec_of
-from mbrl.training import RunConfig
-from mbrl.training.checkpoint import Run
-from mbrl.training.runs import check_device, extended, find_run, new_folder, train_run
+from mbrl.training import Progress, RunConfig
+from mbrl.training.checkpoint import CONFIG, Run
+from mbrl.training.runs import check_device, find_run, new_folder, train_run
 
 
 @dataclass(frozen=True)
@@ -117,35 +117,39 @@ def _prepare(parsed: Training) -> None:
 def _resume(parsed: Resume) -> int:
     _prepare(parsed)
     begun = Run.open(find_run(parsed.resume, parsed.root))
-    config = RunConfig.from_json(begun.config)
+    config = RunConfig.of(begun)
     check_device(config.device, f"the run {begun.path} lives on")
     if parsed.steps is not None and parsed.steps != config.steps:
         if parsed.steps < (begun.latest() or 0):
             raise Wrong(f"--steps {parsed.steps}: the run is at step {begun.latest()} already")
-        extended(begun, parsed.steps)
         config = dataclasses.replace(config, steps=parsed.steps)
     return _go(config, begun.path, parsed, resume=True)
 
 
 def _go(config: RunConfig, path: Path, parsed: Any, **how: bool) -> int:
-    with _interruptible() as stop:
-        progress = train_run(
-            config,
-            path,
-            make_env=envs.make,
-            **how,
-            checkpoint_every=parsed.checkpoint_every,
-            sinks=parsed.log,
-            stop=stop,
-            progress=True,
-        )
+    seen: list[Progress] = []
+    try:
+        with _interruptible() as stop:
+            progress = train_run(
+                config,
+                path,
+                make_env=envs.make,
+                **how,
+                checkpoint_every=parsed.checkpoint_every,
+                sinks=parsed.log,
+                stop=stop,
+                callback=lambda now: seen.append(now) if not seen else None,
+                progress=True,
+            )
+    except KeyboardInterrupt:  # at once, without a checkpoint of this step
+        path = seen[0].path or path if seen else path
+        if not (path / CONFIG).exists():
+            raise
+        say(f"mbrl: interrupted at once ({Run.open(path).said()}); {_go_on(path)}")
+        return 130
     path = progress.path or path
     if progress.env_steps < config.steps:
-        print(
-            f"mbrl: interrupted at step {progress.env_steps}; "
-            f"go on with: mbrl train --resume {path}",
-            file=sys.stderr,
-        )
+        say(f"mbrl: interrupted at step {progress.env_steps}; {_go_on(path)}")
         return 130
     summary = {
         "run": str(path),
@@ -158,6 +162,10 @@ def _go(config: RunConfig, path: Path, parsed: Any, **how: bool) -> int:
     say(f"run {path}")
     emit(parsed, summary)
     return 0
+
+
+def _go_on(path: Path) -> str:
+    return f"go on with: mbrl train --resume {path}"
 
 
 @contextlib.contextmanager

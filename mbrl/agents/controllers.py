@@ -67,7 +67,7 @@ class Controllers:
         return {"each": states, "generator": self.generator.get_state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
+        """Take back what `state_dict` gave; raises ValueError for anything else."""
         self.each = []
         self._grow(len(state["each"]))
         for controller, own in zip(self.each, state["each"], strict=True):
