@@ -89,7 +89,7 @@ class MetricsLog:
         except FileNotFoundError:
             data = b""
         _parsed(data, self._path)
-        if len(data) < size:
+        if not 0 <= size <= len(data):
             raise ValueError(f"{self._path} is shorter than its checkpoint says ({size} bytes)")
         if size and data[size - 1 : size] != b"\n":
             raise ValueError(f"{self._path} has no line that ends where its checkpoint says")
