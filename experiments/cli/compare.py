@@ -23,6 +23,7 @@ from experiments.cli.options import (
     parse,
     say,
 )
+from experiments.plots.style import as_text
 from mbrl.plain import shown
 from mbrl.statistics import probability_of_improvement, summarise
 from mbrl.training import RunConfig
@@ -87,7 +88,9 @@ def compare_runs(
         label: [float(np.mean(returns[-last:])) for _, returns in runs]
         for label, runs in curves.items()
     }
-    plots.save(plots.learning_curve(curves, title=f"Return on {configs[0].env}"), out)
+    drawn = {as_text(label): runs for label, runs in curves.items()}
+    title = f"Return on {as_text(configs[0].env)}"
+    plots.save(plots.learning_curve(drawn, title=title), out)
     table = Table("runs", "seeds", "mean", "std", "IQM", "95 % interval", "better than first")
     numbers: dict[str, Any] = {}
     baseline = next(iter(results.values()))

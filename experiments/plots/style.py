@@ -21,6 +21,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 from numpy.typing import ArrayLike
 from PIL import Image
 
+from mbrl.plain import shown
 from mbrl.statistics import Array
 from mbrl.training.checkpoint import written_whole
 
@@ -90,6 +91,11 @@ def plain_log(axis: Axis) -> None:
     axis.set_major_locator(LogLocator(subs=subs))
     axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axis.set_minor_formatter(FuncFormatter(lambda x, _: ""))
+
+
+def as_text(name: str) -> str:
+    """A name read from a file, for a title or a legend: without control characters and formulas."""
+    return shown(name).replace("$", r"\$")
 
 
 def save(figure: Figure | Sequence[Figure], path: str | Path) -> Path:

@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -134,9 +135,13 @@ class TensorBoardSink:
         _require("tensorboard", "tensorboard")
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @cached_property
+    def _writer(self) -> Any:  # made for the first line: a run that is refused gets no file
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder / "tensorboard"))
+        return SummaryWriter(str(self._folder / "tensorboard"))
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Every number of the line."""
@@ -146,7 +151,8 @@ class TensorBoardSink:
 
     def close(self) -> None:
         """Flush."""
-        self._writer.close()
+        if "_writer" in self.__dict__:
+            self._writer.close()
 
 
 class WandbSink:
@@ -162,9 +168,13 @@ class WandbSink:
         _require("wandb", "wandb")
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @cached_property
+    def _run(self) -> Any:  # as in TensorBoardSink
         import wandb  # pyright: ignore[reportMissingImports]
 
-        self._run = wandb.init(dir=str(folder), name=folder.name)
+        return wandb.init(dir=str(self._folder), name=self._folder.name)
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Every number of the line."""
@@ -172,7 +182,8 @@ class WandbSink:
 
     def close(self) -> None:
         """Finish the run."""
-        self._run.finish()
+        if "_run" in self.__dict__:
+            self._run.finish()
 
 
 def _require(module: str, extra: str) -> None:
