@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
 
 from mbrl.types import Transition
 
@@ -27,3 +30,68 @@ def check_batch(batch: Transition, obs: Sequence[int], action: Sequence[int]) ->
             raise ValueError(f"{name} must have shape {shape or ('B',)}, got {tuple(column.shape)}")
         if not bool(column.isfinite().all()):
             raise ValueError(f"{name} holds a number that is not finite")
+
+
+def check_state(state: Any, fresh: Any, place: str = "") -> None:
+    """Refuse a saved state that is not of the kind that `state_dict` of a fresh object gives.
+
+    Dicts must have the same names and lists the same length, values the same type, tensors the
+    same dtype and shape. What is empty or None in the fresh one may have grown: there only the type
+    and, of a tensor without rows, the other dimensions are held. Weights must be finite where those
+    of the fresh one are.
+
+    Args:
+        state: nested dicts, lists and tuples of tensors and plain values.
+        fresh: likewise, of a fresh object with the same settings.
+        place: names `state` in messages.
+
+    Raises:
+        ValueError: one line names the first place that differs.
+    """
+    if fresh is None:
+        return
+    if isinstance(fresh, Tensor):
+        _check_tensor(state, fresh, place)
+    elif isinstance(fresh, Mapping):
+        if not isinstance(state, Mapping):
+            raise ValueError(f"{place} must have names, got {_said(state)}")
+        if fresh and (found := set(map(str, state))) != (wanted := set(map(str, fresh))):
+            name = min(found ^ wanted)
+            fault = "is missing" if name in wanted else "is not known here"
+            raise ValueError(f"{place}/{ascii(name)[1:-1][:60]} {fault}".lstrip("/"))
+        for name, value in fresh.items():
+            check_state(state[name], value, f"{place}/{name}".lstrip("/"))
+    elif isinstance(fresh, list | tuple):
+        if type(state) is not type(fresh) or (fresh and len(state) != len(fresh)):
+            raise ValueError(f"{place} must be {_said(fresh)} of {len(fresh)}, got {_said(state)}")
+        for i, value in enumerate(fresh):
+            check_state(state[i], value, f"{place}/{i}")
+    elif type(state) is not type(fresh) and not (type(fresh) is float and type(state) is int):
+        raise ValueError(f"{place} must be {_said(fresh)}, got {_said(state)}")
+
+
+def _check_tensor(state: Any, fresh: Tensor, place: str) -> None:
+    if not isinstance(state, Tensor):
+        raise ValueError(f"{place} must be a tensor, got {_said(state)}")
+    grown = fresh.ndim > 0 and len(fresh) == 0
+    wanted, found = (x.shape[1:] if grown else x.shape for x in (fresh, state))
+    if state.dtype != fresh.dtype or state.ndim != fresh.ndim or found != wanted:
+        raise ValueError(
+            f"{place} must be {_named(fresh)} of shape {tuple(fresh.shape)}, got {_named(state)} "
+            f"of shape {tuple(state.shape)}"
+        )
+    held = fresh.is_floating_point() and bool(fresh.isfinite().all())
+    if held and not bool(state.isfinite().all()):
+        raise ValueError(f"{place} holds a number that is not finite")
+
+
+def _named(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _said(value: Any) -> str:
+    kinds = {
+        bool: "true or false", int: "an integer", float: "a number", str: "a text",
+        list: "a list", tuple: "a tuple", dict: "names with values", Tensor: "a tensor",
+    }  # fmt: skip
+    return kinds.get(type(value), "nothing" if value is None else "something else")

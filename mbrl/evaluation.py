@@ -390,7 +390,7 @@ def evaluate_run(
                 break
     summary = {
         "run": str(path),
-        "env_steps": loaded.run.latest(),
+        "env_steps": loaded.env_steps,
         "seed": seed,
         "returns": returns,
         **summarise(returns, rng=np.random.default_rng(seed)),
@@ -420,7 +420,7 @@ def compare_runs(
         RunError: not a run, or no finished episode.
         ValueError: runs of different environments.
     """
-    configs = [RunConfig.from_json(Run.open(path).config) for path in paths]
+    configs = [RunConfig.of(Run.open(path)) for path in paths]
     if len({config.env for config in configs}) > 1:
         found = ", ".join(sorted({config.env for config in configs}))
         raise ValueError(f"runs of different environments do not compare: {found}")

@@ -1,7 +1,8 @@
-"""Plain values as JSON."""
+"""Plain values as JSON, and text that a terminal can show."""
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from collections.abc import Mapping
@@ -19,3 +20,43 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def shown(text: object, *, most: int | None = None) -> str:
+    r"""Text in which all that does not print is escaped (`\x1b`), cut after `most` characters.
+
+    Names and values read from files pass through it before a terminal shows them: a control
+    character could move the cursor, colour the rest of the screen or hide text.
+    """
+    whole = str(text)
+    if most is not None and len(whole) > most:
+        whole = f"{whole[:most]}..."
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in whole
+    )
+
+
+_WORDS = {
+    errno.EACCES: "permission is denied",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EEXIST: "it exists already",
+    errno.EFBIG: "it would be larger than a file may be here",
+    errno.EIO: "the disk does not read or write it",
+    errno.EISDIR: "it is a folder, not a file",
+    errno.ELOOP: "it is a link",
+    errno.EMFILE: "too many files are open",
+    errno.ENAMETOOLONG: "its name is too long",
+    errno.ENOENT: "it does not exist",
+    errno.ENOLCK: "it cannot be locked on this file system",
+    errno.ENOSPC: "the disk is full",
+    errno.ENOTDIR: "a file is where a folder should be",
+    errno.ENOTEMPTY: "the folder is not empty",
+    errno.EPERM: "permission is denied",
+    errno.EROFS: "the file system is read-only",
+    errno.ETXTBSY: "another program uses it",
+}
+
+
+def words(code: int | None) -> str:
+    """What an error number of the operating system means."""
+    return _WORDS.get(code or 0, f"the system refuses it (error {code})")

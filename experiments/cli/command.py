@@ -62,6 +62,10 @@ def run(args: Sequence[str]) -> int:
 
         command, *rest = args
         check_name("command", command, COMMANDS)
+        if any(arg.split("=")[0] == "--module" for arg in rest):
+            from experiments.cli.options import import_modules
+
+            import_modules(rest)
         return importlib.import_module(f"experiments.cli.{COMMANDS[command][0]}").run(rest)
     except BrokenPipeError:
         raise
@@ -72,8 +76,18 @@ def run(args: Sequence[str]) -> int:
         # those not expected are raised again, with their traceback
         if os.environ.get("MBRL_TRACEBACK") or not isinstance(error, _expected()):
             raise
-        print(f"mbrl: {' '.join(str(error).split())}", file=sys.stderr)
+        from mbrl.plain import shown
+
+        print(f"mbrl: {shown(' '.join(_text(error).split()))}", file=sys.stderr)
         return 2
+
+
+def _text(error: BaseException) -> str:
+    from mbrl.plain import words
+
+    if not isinstance(error, OSError) or not error.errno:
+        return str(error)
+    return f"{error.filename}: {words(error.errno)}" if error.filename else words(error.errno)
 
 
 def _print_about(version: bool) -> None:

@@ -14,12 +14,14 @@ from experiments.cli.options import (
     Wrong,
     check_least,
     check_runs,
+    check_writable,
     emit,
     parse,
     say,
     set_threads,
     show,
 )
+from mbrl.plain import shown
 
 
 @dataclass(frozen=True)
@@ -45,14 +47,17 @@ def run(args: list[str]) -> int:
         raise Wrong(f"--label needs one for each of {len(parsed.runs)} runs, got {parsed.label}")
     check_least(parsed, last=1, threads=1)
     check_runs(parsed, *parsed.runs)
+    check_writable(parsed.out)
     set_threads(parsed)
     from experiments import plots
+    from experiments.plots.style import as_text
     from mbrl.evaluation import compare_runs
     from mbrl.training.runs import find_run
 
     paths = [find_run(name, parsed.root) for name in parsed.runs]
     env, curves, numbers = compare_runs(paths, labels=parsed.label, last=parsed.last)
-    plots.save(plots.learning_curve(curves, title=f"Return on {env}"), parsed.out)
+    drawn = {as_text(label): each for label, each in curves.items()}
+    plots.save(plots.learning_curve(drawn, title=f"Return on {as_text(env)}"), parsed.out)
     show(parsed, _table(numbers))
     say(f"figure {parsed.out}")
     emit(parsed, numbers)
@@ -64,7 +69,7 @@ def _table(numbers: dict[str, dict[str, Any]]) -> Table:
     for label, found in numbers.items():
         one, better = found["n"] == 1, found["better_than_first"]
         table.add_row(
-            label,
+            shown(label),
             str(found["n"]),
             f"{found['mean']:.1f}",
             "-" if one else f"{found['std']:.1f}",

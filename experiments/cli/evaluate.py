@@ -11,6 +11,7 @@ from experiments.cli.options import (
     Common,
     check_least,
     check_runs,
+    check_writable,
     emit,
     file_name,
     parse,
@@ -48,6 +49,9 @@ def run(args: list[str]) -> int:
     from mbrl.training.runs import find_run
 
     path, seed = find_run(parsed.run, parsed.root), parsed.seed
+    check_writable(path / "evaluation.json")
+    if parsed.video:
+        check_writable(path / "videos" / "film.mp4")
     summary, env, first = evaluate_run(
         path,
         make_env=envs.make,

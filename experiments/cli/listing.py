@@ -13,6 +13,7 @@ from rich.table import Table
 
 from experiments.cli import names
 from experiments.cli.options import Common, emit, parse, show
+from mbrl.plain import shown
 
 
 @dataclass(frozen=True)
@@ -84,18 +85,24 @@ def _worlds() -> Listing:
     return table, rows
 
 
+LONGEST = 1_000_000
+"""Characters of a config that is read."""
+
+
 def _runs(root: Path) -> Listing:
     """Runs under `root`, in the order of their names; `Run` would import torch to read them."""
     table, rows = Table("run", "steps", "of", "algorithm", "environment"), []
     for path in sorted(file.parent for file in root.rglob("config.json")):
         try:
-            config = json.loads((path / "config.json").read_text())
-            shown = [str(config[name]) for name in ("steps", "algo", "env")]
-        except (OSError, ValueError, KeyError, TypeError):
+            config = json.loads((path / "config.json").read_text()[:LONGEST])
+            steps, algo, env = (config[name] for name in ("steps", "algo", "env"))
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue  # not a run's
-        if path.name.startswith(".") or config["algo"] not in names.algorithms():
+        ours = isinstance(algo, str) and (algo in names.algorithms() or ":" in algo)
+        if path.name.startswith(".") or not ours:
             continue
         saved = [int(p.stem) for p in (path / "checkpoints").glob("*") if p.stem.isdigit()]
         rows.append({"run": str(path), "env_steps": max(saved, default=0)})
-        table.add_row(str(path), str(rows[-1]["env_steps"]), *shown)
+        cells = (path, rows[-1]["env_steps"], steps, algo, env)
+        table.add_row(*(shown(str(cell)) for cell in cells))
     return table, rows

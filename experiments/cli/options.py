@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import io
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -19,7 +21,7 @@ import tyro
 from rich.console import Console
 
 from experiments.cli.names import Wrong, check_name, planners
-from mbrl.plain import json_text
+from mbrl.plain import json_text, shown
 
 T = TypeVar("T")
 
@@ -41,6 +43,9 @@ class Common:
     """Worker threads."""
     json: bool = False
     """Print one line of JSON on stdout, and all else on stderr."""
+    module: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A module of your own to import first, such as one that registers environments; may be given
+    several times. A run of an environment "module:name" is opened only with --module module."""
 
 
 FLAT = ("agent", "drive", "mpc", "search")
@@ -139,6 +144,19 @@ def check_runs(parsed: Common, *runs: str) -> None:
             raise Wrong(f"{name} is not a run folder: it holds no config.json")
 
 
+def check_writable(path: Path) -> None:
+    """Check that a file can be written, before the work whose result it will have.
+
+    Raises:
+        Wrong: it is a folder, or lies in no folder that can be written to.
+    """
+    if path.is_dir():
+        raise Wrong(f"{path} is a folder; a file is to be written there")
+    folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise Wrong(f"{path} cannot be written: {folder} is no folder that you may write to")
+
+
 def check_new(path: Path) -> None:
     """Hold a folder to be written to one that is not there yet.
 
@@ -173,6 +191,29 @@ def peek(args: Sequence[str], name: str, default: str) -> str:
     return default
 
 
+def import_modules(args: Sequence[str]) -> None:
+    """Import every module that --module names, before anything else is done.
+
+    Raises:
+        Wrong: there is no such module, or it fails while it is imported.
+    """
+    for place, arg in enumerate(args):
+        name, _, value = arg.partition("=")
+        if name != "--module":
+            continue
+        value = value or next(iter(args[place + 1 :]), "")
+        if not all(part.isidentifier() for part in value.split(".")):
+            raise Wrong(f"--module must be a module's name, such as my_envs, got {value!r}")
+        try:
+            importlib.import_module(value)
+        except ModuleNotFoundError as error:
+            raise Wrong(f"--module {value}: Python finds no module {error.name}") from error
+        except Exception as error:
+            raise Wrong(
+                f"--module {value}: its import fails with {type(error).__name__}: {error}"
+            ) from error
+
+
 def set_threads(parsed: Common) -> None:
     """Give torch the threads asked for, or one for each core that this process may use.
 
@@ -199,7 +240,8 @@ class _Console(Console):
 
 
 def say(text: str) -> None:
-    """A line on stderr, as it is."""
+    """Lines on stderr, as they are but for control characters (see `mbrl.plain.shown`)."""
+    text = "\n".join(map(shown, text.split("\n")))
     console().print(text, highlight=False, markup=False, soft_wrap=True)
 
 

@@ -10,6 +10,7 @@ from experiments.cli.options import (
     Common,
     check_least,
     check_runs,
+    check_writable,
     emit,
     parse,
     say,
@@ -39,5 +40,7 @@ def run(args: list[str]) -> int:
     from mbrl.training.runs import find_run
 
     paths = [find_run(name, parsed.root) for name in parsed.runs]
+    for path in paths:
+        check_writable(path / "plots" / "numbers.json")
     emit(parsed, plot_runs(paths, episodes=parsed.episodes, seed=parsed.seed, tell=say))
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -135,42 +134,47 @@ def _resume(parsed: Resume) -> int:
     check_runs(parsed, parsed.resume)
     _prepare(parsed)
     from mbrl.training import Run, RunConfig
-    from mbrl.training.runs import check_device, extended, find_run
+    from mbrl.training.runs import check_device, find_run
 
     begun = Run.open(find_run(parsed.resume, parsed.root))
-    config = RunConfig.from_json(begun.config)
+    config = RunConfig.of(begun)
     check_device(config.device, f"the run {begun.path} lives on")
     if parsed.steps is not None and parsed.steps != config.steps:
         if parsed.steps < (begun.latest() or 0):
             raise Wrong(f"--steps {parsed.steps}: the run is at step {begun.latest()} already")
-        extended(begun, parsed.steps)
         config = dataclasses.replace(config, steps=parsed.steps)
     return _go(config, begun.path, parsed, resume=True)
 
 
 def _go(config: RunConfig, path: Path, parsed: Any, **how: bool) -> int:
     import envs
+    from mbrl.training.checkpoint import CONFIG, Run
     from mbrl.training.runs import train_run
     from mbrl.training.stopping import stop_on_interrupt
 
-    with stop_on_interrupt() as stop:
-        progress = train_run(
-            config,
-            path,
-            make_env=envs.make,
-            **how,
-            checkpoint_every=parsed.checkpoint_every,
-            sinks=parsed.log,
-            stop=stop,
-            progress=True,
-        )
+    seen: list[Progress] = []
+    try:
+        with stop_on_interrupt() as stop:
+            progress = train_run(
+                config,
+                path,
+                make_env=envs.make,
+                **how,
+                checkpoint_every=parsed.checkpoint_every,
+                sinks=parsed.log,
+                stop=stop,
+                callback=lambda now: seen.append(now) if not seen else None,
+                progress=True,
+            )
+    except KeyboardInterrupt:  # at once, without a checkpoint of this step
+        path = seen[0].path or path if seen else path
+        if not (path / CONFIG).exists():
+            raise
+        say(f"mbrl: interrupted at once ({Run.open(path).said()}); {_go_on(path)}")
+        return 130
     path = progress.path or path
     if progress.env_steps < config.steps:
-        print(
-            f"mbrl: interrupted at step {progress.env_steps}; "
-            f"go on with: mbrl train --resume {path}",
-            file=sys.stderr,
-        )
+        say(f"mbrl: interrupted at step {progress.env_steps}; {_go_on(path)}")
         return 130
     summary = {
         "run": str(path),
@@ -183,3 +187,7 @@ def _go(config: RunConfig, path: Path, parsed: Any, **how: bool) -> int:
     say(f"run {path}")
     emit(parsed, summary)
     return 0
+
+
+def _go_on(path: Path) -> str:
+    return f"go on with: mbrl train --resume {path}"

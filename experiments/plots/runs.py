@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 import envs
 from experiments import plots
+from experiments.plots.style import as_text
 from mbrl.evaluation import measure
 from mbrl.training import RunConfig
 from mbrl.training.checkpoint import Run, write_json
@@ -31,19 +32,20 @@ def plot_runs(
         RunError: see `load_run` and `learning`.
         EnvironmentError: see `mbrl.training.collect`.
     """
-    configs = [RunConfig.from_json(Run.open(path).config) for path in paths]
+    configs = [RunConfig.of(Run.open(path)) for path in paths]
     curves: dict[str, list[Any]] = {}
     for path, config in zip(paths, configs, strict=True):
-        curves.setdefault(f"{config.algo} on {config.env}", []).append(learning(path))
+        name = as_text(f"{config.algo} on {config.env}")
+        curves.setdefault(name, []).append(learning(path))
+    opened = [load_run(path, make_env=envs.make) for path in paths]  # before anything is drawn
     target = paths[0] / "plots"
     target.mkdir(exist_ok=True)
     tell(str(plots.save(plots.learning_curve(curves), target / "return.png")))
     numbers: dict[str, Any] = {}
-    for path in paths:
+    for path, loaded in zip(paths, opened, strict=True):
         (path / "plots").mkdir(exist_ok=True)
         steps, returns = learning(path)
         found: dict[str, Any] = {"env_steps": steps, "returns": returns}
-        loaded = load_run(path, make_env=envs.make)
         if isinstance(loaded.agent, ModelBased):
             found |= model_figures(loaded, episodes=episodes, seed=seed, tell=tell)
         write_json(path / "plots" / "numbers.json", found)

@@ -91,6 +91,11 @@ def plain_log(axis: Axis) -> None:
     axis.set_minor_formatter(FuncFormatter(lambda x, _: ""))
 
 
+def as_text(name: str) -> str:
+    """A name read from a file, for a title or a legend: without control characters and formulas."""
+    return shown(name).replace("$", r"\$")
+
+
 def save(figure: Figure | Sequence[Figure], path: str | Path) -> Path:
     """Write a PNG, whole or not at all; returns its path.
 

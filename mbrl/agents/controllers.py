@@ -18,6 +18,7 @@ import torch
 from torch import Generator, Tensor
 
 from mbrl.agents.mpc import MPCConfig, planner_kinds
+from mbrl.checks import check_state
 from mbrl.imagination import rollout, score_fn
 from mbrl.parallel import single_thread
 from mbrl.types import (
@@ -178,12 +179,48 @@ class Controller:
         counted = {name: getattr(self, name) for name in names}
         return {"plan": plan, "cursor": self.state.cursor} | kept | counted
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
-        plan = None if state["plan"] is None else Plan(**state["plan"])
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave.
+
+        Raises:
+            ValueError: it is not of these types, or of other shapes; nothing is changed then.
+        """
+        counts = {"plans": 0, "evaluated": 0, "rejected": 0, "cursor": 0}
+        tensors = {"model_state": None, "last_action": None}
+        check_state(state, {"plan": None, "expected": 0.0} | tensors | counts, "controller")
+        low = self.mpc.planner.low
+        plan = None if state["plan"] is None else _plan_of(state["plan"], low)
+        for name in ("model_state", "last_action"):
+            if state[name] is not None:
+                size = low.new_empty(0) if name == "model_state" else low
+                check_state(state[name], size, f"controller/{name}")
+        most = 0 if plan is None else len(plan.actions) * self.mpc.action_repeat
+        if min(state[name] for name in counts) < 0 or (plan and state["cursor"] > most):
+            raise ValueError("controller: a count is out of range")
         self.state = MPCState(plan, state["cursor"])
-        for name in ("plans", "evaluated", "rejected", "expected", "model_state", "last_action"):
+        for name in ("plans", "evaluated", "rejected", "expected"):
             setattr(self, name, state[name])
+        for name in tensors:
+            setattr(self, name, None if state[name] is None else state[name].to(low.device))
+
+
+def _plan_of(state: Any, low: Tensor) -> Plan:
+    """The plan in a saved state, for actions with the lower bounds `low` (A,)."""
+    rows = low.new_empty(0, len(low))
+    counts = {"evaluated": 0, "rejected": 0, "rounds": 0}
+    # a score and a sampling distribution may be infinite, so only the actions must be finite
+    free = dict.fromkeys(("score", "mean", "std", "elites"))
+    check_state(state, {"actions": rows} | free | counts, "controller/plan")
+    for name, ndim in (("score", 0), ("mean", 2), ("std", 2), ("elites", 3)):
+        found = state[name]
+        fits = isinstance(found, Tensor) and found.dtype == low.dtype and found.ndim == ndim
+        if not fits or (ndim and found.shape[-1] != len(low)):
+            raise ValueError(f"controller/plan/{name} is not a tensor of a plan for these actions")
+    moved: dict[str, Any] = {
+        name: value.to(low.device) if isinstance(value, Tensor) else value
+        for name, value in state.items()
+    }
+    return Plan(**moved)
 
 
 class Pipelined(Controller):
@@ -404,7 +441,7 @@ class Controllers:
         return {"each": states, "generator": self.generator.get_state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
+        """Take back what `state_dict` gave; raises ValueError for anything else."""
         self.each = []
         self._grow(len(state["each"]))
         for controller, own in zip(self.each, state["each"], strict=True):

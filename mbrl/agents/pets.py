@@ -227,6 +227,8 @@ class PETS:
         Raises:
             ValueError, RuntimeError, KeyError: it is another agent's.
         """
+        if min(state["fits"], state["since_fit"]) < 0:
+            raise ValueError("fits and since_fit must be >= 0")
         self.model.load_state_dict(state["model"])
         self.replay.load_state_dict(state["replay"])
         self.generator.set_state(state["generator"].cpu())

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
+import io
 import json
 import os
+import re
+import secrets
 import shutil
 import threading
+import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +23,33 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from mbrl.plain import json_text
+from mbrl.plain import json_text, shown, words
+from mbrl.training.files import (
+    MOST_JSON,
+    RunError,
+    check_kinds,
+    error_code,
+    foreign,
+    in_words,
+    open_file,
+    parsed_json,
+    read_json,
+)
+from mbrl.training.metrics import METRICS, TIMINGS
 
-CONFIG, WEIGHTS, STATE = "config.json", "model.safetensors", "state.pt"
+CONFIG, WEIGHTS, STATE, DIGESTS = "config.json", "model.safetensors", "state.pt", "digests.json"
 
-FORMAT = 2
+FORMAT = 3
 """Version of a checkpoint's files; raised when older ones can no longer be read."""
+
+_LOCK = ".lock"
+_WRITTEN = (DIGESTS, WEIGHTS, STATE)  # all that a checkpoint consists of
+_CHECKPOINT = re.compile(r"(0|[1-9][0-9]{0,17})(\.old)?")
+_UNFINISHED = re.compile(r"\.[0-9]{1,18}\.tmp")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write plain values, whole or not at all; see `json_text`."""
+    """Write plain values, whole or not at all; see `json_text` and `written_whole`."""
     with written_whole(path) as temporary:
         temporary.write_text(json_text(value, indent=2) + "\n")
 
@@ -41,7 +63,7 @@ def make_folder(path: Path, *, numbered: bool = False) -> Path:
         RunError: it exists already.
     """
     for place in _names(path, numbered):
-        with suppress(FileExistsError):
+        with in_words(place), suppress(FileExistsError):
             place.mkdir(parents=True)
             return place
     raise RunError(f"{path} exists already")
@@ -53,31 +75,54 @@ def _names(path: Path, numbered: bool) -> Iterator[Path]:
         yield from (path.with_name(f"{path.name}-{k}") for k in range(2, 1000))
 
 
-class RunError(Exception):
-    """A run folder that cannot be created, opened, saved or resumed; the message says why."""
-
-
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Yields a temporary file beside `path`; once the block is done it is on disk as `path`.
 
     Parent folders are made. Where the block raises, `path` is as it was.
+
+    Raises:
+        RunError: the file cannot be written, or `path` is a folder.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    if path.is_dir():
+        raise RunError(f"{path} is a folder; a file is to be written there, so move it away")
+    # a name that nobody could have put a link at beforehand
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:
-        yield temporary
-        _sync(temporary)
-        temporary.replace(path)
-        _sync(path.parent)
+        with in_words(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            _sync(temporary)
+            temporary.replace(path)
+            _sync(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def check_run_folder(path: Path) -> None:
+    """Check that all that a run's folder may hold is of the right kind and no link.
+
+    Raises:
+        RunError: something is not; the line names it.
+    """
+    check_kinds(
+        path,
+        files=(CONFIG, METRICS, TIMINGS, _LOCK, "evaluation.json"),
+        folders=("checkpoints", "plots", "videos", "tensorboard", "wandb"),
+    )
+    for drawn in ("plots", "videos"):
+        with in_words(path / drawn), suppress(FileNotFoundError):
+            names = os.listdir(path / drawn)
+            made = tuple(name for name in names if name.endswith((".png", ".json", ".mp4")))
+            check_kinds(path / drawn, files=made, folders=())
 
 
 class Run:
     """The folder of one run: `config.json`, `metrics.jsonl`, `checkpoints/`, and so on.
 
-    Only one process at a time may hold a run for writing.
+    Only one process at a time may hold a run for writing. Of what lies in the folder only what
+    this class names and wrote is ever removed.
     """
 
     def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
@@ -94,7 +139,7 @@ class Run:
             RunError: something is there already, or the folder cannot be written.
         """
         for place in _names(path, numbered):
-            if not place.exists():
+            if not os.path.lexists(place):
                 with suppress(FileExistsError):
                     return cls._created(place, config)
         raise RunError(f"run folder {path} exists already; resume it or name another")
@@ -112,7 +157,7 @@ class Run:
             shutil.rmtree(temporary, ignore_errors=True)
             if error.errno in (errno.EEXIST, errno.ENOTEMPTY):  # another process was faster
                 raise FileExistsError(path) from error
-            raise RunError(f"cannot create run folder {path}: {error.strerror}") from error
+            raise RunError(f"cannot create run folder {path}: {words(error.errno)}") from error
         return cls(path, config)
 
     @classmethod
@@ -120,37 +165,50 @@ class Run:
         """A run that exists.
 
         Raises:
-            RunError: it is not a run folder, or its config.json cannot be read.
+            RunError: it is not a run folder, its config.json cannot be read, or something in it
+                is a link or of another kind than it should be.
         """
-        try:
-            config = json.loads((path / CONFIG).read_text())
-        except FileNotFoundError:
-            raise RunError(f"{path} is not a run folder: it holds no {CONFIG}") from None
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise RunError(f"{path / CONFIG} cannot be read: {error}") from None
-        if not isinstance(config, dict):
-            raise RunError(f"{path / CONFIG} holds no JSON object")
-        return cls(path, config)
+        check_run_folder(path)
+        return cls(path, _read_config(path))
 
     def __enter__(self) -> Run:
         """Hold the run for writing.
 
         Raises:
-            RunError: another process holds it.
+            RunError: another process holds it, or the folder cannot be written; see `open`.
         """
-        self._lock = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR)
+        lock = open_file(self.path / _LOCK, os.O_CREAT | os.O_RDWR)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._lock)
-            self._lock = None
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            check_run_folder(self.path)
+        except BlockingIOError:
+            os.close(lock)
             raise RunError(f"run {self.path} is being written by another process") from None
+        except OSError as error:
+            os.close(lock)
+            raise foreign(error, self.path / _LOCK, "a file") from error
+        except RunError:
+            os.close(lock)
+            raise
+        self._lock = lock
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    def extend(self, steps: int) -> None:
+        """Write another number of steps into config.json.
+
+        Raises:
+            RunError: the run is beyond that already, or the file cannot be written.
+        """
+        latest = self.latest() or 0
+        if steps < latest:
+            raise RunError(f"{self.path} is at step {latest} already, beyond {steps}")
+        self.config = _read_config(self.path) | {"steps": steps}
+        write_json(self.path / CONFIG, self.config)
 
     @property
     def _checkpoints(self) -> Path:
@@ -162,77 +220,265 @@ class Run:
         return None if newest is None else int(newest.stem)
 
     def _newest(self) -> Path | None:
-        if not self._checkpoints.is_dir():
-            return None
-        whole = [path for path in self._checkpoints.iterdir() if path.stem.isdigit()]
-        return max(whole, key=lambda path: (int(path.stem), not path.suffix), default=None)
+        """The folder of the newest checkpoint; a folder without any of its files is none."""
+        before: set[str] | None = None
+        while (names := self._names()) != before:  # again if a writer was at work meanwhile
+            before = names
+            whole = [
+                self._checkpoints / name
+                for name in names
+                if _CHECKPOINT.fullmatch(name) and _ours(self._checkpoints / name)
+            ]
+            if whole:
+                return max(whole, key=lambda path: (int(path.stem), not path.suffix))
+        return None
+
+    def _names(self) -> set[str]:
+        try:
+            return set(os.listdir(self._checkpoints))
+        except FileNotFoundError:
+            return set()
+        except OSError as error:
+            raise foreign(error, self._checkpoints, "a folder") from error
+
+    def said(self) -> str:
+        """Where the newest checkpoint is, for a message."""
+        latest = self.latest()
+        return "it has no checkpoint yet" if latest is None else f"its last one is at step {latest}"
 
     def save(self, env_steps: int, state: Any) -> None:
         """Make this the newest checkpoint; older ones are deleted once it is on disk.
+
+        Only folders named as checkpoints are looked at, and in them only files that a checkpoint
+        consists of are deleted; whatever else lies in `checkpoints/` stays.
 
         Args:
             env_steps: names the checkpoint.
             state: tensors, numbers, strings, None, dicts with string keys, lists and tuples,
                 nested. The tensors go to `model.safetensors`, named by their path, the rest to
-                `state.pt`.
+                `state.pt`; `digests.json` has the sha256 of both.
 
         Raises:
-            RunError: the files cannot be written.
+            RunError: the files cannot be written; the last checkpoint is left as it was.
         """
+        check_kinds(self.path, files=(), folders=("checkpoints",))
         target = self._checkpoints / str(env_steps)
         temporary = self._checkpoints / f".{env_steps}.tmp"
+        aside = target.with_name(f"{env_steps}.old")
+        check_kinds(self._checkpoints, files=(), folders=(temporary.name, target.name, aside.name))
+        if target.exists() and not _ours(target):
+            raise RunError(
+                f"cannot save checkpoint {target}: there is a folder of that name that is none, "
+                f"so move it away ({self.said()})"
+            )
         tensors: dict[str, Tensor] = {}
         plain = _without_tensors(state, (), tensors)
+        written = io.BytesIO()
         try:
-            shutil.rmtree(temporary, ignore_errors=True)
+            torch.save({"format": FORMAT, "state": plain}, written)
+            _remove(temporary)
+            if temporary.exists():
+                raise RunError(
+                    f"cannot save checkpoint {temporary}: there is a folder of that name"
+                )
             temporary.mkdir(parents=True)
             safetensors.torch.save_file(tensors, temporary / WEIGHTS)
-            torch.save({"format": FORMAT, "state": plain}, temporary / STATE)
-            for written in (temporary / WEIGHTS, temporary / STATE, temporary):
-                _sync(written)
+            _write(temporary / STATE, written.getvalue())
+            _write(temporary / DIGESTS, self._digests(env_steps, temporary))
+            for done in (temporary / WEIGHTS, temporary):
+                _sync(done)
             if target.exists():
                 # if the process dies between the two renames, the old one is kept as .old
-                shutil.rmtree(aside := target.with_suffix(".old"), ignore_errors=True)
+                _remove(aside)
                 target.rename(aside)
             temporary.rename(target)
             _sync(self._checkpoints)
         except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-            raise RunError(f"cannot save checkpoint {target}: {_first_line(error)}") from error
-        for entry in self._checkpoints.iterdir():
-            if entry.name != target.name:
-                shutil.rmtree(entry, ignore_errors=True)
+            _remove(temporary)  # what there is of it takes up space on a full disk
+            code = error_code(error)
+            why = "a value in it cannot be written" if code is None else words(code)
+            raise RunError(f"cannot save checkpoint {target}: {why} ({self.said()})") from error
+        for name in self._names() - {target.name}:
+            if _CHECKPOINT.fullmatch(name) or _UNFINISHED.fullmatch(name):
+                _remove(self._checkpoints / name)
+
+    def _digests(self, env_steps: int, folder: Path) -> bytes:
+        files = {}
+        for name in (WEIGHTS, STATE):
+            with (folder / name).open("rb") as file:
+                files[name] = hashlib.file_digest(file, "sha256").hexdigest()
+        kept = {"format": FORMAT, "run": self._mark(), "env_steps": env_steps, "files": files}
+        return json.dumps(kept, indent=2).encode() + b"\n"
+
+    def _mark(self) -> str:
+        """A digest of all that the run's numbers depend on, which tells it from other runs.
+
+        The number of steps may be raised later, and a run may move to another device.
+        """
+        own = {k: v for k, v in self.config.items() if k not in ("steps", "device")}
+        return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
 
     def load(self, *, device: torch.device | str = "cpu") -> Any:
         """The state of the newest checkpoint, its tensors on `device`. Runs no code from the files.
 
+        Another process may save meanwhile: then it is the state of the newer checkpoint.
+
         Raises:
-            RunError: there is none, it is of another version, or a file is truncated, foreign or
-                holds code.
+            RunError: there is none, it is of another version or another run, or a file is missing,
+                too many, changed since it was saved, foreign or holds code.
         """
-        folder = self._newest()
-        if folder is None:
-            raise RunError(f"run {self.path} has no checkpoint yet")
-        try:
-            tensors = safetensors.torch.load_file(folder / WEIGHTS, device=str(device))
-        except (OSError, safetensors.SafetensorError) as error:
+        while True:
+            folder = self._newest()
+            if folder is None:
+                raise RunError(f"run {self.path} has no checkpoint yet")
+            before = _identity(folder)
+            try:
+                return self._load(folder, device)
+            except RunError:
+                newest = self._newest()
+                if newest == folder and _identity(folder) == before is not None:
+                    raise  # nobody has replaced it meanwhile: it is broken
+
+    def _load(self, folder: Path, device: torch.device | str) -> Any:
+        check_kinds(self.path, files=(), folders=("checkpoints",))
+        check_kinds(self._checkpoints, files=(), folders=(folder.name,))
+        with ExitStack() as stack:
+            # all are opened before any is read: a writer may remove them meanwhile
+            files = {name: stack.enter_context(_opened(folder / name)) for name in _WRITTEN}
+            with in_words(folder):
+                others = sorted(set(os.listdir(folder)) - set(_WRITTEN))
+                data = {name: file.read() for name, file in files.items()}
+        if others:
             raise RunError(
-                f"{folder / WEIGHTS} is not a whole safetensors file ({_first_line(error)})"
-            ) from None
-        try:
-            saved = torch.load(folder / STATE, weights_only=True, map_location=device)
-        except Exception as error:  # on foreign bytes the unpickler raises exceptions of any type
-            raise RunError(
-                f"{folder / STATE} is truncated, foreign or holds more than tensors and plain "
-                f"values ({_first_line(error)})"
-            ) from None
-        if not isinstance(saved, dict) or saved.get("format") != FORMAT:
-            raise RunError(
-                f"{folder / STATE} was not saved by this version of the library (format {FORMAT})"
+                f"{folder / shown(others[0])} does not belong to the checkpoint, which has "
+                f"{', '.join(_WRITTEN)} alone; move it away"
             )
+        self._check_digests(folder, data)
+        tensors = _tensors(data[WEIGHTS], folder / WEIGHTS, device)
+        plain = _plain(data[STATE], folder / STATE)
         try:
-            return _with_tensors(saved.get("state"), (), tensors)
+            state = _with_tensors(plain, (), tensors)
         except KeyError as error:
-            raise RunError(f"{folder / WEIGHTS} lacks the tensor {error}") from None
+            raise RunError(f"{folder / WEIGHTS} lacks the tensor {shown(error)}") from None
+        if tensors:
+            raise RunError(
+                f"{folder / WEIGHTS} holds a tensor {shown(next(iter(tensors)), most=60)!r} of "
+                f"which {STATE} knows nothing"
+            )
+        return state
+
+    def _check_digests(self, folder: Path, data: Mapping[str, bytes]) -> None:
+        file, wanted = folder / DIGESTS, "digests of a checkpoint's files"
+        if len(data[DIGESTS]) > MOST_JSON:
+            raise RunError(f"{file} is too large: it must have at most {MOST_JSON:,} bytes")
+        kept = parsed_json(data[DIGESTS], file, wanted)
+        if not isinstance(kept, dict) or not isinstance(kept.get("files"), dict):
+            raise RunError(f"{file} cannot be read: it must be {wanted}")
+        if kept.get("format") != FORMAT:
+            raise RunError(
+                f"{file} was not saved by this version of the library (which reads format {FORMAT})"
+            )
+        for name in (WEIGHTS, STATE):
+            if kept["files"].get(name) != hashlib.sha256(data[name]).hexdigest():
+                raise RunError(
+                    f"{folder / name} is not as it was saved (its sha256 differs from that in "
+                    f"{DIGESTS}): it is truncated, damaged or another checkpoint's"
+                )
+        if kept.get("run") != self._mark():
+            raise RunError(
+                f"{file} is of another run, or {self.path / CONFIG} was changed since it was saved"
+            )
+        if kept.get("env_steps") != int(folder.stem):
+            raise RunError(f"{file} is of another step than its folder's name says")
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = read_json(path / CONFIG, "one JSON object")
+    except FileNotFoundError:
+        raise RunError(f"{path} is not a run folder: it holds no {CONFIG}") from None
+    if not isinstance(config, dict):
+        raise RunError(f"{path / CONFIG} holds no JSON object")
+    return config
+
+
+def _ours(folder: Path) -> bool:
+    """Whether a folder has any file of a checkpoint; a link is for the reader to refuse."""
+    return folder.is_symlink() or any(os.path.lexists(folder / name) for name in _WRITTEN)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a checkpoint's own files, and its folder if nothing else is in it."""
+    if folder.is_symlink():
+        return
+    for name in _WRITTEN:
+        with suppress(OSError):
+            (folder / name).unlink()
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Tells a folder from a later one of the same name; None if there is none."""
+    try:
+        found = folder.lstat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_ctime_ns
+
+
+def _opened(file: Path) -> io.BufferedReader:
+    try:
+        return os.fdopen(open_file(file), "rb")
+    except FileNotFoundError:
+        why = "is missing"
+        if file.name == DIGESTS:
+            why = (
+                f"is missing: either it was removed, or the checkpoint was saved by an older "
+                f"version of the library (this one reads format {FORMAT})"
+            )
+        raise RunError(f"{file} {why}") from None
+
+
+def _tensors(data: bytes, file: Path, device: torch.device | str) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name."""
+    try:
+        found = safetensors.torch.load(data)
+        return {name: tensor.to(device) for name, tensor in found.items()}
+    except Exception as error:  # foreign bytes raise exceptions of many types
+        raise foreign(error, file, "a whole safetensors file") from error
+
+
+def _plain(data: bytes, file: Path) -> Any:
+    """The plain values of a state file; nothing in it can run."""
+    wanted = f"tensors' places and plain values, saved by this library in format {FORMAT}"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the unpickler's advice on foreign files
+            saved = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+        if type(saved) is not dict or saved.get("format") != FORMAT or not _is_plain(saved):
+            raise TypeError
+        return saved["state"]
+    except Exception as error:  # on foreign bytes the unpickler raises exceptions of any type
+        raise foreign(error, file, wanted) from error
+
+
+def _is_plain(value: Any, depth: int = 0) -> bool:
+    if depth > 100:
+        return False
+    if type(value) is dict:
+        return all(type(k) in (str, int) and _is_plain(v, depth + 1) for k, v in value.items())
+    if type(value) in (list, tuple):
+        return all(_is_plain(each, depth + 1) for each in value)
+    return value is None or type(value) in (str, int, float, bool)
+
+
+def _write(file: Path, data: bytes) -> None:
+    """A new file with these bytes, on disk."""
+    with file.open("xb") as new:
+        new.write(data)
+        new.flush()
+        os.fsync(new.fileno())
 
 
 _TENSOR = "\0tensor"
@@ -255,20 +501,16 @@ def _without_tensors(state: Any, path: tuple[str, ...], tensors: dict[str, Tenso
     return state
 
 
-def _with_tensors(state: Any, path: tuple[str, ...], tensors: Mapping[str, Tensor]) -> Any:
-    """The inverse of `_without_tensors`."""
+def _with_tensors(state: Any, path: tuple[str, ...], tensors: dict[str, Tensor]) -> Any:
+    """The inverse of `_without_tensors`; takes the tensors out of `tensors`."""
     if isinstance(state, str) and state == _TENSOR:
-        return tensors["/".join(path)]
+        return tensors.pop("/".join(path))
     if isinstance(state, dict):
         return {k: _with_tensors(v, (*path, str(k)), tensors) for k, v in state.items()}
     if isinstance(state, list | tuple):
         items = [_with_tensors(v, (*path, str(k)), tensors) for k, v in enumerate(state)]
         return items if isinstance(state, list) else tuple(items)
     return state
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:120] or type(error).__name__
 
 
 def _sync(path: Path) -> None:

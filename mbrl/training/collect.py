@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -13,6 +14,7 @@ from gymnasium.spaces import Box, MultiDiscrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from torch import Tensor
 
+from mbrl.checks import check_state
 from mbrl.rng import episode_seed
 from mbrl.types import Player, Transition
 
@@ -166,12 +168,10 @@ class Episodes:
         and actions do not determine the environment; new episodes begin in their place.
 
         Raises:
-            ValueError: it was saved with another number of environments.
+            ValueError: it was saved with another number of environments or other spaces, or it is
+                not of the right types; nothing is changed then.
         """
-        if state["obs"] is not None and len(state["over"]) != env.num_envs:
-            raise ValueError(
-                f"it was saved with {len(state['over'])} environments, here are {env.num_envs}"
-            )
+        self._check_state(state, env)
         self.begun, self.steps = state["begun"], state["steps"]
         self.numbers = np.array(state["numbers"], dtype=np.int64)
         self.lengths = np.array(state["lengths"], dtype=np.int64)
@@ -186,6 +186,32 @@ class Episodes:
         lost = np.flatnonzero(~same & ~self.over)
         self.over[lost] = True
         return self.numbers[lost].tolist()
+
+    def _check_state(self, state: Mapping[str, Any], env: VectorEnv) -> None:
+        fresh = {"begun": 0, "steps": 0, "obs": None}
+        columns = {"numbers": 0, "returns": 0.0, "lengths": 0, "over": False, "actions": None}
+        check_state(state, fresh | {name: [] for name in columns}, "episodes")
+        count = 0 if state["obs"] is None else env.num_envs
+        if state["obs"] is not None and len(state["over"]) != count:
+            raise ValueError(
+                f"it was saved with {len(state['over'])} environments, here are {count}"
+            )
+        for name, value in columns.items():
+            check_state(state[name], [value] * count, f"episodes/{name}")
+            if len(state[name]) != count:
+                raise ValueError(f"episodes/{name} must have {count} values")
+        most = state["begun"], state["steps"]
+        for i in range(count):
+            over, actions = state["over"][i], state["actions"][i]
+            length = 0 if over else state["lengths"][i]
+            _check_column(actions, length, env.single_action_space, f"episodes/actions/{i}")
+            inside = 0 <= state["numbers"][i] < most[0] and 0 <= state["lengths"][i] <= most[1]
+            if not inside or not math.isfinite(state["returns"][i]):
+                raise ValueError(f"episodes: the counts of environment {i} are out of range")
+        if min(most) < 0 or max(most) >= 2**62:
+            raise ValueError("episodes: begun or steps are out of range")
+        if state["obs"] is not None:
+            _check_column(state["obs"], count, env.single_observation_space, "episodes/obs")
 
     def _replay(self, env: VectorEnv) -> np.ndarray:
         """Observations (N, *O) once every running episode has been taken as far as it was."""
@@ -207,6 +233,20 @@ class Episodes:
             ended = terminated | truncated
         assert obs is not None
         return obs
+
+
+def _check_column(column: Any, count: int, space: gymnasium.Space, place: str) -> None:
+    """Check that there are `count` values of a space, None if there are none of them."""
+    if column is None and count == 0:
+        return
+    if not isinstance(column, Tensor) or len(column.shape) == 0 or len(column) != count:
+        raise ValueError(f"{place} must be a tensor of {count} rows")
+    if space.shape is not None and column.shape[1:] != space.shape:
+        raise ValueError(
+            f"{place} must be rows of shape {space.shape}, got {tuple(column.shape[1:])}"
+        )
+    if not bool(column.isfinite().all()):
+        raise ValueError(f"{place} holds a number that is not finite")
 
 
 def _reset(

@@ -7,10 +7,13 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
-METRICS = "metrics.jsonl"
+from mbrl.training.files import RunError, in_words, open_file, parsed_json, read_file
+
+METRICS, TIMINGS = "metrics.jsonl", "timings.jsonl"
 
 
 class Sink(Protocol):
@@ -34,46 +37,89 @@ class MetricsLog:
 
     def __init__(self, folder: Path, *, sinks: Sequence[Sink] = ()) -> None:
         self._path, self._sinks = folder / METRICS, sinks
-        self._file = self._path.open("ab")
+        self._opened: IO[bytes] | None = None
         self._steps = 0
+
+    @property
+    def _file(self) -> IO[bytes]:
+        """Opened when it is first written to: a run that is refused leaves no empty file."""
+        if self._opened is None:
+            self._opened = appended(self._path)
+        return self._opened
 
     def write(self, kind: str, env_steps: int, values: Mapping[str, Any]) -> None:
         """Log `values` under `kind` at `env_steps`.
 
         Raises:
             ValueError: `env_steps` lies before the last line's.
+            RunError: the file cannot be written.
         """
         if env_steps < self._steps:
             raise ValueError(f"env_steps {env_steps} lies before the last line's {self._steps}")
         self._steps = env_steps
         line = {"kind": kind, "env_steps": env_steps} | {k: _plain(v) for k, v in values.items()}
-        self._file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
-        self._file.flush()
+        with in_words(self._path):
+            self._file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
+            self._file.flush()
         for sink in self._sinks:
             sink.write(line)
 
     def sync(self) -> int:
-        """Put all lines on disk; returns the file's size in bytes."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        return self._path.stat().st_size
+        """Put all lines on disk; returns the file's size in bytes.
+
+        Raises:
+            RunError: the disk refuses.
+        """
+        with in_words(self._path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            return os.fstat(self._file.fileno()).st_size
+
+    def check(self, size: int) -> int:
+        """Check that the file can be rewound to `size` bytes; `env_steps` of the last line there.
+
+        All lines are read, those behind `size` too. A last line without its end is what a killed
+        process leaves, so it may be anything.
+
+        Raises:
+            ValueError: the file is shorter than that, or no line ends there.
+            RunError: a line that is none of a run's, by its number.
+        """
+        try:
+            data = read_file(self._path)
+        except FileNotFoundError:
+            data = b""
+        _parsed(data, self._path)
+        if not 0 <= size <= len(data):
+            raise ValueError(f"{self._path} is shorter than its checkpoint says ({size} bytes)")
+        if size and data[size - 1 : size] != b"\n":
+            raise ValueError(f"{self._path} has no line that ends where its checkpoint says")
+        kept = _parsed(data[:size], self._path)
+        return kept[-1]["env_steps"] if kept else 0
 
     def rewind(self, size: int) -> None:
         """Drop what was written after the file had `size` bytes.
 
         Raises:
-            ValueError: the file is shorter than that.
+            ValueError, RunError: see `check`; nothing is dropped then.
         """
-        if self._path.stat().st_size < size:
-            raise ValueError(f"{self._path} is shorter than its checkpoint says ({size} bytes)")
-        self._file.truncate(size)
-        self._steps = max((line["env_steps"] for line in read_metrics(self._path)), default=0)
+        self._steps = self.check(size)
+        with in_words(self._path):
+            self._file.flush()
+            self._file.truncate(size)
 
     def close(self) -> None:
         """Close the file and the sinks."""
-        self._file.close()
+        if self._opened is not None:
+            with in_words(self._path):
+                self._opened.close()
         for sink in self._sinks:
             sink.close()
+
+
+def appended(path: Path) -> IO[bytes]:
+    """A file opened to append to, made if it is missing; a link is refused (see `open_file`)."""
+    return os.fdopen(open_file(path, os.O_RDWR | os.O_CREAT | os.O_APPEND), "ab")
 
 
 class TensorBoardSink:
@@ -89,9 +135,13 @@ class TensorBoardSink:
         _require("tensorboard", "tensorboard")
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @cached_property
+    def _writer(self) -> Any:  # made for the first line: a run that is refused gets no file
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder / "tensorboard"))
+        return SummaryWriter(str(self._folder / "tensorboard"))
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Every number of the line."""
@@ -101,7 +151,8 @@ class TensorBoardSink:
 
     def close(self) -> None:
         """Flush."""
-        self._writer.close()
+        if "_writer" in self.__dict__:
+            self._writer.close()
 
 
 class WandbSink:
@@ -117,9 +168,13 @@ class WandbSink:
         _require("wandb", "wandb")
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @cached_property
+    def _run(self) -> Any:  # as in TensorBoardSink
         import wandb  # pyright: ignore[reportMissingImports]
 
-        self._run = wandb.init(dir=str(folder), name=folder.name)
+        return wandb.init(dir=str(self._folder), name=self._folder.name)
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Every number of the line."""
@@ -127,7 +182,8 @@ class WandbSink:
 
     def close(self) -> None:
         """Finish the run."""
-        self._run.finish()
+        if "_run" in self.__dict__:
+            self._run.finish()
 
 
 def _require(module: str, extra: str) -> None:
@@ -138,11 +194,47 @@ def _require(module: str, extra: str) -> None:
 SINKS = {"tensorboard": TensorBoardSink, "wandb": WandbSink}
 
 
-def read_metrics(path: Path, kind: str | None = None) -> list[dict[str, Any]]:
-    """The lines of a `metrics.jsonl`, or those of one kind; an incomplete last line is left out."""
-    lines = path.read_bytes().split(b"\n")[:-1]
-    parsed = [json.loads(line) for line in lines]
+def read_metrics(
+    path: Path, kind: str | None = None, *, numbers: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """The lines of a `metrics.jsonl`, or those of one kind; an incomplete last line is left out.
+
+    Args:
+        path: the file.
+        kind: of the lines wanted.
+        numbers: names that each of them must have a number under.
+
+    Raises:
+        RunError: there is no file, or a line that is none of a run's, by its number.
+    """
+    try:
+        parsed = _parsed(read_file(path), path)
+    except FileNotFoundError:
+        raise RunError(f"{path} does not exist") from None
+    for number, line in enumerate(parsed, 1):
+        for name in numbers if kind in (None, line["kind"]) else ():
+            if not isinstance(line.get(name), int | float):
+                raise RunError(f"{path}, line {number}: {name} must be a number")
     return [line for line in parsed if kind in (None, line["kind"])]
+
+
+def _parsed(data: bytes, path: Path) -> list[dict[str, Any]]:
+    """All whole lines, each checked."""
+    wanted = "a JSON object with kind, a text, and env_steps, an integer"
+    parsed: list[dict[str, Any]] = []
+    for number, text in enumerate(data.split(b"\n")[:-1], 1):
+        try:
+            line = parsed_json(text, path, wanted)
+        except RunError:
+            line = None
+        line = line if isinstance(line, dict) else {}
+        steps = line.get("env_steps")
+        if type(steps) is not int or type(line.get("kind")) is not str:
+            raise RunError(f"{path}, line {number} is no line of metrics: it must be {wanted}")
+        if steps < (parsed[-1]["env_steps"] if parsed else 0):
+            raise RunError(f"{path}, line {number}: env_steps {steps} lies before the last line's")
+        parsed.append(line)
+    return parsed
 
 
 def _plain(value: Any) -> Any:

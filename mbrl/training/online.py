@@ -12,9 +12,10 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import VectorEnv
 
+from mbrl.checks import check_state
 from mbrl.training.checkpoint import Run, RunError
 from mbrl.training.collect import Episodes, collect, vector
-from mbrl.training.metrics import MetricsLog
+from mbrl.training.metrics import METRICS, MetricsLog, read_metrics
 from mbrl.types import Agent, Metrics
 
 CHECKPOINT_EVERY = 1000
@@ -99,10 +100,13 @@ def run_agent(
     episodes, saved = progress.episodes, 0
     if run is not None and log is not None:
         if run.latest() is None:
+            _check_unsaved(run)
             log.rewind(0)
         else:
             progress.lost = _resume(agent, environments, run, log, episodes)
             saved = episodes.steps
+        if run.config.get("steps", steps) != steps:
+            run.extend(steps)
 
     def write(kind: str, values: Metrics) -> None:
         if log is not None:
@@ -154,12 +158,45 @@ def run_agent(
 def _resume(
     agent: Agent, env: VectorEnv, run: Run, log: MetricsLog, episodes: Episodes
 ) -> list[int]:
+    """Take back the newest checkpoint: all of it is checked before any file is touched."""
     state = run.load()
     try:
-        agent.load_state_dict(state["agent"])
+        check_state(state, {"agent": {}, "episodes": {}, "log_bytes": 0})
+        log.check(state["log_bytes"])
+        load_agent(agent, state["agent"])
         lost = episodes.load_state_dict(state["episodes"], env)
-        log.rewind(state["log_bytes"])
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise RunError(f"the checkpoint of {run.path} does not fit this run: {reason}") from error
+    except ValueError as error:
+        raise RunError(f"the checkpoint of {run.path} does not fit this run: {error}") from error
+    log.rewind(state["log_bytes"])
     return lost
+
+
+def load_agent(agent: Agent, state: Any) -> None:
+    """Have a fresh agent take back what its `state_dict` gave.
+
+    Raises:
+        ValueError: it is another agent's, or not of the right types; one line says where.
+    """
+    check_state(state, agent.state_dict(), "agent")
+    try:
+        agent.load_state_dict(state)
+    except ValueError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    except (KeyError, TypeError, RuntimeError, AttributeError, IndexError, OverflowError) as error:
+        # its text is torch's or Python's, of many lines
+        raise ValueError("the agent's values are not of the kind that it saves") from error
+
+
+def _check_unsaved(run: Run) -> None:
+    """Refuse to begin again where checkpoints are lost, which would drop the metrics too.
+
+    A checkpoint follows each episode's end, so a run without any has ends of one step at most.
+    """
+    if not (run.path / METRICS).exists():
+        return
+    ends = {line["env_steps"] for line in read_metrics(run.path / METRICS, "episode")}
+    if len(ends) > 1:
+        raise RunError(
+            f"{run.path / METRICS} has episodes up to step {max(ends)}, but there is no checkpoint "
+            "to continue from: bring checkpoints back, or begin another run"
+        )

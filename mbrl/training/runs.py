@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -19,12 +22,15 @@ import torch
 from gymnasium.vector import VectorEnv
 
 from mbrl import agents
+from mbrl.checks import check_state
+from mbrl.plain import shown
 from mbrl.rng import generator
 from mbrl.spaces import spec_of
-from mbrl.training.checkpoint import CONFIG, Run, RunError, write_json
+from mbrl.training.checkpoint import CONFIG, Run, RunError
 from mbrl.training.collect import vector
-from mbrl.training.metrics import METRICS, SINKS, MetricsLog, read_metrics
-from mbrl.training.online import Progress, run_agent
+from mbrl.training.files import in_words
+from mbrl.training.metrics import METRICS, SINKS, TIMINGS, MetricsLog, appended, read_metrics
+from mbrl.training.online import Progress, load_agent, run_agent
 from mbrl.training.progress import Watch
 from mbrl.types import Agent, RewardFn, Spec, TerminatedFn
 
@@ -56,25 +62,41 @@ class RunConfig:
         return dataclasses.asdict(self) | {"versions": versions()}
 
     @classmethod
-    def from_json(cls, config: dict[str, Any]) -> RunConfig:
-        """Read `config.json` back.
+    def of(cls, run: Run) -> RunConfig:
+        """The config of a run that may be a stranger's.
+
+        Raises:
+            RunError: see `from_json`; an environment whose id would have a module imported that
+                nobody has named.
+        """
+        file = run.path / CONFIG
+        config = cls.from_json(run.config, file)
+        module = config.env.rpartition(":")[0]
+        if module and module not in sys.modules:
+            raise RunError(
+                f"{file}: its environment {shown(config.env, most=60)!r} is in the module "
+                f"{shown(module, most=60)}, which is not imported because only a file names it; "
+                f"if you trust it, add --module {shown(module, most=60)} (in Python: import it)"
+            )
+        return config
+
+    @classmethod
+    def from_json(cls, config: Mapping[str, Any], file: Path | str = CONFIG) -> RunConfig:
+        """Read `config.json` back; `file` names it in messages.
 
         Raises:
             RunError: it is not a run's config; the line names the first field that is wrong.
         """
-        algo = config.get("algo")
-        if not isinstance(algo, str) or algo not in agents.AGENTS:
-            raise RunError(f"config.json: algo is {algo!r}, not one of {', '.join(agents.AGENTS)}")
         given = {name: value for name, value in config.items() if name != "versions"}
-        try:
-            own = pydantic.TypeAdapter(agents.agent(algo).Config).validate_python(
-                given.pop("agent", None)
-            )
-            rest = pydantic.TypeAdapter(_Rest).validate_python(given)
-        except pydantic.ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"])) or "agent"
-            raise RunError(f"config.json: {place}: {first['msg']}") from None
+        algo = given.get("algo")
+        if not isinstance(algo, str) or algo not in agents.AGENTS:
+            said = shown(repr(algo), most=60)
+            raise RunError(f"{file}: algo is {said}, not one of {', '.join(agents.AGENTS)}")
+        own = _read(agents.agent(algo).Config, given.pop("agent", None), file, "agent")
+        rest = _read(_Rest, given, file)
+        for name, least in (("seed", 0), ("steps", 1), ("num_envs", 1)):
+            if getattr(rest, name) < least:
+                raise RunError(f"{file}: {name} must be >= {least}, got {getattr(rest, name)}")
         return cls(agent=own, **dataclasses.asdict(rest))
 
 
@@ -86,6 +108,65 @@ class _Rest:
     steps: int
     device: str
     num_envs: int = 1
+
+
+def _read(kind: Any, given: Any, file: Path | str, place: str = "") -> Any:
+    """A dataclass of plain values; numbers, texts and unknown names are not stretched to fit.
+
+    Raises:
+        RunError: the values are not those of one; the line names the first wrong field.
+    """
+    try:
+        # as JSON, because only there strictness takes a list for a tuple
+        made = pydantic.TypeAdapter(kind).validate_json(json.dumps(given), strict=True)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        at = [*([place] if place else []), *map(str, first["loc"])]
+        raise RunError(f"{file}: {shown('.'.join(at), most=80)}: {_wanted(first)}") from None
+    unknown = _unknown(given, dataclasses.asdict(made))
+    if unknown:
+        at = shown(".".join([*([place] if place else []), *unknown]), most=80)
+        raise RunError(f"{file}: {at} is not known here; is the run of another version?")
+    return made
+
+
+_WANTED = {
+    "bool_type": "must be true or false",
+    "dict_type": "must be an object",
+    "dataclass_type": "must be an object",
+    "float_type": "must be a number",
+    "int_from_float": "must be an integer",
+    "int_type": "must be an integer",
+    "missing": "is missing",
+    "none_required": "must be null",
+    "string_type": "must be a text",
+    "tuple_type": "must be a list",
+}
+
+
+def _wanted(error: Any) -> str:
+    """What pydantic's error says, in our words."""
+    kind, context = error["type"], error.get("ctx", {})
+    if kind == "value_error":  # raised by the config itself
+        return shown(" ".join(str(context.get("error")).split()))
+    wanted = _WANTED.get(kind, "is not accepted")
+    if kind == "literal_error":
+        wanted = f"must be one of {context.get('expected')}"
+    if kind == "missing":
+        return wanted
+    return f"{wanted}, got {shown(json.dumps(error['input']), most=60)}"
+
+
+def _unknown(given: Any, known: Any) -> list[str]:
+    """The path of the first name in nested dicts that is not known; [] if all are."""
+    if not isinstance(given, Mapping) or not isinstance(known, Mapping):
+        return []
+    for name, value in given.items():
+        if name not in known:
+            return [name]
+        if inner := _unknown(value, known[name]):
+            return [name, *inner]
+    return []
 
 
 def versions() -> dict[str, str]:
@@ -249,24 +330,12 @@ def _opened(config: RunConfig, path: Path) -> Run:
     if not (path / CONFIG).exists():
         return Run.create(path, config.to_json())
     run = Run.open(path)
-    there = RunConfig.from_json(run.config)
+    there = RunConfig.from_json(run.config, path / CONFIG)
     if dataclasses.replace(there, steps=config.steps) != config:
         raise RunError(f"{path} was begun with another config; name another folder")
-    return run if there.steps == config.steps else extended(run, config.steps)
-
-
-def extended(run: Run, steps: int) -> Run:
-    """The run with another number of steps in its config.json.
-
-    Raises:
-        RunError: the run is beyond that already, or is being written by another process.
-    """
-    with run:
-        if steps < (run.latest() or 0):
-            raise RunError(f"{run.path} is at step {run.latest()} already, beyond {steps}")
-        config = run.config | {"steps": steps}
-        write_json(run.path / CONFIG, config)
-    return Run(run.path, config)
+    if config.steps < (run.latest() or 0):
+        raise RunError(f"{path} is at step {run.latest()} already, beyond {config.steps}")
+    return run
 
 
 def train_run(
@@ -315,6 +384,7 @@ class Loaded(NamedTuple):
     env: VectorEnv  # of one environment
     spec: Spec
     agent: Any
+    env_steps: int  # of the checkpoint
 
 
 def load_run(path: Path | str, *, make_env: MakeEnv, device: str | None = None) -> Loaded:
@@ -322,24 +392,42 @@ def load_run(path: Path | str, *, make_env: MakeEnv, device: str | None = None) 
 
     Raises:
         RunError: not a run, or a checkpoint that is missing, broken or another agent's; a device
-            that is not there.
+            that is not there; an environment "module:name" whose module is not imported yet.
         ValueError: an environment that does not exist here.
     """
     run = Run.open(Path(path))
-    config = RunConfig.from_json(run.config)
+    config = RunConfig.of(run)
     if device is not None:
         config = dataclasses.replace(config, device=device)
     check_device(config.device, f"the run {path} lives on")
     env = vector(make_env(config.env))
-    spec = spec_of(env)
-    agent = _made(config.algo, spec, config.agent, config.seed, config.device)
-    state = run.load(device=config.device)
     try:
-        agent.load_state_dict(state["agent"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise RunError(f"the checkpoint of {path} does not fit its config: {reason}") from None
-    return Loaded(run, config, env, spec, agent)
+        spec = spec_of(env)
+        agent = _agent_of(config, spec, run.path / CONFIG)
+        state = run.load(device=config.device)
+        try:
+            check_state(state, {"agent": {}, "episodes": {}, "log_bytes": 0})
+            check_state(state["episodes"].get("steps"), 0, "episodes/steps")
+            load_agent(agent, state["agent"])
+        except ValueError as error:
+            raise RunError(f"the checkpoint of {path} does not fit its config: {error}") from error
+    except BaseException:
+        env.close()
+        raise
+    return Loaded(run, config, env, spec, agent, state["episodes"]["steps"])
+
+
+def _agent_of(config: RunConfig, spec: Spec, file: Path) -> Any:
+    try:
+        return _made(config.algo, spec, config.agent, config.seed, config.device)
+    except ValueError as error:
+        raise RunError(f"{file}: agent: {shown(' '.join(str(error).split()))}") from error
+    except (MemoryError, OverflowError, RuntimeError, TypeError) as error:
+        # torch's own text, where a size is too large, has a stack of C++ calls
+        raise RunError(
+            f"{file}: agent: no agent can be made with these sizes; there is too little memory "
+            "for it, or one of them is too large"
+        ) from error
 
 
 def with_settings(loaded: Loaded, **settings: Any) -> Any:
@@ -361,9 +449,10 @@ def learning(path: Path, *, after: int = 0) -> tuple[list[int], list[float]]:
     Of several environments' episodes that ended at the same step it is the mean return.
 
     Raises:
-        RunError: there are none.
+        RunError: there are none, or a line is not one of metrics; the message has its number.
     """
-    lines = read_metrics(path / METRICS, "episode") if (path / METRICS).exists() else []
+    there = os.path.lexists(path / METRICS)
+    lines = read_metrics(path / METRICS, "episode", numbers=["return"]) if there else []
     ended: dict[int, list[float]] = {}
     for line in lines:
         if line["env_steps"] > after:
@@ -401,12 +490,11 @@ def check_device(device: str, whose: str) -> None:
     try:
         torch.empty(0, device=device)
         torch.Generator(device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).split("\n")[0]
+    except Exception as error:  # of many types, by device, and with advice for torch's developers
         raise RunError(
-            f"{whose} device {device!r}, which this machine does not have ({reason}); "
-            "choose another with --device"
-        ) from None
+            f"{whose} device {shown(repr(device), most=60)}, which this machine does not have; "
+            "choose another with --device, such as cpu"
+        ) from error
 
 
 def find_run(name: str, root: Path) -> Path:
@@ -417,10 +505,13 @@ def find_run(name: str, root: Path) -> Path:
     """
     if name != "latest":
         return Path(name)
-    found = sorted(all_runs(root), key=lambda path: (path / CONFIG).stat().st_mtime)
+    found = []
+    for path in all_runs(root):
+        with suppress(OSError):  # one that was removed meanwhile
+            found.append(((path / CONFIG).lstat().st_mtime, path))
     if not found:
         raise RunError(f"there is no run under {root} yet; `mbrl train` makes one")
-    return found[-1]
+    return max(found)[1]
 
 
 def all_runs(root: Path) -> list[Path]:
@@ -439,5 +530,5 @@ def _append_timing(path: Path, progress: Progress, seconds: float) -> None:
     """Durations have a file of their own: metrics.jsonl is the same for the same seed."""
     line: dict[str, Any] = {"env_steps": progress.env_steps, "seconds": round(seconds, 3)}
     line |= {name: round(value, 3) for name, value in progress.seconds.items()}
-    with (path / "timings.jsonl").open("a") as file:
-        file.write(json.dumps(line) + "\n")
+    with in_words(path / TIMINGS), appended(path / TIMINGS) as file:
+        file.write(json.dumps(line).encode() + b"\n")

@@ -74,7 +74,7 @@ def _reached(config: RunConfig, path: Path) -> int:
     if not path.exists():
         return -1
     run = Run.open(path)
-    if RunConfig.from_json(run.config) != config:
+    if RunConfig.of(run) != config:
         raise RunError(f"{path} was begun with another config; remove it or name another --root")
     latest = run.latest()
     return -1 if latest is None else latest

@@ -113,6 +113,7 @@ def test_a_run_leaves_what_it_should(trained):
     lines = read_metrics(trained / "metrics.jsonl", "episode")
     assert [line["env_steps"] for line in lines] == [150, 300]
     assert {p.name for p in (trained / "checkpoints" / "300").iterdir()} == {
+        "digests.json",
         "model.safetensors",
         "state.pt",
     }

@@ -1,5 +1,7 @@
 import contextlib
+import hashlib
 import io
+import json
 import os
 import pickle
 import random
@@ -14,7 +16,16 @@ import safetensors.torch
 import torch
 
 from mbrl.training import checkpoint
-from mbrl.training.checkpoint import STATE, WEIGHTS, Run, RunError
+from mbrl.training.checkpoint import (
+    CONFIG,
+    DIGESTS,
+    FORMAT,
+    STATE,
+    WEIGHTS,
+    Run,
+    RunError,
+    write_json,
+)
 
 STATE_VALUE = {
     "rows": torch.arange(6.0).reshape(2, 3),
@@ -85,7 +96,9 @@ DEATHS = {
     "state": (torch, "save"),
     "sync": (checkpoint, "_sync"),
     "rename": (Path, "rename"),
-    "remove": (shutil, "rmtree"),
+    "digests": (hashlib, "file_digest"),
+    "remove": (Path, "unlink"),
+    "remove folder": (Path, "rmdir"),
     "mkdir": (Path, "mkdir"),
 }
 
@@ -138,7 +151,7 @@ def test_a_config_is_written_whole_or_not_at_all(tmp_path, monkeypatch, which):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", dies)
-    with pytest.raises(RunError, match="cannot create run folder .*No space left"):
+    with pytest.raises(RunError, match="cannot create run folder .*: the disk is full"):
         Run.create(tmp_path / "run", {"a": 1})
     assert list(tmp_path.iterdir()) == []
 
@@ -163,15 +176,18 @@ def test_missing_files_are_refused_by_name(run, name):
 
 @pytest.mark.parametrize("name", [WEIGHTS, STATE])
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-def test_foreign_files_are_refused_whatever_they_hold(run, name):
+@pytest.mark.parametrize("forged", [False, True], ids=["", "with digests"])
+def test_foreign_files_are_refused_whatever_they_hold(run, name, forged, recwarn):
     """Random bytes, which exercise many branches of the restricted unpickler."""
     file, draw = saved(run, 10) / name, random.Random(0)
     for foreign in (b"hello", b"PK\x03\x04", *(draw.randbytes(draw.randrange(60))
                                                for _ in range(150))):  # fmt: skip
         file.write_bytes(foreign)
+        if forged:
+            signed(run, file.parent)
         with pytest.raises(RunError, match=name) as error:
             run.load()
-        assert "\n" not in str(error.value)
+        assert "\n" not in str(error.value) and not recwarn
 
 
 class Bomb:
@@ -194,7 +210,8 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(run, tmp_path, name, pack):
         torch.save(foul, file)
     else:
         file.write_bytes(pickle.dumps(foul))
-    with pytest.raises(RunError, match=name):
+    signed(run, file.parent)
+    with pytest.raises(RunError, match=f"{name} cannot be read: it holds something else"):
         run.load()
     assert not marker.exists()
     again = io.BytesIO(file.read_bytes())
@@ -225,14 +242,42 @@ def test_folders_that_are_no_runs_are_refused(tmp_path):
             Run.open(tmp_path)
 
 
+def signed(run, folder):
+    """Write the digests that fit the files, as whoever forges a checkpoint would."""
+    (folder / DIGESTS).write_bytes(run._digests(int(folder.name), folder))
+
+
 def test_checkpoints_of_other_versions_are_refused_by_name(run):
     folder = saved(run, 10)
     torch.save({"format": 1, "state": {}}, folder / STATE)
-    with pytest.raises(RunError, match=f"{STATE} was not saved by this version"):
+    signed(run, folder)
+    with pytest.raises(RunError, match=f"{STATE} cannot be read: .* in format {FORMAT}"):
         run.load()
-    saved(run, 20)
-    safetensors.torch.save_file({"other": torch.ones(1)}, run.path / "checkpoints/20" / WEIGHTS)
-    with pytest.raises(RunError, match=f"{WEIGHTS} lacks the tensor 'rows'"):
+    kept = json.loads((folder / DIGESTS).read_text())
+    (folder / DIGESTS).write_text(json.dumps(kept | {"format": FORMAT + 1}))
+    with pytest.raises(RunError, match=f"{DIGESTS} was not saved by this version"):
+        run.load()
+    (folder / DIGESTS).unlink()  # as in format 2
+    with pytest.raises(RunError, match=f"{DIGESTS} is missing: .* saved by an older version"):
+        run.load()
+
+
+@pytest.mark.parametrize(
+    ("tensors", "said"),
+    [
+        ({"other": torch.ones(1)}, "lacks the tensor 'rows'"),
+        ({}, "lacks the tensor 'rows'"),
+        (None, r"holds a tensor 'more' of which state.pt knows nothing"),
+    ],
+)
+def test_tensors_are_those_that_the_state_names(run, tensors, said):
+    folder = saved(run, 20)
+    if tensors is None:
+        whole = safetensors.torch.load_file(folder / WEIGHTS)
+        tensors = {n: t.clone() for n, t in whole.items()} | {"more": torch.ones(1)}
+    safetensors.torch.save_file(tensors, folder / WEIGHTS)
+    signed(run, folder)
+    with pytest.raises(RunError, match=f"{WEIGHTS} {said}"):
         run.load()
 
 
@@ -294,3 +339,239 @@ def test_a_disk_that_refuses_leaves_the_old_checkpoint(run):
     )
     assert out.stdout == "refused 0\nrefused 0\n", out.stderr
     assert_holds(run, 10)
+
+
+KEPT = ("notes", "2024", "12.5", "7.old", ".8.tmp", "010", "9" * 30, "²")
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_a_folder_that_a_user_keeps_beside_the_checkpoints_stays(run, name):
+    mine = run.path / "checkpoints" / name / "thesis.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("all I have")
+    assert run.latest() is None
+    for step in (3, 2030):
+        saved(run, step)
+        assert_holds(run, step)
+    assert mine.read_text() == "all I have"
+    names = {"2030", name}
+    assert {path.name for path in (run.path / "checkpoints").iterdir()} == names
+
+
+def test_files_that_a_user_puts_into_a_checkpoint_stay(run):
+    mine = saved(run, 3) / "notes.txt"
+    mine.write_text("x")
+    saved(run, 4)
+    assert_holds(run, 4)
+    assert [path.name for path in mine.parent.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("name", ["5", ".5.tmp", "5.old"])
+@pytest.mark.parametrize("what", ["folder", "link", "file"])
+def test_what_stands_where_a_checkpoint_would_go_is_refused_and_kept(run, tmp_path, name, what):
+    saved(run, 3)
+    place, outside = run.path / "checkpoints" / name, tmp_path / "outside"
+    mine = (place if what == "folder" else outside) / "mine.txt"
+    mine.parent.mkdir()
+    mine.write_text("x")
+    if what == "link":
+        place.symlink_to(outside)
+    elif what == "file":
+        place.write_text("x")
+    if (what, name) == ("folder", "5.old"):
+        saved(run, 5)  # needs that name only where step 5 is saved again
+    else:
+        with pytest.raises(RunError, match=f"/checkpoints/{name}[ :]") as error:
+            run.save(5, content(5))
+        assert "\n" not in str(error.value)
+        if not (what == "link" and name != ".5.tmp"):  # such a link is refused by the reader too
+            assert_holds(run, 3)
+    assert mine.read_text() == "x" and [p.name for p in mine.parent.iterdir()] == ["mine.txt"]
+
+
+NAMES = ("config.json", "metrics.jsonl", "timings.jsonl", ".lock", "evaluation.json",
+         "checkpoints", "plots", "videos", "tensorboard", "wandb")  # fmt: skip
+FOLDERS = NAMES[5:]
+
+
+@pytest.mark.parametrize("name", [*NAMES, "plots/return.png", "plots/numbers.json", "videos/a.mp4"])
+@pytest.mark.parametrize("what", ["link", "dangling link", "other kind", "pipe"])
+def test_links_and_other_kinds_are_refused_by_name_before_anything_is_touched(
+    run, tmp_path, name, what
+):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "5").mkdir()
+    (tmp_path / "precious").write_text("precious")
+    place = run.path / name
+    place.parent.mkdir(exist_ok=True)
+    place.unlink(missing_ok=True)
+    folder = name in FOLDERS
+    if what == "link":
+        place.symlink_to(outside if folder else tmp_path / "precious")
+    elif what == "dangling link":
+        place.symlink_to(tmp_path / "nowhere")
+    elif what == "pipe":
+        os.mkfifo(place)
+    elif folder:
+        place.write_text("mine")
+    else:
+        place.mkdir()
+    for use in (lambda: Run.open(run.path), run.__enter__):
+        with pytest.raises(RunError) as error:
+            use()
+        assert str(place) in str(error.value) and "\n" not in str(error.value)
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert not (tmp_path / "nowhere").exists() and [p.name for p in outside.iterdir()] == ["5"]
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, STATE, DIGESTS])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.97])
+def test_one_flipped_bit_is_refused_by_name(run, name, share):
+    file = saved(run, 10) / name
+    whole = bytearray(file.read_bytes())
+    whole[int(share * len(whole))] ^= 1
+    file.write_bytes(whole)
+    said = "checkpoints/10/" if name == DIGESTS else name
+    with pytest.raises(RunError, match=said) as error:
+        run.load()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("names", [[WEIGHTS], [STATE], [DIGESTS], [WEIGHTS, STATE],
+                                   [WEIGHTS, STATE, DIGESTS]])  # fmt: skip
+def test_files_of_another_run_are_refused_by_name(run, tmp_path, names):
+    other = Run.create(tmp_path / "other", {"algo": "pets", "seed": 4})
+    other.save(10, content(10, weights=weights(77), text="other"))
+    folder = saved(run, 10)
+    for name in names:
+        shutil.copy(other.path / "checkpoints" / "10" / name, folder / name)
+    with pytest.raises(RunError, match="|".join([*names, WEIGHTS, DIGESTS])):
+        run.load()
+
+
+@pytest.mark.parametrize("name", ["more.pt", "a\x1b[31m", "sub"])
+def test_a_file_too_many_is_named(run, name):
+    folder = saved(run, 10)
+    (folder / name).mkdir() if name == "sub" else (folder / name).write_text("x")
+    with pytest.raises(RunError, match="does not belong to the checkpoint") as error:
+        run.load()
+    assert name.replace("\x1b", r"\x1b") in str(error.value) and "\x1b" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, STATE, DIGESTS])
+def test_links_in_a_checkpoint_are_refused_by_name(run, tmp_path, name):
+    file = saved(run, 10) / name
+    shutil.move(file, tmp_path / name)
+    file.symlink_to(tmp_path / name)
+    with pytest.raises(RunError, match=f"{name} is a link"):
+        run.load()
+    link = saved(run, 20).parent / "30"
+    link.symlink_to(tmp_path)
+    with pytest.raises(RunError, match="checkpoints/30 is a link"):
+        run.load()
+
+
+def test_a_renamed_checkpoint_and_a_changed_config_are_refused(run):
+    saved(run, 10).rename(run.path / "checkpoints" / "99")
+    with pytest.raises(RunError, match=f"99/{DIGESTS} is of another step"):
+        run.load()
+    (run.path / "checkpoints" / "99").rename(run.path / "checkpoints" / "10")
+    assert_holds(run, 10)
+    run.extend(500)
+    assert Run.open(run.path).config == {"algo": "pets", "seed": 3, "steps": 500}
+    assert_holds(Run.open(run.path), 10)  # more steps leave it the same run
+    write_json(run.path / CONFIG, run.config | {"seed": 4})
+    with pytest.raises(RunError, match=f"{DIGESTS} is of another run, or .*{CONFIG} was changed"):
+        Run.open(run.path).load()
+
+
+CONFIGS = {
+    "not JSON": (b'{"a": 1,}', "line 1, column 9 is not JSON; it must be one JSON object"),
+    "not text": (b"\xff\xfe\x00", "it is not text in UTF-8"),
+    "empty": (b"", "line 1, column 1 is not JSON"),
+    "deep lists": (b'{"a":' + b"[" * 10_000 + b"]" * 10_000 + b"}", "nested"),
+    "less deep": (b'{"a":' + b"[" * 100 + b"]" * 100 + b"}", "a.0 is nested more than 30 deep"),
+    "deep objects": (b'{"a":' * 10_000 + b"1" + b"}" * 10_000, "nested"),
+    "5,000 digits": (b'{"a": ' + b"9" * 5000 + b"}", "a must be an integer of 64 bits"),
+    "30 digits": (b'{"a": {"b": [0, 1' + b"0" * 30 + b"]}}", "a.b.1 must be an integer of 64"),
+    "huge": (b'{"a": "' + b"x" * 2_000_000 + b'"}', "is too large: it must have at most 1,000,000"),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_that_no_run_has_is_refused_with_its_place(run, name):
+    text, said = CONFIGS[name]
+    (run.path / CONFIG).write_bytes(text)
+    with pytest.raises(RunError, match=f"{run.path / CONFIG}") as error:
+        Run.open(run.path)
+    line = str(error.value)
+    assert said in line and "\n" not in line and len(line) < 400
+    assert "Expecting" not in line and "codec" not in line
+
+
+WRITER = """
+import os, sys, torch
+from pathlib import Path
+from mbrl.training.checkpoint import Run
+os.fsync = lambda _: None  # as fast as memory, so that many saves meet a load
+with Run.open(Path(sys.argv[1])) as run:
+    step = 0
+    while True:
+        step += int(sys.argv[2])
+        run.save(max(step, 1), {"step": max(step, 1), "w": torch.full((2000,), float(step))})
+"""
+
+
+@pytest.mark.parametrize("stride", [1, 7, 0], ids=["every step", "every 7th", "the same step"])
+def test_loading_beside_a_writer_gives_a_whole_checkpoint_each_time(run, stride):
+    other = subprocess.Popen([sys.executable, "-c", WRITER, str(run.path), str(stride)])
+    try:
+        while run.latest() is None:
+            assert other.poll() is None
+        steps = []
+        while len(steps) < 150 or len(set(steps)) < (50 if stride else 1):
+            state = Run.open(run.path).load()
+            steps.append(state["step"])
+            assert len(set(state["w"].tolist())) == 1
+            assert stride == 0 or state["w"][0] == state["step"]
+    finally:
+        other.kill()
+        other.wait()
+    assert steps == sorted(steps)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [(28, "the disk is full"), (30, "the file system is read-only"), (13, "permission is denied")],
+)
+def test_what_the_disk_refuses_is_said_in_words_and_the_run_stays(run, monkeypatch, code, said):
+    saved(run, 10)
+
+    def full(tensors, file):
+        raise safetensors.SafetensorError(f"I/O error: something (os error {code})")
+
+    def refuses(*_):
+        raise OSError(code, os.strerror(code))
+
+    places = [
+        (safetensors.torch, "save_file", full),
+        (checkpoint, "_write", refuses),
+        (Path, "mkdir", refuses),
+    ]
+    for owner, name, work in places:
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, lambda *a, _work=work, **k: _work(*a))
+            with pytest.raises(RunError) as error:
+                run.save(20, content(20))
+        line = (
+            f"cannot save checkpoint {run.path}/checkpoints/20: {said} (its last one is at step 10)"
+        )
+        assert str(error.value) == line
+        assert_holds(run, 10)
+        assert [path.name for path in (run.path / "checkpoints").iterdir()] == ["10"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", refuses)
+        with pytest.raises(RunError, match=f"config.json: {said}$"):
+            write_json(run.path / CONFIG, {})
+    assert Run.open(run.path).config == run.config

@@ -1,10 +1,12 @@
 import json
 import math
+import os
 
 import numpy as np
 import pytest
 import torch
 
+from mbrl.training.checkpoint import RunError
 from mbrl.training.metrics import METRICS, MetricsLog, read_metrics
 
 
@@ -91,3 +93,57 @@ def test_rewinding_drops_what_came_after_and_goes_on_from_there(tmp_path):
 def test_a_log_that_is_all_torn_reads_as_empty(tmp_path):
     (tmp_path / METRICS).write_text('{"kind"')
     assert read_metrics(tmp_path / METRICS) == []
+
+
+@pytest.mark.parametrize("what", ["a link", "a hard link", "a folder", "a pipe"])
+def test_nothing_is_written_through_what_is_not_the_runs_own_file(tmp_path, what):
+    precious, place = tmp_path / "precious", tmp_path / METRICS
+    precious.write_text("precious")
+    if what == "a link":
+        place.symlink_to(precious)
+    elif what == "a hard link":
+        place.hardlink_to(precious)
+    elif what == "a folder":
+        place.mkdir()
+    else:
+        os.mkfifo(place)
+    log = MetricsLog(tmp_path)
+    for use in (lambda: log.rewind(0), lambda: log.write("x", 1, {}), log.sync):
+        with pytest.raises(RunError, match=f"{place}:? ") as error:
+            use()
+        assert "\n" not in str(error.value)
+    log.close()
+    assert precious.read_text() == "precious"
+
+
+@pytest.mark.parametrize(("code", "said"), [(28, "the disk is full"), (5, "the disk does not"),
+                                            (122, "the disk quota is used up")])  # fmt: skip
+def test_what_the_disk_refuses_is_said_in_words(tmp_path, monkeypatch, code, said):
+    log = MetricsLog(tmp_path)
+    log.write("x", 1, {})
+
+    def refuses(descriptor):
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", refuses)
+        with pytest.raises(RunError, match=f"{METRICS}: {said}"):
+            log.sync()
+    assert log.sync() == (tmp_path / METRICS).stat().st_size
+
+
+@pytest.mark.parametrize("size", [-1, 3, 10_000])
+def test_a_size_at_which_no_line_ends_is_refused_and_nothing_is_cut(tmp_path, size):
+    log = MetricsLog(tmp_path)
+    log.write("x", 1, {})
+    log.sync()
+    before = (tmp_path / METRICS).read_bytes()
+    with pytest.raises(ValueError, match="is shorter than|has no line that ends"):
+        log.rewind(size)
+    log.close()
+    assert (tmp_path / METRICS).read_bytes() == before
+
+
+def test_a_log_that_was_never_written_to_leaves_no_file(tmp_path):
+    MetricsLog(tmp_path).close()
+    assert list(tmp_path.iterdir()) == []
