@@ -24,7 +24,7 @@ from experiments.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from mbrl.training import RunConfig
+    from mbrl.training import Progress, RunConfig
 
 
 @dataclass(frozen=True)
