@@ -85,7 +85,7 @@ def mean_error(values: ArrayLike) -> tuple[Array, Array]:
 
     Raises ValueError for empty or NaN values.
     """
-    array = _finite(values, "values")
+    array = finite(values, "values")
     count = len(array)
     spread = array.std(0, ddof=1) if count > 1 else np.zeros(array.shape[1:])
     return array.mean(0), spread / np.sqrt(count)
@@ -97,7 +97,7 @@ def order(counts: ArrayLike, errors: ArrayLike) -> float:
     It is the slope of the least-squares line in logarithms: -0.5 for a Monte Carlo mean. Raises
     ValueError for NaN, fewer than three counts, or numbers that are not positive.
     """
-    n, values = _finite(counts, "counts"), _finite(errors, "errors")
+    n, values = finite(counts, "counts"), finite(errors, "errors")
     if len(n) < 3 or n.shape != values.shape or min(n.min(), values.min()) <= 0:
         raise ValueError("counts and errors: want three or more of each, all positive")
     half = len(n) // 2

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mbrl.agents import MPCConfig
-from mbrl.agents.mpc import Controller
+from mbrl.agents import Controller
 from mbrl.types import Step
 from planners import MPC, Plan
 
