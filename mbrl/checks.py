@@ -1,10 +1,39 @@
-"""Errors of shape and value that many places raise, each said once."""
+"""Errors of shape and value that many places raise, each said once.
+
+`check_fields` and `check_memory` come from `planners.checks`, as do the types of ranges.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from mbrl.types import Transition
+from planners.checks import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    PositiveShare,
+    Rounds,
+    Share,
+    check_fields,
+    check_memory,
+    first_refused,
+)
+
+__all__ = [
+    "NonNegativeFloat",
+    "NonNegativeInt",
+    "PositiveFloat",
+    "PositiveInt",
+    "PositiveShare",
+    "Rounds",
+    "Share",
+    "check_batch",
+    "check_fields",
+    "check_memory",
+    "first_refused",
+]
 
 
 def check_batch(batch: Transition, obs: Sequence[int], action: Sequence[int]) -> None:

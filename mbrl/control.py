@@ -14,6 +14,7 @@ import safetensors.numpy
 from torch import Tensor
 
 from mbrl.agents import Controller, Controllers, MPCConfig, Pipelined
+from mbrl.checks import PositiveInt, Rounds, check_fields
 from mbrl.dynamics import Randomisation, Simulator
 from mbrl.dynamics.simulator import has_physics, physics_state
 from mbrl.rng import episode_seed, generator
@@ -35,17 +36,20 @@ class DriveConfig:
     model: str = "planning"
     """What to plan through. planning: the task's cheaper simulator, if it has one. true: its own
     simulator. Or the folder of a run: the model that it learned."""
-    members: int = 1
+    members: PositiveInt = 1
     """Simulators planned through at once: the task's own, and others with random parameters.
     --objective says what a plan is worth over all of them."""
     randomisation: Randomisation = field(default_factory=Randomisation)
     """How much the parameters of the members differ."""
     asynchronous: bool = False
     """Run in real time and plan in a worker while the robot carries out the last plan."""
-    delay: int | None = None
+    delay: Rounds | None = None
     """Control steps from the start of a search until its plan takes over; the search plans from the
     state expected then. If unset, as many as the last search took. Without --asynchronous the
     delay is simulated, and results are the same on every machine."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 class Driver(NamedTuple):
@@ -97,7 +101,7 @@ def build_driver(config: DriveConfig, *, make_env: MakeEnv, seed: int) -> Driver
     """
     mpc = config.mpc
     if config.model in ("true", "planning"):
-        env = make_env(config.env)
+        env = _made(config, make_env)
         task = env.metadata.get("known", {}).get("task")
         if task is None:
             raise ValueError(f"{config.env}: there is no simulator of it to plan through")
@@ -126,7 +130,7 @@ def build_driver(config: DriveConfig, *, make_env: MakeEnv, seed: int) -> Driver
         agent = loaded.agent
         if not isinstance(agent, ModelBased):
             raise ValueError(f"--model {config.model}: {loaded.config.algo} learns no model")
-        env, model = make_env(config.env), agent.model
+        env, model = _made(config, make_env), agent.model
         settings = {"reward": agent.reward, "terminated": agent.terminated}
         if mpc.particles % model.members:
             mpc = replace(mpc, particles=model.members)
@@ -145,6 +149,18 @@ def build_driver(config: DriveConfig, *, make_env: MakeEnv, seed: int) -> Driver
     else:
         controller = Controller(*arguments, **settings)
     return Driver(env, controller, step)
+
+
+def _made(config: DriveConfig, make_env: MakeEnv) -> gymnasium.Env:
+    env = make_env(config.env)
+    limit = None if env.spec is None else env.spec.max_episode_steps
+    if config.delay is not None and limit is not None and config.delay > limit:
+        env.close()
+        raise ValueError(
+            f"delay must be at most {limit}, the steps of an episode of {config.env}, "
+            f"got {config.delay}"
+        )
+    return env
 
 
 def drive(

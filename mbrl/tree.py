@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mbrl.agents.tree_search import Sampler, TreeModel, TreeSearch, TreeSearchConfig
+from mbrl.checks import NonNegativeInt, PositiveInt, PositiveShare, check_fields
 from mbrl.rng import generator
 from mbrl.training.collect import Episodes, collect, vector
 from mbrl.types import Dynamics
@@ -22,8 +23,6 @@ from planners.mcts.export import Node, most_visited, sample_name
 
 _WRITTEN = 2
 """Numbers of a continuous action that an edge has room for."""
-
-_LEAST = {"simulations": 1, "rollouts": 1, "depth": 1, "samples": 1, "steps": 0, "seed": 0}
 
 
 @dataclass(frozen=True)
@@ -36,30 +35,26 @@ class SearchConfig:
     rule: Literal["uct", "puct", "gumbel"] = "uct"
     """How actions are selected, without noise at the root and with uniform priors. UCT's C is 1/√2
     times the range of the returns of 100 random games from the first state."""
-    simulations: int = 200
+    simulations: PositiveInt = 200
     """Number of simulations; each adds a node, or all outcomes of an action if they are random."""
-    discount: float | None = None
+    discount: PositiveShare | None = None
     """γ, in (0, 1]; the world's own if unset, 0.99 where it has none."""
     backup: Literal["mean", "max"] = "mean"
     """Value of a node: the mean over all simulations through it, or the value of its best action.
     "max" converges to Q* in a finite world, but overestimates where it has made few rollouts."""
-    seed: int = 0
+    seed: NonNegativeInt = 0
     """Seed of the first state, of the real steps and of all draws."""
-    steps: int = 0
+    steps: NonNegativeInt = 0
     """Real steps played first, with a search for each; the tree is that of the last state."""
-    rollouts: int = 8
+    rollouts: PositiveInt = 8
     """Random rollouts whose mean return values a leaf."""
-    depth: int = 50
+    depth: PositiveInt = 50
     """Most steps of a rollout."""
-    samples: int = 8
+    samples: PositiveInt = 8
     """Actions drawn uniformly in each node, where actions are continuous."""
 
     def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"--{name} must be >= {least}, got {getattr(self, name)}")
-        if self.discount is not None and not 0 < self.discount <= 1:
-            raise ValueError(f"--discount must be in (0, 1], got {self.discount}")
+        check_fields(self)
 
 
 class Game(NamedTuple):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor
 
+from planners.checks import PositiveInt, Rounds
 from planners.noise import truncated_normal
-from planners.search import EliteSearch, require
-
-SAMPLINGS = ("truncated", "clipped")
+from planners.search import Answer, EliteSearch
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -20,23 +20,16 @@ class CEM(EliteSearch):
     A start gives the first mean; its elites are not used.
     """
 
-    population: int = 350
-    elites: int = 35
-    iterations: int = 5
-    sampling: str = "truncated"
+    population: PositiveInt = 350
+    elites: PositiveInt = 35
+    iterations: Rounds = 5
+    sampling: Literal["truncated", "clipped"] = "truncated"
     """How draws stay in the box. `truncated`, as PETS: the normal cut at two standard
     deviations, which shrink to half the distance from the mean to the nearer bound; it
     stops short of optima on a bound. `clipped`: the plain normal, clipped, which puts mass on
     the bounds and so finds optima there."""
-    answer: str = "mean"
+    answer: Answer = "mean"
     """What is returned: the final `mean`, as PETS, or the `best` candidate seen."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(
-            self.sampling in SAMPLINGS,
-            f"sampling must be one of {', '.join(SAMPLINGS)}, got {self.sampling!r}",
-        )
 
     def sample(self, mean: Tensor, std: Tensor, count: int, *, generator: Generator) -> Tensor:
         """Normal draws, truncated or to be clipped."""

@@ -13,7 +13,8 @@ import torch
 from torch import Generator, Tensor
 
 from planners.base import Plan
-from planners.search import Clock, Search, require
+from planners.checks import NonNegativeFloat, PositiveInt, Rounds, check_fields, require
+from planners.search import Clock, Search
 
 SHRINK = tuple(10 ** (-3 * i / 10) for i in range(11))
 """Step lengths that are tried in one batch (Tassa et al. 2012)."""
@@ -79,25 +80,18 @@ class ILQR:
     """Lower bounds (A,), finite."""
     high: Tensor
     """Upper bounds (A,), finite, above `low`."""
-    horizon: int
+    horizon: PositiveInt
     """Planned actions H."""
     _: KW_ONLY
-    iterations: int = 50
+    iterations: Rounds = 50
     """Rounds at most; fewer where the plan no longer improves."""
-    tolerance: float = 1e-9
+    tolerance: NonNegativeFloat = 1e-9
     """A round that lowers the cost by less than this share of it is the last."""
     maximises = "smooth"
 
     def __post_init__(self) -> None:
         _ = self._box
-        require(
-            isinstance(self.iterations, int) and self.iterations >= 1,
-            f"iterations must be an integer of at least 1, got {self.iterations!r}",
-        )
-        require(
-            0 <= self.tolerance < math.inf,
-            f"tolerance must be finite and >= 0, got {self.tolerance!r}",
-        )
+        check_fields(self)
 
     @cached_property
     def _box(self) -> Search:

@@ -12,13 +12,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Interval
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from mbrl.checks import NonNegativeFloat, PositiveInt
 from mbrl.data import Normaliser, moments
 from mbrl.dynamics import fitting
 from mbrl.nn import Net
@@ -35,7 +37,7 @@ _FALSE = torch.zeros((), dtype=torch.bool)
 class NeuralConfig(fitting.FitConfig, ABC):
     """What any neural model has, and how it is fitted."""
 
-    members: int = 5
+    members: PositiveInt = 5
     """E, how many nets."""
     probabilistic: bool = True
     """Learn a variance (Gaussian likelihood); without, squared error and no noise."""
@@ -45,30 +47,25 @@ class NeuralConfig(fitting.FitConfig, ABC):
     """Predict the reward too."""
     learn_termination: bool = False
     """Predict termination too (cross-entropy)."""
-    elites: int | None = None
+    elites: PositiveInt | None = None
     """Step with only this many members, the best on held-out data; all of them if unset."""
     normalise: bool = True
     """Scale inputs and targets to mean 0 and std 1 on the data."""
-    holdout: float = 0.1
+    holdout: Annotated[float, Interval(ge=0, lt=1)] = 0.1
     """Share of the data held out for early stopping and for ranking members; 0 turns both off."""
-    holdout_max: int = 5000
+    holdout_max: PositiveInt = 5000
     """Most transitions ever held out."""
-    bound_weight: float = 0.01
+    bound_weight: NonNegativeFloat = 0.01
     """Pull on the log-variance bounds towards each other."""
-    beta_nll: float = 0.0
+    beta_nll: NonNegativeFloat = 0.0
     """β of the β-NLL (Seitzer et al. 2022): the likelihood weighted by variance^β; 0 leaves it."""
     warm: bool = True
     """Refit from the weights of the last fit; without, from fresh ones."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        fitting.check_counts(self, "members", "holdout_max")
-        fitting.check_range(self, "bound_weight", least=0)
-        fitting.check_range(self, "beta_nll", least=0)
-        if self.elites is not None and not 1 <= self.elites <= self.members:
+        if self.elites is not None and self.elites > self.members:
             raise ValueError(f"elites must be in 1..{self.members} (members), got {self.elites}")
-        if not 0 <= self.holdout < 1:
-            raise ValueError(f"holdout must be in [0, 1), got {self.holdout}")
         if self.homoscedastic and not self.probabilistic:
             raise ValueError("homoscedastic needs probabilistic: it is a kind of variance")
 

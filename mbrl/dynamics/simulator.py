@@ -21,6 +21,7 @@ from jaxtyping import Float
 from mujoco.batch import Batch, SimulationError
 from torch import Tensor
 
+from mbrl.checks import NonNegativeFloat, check_fields, check_memory
 from mbrl.dynamics.derivatives import SmoothSimulator
 from mbrl.parallel import apart
 from mbrl.types import RewardFn, Step, TerminatedFn, Unrolled
@@ -118,19 +119,16 @@ class Randomisation:
     planner's objective (mean, CVaR, worst case) is taken over.
     """
 
-    mass: float = 0.1
+    mass: NonNegativeFloat = 0.1
     """Mass and inertia of each body."""
-    friction: float = 0.2
+    friction: NonNegativeFloat = 0.2
     """Sliding friction of each geom, and damping and dry friction of each degree of freedom."""
-    gain: float = 0.1
+    gain: NonNegativeFloat = 0.1
     """Force of each actuator, by its gain and bias. Limits of the force (`forcerange`) stay, and so
     does the feedforward input of a PID controller, which is a force itself."""
 
     def __post_init__(self) -> None:
-        for name in ("mass", "friction", "gain"):
-            value = getattr(self, name)
-            if not 0 <= value < math.inf:
-                raise ValueError(f"randomisation: {name} must be finite and >= 0, got {value!r}")
+        check_fields(self)
 
     def draw(self, model: mujoco.MjModel, rng: np.random.Generator) -> mujoco.MjModel:
         """A copy of the model with parameters drawn anew.
@@ -233,6 +231,7 @@ class Simulator:
             self.frame_skip = task.planning.frame_skip
             _check_planning(task, self.model)
         spread = Randomisation() if randomisation is None else randomisation
+        check_memory(f"members {members}: the simulators", members * self.model.nbuffer)
         self.models = [self.model]
         for _ in range(members - 1):
             assert rng is not None
@@ -384,6 +383,11 @@ class Simulator:
                 f"particles must be a positive multiple of the {self.members} members, "
                 f"got {particles}"
             )
+        trajectories, steps = particles * len(actions), actions.shape[1] + 1
+        check_memory(
+            f"{len(actions)} candidates, {particles} particles, {steps - 1} steps: the simulation",
+            8 * trajectories * (steps * self.state_size + self.model.nq),
+        )
         start, moves = state.numpy(force=True), actions.numpy(force=True)
         draws = None if noise is None else noise.numpy(force=True)
         physics, bad = self._roll(start, moves, particles, draws)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -24,23 +25,23 @@ def objective(name: str) -> Objective:
     Raises:
         ValueError: another name, or a parameter out of range.
     """
-    kind, _, text = name.partition(":")
+    kind, colon, text = name.partition(":")
     try:
-        value = float(text) if text else 1.0
+        value = float(text) if colon else 1.0
     except ValueError:
-        value = float("nan")
-    if kind == "mean" and not text:
+        value = math.nan
+    if kind == "mean" and not colon:
         return lambda returns: returns.mean(0)
-    if kind == "worst" and not text:
+    if kind == "worst" and not colon:
         return lambda returns: returns.amin(0)
     if kind == "cvar" and 0 < value <= 1:
         return lambda returns: _cvar(returns, value)
-    if kind in ("mean+std", "mean-std") and value >= 0:
+    if kind in ("mean+std", "mean-std") and 0 <= value < math.inf:
         weight = value if kind == "mean+std" else -value
         return lambda returns: returns.mean(0) + weight * returns.std(0, correction=0)
     raise ValueError(
         f"objective {name!r} is unknown; take mean, worst, cvar:α (0 < α <= 1), "
-        "mean+std:λ or mean-std:λ (λ >= 0)"
+        "mean+std:λ or mean-std:λ (finite λ >= 0)"
     )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
+
+from mbrl.checks import PositiveInt, PositiveShare, Share, check_fields
 
 Target = Literal["sarsa", "expected", "tree", "q", "double"]
 """What an action value is moved towards. π is the ε-greedy policy of `TabularLearner.act`.
@@ -37,25 +38,25 @@ class TabularConfig:
 
     target: Target = "q"
     """What values are moved towards; see `Target`."""
-    steps: int | None = 1
+    steps: PositiveInt | None = 1
     """n, the rewards summed before bootstrapping; None sums all rewards of the episode, which is
     Monte Carlo (values then change at the ends of episodes only)."""
     first_visit: bool = False
     """With Monte Carlo, whether a pair learns only from its first visit in an episode."""
-    trace_decay: float = 0.0
+    trace_decay: Share = 0.0
     """λ, in [0, 1]; above 0, eligibility traces are used instead of n steps."""
     traces: Traces = "accumulating"
     """What a visit does to a trace; see `Traces`."""
-    discount: float = 0.99
+    discount: Share = 0.99
     """γ, in [0, 1]."""
-    step_size: float = 0.1
+    step_size: PositiveShare = 0.1
     """α of a pair's first update, in (0, 1]."""
-    step_decay: float = 0.0
+    step_decay: Share = 0.0
     """p of α / visitsᵖ, with the visits of the pair. 1 with step_size 1 averages all targets;
     one-step values converge for p in (½, 1] (Robbins and Monro 1951)."""
-    epsilon: float = 0.1
+    epsilon: Share = 0.1
     """ε at a state's first visit, the probability of a random action, in [0, 1]."""
-    epsilon_decay: float = 0.0
+    epsilon_decay: Share = 0.0
     """q of ε / visits^q, with the visits of the state. In (0, 1] the policy becomes greedy and
     still tries every action infinitely often (Singh et al. 2000)."""
     averaging: bool = False
@@ -66,15 +67,7 @@ class TabularConfig:
     """The initial value of every pair; a high one encourages exploration."""
 
     def __post_init__(self) -> None:
-        require(self.target in TARGETS, "target", f"one of {[*TARGETS]}", self.target)
-        require(self.traces in TRACES, "traces", f"one of {[*TRACES]}", self.traces)
-        whole = isinstance(self.steps, int) and self.steps >= 1
-        require(self.steps is None or whole, "steps", "None or an integer >= 1", self.steps)
-        for name in ("trace_decay", "discount", "epsilon", "step_decay", "epsilon_decay"):
-            value = getattr(self, name)
-            require(0 <= value <= 1, name, "in [0, 1]", value)
-        require(0 < self.step_size <= 1, "step_size", "in (0, 1]", self.step_size)
-        require(math.isfinite(self.initial), "initial", "finite", self.initial)
+        check_fields(self)
         one_step = self.steps == 1
         require(not self.trace_decay or one_step, "steps", "1 with trace_decay above 0", self.steps)
         require(

@@ -19,6 +19,7 @@ import torch
 from gymnasium.vector import VectorEnv
 
 from mbrl import agents
+from mbrl.checks import NonNegativeInt, PositiveInt, check_fields, first_refused
 from mbrl.rng import generator
 from mbrl.spaces import spec_of
 from mbrl.training.checkpoint import CONFIG, Run, RunError, write_json
@@ -40,16 +41,19 @@ class RunConfig:
     """A name in `mbrl.agents.AGENTS`."""
     env: str
     """The environment's id."""
-    seed: int
+    seed: NonNegativeInt
     """Seed of all randomness."""
-    steps: int
+    steps: PositiveInt
     """Environment steps in all."""
     device: str
     """Device of the agent's model."""
     agent: Any
     """The agent's own `Config`."""
-    num_envs: int = 1
+    num_envs: PositiveInt = 1
     """Environments stepped side by side."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def to_json(self) -> dict[str, Any]:
         """What `config.json` holds: the whole resolved config, and versions."""
@@ -74,7 +78,12 @@ class RunConfig:
         except pydantic.ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"])) or "agent"
-            raise RunError(f"config.json: {place}: {first['msg']}") from None
+            said = (
+                first_refused(agents.agent(algo).Config, config.get("agent"), "agent")
+                or first_refused(cls, given)
+                or f"{place}: {first['msg']}"
+            )
+            raise RunError(f"config.json: {said}") from None
         return cls(agent=own, **dataclasses.asdict(rest))
 
 
