@@ -123,10 +123,9 @@ def _accepted(hint: Any) -> _Accepted | None:
     if origin in (Union, types.UnionType):
         return _union(arguments)
     if origin is Literal:
-        words = ", ".join(map(repr, arguments))
         return _Accepted(
             lambda value: any(type(value) is type(a) and value == a for a in arguments),
-            f"one of {words}" if len(arguments) > 1 else words,
+            f"one of {', '.join(map(str, arguments))}" if arguments[1:] else repr(arguments[0]),
         )
     if origin is tuple and arguments[1:] == (...,):
         return _tuple(arguments[0], 0)
@@ -149,46 +148,36 @@ def _annotated(kind: Any, metadata: tuple[Any, ...]) -> _Accepted | None:
         return _tuple(get_args(kind)[0], least)
     if kind not in (int, float):
         return _accepted(kind)
-    low: Any = next((b for b in bounds if isinstance(b, Gt | Ge)), None)
-    high: Any = next((b for b in bounds if isinstance(b, Lt | Le)), None)
+    low, high, above, below = -math.inf, math.inf, False, False
+    for bound in bounds:
+        if isinstance(bound, Gt | Ge):
+            above = isinstance(bound, Gt)
+            low = bound.gt if isinstance(bound, Gt) else bound.ge
+        elif isinstance(bound, Lt | Le):
+            below = isinstance(bound, Lt)
+            high = bound.lt if isinstance(bound, Lt) else bound.le
     family = Integral if kind is int else Real
 
     def accepts(value: Any) -> bool:
         if not isinstance(value, family) or isinstance(value, bool):
             return False
         number: Any = value
-        if not (abs(number) < _LONGEST if kind is int else math.isfinite(_float(number))):
+        if not (abs(number) < _LONGEST if kind is int else abs(number) < math.inf):
             return False
-        inside = low is None or (number > low.gt if isinstance(low, Gt) else number >= low.ge)
-        return inside and (
-            high is None or (number < high.lt if isinstance(high, Lt) else number <= high.le)
+        return (low < number if above else low <= number) and (
+            number < high if below else number <= high
         )
 
-    return _Accepted(accepts, _range_words(kind, low, high))
-
-
-def _float(number: Any) -> float:
-    try:
-        return float(number)
-    except OverflowError:  # an integer beyond the largest float
-        return math.inf
-
-
-def _range_words(kind: Any, low: Any, high: Any) -> str:
-    if low is None and high is None:
-        return "an integer" if kind is int else "a finite number"
-    parts = []
-    if low is not None:
-        parts.append(f"> {low.gt}" if isinstance(low, Gt) else f">= {low.ge}")
-    if high is not None:
-        parts.append(f"< {high.lt}" if isinstance(high, Lt) else f"<= {high.le}")
+    least = "" if low == -math.inf else f"> {low}" if above else f">= {low}"
+    most = "" if high == math.inf else f"< {high}" if below else f"<= {high}"
     if kind is int:
-        return f"an integer {' and '.join(parts)}"
-    if len(parts) == 2:
-        left = f"({low.gt}" if isinstance(low, Gt) else f"[{low.ge}"
-        right = f"{high.lt})" if isinstance(high, Lt) else f"{high.le}]"
-        return f"in {left}, {right}"
-    return f"finite and {parts[0]}"
+        words = " and ".join(part for part in (least, most) if part)
+        words = words.replace(">= ", "of at least ").replace("<= ", "at most ")
+        return _Accepted(accepts, f"an integer {words}".rstrip())
+    if least and most:
+        left, right = "(" if above else "[", ")" if below else "]"
+        return _Accepted(accepts, f"in {left}{low}, {high}{right}")
+    return _Accepted(accepts, " and ".join(part for part in ("finite", least, most) if part))
 
 
 def _tuple(hint: Any, least: int) -> _Accepted:

@@ -56,7 +56,7 @@ class Evolution(Search):
         super().__post_init__()
         require(
             self.floor <= self.sigma,
-            f"floor must be at most sigma = {self.sigma}, got {self.floor}",
+            f"floor must lie in (0, sigma = {self.sigma}], got {self.floor!r}",
         )
 
     def begin(self, start: Plan | None) -> tuple[Tensor, Tensor, Tensor]:

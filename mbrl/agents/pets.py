@@ -21,7 +21,7 @@ from torch import Generator
 
 from mbrl.agents.controllers import Controllers
 from mbrl.agents.mpc import Controller, MPCConfig
-from mbrl.checks import PositiveInt, check_fields
+from mbrl.checks import PositiveInt, check_fields, check_memory
 from mbrl.data import Replay
 from mbrl.dynamics.ensemble import Ensemble, EnsembleConfig
 from mbrl.rng import on_device

@@ -22,6 +22,7 @@ from mbrl.checks import (
     PositiveShare,
     Share,
     check_fields,
+    check_memory,
 )
 from mbrl.imagination import rollout
 from mbrl.parallel import single_thread
