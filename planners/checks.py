@@ -131,6 +131,8 @@ def _accepted(hint: Any) -> _Accepted | None:
         return _tuple(arguments[0], 0)
     if hint in (int, float):
         return _annotated(hint, ())
+    if hint is Any:
+        return None
     named = {type(None): "None", bool: "True or False", str: "text"}
     if hint in named or (isinstance(hint, type) and not getattr(hint, "_is_protocol", False)):
         kind = hint
@@ -171,8 +173,9 @@ def _annotated(kind: Any, metadata: tuple[Any, ...]) -> _Accepted | None:
     least = "" if low == -math.inf else f"> {low}" if above else f">= {low}"
     most = "" if high == math.inf else f"< {high}" if below else f"<= {high}"
     if kind is int:
-        words = " and ".join(part for part in (least, most) if part)
-        words = words.replace(">= ", "of at least ").replace("<= ", "at most ")
+        words = (
+            f"in {low}..{high}" if least and most else (least + most).replace(">=", "of at least")
+        )
         return _Accepted(accepts, f"an integer {words}".rstrip())
     if least and most:
         left, right = "(" if above else "[", ")" if below else "]"
@@ -217,7 +220,8 @@ def check_memory(what: str, size: float, *, device: torch.device | str = "cpu") 
         device: whose memory it takes.
 
     Raises:
-        ValueError: "simulations 1000000000: the tree takes 120 GiB, this machine has 24 GiB free",
+        ValueError: "simulations 1000000000: the tree would take 120 GiB, this machine has 24 GiB
+            free",
             where `what` is "simulations 1000000000: the tree".
     """
     if size < _SMALL:
@@ -228,7 +232,7 @@ def check_memory(what: str, size: float, *, device: torch.device | str = "cpu") 
     else:
         free, whose = free_memory(), "this machine"
     if not size <= free:
-        raise ValueError(f"{what} takes {_written(size)}, {whose} has {_written(free)} free")
+        raise ValueError(f"{what} would take {_written(size)}, {whose} has {_written(free)} free")
 
 
 def free_memory() -> float:

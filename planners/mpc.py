@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from planners.base import Plan, RecedingPlanner
-from planners.checks import NonNegativeInt, PositiveFloat, PositiveInt, check_fields
+from planners.checks import NonNegativeInt, PositiveFloat, PositiveInt, check_fields, check_memory
 from planners.ilqr import ILQR
 
 
@@ -44,6 +44,9 @@ class MPC:
     def __post_init__(self) -> None:
         check_fields(self)
         horizon = self.planner.horizon
+        held = self.action_repeat * horizon
+        plan = self.planner.low.nbytes * getattr(self.planner, "population", 1)
+        check_memory(f"action_repeat {self.action_repeat}: the candidates", plan * held)
         if self.replan_every > horizon:
             raise ValueError(
                 f"replan_every must lie in 0..horizon = 0..{horizon} (0: never), "

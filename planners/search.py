@@ -79,7 +79,8 @@ class Search:
         check_fields(self)
         require(
             self.elites <= self.population,
-            f"elites must be at most population = {self.population}, got {self.elites}",
+            f"elites must be an integer of at most population = {self.population}, "
+            f"got {self.elites}",
         )
         knots = self.horizon if self.knots is None else self.knots
         number, actions = self.low.element_size(), len(low)

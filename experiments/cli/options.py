@@ -99,6 +99,9 @@ def parse(kind: type[T], prog: str, args: Sequence[str], default: T | None = Non
             raise
         words = " ".join(_BOX.sub(" ", complaint.getvalue()).split())
         words = re.sub(r"(Invalid choice|Unrecognized options) \1", r"\1", words, flags=re.I)
+        words = re.sub(
+            "^Value error Error parsing [^:]+: (.* must .*) For full helptext.*", r"\1", words
+        )
         raise Wrong(words or f"{prog}: cannot read {' '.join(args)}") from None
 
 
@@ -121,6 +124,7 @@ MOST = {
     "seeds": 1_000_000,
     "episodes": 1_000_000,
     "repeats": 1_000_000,
+    "num_envs": 65_536,
     "threads": 1024,
     "workers": 1024,
 }

@@ -44,6 +44,7 @@ def uniform_actions(low: Float[Tensor, A], high: Float[Tensor, A], count: int) -
 
     def sample(obs: Tensor, generator: Generator) -> Tensor:
         shape = (len(obs), count, len(low))
+        check_memory(f"samples {count}: the actions of a node", 4 * math.prod(shape))
         uniform = torch.rand(shape, generator=generator, device=generator.device).to(low)
         return low + (high - low) * uniform
 

@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import gymnasium
 import pydantic
 import torch
+from annotated_types import Interval
 from gymnasium.vector import VectorEnv
 
 from mbrl import agents
@@ -49,7 +50,7 @@ class RunConfig:
     """Device of the agent's model."""
     agent: Any
     """The agent's own `Config`."""
-    num_envs: PositiveInt = 1
+    num_envs: Annotated[int, Interval(ge=1, le=65_536)] = 1
     """Environments stepped side by side."""
 
     def __post_init__(self) -> None:

@@ -356,8 +356,8 @@ NAN = math.nan
     [
         ({"horizon": 0}, "horizon must be an integer of at least 1, got 0"),
         ({"horizon": 2.5}, "horizon must be an integer of at least 1, got 2.5"),
-        ({"population": 0}, "population must be an integer of at least 1, got 0"),
-        ({"population": NAN}, "population must be an integer of at least 1, got nan"),
+        ({"population": 0}, "population must be an integer of at least [13], got 0"),
+        ({"population": NAN}, "population must be an integer of at least [13], got nan"),
         ({"low": torch.tensor([NAN, 0.0])}, "low must be finite"),
         ({"high": torch.tensor([1.0, math.inf])}, "high must be finite"),
         ({"low": torch.tensor([-1.0, 2.0])}, "low must be below high"),

@@ -139,7 +139,7 @@ def test_a_forbidden_mean_gives_way_to_the_best_candidate():
     [
         ({"elites": 400}, "elites must be an integer of at most population = 350, got 400"),
         ({"elites": 0}, "elites must be an integer of at least 1, got 0"),
-        ({"iterations": 0}, "iterations must be an integer of at least 1, got 0"),
+        ({"iterations": 0}, "iterations must be an integer in 1..1000000, got 0"),
         ({"momentum": 1.0}, r"momentum must be in \[0, 1\), got 1.0"),
         ({"momentum": math.nan}, r"momentum must be in \[0, 1\), got nan"),
         ({"sigma": 0.0}, "sigma must be finite and > 0, got 0.0"),

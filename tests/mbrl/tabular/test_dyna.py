@@ -291,8 +291,8 @@ def test_the_policy_explores_as_often_as_it_says():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"planning": -1}, "planning must be an integer >= 0, got -1"),
-        ({"further": 1.5}, "further must be an integer >= 0, got 1.5"),
+        ({"planning": -1}, "planning must be an integer in 0..1000000, got -1"),
+        ({"further": 1.5}, "further must be an integer in 0..1000000, got 1.5"),
         ({"states": "all"}, r"states must be one of visited, start, priority, got 'all'"),
         ({"actions": "best"}, r"actions must be one of taken, any, policy, got 'best'"),
         ({"memory": "none"}, r"memory must be one of last, all, got 'none'"),
