@@ -90,6 +90,7 @@ def first_refused(kind: type, given: Any, place: str = "") -> str | None:
         if field.name not in given:
             continue
         value, name = given[field.name], f"{place}.{field.name}".lstrip(".")
+        value = tuple(value) if isinstance(value, list) else value  # JSON has no tuples
         hint = hints[field.name]
         if isinstance(hint, type) and dataclasses.is_dataclass(hint):
             said = first_refused(hint, value, name)
@@ -192,7 +193,7 @@ def _tuple(hint: Any, least: int) -> _Accepted:
 
     def accepts(value: Any) -> bool:
         return (
-            isinstance(value, tuple | list)
+            isinstance(value, tuple)
             and len(value) >= least
             and (each is None or all(each.accepts(item) for item in value))
         )

@@ -6,6 +6,7 @@ the root, as `tsinf` particles do. A node's reward and value are means over memb
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
