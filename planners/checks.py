@@ -111,8 +111,13 @@ def shown(value: Any) -> str:
 
 @cache
 def _fields(kind: type) -> tuple[tuple[str, _Accepted], ...]:
-    hints = get_type_hints(kind, include_extras=True)
-    found = ((f.name, _accepted(hints[f.name])) for f in dataclasses.fields(kind))
+    hints: dict[str, Any] = {}
+    for base in reversed(kind.__mro__):
+        try:
+            hints |= get_type_hints(base, include_extras=True)
+        except NameError:  # annotations of a user's class may name what only a type checker imports
+            continue
+    found = ((f.name, _accepted(hints.get(f.name, Any))) for f in dataclasses.fields(kind))
     return tuple((name, accepted) for name, accepted in found if accepted is not None)
 
 

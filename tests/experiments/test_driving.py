@@ -99,7 +99,7 @@ def test_a_learned_model_takes_the_simulators_place(tmp_path):
         (["--threads", "0"], "--threads must be >= 1, got 0"),
         (["--seeds", "0"], "--seeds must be >= 1, got 0"),
         (["--steps", "0"], "--steps must be >= 1, got 0"),
-        (["--delay", "0"], "delay must be an integer of at least 1"),
+        (["--delay", "0"], "delay must be an integer in 1..1000000 or None, got 0"),
         (["--budget-ms", "0.0001"], "is shorter than one round"),
         (["--budget-ms", "-1"], "budget_ms must be finite and > 0"),
         (["--model", "nowhere"], "nowhere"),

@@ -239,6 +239,16 @@ def test_a_config_of_ones_own_with_a_number_without_a_range_is_still_checked():
         check_fields(Own(math.nan))
 
 
+def test_a_class_whose_annotations_cannot_be_read_has_its_bases_checked():
+    @dataclasses.dataclass(frozen=True)
+    class Own(EnsembleConfig):
+        extra: "Unknown" = None  # type: ignore[name-defined]
+
+    Own()
+    with pytest.raises(ValueError, match="batch must be"):
+        Own(batch=0)
+
+
 # Memory
 
 
