@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 from planners.base import Plan, RecedingPlanner
 from planners.checks import NonNegativeInt, PositiveFloat, PositiveInt, check_fields, check_memory
 from planners.ilqr import ILQR
+from planners.search import Search
 
 
 class MPCState(NamedTuple):
@@ -44,9 +45,10 @@ class MPC:
     def __post_init__(self) -> None:
         check_fields(self)
         horizon = self.planner.horizon
-        held = self.action_repeat * horizon
-        plan = self.planner.low.nbytes * getattr(self.planner, "population", 1)
-        check_memory(f"action_repeat {self.action_repeat}: the candidates", plan * held)
+        if isinstance(self.planner, Search):
+            size = self.planner.low.nbytes * self.planner.population * horizon
+            repeat = self.action_repeat
+            check_memory(f"action_repeat {repeat}: the candidates", size * repeat)
         if self.replan_every > horizon:
             raise ValueError(
                 f"replan_every must lie in 0..horizon = 0..{horizon} (0: never), "

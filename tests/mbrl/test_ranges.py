@@ -6,6 +6,8 @@ import math
 import pkgutil
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
+import gymnasium
+import numpy as np
 import pytest
 import torch
 from annotated_types import GroupedMetadata, Gt, Le, Lt
@@ -178,8 +180,6 @@ def test_other_fields_are_held_to_their_types(kind, name, value):
 
 
 def test_an_integer_is_a_float_and_numpys_numbers_are_numbers():
-    import numpy as np
-
     build(EnsembleConfig, learning_rate=1, batch=np.int64(4), bound_weight=np.float32(0.5))
 
 
@@ -284,6 +284,29 @@ def test_a_control_groups_limit_counts(tmp_path):
         (first / f"memory.{name}").write_text(text)
     assert checks._free_of_group(tmp_path, "7:cpu,memory:/x\n3:cpuset:/x\n") == 44
     assert 0 < free_memory() < math.inf
+
+
+def test_more_environments_than_fit_are_refused_and_those_made_are_closed(monkeypatch):
+    from mbrl.training import collect
+
+    open_now = []
+
+    class Own(gymnasium.Env):
+        observation_space = action_space = gymnasium.spaces.Box(-1, 1, (1,))
+
+        def __init__(self):
+            self.memory = np.ones(2**18)  # 2 MiB
+            open_now.append(self)
+
+        def close(self):
+            open_now.remove(self)
+
+    monkeypatch.setattr(checks, "free_memory", lambda: 2.0**30)
+    collect.vector([Own] * 40).close()
+    assert not open_now
+    with pytest.raises(ValueError, match="5000 environments would take .* GiB"):
+        collect.vector([Own] * 5000)
+    assert not open_now
 
 
 # Command lines
