@@ -287,7 +287,7 @@ def test_a_control_groups_limit_counts(tmp_path):
 
 
 def test_more_environments_than_fit_are_refused_and_those_made_are_closed(monkeypatch):
-    from mbrl.training import collect
+    from mbrl.training.collect import vector
 
     open_now = []
 
@@ -302,10 +302,10 @@ def test_more_environments_than_fit_are_refused_and_those_made_are_closed(monkey
             open_now.remove(self)
 
     monkeypatch.setattr(checks, "free_memory", lambda: 2.0**30)
-    collect.vector([Own] * 40).close()
+    vector([Own] * 40).close()
     assert not open_now
     with pytest.raises(ValueError, match="5000 environments would take .* GiB"):
-        collect.vector([Own] * 5000)
+        vector([Own] * 5000)
     assert not open_now
 
 
