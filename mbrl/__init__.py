@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mbrl.lazy import lazy
+from planners.lazy import lazy
 
 if TYPE_CHECKING:
     from mbrl.agents.controllers import Controller

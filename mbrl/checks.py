@@ -1,4 +1,7 @@
-"""Checks of shapes and values, shared by many modules."""
+"""Checks of shapes and values, shared by many modules.
+
+`check_fields` and `check_memory` come from `planners.checks`, as do the types of ranges.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,32 @@ from typing import Any
 from torch import Tensor
 
 from mbrl.types import Transition
+from planners.checks import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    PositiveShare,
+    Rounds,
+    Share,
+    check_fields,
+    check_memory,
+    first_refused,
+)
+
+__all__ = [
+    "NonNegativeFloat",
+    "NonNegativeInt",
+    "PositiveFloat",
+    "PositiveInt",
+    "PositiveShare",
+    "Rounds",
+    "Share",
+    "check_batch",
+    "check_fields",
+    "check_memory",
+    "first_refused",
+]
 
 
 def check_batch(batch: Transition, obs: Sequence[int], action: Sequence[int]) -> None:

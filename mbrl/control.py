@@ -75,7 +75,7 @@ def build_driver(config: DriveConfig, *, make_env: MakeEnv, seed: int) -> Driver
     """
     mpc = config.mpc
     if config.model in ("true", "planning"):
-        env = make_env(config.env)
+        env = _made(config, make_env)
         task = _simulated(env, config.env)
         model: Any = Simulator(
             task,
@@ -102,7 +102,7 @@ def build_driver(config: DriveConfig, *, make_env: MakeEnv, seed: int) -> Driver
         agent = loaded.agent
         if not isinstance(agent, ModelBased):
             raise ValueError(f"--model {config.model}: {loaded.config.algo} learns no model")
-        env, model = make_env(config.env), agent.model
+        env, model = _made(config, make_env), agent.model
         settings = {"reward": agent.reward, "terminated": agent.terminated}
         if mpc.particles % model.members:
             mpc = replace(mpc, particles=model.members)
@@ -129,6 +129,18 @@ def _simulated(env: gymnasium.Env, env_id: str) -> Any:
     if task is None:
         raise ValueError(f"{env_id}: there is no simulator of it to plan through")
     return task
+
+
+def _made(config: DriveConfig, make_env: MakeEnv) -> gymnasium.Env:
+    env = make_env(config.env)
+    limit = None if env.spec is None else env.spec.max_episode_steps
+    if config.delay is not None and limit is not None and config.delay > limit:
+        env.close()
+        raise ValueError(
+            f"delay must be at most {limit}, the steps of an episode of {config.env}, "
+            f"got {config.delay}"
+        )
+    return env
 
 
 def drive(

@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from mbrl.checks import check_memory
+
 ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
     "silu": F.silu,
     "relu": F.relu,
@@ -263,6 +265,10 @@ class StackedMLP(Net):
             raise ValueError(f"activation {activation!r} is unknown; take one of {[*ACTIVATIONS]}")
         self.sizes, self.activation = tuple(sizes), activation
         pairs = list(pairwise(sizes))
+        count = members * sum((i + 1) * o for i, o in pairs)
+        check_memory(  # float32, each with a gradient, Adam's two moments and the best so far
+            f"{members} nets with layers of {', '.join(map(str, sizes))}: their fit", 5 * 4 * count
+        )
         self.weights = nn.ParameterList(torch.empty(members, i, o) for i, o in pairs)
         self.biases = nn.ParameterList(torch.empty(members, 1, o) for _, o in pairs)
         self.reset(generator=generator)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 Propagation = Literal["ts1", "tsinf", "expectation", "moment", "distribution"]
@@ -23,17 +24,17 @@ def parse_objective(name: str) -> tuple[str, float]:
     Raises:
         ValueError: another name, or a parameter out of range.
     """
-    kind, _, text = name.partition(":")
+    kind, colon, text = name.partition(":")
     try:
-        value = float(text) if text else 1.0
+        value = float(text) if colon else 1.0
     except ValueError:
-        value = float("nan")
-    whole = kind in ("mean", "worst") and not text
+        value = math.nan
+    whole = kind in ("mean", "worst") and not colon
     share = kind == "cvar" and 0 < value <= 1
-    weighted = kind in ("mean+std", "mean-std") and value >= 0
+    weighted = kind in ("mean+std", "mean-std") and 0 <= value < math.inf
     if not (whole or share or weighted):
         raise ValueError(
             f"objective {name!r} is unknown; take mean, worst, cvar:α (0 < α <= 1), "
-            "mean+std:λ or mean-std:λ (λ >= 0)"
+            "mean+std:λ or mean-std:λ (finite λ >= 0)"
         )
     return kind, value

@@ -6,9 +6,10 @@ MuJoCo is imported when it is needed, so that the settings can be read without i
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from planners.checks import NonNegativeFloat, check_fields
 
 if TYPE_CHECKING:
     import mujoco
@@ -23,20 +24,17 @@ class Randomisation:
     objective (mean, CVaR, worst case) is taken over the members.
     """
 
-    mass: float = 0.1
+    mass: NonNegativeFloat = 0.1
     """Std of the log of the factor of each body's mass and inertia."""
-    friction: float = 0.2
+    friction: NonNegativeFloat = 0.2
     """Likewise for the sliding friction of each geom, and damping and dry friction of each degree
     of freedom."""
-    gain: float = 0.1
+    gain: NonNegativeFloat = 0.1
     """Likewise for the force of each actuator, by its gain and bias. Force limits (`forcerange`)
     and the feedforward input of a PID controller, which is itself a force, do not change."""
 
     def __post_init__(self) -> None:
-        for name in ("mass", "friction", "gain"):
-            value = getattr(self, name)
-            if not 0 <= value < math.inf:
-                raise ValueError(f"randomisation: {name} must be finite and >= 0, got {value!r}")
+        check_fields(self)
 
     def draw(self, model: mujoco.MjModel, rng: np.random.Generator) -> mujoco.MjModel:
         """A copy of the model with parameters drawn anew.

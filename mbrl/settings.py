@@ -10,6 +10,7 @@ from typing import Literal
 
 from mbrl.agents import MPCConfig
 from mbrl.randomisation import Randomisation
+from planners.checks import NonNegativeInt, PositiveInt, PositiveShare, Rounds, check_fields
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class DriveConfig:
     model: str = "planning"
     """The model to plan through. planning: the task's cheaper simulator, if it has one. true: the
     task's own simulator. Or the folder of a run: the model learned in it."""
-    members: int = 1
+    members: PositiveInt = 1
     """Number of simulators to plan through: the task's own, and others with random parameters.
     --objective combines the returns of a plan in all of them."""
     randomisation: Randomisation = field(default_factory=Randomisation)
@@ -31,13 +32,13 @@ class DriveConfig:
     factor."""
     asynchronous: bool = False
     """Run in real time, and plan in a worker while the robot executes the last plan."""
-    delay: int | None = None
+    delay: Rounds | None = None
     """Control steps from the start of a search until its plan is used; the search starts from the
     state predicted for that time. If unset, the number of steps that the last search took. Without
     --asynchronous the delay is simulated, and results are the same on every machine."""
 
-
-_LEAST = {"simulations": 1, "rollouts": 1, "depth": 1, "samples": 1, "steps": 0, "seed": 0}
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -50,27 +51,23 @@ class SearchConfig:
     rule: Literal["uct", "puct", "gumbel"] = "uct"
     """How actions are selected, without noise at the root and with uniform priors. UCT's C is 1/√2
     times the range of the returns of 100 random games from the first state."""
-    simulations: int = 200
+    simulations: PositiveInt = 200
     """Number of simulations. Each adds one node, or a node for each outcome of a random action."""
-    discount: float | None = None
+    discount: PositiveShare | None = None
     """γ, in (0, 1]. If unset, that of the environment, or 0.99 if it defines none."""
     backup: Literal["mean", "max"] = "mean"
     """Value of a node: the mean over all simulations through it, or the value of its best action.
     "max" converges to Q* in a finite world, but overestimates after few rollouts."""
-    seed: int = 0
+    seed: NonNegativeInt = 0
     """Seed of the first state, the real steps and the search."""
-    steps: int = 0
+    steps: NonNegativeInt = 0
     """Real steps to take first, each chosen by a search. The tree is that of the last state."""
-    rollouts: int = 8
+    rollouts: PositiveInt = 8
     """Random rollouts from each leaf; their mean return is its value."""
-    depth: int = 50
+    depth: PositiveInt = 50
     """Maximum number of steps of a rollout."""
-    samples: int = 8
+    samples: PositiveInt = 8
     """Number of actions drawn uniformly in each node if actions are continuous."""
 
     def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"--{name} must be >= {least}, got {getattr(self, name)}")
-        if self.discount is not None and not 0 < self.discount <= 1:
-            raise ValueError(f"--discount must be in (0, 1], got {self.discount}")
+        check_fields(self)

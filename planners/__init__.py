@@ -1,33 +1,31 @@
-"""Planners, which maximise a score over action sequences. They are independent of learning."""
+"""Planners, which maximise a score over action sequences. They are independent of learning.
 
-from planners.base import Demanding, Plan, Planner, RecedingPlanner, ScoreFn, maximised
-from planners.cem import CEM
-from planners.cma import CMA
-from planners.evolution import Evolution
-from planners.gradient import GradientAscent
-from planners.icem import ICEM
-from planners.ilqr import ILQR, Expansion, Smooth
-from planners.interpolation import INTERPOLATIONS, interpolation_matrix
-from planners.lqr import Feedback, lqr, stationary_lqr
-from planners.mpc import MPC, MPCState
-from planners.mppi import MPPI
-from planners.noise import coloured_noise
-from planners.predictive import PredictiveSampling
-from planners.search import Search
-from planners.shooting import RandomShooting
+The names below are loaded when first used, so that importing this package costs nothing.
+"""
 
-PLANNERS: dict[str, type[Search]] = {
-    "random": RandomShooting,
-    "cem": CEM,
-    "icem": ICEM,
-    "mppi": MPPI,
-    "predictive": PredictiveSampling,
-    "cma": CMA,
-    "evolution": Evolution,
-    "gradient": GradientAscent,
-}
-"""Planners that need nothing but a score, `gradient` one that can be differentiated; each is
-built from (low, high, horizon, ...). `ILQR` is not among them: it needs a model."""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from planners.lazy import lazy
+
+if TYPE_CHECKING:
+    from planners.base import Demanding, Plan, Planner, RecedingPlanner, ScoreFn, maximised
+    from planners.cem import CEM
+    from planners.cma import CMA
+    from planners.evolution import Evolution
+    from planners.gradient import GradientAscent
+    from planners.icem import ICEM
+    from planners.ilqr import ILQR, Expansion, Smooth
+    from planners.interpolation import INTERPOLATIONS, interpolation_matrix
+    from planners.lqr import Feedback, lqr, stationary_lqr
+    from planners.mpc import MPC, MPCState
+    from planners.mppi import MPPI
+    from planners.noise import coloured_noise
+    from planners.predictive import PredictiveSampling
+    from planners.search import Search
+    from planners.shooting import RandomShooting
+    from planners.table import PLANNERS
 
 __all__ = [
     "CEM",
@@ -58,3 +56,50 @@ __all__ = [
     "maximised",
     "stationary_lqr",
 ]
+
+__getattr__ = lazy(
+    __name__,
+    {
+        "planners.base": (
+            "Demanding",
+            "Plan",
+            "Planner",
+            "RecedingPlanner",
+            "ScoreFn",
+            "maximised",
+        ),
+        "planners.cem": ("CEM",),
+        "planners.cma": ("CMA",),
+        "planners.evolution": ("Evolution",),
+        "planners.gradient": ("GradientAscent",),
+        "planners.icem": ("ICEM",),
+        "planners.ilqr": (
+            "ILQR",
+            "Expansion",
+            "Smooth",
+        ),
+        "planners.interpolation": (
+            "INTERPOLATIONS",
+            "interpolation_matrix",
+        ),
+        "planners.lqr": (
+            "Feedback",
+            "lqr",
+            "stationary_lqr",
+        ),
+        "planners.mpc": (
+            "MPC",
+            "MPCState",
+        ),
+        "planners.mppi": ("MPPI",),
+        "planners.noise": ("coloured_noise",),
+        "planners.predictive": ("PredictiveSampling",),
+        "planners.search": ("Search",),
+        "planners.shooting": ("RandomShooting",),
+        "planners.table": ("PLANNERS",),
+    },
+)
+
+
+def __dir__() -> list[str]:
+    return __all__

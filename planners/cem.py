@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor
 
+from planners.checks import PositiveInt, Rounds
 from planners.noise import truncated_normal
-from planners.search import EliteSearch, require
-
-SAMPLINGS = ("truncated", "clipped")
+from planners.search import Answer, EliteSearch
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -20,23 +20,16 @@ class CEM(EliteSearch):
     The first mean is that of the start, whose elites are not used.
     """
 
-    population: int = 350
-    elites: int = 35
-    iterations: int = 5
-    sampling: str = "truncated"
+    population: PositiveInt = 350
+    elites: PositiveInt = 35
+    iterations: Rounds = 5
+    sampling: Literal["truncated", "clipped"] = "truncated"
     """How draws are kept inside the bounds. `truncated`, as in PETS: a normal truncated at two
     standard deviations, with the standard deviation at most half the distance from the mean to the
     nearer bound; it does not reach optima on a bound. `clipped`: a normal clipped to the bounds,
     which can find optima there."""
-    answer: str = "mean"
+    answer: Answer = "mean"
     """What is returned: the final `mean`, as in PETS, or the `best` candidate found."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(
-            self.sampling in SAMPLINGS,
-            f"sampling must be one of {', '.join(SAMPLINGS)}, got {self.sampling!r}",
-        )
 
     def sample(self, mean: Tensor, std: Tensor, count: int, *, generator: Generator) -> Tensor:
         """Normal draws, truncated or to be clipped."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import Ge
 from torch import Generator, Tensor
 
 from planners.base import ScoreFn
-from planners.search import Search, require
+from planners.checks import PositiveFloat, Rounds
+from planners.search import Answer, Search
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -26,16 +28,12 @@ class CMA(Search):
     suits problems with some tens of variables, that is, few knots.
     """
 
-    population: int = 16
-    iterations: int = 40
-    sigma: float = 0.2
+    population: Annotated[int, Ge(3)] = 16
+    iterations: Rounds = 40
+    sigma: PositiveFloat = 0.2
     """First standard deviation as a fraction of the box's width."""
-    answer: str = "best"
+    answer: Answer = "best"
     """What is returned: the `best` candidate found or the final `mean`."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.population >= 3, f"population must be at least 3, got {self.population!r}")
 
     carries_best = True
 

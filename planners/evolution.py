@@ -6,13 +6,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Annotated
 
 import torch
+from annotated_types import Ge
 from torch import Generator, Tensor
 
 from planners.base import Plan
+from planners.checks import PositiveFloat, PositiveInt, Rounds, require
 from planners.interpolation import interpolation_matrix
-from planners.search import Search, require
+from planners.search import Search
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -33,36 +36,28 @@ class Evolution(Search):
     time exactly.
     """
 
-    population: int = 32
-    iterations: int = 1
-    elites: int = 4
+    population: PositiveInt = 32
+    iterations: Rounds = 1
+    elites: PositiveInt = 4
     """M, the number of best candidates that determine the next mean and std."""
-    sigma: float = 0.15
+    sigma: PositiveFloat = 0.15
     """First and largest std as a fraction of the box's width."""
-    floor: float = 5e-4
+    floor: PositiveFloat = 5e-4
     """Smallest std as a fraction of the box's width."""
-    spread: float = 4.0
+    spread: Annotated[float, Ge(1)] = 4.0
     """Ratio of the largest step to the std, and of the std to the smallest; at least 1."""
-    widen: float = 2.0
+    widen: Annotated[float, Ge(1)] = 2.0
     """Factor on the std of a start, since the state has changed after it; at least 1."""
-    noise_knots: int = 4
+    noise_knots: PositiveInt = 4
     """Knots of the noise, at most as many as the plan's; at least 1."""
 
     carries_best = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.elites >= 1, f"elites must be at least 1, got {self.elites!r}")
         require(
-            0 < self.floor <= self.sigma,
+            self.floor <= self.sigma,
             f"floor must lie in (0, sigma = {self.sigma}], got {self.floor!r}",
-        )
-        for name in ("spread", "widen"):
-            value = getattr(self, name)
-            require(1 <= value < math.inf, f"{name} must be finite and >= 1, got {value!r}")
-        require(
-            isinstance(self.noise_knots, int) and self.noise_knots >= 1,
-            f"noise_knots must be an integer of at least 1, got {self.noise_knots!r}",
         )
 
     def begin(self, start: Plan | None) -> tuple[Tensor, Tensor, Tensor]:

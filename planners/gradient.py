@@ -9,8 +9,9 @@ import torch
 from torch import Generator, Tensor
 
 from planners.base import ScoreFn
+from planners.checks import PositiveFloat, PositiveInt, Rounds
 from planners.noise import coloured_noise
-from planners.search import Search, checked, require
+from planners.search import Search, checked
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -24,18 +25,14 @@ class GradientAscent(Search):
     in `plan`, for a score that gives no gradient.
     """
 
-    population: int = 4
+    population: PositiveInt = 4
     """N, the number of plans improved in parallel."""
-    iterations: int = 50
+    iterations: Rounds = 50
     """Number of gradient steps."""
-    sigma: float = 0.25
+    sigma: PositiveFloat = 0.25
     """Standard deviation of the first draws as a fraction of the box's width."""
-    rate: float = 0.05
+    rate: PositiveFloat = 0.05
     """First step as a fraction of the box's width."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(0 < self.rate < math.inf, f"rate must be finite and positive, got {self.rate!r}")
 
     def algorithm(self) -> _Ascent:
         """A new ascent for one search."""

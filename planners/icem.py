@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Ge
 from torch import Generator, Tensor
 
+from planners.checks import NonNegativeFloat, PositiveInt, Rounds, Share
 from planners.noise import coloured_noise
-from planners.search import EliteSearch, require
+from planners.search import Answer, EliteSearch
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -23,24 +25,18 @@ class ICEM(EliteSearch):
     so is the mean. These are in addition to the drawn candidates.
     """
 
-    population: int = 100
-    elites: int = 10
-    iterations: int = 3
-    beta: float = 2.0
+    population: PositiveInt = 100
+    elites: PositiveInt = 10
+    iterations: Rounds = 3
+    beta: NonNegativeFloat = 2.0
     """Exponent of the noise's power law: 0 is white, larger is smoother."""
-    decay: float = 1.25
+    decay: Annotated[float, Ge(1)] = 1.25
     """γ, the factor by which the number of candidates decreases per iteration; at least 1."""
-    keep: float = 0.3
+    keep: Share = 0.3
     """Fraction of the elites scored again, in [0, 1]."""
-    answer: str = "best"
+    answer: Answer = "best"
     """What is returned: the `best` candidate seen, as in the paper, or the final `mean`,
     which is less affected by noise in the score."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(0 <= self.beta < math.inf, f"beta must be finite and >= 0, got {self.beta!r}")
-        require(1 <= self.decay < math.inf, f"decay must be finite and >= 1, got {self.decay!r}")
-        require(0 <= self.keep <= 1, f"keep must lie in [0, 1], got {self.keep!r}")
 
     def sizes(self) -> Sequence[int]:
         """max(N γ^-i, 2 M) for each iteration i."""

@@ -13,7 +13,8 @@ import torch
 from torch import Generator, Tensor
 
 from planners.base import Plan
-from planners.search import Clock, Search, require
+from planners.checks import NonNegativeFloat, PositiveInt, Rounds, check_fields, require
+from planners.search import Clock, Search
 
 SHRINK = tuple(10 ** (-3 * i / 10) for i in range(11))
 """Step lengths that are tried in one batch (Tassa et al. 2012)."""
@@ -80,25 +81,18 @@ class ILQR:
     """Lower bounds (A,), finite."""
     high: Tensor
     """Upper bounds (A,), finite, above `low`."""
-    horizon: int
+    horizon: PositiveInt
     """H, the number of actions in a plan."""
     _: KW_ONLY
-    iterations: int = 50
+    iterations: Rounds = 50
     """Maximum number of rounds; fewer if the plan no longer improves."""
-    tolerance: float = 1e-9
+    tolerance: NonNegativeFloat = 1e-9
     """The search stops after a round that lowers the cost by less than this fraction."""
     maximises = "smooth"
 
     def __post_init__(self) -> None:
         _ = self._box
-        require(
-            isinstance(self.iterations, int) and self.iterations >= 1,
-            f"iterations must be an integer of at least 1, got {self.iterations!r}",
-        )
-        require(
-            0 <= self.tolerance < math.inf,
-            f"tolerance must be finite and >= 0, got {self.tolerance!r}",
-        )
+        check_fields(self)
 
     @cached_property
     def _box(self) -> Search:

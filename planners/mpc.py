@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,7 +11,9 @@ import torch
 from torch import Generator, Tensor
 
 from planners.base import Plan, RecedingPlanner
+from planners.checks import NonNegativeInt, PositiveFloat, PositiveInt, check_fields, check_memory
 from planners.ilqr import ILQR
+from planners.search import Search
 
 
 class MPCState(NamedTuple):
@@ -30,30 +31,29 @@ class MPC:
     """
 
     planner: RecedingPlanner | ILQR
-    replan_every: int = 1
+    replan_every: NonNegativeInt = 1
     """Number of planned actions between two searches, at most the horizon. 0 searches once and
     executes the plan open loop, so the horizon times `action_repeat` must cover the episode."""
-    action_repeat: int = 1
+    action_repeat: PositiveInt = 1
     """Environment steps for which each planned action is held. The score takes the repeated
     actions, (N, H · action_repeat, A)."""
-    budget_ms: float | None = None
+    budget_ms: PositiveFloat | None = None
     """Time limit of a search in milliseconds, including the making of its score; None sets no
     limit. The planner starts no round that would end later, so set more iterations than can fit."""
     _round_ms: list[float] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         horizon = self.planner.horizon
-        if not (isinstance(self.replan_every, int) and 0 <= self.replan_every <= horizon):
+        if isinstance(self.planner, Search):
+            size = self.planner.low.nbytes * self.planner.population * horizon
+            repeat = self.action_repeat
+            check_memory(f"action_repeat {repeat}: the candidates", size * repeat)
+        if self.replan_every > horizon:
             raise ValueError(
                 f"replan_every must lie in 0..horizon = 0..{horizon} (0: never), "
                 f"got {self.replan_every!r}"
             )
-        if not (isinstance(self.action_repeat, int) and self.action_repeat >= 1):
-            raise ValueError(
-                f"action_repeat must be an integer of at least 1, got {self.action_repeat!r}"
-            )
-        if self.budget_ms is not None and not 0 < self.budget_ms < math.inf:
-            raise ValueError(f"budget_ms must be finite and positive, got {self.budget_ms!r}")
 
     def act(
         self, make_score: Callable[[], Any], state: MPCState, *, generator: Generator

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from planners.checks import NonNegativeFloat, PositiveFloat, PositiveInt, Rounds
 from planners.noise import coloured_noise
-from planners.search import Search, require
+from planners.search import Search
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -23,25 +24,17 @@ class MPPI(Search):
     first mean is that of the start; plans have no elites. The mean is returned.
     """
 
-    population: int = 500
-    iterations: int = 3
-    sigma: float = 0.25
+    population: PositiveInt = 500
+    iterations: Rounds = 3
+    sigma: PositiveFloat = 0.25
     """Standard deviation of the draws as a fraction of the box's width."""
-    temperature: float = 0.2
+    temperature: PositiveFloat = 0.2
     """λ in units of the distance from the median score to the best: lower is greedier."""
-    beta: float = 0.0
+    beta: NonNegativeFloat = 0.0
     """Exponent of the noise's power law: 0 is white, larger is smoother."""
 
     elites = 0
     answer = "mean"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(
-            0 < self.temperature < math.inf,
-            f"temperature must be finite and positive, got {self.temperature!r}",
-        )
-        require(0 <= self.beta < math.inf, f"beta must be finite and >= 0, got {self.beta!r}")
 
     def sample(self, mean: Tensor, std: Tensor, count: int, *, generator: Generator) -> Tensor:
         """Draws around the mean, to be clipped."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from planners.checks import PositiveFloat, PositiveInt, Rounds
 from planners.noise import coloured_noise
 from planners.search import Search
 
@@ -20,9 +21,9 @@ class PredictiveSampling(Search):
     is scored again with them, and the best of all is kept. The first plan is the start's mean.
     """
 
-    population: int = 32
-    iterations: int = 1
-    sigma: float = 0.1
+    population: PositiveInt = 32
+    iterations: Rounds = 1
+    sigma: PositiveFloat = 0.1
     """Standard deviation of the draws as a fraction of the box's width."""
 
     def sample(self, mean: Tensor, std: Tensor, count: int, *, generator: Generator) -> Tensor:

@@ -7,22 +7,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Annotated, Literal, Protocol
 
 import numpy as np
 import torch
+from annotated_types import Interval
 from torch import Generator, Tensor
 
 from planners.base import Plan, ScoreFn
+from planners.checks import PositiveFloat, PositiveInt, check_fields, check_memory, require
 from planners.interpolation import interpolation_matrix, shift_matrix
 
-ANSWERS = ("best", "mean")
-
-
-def require(holds: bool, message: str) -> None:
-    """Raise ValueError with `message` unless `holds`; comparisons with NaN are False."""
-    if not holds:
-        raise ValueError(message)
+Answer = Literal["best", "mean"]
+"""What a search returns: the best candidate seen, or its final mean."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,14 +37,14 @@ class Search:
     """Lower bounds (A,), finite."""
     high: Tensor
     """Upper bounds (A,), finite, above `low`."""
-    horizon: int
+    horizon: PositiveInt
     """H, the number of actions in a plan."""
     _: KW_ONLY
-    population: int = 500
+    population: PositiveInt = 500
     """N, the number of candidates drawn in the first iteration."""
-    knots: int | None = None
+    knots: PositiveInt | None = None
     """K, the number of control knots, at most H; None plans every step."""
-    interpolation: str = "zero"
+    interpolation: Literal["zero", "linear", "cubic"] = "zero"
     """How knots become actions: zero, linear or cubic."""
 
     # Defaults of settings that some subclasses offer as fields.
@@ -79,28 +76,19 @@ class Search:
             bool((low < high).all()),
             f"low must be below high everywhere, got {low.tolist()} and {high.tolist()}",
         )
-        for name in ("horizon", "population", "iterations"):
-            value = getattr(self, name)
-            require(
-                isinstance(value, int) and value >= 1,
-                f"{name} must be an integer of at least 1, got {value!r}",
-            )
+        check_fields(self)
         require(
-            self.knots is None or isinstance(self.knots, int),
-            f"knots must be an integer in 1..horizon, or None, got {self.knots!r}",
-        )
-        require(
-            isinstance(self.elites, int) and self.elites <= self.population,
+            self.elites <= self.population,
             f"elites must be an integer of at most population = {self.population}, "
-            f"got {self.elites!r}",
+            f"got {self.elites}",
         )
-        require(
-            0 < self.sigma < math.inf,
-            f"sigma must be a positive fraction of the box, got {self.sigma!r}",
-        )
-        require(
-            self.answer in ANSWERS,
-            f"answer must be one of {', '.join(ANSWERS)}, got {self.answer!r}",
+        knots = self.horizon if self.knots is None else self.knots
+        number, actions = self.low.element_size(), len(low)
+        # float64 and its copy of the bounds' type; draws, noise, actions and elites at least
+        matrix, drawn = (8 + number) * self.horizon * knots, number * self.population * actions
+        check_memory(
+            f"population {self.population}, horizon {self.horizon}: the search",
+            matrix + drawn * (2 * knots + self.horizon),
         )
         _ = self.matrix
 
@@ -362,17 +350,12 @@ class Clock:
 class EliteSearch(Search):
     """A search that refits a Gaussian to the best candidates of each iteration, the elites."""
 
-    elites: int = 10
+    elites: PositiveInt = 10
     """M, the number of candidates that the Gaussian is refitted to."""
-    momentum: float = 0.1
+    momentum: Annotated[float, Interval(ge=0, lt=1)] = 0.1
     """Weight of the old mean and variance in the new ones, in [0, 1)."""
-    sigma: float = 0.25
+    sigma: PositiveFloat = 0.25
     """First standard deviation as a fraction of the box's width."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.elites >= 1, f"elites must be at least 1, got {self.elites!r}")
-        require(0 <= self.momentum < 1, f"momentum must lie in [0, 1), got {self.momentum!r}")
 
     def refit(
         self, mean: Tensor, std: Tensor, knots: Tensor, scores: Tensor, elites: Tensor

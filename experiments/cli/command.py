@@ -74,12 +74,21 @@ def run(args: Sequence[str]) -> int:
             print("mbrl: interrupted", file=sys.stderr)
             return 130
         # those not expected are raised again, with their traceback
-        if os.environ.get("MBRL_TRACEBACK") or not isinstance(error, _expected()):
+        short = _out_of_memory(error)
+        if os.environ.get("MBRL_TRACEBACK") or not (short or isinstance(error, _expected())):
             raise
         from mbrl.plain import shown
 
-        print(f"mbrl: {shown(' '.join(_text(error).split()))}", file=sys.stderr)
+        said = f"out of memory: {error}".splitlines()[0] if short else _text(error)
+        print(f"mbrl: {shown(' '.join(said.split()))}", file=sys.stderr)
         return 2
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out; torch says so in a RuntimeError."""
+    words = ("can't allocate memory", "out of memory")
+    said = isinstance(error, RuntimeError) and any(part in str(error) for part in words)
+    return said or isinstance(error, MemoryError)
 
 
 def _text(error: BaseException) -> str:

@@ -83,7 +83,7 @@ def algorithms() -> dict[str, str]:
 
 def planners() -> dict[str, str]:
     """Likewise the planners, by their classes."""
-    return _first_lines("planners", "PLANNERS") | {"ilqr": _said("planners.ilqr", "ILQR")}
+    return _first_lines("planners.table", "PLANNERS") | {"ilqr": _said("planners.ilqr", "ILQR")}
 
 
 def studies() -> dict[str, str]:

@@ -116,19 +116,36 @@ def parse(kind: type[T], prog: str, args: Sequence[str], default: T | None = Non
             raise
         words = " ".join(_BOX.sub(" ", complaint.getvalue()).split())
         words = re.sub(r"(Invalid choice|Unrecognized options) \1", r"\1", words, flags=re.I)
+        words = re.sub(
+            "^Value error Error parsing [^:]+: (.* must .*) For full helptext.*", r"\1", words
+        )
         raise Wrong(words or f"{prog}: cannot read {' '.join(args)}") from None
 
 
 def check_least(parsed: Any, **least: int) -> None:
-    """Check that options are not below their least values; unset options are not checked.
+    """Check that options are not below their least values, nor above what `MOST` says.
+
+    Unset options are not checked.
 
     Raises:
-        Wrong: one that is smaller.
+        Wrong: one that is smaller, or larger.
     """
     for name, bound in least.items():
-        value = getattr(parsed, name)
-        if value is not None and value < bound:
-            raise Wrong(f"--{name.replace('_', '-')} must be >= {bound}, got {value}")
+        value, most = getattr(parsed, name), MOST.get(name, 2**63 - 1)
+        if value is not None and not bound <= value <= most:
+            accepted = f">= {bound}" if value < bound else f"<= {most}"
+            raise Wrong(f"--{name.replace('_', '-')} must be {accepted}, got {value}")
+
+
+MOST = {
+    "seeds": 1_000_000,
+    "episodes": 1_000_000,
+    "repeats": 1_000_000,
+    "num_envs": 65_536,
+    "threads": 1024,
+    "workers": 1024,
+}
+"""The largest values of options that say how often to do something, or on how many cores."""
 
 
 def check_runs(parsed: Common, *runs: str) -> None:

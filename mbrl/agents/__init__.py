@@ -11,7 +11,7 @@ import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from mbrl.lazy import lazy
+from planners.lazy import lazy
 
 if TYPE_CHECKING:
     from mbrl.agents.controllers import KINDS, Controller, Controllers, Pipelined

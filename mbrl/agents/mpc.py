@@ -5,11 +5,21 @@ No torch is imported until a planner is built, so the command's help is quick.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+from annotated_types import Interval
 
 from mbrl.particles import Propagation, parse_objective
+from planners.checks import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    PositiveShare,
+    Rounds,
+    check_fields,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,28 +42,32 @@ class PlannerConfig:
         "icem", "cem", "mppi", "predictive", "cma", "evolution", "gradient", "ilqr", "random"
     ] = "icem"
     """The search."""
-    horizon: int = 25
+    horizon: PositiveInt = 25
     """Actions planned ahead."""
-    population: int | None = None
+    population: PositiveInt | None = None
     """Candidates in the first iteration."""
-    iterations: int | None = None
+    iterations: Rounds | None = None
     """Rounds of search, at most."""
-    elites: int | None = None
+    elites: PositiveInt | None = None
     """Best candidates, to which the next round is fitted."""
-    knots: int | None = None
+    knots: PositiveInt | None = None
     """Control points that are searched; if unset, every action is."""
     interpolation: Literal["zero", "linear", "cubic"] | None = None
     """How control points become actions."""
-    sigma: float | None = None
+    sigma: PositiveFloat | None = None
     """First std of the search, as a fraction of the box's width."""
-    beta: float | None = None
+    beta: NonNegativeFloat | None = None
     """Colour of the noise: 0 white, larger is smoother."""
-    momentum: float | None = None
+    momentum: Annotated[float, Interval(ge=0, lt=1)] | None = None
     """Share of the old mean and variance kept in each round."""
-    temperature: float | None = None
+    temperature: PositiveFloat | None = None
     """Of MPPI: lower gives more weight to the best candidates."""
     answer: Literal["best", "mean"] | None = None
     """Carry out the best candidate, or the mean of the search."""
+
+    def __post_init__(self) -> None:
+        _ = self.kind
+        check_fields(self)
 
     def named(self, name: str) -> PlannerConfig:
         """These settings for another planner, without those it does not have."""
@@ -98,39 +112,28 @@ class MPCConfig:
 
     planner: PlannerConfig = field(default_factory=PlannerConfig)
     """The search over action sequences."""
-    replan_every: int = 1
+    replan_every: NonNegativeInt = 1
     """Actions between two searches; 0 plans a whole episode once and runs it open loop."""
-    action_repeat: int = 1
+    action_repeat: PositiveInt = 1
     """Environment steps that each planned action is held."""
-    budget_ms: float | None = None
+    budget_ms: PositiveFloat | None = None
     """Milliseconds for a search, which then returns its best plan so far; None sets no limit."""
-    particles: int = 1
+    particles: PositiveInt = 1
     """Trajectories sampled per candidate, a multiple of the members that step."""
     propagation: Propagation = "tsinf"
     """How particles are assigned to members."""
     objective: str = "mean"
     """mean, worst, cvar:α, mean+std:λ or mean-std:λ of the particles' returns."""
-    penalty: float = 0.0
+    penalty: NonNegativeFloat = 0.0
     """λ of the epistemic penalty in reward − λ·disagreement."""
-    discount: float = 1.0
+    discount: PositiveShare = 1.0
     """Discount of the planned return."""
-    terminal: float = 0.0
+    terminal: NonNegativeFloat = 0.0
     """How many times more the last planned reward counts, for what lies beyond the horizon."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         parse_objective(self.objective)
-        if self.propagation not in get_args(Propagation):
-            raise ValueError(
-                f"propagation {self.propagation!r} is unknown; "
-                f"take one of {[*get_args(Propagation)]}"
-            )
-        if self.action_repeat < 1:
-            raise ValueError(f"action_repeat must be >= 1, got {self.action_repeat}")
-        if not 0 < self.discount <= 1:
-            raise ValueError(f"discount must be in (0, 1], got {self.discount}")
-        for name in ("penalty", "terminal"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be finite and >= 0, got {getattr(self, name)}")
 
     def build(self, low: Tensor, high: Tensor, *, horizon: int | None = None) -> MPC:
         """The planner over the box [low, high] (A,) and its replanning.

@@ -12,14 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 import torch
+from annotated_types import Ge
 from torch import Generator
 
 from mbrl.agents.controllers import Controller, Controllers
 from mbrl.agents.mpc import MPCConfig
+from mbrl.checks import PositiveInt, check_fields, check_memory
 from mbrl.data import Replay
 from mbrl.dynamics.ensemble import Ensemble, EnsembleConfig
 from mbrl.rng import on_device
@@ -35,23 +37,18 @@ class Config:
     """Planning through the model."""
     model: EnsembleConfig = field(default_factory=EnsembleConfig)
     """The ensemble and its fit."""
-    random_steps: int = 200
+    random_steps: Annotated[int, Ge(2)] = 200
     """Steps of uniformly random actions before the first fit."""
     aggregate: bool = True
     """Refit to all data after every episode; otherwise fit once, to the random steps."""
-    fit_every: int | None = None
+    fit_every: PositiveInt | None = None
     """Refit also after so many steps within an episode. If unset: never, or, where episodes have no
     time limit, after `random_steps`."""
-    capacity: int = 1_000_000
+    capacity: PositiveInt = 1_000_000
     """Most transitions kept; the oldest are dropped."""
 
     def __post_init__(self) -> None:
-        if self.random_steps < 2:
-            raise ValueError(f"random_steps must be >= 2, got {self.random_steps}")
-        for name in ("fit_every", "capacity"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be >= 1, got {value}")
+        check_fields(self)
 
     @classmethod
     def suited(cls, spec: Spec) -> Config:
@@ -152,6 +149,10 @@ class PETS:
                 f"particles must be a positive multiple of the {members} members that step, "
                 f"got {particles}"
             )
+        check_memory(
+            f"particles {particles}, horizon {self.mpc.planner.horizon}: the noise of a plan",
+            4 * particles * self.mpc.planner.horizon * obs_size(self.spec.obs),
+        )
         return model
 
     def _controllers(self, generator: Generator) -> Controllers:

@@ -9,13 +9,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from annotated_types import Interval
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
+from mbrl.checks import (
+    NonNegativeInt,
+    PositiveInt,
+    PositiveShare,
+    Share,
+    check_fields,
+    check_memory,
+)
 from mbrl.imagination import rollout
 from mbrl.parallel import single_thread
 from mbrl.types import Dynamics, Enumerable, Policy, RewardFn, Step, TerminatedFn
@@ -36,23 +45,27 @@ def uniform_actions(low: Float[Tensor, A], high: Float[Tensor, A], count: int) -
 
     def sample(obs: Tensor, generator: Generator) -> Tensor:
         shape = (len(obs), count, len(low))
+        check_memory(f"samples {count}: the actions of a node", 4 * math.prod(shape))
         uniform = torch.rand(shape, generator=generator, device=generator.device).to(low)
         return low + (high - low) * uniform
 
     return sample
 
 
+Depth = Annotated[int, Interval(ge=1, le=2**31 - 1)]
+
+
 @dataclass(frozen=True)
 class TreeSearchConfig:
     """Look ahead in a tree, take one action, look ahead again."""
 
-    simulations: int = 64
+    simulations: PositiveInt = 64
     """Nodes added to the tree for each action."""
     rule: Rule = field(default_factory=PUCT)
     """UCT, PUCT, Gumbel or another `Rule`; with its noise and a drawn answer only to explore."""
-    discount: float = 0.99
+    discount: PositiveShare = 0.99
     """γ, in (0, 1]."""
-    max_depth: int | None = None
+    max_depth: Depth | None = None
     """Actions ahead in the tree, at most."""
     widening: Widening | None = None
     """Open sampled actions one by one."""
@@ -64,30 +77,17 @@ class TreeSearchConfig:
     """Nodes of one state share what follows: for finite worlds, where many paths lead to one."""
     backup: Literal["mean", "max"] = "mean"
     """A node's value: over all simulations that came by, or of its best action (see `search`)."""
-    rollouts: int = 1
+    rollouts: NonNegativeInt = 1
     """Random rollouts that value a leaf; 0 leaves it to the value function, or to 0."""
-    depth: int = 50
+    depth: PositiveInt = 50
     """Steps of each rollout, at most; what lies beyond counts 0."""
-    share: float = 0.5
+    share: Share = 0.5
     """Weight of the rollouts where there is a value function too (Silver et al. 2016's λ)."""
     disagreement: float = 0.0
     """κ: a simulation is worth mean + κ · std over members of its return; caution if below 0."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.discount <= 1:
-            raise ValueError(f"discount must be in (0, 1], got {self.discount!r}")
-        if not 0 <= self.share <= 1:
-            raise ValueError(f"share must be in [0, 1], got {self.share!r}")
-        if not (self.outcomes in (None, "all") or isinstance(self.outcomes, Widening)):
-            raise ValueError(f"outcomes must be a Widening, 'all' or None, got {self.outcomes!r}")
-        if self.backup not in ("mean", "max"):
-            raise ValueError(f"backup must be 'mean' or 'max', got {self.backup!r}")
-        if not math.isfinite(self.disagreement):
-            raise ValueError(f"disagreement must be finite, got {self.disagreement!r}")
-        for name, least in (("simulations", 1), ("rollouts", 0), ("depth", 1)):
-            value = getattr(self, name)
-            if not (isinstance(value, int) and value >= least):
-                raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+        check_fields(self)
 
 
 class TreeModel:
@@ -170,7 +170,11 @@ class TreeModel:
         """The roots, all members in the same state."""
         if state.ndim != 2 or not state.isfinite().all():
             raise ValueError(f"state must be finite and (B, S), got {tuple(state.shape)}")
-        members = state.expand(self.model.members, *state.shape)
+        members, config = state.expand(self.model.members, *state.shape), self.config
+        check_memory(
+            f"rollouts {config.rollouts}, depth {config.depth}: the rollouts of a leaf",
+            config.rollouts * config.depth * members.nbytes,
+        )
         nothing = members.new_zeros(members.shape[:-1])
         return self._evaluate(members, nothing == 0, nothing, nothing)
 

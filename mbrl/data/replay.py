@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Generator, Tensor
 
+from mbrl.checks import check_memory
 from mbrl.types import Transition
 
 
@@ -63,6 +64,11 @@ class Replay:
             "obs": obs, "action": action, "reward": (), "next_obs": obs, **further
         }  # fmt: skip
         kinds = {"obs": obs_dtype, "action": action_dtype, "next_obs": obs_dtype}
+        row = 4 + sum(
+            math.prod(shape) * kinds.get(name, torch.float32).itemsize
+            for name, shape in self._shapes.items()
+        )
+        check_memory(f"capacity {capacity}: the replay buffer", capacity * row, device=device)
         self._apart = {
             name: torch.empty(capacity, *self._shapes[name], dtype=kind, device=device)
             for name, kind in kinds.items()

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
+from annotated_types import MinLen
 from torch import Generator, Tensor
 
-from mbrl.dynamics.fitting import check_range
+from mbrl.checks import NonNegativeFloat, PositiveInt
 from mbrl.dynamics.neural import NeuralConfig, NeuralDynamics
 from mbrl.nn import ACTIVATIONS, Net, StackedMLP
 
@@ -22,23 +24,20 @@ from mbrl.nn import ACTIVATIONS, Net, StackedMLP
 class EnsembleConfig(NeuralConfig):
     """How the nets look and how they are fitted."""
 
-    hidden: tuple[int, ...] = (200, 200, 200, 200)
+    hidden: Annotated[tuple[PositiveInt, ...], MinLen(1)] = (200, 200, 200, 200)
     """Width of each hidden layer."""
     activation: str = "silu"
     """silu, relu, elu or tanh."""
-    weight_decay: float | tuple[float, ...] = 5e-5
+    weight_decay: NonNegativeFloat | tuple[NonNegativeFloat, ...] = 5e-5
     """Penalty on the weights, one number or one per layer (input layer first)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         layers, decay = len(self.hidden) + 1, self.weight_decay
-        if not self.hidden or min(self.hidden) < 1:
-            raise ValueError(f"hidden must be one or more widths >= 1, got {self.hidden}")
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"activation {self.activation!r} is not one of {[*ACTIVATIONS]}")
         if isinstance(decay, tuple) and len(decay) != layers:
             raise ValueError(f"weight_decay must be one number or {layers}, got {len(decay)}")
-        check_range(self, "weight_decay", least=0)
 
     def build(self, inputs: int, outputs: int, *, generator: Generator) -> Net:
         """A stack of MLPs."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import heapq
-import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 from torch.optim.adam import adam
 
+from mbrl.checks import NonNegativeFloat, PositiveFloat, PositiveInt, check_fields
 from mbrl.nn import Net
 from mbrl.parallel import parallel_map
 
@@ -76,44 +76,21 @@ class FitConfig:
 
     bootstrap: bool = True
     """Whether each member trains on a bootstrap resample of the data instead of the data itself."""
-    batch: int = 256
+    batch: PositiveInt = 256
     """Minibatch size of each member."""
     optimiser: Literal["adam", "adamw"] = "adam"
     """adam adds weight decay to the gradient (L2), adamw subtracts it from the weights."""
-    learning_rate: float = 1e-3
+    learning_rate: PositiveFloat = 1e-3
     """Learning rate of the optimiser."""
-    epochs: int = 100
+    epochs: PositiveInt = 100
     """Maximum number of passes over the data in one fit."""
-    patience: int = 10
+    patience: PositiveInt = 10
     """A member stops after this many passes without a better held-out score."""
-    improvement: float = 0.01
+    improvement: NonNegativeFloat = 0.01
     """By which fraction of the best held-out score a score must be better to count."""
 
     def __post_init__(self) -> None:
-        check_counts(self, "batch", "epochs", "patience")
-        check_range(self, "learning_rate", above=0)
-        check_range(self, "improvement", least=0)
-        if self.optimiser not in ("adam", "adamw"):
-            raise ValueError(f"optimiser must be adam or adamw, got {self.optimiser!r}")
-
-
-def check_counts(config: object, *names: str) -> None:
-    """Raise ValueError naming the first of these settings that is below one."""
-    for name in names:
-        if not getattr(config, name) >= 1:
-            raise ValueError(f"{name} must be >= 1, got {getattr(config, name)}")
-
-
-def check_range(
-    config: object, name: str, *, least: float | None = None, above: float | None = None
-) -> None:
-    """Raise ValueError unless a setting, or each element of a tuple, is finite and in range."""
-    value = getattr(config, name)
-    for number in value if isinstance(value, tuple) else (value,):
-        if above is not None and not above < number < math.inf:
-            raise ValueError(f"{name} must be > {above} and finite, got {value}")
-        if least is not None and not least <= number < math.inf:
-            raise ValueError(f"{name} must be >= {least} and finite, got {value}")
+        check_fields(self)
 
 
 class Fitted(NamedTuple):

@@ -12,13 +12,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Interval
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from mbrl.checks import NonNegativeFloat, PositiveInt
 from mbrl.data import Normaliser, moments
 from mbrl.dynamics import fitting
 from mbrl.nn import Net
@@ -35,7 +37,7 @@ _FALSE = torch.zeros((), dtype=torch.bool)
 class NeuralConfig(fitting.FitConfig, ABC):
     """Settings common to all neural models, and of their fit."""
 
-    members: int = 5
+    members: PositiveInt = 5
     """E, the number of nets."""
     probabilistic: bool = True
     """Whether to learn a variance, by Gaussian likelihood, instead of using squared error."""
@@ -46,17 +48,17 @@ class NeuralConfig(fitting.FitConfig, ABC):
     """Whether to predict the reward too."""
     learn_termination: bool = False
     """Whether to predict termination too, by cross-entropy."""
-    elites: int | None = None
+    elites: PositiveInt | None = None
     """Number of members used for predictions, those with the best held-out loss; all if unset."""
     normalise: bool = True
     """Whether to scale inputs and targets to mean 0 and std 1 on the data."""
-    holdout: float = 0.1
+    holdout: Annotated[float, Interval(ge=0, lt=1)] = 0.1
     """Fraction of the data held out for early stopping and ranking members; 0 disables both."""
-    holdout_max: int = 5000
+    holdout_max: PositiveInt = 5000
     """Maximum number of held-out transitions."""
-    bound_weight: float = 0.01
+    bound_weight: NonNegativeFloat = 0.01
     """Weight of the loss that draws the two bounds of the log-variance together."""
-    beta_nll: float = 0.0
+    beta_nll: NonNegativeFloat = 0.0
     """β of the β-NLL (Seitzer et al. 2022), which weights the likelihood by variance^β; 0 for
     none."""
     warm: bool = True
@@ -64,13 +66,8 @@ class NeuralConfig(fitting.FitConfig, ABC):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        fitting.check_counts(self, "members", "holdout_max")
-        fitting.check_range(self, "bound_weight", least=0)
-        fitting.check_range(self, "beta_nll", least=0)
-        if self.elites is not None and not 1 <= self.elites <= self.members:
+        if self.elites is not None and self.elites > self.members:
             raise ValueError(f"elites must be in 1..{self.members} (members), got {self.elites}")
-        if not 0 <= self.holdout < 1:
-            raise ValueError(f"holdout must be in [0, 1), got {self.holdout}")
         if self.homoscedastic and not self.probabilistic:
             raise ValueError("homoscedastic needs probabilistic: it is a kind of variance")
 

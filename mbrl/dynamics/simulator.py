@@ -19,6 +19,7 @@ from jaxtyping import Float
 from mujoco.batch import Batch, SimulationError
 from torch import Tensor
 
+from mbrl.checks import check_memory
 from mbrl.dynamics.derivatives import SmoothSimulator
 from mbrl.parallel import apart
 from mbrl.randomisation import Randomisation
@@ -163,6 +164,7 @@ class Simulator:
             self.frame_skip = task.planning.frame_skip
             _check_planning(task, self.model)
         spread = Randomisation() if randomisation is None else randomisation
+        check_memory(f"members {members}: the simulators", members * self.model.nbuffer)
         self.models = [self.model]
         for _ in range(members - 1):
             assert rng is not None
@@ -314,6 +316,11 @@ class Simulator:
                 f"particles must be a positive multiple of the {self.members} members, "
                 f"got {particles}"
             )
+        trajectories, steps = particles * len(actions), actions.shape[1] + 1
+        check_memory(
+            f"{len(actions)} candidates, {particles} particles, {steps - 1} steps: the simulation",
+            8 * trajectories * (steps * self.state_size + self.model.nq),
+        )
         start, moves = state.numpy(force=True), actions.numpy(force=True)
         draws = None if noise is None else noise.numpy(force=True)
         physics, bad = self._roll(start, moves, particles, draws)

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from mbrl.checks import check_memory
 from mbrl.imagination.objectives import Objective
 from mbrl.imagination.objectives import objective as objective_named
 from mbrl.imagination.propagation import (
@@ -96,6 +97,11 @@ def score_fn(
             generator=generator,
         )
     shape = (horizon, particles, 1, *noise_shape(model, propagation, size))
+    check_memory(
+        f"particles {particles}, horizon {horizon}: the noise of a plan",
+        state.element_size() * math.prod(shape),
+        device=device,
+    )
     # drawn for expectation too, which takes none: a planner then goes on as with any other
     noise = torch.randn(shape, generator=generator, device=generator.device, dtype=state.dtype).to(
         device

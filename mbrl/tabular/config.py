@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
+from mbrl.checks import PositiveInt, PositiveShare, Share, check_fields
 from mbrl.types import FiniteMDP
 
 Target = Literal["sarsa", "expected", "tree", "q", "double"]
@@ -43,25 +43,25 @@ class TabularConfig:
 
     target: Target = "q"
     """The target of updates; see `Target`."""
-    steps: int | None = 1
+    steps: PositiveInt | None = 1
     """n, the number of rewards summed before bootstrapping. None sums all rewards of the episode
     (Monte Carlo), and values then change only at the ends of episodes."""
     first_visit: bool = False
     """With Monte Carlo, whether only the first visit of a pair in an episode updates it."""
-    trace_decay: float = 0.0
+    trace_decay: Share = 0.0
     """λ, in [0, 1]. Above 0, eligibility traces are used instead of n-step returns."""
     traces: Traces = "accumulating"
     """The kind of eligibility trace; see `Traces`."""
-    discount: float = 0.99
+    discount: Share = 0.99
     """γ, in [0, 1]."""
-    step_size: float = 0.1
+    step_size: PositiveShare = 0.1
     """α, the step size of a pair's first update, in (0, 1]."""
-    step_decay: float = 0.0
+    step_decay: Share = 0.0
     """p; the n-th update of a pair has step size α / nᵖ. With p = 1 and α = 1, values are the means
     of their targets; one-step values converge for p in (½, 1] (Robbins and Monro 1951)."""
-    epsilon: float = 0.1
+    epsilon: Share = 0.1
     """ε at a state's first visit: the probability of a random action, in [0, 1]."""
-    epsilon_decay: float = 0.0
+    epsilon_decay: Share = 0.0
     """q; at the n-th visit of a state the probability is ε / n^q. With q in (0, 1] the policy
     becomes greedy but still tries every action infinitely often (Singh et al. 2000)."""
     averaging: bool = False
@@ -72,15 +72,7 @@ class TabularConfig:
     """The initial value of every pair. A high value encourages exploration."""
 
     def __post_init__(self) -> None:
-        require(self.target in TARGETS, "target", f"one of {[*TARGETS]}", self.target)
-        require(self.traces in TRACES, "traces", f"one of {[*TRACES]}", self.traces)
-        whole = isinstance(self.steps, int) and self.steps >= 1
-        require(self.steps is None or whole, "steps", "None or an integer >= 1", self.steps)
-        for name in ("trace_decay", "discount", "epsilon", "step_decay", "epsilon_decay"):
-            value = getattr(self, name)
-            require(0 <= value <= 1, name, "in [0, 1]", value)
-        require(0 < self.step_size <= 1, "step_size", "in (0, 1]", self.step_size)
-        require(math.isfinite(self.initial), "initial", "finite", self.initial)
+        check_fields(self)
         one_step = self.steps == 1
         require(not self.trace_decay or one_step, "steps", "1 with trace_decay above 0", self.steps)
         require(

@@ -20,12 +20,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 import torch
+from annotated_types import Interval
 from torch import Generator
 
+from mbrl.checks import NonNegativeFloat, PositiveShare, Share, check_fields
 from mbrl.tabular.config import TabularConfig
 from mbrl.tabular.targets import epsilon_greedy
 from mbrl.tabular.td import TabularLearner, checked
@@ -44,6 +46,8 @@ Memory = Literal["last", "all"]
 """What the model stores of a pair. last: its last next state and reward, for deterministic worlds.
 all: counts of all its next states."""
 
+Repeats = Annotated[int, Interval(ge=0, le=1_000_000)]
+
 _STATES = {name: i for i, name in enumerate(get_args(States))}
 _ACTIONS = {name: i for i, name in enumerate(get_args(Actions))}
 _VISITED, _START, _PRIORITY = _STATES.values()
@@ -54,44 +58,33 @@ _TAKEN, _ANY, _POLICY = _ACTIONS.values()
 class DynaConfig:
     """Settings of `Dyna`; the defaults are Dyna-Q with five planning steps."""
 
-    planning: int = 5
+    planning: Repeats = 5
     """Imagined starts after each real step, at least 0; 0 is Q-learning."""
     states: States = "visited"
     """Where they start; see `States`."""
     actions: Actions = "taken"
     """What is done there; see `Actions`. Not used with priority."""
-    further: int = 0
+    further: Repeats = 0
     """Model steps by the policy after the first, N >= 0, until an end or a pair never tried."""
     memory: Memory = "last"
     """What the model remembers; see `Memory`."""
-    bonus: float = 0.0
+    bonus: NonNegativeFloat = 0.0
     """κ: an imagined reward gains κ √τ, τ the real steps since the pair was tried (Dyna-Q+). Pairs
     never tried are then modelled as staying in their state and earning 0; without a bonus they are
     not imagined."""
-    threshold: float = 1e-4
+    threshold: NonNegativeFloat = 1e-4
     """θ: with priority, the smallest change of a value for which it is updated."""
-    discount: float = 0.95
+    discount: Share = 0.95
     """γ, in [0, 1]."""
-    step_size: float = 0.1
+    step_size: PositiveShare = 0.1
     """α, in (0, 1], of real and imagined steps."""
-    epsilon: float = 0.1
+    epsilon: Share = 0.1
     """ε of the policy, in [0, 1]."""
     initial: float = 0.0
     """The initial value of every pair; a high one encourages exploration."""
 
     def __post_init__(self) -> None:
-        for name, kinds in (("states", States), ("actions", Actions), ("memory", Memory)):
-            accepted = get_args(kinds)
-            _require(getattr(self, name) in accepted, name, f"one of {[*accepted]}", self)
-        for name in ("planning", "further"):
-            value = getattr(self, name)
-            _require(isinstance(value, int) and value >= 0, name, "an integer >= 0", self)
-        for name in ("discount", "epsilon"):
-            _require(0 <= getattr(self, name) <= 1, name, "in [0, 1]", self)
-        _require(0 < self.step_size <= 1, "step_size", "in (0, 1]", self)
-        _require(math.isfinite(self.initial), "initial", "finite", self)
-        for name in ("bonus", "threshold"):
-            _require(0 <= getattr(self, name) < math.inf, name, "finite and >= 0", self)
+        check_fields(self)
         if self.states == "priority":
             for name in ("further", "bonus"):
                 _require(getattr(self, name) == 0, name, "0 with states priority", self)

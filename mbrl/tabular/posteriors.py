@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from mbrl.tabular._bandit_common import normal, numpys, positive
+from mbrl.checks import PositiveFloat, check_fields
+from mbrl.tabular._bandit_common import normal, numpys
 from mbrl.types import Gaussian
 
 
@@ -70,12 +71,12 @@ class BetaBernoulli(Posterior):
     The posterior is Beta(alpha + successes, beta + failures).
     """
 
-    alpha: float = 1.0
-    beta: float = 1.0
+    alpha: PositiveFloat = 1.0
+    beta: PositiveFloat = 1.0
     bounded: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        positive(alpha=self.alpha, beta=self.beta)
+        check_fields(self)
 
     @property
     def centre(self) -> float:
@@ -121,11 +122,11 @@ class NormalNormal(Posterior):
     """
 
     mean: float = 0.0
-    std: float = 1.0
-    noise: float = 1.0
+    std: PositiveFloat = 1.0
+    noise: PositiveFloat = 1.0
 
     def __post_init__(self) -> None:
-        positive(std=self.std, noise=self.noise)
+        check_fields(self)
 
     @property
     def centre(self) -> float:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import gymnasium
@@ -14,7 +16,7 @@ from gymnasium.spaces import Box, MultiDiscrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from torch import Tensor
 
-from mbrl.checks import check_state
+from mbrl.checks import check_memory, check_state
 from mbrl.rng import episode_seed
 from mbrl.types import Player, Transition
 
@@ -35,10 +37,14 @@ def vector(
     env: gymnasium.Env | VectorEnv | Sequence[Callable[[], gymnasium.Env]],
 ) -> VectorEnv:
     """A vector of N environments: the vector given, a vector of the one environment given, or a
-    vector of those that the functions given make, which are stepped one after another."""
+    vector of those that the functions given make, which are stepped one after another.
+
+    Raises:
+        ValueError: more environments than fit into memory, by what the first of them take.
+    """
     if isinstance(env, VectorEnv):
         return env
-    makers = [lambda: env] if isinstance(env, gymnasium.Env) else env
+    makers = [lambda: env] if isinstance(env, gymnasium.Env) else _weighed(env)
     return _InTurn(makers, autoreset_mode=AutoresetMode.DISABLED)
 
 
@@ -70,6 +76,36 @@ class _InTurn(SyncVectorEnv):
 
 ARRAYS = (Box, MultiDiscrete)
 """Spaces of N environments whose values are one array."""
+
+
+_WEIGHED = 32
+"""How many environments are made to tell how much memory one takes, where there are more."""
+
+
+def _weighed(makers: Sequence[Callable[[], gymnasium.Env]]) -> list[Callable[[], gymnasium.Env]]:
+    """The same makers; of the first the environments are made already, to see what they take."""
+    if len(makers) <= _WEIGHED:
+        return list(makers)
+    made = [makers[0]()]  # what it loads is loaded once
+    before = _resident()
+    made += [make() for make in makers[1:_WEIGHED]]
+    each = (_resident() - before) / (_WEIGHED - 1)
+    try:
+        check_memory(f"{len(makers)} environments", each * (len(makers) - _WEIGHED))
+    except ValueError:
+        for env in made:
+            env.close()
+        raise
+    return [*(lambda env=env: env for env in made), *makers[_WEIGHED:]]
+
+
+def _resident() -> int:
+    """Bytes of memory that this process holds; 0 where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 class Episodes:

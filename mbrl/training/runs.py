@@ -14,15 +14,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import gymnasium
 import pydantic
 import torch
+from annotated_types import Interval
 from gymnasium.vector import VectorEnv
 
 from mbrl import agents
-from mbrl.checks import check_state
+from mbrl.checks import NonNegativeInt, PositiveInt, check_fields, check_state, first_refused
 from mbrl.plain import shown
 from mbrl.rng import generator
 from mbrl.spaces import spec_of
@@ -46,16 +47,19 @@ class RunConfig:
     """A name in `mbrl.agents.AGENTS`."""
     env: str
     """The environment's id."""
-    seed: int
+    seed: NonNegativeInt
     """Seed of all randomness."""
-    steps: int
+    steps: PositiveInt
     """Environment steps in all."""
     device: str
     """Device of the agent's model."""
     agent: Any
     """The agent's own `Config`."""
-    num_envs: int = 1
+    num_envs: Annotated[int, Interval(ge=1, le=65_536)] = 1
     """Environments stepped side by side."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def to_json(self) -> dict[str, Any]:
         """What `config.json` holds: the whole resolved config, and versions."""
@@ -94,9 +98,6 @@ class RunConfig:
             raise RunError(f"{file}: algo is {said}, not one of {', '.join(agents.AGENTS)}")
         own = _read(agents.agent(algo).Config, given.pop("agent", None), file, "agent")
         rest = _read(_Rest, given, file)
-        for name, least in (("seed", 0), ("steps", 1), ("num_envs", 1)):
-            if getattr(rest, name) < least:
-                raise RunError(f"{file}: {name} must be >= {least}, got {getattr(rest, name)}")
         return cls(agent=own, **dataclasses.asdict(rest))
 
 
@@ -104,10 +105,10 @@ class RunConfig:
 class _Rest:
     algo: str
     env: str
-    seed: int
-    steps: int
+    seed: NonNegativeInt
+    steps: PositiveInt
     device: str
-    num_envs: int = 1
+    num_envs: Annotated[int, Interval(ge=1, le=65_536)] = 1
 
 
 def _read(kind: Any, given: Any, file: Path | str, place: str = "") -> Any:
@@ -121,6 +122,8 @@ def _read(kind: Any, given: Any, file: Path | str, place: str = "") -> Any:
         made = pydantic.TypeAdapter(kind).validate_json(json.dumps(given), strict=True)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
+        if first["type"] not in _WANTED and (refused := first_refused(kind, given, place)):
+            raise RunError(f"{file}: {shown(refused)}") from None
         at = [*([place] if place else []), *map(str, first["loc"])]
         raise RunError(f"{file}: {shown('.'.join(at), most=80)}: {_wanted(first)}") from None
     unknown = _unknown(given, dataclasses.asdict(made))

@@ -16,8 +16,18 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from planners.checks import check_memory
 from planners.compile import compiled
-from planners.mcts.types import Evaluation, Forest, Settings, Tree, as_bytes, empty_trees
+from planners.mcts.types import (
+    EDGE,
+    NODE,
+    Evaluation,
+    Forest,
+    Settings,
+    Tree,
+    as_bytes,
+    empty_trees,
+)
 
 FINE, BAD_REWARD, BAD_VALUE, BAD_LOGITS, NO_ACTION, BAD_DISCOUNT, BAD_CHANCE = range(7)
 """Codes of errors in a model's evaluation."""
@@ -477,9 +487,12 @@ class TreeBuilder:
         reply = _reply(
             root, _defaults(state, samples, actions, discount), state, samples, "the root's"
         )
-        self.trees = empty_trees(
-            state, samples, nodes=nodes, count=actions, table=2 * nodes if settings.merge else 0
-        )
+        table = 2 * nodes if settings.merge else 0
+        each = NODE.itemsize + EDGE.itemsize * actions + state[0].nbytes
+        each += 0 if samples is None else samples[0].nbytes
+        size = len(state) * (nodes * each + 4 * table)
+        check_memory(f"simulations {simulations}: the tree", size)
+        self.trees = empty_trees(state, samples, nodes=nodes, count=actions, table=table)
         forest = self.trees.forest
         if start is not None:
             for known, room in zip(start.forest, forest, strict=True):

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from numba import njit
 from torch import Generator, Tensor
 
+from planners.checks import NonNegativeFloat, PositiveFloat, PositiveInt, Share, check_fields
 from planners.compile import compiled
 from planners.mcts.kernel import epistemic_std, open_actions
 from planners.mcts.types import Forest
@@ -83,15 +84,6 @@ def _shares(visits: np.ndarray) -> np.ndarray:
     return visits / visits.sum(1, keepdims=True).clip(1)  # without a visit where a root is terminal
 
 
-def _require(rule: Rule, **intervals: str) -> None:
-    """Raise ValueError for a setting outside its interval, such as "[0, inf)", or not finite."""
-    for name, interval in intervals.items():
-        value, (low, high) = getattr(rule, name), map(float, interval[1:-1].split(","))
-        closed = (value == low and interval[0] == "[") or (value == high and interval[-1] == "]")
-        if not (math.isfinite(value) and (low < value < high or closed)):
-            raise ValueError(f"{type(rule).__name__}: {name} must lie in {interval}, got {value!r}")
-
-
 # ------------------------------------------------------------------------------------- UCT
 
 
@@ -102,14 +94,14 @@ class UCT(Rule):
     Returns should be of order 1. The result is the most visited action.
     """
 
-    c: float = 1 / math.sqrt(2)
+    c: NonNegativeFloat = 1 / math.sqrt(2)
     """C; 1/√2 suits returns in [0, 1]."""
     optimism: float = 0.0
     """Factor of the epistemic std of the value after an action, which is added to its Q. Negative
     values avoid uncertain actions."""
 
     def __post_init__(self) -> None:
-        _require(self, c="[0, inf)", optimism="(-inf, inf)")
+        check_fields(self)
 
     @staticmethod
     @njit(nogil=True)
@@ -145,29 +137,24 @@ _SCALES = {"none": _NONE, "siblings": _SIBLINGS, "tree": _TREE}
 class PUCT(Rule):
     """Q + c(N) P sqrt(N) / (1 + n), with c(N) = init + log((N + base + 1) / base), as in mctx."""
 
-    init: float = 1.25
+    init: NonNegativeFloat = 1.25
     """Weight of the prior."""
-    base: float = 19652.0
+    base: PositiveFloat = 19652.0
     """The larger it is, the more slowly the weight of the prior grows with N."""
     scale: Literal["siblings", "tree", "none"] = "siblings"
     """Q is mapped to [0, 1] by the least and greatest value of a node and its actions (mctx), or of
     the whole tree (MuZero)."""
-    dirichlet: float = 0.25
+    dirichlet: Share = 0.25
     """Weight of Dirichlet noise in the root's prior, in [0, 1]."""
-    alpha: float = 0.3
+    alpha: PositiveFloat = 0.3
     """Concentration of the noise: the smaller it is, the more the noise favours a single action."""
-    temperature: float = 1.0
+    temperature: NonNegativeFloat = 1.0
     """The result is drawn in proportion to visits^(1 / temperature); 0 takes the most visited."""
     optimism: float = 0.0
     """As for `UCT` (Oren et al. 2025, "Epistemic Monte Carlo tree search")."""
 
     def __post_init__(self) -> None:
-        _require(
-            self, init="[0, inf)", base="(0, inf)", dirichlet="[0, 1]", alpha="(0, inf)",
-            temperature="[0, inf)", optimism="(-inf, inf)",
-        )  # fmt: skip
-        if self.scale not in _SCALES:
-            raise ValueError(f"PUCT: scale must be one of {', '.join(_SCALES)}, got {self.scale!r}")
+        check_fields(self)
 
     @staticmethod
     @njit(nogil=True)
@@ -343,20 +330,17 @@ class Gumbel(Rule):
     any number of simulations.
     """
 
-    considered: int = 16
+    considered: PositiveInt = 16
     """Maximum number of root actions sampled for sequential halving."""
-    scale: float = 1.0
+    scale: NonNegativeFloat = 1.0
     """Scale of the Gumbel noise; 0 for evaluation, 1 to explore in training."""
-    value_scale: float = 0.1
+    value_scale: NonNegativeFloat = 0.1
     """Weight of the completed values."""
-    visit_init: float = 50.0
+    visit_init: NonNegativeFloat = 50.0
     """Number added to the visits by which that weight is multiplied."""
 
     def __post_init__(self) -> None:
-        _require(
-            self, considered="[1, inf)", scale="[0, inf)", value_scale="[0, inf)",
-            visit_init="[0, inf)",
-        )  # fmt: skip
+        check_fields(self)
 
     @staticmethod
     @njit(nogil=True)

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
+from annotated_types import Interval
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from planners.checks import PositiveFloat, check_fields
 
 
 class Evaluation(NamedTuple):
@@ -47,14 +50,11 @@ class Widening:
     alpha in (0, 1).
     """
 
-    c: float = 1.0
-    alpha: float = 0.5
+    c: PositiveFloat = 1.0
+    alpha: Annotated[float, Interval(gt=0, lt=1)] = 0.5
 
     def __post_init__(self) -> None:
-        if not (self.c > 0 and 0 < self.alpha < 1):
-            raise ValueError(
-                f"widening needs c > 0 and alpha in (0, 1), got {self.c!r} and {self.alpha!r}"
-            )
+        check_fields(self)
 
 
 class Settings(NamedTuple):

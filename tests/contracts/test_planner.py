@@ -356,8 +356,8 @@ NAN = math.nan
     [
         ({"horizon": 0}, "horizon must be an integer of at least 1, got 0"),
         ({"horizon": 2.5}, "horizon must be an integer of at least 1, got 2.5"),
-        ({"population": 0}, "population must be an integer of at least 1, got 0"),
-        ({"population": NAN}, "population must be an integer of at least 1, got nan"),
+        ({"population": 0}, "population must be an integer of at least [13], got 0"),
+        ({"population": NAN}, "population must be an integer of at least [13], got nan"),
         ({"low": torch.tensor([NAN, 0.0])}, "low must be finite"),
         ({"high": torch.tensor([1.0, math.inf])}, "high must be finite"),
         ({"low": torch.tensor([-1.0, 2.0])}, "low must be below high"),
@@ -367,8 +367,8 @@ NAN = math.nan
         ({"low": [-1.0, -1.0]}, r"low must be a floating-point tensor .*got list"),
         ({"low": torch.tensor(-1.0)}, r"low must be .* of shape \(A,\), got \(\)"),
         ({"knots": 6}, r"knots must lie in 1\.\.horizon = 1\.\.5, got 6"),
-        ({"knots": 0}, "knots must lie in"),
-        ({"knots": 2.0}, "knots must be an integer in 1..horizon, or None, got 2.0"),
+        ({"knots": 0}, "knots must be an integer of at least 1 or None, got 0"),
+        ({"knots": 2.0}, "knots must be an integer of at least 1 or None, got 2.0"),
         ({"interpolation": "spline"}, "interpolation must be one of zero, linear, cubic"),
     ],
 )

@@ -75,9 +75,9 @@ WRONG = {
     "tree's actions": (["tree", "--actions", "a", "b"], "one for each of left, down, right, up"),
     "tree's samples": (["tree", "--env", "cartpole-swingup", "--actions", "a"], "are continuous"),
     "tree's rule": (["tree", "--rule", "best"], "gumbel"),
-    "simulations": (["tree", "--simulations", "0"], "--simulations must be >= 1"),
+    "simulations": (["tree", "--simulations", "0"], "simulations must be an integer of at least 1"),
     "nodes": (["tree", "--nodes", "0"], "--nodes must be >= 1"),
-    "discount": (["tree", "--discount", "1.5"], "--discount must be in (0, 1]"),
+    "discount": (["tree", "--discount", "1.5"], "discount must be in (0, 1]"),
     "no end": (["tree", "--env", "chain", "--discount", "1"], "every state must be able to end"),
     "over": (
         ["tree", "--env", "deep-sea", "--steps", "10", "--simulations", "2"],

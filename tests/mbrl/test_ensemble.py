@@ -474,27 +474,30 @@ def test_predicting_from_many_threads_at_once_after_a_change(learned):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"members": 0}, "members must be >= 1, got 0"),
-        ({"batch": 0}, "batch must be >= 1"),
-        ({"epochs": 0}, "epochs must be >= 1"),
-        ({"patience": 0}, "patience must be >= 1"),
-        ({"holdout_max": 0}, "holdout_max must be >= 1"),
-        ({"hidden": ()}, r"hidden must be one or more widths >= 1, got \(\)"),
+        ({"members": 0}, "members must be an integer of at least 1, got 0"),
+        ({"batch": 0}, "batch must be an integer of at least 1"),
+        ({"epochs": 0}, "epochs must be an integer of at least 1"),
+        ({"patience": 0}, "patience must be an integer of at least 1"),
+        ({"holdout_max": 0}, "holdout_max must be an integer of at least 1"),
+        (
+            {"hidden": ()},
+            r"hidden must be a tuple of 1 or more values, each an integer of at least 1, got \(\)",
+        ),
         ({"hidden": (8, 0)}, r"hidden must be .* got \(8, 0\)"),
         ({"activation": "gelu"}, "activation 'gelu' is not one of"),
         ({"elites": 6}, r"elites must be in 1\.\.5 \(members\), got 6"),
-        ({"elites": 0}, "elites must be in"),
+        ({"elites": 0}, "elites must be an integer of at least 1 or None"),
         ({"holdout": 1.0}, r"holdout must be in \[0, 1\), got 1.0"),
         ({"holdout": math.nan}, r"holdout must be in \[0, 1\), got nan"),
         *(
-            ({name: bad}, rf"{name} must be >.* and finite, got")
+            ({name: bad}, rf"{name} must be finite and >.*, got")
             for name in ("learning_rate", "improvement", "weight_decay", "bound_weight", "beta_nll")
             for bad in (math.nan, math.inf, -1.0)
         ),
-        ({"weight_decay": (0.0, 0.0, math.nan, 0.0, 0.0)}, "weight_decay must be >= 0 and finite"),
-        ({"optimiser": "sgd"}, "optimiser must be adam or adamw, got 'sgd'"),
+        ({"weight_decay": (0.0, 0.0, math.nan, 0.0, 0.0)}, "weight_decay must be finite and >= 0"),
+        ({"optimiser": "sgd"}, "optimiser must be one of adam, adamw, got 'sgd'"),
         ({"probabilistic": False, "homoscedastic": True}, "homoscedastic needs probabilistic"),
-        ({"learning_rate": 0.0}, "learning_rate must be > 0 and finite, got 0.0"),
+        ({"learning_rate": 0.0}, "learning_rate must be finite and > 0, got 0.0"),
         ({"weight_decay": (1e-5,)}, "weight_decay must be one number or 5, got 1"),
     ],
 )

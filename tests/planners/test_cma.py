@@ -67,8 +67,8 @@ def test_neither_reads_nor_seeds_numpys_global_stream():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"population": 2}, "population must be at least 3, got 2"),
-        ({"sigma": math.nan}, "sigma must be a positive fraction of the box, got nan"),
+        ({"population": 2}, "population must be an integer of at least 3, got 2"),
+        ({"sigma": math.nan}, "sigma must be finite and > 0, got nan"),
     ],
 )
 def test_bad_settings(change, message):

@@ -104,8 +104,8 @@ def test_a_warm_start_keeps_its_plan():
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"elites": 0}, "elites must be at least 1, got 0"),
-        ({"floor": 0.0}, r"floor must lie in \(0, sigma = 0.15\], got 0.0"),
+        ({"elites": 0}, "elites must be an integer of at least 1, got 0"),
+        ({"floor": 0.0}, "floor must be finite and > 0, got 0.0"),
         ({"floor": 0.2}, r"floor must lie in \(0, sigma = 0.15\], got 0.2"),
         ({"spread": 0.5}, "spread must be finite and >= 1, got 0.5"),
         ({"widen": math.inf}, "widen must be finite and >= 1, got inf"),

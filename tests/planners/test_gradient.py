@@ -66,7 +66,7 @@ def test_a_score_without_gradient_raises_an_error():
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, math.inf, math.nan])
 def test_bad_settings(rate):
-    with pytest.raises(ValueError, match="rate must be finite and positive"):
+    with pytest.raises(ValueError, match="rate must be finite and > 0"):
         GradientAscent(LOW, HIGH, 5, rate=rate)
 
 

@@ -115,8 +115,8 @@ def test_optimum_on_the_bounds():
         ({"beta": -1.0}, "beta must be finite and >= 0, got -1.0"),
         ({"beta": math.nan}, "beta must be finite and >= 0, got nan"),
         ({"decay": 0.9}, "decay must be finite and >= 1, got 0.9"),
-        ({"keep": 1.5}, r"keep must lie in \[0, 1\], got 1.5"),
-        ({"momentum": -0.1}, r"momentum must lie in \[0, 1\), got -0.1"),
+        ({"keep": 1.5}, r"keep must be in \[0, 1\], got 1.5"),
+        ({"momentum": -0.1}, r"momentum must be in \[0, 1\), got -0.1"),
     ],
 )
 def test_bad_settings(change, message):

@@ -296,7 +296,7 @@ def test_a_guess_just_inside_its_bound_counts_as_on_it():
     ("change", "message"),
     [
         ({"horizon": 0}, "horizon must be an integer of at least 1, got 0"),
-        ({"iterations": 0}, "iterations must be an integer of at least 1, got 0"),
+        ({"iterations": 0}, "iterations must be an integer in 1..1000000, got 0"),
         ({"tolerance": -1.0}, "tolerance must be finite and >= 0, got -1.0"),
         ({"low": WIDE}, "low must be below high"),
     ],

@@ -126,9 +126,9 @@ def test_a_saved_state_goes_on_to_the_same_actions(tmp_path):
         ({"replan_every": 5}, r"replan_every must lie in 0\.\.horizon = 0\.\.4 .*got 5"),
         ({"replan_every": -1}, "got -1"),
         ({"action_repeat": 0}, "action_repeat must be an integer of at least 1, got 0"),
-        ({"budget_ms": 0}, "budget_ms must be finite and positive, got 0"),
-        ({"budget_ms": math.inf}, "budget_ms must be finite and positive, got inf"),
-        ({"budget_ms": math.nan}, "budget_ms must be finite and positive, got nan"),
+        ({"budget_ms": 0}, "budget_ms must be finite and > 0 or None, got 0"),
+        ({"budget_ms": math.inf}, "budget_ms must be finite and > 0 or None, got inf"),
+        ({"budget_ms": math.nan}, "budget_ms must be finite and > 0 or None, got nan"),
     ],
 )
 def test_bad_settings(change, message):

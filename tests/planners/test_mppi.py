@@ -106,11 +106,11 @@ def test_bowl_and_bounds():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"temperature": 0.0}, "temperature must be finite and positive, got 0.0"),
-        ({"temperature": math.nan}, "temperature must be finite and positive, got nan"),
+        ({"temperature": 0.0}, "temperature must be finite and > 0, got 0.0"),
+        ({"temperature": math.nan}, "temperature must be finite and > 0, got nan"),
         ({"beta": math.inf}, "beta must be finite and >= 0, got inf"),
-        ({"sigma": -1.0}, "sigma must be a positive fraction of the box, got -1.0"),
-        ({"iterations": 0}, "iterations must be an integer of at least 1, got 0"),
+        ({"sigma": -1.0}, "sigma must be finite and > 0, got -1.0"),
+        ({"iterations": 0}, "iterations must be an integer in 1..1000000, got 0"),
     ],
 )
 def test_bad_settings(change, message):

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from mbrl.agents import MPCConfig
-from mbrl.agents import Controller
+from mbrl.agents import Controller, MPCConfig
 from mbrl.types import Step
 from planners import MPC, Plan
 

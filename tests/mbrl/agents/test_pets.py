@@ -192,8 +192,8 @@ def test_the_penalty_and_the_objective_reach_the_score():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"random_steps": 1}, "random_steps must be >= 2, got 1"),
-        ({"fit_every": 0}, "fit_every must be >= 1, got 0"),
+        ({"random_steps": 1}, "random_steps must be an integer of at least 2, got 1"),
+        ({"fit_every": 0}, "fit_every must be an integer of at least 1 or None, got 0"),
     ],
 )
 def test_bad_settings_are_refused(change, message):
@@ -205,10 +205,8 @@ def test_bad_settings_are_refused(change, message):
     ("change", "message"),
     [
         ({"particles": 3}, "particles must be a positive multiple of the 2 members that step"),
-        ({"particles": 0}, "particles must be a positive multiple of the 2 members .* got 0"),
+        ({"particles": 0}, "particles must be an integer of at least 1, got 0"),
         ({"replan_every": 7}, r"replan_every must lie in 0\.\.horizon = 0\.\.6"),
-        ({"planner": PlannerConfig(horizon=0)}, "horizon must be an integer of at least 1, got 0"),
-        ({"planner": PlannerConfig(population=0)}, "population must be an integer of at least 1"),
         ({"planner": PlannerConfig("random", beta=2.0)}, "planner 'random' has no setting 'beta'"),
     ],
 )
@@ -227,9 +225,15 @@ def test_a_reward_must_come_from_somewhere():
         agent(reward=None)
 
 
-@pytest.mark.parametrize("name", ["objective", "propagation"])
-def test_unknown_names_are_refused_before_any_step(name):
-    with pytest.raises(ValueError, match=f"{name} 'nonsense' is unknown"):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("objective", "objective 'nonsense' is unknown"),
+        ("propagation", "propagation must be one of"),
+    ],
+)
+def test_unknown_names_are_refused_before_any_step(name, message):
+    with pytest.raises(ValueError, match=message):
         agent(changed(TINY, **{name: "nonsense"}))
 
 

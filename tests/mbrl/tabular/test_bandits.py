@@ -571,8 +571,8 @@ def test_using_features_lowers_the_regret():
     [
         (lambda: UCB1(3, 0), "arms must be an integer of at least 1, got 0"),
         (lambda: Thompson(0, 2), "runs must be an integer of at least 1, got 0"),
-        (lambda: BetaBernoulli(0.0), "alpha must be positive and finite, got 0.0"),
-        (lambda: NormalNormal(noise=math.nan), "noise must be positive and finite, got nan"),
+        (lambda: BetaBernoulli(0.0), "alpha must be finite and > 0, got 0.0"),
+        (lambda: NormalNormal(noise=math.nan), "noise must be finite and > 0, got nan"),
         (lambda: InformationDirected(1, 2, information="all"), "information must be variance or"),
         (lambda: InformationDirected(1, 2, points=0), "points must be an integer of at least 1"),
         (lambda: LinUCB(1, 0), "features must be an integer of at least 1, got 0"),

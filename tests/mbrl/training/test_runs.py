@@ -180,9 +180,9 @@ def test_a_device_that_is_not_there_is_said_in_one_line(tmp_path):
     [
         ({"algo": "petz"}, "algo is 'petz', not one of pets, random"),
         ({"algo": ["pets"]}, r"algo is \['pets'\], not one of"),
-        ({"steps": "many"}, "steps: "),
+        ({"steps": "many"}, "steps must be an integer of at least 1"),
         ({"agent": {"mpc": {"particles": "x"}}}, "mpc.particles"),
-        ({"env": 3}, "env: "),
+        ({"env": 3}, "env must be text"),
     ],
 )
 def test_an_invalid_config_names_its_first_wrong_field(tmp_path, change, message):

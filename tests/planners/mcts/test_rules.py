@@ -348,15 +348,15 @@ def test_priors_with_drawn_noise_sum_to_one(alpha):
 @pytest.mark.parametrize(
     "kind, wrong, message",
     [
-        (UCT, {"c": -1.0}, r"UCT: c must lie in \[0, inf\), got -1.0"),
-        (UCT, {"optimism": math.nan}, r"optimism must lie in \(-inf, inf\), got nan"),
-        (PUCT, {"base": 0.0}, r"PUCT: base must lie in \(0, inf\), got 0.0"),
-        (PUCT, {"dirichlet": 1.5}, r"dirichlet must lie in \[0, 1\], got 1.5"),
-        (PUCT, {"alpha": math.inf}, r"alpha must lie in \(0, inf\), got inf"),
-        (PUCT, {"temperature": -0.5}, r"temperature must lie in \[0, inf\), got -0.5"),
-        (PUCT, {"scale": "nodes"}, "scale must be one of none, siblings, tree, got 'nodes'"),
-        (Gumbel, {"considered": 0}, r"Gumbel: considered must lie in \[1, inf\), got 0"),
-        (Gumbel, {"value_scale": -1}, r"value_scale must lie in \[0, inf\), got -1"),
+        (UCT, {"c": -1.0}, r"c must be finite and >= 0, got -1.0"),
+        (UCT, {"optimism": math.nan}, r"optimism must be finite, got nan"),
+        (PUCT, {"base": 0.0}, r"base must be finite and > 0, got 0.0"),
+        (PUCT, {"dirichlet": 1.5}, r"dirichlet must be in \[0, 1\], got 1.5"),
+        (PUCT, {"alpha": math.inf}, r"alpha must be finite and > 0, got inf"),
+        (PUCT, {"temperature": -0.5}, r"temperature must be finite and >= 0, got -0.5"),
+        (PUCT, {"scale": "nodes"}, "scale must be one of siblings, tree, none, got 'nodes'"),
+        (Gumbel, {"considered": 0}, r"considered must be an integer of at least 1, got 0"),
+        (Gumbel, {"value_scale": -1}, r"value_scale must be finite and >= 0, got -1"),
     ],
 )
 def test_settings_out_of_range_are_named(kind, wrong, message):

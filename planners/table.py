@@ -1,0 +1,26 @@
+"""Sampling planners by name."""
+
+from __future__ import annotations
+
+from planners.cem import CEM
+from planners.cma import CMA
+from planners.evolution import Evolution
+from planners.gradient import GradientAscent
+from planners.icem import ICEM
+from planners.mppi import MPPI
+from planners.predictive import PredictiveSampling
+from planners.search import Search
+from planners.shooting import RandomShooting
+
+PLANNERS: dict[str, type[Search]] = {
+    "random": RandomShooting,
+    "cem": CEM,
+    "icem": ICEM,
+    "mppi": MPPI,
+    "predictive": PredictiveSampling,
+    "cma": CMA,
+    "evolution": Evolution,
+    "gradient": GradientAscent,
+}
+"""Planners that need nothing but a score, `gradient` one that can be differentiated; each is
+built from (low, high, horizon, ...). `ILQR` is not among them: it needs a model."""
