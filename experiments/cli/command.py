@@ -63,10 +63,12 @@ def _expected() -> tuple[type[Exception], ...]:
     import envs
     from experiments.peers import PeerError
     from mbrl.training import EnvironmentError, RunError
+    from mbrl.training.executor import ExecutorError
 
     return (
         Wrong,
         RunError,
+        ExecutorError,
         PeerError,
         EnvironmentError,
         envs.SimulationDiverged,

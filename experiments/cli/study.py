@@ -10,6 +10,7 @@ import tyro
 
 from experiments.cli.options import Common, check_least, check_name, emit, parse, say, set_threads
 from experiments.studies import STUDIES
+from mbrl.training.cluster import EXECUTORS, executor_of
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,10 @@ class Study(Common):
     """Where results go."""
     fast: bool = False
     """A small version that only shows that everything runs."""
+    executor: str = "processes"
+    """Where the work is done: processes (this machine) or ray (a cluster, extra `cluster`)."""
+    address: str | None = None
+    """Of the Ray cluster: HOST:PORT, or auto for the one that this machine is in; auto if unset."""
 
 
 def run(args: list[str]) -> int:
@@ -34,8 +39,9 @@ def run(args: list[str]) -> int:
     set_threads(parsed)
     check_name("study", parsed.name, STUDIES)
     check_least(parsed, seeds=1, workers=1)
-    folder = STUDIES[parsed.name](
-        parsed.out, seeds=parsed.seeds, workers=parsed.workers, fast=parsed.fast, say=say
-    )
+    check_name("executor", parsed.executor, EXECUTORS)
+    settings = {"seeds": parsed.seeds, "workers": parsed.workers, "fast": parsed.fast, "say": say}
+    executor = executor_of(parsed.executor, parsed.address)
+    folder = STUDIES[parsed.name](parsed.out, **settings, executor=executor)
     emit(parsed, json.loads((folder / "results.json").read_text()))
     return 0

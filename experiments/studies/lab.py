@@ -17,12 +17,11 @@ import torch
 import envs
 from experiments.presets import preset
 from mbrl.agents import PETS
-from mbrl.parallel import cores
 from mbrl.spaces import spec_of
 from mbrl.statistics import bootstrap_interval
-from mbrl.training import RunConfig, evaluate, executor
+from mbrl.training import RunConfig, evaluate
 from mbrl.training.checkpoint import Run, write_json, written_whole
-from mbrl.training.executor import Work
+from mbrl.training.executor import Executor, Processes, Work
 from mbrl.training.runs import Loaded, changed, load_run, versions, with_settings
 from mbrl.training.seeds import Interruptible, train_all
 
@@ -50,6 +49,7 @@ class Study(Protocol):
         workers: int | None = None,
         fast: bool = False,
         say: Callable[[str], None] = print,
+        executor: Executor | None = None,
     ) -> Path:
         """Run it in the folder `root/name`, from where it stopped before; returns that folder.
 
@@ -59,6 +59,7 @@ class Study(Protocol):
             workers: processes at once; as many as cores if None.
             fast: a tiny version that only shows that the study runs.
             say: takes lines of progress.
+            executor: where its work is done; `Processes()`, this machine, if None.
 
         Raises:
             ValueError: no seed or no worker.
@@ -74,11 +75,12 @@ class Lab:
 
     folder: Path
     seeds: int
-    workers: int
+    workers: int | None
     fast: bool
     say: Callable[[str], None]
     configs: dict[str, Any] = dataclasses.field(default_factory=dict)
     """The configs trained, by label; their seeds run from 0."""
+    executor: Executor = dataclasses.field(default_factory=Processes)
 
     def pets(self, env: str, steps: int | None = None, **changes: Any) -> RunConfig:
         """The preset PETS run on an environment, with some settings of its config changed.
@@ -122,7 +124,9 @@ class Lab:
             for seed, path in zip(self._seeds(), paths[label], strict=True):
                 name = f"train {label}, seed {seed}"
                 work[path] = name, dataclasses.replace(config, seed=seed)
-        train_all(work, make_env=envs.make, workers=self.workers, say=self.say)
+        train_all(
+            work, make_env=envs.make, workers=self.workers, say=self.say, executor=self.executor
+        )
         return paths
 
     def answers(self, questions: Mapping[Any, Work]) -> dict[Any, Any]:
@@ -133,7 +137,7 @@ class Lab:
         """
         files = {key: self._answer_file(work) for key, work in questions.items()}
         kept = {key: json.loads(file.read_text()) for key, file in files.items() if file.exists()}
-        fresh = executor.compute(
+        fresh = self.executor.compute(
             {key: work for key, work in questions.items() if key not in kept},
             workers=self.workers,
             say=self.say,
@@ -174,15 +178,14 @@ def _run(
     root: Path,
     *,
     seeds: int | None = None, workers: int | None = None, fast: bool = False,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = print, executor: Executor | None = None,
 ) -> Path:  # fmt: skip
     seeds = (fast_seeds if fast else own_seeds) if seeds is None else seeds
-    workers = cores() if workers is None else workers
     for name, value in (("seeds", seeds), ("workers", workers)):
-        if value < 1:
+        if value is not None and value < 1:
             raise ValueError(f"{name} must be >= 1, got {value}")
     name = experiment.__name__
-    lab = Lab(Path(root) / name, seeds, workers, fast, say)
+    lab = Lab(Path(root) / name, seeds, workers, fast, say, executor=executor or Processes())
     began = time.perf_counter()
     report = experiment(lab)
     results = {

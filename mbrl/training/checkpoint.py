@@ -67,9 +67,9 @@ def written_whole(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield temporary
-        _sync(temporary)
+        sync(temporary)
         temporary.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -105,9 +105,9 @@ class Run:
         try:
             temporary.mkdir(parents=True)
             (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-            _sync(temporary / CONFIG)
+            sync(temporary / CONFIG)
             temporary.rename(path)
-            _sync(path.parent)
+            sync(path.parent)
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
             if error.errno in (errno.EEXIST, errno.ENOTEMPTY):  # another process was faster
@@ -158,10 +158,11 @@ class Run:
 
     def latest(self) -> int | None:
         """Environment steps at the newest checkpoint, None before the first."""
-        newest = self._newest()
+        newest = self.newest()
         return None if newest is None else int(newest.stem)
 
-    def _newest(self) -> Path | None:
+    def newest(self) -> Path | None:
+        """The folder of the newest checkpoint, None before the first."""
         if not self._checkpoints.is_dir():
             return None
         whole = [path for path in self._checkpoints.iterdir() if path.stem.isdigit()]
@@ -189,15 +190,19 @@ class Run:
             safetensors.torch.save_file(tensors, temporary / WEIGHTS)
             torch.save({"format": FORMAT, "state": plain}, temporary / STATE)
             for written in (temporary / WEIGHTS, temporary / STATE, temporary):
-                _sync(written)
-            if target.exists():
-                # if the process dies between the two renames, the old one is kept as .old
-                shutil.rmtree(aside := target.with_suffix(".old"), ignore_errors=True)
-                target.rename(aside)
-            temporary.rename(target)
-            _sync(self._checkpoints)
+                sync(written)
+            self.place(temporary, target)
         except (OSError, RuntimeError, safetensors.SafetensorError) as error:
             raise RunError(f"cannot save checkpoint {target}: {_first_line(error)}") from error
+
+    def place(self, written: Path, target: Path) -> None:
+        """Move a folder that is on disk to `checkpoints/<n>`, and delete all other checkpoints."""
+        if target.exists():
+            # if the process dies between the two renames, the old one is kept as .old
+            shutil.rmtree(aside := target.with_suffix(".old"), ignore_errors=True)
+            target.rename(aside)
+        written.rename(target)
+        sync(self._checkpoints)
         for entry in self._checkpoints.iterdir():
             if entry.name != target.name:
                 shutil.rmtree(entry, ignore_errors=True)
@@ -209,7 +214,7 @@ class Run:
             RunError: there is none, it is of another version, or a file is truncated, foreign or
                 holds code.
         """
-        folder = self._newest()
+        folder = self.newest()
         if folder is None:
             raise RunError(f"run {self.path} has no checkpoint yet")
         try:
@@ -271,7 +276,8 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0][:120] or type(error).__name__
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Put a file, or the names in a folder, on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 METRICS = "metrics.jsonl"
+TIMINGS = "timings.jsonl"
 
 
 class Sink(Protocol):
@@ -86,7 +87,7 @@ class TensorBoardSink:
     @staticmethod
     def check() -> None:
         """Raise ModuleNotFoundError if it is not installed; the message says what to install."""
-        _require("tensorboard", "tensorboard")
+        require("tensorboard", "tensorboard")
 
     def __init__(self, folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -114,7 +115,7 @@ class WandbSink:
     @staticmethod
     def check() -> None:
         """Raise ModuleNotFoundError if it is not installed; the message says what to install."""
-        _require("wandb", "wandb")
+        require("wandb", "wandb")
 
     def __init__(self, folder: Path) -> None:
         import wandb  # pyright: ignore[reportMissingImports]
@@ -130,7 +131,8 @@ class WandbSink:
         self._run.finish()
 
 
-def _require(module: str, extra: str) -> None:
+def require(module: str, extra: str) -> None:
+    """Raise ModuleNotFoundError if a module is not installed; the message says what to install."""
     if importlib.util.find_spec(module) is None:
         raise ModuleNotFoundError(f"{module} is not installed: pip install 'rolloutlab[{extra}]'")
 

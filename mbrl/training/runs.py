@@ -23,7 +23,7 @@ from mbrl.rng import generator
 from mbrl.spaces import spec_of
 from mbrl.training.checkpoint import CONFIG, Run, RunError, write_json
 from mbrl.training.collect import vector
-from mbrl.training.metrics import METRICS, SINKS, MetricsLog, read_metrics
+from mbrl.training.metrics import METRICS, SINKS, TIMINGS, MetricsLog, read_metrics
 from mbrl.training.online import Progress, run_agent
 from mbrl.training.progress import Watch
 from mbrl.types import Agent, RewardFn, Spec, TerminatedFn
@@ -439,5 +439,5 @@ def _append_timing(path: Path, progress: Progress, seconds: float) -> None:
     """Durations have a file of their own: metrics.jsonl is the same for the same seed."""
     line: dict[str, Any] = {"env_steps": progress.env_steps, "seconds": round(seconds, 3)}
     line |= {name: round(value, 3) for name, value in progress.seconds.items()}
-    with (path / "timings.jsonl").open("a") as file:
+    with (path / TIMINGS).open("a") as file:
         file.write(json.dumps(line) + "\n")

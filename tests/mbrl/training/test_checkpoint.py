@@ -83,7 +83,7 @@ class Died(BaseException):
 DEATHS = {
     "weights": (safetensors.torch, "save_file"),
     "state": (torch, "save"),
-    "sync": (checkpoint, "_sync"),
+    "sync": (checkpoint, "sync"),
     "rename": (Path, "rename"),
     "remove": (shutil, "rmtree"),
     "mkdir": (Path, "mkdir"),
