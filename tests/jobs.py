@@ -14,6 +14,7 @@ from mbrl.agents import MPCConfig, PlannerConfig
 from mbrl.agents.pets import Config
 from mbrl.dynamics import EnsembleConfig
 from mbrl.training import executor
+from mbrl.training.checkpoint import Run
 from mbrl.training.runs import RunConfig
 from mbrl.training.seeds import train_to_end
 
@@ -69,13 +70,20 @@ def die_until(path: Path, times: int) -> int:
     return count
 
 
+def train_and_tell(config: RunConfig, path: Path) -> None:
+    """Train a run, and say where it was saved when it was asked to stop."""
+    try:
+        train_to_end(config, path, path.name, envs.make)
+    except executor.Stopped:
+        executor.tell(f"{path.name} stopped at {Run.open(path).latest()}")
+        raise
+
+
 def train_and_die(config: RunConfig, path: Path, name: str, marks: Path, at: int) -> None:
     """Train a run; the first attempt is killed some steps after a checkpoint.
 
     Leaves in `marks` where each attempt began.
     """
-    from mbrl.training.checkpoint import Run
-
     began = (Run.open(path).latest() or 0) if path.exists() else 0
     first = not marks.exists()
     with marks.open("a") as file:
