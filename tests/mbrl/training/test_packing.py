@@ -1,5 +1,6 @@
 """Runs as bytes: what is packed, and what is not unpacked."""
 
+import contextlib
 import json
 
 import pytest
@@ -99,10 +100,8 @@ def test_death_while_unpacking_leaves_the_old_run_or_the_new(run, tmp_path, writ
 
     monkeypatch.setattr(packing, "sync", sync)
     monkeypatch.setattr("mbrl.training.checkpoint.sync", sync)
-    try:
+    with contextlib.suppress(Killed):
         unpack(packed, run.path)
-    except Killed:
-        pass
     assert count >= 1
     state = Run.open(run.path).load()
     assert state["steps"] in (10, 20)
@@ -113,9 +112,7 @@ def test_death_while_unpacking_leaves_the_old_run_or_the_new(run, tmp_path, writ
 
 def test_a_folder_that_is_no_run_is_named(run, tmp_path):
     (tmp_path / "empty-0").mkdir()
-    for call in (
-        lambda: pack(tmp_path / "empty-0"),
-        lambda: unpack(pack(run.path), tmp_path / "empty-0"),
-    ):
-        with pytest.raises(RunError, match="empty-0 is not a run folder"):
-            call()
+    with pytest.raises(RunError, match="empty-0 is not a run folder"):
+        pack(tmp_path / "empty-0")
+    with pytest.raises(RunError, match="empty-0 is not a run folder"):
+        unpack(pack(run.path), tmp_path / "empty-0")
