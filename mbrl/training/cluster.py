@@ -92,7 +92,7 @@ class Ray:
 
         Raises:
             ModuleNotFoundError: Ray is not installed.
-            ValueError: an address of another kind.
+            ValueError: an address of another kind; a working_dir after `ray.init`.
             ExecutorError: no cluster answers there, or it cannot be joined.
         """
         require("ray", "cluster")
@@ -100,11 +100,14 @@ class Ray:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else Ray warns
         ray = _ray()
         self._home_every = home_every
-        self._runtime = {} if working_dir is None else {"working_dir": str(working_dir)}
         self._connected = not ray.is_initialized()
         if self._connected:
             _check_address(address)
-            _connect(address)
+            _connect(address, {} if working_dir is None else {"working_dir": str(working_dir)})
+        elif working_dir is not None:
+            raise ValueError(
+                "this program is in a cluster already, so give ray.init the working_dir"
+            )
 
     def close(self) -> None:
         """Leave the cluster, if this object has joined it."""
@@ -127,7 +130,7 @@ class Ray:
         patience = _Patience(say)
 
         def start() -> _RayWorker:
-            return _RayWorker(self._home_every, self._runtime)
+            return _RayWorker(self._home_every)
 
         return run_jobs(work, start=start, pause=patience, workers=workers, say=say, done=done)
 
@@ -178,10 +181,10 @@ def _check_address(address: str) -> None:
         raise ExecutorError(f"what answers at {address} is no Ray cluster")
 
 
-def _connect(address: str) -> None:
+def _connect(address: str, runtime: dict[str, Any]) -> None:
     ray = _ray()
     try:
-        ray.init(address, log_to_driver=False, logging_level="ERROR")
+        ray.init(address, runtime_env=runtime, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, RuntimeError, ValueError, AssertionError) as error:
         reason = " ".join(str(error).split())
         raise ExecutorError(f"cannot join the Ray cluster at {address}: {reason}") from None
@@ -193,13 +196,14 @@ def _connect(address: str) -> None:
 class _RayWorker:
     """A worker in the cluster, seen from home."""
 
-    def __init__(self, home_every: float, runtime: dict[str, Any]) -> None:
+    def __init__(self, home_every: float) -> None:
         ray = _ray()
         # Two threads more than the job's: to be asked for news while it works, and to stop.
         actor = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0, max_concurrency=3)
-        self._actor: Any = actor(_Actor).options(runtime_env=runtime).remote(home_every)
+        self._actor: Any = actor(_Actor).remote(home_every)
         self._hello: Any = self._actor.hello.remote()
         self._ready = self._stopping = False
+        self.node = self._place = ""
         self._job: Any = None
         self._news: Any = None
         self._writes: Path | None = None
@@ -239,7 +243,9 @@ class _RayWorker:
         try:
             if not self._ready:
                 if _arrived(self._hello):
-                    _check_versions(*ray.get(self._hello))
+                    theirs, host, self.node = ray.get(self._hello)
+                    _check_versions(theirs, host)
+                    self._place = f" on {host}"
                     self._ready = True
             elif self._job is not None:
                 ended = _arrived(self._job)
@@ -256,7 +262,7 @@ class _RayWorker:
             elif self._stopping:
                 found.append(Failed(Stopped()))
         except ray.exceptions.RayError as error:
-            found.append(Lost(_first_line(error)))
+            found.append(Lost(_first_line(error) + self._place))
         except (RunError, OSError) as error:  # the run cannot be written here
             self._job = None
             found.append(Failed(error))
@@ -308,8 +314,9 @@ class _Actor:
         self._lines: list[str] = []
         self._packed: Packed | None = None
 
-    def hello(self) -> tuple[dict[str, str], str]:
-        return versions(), socket.gethostname()
+    def hello(self) -> tuple[dict[str, str], str, str]:
+        """What this machine has, its name, and Ray's name of it."""
+        return versions(), socket.gethostname(), _ray().get_runtime_context().get_node_id()
 
     def stop(self) -> None:
         self._stop.set()
