@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import time
 
@@ -28,7 +29,9 @@ def executor(bench: Bench, *, jobs: int = 8, seconds: float = 10.0) -> list[Resu
         import ray
 
         ray.init(
+            "local",  # and no cluster that this machine may be in
             num_cpus=WORKERS,
+            logging_level=logging.ERROR,
             include_dashboard=False,
             log_to_driver=False,
             object_store_memory=100_000_000,
