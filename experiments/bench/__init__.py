@@ -18,7 +18,18 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from experiments.bench import action, collect, mcts, memory, mpc, physics, planner, rollout, train
+from experiments.bench import (
+    action,
+    collect,
+    executor,
+    mcts,
+    memory,
+    mpc,
+    physics,
+    planner,
+    rollout,
+    train,
+)
 from experiments.bench.measure import Bench, Result
 from experiments.peers import HOW_TO_INSTALL, MbrlLib, available
 
@@ -35,6 +46,7 @@ BENCHES: Mapping[str, Callable[[Bench], list[Result]]] = {
     "mcts": mcts.mcts,
     "memory": memory.memory,
     "collect": collect.collect_steps,
+    "executor": executor.executor,
 }
 """Benchmarks by name."""
 

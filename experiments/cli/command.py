@@ -122,6 +122,7 @@ def _expected() -> tuple[type[BaseException], ...]:
         "envs": ("SimulationDiverged",),
         "experiments.peers": ("PeerError",),
         "mbrl.training": ("EnvironmentError", "RunError"),
+        "mbrl.training.executor": ("ExecutorError",),
     }
     loaded = [
         getattr(sys.modules[module], name)

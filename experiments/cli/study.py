@@ -6,7 +6,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -28,6 +28,10 @@ class Study(Common):
     """Where results go."""
     fast: bool = False
     """A small version that only shows that everything runs."""
+    executor: Literal["processes", "ray"] = "processes"
+    """Where the work is done: processes (this machine) or ray (a cluster, extra `cluster`)."""
+    address: Annotated[str | None, unset("auto")] = None
+    """Address of the Ray cluster: HOST:PORT, or auto for the one that this machine is in."""
 
 
 def run(args: list[str]) -> int:
@@ -40,10 +44,11 @@ def run(args: list[str]) -> int:
     check_least(parsed, seeds=1, workers=1, threads=1)
     set_threads(parsed)
     from experiments.studies import STUDIES
+    from mbrl.training.cluster import executor_of
 
-    folder = STUDIES[parsed.name](
-        parsed.out, seeds=parsed.seeds, workers=parsed.workers, fast=parsed.fast, say=say
-    )
+    settings = {"seeds": parsed.seeds, "workers": parsed.workers, "fast": parsed.fast, "say": say}
+    executor = executor_of(parsed.executor, parsed.address)
+    folder = STUDIES[parsed.name](parsed.out, **settings, executor=executor)
     emit(parsed, json.loads((folder / "results.json").read_text()))
     return 0
 

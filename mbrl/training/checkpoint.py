@@ -92,9 +92,9 @@ def written_whole(path: Path) -> Iterator[Path]:
         with in_words(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
-            _sync(temporary)
+            sync(temporary)
             temporary.replace(path)
-            _sync(path.parent)
+            sync(path.parent)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -150,9 +150,9 @@ class Run:
         try:
             temporary.mkdir(parents=True)
             (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-            _sync(temporary / CONFIG)
+            sync(temporary / CONFIG)
             temporary.rename(path)
-            _sync(path.parent)
+            sync(path.parent)
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
             if error.errno in (errno.EEXIST, errno.ENOTEMPTY):  # another process was faster
@@ -216,10 +216,10 @@ class Run:
 
     def latest(self) -> int | None:
         """Environment steps at the newest checkpoint, None before the first."""
-        newest = self._newest()
+        newest = self.newest()
         return None if newest is None else int(newest.stem)
 
-    def _newest(self) -> Path | None:
+    def newest(self) -> Path | None:
         """The folder of the newest checkpoint; a folder without any of its files is none."""
         before: set[str] | None = None
         while (names := self._names()) != before:  # again if a writer was at work meanwhile
@@ -286,18 +286,23 @@ class Run:
             _write(temporary / STATE, written.getvalue())
             _write(temporary / DIGESTS, self._digests(env_steps, temporary))
             for done in (temporary / WEIGHTS, temporary):
-                _sync(done)
-            if target.exists():
-                # if the process dies between the two renames, the old one is kept as .old
-                _remove(aside)
-                target.rename(aside)
-            temporary.rename(target)
-            _sync(self._checkpoints)
+                sync(done)
+            self.place(temporary, target)
         except (OSError, RuntimeError, safetensors.SafetensorError) as error:
             _remove(temporary)  # what there is of it takes up space on a full disk
             code = error_code(error)
             why = "a value in it cannot be written" if code is None else words(code)
             raise RunError(f"cannot save checkpoint {target}: {why} ({self.said()})") from error
+
+    def place(self, written: Path, target: Path) -> None:
+        """Move a folder that is on disk to `checkpoints/<n>`, and delete all other checkpoints."""
+        if target.exists():
+            # if the process dies between the two renames, the old one is kept as .old
+            aside = target.with_name(f"{target.name}.old")
+            _remove(aside)
+            target.rename(aside)
+        written.rename(target)
+        sync(self._checkpoints)
         for name in self._names() - {target.name}:
             if _CHECKPOINT.fullmatch(name) or _UNFINISHED.fullmatch(name):
                 _remove(self._checkpoints / name)
@@ -328,14 +333,14 @@ class Run:
                 too many, changed since it was saved, foreign or holds code.
         """
         while True:
-            folder = self._newest()
+            folder = self.newest()
             if folder is None:
                 raise RunError(f"run {self.path} has no checkpoint yet")
             before = _identity(folder)
             try:
                 return self._load(folder, device)
             except RunError:
-                newest = self._newest()
+                newest = self.newest()
                 if newest == folder and _identity(folder) == before is not None:
                     raise  # nobody has replaced it meanwhile: it is broken
 
@@ -513,7 +518,8 @@ def _with_tensors(state: Any, path: tuple[str, ...], tensors: dict[str, Tensor])
     return state
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Put a file, or the names in a folder, on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

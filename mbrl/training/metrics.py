@@ -132,7 +132,7 @@ class TensorBoardSink:
     @staticmethod
     def check() -> None:
         """Raise ModuleNotFoundError if it is not installed; the message says what to install."""
-        _require("tensorboard", "tensorboard")
+        require("tensorboard", "tensorboard")
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -165,7 +165,7 @@ class WandbSink:
     @staticmethod
     def check() -> None:
         """Raise ModuleNotFoundError if it is not installed; the message says what to install."""
-        _require("wandb", "wandb")
+        require("wandb", "wandb")
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -186,7 +186,8 @@ class WandbSink:
             self._run.finish()
 
 
-def _require(module: str, extra: str) -> None:
+def require(module: str, extra: str) -> None:
+    """Raise ModuleNotFoundError if a module is not installed; the message says what to install."""
     if importlib.util.find_spec(module) is None:
         raise ModuleNotFoundError(f"{module} is not installed: pip install 'rolloutlab[{extra}]'")
 

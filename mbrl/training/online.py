@@ -33,6 +33,7 @@ class Progress:
         ended: the lines logged of the episodes that ended with the last step.
         last: the last line logged of an episode.
         lost: numbers of the episodes that could not be continued when the run was resumed.
+        saved: environment steps at the newest checkpoint; 0 before the first.
     """
 
     episodes: Episodes
@@ -41,6 +42,7 @@ class Progress:
     ended: list[dict[str, Any]] = field(default_factory=list)
     last: dict[str, Any] = field(default_factory=dict)
     lost: list[int] = field(default_factory=list)
+    saved: int = 0
     learning: dict[str, float] = field(default_factory=lambda: {"update": 0.0, "save": 0.0})
 
     @property
@@ -97,14 +99,14 @@ def run_agent(
         raise ValueError("run and log go together: give both or neither")
     environments = vector(env)
     progress = Progress(Episodes(seed), None if run is None else run.path)
-    episodes, saved = progress.episodes, 0
+    episodes = progress.episodes
     if run is not None and log is not None:
         if run.latest() is None:
             _check_unsaved(run)
             log.rewind(0)
         else:
             progress.lost = _resume(agent, environments, run, log, episodes)
-            saved = episodes.steps
+            progress.saved = episodes.steps
         if run.config.get("steps", steps) != steps:
             run.extend(steps)
 
@@ -113,13 +115,12 @@ def run_agent(
             log.write(kind, episodes.steps, values)
 
     def save() -> None:
-        nonlocal saved
-        saved = episodes.steps
+        progress.saved = episodes.steps
         if run is None or log is None:
             return
         start = time.perf_counter()
         state = {"agent": agent.state_dict(), "episodes": episodes.state_dict()}
-        run.save(saved, state | {"log_bytes": log.sync()})
+        run.save(progress.saved, state | {"log_bytes": log.sync()})
         progress.learning["save"] += time.perf_counter() - start
 
     for step in collect(agent, environments, episodes, steps=steps):
@@ -150,7 +151,7 @@ def run_agent(
             save()
         if stopping:
             return progress
-    if episodes.steps > saved:
+    if episodes.steps > progress.saved:
         save()
     return progress
 

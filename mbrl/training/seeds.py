@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from mbrl.training import executor
+from mbrl.training import executor as jobs
 from mbrl.training.checkpoint import Run, RunError
-from mbrl.training.executor import Work, stop_if_asked
+from mbrl.training.executor import Executor, Processes, Work, stop_if_asked
 from mbrl.training.online import Progress
 from mbrl.training.runs import MakeEnv, RunConfig, train_run
 from mbrl.types import Player
@@ -20,27 +20,30 @@ def train_all(
     runs: Mapping[Path, tuple[str, RunConfig]],
     *,
     make_env: MakeEnv,
-    workers: int,
+    workers: int | None = None,
     say: Callable[[str], None],
+    executor: Executor | None = None,
 ) -> None:
     """Train each named config in its folder; a finished run is left as it is.
 
     Args:
         runs: folder -> what messages call the run, and its config.
         make_env: importable by name, such as `envs.make`.
-        workers: processes at once.
+        workers: processes at once; all cores if None.
         say: takes lines of progress.
+        executor: where they are trained; `Processes()`, this machine, if None.
 
     Raises:
         RunError: a folder that another config began.
+        ExecutorError: see `Executor.compute`.
         KeyboardInterrupt: after the runs under way have been saved.
     """
     work = {
-        path: Work(train_to_end, (config, path, name, make_env), name)
+        path: Work(train_to_end, (config, path, name, make_env), name, path)
         for path, (name, config) in runs.items()
         if _reached(config, path) < config.steps
     }
-    executor.compute(work, workers=workers, say=say)
+    (executor or Processes()).compute(work, workers=workers, say=say)
 
 
 def train_to_end(config: RunConfig, path: Path, name: str, make_env: MakeEnv) -> None:
@@ -49,21 +52,24 @@ def train_to_end(config: RunConfig, path: Path, name: str, make_env: MakeEnv) ->
     Raises:
         Stopped: asked to; the run is saved.
     """
-    seen = 0
+    seen = sent = 0
 
     def callback(progress: Progress) -> None:
-        nonlocal seen
+        nonlocal seen, sent
+        if progress.saved > sent:
+            sent = progress.saved
+            jobs.saved()
         if len(progress.returns) > seen:
             seen = len(progress.returns)
             at = f"{progress.env_steps} of {config.steps}"
-            executor.tell(f"{name}: step {at}, return {progress.returns[-1]:.1f}")
+            jobs.tell(f"{name}: step {at}, return {progress.returns[-1]:.1f}")
 
     train_run(
         config,
         path,
         make_env=make_env,
         resume=path.exists(),
-        stop=executor.stopping,
+        stop=jobs.stopping,
         callback=callback,
     )
     stop_if_asked()

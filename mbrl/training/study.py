@@ -30,12 +30,10 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 import torch
 
-from mbrl.parallel import cores
 from mbrl.statistics import bootstrap_interval
-from mbrl.training import executor
 from mbrl.training.checkpoint import Run, write_json, written_whole
 from mbrl.training.collect import evaluate
-from mbrl.training.executor import Work
+from mbrl.training.executor import Executor, Processes, Work
 from mbrl.training.runs import Loaded, MakeEnv, RunConfig, load_run, versions, with_settings
 from mbrl.training.seeds import Interruptible, train_all
 
@@ -63,6 +61,7 @@ class Study(Protocol):
         workers: int | None = None,
         fast: bool = False,
         say: Callable[[str], None] = print,
+        executor: Executor | None = None,
     ) -> Path:
         """Run it in the folder `root/name`, from where it stopped before; returns that folder.
 
@@ -72,6 +71,7 @@ class Study(Protocol):
             workers: processes at once; as many as cores if None.
             fast: a tiny version that only shows that the study runs.
             say: takes lines of progress.
+            executor: where its work is done; `Processes()`, this machine, if None.
 
         Raises:
             ValueError: no seed or no worker.
@@ -89,8 +89,8 @@ class Lab:
     """Where the results go."""
     seeds: int
     """How many; they are 0, 1, ..."""
-    workers: int
-    """Processes at once."""
+    workers: int | None
+    """Workers at once; as many as the executor has if None."""
     fast: bool
     """Whether the study only has to show that it runs."""
     say: Callable[[str], None]
@@ -99,6 +99,8 @@ class Lab:
     """Makes the environments of runs; importable by name, such as `gymnasium.make`."""
     configs: dict[str, Any] = dataclasses.field(default_factory=dict)
     """The configs trained so far, by label, without their seeds; `results.json` has them."""
+    executor: Executor = dataclasses.field(default_factory=Processes)
+    """Where work is done."""
 
     def train(self, configs: Mapping[str, RunConfig]) -> dict[str, list[Path]]:
         """Train each config on every seed; the runs' folders by label, in order of seeds.
@@ -120,7 +122,13 @@ class Lab:
             for seed, path in zip(self._seeds(), paths[label], strict=True):
                 name = f"train {label}, seed {seed}"
                 work[path] = name, dataclasses.replace(config, seed=seed)
-        train_all(work, make_env=self.make_env, workers=self.workers, say=self.say)
+        train_all(
+            work,
+            make_env=self.make_env,
+            workers=self.workers,
+            say=self.say,
+            executor=self.executor,
+        )
         return paths
 
     def answers(self, questions: Mapping[Any, Work]) -> dict[Any, Any]:
@@ -131,7 +139,7 @@ class Lab:
         """
         files = {key: self._answer_file(work) for key, work in questions.items()}
         kept = {key: json.loads(file.read_text()) for key, file in files.items() if file.exists()}
-        fresh = executor.compute(
+        fresh = self.executor.compute(
             {key: work for key, work in questions.items() if key not in kept},
             workers=self.workers,
             say=self.say,
@@ -162,7 +170,7 @@ def study(
     *,
     seeds: int,
     fast_seeds: int = 1,
-    lab: Callable[[Path, int, int, bool, Callable[[str], None]], AnyLab],
+    lab: Callable[..., AnyLab],
 ) -> Study:
     """A study from its experiment; its folder has the experiment's name.
 
@@ -170,7 +178,7 @@ def study(
         experiment: trains and measures in a lab, and reports what it found.
         seeds: its number of seeds, unless the caller gives one.
         fast_seeds: likewise, of its fast version.
-        lab: makes its lab from folder, seeds, workers, fast and say.
+        lab: makes its lab from folder, seeds, workers, fast and say, and `executor=`.
     """
     made = partial(_run, experiment, seeds, fast_seeds, lab)
     made.__doc__ = experiment.__doc__
@@ -185,15 +193,14 @@ def _run(
     root: Path,
     *,
     seeds: int | None = None, workers: int | None = None, fast: bool = False,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = print, executor: Executor | None = None,
 ) -> Path:  # fmt: skip
     seeds = (fast_seeds if fast else own_seeds) if seeds is None else seeds
-    workers = cores() if workers is None else workers
     for name, value in (("seeds", seeds), ("workers", workers)):
-        if value < 1:
+        if value is not None and value < 1:
             raise ValueError(f"{name} must be >= 1, got {value}")
     name = experiment.__name__
-    lab = make_lab(Path(root) / name, seeds, workers, fast, say)
+    lab = make_lab(Path(root) / name, seeds, workers, fast, say, executor=executor or Processes())
     began = time.perf_counter()
     report = experiment(lab)
     results = {

@@ -229,3 +229,10 @@ def test_bad_input_says_so(fakes, names, options, message):
     with pytest.raises(ValueError) as told:
         bench(names, **options)
     assert str(told.value) == message
+
+
+def test_jobs_are_told_beside_the_time_that_two_workers_had(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # without Ray
+    (found,) = BENCHES["executor"](TINY, jobs=3, seconds=0.1)  # type: ignore[call-arg]
+    assert (found.work, found.against, found.wanted) == ("3 jobs, processes", "2 x wall", "≥ 0.9")
+    assert 0 < found.ours[0] < found.reference[0]  # its workers also had to start

@@ -84,6 +84,12 @@ WRONG = {
         "the episode is over after 10",
     ),
     "study": (["study", "version"], "did you mean versions"),
+    "executor": (["study", "versions", "--executor", "rai"], "did you mean ray"),
+    "address": (["study", "versions", "--address", "auto"], "and take no address"),
+    "no cluster": (
+        ["study", "versions", "--executor", "ray", "--address", "127.0.0.1:1"],
+        "no Ray cluster answers at 127.0.0.1:1",
+    ),
     "bench": (["bench", "rolout"], "did you mean rollout"),
 }
 

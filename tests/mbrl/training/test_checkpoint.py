@@ -94,7 +94,7 @@ class Died(BaseException):
 DEATHS = {
     "weights": (safetensors.torch, "save_file"),
     "state": (torch, "save"),
-    "sync": (checkpoint, "_sync"),
+    "sync": (checkpoint, "sync"),
     "rename": (Path, "rename"),
     "digests": (hashlib, "file_digest"),
     "remove": (Path, "unlink"),
