@@ -24,6 +24,7 @@ if (
     if picked is not None:  # imported before us, by mbrl or the user: let it pick again
         importlib.reload(picked)
 
+from envs.contract import check_task
 from envs.mujoco_env import MujocoEnv, RenderingUnavailable, SimulationDiverged
 from envs.registry import (
     TASKS,
@@ -57,6 +58,7 @@ __all__ = [
     "UnknownEnvironment",
     "WetChicken",
     "check_box",
+    "check_task",
     "describe",
     "known",
     "make",

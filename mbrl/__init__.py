@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mbrl.agents.mpc import Controller, MPCConfig, PlannerConfig
+    from mbrl.contract import check_model
     from mbrl.data import Replay
     from mbrl.dynamics import Ensemble, EnsembleConfig, Simulator
     from mbrl.spaces import spec_of
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "mbrl.agents.mpc": ("Controller", "MPCConfig", "PlannerConfig"),
+    "mbrl.contract": ("check_model",),
     "mbrl.data": ("Replay",),
     "mbrl.dynamics": ("Ensemble", "EnsembleConfig", "Simulator"),
     "mbrl.spaces": ("spec_of",),
@@ -64,6 +66,7 @@ __all__ = [
     "Simulator",
     "Spec",
     "Transition",
+    "check_model",
     "collect",
     "evaluate",
     "fit_offline",

@@ -3,6 +3,7 @@
 from planners.base import Plan, Planner, RecedingPlanner, ScoreFn
 from planners.cem import CEM
 from planners.cma import CMA
+from planners.contract import check_planner
 from planners.evolution import Evolution
 from planners.gradient import GradientAscent
 from planners.icem import ICEM
@@ -51,6 +52,7 @@ __all__ = [
     "ScoreFn",
     "Search",
     "Smooth",
+    "check_planner",
     "coloured_noise",
     "interpolation_matrix",
     "lqr",
