@@ -1,5 +1,7 @@
 """`check_model`: models of all kinds pass, and each way to break one is said in one line."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -132,7 +134,7 @@ BROKEN = [
 
 @pytest.mark.parametrize(("kind", "line"), BROKEN, ids=[kind.__name__ for kind, _ in BROKEN])
 def test_what_is_wrong_is_said_in_one_line(kind, line):
-    model = kind() if kind is Stuck else kind(2, 1, generator=seeded())
+    model: Any = kind() if kind is Stuck else kind(2, 1, generator=seeded())
     with pytest.raises(ValueError, match=f"model {kind.__name__}: {line}") as error:
         check_model(model, OBS, ACTION, data=data())
     assert "\n" not in str(error.value)
