@@ -32,10 +32,13 @@ from envs.registry import (
     UnknownEnvironment,
     check_box,
     describe,
+    entry,
     known,
     make,
     names,
+    register,
     simulated,
+    unregister,
 )
 from envs.tabular import FiniteMDP, Layout, TabularEnv
 from envs.task import Known, Physics, Planning, Task, never
@@ -60,9 +63,12 @@ __all__ = [
     "check_box",
     "check_task",
     "describe",
+    "entry",
     "known",
     "make",
     "names",
     "never",
+    "register",
     "simulated",
+    "unregister",
 ]

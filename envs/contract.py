@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import gymnasium
 import mujoco
 import numpy as np
 from array_api_compat import is_torch_array
 
-from envs.task import Physics, Task, sensor_views
+from envs.task import Physics, RewardFn, Task, TerminatedFn, sensor_views
 
 LEADS = ((3,), (2, 3), ())
 """Leading dimensions that every function of a task is called with."""
@@ -34,6 +35,55 @@ def check_task(task: Task) -> None:
             raise ValueError(f"task {task.name}: {problem}")
     except _Raised as error:
         raise ValueError(f"task {task.name}: {error}") from error.__cause__
+
+
+def check_functions(
+    env: gymnasium.Env,
+    reward: RewardFn | None,
+    terminated: TerminatedFn | None,
+    name: str,
+    *,
+    steps: int = 20,
+) -> None:
+    """Hold functions of observations to what an environment gives.
+
+    Args:
+        env: plays `steps` random actions, from seed 0.
+        reward: as in `Task`, or None.
+        terminated: likewise.
+        name: of the environment, for the message.
+        steps: how many.
+
+    Raises:
+        ValueError: another shape, or another value than the environment's, to a thousandth.
+    """
+    obs, _ = env.reset(seed=0)
+    env.action_space.seed(0)
+    for step in range(1, steps + 1):
+        action = env.action_space.sample()
+        next_obs, gained, ended, cut, _ = env.step(action)
+        calls: list[tuple[str, Callable[..., Any] | None, tuple[Any, ...], Any]] = [
+            ("reward", reward, (obs, action, next_obs), gained),
+            ("terminated", terminated, (next_obs,), ended),
+        ]
+        for what, function, arguments, wanted in calls:
+            if function is None:
+                continue
+            rows = tuple(np.stack([np.asarray(x)] * 2) for x in arguments)
+            try:
+                found = _call(what, function, *rows)
+            except _Raised as error:
+                raise ValueError(f"{name}: {error}") from error.__cause__
+            if np.shape(found) != (2,):
+                raise ValueError(
+                    f"{name}: {what}: wanted shape (2,) for 2 rows, got {_shown(found)}"
+                )
+            if not np.isclose(float(found[0]), float(wanted), rtol=1e-3, atol=1e-3):
+                raise ValueError(
+                    f"{name}: {what}: gives {float(found[0]):g} at step {step} where the "
+                    f"environment gave {float(wanted):g}; where that is meant, say why="
+                )
+        obs = env.reset()[0] if ended or cut else next_obs
 
 
 class _Raised(Exception):
