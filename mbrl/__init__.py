@@ -5,11 +5,13 @@ The names below are loaded when first used, so that importing this package costs
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mbrl.lazy import lazy
 
 if TYPE_CHECKING:
-    from mbrl.agents.mpc import Controller, MPCConfig, PlannerConfig
+    from mbrl.agents.controllers import Controller
+    from mbrl.agents.mpc import MPCConfig, PlannerConfig
     from mbrl.contract import check_model
     from mbrl.data import Replay
     from mbrl.dynamics import Ensemble, EnsembleConfig, Simulator
@@ -26,27 +28,6 @@ if TYPE_CHECKING:
         train,
     )
     from mbrl.types import Agent, Dynamics, Learner, Player, Policy, Spec, Transition
-
-_HOMES = {
-    "mbrl.agents.mpc": ("Controller", "MPCConfig", "PlannerConfig"),
-    "mbrl.contract": ("check_model",),
-    "mbrl.data": ("Replay",),
-    "mbrl.dynamics": ("Ensemble", "EnsembleConfig", "Simulator"),
-    "mbrl.spaces": ("spec_of",),
-    "mbrl.training": (
-        "Progress",
-        "Run",
-        "RunError",
-        "collect",
-        "evaluate",
-        "fit_offline",
-        "load_run",
-        "make",
-        "train",
-    ),
-    "mbrl.types": ("Agent", "Dynamics", "Learner", "Player", "Policy", "Spec", "Transition"),
-}
-_HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Agent",
@@ -77,10 +58,29 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'mbrl' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
+__getattr__ = lazy(
+    __name__,
+    {
+        "mbrl.agents.controllers": ("Controller",),
+        "mbrl.agents.mpc": ("MPCConfig", "PlannerConfig"),
+        "mbrl.contract": ("check_model",),
+        "mbrl.data": ("Replay",),
+        "mbrl.dynamics": ("Ensemble", "EnsembleConfig", "Simulator"),
+        "mbrl.spaces": ("spec_of",),
+        "mbrl.training": (
+            "Progress",
+            "Run",
+            "RunError",
+            "collect",
+            "evaluate",
+            "fit_offline",
+            "load_run",
+            "make",
+            "train",
+        ),
+        "mbrl.types": ("Agent", "Dynamics", "Learner", "Player", "Policy", "Spec", "Transition"),
+    },
+)
 
 
 def __dir__() -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,39 +13,16 @@ import numpy as np
 import safetensors.numpy
 from torch import Tensor
 
-from mbrl.agents import Controller, Controllers, MPCConfig, Pipelined
-from mbrl.dynamics import Randomisation, Simulator
+from mbrl.agents import Controller, Controllers, Pipelined
+from mbrl.dynamics import Simulator
 from mbrl.dynamics.simulator import has_physics, physics_state
 from mbrl.rng import episode_seed, generator
+from mbrl.settings import DriveConfig
 from mbrl.spaces import bounds
 from mbrl.training.checkpoint import write_json, written_whole
 from mbrl.training.collect import Episodes, play, vector
 from mbrl.training.runs import MakeEnv, load_run, versions
 from mbrl.types import ModelBased
-
-
-@dataclass(frozen=True)
-class DriveConfig:
-    """Everything that a drive's numbers depend on, except the clock."""
-
-    env: str = "cartpole-swingup"
-    """A task with a simulator, of `mbrl list envs`."""
-    mpc: MPCConfig = field(default_factory=MPCConfig)
-    """How to plan."""
-    model: str = "planning"
-    """What to plan through. planning: the task's cheaper simulator, if it has one. true: its own
-    simulator. Or the folder of a run: the model that it learned."""
-    members: int = 1
-    """Simulators planned through at once: the task's own, and others with random parameters.
-    --objective says what a plan is worth over all of them."""
-    randomisation: Randomisation = field(default_factory=Randomisation)
-    """How much the parameters of the members differ."""
-    asynchronous: bool = False
-    """Run in real time and plan in a worker while the robot carries out the last plan."""
-    delay: int | None = None
-    """Control steps from the start of a search until its plan takes over; the search plans from the
-    state expected then. If unset, as many as the last search took. Without --asynchronous the
-    delay is simulated, and results are the same on every machine."""
 
 
 class Driver(NamedTuple):

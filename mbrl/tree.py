@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -13,53 +14,25 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mbrl.agents.tree_search import Sampler, TreeModel, TreeSearch, TreeSearchConfig
+from mbrl.agents.tree_search import (
+    Sampler,
+    TreeModel,
+    TreeSearch,
+    TreeSearchConfig,
+    uniform_actions,
+)
+from mbrl.dynamics import Classic, FiniteModel, Simulator
+from mbrl.dynamics.simulator import PhysicalTask, physics_state
 from mbrl.rng import generator
+from mbrl.settings import SearchConfig
+from mbrl.training.checkpoint import write_json, written_whole
 from mbrl.training.collect import Episodes, collect, vector
 from mbrl.types import Dynamics
 from planners.mcts import PUCT, UCT, Gumbel, Tree
-from planners.mcts.export import Node, most_visited, sample_name
+from planners.mcts.export import Node, most_visited, sample_name, to_dot, to_json
 
 _WRITTEN = 2
 """Numbers of a continuous action that an edge has room for."""
-
-_LEAST = {"simulations": 1, "rollouts": 1, "depth": 1, "samples": 1, "steps": 0, "seed": 0}
-
-
-@dataclass(frozen=True)
-class SearchConfig:
-    """Everything that a tree depends on."""
-
-    env: str = "frozen-lake"
-    """One of `mbrl list envs`: a world (frozen-lake, cliff-walk, ..., CartPole-v1, ...), or a task
-    with a simulator."""
-    rule: Literal["uct", "puct", "gumbel"] = "uct"
-    """How actions are selected, without noise at the root and with uniform priors. UCT's C is 1/√2
-    times the range of the returns of 100 random games from the first state."""
-    simulations: int = 200
-    """Number of simulations; each adds a node, or all outcomes of an action if they are random."""
-    discount: float | None = None
-    """γ, in (0, 1]; the world's own if unset, 0.99 where it has none."""
-    backup: Literal["mean", "max"] = "mean"
-    """Value of a node: the mean over all simulations through it, or the value of its best action.
-    "max" converges to Q* in a finite world, but overestimates where it has made few rollouts."""
-    seed: int = 0
-    """Seed of the first state, of the real steps and of all draws."""
-    steps: int = 0
-    """Real steps played first, with a search for each; the tree is that of the last state."""
-    rollouts: int = 8
-    """Random rollouts whose mean return values a leaf."""
-    depth: int = 50
-    """Most steps of a rollout."""
-    samples: int = 8
-    """Actions drawn uniformly in each node, where actions are continuous."""
-
-    def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"--{name} must be >= {least}, got {getattr(self, name)}")
-        if self.discount is not None and not 0 < self.discount <= 1:
-            raise ValueError(f"--discount must be in (0, 1], got {self.discount}")
 
 
 class Game(NamedTuple):
@@ -77,6 +50,70 @@ class Game(NamedTuple):
     """A `FiniteModel` whose actions have several outcomes."""
     exact: tuple[np.ndarray, np.ndarray] | None = None
     """V* (S,) and Q* (S, A) of a finite world."""
+    place: tuple[str, Callable[[Node], str]] | None = None
+    """What names a node's state in a finite world, such as "row, column", and that name."""
+
+
+def build_game(
+    env: gymnasium.Env,
+    config: SearchConfig,
+    *,
+    names: tuple[str, ...] | None = None,
+    world: Any = None,
+    task: PhysicalTask | None = None,
+) -> Game:
+    """An environment with its true model.
+
+    Args:
+        env: closed by the caller.
+        config: has the discount, 0.99 if it and the world have none, and how many actions are
+            sampled where they are continuous.
+        names: of the actions where these are indices.
+        world: the finite world that the environment plays, such as an `envs.FiniteMDP`.
+        task: the physics that the environment runs, such as an `envs.Task`. Without a world or a
+            task the environment is one that is its own model; see `Classic`.
+
+    Raises:
+        ValueError: a world whose exact values do not exist at its discount.
+    """
+    if world is not None:
+        best = world.optimum()
+        return Game(
+            env,
+            FiniteModel.of(world),
+            world.actions,
+            world.discount,
+            names,
+            stochastic=bool((np.diff(world.transitions.indptr) > 1).any()),
+            exact=(best.values, best.action_values),
+            place=_place(world),
+        )
+    discount = 0.99 if config.discount is None else config.discount
+    inner: Any = env.unwrapped
+    if task is None:
+        assert env.spec is not None and names is not None
+        model: Dynamics = Classic(gymnasium.make(env.spec.id))
+
+        def state(_: Any) -> Tensor:
+            return torch.from_numpy(np.array([inner.state], dtype=float))
+
+        return Game(env, model, len(names), discount, names, state)
+    box: Any = env.action_space
+    low, high = (torch.from_numpy(np.array(bound, dtype=float)) for bound in (box.low, box.high))
+    return Game(
+        env,
+        Simulator(task, threads=1),
+        uniform_actions(low, high, config.samples),
+        discount,
+        state_of=lambda _: physics_state(env)[None],
+    )
+
+
+def _place(world: Any) -> tuple[str, Callable[[Node], str]]:
+    cells = None if world.layout is None else world.layout.cells
+    if cells is None:
+        return "state", lambda node: str(int(node.state[0]))
+    return "row, column", lambda node: ", ".join(map(str, cells[int(node.state[0])]))
 
 
 class Choice(NamedTuple):
@@ -203,3 +240,25 @@ def _choices(tree: Tree, names: Sequence[str] | None, optimum: np.ndarray | None
         )
         for k in range(len(visits))
     ]
+
+
+def save_search(
+    folder: Path, config: SearchConfig, game: Game, found: Found, *, nodes: int
+) -> dict[str, Any]:
+    """Write tree.json with all nodes, tree.dot with the most visited, and search.json.
+
+    Returns what search.json holds: the config and what the search says of its root.
+    """
+    said = {
+        "config": asdict(config) | {"discount": game.discount},
+        "state": found.nodes[0].state,
+        "value": found.value,
+        "optimum": found.optimum,
+        "actions": [choice._asdict() for choice in found.choices],
+    }
+    dot = to_dot(found.nodes[:nodes], actions=found.names, label=game.place and game.place[1])
+    for name, text in (("tree.json", to_json(found.nodes)), ("tree.dot", dot)):
+        with written_whole(folder / name) as file:
+            file.write_text(text)
+    write_json(folder / "search.json", said)
+    return said

@@ -11,9 +11,11 @@ import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from mbrl.lazy import lazy
+
 if TYPE_CHECKING:
-    from mbrl.agents.controllers import Controllers
-    from mbrl.agents.mpc import KINDS, Controller, MPCConfig, Pipelined, PlannerConfig
+    from mbrl.agents.controllers import KINDS, Controller, Controllers, Pipelined
+    from mbrl.agents.mpc import MPCConfig, PlannerConfig
     from mbrl.agents.pets import PETS
     from mbrl.agents.random import RandomAgent
 
@@ -41,14 +43,6 @@ def name_of(config: object) -> str:
     return next((name for name, path in AGENTS.items() if path == module), module)
 
 
-_HOMES = {
-    "mbrl.agents.controllers": ("Controllers",),
-    "mbrl.agents.mpc": ("KINDS", "Controller", "MPCConfig", "Pipelined", "PlannerConfig"),
-    "mbrl.agents.pets": ("PETS",),
-    "mbrl.agents.random": ("RandomAgent",),
-}
-_HOME = {name: module for module, names in _HOMES.items() for name in names}
-
 __all__ = [
     "AGENTS",
     "KINDS",
@@ -64,7 +58,12 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:  # loaded when first used: a listing of names needs no torch
-    if name not in _HOME:
-        raise AttributeError(f"module 'mbrl.agents' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
+__getattr__ = lazy(  # a listing of names needs no torch
+    __name__,
+    {
+        "mbrl.agents.controllers": ("KINDS", "Controller", "Controllers", "Pipelined"),
+        "mbrl.agents.mpc": ("MPCConfig", "PlannerConfig"),
+        "mbrl.agents.pets": ("PETS",),
+        "mbrl.agents.random": ("RandomAgent",),
+    },
+)

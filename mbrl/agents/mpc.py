@@ -1,26 +1,27 @@
-"""MPC through any model that can take a step: the true simulator, an ensemble, ..."""
+"""Settings of MPC: which planner, how often it replans, how it treats an uncertain model.
+
+No torch is imported until a planner is built, so the command's help is quick.
+"""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
-import numpy as np
-import torch
-from torch import Generator, Tensor
+from mbrl.particles import Propagation, parse_objective
 
-from mbrl.imagination import Propagation, objective, rollout, score_fn
-from mbrl.parallel import single_thread
-from mbrl.types import Dynamics, RewardFn, TerminatedFn
-from planners import ILQR, MPC, PLANNERS, MPCState, Plan, ScoreFn, Search, Smooth
+if TYPE_CHECKING:
+    from torch import Tensor
 
-KINDS: dict[str, type[Search] | type[ILQR]] = {**PLANNERS, "ilqr": ILQR}
-"""Every planner that can drive a robot, by name."""
+    from planners import ILQR, MPC, Search
+
+
+def planner_kinds() -> dict[str, type[Search] | type[ILQR]]:
+    """Every planner that can drive a robot, by name."""
+    from planners import ILQR, PLANNERS
+
+    return {**PLANNERS, "ilqr": ILQR}
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,10 @@ class PlannerConfig:
         Raises:
             ValueError: no planner has this name.
         """
-        if self.name not in KINDS:
-            raise ValueError(f"planner {self.name!r} is unknown; take one of {', '.join(KINDS)}")
-        return KINDS[self.name]
+        kinds = planner_kinds()
+        if self.name not in kinds:
+            raise ValueError(f"planner {self.name!r} is unknown; take one of {', '.join(kinds)}")
+        return kinds[self.name]
 
     def build(self, low: Tensor, high: Tensor, *, horizon: int | None = None) -> Search | ILQR:
         """The planner over the box [low, high] (A,), with this or another horizon.
@@ -116,7 +118,7 @@ class MPCConfig:
     """How many times more the last planned reward counts, for what lies beyond the horizon."""
 
     def __post_init__(self) -> None:
-        objective(self.objective)
+        parse_objective(self.objective)
         if self.propagation not in get_args(Propagation):
             raise ValueError(
                 f"propagation {self.propagation!r} is unknown; "
@@ -136,296 +138,7 @@ class MPCConfig:
         Raises:
             ValueError: a setting out of range, or one that this planner does not have.
         """
+        from planners import MPC
+
         planner = self.planner.build(low, high, horizon=horizon)
         return MPC(planner, self.replan_every, self.action_repeat, budget_ms=self.budget_ms)
-
-
-class Controller:
-    """MPC through a model: what acts, in training and in evaluation.
-
-    Args:
-        model: the dynamics.
-        mpc: planner and replanning.
-        config: particles, propagation, objective, penalty and discount.
-        reward: the known reward, or None for the model's own.
-        terminated: the known termination, or None for the model's own.
-        state_of: the model state (S,) of an observation. If None it is the model's
-            `encode`, which is told the state and the action before, so that a model with memory
-            filters. The true simulator needs one that reads the environment's whole state.
-        generator: draws candidates and particles.
-
-    Raises:
-        ValueError: a planner through a smooth model (iLQR) with a model that offers no
-            derivatives, or with a discount, penalty or terminal weight.
-
-    Attributes:
-        state: the current plan and how much of it is spent.
-        model_state: (S,) at the last `act`, None where an episode begins.
-        last_action: (A,) taken there.
-        plans, evaluated, rejected: counts since the last `reset`.
-        expected: mean score of the plans since the last `reset`.
-        seconds: of each search since the last `reset`.
-        last_round: state (S,), candidates (N, H, A) and scores (N,) of the last round of search.
-    """
-
-    seconds: list[float]
-    model_state: Tensor | None
-    last_action: Tensor | None
-    last_round: tuple[Tensor, Tensor, Tensor] | None
-
-    def __init__(
-        self,
-        model: Dynamics,
-        mpc: MPC,
-        config: MPCConfig,
-        *,
-        reward: RewardFn | None,
-        terminated: TerminatedFn | None,
-        state_of: Callable[[Any], Tensor] | None = None,
-        generator: Generator,
-    ) -> None:
-        self.model, self.mpc, self.config = model, mpc, config
-        self.reward, self.terminated, self.generator = reward, terminated, generator
-        self.state_of = self._encode if state_of is None else state_of
-        # Torch's threads keep cores busy between small products, and the model needs these cores.
-        self._threads = single_thread if getattr(model, "own_threads", False) else nullcontext
-        self._maximised = MAXIMISED[mpc.planner.maximises](self)
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget the plan: the next action starts an episode."""
-        self.state = MPCState()
-        self.model_state = self.last_action = None
-        self.plans = self.evaluated = self.rejected = 0
-        self.expected = 0.0
-        self.seconds, self.last_round = [], None
-
-    def warm_up(self, obs: np.ndarray) -> None:
-        """Make a search and drop its plan, so that the first real search is as fast as the others.
-
-        Leaves the controller as it was, the generator included.
-        """
-        drawn = self.generator.get_state()
-        with self._threads():
-            self.mpc.act(
-                lambda: self.score(self.state_of(obs)), MPCState(), generator=self.generator
-            )
-        self.generator.set_state(drawn)
-
-    def close(self) -> None:
-        """Release what the controller holds; here nothing."""
-
-    def score(self, state: Tensor) -> ScoreFn | Smooth:
-        """What the planner maximises from a model state (S,): a score, or a smooth model."""
-        return self._maximised(state)
-
-    def _plan_score(self, state: Tensor) -> ScoreFn:
-        config = self.config
-        inner = score_fn(
-            self.model,
-            state,
-            particles=config.particles,
-            propagation=config.propagation,
-            objective=config.objective,
-            horizon=self.mpc.planner.horizon * self.mpc.action_repeat,
-            discount=config.discount,
-            reward=self.reward,
-            terminated=self.terminated,
-            penalty=config.penalty,
-            terminal=config.terminal,
-            generator=self.generator,
-        )
-
-        def score(actions: Tensor) -> Tensor:
-            scores = inner(actions)
-            if len(actions) > 1:  # one alone is the mean, asked for its score
-                self.last_round = state, actions, scores
-            return scores
-
-        return score
-
-    def _encode(self, obs: np.ndarray) -> Tensor:
-        low = self.mpc.planner.low
-        shown = torch.as_tensor(obs, dtype=low.dtype, device=low.device)
-        return self.model.encode(shown, state=self.model_state, action=self.last_action)
-
-    def act(self, obs: np.ndarray, *, explore: bool = False) -> np.ndarray:
-        """The next action (A,), replanning where it is due."""
-        before, began = self.state.plan, time.perf_counter()
-        state = self.state_of(obs)
-        with self._threads():
-            action, self.state = self.mpc.act(
-                lambda: self.score(state), self.state, generator=self.generator
-            )
-        self.model_state, self.last_action = state, action
-        plan = self.state.plan
-        if plan is not None and plan is not before:
-            self._count(plan, time.perf_counter() - began)
-        return action.cpu().numpy()
-
-    def _count(self, plan: Plan, seconds: float) -> None:
-        self.seconds.append(seconds)
-        self.plans += 1
-        self.evaluated += plan.evaluated
-        self.rejected += plan.rejected
-        self.expected += (float(plan.score) - self.expected) / self.plans
-
-    def state_dict(self) -> dict[str, Any]:
-        """Plain values and tensors, for a checkpoint."""
-        plan = None if self.state.plan is None else self.state.plan._asdict()
-        names = ("plans", "evaluated", "rejected", "expected")
-        kept = {"model_state": self.model_state, "last_action": self.last_action}
-        counted = {name: getattr(self, name) for name in names}
-        return {"plan": plan, "cursor": self.state.cursor} | kept | counted
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
-        plan = None if state["plan"] is None else Plan(**state["plan"])
-        self.state = MPCState(plan, state["cursor"])
-        for name in ("plans", "evaluated", "rejected", "expected", "model_state", "last_action"):
-            setattr(self, name, state[name])
-
-
-class Pipelined(Controller):
-    """Plans in a worker while the robot carries out the last plan.
-
-    A search that starts at step t is over some steps later. It therefore starts from where the
-    actions already decided on will have led by then, as the model predicts, and its plan takes
-    over at that step. A plan that comes late is carried out from where it should be by then;
-    until it comes the last plan goes on, and at its end its last action is held.
-
-    Args:
-        control_step: seconds between two calls of `act`.
-        delay: steps that a search is given; None takes as many as the last one needed.
-        worker: search in a thread. Without it, `act` searches, and the plan takes over `delay`
-            steps later: the same on every machine.
-
-    Attributes:
-        late: plans since the last `reset` that came after the step they were made for.
-
-    Raises:
-        ValueError: an open-loop controller (replan_every 0), a delay below one or missing without
-            a worker, a control step not over 0.
-    """
-
-    def __init__(
-        self,
-        *args: Any,
-        control_step: float,
-        delay: int | None = None,
-        worker: bool = True,
-        **kwargs: Any,
-    ) -> None:
-        if not control_step > 0:
-            raise ValueError(f"control_step must be > 0 s, got {control_step}")
-        if delay is None and not worker:
-            raise ValueError("without a worker the delay must be given")
-        if delay is not None and delay < 1:
-            raise ValueError(f"delay must be >= 1 step, got {delay}")
-        self.control_step, self.delay, self.worker = control_step, delay, worker
-        self._pool = ThreadPoolExecutor(1, "mbrl-planner") if worker else None
-        self._pending: Future[tuple[Plan, float]] | None = None
-        super().__init__(*args, **kwargs)
-        if self.mpc.replan_every == 0:
-            raise ValueError("replan_every 0 plans once, so it cannot plan ahead; take 1 or more")
-
-    def reset(self) -> None:
-        """Forget the plan: the next action starts an episode."""
-        if self._pending is not None:
-            self._pending.exception()  # its result is of the last episode
-        self._pending = None
-        self._step = self._begun = self._takes_over = self.late = 0
-        super().reset()
-
-    def act(self, obs: np.ndarray, *, explore: bool = False) -> np.ndarray:
-        """The next action (A,); only the episode's first call waits for a search."""
-        now, repeat = self._step, self.mpc.action_repeat
-        plan, state = self.state.plan, self.state_of(obs)
-        if plan is None:
-            plan = self._adopt(self._search(state, [], None, 0), now)
-        elif self._pending is not None and now >= self._takes_over and self._pending.done():
-            plan = self._adopt(self._pending.result(), self._takes_over)
-            self.late += now > self._takes_over
-            self._pending = None
-        if self._pending is None and (now - self._begun) // repeat + 1 >= self.mpc.replan_every:
-            ahead = self.delay or max(1, math.ceil(self.seconds[-1] / self.control_step))
-            decided = [self._action(plan, now + k) for k in range(ahead)]
-            job = (state, decided, plan, (now + ahead - self._begun) // repeat)
-            self._takes_over = now + ahead
-            if self._pool is not None:
-                self._pending = self._pool.submit(self._search, *job)
-            else:
-                self._pending = Future()
-                self._pending.set_result(self._search(*job))
-        self._step += 1
-        self.model_state, self.last_action = state, self._action(plan, now)
-        return self.last_action.cpu().numpy()
-
-    def close(self) -> None:
-        """Wait for the worker and end it."""
-        if self._pool is not None:
-            self._pool.shutdown()
-
-    def _search(
-        self, state: Tensor, decided: list[Tensor], last: Plan | None, spent: int
-    ) -> tuple[Plan, float]:
-        """A plan from where the actions decided on lead, and the seconds it took."""
-        began = time.perf_counter()
-        with self._threads():
-            if decided:
-                state = self._ahead(state, torch.stack(decided))
-            plan = self.mpc.search(lambda: self.score(state), last, spent, generator=self.generator)
-        return plan, time.perf_counter() - began
-
-    def _ahead(self, state: Tensor, actions: Tensor) -> Tensor:
-        """The model state (S,) that actions (H, A) lead to, without noise.
-
-        Members usually are estimates of one world, so their mean is taken. Where they are different
-        worlds, as in a randomised simulator, the model's `nominal` is the real one.
-        """
-        nominal = getattr(self.model, "nominal", None)
-        imagined = rollout(
-            self.model,
-            state,
-            actions[None],
-            particles=self.model.members,
-            propagation="expectation" if nominal is None else "tsinf",
-            sample=False,
-            generator=self.generator,
-        )
-        return imagined.state[nominal or 0, 0, -1]
-
-    def _adopt(self, found: tuple[Plan, float], begun: int) -> Plan:
-        plan, seconds = found
-        self.state, self._begun = MPCState(plan), begun
-        self._count(plan, seconds)
-        return plan
-
-    def _action(self, plan: Plan, step: int) -> Tensor:
-        index = (step - self._begun) // self.mpc.action_repeat
-        return plan.actions[min(index, len(plan.actions) - 1)]
-
-
-def _scores(controller: Controller) -> Callable[[Tensor], ScoreFn]:
-    return controller._plan_score
-
-
-def _smooth_models(controller: Controller) -> Callable[[Tensor], Smooth]:
-    model, config = controller.model, controller.config
-    offered: Callable[..., Smooth] | None = getattr(model, "smooth", None)
-    if offered is None:
-        raise ValueError(f"ilqr plans through a simulator, not a {type(model).__name__}")
-    if (config.discount, config.penalty, config.terminal) != (1, 0, 0):
-        raise ValueError("ilqr takes no discount, penalty or terminal")
-
-    def smooth(state: Tensor) -> Smooth:
-        return offered(state, action_repeat=controller.mpc.action_repeat, reward=controller.reward)
-
-    return smooth
-
-
-MAXIMISED: dict[str, Callable[[Controller], Callable[[Tensor], Any]]] = {
-    "score": _scores,
-    "smooth": _smooth_models,
-}
-"""What a planner may ask for by `maximises` -> what makes it from a model state."""

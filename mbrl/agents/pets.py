@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Generator
 
-from mbrl.agents.controllers import Controllers
-from mbrl.agents.mpc import Controller, MPCConfig
+from mbrl.agents.controllers import Controller, Controllers
+from mbrl.agents.mpc import MPCConfig
 from mbrl.data import Replay
 from mbrl.dynamics.ensemble import Ensemble, EnsembleConfig
 from mbrl.rng import on_device

@@ -1,9 +1,10 @@
 """Imagined trajectories through any model, and what they are worth to a planner."""
 
 from mbrl.imagination.objectives import Objective, disagreement, objective
-from mbrl.imagination.propagation import BLOCK_ROWS, Propagation
+from mbrl.imagination.propagation import BLOCK_ROWS
 from mbrl.imagination.rollout import Imagined, rollout
 from mbrl.imagination.score import score_fn
+from mbrl.particles import Propagation
 
 __all__ = [
     "BLOCK_ROWS",

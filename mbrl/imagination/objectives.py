@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mbrl.particles import parse_objective
 from mbrl.types import GaussianDynamics
 
 Objective = Callable[[Float[Tensor, "P N"]], Float[Tensor, "N"]]
@@ -24,24 +25,15 @@ def objective(name: str) -> Objective:
     Raises:
         ValueError: another name, or a parameter out of range.
     """
-    kind, _, text = name.partition(":")
-    try:
-        value = float(text) if text else 1.0
-    except ValueError:
-        value = float("nan")
-    if kind == "mean" and not text:
+    kind, value = parse_objective(name)
+    if kind == "mean":
         return lambda returns: returns.mean(0)
-    if kind == "worst" and not text:
+    if kind == "worst":
         return lambda returns: returns.amin(0)
-    if kind == "cvar" and 0 < value <= 1:
+    if kind == "cvar":
         return lambda returns: _cvar(returns, value)
-    if kind in ("mean+std", "mean-std") and value >= 0:
-        weight = value if kind == "mean+std" else -value
-        return lambda returns: returns.mean(0) + weight * returns.std(0, correction=0)
-    raise ValueError(
-        f"objective {name!r} is unknown; take mean, worst, cvar:α (0 < α <= 1), "
-        "mean+std:λ or mean-std:λ (λ >= 0)"
-    )
+    weight = value if kind == "mean+std" else -value
+    return lambda returns: returns.mean(0) + weight * returns.std(0, correction=0)
 
 
 def _cvar(returns: Float[Tensor, "P N"], share: float) -> Float[Tensor, N]:

@@ -7,25 +7,14 @@ leading blocks.
 
 from __future__ import annotations
 
-from typing import Literal, cast, get_args
+from typing import cast, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
+from mbrl.particles import Propagation
 from mbrl.types import Dynamics, Gaussian, GaussianDynamics, Step
-
-Propagation = Literal["ts1", "tsinf", "expectation", "moment", "distribution"]
-"""How particles travel.
-
-ts1: each particle is assigned to a member anew at every step, members evenly used.
-tsinf: each particle stays with its member.
-expectation: one particle, the mean over members of their means.
-moment: all particles are redrawn each step from one Gaussian that has the mean and variance of
-    their joint prediction (across particles and members; those that have ended do not count).
-distribution: each particle is seen by all members and redrawn from the Gaussian that has the
-    mean and variance of their mixture at that particle.
-"""
 
 BLOCK_ROWS = 256
 """Rows a member takes at a time: weights and activations then stay in a core's cache."""

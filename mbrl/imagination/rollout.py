@@ -11,7 +11,6 @@ from torch import Generator, Tensor
 
 from mbrl.imagination.objectives import disagreement
 from mbrl.imagination.propagation import (
-    Propagation,
     blocks_of,
     check_particles,
     draw_assignments,
@@ -19,6 +18,7 @@ from mbrl.imagination.propagation import (
     propagate,
 )
 from mbrl.parallel import parallel_map
+from mbrl.particles import Propagation
 from mbrl.types import Dynamics, GaussianDynamics, Policy, RewardFn, TerminatedFn, Transition
 
 DROP = 0.75

@@ -14,7 +14,6 @@ from torch import Generator, Tensor
 from mbrl.imagination.objectives import Objective
 from mbrl.imagination.objectives import objective as objective_named
 from mbrl.imagination.propagation import (
-    Propagation,
     blocks_of,
     check_particles,
     draw_assignments,
@@ -22,6 +21,7 @@ from mbrl.imagination.propagation import (
 )
 from mbrl.imagination.rollout import imagine
 from mbrl.parallel import parallel_map
+from mbrl.particles import Propagation
 from mbrl.types import Dynamics, NativeDynamics, RewardFn, TerminatedFn
 
 

@@ -1,0 +1,89 @@
+"""What a listing says of each environment, and the names of actions that are indices.
+
+Building every environment takes seconds, so a listing reads `catalogue.json` beside this file:
+`python -m envs.catalogue` writes it, and a test compares it with the environments.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from envs.gymnasium_tasks import DESCRIBED
+from envs.registry import TASKS, describe, names
+from envs.worlds import WORLDS
+
+FILE = Path(__file__).with_suffix(".json")
+
+_FOUR = ("up", "right", "down", "left")
+ACTION_NAMES: Mapping[str, tuple[str, ...]] = {
+    "chain": ("on", "back"),
+    "cliff-walk": _FOUR,
+    "frozen-lake": ("left", "down", "right", "up"),
+    "four-rooms": _FOUR,
+    "dyna-maze": _FOUR,
+    "blocking-maze": _FOUR,
+    "shortcut-maze": _FOUR,
+    "deep-sea": ("left", "right"),
+    "windy-grid": _FOUR,
+    "open-grid": _FOUR,
+    "wet-chicken-grid": ("drift", "hold", "back", "right", "left"),
+    "CartPole-v1": ("left", "right"),
+    "MountainCar-v0": ("left", "coast", "right"),
+    "Acrobot-v1": ("torque -1", "none", "torque +1"),
+}
+"""Of the actions of environments whose actions are indices."""
+
+CLASSICS: Mapping[str, str] = {
+    "CartPole-v1": "Keep a pole upright by pushing its cart.",
+    "MountainCar-v0": "Rock a weak car up a hill, each step -1.",
+    "Acrobot-v1": "Swing two rods up by a motor between them, each step -1.",
+}
+"""Of gymnasium's, those with index actions that are their own model, and what they are."""
+
+
+class World(NamedTuple):
+    """What a listing says of an environment whose actions are indices."""
+
+    name: str
+    states: int | None
+    """None where they are continuous."""
+    actions: tuple[str, ...]
+    summary: str
+
+
+def worlds() -> list[World]:
+    """The finite worlds, which are built for it, then the classics."""
+    found = []
+    for name, build in WORLDS.items():
+        summary = (build.__doc__ or "").split("\n")[0]
+        found.append(World(name, build().states, ACTION_NAMES[name], summary))
+    return found + [World(name, None, ACTION_NAMES[name], what) for name, what in CLASSICS.items()]
+
+
+def simulators() -> tuple[str, ...]:
+    """Names of tasks whose simulator can be searched and planned through."""
+    return (*TASKS, *DESCRIBED)
+
+
+def catalogue() -> dict[str, list[dict[str, Any]]]:
+    """Rows of `envs`, the tasks, and of `worlds`, all of which are built for it."""
+    known = simulators()
+    tasks = [describe(name)._asdict() | {"simulator": name in known} for name in names()]
+    return {"envs": tasks, "worlds": [world._asdict() for world in worlds()]}
+
+
+def text() -> str:
+    """What `catalogue.json` should hold: a row a line."""
+    tables = []
+    for name, rows in catalogue().items():
+        lines = ",\n".join(f"  {json.dumps(row, ensure_ascii=False)}" for row in rows)
+        tables.append(f"{json.dumps(name)}: [\n{lines}\n]")
+    body = ",\n".join(tables)
+    return f"{{\n{body}\n}}\n"
+
+
+if __name__ == "__main__":
+    FILE.write_text(text(), encoding="utf-8")
