@@ -14,11 +14,11 @@ import safetensors.numpy
 from torch import Tensor
 
 from mbrl.agents import Controller, Controllers, Pipelined
-from mbrl.dynamics import Simulator
+from mbrl.dynamics import OwnModel, Simulator
 from mbrl.dynamics.simulator import has_physics, physics_state
 from mbrl.rng import episode_seed, generator
 from mbrl.settings import DriveConfig
-from mbrl.spaces import bounds
+from mbrl.spaces import bounds, obs_size, spec_of
 from mbrl.training.checkpoint import write_json, written_whole
 from mbrl.training.collect import Episodes, play, vector
 from mbrl.training.runs import MakeEnv, load_run, versions
@@ -94,6 +94,16 @@ def build_driver(config: DriveConfig, *, make_env: MakeEnv, seed: int) -> Driver
             mpc = replace(mpc, particles=config.members)  # without noise more would be copies
         step = model.control_step
         low, high = bounds(env.action_space)
+    elif ":" in config.model and not Path(config.model).exists():
+        env = make_env(config.env)
+        spec = spec_of(env)
+        low, high = bounds(spec.action)
+        own = OwnModel(config.model, config.model_settings)
+        model = own.make(obs_size(spec.obs), len(low), generator=generator(seed, 2))
+        settings = {"reward": spec.reward, "terminated": spec.terminated}
+        if mpc.particles % model.members:
+            mpc = replace(mpc, particles=model.members)
+        step = 1 / float(env.metadata["render_fps"])
     else:
         loaded = load_run(Path(config.model), make_env=make_env)
         if loaded.config.env != config.env:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from typing import Any
 
@@ -67,11 +67,11 @@ def name_of(kind: str, part: Any) -> str:
     return f"{module}:{name}"
 
 
-def settings(kind: str, part: Callable[..., Any], given: int) -> dict[str, inspect.Parameter]:
+def settings(what: str, part: Callable[..., Any], given: int) -> dict[str, inspect.Parameter]:
     """The settings of a class: parameters of its constructor beside those that are handed to it.
 
     Args:
-        kind: planner or model.
+        what: kind and name, for messages.
         part: the class.
         given: how many of its first parameters are handed to it; so are `generator` and `device`.
 
@@ -79,26 +79,25 @@ def settings(kind: str, part: Callable[..., Any], given: int) -> dict[str, inspe
         ValueError: it cannot be called; a setting without a default.
     """
     if not callable(part):
-        raise ValueError(f"{kind}: wanted a class, got a {type(part).__name__}")
+        raise ValueError(f"{what}: wanted a class, got a {type(part).__name__}")
     parameters = list(inspect.signature(part).parameters.values())[given:]
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    found = {
-        p.name: p for p in parameters if p.kind in named and p.name not in ("generator", "device")
-    }
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    handed = ("generator", "device")
+    found = {p.name: p for p in parameters if p.kind in kinds and p.name not in handed}
     for name, parameter in found.items():
         if parameter.default is inspect.Parameter.empty:
-            raise ValueError(f"{kind} {part.__name__}: its setting {name} needs a default")
+            raise ValueError(f"{what}: its setting {name} needs a default")
     return found
 
 
-def check_settings(kind: str, part: Callable[..., Any], given: int, asked: Mapping[str, Any]) -> None:
-    """Refuse settings that a class does not have.
+def check_settings(what: str, part: Callable[..., Any], given: int, asked: Iterable[str]) -> None:
+    """Refuse settings that a class does not have; see `settings`.
 
     Raises:
         ValueError: one that does not exist; the line names those that do.
     """
-    there = settings(kind, part, given)
+    there = settings(what, part, given)
     for name in asked:
         if name not in there:
             known = ", ".join(there) or "none"
-            raise ValueError(f"{kind} {part.__name__} has no setting {name!r}; it has {known}")
+            raise ValueError(f"{what} has no setting {name!r}; it has {known}")

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from mbrl.agents import MPCConfig
 from mbrl.randomisation import Randomisation
@@ -22,7 +23,10 @@ class DriveConfig:
     """How to plan."""
     model: str = "planning"
     """What to plan through. planning: the task's cheaper simulator, if it has one. true: its own
-    simulator. Or the folder of a run: the model that it learned."""
+    simulator. Or the folder of a run: the model that it learned. Or module:Class: a model of your
+    own that needs no fitting."""
+    model_settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of a model of your own, by name."""
     members: int = 1
     """Simulators planned through at once: the task's own, and others with random parameters.
     --objective says what a plan is worth over all of them."""

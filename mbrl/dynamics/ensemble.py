@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Generator, Tensor
 
 from mbrl.dynamics.fitting import check_range
@@ -48,6 +49,17 @@ class EnsembleConfig(NeuralConfig):
             activation=self.activation,
             generator=generator,
         )
+
+    def make(
+        self,
+        obs_size: int,
+        action_size: int,
+        *,
+        generator: Generator,
+        device: torch.device | str = "cpu",
+    ) -> Ensemble:
+        """A fresh ensemble of observations (O,) and actions (A,)."""
+        return Ensemble(obs_size, action_size, self, generator=generator).to(device)
 
     def decay(self, net: Net) -> Mapping[Tensor, float]:
         """The decay of each layer's weights; biases have none."""

@@ -19,6 +19,8 @@ import torch
 from gymnasium.vector import VectorEnv
 
 from mbrl import agents
+from mbrl.dynamics.own import OwnModel
+from mbrl.parts import name_of
 from mbrl.rng import generator
 from mbrl.spaces import spec_of
 from mbrl.training.checkpoint import CONFIG, Run, RunError, write_json
@@ -63,13 +65,15 @@ class RunConfig:
             RunError: it is not a run's config; the line names the first field that is wrong.
         """
         algo = config.get("algo")
-        if not isinstance(algo, str) or algo not in agents.AGENTS:
-            raise RunError(f"config.json: algo is {algo!r}, not one of {', '.join(agents.AGENTS)}")
+        if not isinstance(algo, str):
+            raise RunError(f"config.json: algo is {algo!r}, not the name of an agent")
         given = {name: value for name, value in config.items() if name != "versions"}
         try:
-            own = pydantic.TypeAdapter(agents.agent(algo).Config).validate_python(
-                given.pop("agent", None)
-            )
+            module = agents.agent(algo)
+        except ValueError as error:
+            raise RunError(f"config.json: {error}") from None
+        try:
+            own = pydantic.TypeAdapter(module.Config).validate_python(given.pop("agent", None))
             rest = pydantic.TypeAdapter(_Rest).validate_python(given)
         except pydantic.ValidationError as error:
             first = error.errors()[0]
@@ -141,7 +145,10 @@ def _made(algo: str, spec: Spec, config: Any, seed: int, device: str) -> Any:
 
 
 def changed(config: Any, **settings: Any) -> Any:
-    """A config with some fields changed, its own or those of its `mpc`; `planner` may be a name.
+    """A config with some fields changed, its own or those of its `mpc`.
+
+    `planner` may be the name of a planner or its class, `model` the name (`module:Class`) or the
+    class of a model of one's own.
 
     Raises:
         ValueError: a field that neither has, or a value out of range.
@@ -154,13 +161,18 @@ def changed(config: Any, **settings: Any) -> Any:
 def _changed(config: Any, setting: str, value: Any) -> Any:
     names = [f.name for f in dataclasses.fields(config)]
     if setting in names:
+        if setting == "model" and isinstance(value, str | type):
+            named = value if isinstance(value, str) else name_of("model", value)
+            flags = ("learn_reward", "learn_termination")
+            value = OwnModel(named, **{name: getattr(config.model, name) for name in flags})
         return dataclasses.replace(config, **{setting: value})
     inner = getattr(config, "mpc", None)
     if inner is None or setting not in (own := [f.name for f in dataclasses.fields(inner)]):
         known = names if inner is None else [*names, *own]
         raise ValueError(f"there is no setting {setting!r}; there are {', '.join(known)}")
-    if setting == "planner" and isinstance(value, str):
-        value = inner.planner.named(value)
+    if setting == "planner" and isinstance(value, str | type):
+        named = value if isinstance(value, str) else name_of("planner", value)
+        value = inner.planner.named(named)
     return dataclasses.replace(config, mpc=dataclasses.replace(inner, **{setting: value}))
 
 
