@@ -103,7 +103,7 @@ def build_driver(config: DriveConfig, *, make_env: MakeEnv, seed: int) -> Driver
         settings = {"reward": spec.reward, "terminated": spec.terminated}
         if mpc.particles % model.members:
             mpc = replace(mpc, particles=model.members)
-        step = 1 / float(env.metadata["render_fps"])
+        step = _control_step(env, config)
     else:
         loaded = load_run(Path(config.model), make_env=make_env)
         if loaded.config.env != config.env:
@@ -117,7 +117,7 @@ def build_driver(config: DriveConfig, *, make_env: MakeEnv, seed: int) -> Driver
         settings = {"reward": agent.reward, "terminated": agent.terminated}
         if mpc.particles % model.members:
             mpc = replace(mpc, particles=model.members)
-        step = 1 / float(env.metadata["render_fps"])
+        step = _control_step(env, config)
         low, high = bounds(env.action_space, device=loaded.config.device)
     arguments = (model, mpc.build(low, high), mpc)
     settings["generator"] = generator(seed, 1)
@@ -132,6 +132,17 @@ def build_driver(config: DriveConfig, *, make_env: MakeEnv, seed: int) -> Driver
     else:
         controller = Controller(*arguments, **settings)
     return Driver(env, controller, step)
+
+
+def _control_step(env: gymnasium.Env, config: DriveConfig) -> float:
+    """Seconds of a step; 1 where the environment does not say and nothing depends on it."""
+    fps = env.metadata.get("render_fps")
+    if fps is None and config.asynchronous:
+        raise ValueError(
+            f"--asynchronous: {config.env} does not say how long a step is; set "
+            'metadata["render_fps"], steps a second'
+        )
+    return 1 / float(fps or 1)
 
 
 def drive(

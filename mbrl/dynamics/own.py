@@ -41,6 +41,7 @@ class OwnModel:
         """A fresh model of observations (O,) and actions (A,)."""
         kind = of_module("model", self.name)
         check_settings(f"model {self.name!r}", kind, 2, self.settings)
+        made: Any
         try:
             made = kind(obs_size, action_size, generator=generator, **self.settings)
         except TypeError as error:
@@ -49,8 +50,8 @@ class OwnModel:
                 f"model {self.name!r} cannot be built from (obs_size, action_size, *, generator, "
                 f"settings): {said}"
             ) from error
-        if isinstance(made, torch.nn.Module):
-            made.to(device)
+        if hasattr(made, "to"):  # as a module of torch has
+            made = made.to(device)
         rows = torch.randn(4, obs_size + action_size, generator=Generator().manual_seed(0))
         check_model(made, *rows.to(device).split([obs_size, action_size], dim=1))
         return made
