@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -113,6 +113,29 @@ class Task:
         """The reward's weights by name, as they stand."""
         parameters = inspect.signature(self.reward).parameters.values()
         return {p.name: float(p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+    def traced(self) -> Task:
+        """The same task with a position sensor for each of `traces` that has none."""
+        kinds = {
+            "site": mujoco.mjtObj.mjOBJ_SITE,
+            "geom": mujoco.mjtObj.mjOBJ_GEOM,
+            "body": mujoco.mjtObj.mjOBJ_XBODY,
+        }
+
+        def prepare(spec: mujoco.MjSpec) -> None:
+            if self.prepare is not None:
+                self.prepare(spec)
+            for name in self.traces:
+                if spec.sensor(name) is None:
+                    kind = next(kind for kind in kinds if getattr(spec, kind)(name) is not None)
+                    spec.add_sensor(
+                        name=name,
+                        type=mujoco.mjtSensor.mjSENS_FRAMEPOS,
+                        objtype=kinds[kind],
+                        objname=name,
+                    )
+
+        return replace(self, prepare=prepare)
 
     def compile(self, *, planning: bool = False) -> mujoco.MjModel:
         """The task's model, or its planning model.

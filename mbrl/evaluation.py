@@ -1,8 +1,9 @@
-"""How good a model is where its agent goes: error by horizon, spread, predicted returns."""
+"""Runs evaluated and compared, and how good a model is where its agent goes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -15,7 +16,11 @@ from torch import Generator, Tensor
 from mbrl.dynamics import Simulator
 from mbrl.imagination import rollout
 from mbrl.rng import generator
+from mbrl.statistics import probability_of_improvement, summarise
+from mbrl.training.checkpoint import Run, write_json
 from mbrl.training.collect import Episodes, play, vector
+from mbrl.training.runs import MakeEnv, RunConfig, learning, load_run
+from mbrl.training.runs import labels as run_labels
 from mbrl.types import Dynamics, GaussianDynamics, Player
 from mbrl.uncertainty import Spread, particle_spread
 
@@ -243,3 +248,94 @@ def motion_error(
             ends.append(at[0, 0, positions])
         errors.append(float((ends[1] - ends[0]).norm() / (ends[0] - start[positions]).norm()))
     return float(np.nanmedian(errors))
+
+
+def evaluate_run(
+    path: Path,
+    *,
+    make_env: MakeEnv,
+    episodes: int,
+    seed: int,
+    device: str | None = None,
+    callback: Callable[[int, float, int], None] = lambda number, total, steps: None,
+) -> tuple[dict[str, Any], str, list[np.ndarray]]:
+    """Play episodes with a run's agent at its newest checkpoint; writes RUN/evaluation.json.
+
+    Args:
+        path: the run's folder.
+        make_env: makes the environment by its id.
+        episodes: how many, at least one.
+        seed: of the episodes and of the player's draws.
+        device: of the model; that of the run if None.
+        callback: called after each episode with its number from 1, its return and its steps.
+
+    Returns:
+        What the file holds, which is the returns and what `mbrl.statistics.summarise` says of
+        them; the environment's id; and the actions (A,) of the first episode.
+
+    Raises:
+        RunError: see `load_run`.
+        EnvironmentError: the environment returned what no agent can use.
+    """
+    loaded = load_run(path, make_env=make_env, device=device)
+    player = loaded.agent.player(generator=generator(seed, 1))
+    running, returns, first = Episodes(seed), [], []
+    for step in play(player, loaded.env, running):
+        if not returns:
+            first.append(step.action[0].numpy())
+        if running.over[0]:
+            returns.append(float(running.returns[0]))
+            callback(len(returns), returns[-1], int(running.lengths[0]))
+            if len(returns) == episodes:
+                break
+    summary = {
+        "run": str(path),
+        "env_steps": loaded.run.latest(),
+        "seed": seed,
+        "returns": returns,
+        **summarise(returns, rng=np.random.default_rng(seed)),
+    }
+    write_json(path / "evaluation.json", summary)
+    return summary, loaded.config.env, first
+
+
+def compare_runs(
+    paths: Sequence[Path], *, labels: Sequence[str] = (), last: int = 1
+) -> tuple[str, dict[str, list[Any]], dict[str, dict[str, Any]]]:
+    """Runs of one environment side by side; those with the same label are seeds of the same thing.
+
+    Args:
+        paths: the runs' folders, at least one.
+        labels: one for each run; if there are none, the algorithm, and the settings in which runs
+            of it differ.
+        last: episodes at the end of a run whose mean return is its result.
+
+    Returns:
+        The environment's id; the learning curves of each label (see `learning`); and for each
+        label its `returns`, one a run, what `mbrl.statistics.summarise` says of them, and
+        `better_than_first`, the probability that a run of it beats one of the first label (None
+        for the first itself).
+
+    Raises:
+        RunError: not a run, or no finished episode.
+        ValueError: runs of different environments.
+    """
+    configs = [RunConfig.from_json(Run.open(path).config) for path in paths]
+    if len({config.env for config in configs}) > 1:
+        found = ", ".join(sorted({config.env for config in configs}))
+        raise ValueError(f"runs of different environments do not compare: {found}")
+    curves: dict[str, list[Any]] = {}
+    for path, label in zip(paths, labels or run_labels(configs), strict=True):
+        curves.setdefault(label, []).append(learning(path))
+    numbers: dict[str, dict[str, Any]] = {}
+    baseline: list[float] | None = None
+    for label, runs in curves.items():
+        values = [float(np.mean(returns[-last:])) for _, returns in runs]
+        rng = np.random.default_rng(0)
+        numbers[label] = {"returns": values} | summarise(values, rng=rng)
+        better = None
+        if baseline is not None:
+            better = probability_of_improvement(values, baseline, rng=rng).estimate
+        numbers[label]["better_than_first"] = better
+        baseline = values if baseline is None else baseline
+    return configs[0].env, curves, numbers

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import tyro
 
-from experiments.bench import BENCHES, bench
-from experiments.cli.options import Common, check_least, check_name, emit, parse, set_threads
+from experiments.cli import names
+from experiments.cli.options import Common, check_least, console, emit, parse, set_threads
 
 
 @dataclass(frozen=True)
@@ -20,17 +20,20 @@ class Measure(Common):
     repeats: int = 7
     """Timed repeats of each measurement."""
     out: Path | None = None
-    """Folder for the numbers, as one JSON file for each benchmark."""
+    """Folder for the numbers, as one JSON file for each benchmark; if unset, none are written."""
 
 
 def run(args: list[str]) -> int:
     """Measure; returns the exit status."""
     parsed = parse(Measure, "mbrl bench", args)
+    there = list(names.benchmarks())
+    asked = there if "all" in parsed.names else list(parsed.names)
+    for name in asked:
+        names.check_name("benchmark", name, there)
+    check_least(parsed, repeats=1, threads=1)
     set_threads(parsed)
-    names = list(BENCHES) if "all" in parsed.names else list(parsed.names)
-    for name in names:
-        check_name("benchmark", name, BENCHES)
-    check_least(parsed, repeats=1)
-    results = bench(names, threads=parsed.threads, repeats=parsed.repeats, out=parsed.out)
-    emit(parsed, {"results": results})
+    from experiments.bench import bench
+
+    settings = {"threads": parsed.threads, "repeats": parsed.repeats, "out": parsed.out}
+    emit(parsed, {"results": bench(asked, console=console(), **settings)})
     return 0

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
-
-from experiments.cli.options import Wrong, check_name
+from typing import Any, NoReturn
 
 COMMANDS = {
     "mpc": ("drive", "drive a robot by planning: mbrl mpc --env ID --planner NAME"),
@@ -23,13 +22,29 @@ COMMANDS = {
     "study": ("study", "a whole experiment and its figure: mbrl study NAME"),
     "bench": ("bench", "speed, as ratios measured in one run: mbrl bench NAME"),
     "list": ("listing", "environments, worlds, algorithms, planners, studies, benchmarks, runs"),
+    "completion": ("completion", "a script for the shell's Tab key: mbrl completion bash|zsh|fish"),
 }
 """File in `experiments.cli` and help text of each command; the file has `run(args) -> status`."""
+
+_interrupted = False
 
 
 def main() -> NoReturn:
     """Entry point of the console script."""
-    sys.exit(run(sys.argv[1:]))
+    signal.signal(signal.SIGINT, _interrupt)
+    try:
+        from experiments.cli import streams
+
+        status = streams.guarded(lambda: run(sys.argv[1:]))
+    except KeyboardInterrupt:  # before or after the work, or a second one
+        status = 130
+    sys.exit(status)
+
+
+def _interrupt(signum: int, frame: Any) -> None:
+    global _interrupted
+    _interrupted = True
+    raise KeyboardInterrupt
 
 
 def run(args: Sequence[str]) -> int:
@@ -37,44 +52,62 @@ def run(args: Sequence[str]) -> int:
 
     0 done, 2 wrong input or a run that cannot go on (one line on stderr), 130 interrupted.
     """
-    if not args or args[0] in ("-h", "--help"):
-        print("usage: mbrl COMMAND ...   (mbrl COMMAND --help says more)\n")
-        for name, (_, text) in COMMANDS.items():
-            print(f"  {name:9} {text}")
-        return 0
+    global _interrupted
+    _interrupted = False
     try:
+        if not args or args[0] in ("-h", "--help", "--version"):
+            _print_about("--version" in args)
+            return 0
+        from experiments.cli.names import check_name
+
         command, *rest = args
         check_name("command", command, COMMANDS)
         return importlib.import_module(f"experiments.cli.{COMMANDS[command][0]}").run(rest)
-    except KeyboardInterrupt:
-        print("mbrl: interrupted", file=sys.stderr)
-        return 130
-    except Exception as error:  # those not expected are raised again, with their traceback
+    except BrokenPipeError:
+        raise
+    except (KeyboardInterrupt, Exception) as error:  # an import may turn the first into another
+        if _interrupted or isinstance(error, KeyboardInterrupt):
+            print("mbrl: interrupted", file=sys.stderr)
+            return 130
+        # those not expected are raised again, with their traceback
         if os.environ.get("MBRL_TRACEBACK") or not isinstance(error, _expected()):
             raise
         print(f"mbrl: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
 
 
-def _expected() -> tuple[type[Exception], ...]:
-    """Errors that end in one line; imported only after one was raised."""
-    import gymnasium
+def _print_about(version: bool) -> None:
+    if not version:
+        print("usage: mbrl COMMAND ...   (mbrl COMMAND --help says more)\n")
+        for name, (_, text) in COMMANDS.items():
+            print(f"  {name:10} {text}")
+        print("\nmbrl --version gives the versions of this and of what its numbers depend on")
+        return
+    from importlib import metadata
 
-    import envs
-    from experiments.peers import PeerError
-    from mbrl.training import EnvironmentError, RunError
+    names = ("rolloutlab", "torch", "mujoco", "gymnasium", "numpy")
+    own, *others = [f"{name} {metadata.version(name)}" for name in names]
+    print(f"{own} ({', '.join(others)})")
 
-    return (
-        Wrong,
-        RunError,
-        PeerError,
-        EnvironmentError,
-        envs.SimulationDiverged,
-        gymnasium.error.Error,
-        ValueError,
-        OSError,
-        ModuleNotFoundError,
-    )
+
+def _expected() -> tuple[type[BaseException], ...]:
+    """Errors that end in one line; those of a module that was never loaded were not raised."""
+    from experiments.cli.names import Wrong
+
+    named = {
+        "gymnasium.error": ("Error",),
+        "envs": ("SimulationDiverged",),
+        "experiments.peers": ("PeerError",),
+        "mbrl.training": ("EnvironmentError", "RunError"),
+    }
+    loaded = [
+        getattr(sys.modules[module], name)
+        for module, names in named.items()
+        if module in sys.modules
+        for name in names
+        if hasattr(sys.modules[module], name)
+    ]
+    return (Wrong, ValueError, OSError, ModuleNotFoundError, *loaded)
 
 
 if __name__ == "__main__":

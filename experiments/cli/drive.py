@@ -5,31 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-from rich.progress import Progress, TextColumn
-
-import envs
-from experiments import plots
+from experiments.cli import names
 from experiments.cli.options import (
     Common,
     check_least,
-    check_name,
     check_new,
+    console,
     emit,
-    err,
+    file_name,
     parse,
     peek,
+    planner_named,
     say,
     set_threads,
+    unset,
 )
-from experiments.plots.film import film_or_tell
 from experiments.presets.mpc import PRESETS
-from mbrl.agents import KINDS, MPCConfig
-from mbrl.control import Drive, DriveConfig, Tick, drive_seeds, save_drives
-from mbrl.training.checkpoint import make_folder
-from mbrl.training.runs import new_folder
+from mbrl.agents import MPCConfig
+from mbrl.settings import DriveConfig
+
+if TYPE_CHECKING:
+    from mbrl.control import Drive, Tick
 
 
 @dataclass(frozen=True)
@@ -45,8 +43,8 @@ class DriveRobot(Common):
     """Seed of the first episode: of its start and of the planner's draws."""
     seeds: int = 1
     """Number of episodes, whose seeds count up from --seed."""
-    steps: int | None = None
-    """Most control steps of an episode; if unset, until it ends."""
+    steps: Annotated[int | None, unset("until it ends")] = None
+    """Most control steps of an episode."""
     video: bool = False
     """Film the first episode: an mp4 and a sheet of frames in the folder."""
     viewer: bool = False
@@ -54,37 +52,43 @@ class DriveRobot(Common):
     Runs until stopped and leaves no folder."""
     viewer_port: int = 8080
     """Port of this machine at which the page is served."""
-    out: Path | None = None
+    out: Annotated[Path | None, unset("a new one under --root")] = None
     """Folder for the numbers, the recorded controls and the figure; must not exist yet."""
 
 
 def run(args: list[str]) -> int:
     """Drive an episode a seed, or live in a browser; returns the exit status."""
-    args = [arg.replace("--planner=", "--planner.name=") for arg in args]
-    args = ["--planner.name" if arg == "--planner" else arg for arg in args]
+    args, planner = planner_named(args)
     env_id = peek(args, "--env", "cartpole-swingup")
-    config = PRESETS.get(env_id, MPCConfig())
-    name = peek(args, "--planner.name", config.planner.name)
-    check_name("planner", name, KINDS)
-    mpc = replace(config, planner=config.planner.named(name))
+    names.check_env(env_id)
+    mpc = PRESETS.get(env_id, MPCConfig())
+    if planner is not None and planner != mpc.planner.name:
+        mpc = replace(mpc, planner=mpc.planner.named(planner))
+    name = mpc.planner.name
     start = DriveRobot(drive=DriveConfig(env=env_id, mpc=mpc))
     parsed = parse(DriveRobot, "mbrl mpc", args, start)
+    check_least(parsed, seed=0, seeds=1, steps=1, threads=1)
+    if parsed.out is not None and not parsed.viewer:
+        check_new(parsed.out)
     set_threads(parsed)
-    check_least(parsed, seed=0, seeds=1, steps=1)
     if parsed.drive.model in ("true", "planning"):
+        import envs
+
         envs.simulated(env_id)  # says of which environments there is a simulator
     if parsed.viewer:
-        from experiments.viewer.live import live
+        from experiments.cli.live import live
 
         taken = live(
             parsed.drive, seed=parsed.seed, port=parsed.viewer_port, steps=parsed.steps, tell=say
         )
         emit(parsed, {"steps": taken})
         return 0
+    from mbrl.training.runs import new_folder
+
     with Watch(f"{name} {env_id}") as watch:
         summary = drive_all(
             parsed.drive,
-            parsed.out or new_folder(parsed.root, env_id, f"mpc-{name}", parsed.seed),
+            parsed.out or new_folder(parsed.root, file_name(env_id), f"mpc-{name}", parsed.seed),
             numbered=parsed.out is None,
             seeds=range(parsed.seed, parsed.seed + parsed.seeds),
             steps=parsed.steps,
@@ -113,11 +117,14 @@ def drive_all(
     Without OpenGL the video is skipped, with a message.
 
     Raises:
-        Wrong: an existing `path`, unless it is to be `numbered`.
         ValueError, RunError: see `build_driver`.
     """
-    if not numbered:
-        check_new(path)
+    import envs
+    from experiments import plots
+    from experiments.plots.film import film_or_tell
+    from mbrl.control import drive_seeds, save_drives
+    from mbrl.training.checkpoint import make_folder
+
     drives = drive_seeds(
         config,
         make_env=envs.make,
@@ -141,12 +148,14 @@ def drive_all(
     )
     plots.save(figure, path / "plots" / "drive.png")
     if video:
-        target = path / "videos" / f"{config.env.replace('/', '-')}.mp4"
+        target = path / "videos" / f"{file_name(config.env)}.mp4"
         film_or_tell(config.env, drives.each[0].actions, target, seed=seeds[0], tell=tell)
     return {"path": str(path), **drives.summary}
 
 
 def _line(place: int, seed: int, drive: Drive) -> str:
+    import numpy as np
+
     said = "" if drive.success is None else "  success" if drive.success else "  no success"
     return (
         f"episode {place + 1:3}  seed {seed:3}  return {drive.rewards.sum():8.2f}  "
@@ -171,7 +180,12 @@ class Watch:
     """Shows each `Tick` of a drive in a terminal; a context manager around all of it."""
 
     def __init__(self, title: str) -> None:
-        columns = (TextColumn("[bold]{task.description}"), TextColumn("{task.fields[said]}"))
+        from rich.progress import Progress, TextColumn
+
+        err = console()
+        columns = [
+            TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[said]}")
+        ]
         self.bar = Progress(*columns, console=err, disable=not err.is_terminal)
         self.task = self.bar.add_task(title, said="")
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-import numpy as np
 import tyro
 
-import envs
-from experiments.cli.options import Common, check_least, emit, parse, say, set_threads
-from experiments.plots.film import film_or_tell
-from mbrl.rng import generator
-from mbrl.statistics import summarise
-from mbrl.training.checkpoint import write_json
-from mbrl.training.collect import Episodes, play
-from mbrl.training.runs import find_run, load_run
+from experiments.cli.options import (
+    Common,
+    check_least,
+    check_runs,
+    emit,
+    file_name,
+    parse,
+    say,
+    set_threads,
+    unset,
+)
 
 
 @dataclass(frozen=True)
@@ -32,75 +32,42 @@ class Evaluate(Common):
     """Seed of the start states and of the planner's draws."""
     video: bool = False
     """Film the first episode: an mp4 and a sheet of frames in RUN/videos."""
-    device: str | None = None
-    """Device of the model; that of the run if unset."""
+    device: Annotated[str | None, unset("that of the run")] = None
+    """Device of the model."""
 
 
 def run(args: list[str]) -> int:
     """Evaluate a run; returns the exit status."""
     parsed = parse(Evaluate, "mbrl evaluate", args)
+    check_least(parsed, episodes=1, seed=0, threads=1)
+    check_runs(parsed, parsed.run)
     set_threads(parsed)
-    check_least(parsed, episodes=1, seed=0)
-    summary = evaluate_run(
-        find_run(parsed.run, parsed.root),
+    import envs
+    from experiments.plots.film import film_or_tell
+    from mbrl.evaluation import evaluate_run
+    from mbrl.training.runs import find_run
+
+    path, seed = find_run(parsed.run, parsed.root), parsed.seed
+    summary, env, first = evaluate_run(
+        path,
+        make_env=envs.make,
         episodes=parsed.episodes,
-        seed=parsed.seed,
-        video=parsed.video,
+        seed=seed,
         device=parsed.device,
-        tell=say,
+        callback=lambda number, total, steps: say(
+            f"episode {number:3}  return {total:8.1f}  steps {steps}"
+        ),
     )
+    found = f"mean {summary['mean']:.1f}"
+    if parsed.episodes > 1:
+        found += (
+            f"  std {summary['std']:.1f}  IQM {summary['iqm']:.1f} "
+            f"(95 % interval {summary['iqm_low']:.1f} to {summary['iqm_high']:.1f})"
+        )
+    say(f"{found}  over {parsed.episodes} episodes, seed {seed}")
+    if parsed.video:
+        target = path / "videos" / f"{file_name(env)}-{summary['env_steps']}.mp4"
+        if film_or_tell(env, first, target, seed=seed, tell=say):
+            summary["video"] = str(target)
     emit(parsed, summary)
     return 0
-
-
-def evaluate_run(
-    path: Path,
-    *,
-    episodes: int,
-    seed: int,
-    video: bool,
-    device: str | None,
-    tell: Callable[[str], None],
-) -> dict[str, Any]:
-    """Returns of `episodes` episodes at the newest checkpoint, written to RUN/evaluation.json.
-
-    Without OpenGL no film is made, and a message says so.
-
-    Raises:
-        RunError: see `load_run`.
-        EnvironmentError: the environment returned what no agent can use.
-    """
-    loaded = load_run(path, make_env=envs.make, device=device)
-    player = loaded.agent.player(generator=generator(seed, 1))
-    running, returns, first = Episodes(seed), [], []
-    for step in play(player, loaded.env, running):
-        if not returns:
-            first.append(step.action[0].numpy())
-        if running.over[0]:
-            returns.append(float(running.returns[0]))
-            length = int(running.lengths[0])
-            tell(f"episode {len(returns):3}  return {returns[-1]:8.1f}  steps {length}")
-            if len(returns) == episodes:
-                break
-    statistics = summarise(returns, rng=np.random.default_rng(seed))
-    summary = {
-        "run": str(path),
-        "env_steps": loaded.run.latest(),
-        "seed": seed,
-        "returns": returns,
-        **statistics,
-    }
-    write_json(path / "evaluation.json", summary)
-    found = f"mean {statistics['mean']:.1f}"
-    if episodes > 1:
-        found += (
-            f"  std {statistics['std']:.1f}  IQM {statistics['iqm']:.1f} "
-            f"(95 % interval {statistics['iqm_low']:.1f} to {statistics['iqm_high']:.1f})"
-        )
-    tell(f"{found}  over {episodes} episodes, seed {seed}")
-    if video:
-        name = f"{loaded.config.env.replace('/', '-')}-{loaded.run.latest()}.mp4"
-        target = loaded.run.path / "videos" / name
-        if film_or_tell(loaded.config.env, first, target, seed=seed, tell=tell):
-            summary["video"] = str(target)
-    return summary

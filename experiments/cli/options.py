@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import io
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast, get_type_hints
@@ -19,16 +18,17 @@ from typing import Annotated, Any, TypeVar, cast, get_type_hints
 import tyro
 from rich.console import Console
 
+from experiments.cli.names import Wrong, check_name, planners
 from mbrl.plain import json_text
 
 T = TypeVar("T")
 
-out = Console(width=None if sys.stdout.isatty() else 120)
-err = Console(stderr=True)
 
-
-class Wrong(Exception):
-    """Wrong input; one line names the option, the value and what is accepted."""
+def unset(meaning: str) -> Any:
+    """What a help text says of an option that has no value of its own."""
+    return tyro.conf.arg(
+        help_behavior_hint=lambda text: f"(default: {meaning if text == 'None' else text})"
+    )
 
 
 @dataclass(frozen=True)
@@ -37,27 +37,39 @@ class Common:
 
     root: Path = Path("runs")
     """Folder of all runs, each in root/environment/algorithm/seed-time."""
-    threads: int | None = None
-    """Worker threads; all cores if unset."""
+    threads: Annotated[int | None, unset("all cores")] = None
+    """Worker threads."""
     json: bool = False
-    """Print one line of JSON last on stdout."""
+    """Print one line of JSON on stdout, and all else on stderr."""
 
 
 FLAT = ("agent", "drive", "mpc", "search")
 """Fields whose options have no prefix: --horizon and not --mpc.horizon."""
 
 
+UNSET = {
+    "PlannerConfig": "the planner's own",
+    "SearchConfig": "the world's own, else 0.99",
+}
+"""What None means in a config of the library; in others "unset", which the help text explains."""
+
+
 def flat(kind: type[T]) -> type[T]:
-    """The dataclass whose options of the nested configs in `FLAT` have no prefix."""
-    hints = get_type_hints(kind)
-    inner = [f for f in dataclasses.fields(cast(Any, kind)) if f.name in FLAT]
-    if not inner:
+    """The dataclass as its options: no prefix for those of `FLAT`, a word for what None means."""
+    hints = get_type_hints(kind, include_extras=True)
+    fields: list[Any] = []
+    for field in dataclasses.fields(cast(Any, kind)):
+        hint = hints[field.name]
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            nested = flat(hint)
+            start = _start(field, hint, nested)
+            marked = Annotated[nested, tyro.conf.arg(name="")] if field.name in FLAT else nested
+            fields.append((field.name, marked, start))
+        elif field.default is None and not hasattr(hint, "__metadata__"):
+            marked = Annotated[hint, unset(UNSET.get(kind.__name__, "unset"))]
+            fields.append((field.name, marked, dataclasses.field(default=None)))
+    if not fields:
         return kind
-    fields = []
-    for field in inner:
-        hint = flat(hints[field.name])
-        start = _start(field, hints[field.name], hint)
-        fields.append((field.name, Annotated[hint, tyro.conf.arg(name="")], start))
     made = dataclasses.make_dataclass(kind.__name__, fields, bases=(kind,), frozen=True)
     made.__doc__ = kind.__doc__
     return made
@@ -114,6 +126,19 @@ def check_least(parsed: Any, **least: int) -> None:
             raise Wrong(f"--{name.replace('_', '-')} must be >= {bound}, got {value}")
 
 
+def check_runs(parsed: Common, *runs: str) -> None:
+    """Check that runs are there, before anything slow is imported.
+
+    Raises:
+        Wrong: a folder that is no run's, or no run at all where the latest is asked for.
+    """
+    for name in runs:
+        if name == "latest" and not any(parsed.root.rglob("config.json")):
+            raise Wrong(f"there is no run under {parsed.root} yet; `mbrl train` makes one")
+        if name != "latest" and not (Path(name) / "config.json").exists():
+            raise Wrong(f"{name} is not a run folder: it holds no config.json")
+
+
 def check_new(path: Path) -> None:
     """Hold a folder to be written to one that is not there yet.
 
@@ -124,17 +149,18 @@ def check_new(path: Path) -> None:
         raise Wrong(f"{path} exists already")
 
 
-def check_name(what: str, name: str, names: Iterable[str]) -> None:
-    """Check that a name exists.
+def planner_named(args: Sequence[str]) -> tuple[list[str], str | None]:
+    """The arguments with --planner NAME as --planner.name NAME, and that name if there is one.
 
     Raises:
-        Wrong: it does not; the message gives the nearest names and all names.
+        Wrong: no planner has it.
     """
-    there = list(names)
-    if name not in there:
-        near = difflib.get_close_matches(name, there, 3, 0.4)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise Wrong(f"unknown {what} {name!r}: {hint}there are {', '.join(there)}")
+    args = [arg.replace("--planner=", "--planner.name=") for arg in args]
+    args = ["--planner.name" if arg == "--planner" else arg for arg in args]
+    name = peek(args, "--planner.name", "")
+    if name:
+        check_name("planner", name, planners())
+    return args, name or None
 
 
 def peek(args: Sequence[str], name: str, default: str) -> str:
@@ -161,9 +187,32 @@ def set_threads(parsed: Common) -> None:
     torch.set_num_threads(parsed.threads or cores())
 
 
+def console(stream: Any = None) -> Console:
+    """A stream, stderr if None; off a terminal lines are as long as they have to be."""
+    stream = sys.stderr if stream is None else stream
+    return _Console(file=stream, width=None if stream.isatty() else 10_000)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise
+
+
 def say(text: str) -> None:
     """A line on stderr, as it is."""
-    err.print(text, highlight=False, markup=False, soft_wrap=True)
+    console().print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def show(parsed: Common, *tables: Any) -> None:
+    """Tables, or lines as they are, on stdout; on stderr if that is for JSON."""
+    to = console(sys.stderr if parsed.json else sys.stdout)
+    for table in tables:
+        to.print(table, highlight=False, markup=False)
+
+
+def file_name(text: str) -> str:
+    """An environment's id as part of a file's name, without what some systems do not take."""
+    return re.sub(r"[/:\\]", "-", text)
 
 
 def emit(parsed: Common, summary: Any) -> None:

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
 import tyro
-from matplotlib.figure import Figure
 
-import envs
-from experiments import plots
-from experiments.cli.options import Common, check_least, emit, parse, say, set_threads
-from mbrl.evaluation import measure
-from mbrl.training import RunConfig
-from mbrl.training.checkpoint import Run, write_json
-from mbrl.training.runs import Loaded, find_run, learning, load_run
-from mbrl.types import ModelBased
-from mbrl.uncertainty import calibration_curve, calibration_error, spread
+from experiments.cli.options import (
+    Common,
+    check_least,
+    check_runs,
+    emit,
+    parse,
+    say,
+    set_threads,
+)
 
 
 @dataclass(frozen=True)
@@ -38,106 +32,12 @@ class Plot(Common):
 def run(args: list[str]) -> int:
     """Draw runs; returns the exit status."""
     parsed = parse(Plot, "mbrl plot", args)
+    check_least(parsed, episodes=1, seed=0, threads=1)
+    check_runs(parsed, *parsed.runs)
     set_threads(parsed)
-    check_least(parsed, episodes=1, seed=0)
+    from experiments.plots.runs import plot_runs
+    from mbrl.training.runs import find_run
+
     paths = [find_run(name, parsed.root) for name in parsed.runs]
     emit(parsed, plot_runs(paths, episodes=parsed.episodes, seed=parsed.seed, tell=say))
     return 0
-
-
-def plot_runs(
-    paths: Sequence[Path], *, episodes: int, seed: int, tell: Callable[[str], None]
-) -> dict[str, Any]:
-    """All figures of each run into RUN/plots, with their numbers in RUN/plots/numbers.json.
-
-    The returns of several runs of one environment share one figure, in the first run's folder.
-
-    Raises:
-        RunError: see `load_run` and `learning`.
-        EnvironmentError: see `mbrl.training.collect`.
-    """
-    configs = [RunConfig.from_json(Run.open(path).config) for path in paths]
-    curves: dict[str, list[Any]] = {}
-    for path, config in zip(paths, configs, strict=True):
-        curves.setdefault(f"{config.algo} on {config.env}", []).append(learning(path))
-    target = paths[0] / "plots"
-    target.mkdir(exist_ok=True)
-    tell(str(plots.save(plots.learning_curve(curves), target / "return.png")))
-    numbers: dict[str, Any] = {}
-    for path in paths:
-        (path / "plots").mkdir(exist_ok=True)
-        steps, returns = learning(path)
-        found: dict[str, Any] = {"env_steps": steps, "returns": returns}
-        loaded = load_run(path, make_env=envs.make)
-        if isinstance(loaded.agent, ModelBased):
-            found |= model_figures(loaded, episodes=episodes, seed=seed, tell=tell)
-        write_json(path / "plots" / "numbers.json", found)
-        numbers[str(path)] = found
-    return numbers
-
-
-def model_figures(
-    loaded: Loaded, *, episodes: int, seed: int, tell: Callable[[str], None]
-) -> dict[str, Any]:
-    """A run's model, measured on fresh episodes of its own player."""
-    agent, folder, device = loaded.agent, loaded.run.path / "plots", loaded.config.device
-
-    def keep(figure: Figure, name: str) -> None:
-        tell(str(plots.save(figure, folder / name)))
-
-    if not agent.fits:
-        tell("the model is not fitted yet: no figures of it")
-        return {}
-    found = measure(agent, loaded.env, episodes=episodes, seed=seed, device=device)
-    numbers: dict[str, Any] = {}
-    if found.errors is not None and found.baseline is not None:
-        errors, baseline = found.errors.numpy(), found.baseline.numpy()
-        numbers["error_by_horizon"] = np.median(errors, 0).tolist()
-        numbers["no_change_error_by_horizon"] = np.median(baseline, 0).tolist()
-        keep(plots.model_error({"model": errors}, baseline=baseline), "model_error.png")
-    else:
-        tell(
-            "no model_error.png, no plan_spread.png: their unit is the observations' standard "
-            "deviation, which takes two steps or more; ask for more --episodes"
-        )
-    if len(found.predicted) > 1:
-        numbers |= {"promised": found.predicted, "realised": found.realised}
-        keep(plots.predicted_return(found.predicted, found.realised), "predicted_return.png")
-    if found.one_step is None:
-        return numbers
-
-    mean, std, target = found.one_step
-    if bool((std > 0).any()):
-        levels = torch.linspace(0.05, 0.95, 19, dtype=mean.dtype)
-        observed = calibration_curve(mean, std, target, levels)
-        numbers["calibration_error"] = float(calibration_error(levels, observed.mean(-1)))
-        curve = {"one step, fresh episodes": observed.numpy()}
-        keep(plots.calibration(levels.numpy(), curve), "calibration.png")
-
-    length = len(found.episodes[0].obs)
-    first = spread(mean[:, :length], std[:, :length])
-    shown = list(range(min(mean.shape[-1], 6)))
-    figure = plots.spread(
-        np.arange(length) * step_seconds(loaded),
-        first.aleatoric[:, shown].numpy(),
-        first.epistemic[:, shown].numpy(),
-        (target - mean.mean(0))[:length, shown].numpy(),
-        [f"observation {i}" for i in shown],
-    )
-    keep(figure, "episode_spread.png")
-    if found.along is not None:
-        along, error = found.along
-        figure = plots.horizon_spread(
-            along.aleatoric.numpy(),
-            along.epistemic.numpy(),
-            error=error.numpy(),
-            ylabel="std of the prediction, in stds of the observations",
-        )
-        keep(figure, "plan_spread.png")
-    return numbers
-
-
-def step_seconds(loaded: Loaded) -> float:
-    """Seconds in a control step, 1 where the environment does not say."""
-    fps = loaded.env.metadata.get("render_fps")
-    return 1 / fps if fps else 1.0

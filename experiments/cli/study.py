@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
-from experiments.cli.options import Common, check_least, check_name, emit, parse, say, set_threads
-from experiments.studies import STUDIES
+from experiments.cli import names
+from experiments.cli.options import Common, check_least, emit, parse, say, set_threads, unset
 
 
 @dataclass(frozen=True)
@@ -18,10 +20,10 @@ class Study(Common):
 
     name: tyro.conf.Positional[str] = ""
     """One of `mbrl list studies`."""
-    seeds: int | None = None
-    """How many seeds; the study's own number if unset."""
-    workers: int | None = None
-    """Processes side by side; all cores if unset."""
+    seeds: Annotated[int | None, unset("the study's own number")] = None
+    """How many seeds."""
+    workers: Annotated[int | None, unset("all cores")] = None
+    """Processes side by side."""
     out: Path = Path("results")
     """Where results go."""
     fast: bool = False
@@ -30,12 +32,25 @@ class Study(Common):
 
 def run(args: list[str]) -> int:
     """Run a study; returns the exit status."""
-    parsed = parse(Study, "mbrl study", args)
+    there = names.studies()
+    own = next((f"{names.study_seeds(arg)}" for arg in args if arg in there), None)
+    kind = Study if own is None else _with_seeds(own)
+    parsed = parse(kind, "mbrl study", args)
+    names.check_name("study", parsed.name, there)
+    check_least(parsed, seeds=1, workers=1, threads=1)
     set_threads(parsed)
-    check_name("study", parsed.name, STUDIES)
-    check_least(parsed, seeds=1, workers=1)
+    from experiments.studies import STUDIES
+
     folder = STUDIES[parsed.name](
         parsed.out, seeds=parsed.seeds, workers=parsed.workers, fast=parsed.fast, say=say
     )
     emit(parsed, json.loads((folder / "results.json").read_text()))
     return 0
+
+
+def _with_seeds(own: str) -> type[Study]:
+    """`Study` whose help text has the number of seeds of the study that is named."""
+    field = ("seeds", Annotated[int | None, unset(own)], None)
+    made = dataclasses.make_dataclass("Study", [field], bases=(Study,), frozen=True)
+    made.__doc__ = Study.__doc__
+    return made

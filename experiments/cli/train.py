@@ -2,42 +2,38 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import signal
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import envs
+from experiments.cli import names
 from experiments.cli.options import (
     Common,
     Wrong,
     check_least,
-    check_name,
+    check_runs,
     emit,
+    file_name,
     parse,
     peek,
+    planner_named,
     say,
     set_threads,
+    unset,
 )
-from experiments.presets import preset
-from mbrl.agents import AGENTS, agent
-from mbrl.rng import generator
-from mbrl.spaces import spec_of
-from mbrl.training import RunConfig
-from mbrl.training.checkpoint import Run
-from mbrl.training.runs import check_device, extended, find_run, new_folder, train_run
+
+if TYPE_CHECKING:
+    from mbrl.training import RunConfig
 
 
 @dataclass(frozen=True)
 class Training(Common):
     """What a run takes, new or resumed."""
 
-    checkpoint_every: int | None = None
-    """Environment steps between checkpoints; 1,000 if unset. Each episode's end has one too."""
+    checkpoint_every: int = 1000
+    """Environment steps between checkpoints. Each episode's end has one too."""
     log: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Where to log besides metrics.jsonl, which is always written."""
 
@@ -57,7 +53,7 @@ class Train(Training):
     """Environment steps in all."""
     device: str = "cpu"
     """Device of the model: cpu, cuda, cuda:1, ..."""
-    run: Path | None = None
+    run: Annotated[Path | None, unset("a new one under --root")] = None
     """The run's folder, which must not exist yet."""
 
 
@@ -67,26 +63,47 @@ class Resume(Training):
 
     resume: str = "latest"
     """The run's folder, or latest."""
-    steps: int | None = None
-    """Continue until so many environment steps in all."""
+    steps: Annotated[int | None, unset("the run's own")] = None
+    """Continue until so many environment steps in all, more than before to train on."""
+
+
+USAGE = """\
+usage: mbrl train ALGO --env ID ...                learn on an environment
+       mbrl train --resume RUN [--steps STEPS] ... continue a run, or train it on
+
+ALGO is one of {}; mbrl train ALGO --help lists its options, in which
+--planner NAME takes another planner: it keeps those settings of the preset that it has too.
+"""
 
 
 def run(args: list[str]) -> int:
     """Train, or continue a run; returns the exit status."""
     if any(arg.split("=")[0] == "--resume" for arg in args):
         return _resume(parse(Resume, "mbrl train", args))
+    algorithms = names.algorithms()
     if not args or args[0] in ("-h", "--help"):
-        print("usage: mbrl train ALGO --env ID ...   or   mbrl train --resume RUN\n")
-        print(f"ALGO is one of {', '.join(AGENTS)}; mbrl train ALGO --help lists its options")
-        return 0
+        print(USAGE.format(", ".join(algorithms)))
+        parse(Resume, "mbrl train", ["--help"])
     algo, *rest = args
-    check_name("algorithm", algo, AGENTS)
+    names.check_name("algorithm", algo, algorithms)
+    rest, planner = planner_named(rest)
     env_id = peek(rest, "--env", "cartpole-swingup")
+    names.check_env(env_id)
+    import envs
+    from experiments.presets import preset
+    from mbrl.agents import agent
+    from mbrl.rng import generator
+    from mbrl.spaces import spec_of
+    from mbrl.training import RunConfig
+    from mbrl.training.runs import changed, check_device, new_folder
+
     env = envs.make(env_id)
     spec, why = spec_of(env), env.metadata["known"]["why"]
     env.close()
     steps, config = preset(algo, env_id, spec)
-    kind = _train_of(agent(algo).Config)
+    if planner is not None:
+        config = changed(config, planner=planner)
+    kind = train_of(agent(algo).Config)
     parsed = parse(kind, f"mbrl train {algo}", rest, kind(agent=config, env=env_id, steps=steps))
     _prepare(parsed)
     check_least(parsed, steps=1, seed=0, num_envs=1)
@@ -97,11 +114,11 @@ def run(args: list[str]) -> int:
     agent(algo).make(spec, parsed.agent, generator=generator(0))  # what does not fit is refused now
     if why:
         say(f"{env_id}: {why}")
-    path = parsed.run or new_folder(parsed.root, env_id, algo, parsed.seed)
+    path = parsed.run or new_folder(parsed.root, file_name(env_id), algo, parsed.seed)
     return _go(made, path, parsed, numbered=parsed.run is None)
 
 
-def _train_of(kind: Any) -> Any:
+def train_of(kind: Any) -> Any:
     """`Train` whose `agent` has the algorithm's own type."""
     field = ("agent", kind, dataclasses.field(default_factory=kind))
     made = dataclasses.make_dataclass("Train", [field], bases=(Train,), frozen=True)
@@ -115,7 +132,11 @@ def _prepare(parsed: Training) -> None:
 
 
 def _resume(parsed: Resume) -> int:
+    check_runs(parsed, parsed.resume)
     _prepare(parsed)
+    from mbrl.training import Run, RunConfig
+    from mbrl.training.runs import check_device, extended, find_run
+
     begun = Run.open(find_run(parsed.resume, parsed.root))
     config = RunConfig.from_json(begun.config)
     check_device(config.device, f"the run {begun.path} lives on")
@@ -128,7 +149,11 @@ def _resume(parsed: Resume) -> int:
 
 
 def _go(config: RunConfig, path: Path, parsed: Any, **how: bool) -> int:
-    with _interruptible() as stop:
+    import envs
+    from mbrl.training.runs import train_run
+    from mbrl.training.stopping import stop_on_interrupt
+
+    with stop_on_interrupt() as stop:
         progress = train_run(
             config,
             path,
@@ -158,22 +183,3 @@ def _go(config: RunConfig, path: Path, parsed: Any, **how: bool) -> int:
     say(f"run {path}")
     emit(parsed, summary)
     return 0
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C asks to stop at the next step; a second one stops at once."""
-    asked = False
-
-    def ask(signum: int, frame: Any) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-        print("\nmbrl: saving a checkpoint (Ctrl-C again to stop at once)", file=sys.stderr)
-
-    before = signal.signal(signal.SIGINT, ask)
-    try:
-        yield lambda: asked
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import gymnasium
-import numpy as np
-import torch
 from rich.table import Table
 
-import envs
+from experiments.cli import names
 from experiments.cli.options import (
     Common,
     check_least,
     check_new,
     emit,
-    out,
+    file_name,
     parse,
     say,
     set_threads,
+    show,
+    unset,
 )
-from experiments.cli.worlds import CLASSICS, NAMES, searchable
-from experiments.plots import save
-from experiments.plots.tree import draw
-from mbrl.agents.tree_search import uniform_actions
-from mbrl.dynamics import Classic, FiniteModel, Simulator
-from mbrl.dynamics.simulator import physics_state
-from mbrl.training.checkpoint import make_folder, write_json, written_whole
-from mbrl.training.runs import new_folder
-from mbrl.tree import Found, Game, SearchConfig, search_game
-from planners.mcts.export import Node, to_dot, to_json
+from mbrl.settings import SearchConfig
+
+if TYPE_CHECKING:
+    from mbrl.tree import Found, Game
 
 _RULES = {"uct": "UCT", "puct": "PUCT", "gumbel": "Gumbel"}
 _BACKUPS = {"mean": "mean over simulations", "max": "best action's value"}
@@ -52,26 +43,34 @@ class SearchTree(Common):
     nodes: int = 40
     """Number of nodes drawn, the most visited; more than about 60 are hard to read."""
     actions: tuple[str, ...] = ()
-    """Names of the actions; the world's own if unset."""
-    out: Path | None = None
+    """Names of the actions; the world's own if there are none."""
+    out: Annotated[Path | None, unset("a new one under --root")] = None
     """The folder, which must not exist yet."""
 
 
 def run(args: list[str]) -> int:
     """Search, print the root and write the tree; returns the exit status."""
     parsed = parse(SearchTree, "mbrl tree", args)
-    set_threads(parsed)
-    check_least(parsed, nodes=1)
+    check_least(parsed, nodes=1, threads=1)
     config = parsed.search
-    path = parsed.out or new_folder(parsed.root, config.env, f"tree-{config.rule}", config.seed)
+    names.check_searchable(config.env)
     if parsed.out is not None:
-        check_new(path)
+        check_new(parsed.out)
+    set_threads(parsed)
+    from mbrl.training.checkpoint import make_folder
+    from mbrl.training.runs import new_folder
+    from mbrl.tree import save_search
+
+    path = parsed.out or new_folder(
+        parsed.root, file_name(config.env), f"tree-{config.rule}", config.seed
+    )
     game, found = searched(config, actions=parsed.actions)
     path = make_folder(path, numbered=parsed.out is None)
-    said = save_tree(config, game, found, path, nodes=parsed.nodes)
-    out.print(_table(found))
+    _draw(config, game, found, path, nodes=parsed.nodes)
+    said = save_search(path, config, game, found, nodes=parsed.nodes)
     truth = "" if found.optimum is None else f"; V* is {found.optimum:.4f}"
-    out.print(f"the root's {_BACKUPS[config.backup]} is {found.value:.4f}{truth}", highlight=False)
+    value = f"the root's {_BACKUPS[config.backup]} is {found.value:.4f}{truth}"
+    show(parsed, _table(found), value)
     if config.backup == "mean":
         say("Q is a mean too: it includes exploring simulations and random rollouts")
     say(f"folder {path}")
@@ -94,104 +93,42 @@ def _table(found: Found) -> Table:
 
 
 def searched(config: SearchConfig, *, actions: tuple[str, ...] = ()) -> tuple[Game, Found]:
-    """The environment with its model, and what `search_game` finds there.
+    """The environment with its true model, and what `search_game` finds there.
 
     Raises:
-        ValueError: as `build_game` and `search_game` do.
+        ValueError: as `build_game` and `search_game` do; a discount that the world does not take.
     """
-    game = build_game(config)
+    import gymnasium
+
+    import envs
+    from envs.catalogue import ACTION_NAMES, CLASSICS
+    from mbrl.tree import build_game, search_game
+
+    known: dict[str, Any] = {"names": ACTION_NAMES.get(config.env)}
+    if config.env in envs.WORLDS:
+        own = {} if config.discount is None else {"discount": config.discount}
+        known["world"] = envs.WORLDS[config.env](**own)
+        env = known["world"].env()
+    elif config.env in CLASSICS:
+        env = gymnasium.make(config.env)
+    else:
+        env, known["task"] = envs.make(config.env), envs.simulated(config.env)
     try:
+        game = build_game(env, config, **known)
         return game, search_game(game, config, actions=actions)
     finally:
-        game.env.close()
+        env.close()
 
 
-def build_game(config: SearchConfig) -> Game:
-    """The environment and its true model.
+def _draw(config: SearchConfig, game: Game, found: Found, folder: Path, *, nodes: int) -> None:
+    """Write tree.png, the most visited nodes."""
+    from experiments.plots import save
+    from experiments.plots.tree import draw
 
-    Raises:
-        ValueError: a name that is not in `searchable()`, a discount that the world does not take.
-    """
-    name, discount = config.env, config.discount
-    if name in envs.WORLDS:
-        world = envs.WORLDS[name](**({} if discount is None else {"discount": discount}))
-        best = world.optimum()
-        return Game(
-            world.env(),
-            FiniteModel.of(world),
-            world.actions,
-            world.discount,
-            NAMES[name],
-            stochastic=bool((np.diff(world.transitions.indptr) > 1).any()),
-            exact=(best.values, best.action_values),
-        )
-    if name not in searchable():
-        near = difflib.get_close_matches(name, searchable(), 3, 0.5)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise ValueError(
-            f"--env {name!r}: no true model to search through; {hint}"
-            f"there is one of {', '.join(searchable())}; mbrl list envs says what they are"
-        )
-    discount = 0.99 if discount is None else discount
-    if name in CLASSICS:
-        env = gymnasium.make(name)
-        inner: Any = env.unwrapped
-        return Game(
-            env,
-            Classic(gymnasium.make(name)),
-            len(NAMES[name]),
-            discount,
-            NAMES[name],
-            lambda _: torch.from_numpy(np.array([inner.state], dtype=float)),
-        )
-    env = envs.make(name)
-    box = envs.check_box(env)
-    low, high = (torch.from_numpy(np.array(bound, dtype=float)) for bound in (box.low, box.high))
-    sampler, model = uniform_actions(low, high, config.samples), envs.simulated(name)
-    return Game(
-        env,
-        Simulator(model, threads=1),
-        sampler,
-        discount,
-        state_of=lambda _: physics_state(env)[None],
-    )
-
-
-def save_tree(
-    config: SearchConfig, game: Game, found: Found, folder: Path, *, nodes: int = 40
-) -> dict[str, Any]:
-    """Write tree.json, all nodes; tree.dot and tree.png, the most visited `nodes`; search.json.
-
-    Returns what search.json holds: the config and what the search says of its root.
-    """
-    drawn, place = found.nodes[:nodes], _place(config.env)
     title = f"{_RULES[config.rule]} on {config.env}, {config.simulations} simulations"
     looks: dict[str, Any] = {"actions": found.names, "chosen": int(found.tree.action[0])}
-    if place is not None:
-        where, label = place
+    if game.place is not None:
+        where, label = game.place
         looks |= {"label": lambda node: f"{node.visits}\n{label(node)}"}
         looks |= {"inside": f"visits and {where}"}
-    save(draw(drawn, title=title, **looks), folder / "tree.png")
-    said = {
-        "config": asdict(config) | {"discount": game.discount},
-        "state": found.nodes[0].state,
-        "value": found.value,
-        "optimum": found.optimum,
-        "actions": [choice._asdict() for choice in found.choices],
-    }
-    dot = to_dot(drawn, actions=found.names, label=place and place[1])
-    for name, text in (("tree.json", to_json(found.nodes)), ("tree.dot", dot)):
-        with written_whole(folder / name) as file:
-            file.write_text(text)
-    write_json(folder / "search.json", said)
-    return said
-
-
-def _place(name: str) -> tuple[str, Callable[[Node], str]] | None:
-    """What names a node's state in a finite world, and that name; None elsewhere."""
-    if name not in envs.WORLDS:
-        return None
-    layout = envs.WORLDS[name]().layout
-    if layout is None:
-        return "state", lambda node: str(int(node.state[0]))
-    return "row, column", lambda node: ", ".join(map(str, layout.cells[int(node.state[0])]))
+    save(draw(found.nodes[:nodes], title=title, **looks), folder / "tree.png")

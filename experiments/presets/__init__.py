@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mbrl.agents import agent
-from mbrl.types import Spec
+
+if TYPE_CHECKING:
+    from mbrl.types import Spec
 
 STEPS = 20_000
 """Environment steps of an algorithm that has no file of presets."""

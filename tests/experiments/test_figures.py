@@ -67,7 +67,7 @@ def refuse(constant):
 def test_one_run_or_one_episode_has_no_interval(trained, tmp_path, capsys):
     assert mbrl("compare", trained, "--out", tmp_path / "c.png", "--last", "1", "--json") == 0
     out = capsys.readouterr().out
-    (found,) = json.loads(out.splitlines()[-1], parse_constant=refuse).values()
+    (found,) = json.loads(out, parse_constant=refuse).values()
     assert found["n"] == 1 and found["iqm"] == found["mean"]
     assert found["std"] is found["iqm_low"] is found["iqm_high"] is None
     assert "nan" not in out

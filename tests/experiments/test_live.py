@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 import envs
+from envs.viewer.page import Push, Wishes
+from experiments.cli import live
 from experiments.cli.command import run
-from experiments.viewer import live
-from experiments.viewer.page import Push, Wishes
 from mbrl.agents import MPCConfig, PlannerConfig
 from mbrl.control import DriveConfig
 
@@ -67,7 +67,7 @@ def test_it_steps_shows_and_says_where(monkeypatch):
 @pytest.mark.parametrize("name", envs.TASKS)
 def test_every_task_has_something_to_draw_its_plans_by(name):
     task = envs.TASKS[name]
-    sim = live.Simulator(live._traced(task))
+    sim = live.Simulator(task.traced())
     state = sim.state(*task.initial(np.random.default_rng(0)))
     paths = sim.trace(state, live.torch.zeros(1, 3, sim.model.nu), task.traces)
     assert task.traces and all(path.shape == (1, 4, 3) for path in paths.values())
@@ -110,7 +110,7 @@ def test_a_push_is_an_impulse(monkeypatch):
     """N·s on the cart's centre of mass change the momentum of cart and pole by as much."""
     model = envs.TASKS["cartpole-swingup"].compile()
     data = mujoco.MjData(model)
-    live._shove(model, data, Push(model.body("cart").id, np.array([0.5, 0.0, 0.0])))
+    Push(model.body("cart").id, np.array([0.5, 0.0, 0.0])).give(model, data)
     mujoco.mj_forward(model, data)
     mujoco.mj_subtreeVel(model, data)
     momentum = data.subtree_linvel[0][0] * model.body_subtreemass[0]

@@ -28,7 +28,7 @@ def test_the_wheel_holds_all_that_the_packages_hold(wheel):
         str(path.relative_to(ROOT))
         for package in PACKAGES
         for path in (ROOT / package).rglob("*")
-        if path.suffix in (".py", ".xml", ".typed", ".txt")
+        if path.suffix in (".py", ".xml", ".typed", ".txt", ".json")
     }
     assert tracked <= inside
     assert {f"{package}/py.typed" for package in PACKAGES} <= inside

@@ -8,9 +8,9 @@ from matplotlib.collections import PathCollection
 from PIL import Image
 
 from envs import WORLDS
+from envs.catalogue import ACTION_NAMES, CLASSICS
 from experiments import plots
 from experiments.cli.tree import searched
-from experiments.cli.worlds import CLASSICS, NAMES, searchable
 from experiments.plots.tree import draw
 from mbrl.tree import SearchConfig
 from planners.mcts.export import Node
@@ -85,9 +85,9 @@ def test_the_chosen_action_is_orange_and_names_do_not_meet():
 
 
 def test_every_world_has_a_name_for_each_action():
-    assert set(NAMES) == {*WORLDS, *CLASSICS} <= set(searchable())
+    assert set(ACTION_NAMES) == {*WORLDS, *CLASSICS}
     for name, build in WORLDS.items():
-        assert len(NAMES[name]) == build().actions, name
+        assert len(ACTION_NAMES[name]) == build().actions, name
 
 
 @pytest.mark.parametrize("rule", ["uct", "puct", "gumbel"])

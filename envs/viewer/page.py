@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import mujoco
 import numpy as np
 
-from experiments.viewer.scene import build
+from envs.viewer.scene import build
 
 if TYPE_CHECKING:
     import viser
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 FRAME = 1 / 30  # s between two pictures
 READING = 0.2  # s between two texts; faster ones cannot be read
-DRAWN = 24  # candidates of a trace; more hide one another
+DRAWN = 24
+"""Candidates drawn of a trace; more hide one another."""
 POINTS = 33  # of a path, whatever the horizon
 
 WORST, BEST = (0.74, 0.80, 0.88), (0.10, 0.36, 0.72)
@@ -66,6 +67,15 @@ class Push(NamedTuple):
     """Its id in the model."""
     impulse: np.ndarray
     """(3,) N·s at the body's centre of mass, in the world's frame."""
+
+    def give(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
+        """Change the velocities in `data` as the impulse would."""
+        jacobian = np.zeros((3, model.nv))
+        mujoco.mj_forward(model, data)
+        mujoco.mj_jacBodyCom(model, data, jacobian, None, self.body)
+        change = np.zeros((1, model.nv))
+        mujoco.mj_solveM(model, data, change, (jacobian.T @ self.impulse)[None])
+        data.qvel += change[0]
 
 
 class Wishes(NamedTuple):

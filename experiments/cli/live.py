@@ -8,12 +8,11 @@ from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
-import mujoco
 import numpy as np
 import torch
 
 import envs
-from experiments.viewer.page import Push, Setting, Status, Viewer, Wishes
+from envs.viewer.page import DRAWN, Setting, Status, Viewer, Wishes
 from mbrl.agents import Controller, Controllers, MPCConfig
 from mbrl.control import DriveConfig, Driver, build_driver
 from mbrl.dynamics import Simulator
@@ -21,7 +20,6 @@ from mbrl.training.collect import Episodes, play, vector
 from planners import MPCState
 
 TRACES_EVERY = 0.1  # s; candidates that are drawn are simulated once more
-CANDIDATES = 24
 
 SLIDERS: dict[str, tuple[float, float, float]] = {
     "horizon": (2, 100, 1),
@@ -92,7 +90,7 @@ class _Loop:
         player = Controllers(lambda: driver.controller, generator=driver.controller.generator)
         self.steps = play(player, self.vector, self.episode)
         self.task: envs.Task = self.env.task
-        self.tracer = Simulator(_traced(self.task))
+        self.tracer = Simulator(self.task.traced())
         self.box = envs.check_box(driver.env)
         self.weights = self.task.weights
         self.drawn = 0.0  # s of perf_counter
@@ -154,7 +152,7 @@ class _Loop:
         state, actions, scores = self.controller.last_round
         plan = self.controller.state.plan
         order = scores.argsort(descending=True)
-        ranks = np.linspace(0, len(order) - 1, min(CANDIDATES, len(order))).round().astype(int)
+        ranks = np.linspace(0, len(order) - 1, min(DRAWN, len(order))).round().astype(int)
         paths = self.tracer.trace(state, actions[order[ranks]], self.task.traces)
         chosen = {}
         if plan is not None:
@@ -174,7 +172,7 @@ class _Loop:
         for mocap, place in wishes.goals.items():
             self.env.data.mocap_pos[mocap] = place
         if wishes.push is not None:
-            _shove(self.env.model, self.env.data, wishes.push)
+            wishes.push.give(self.env.model, self.env.data)
 
     def _plan_with(self, changed: dict[str, float]) -> None:
         """The planner with other settings; its plan is kept where it still fits."""
@@ -193,30 +191,6 @@ class _Loop:
             self.controller.state = MPCState()
 
 
-def _traced(task: envs.Task) -> envs.Task:
-    """The task with a sensor for every trace that is a site, a geom or a body."""
-    kinds = {
-        "site": mujoco.mjtObj.mjOBJ_SITE,
-        "geom": mujoco.mjtObj.mjOBJ_GEOM,
-        "body": mujoco.mjtObj.mjOBJ_XBODY,
-    }
-
-    def prepare(spec: mujoco.MjSpec) -> None:
-        if task.prepare is not None:
-            task.prepare(spec)
-        for name in task.traces:
-            if spec.sensor(name) is None:
-                kind = next(kind for kind in kinds if getattr(spec, kind)(name) is not None)
-                spec.add_sensor(
-                    name=name,
-                    type=mujoco.mjtSensor.mjSENS_FRAMEPOS,
-                    objtype=kinds[kind],
-                    objname=name,
-                )
-
-    return replace(task, prepare=prepare)
-
-
 def _settings(controller: Controller) -> dict[str, Setting]:
     """Sliders for those settings that the planner has."""
     planner = controller.mpc.planner
@@ -227,13 +201,3 @@ def _settings(controller: Controller) -> dict[str, Setting]:
         if name in names and isinstance(value, (int, float)):
             found[name] = Setting(min(low, value), max(high, value), step, value)
     return found
-
-
-def _shove(model: mujoco.MjModel, data: mujoco.MjData, push: Push) -> None:
-    """Change the velocities as an impulse at the body's centre of mass would."""
-    jacobian = np.zeros((3, model.nv))
-    mujoco.mj_forward(model, data)
-    mujoco.mj_jacBodyCom(model, data, jacobian, None, push.body)
-    change = np.zeros((1, model.nv))
-    mujoco.mj_solveM(model, data, change, (jacobian.T @ push.impulse)[None])
-    data.qvel += change[0]

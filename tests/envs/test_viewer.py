@@ -18,8 +18,8 @@ from PIL import Image
 from websockets.sync.client import connect
 
 from envs import TASKS
-from experiments.viewer import page
-from experiments.viewer.page import HOST, Setting, Status, Viewer
+from envs.viewer import page
+from envs.viewer.page import HOST, Setting, Status, Viewer
 
 STATUS = Status(plan_hz=24.8, plan_ms=12.3, real_time=1.5, reward=0.83, score=21.4, step=7)
 

@@ -1,0 +1,137 @@
+"""`mbrl completion`: a script by which a shell's Tab key completes commands, options and names."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_type_hints
+
+import tyro
+
+from experiments.cli import names
+from experiments.cli.bench import Measure
+from experiments.cli.command import COMMANDS
+from experiments.cli.compare import Compare
+from experiments.cli.drive import DriveRobot
+from experiments.cli.evaluate import Evaluate
+from experiments.cli.listing import List
+from experiments.cli.options import FLAT, parse
+from experiments.cli.plot import Plot
+from experiments.cli.study import Study
+from experiments.cli.train import Resume, train_of
+from experiments.cli.tree import SearchTree
+
+
+@dataclass(frozen=True)
+class Completion:
+    """Print a script for the Tab key: eval "$(mbrl completion bash)" in the shell's start file.
+
+    zsh takes the same line with zsh for bash, and fish takes mbrl completion fish | source.
+    """
+
+    shell: tyro.conf.Positional[Literal["bash", "zsh", "fish"]] = "bash"
+    """The shell."""
+
+
+def run(args: list[str]) -> int:
+    """Print the script; returns the exit status."""
+    parsed = parse(Completion, "mbrl completion", args)
+    print({"bash": _bash, "zsh": _zsh, "fish": _fish}[parsed.shell](words()))
+    return 0
+
+
+def words() -> dict[str, list[str]]:
+    """What may follow each command, such as "train pets", and each option that takes a name.
+
+    The key "" has the commands; "--env" what may follow that option, whatever the command.
+    """
+    from mbrl.agents import agent
+
+    algorithms, listings = list(names.algorithms()), get_type_hints(List)["what"]
+    environments = [row["name"] for rows in names.catalogue().values() for row in rows]
+    planners = list(names.planners())
+    found = {
+        "": [*COMMANDS, "--help", "--version"],
+        "mpc": ["--planner", *_options(DriveRobot)],
+        "tree": _options(SearchTree),
+        "train": [*algorithms, *_options(Resume)],
+        "evaluate": ["latest", *_options(Evaluate)],
+        "plot": ["latest", *_options(Plot)],
+        "compare": _options(Compare),
+        "study": [*names.studies(), *_options(Study)],
+        "bench": ["all", *names.benchmarks(), *_options(Measure)],
+        "list": [*get_args(listings), *_options(List)],
+        "completion": list(get_args(get_type_hints(Completion)["shell"])),
+    }
+    for name in algorithms:
+        options = _options(train_of(agent(name).Config))
+        planner = ["--planner"] if "--planner.name" in options else []
+        found[f"train {name}"] = [*planner, *options]
+    return found | {
+        "--env": environments,
+        "--planner": planners,
+        "--planner.name": planners,
+        "--resume": ["latest"],
+    }
+
+
+def _options(kind: Any, prefix: str = "") -> list[str]:
+    """A dataclass's options, as `parse` takes them."""
+    found = []
+    hints = get_type_hints(kind, include_extras=True)
+    for field in dataclasses.fields(kind):
+        hint, name = hints[field.name], field.name.replace("_", "-")
+        if dataclasses.is_dataclass(hint):
+            found += _options(hint, prefix if field.name in FLAT else f"{prefix}{name}.")
+        elif _PLACED not in getattr(hint, "__metadata__", ()):
+            names = [name, f"no-{name}"] if hint is bool else [name]
+            found += [f"--{prefix}{each}" for each in names]
+    return found
+
+
+_PLACED = get_args(tyro.conf.Positional[int])[1]
+"""What marks a field that is given by its place, not by an option."""
+
+_BASH = """\
+_mbrl_words() {
+  case "$1" in
+%s
+  esac
+}
+_mbrl() {
+  local before=${COMP_WORDS[COMP_CWORD-1]} command=${COMP_WORDS[1]} words=
+  case "$before" in -*) words=$(_mbrl_words "$before") ;; esac
+  if [ "$COMP_CWORD" -lt 2 ]; then
+    words=$(_mbrl_words '')
+  elif [ -z "$words" ] && [ "$COMP_CWORD" -gt 2 ]; then
+    words=$(_mbrl_words "$command ${COMP_WORDS[2]}")
+  fi
+  [ -n "$words" ] || words=$(_mbrl_words "$command")
+  COMPREPLY=($(compgen -W "$words" -- "${COMP_WORDS[COMP_CWORD]}"))
+}
+complete -o default -F _mbrl mbrl"""
+
+
+def _bash(words: dict[str, list[str]]) -> str:
+    cases = [f"    '{key}') echo {shlex.quote(' '.join(each))} ;;" for key, each in words.items()]
+    return _BASH % "\n".join(cases)
+
+
+def _zsh(words: dict[str, list[str]]) -> str:
+    return f"autoload -Uz compinit bashcompinit && compinit && bashcompinit\n{_bash(words)}"
+
+
+def _fish(words: dict[str, list[str]]) -> str:
+    lines = []
+    for key, each in words.items():
+        if key.startswith("--"):
+            lines.append(f"complete -c mbrl -l {key[2:]} -x -a {shlex.quote(' '.join(each))}")
+            continue
+        seen = [f"__fish_seen_subcommand_from {word}" for word in key.split()]
+        where = shlex.quote("; and ".join(seen) or "__fish_use_subcommand")
+        options = [word[2:] for word in each if word.startswith("--")]
+        plain = shlex.quote(" ".join(word for word in each if not word.startswith("--")))
+        lines += [f"complete -c mbrl -n {where} -l {option}" for option in options]
+        lines += [f"complete -c mbrl -n {where} -a {plain}"]
+    return "\n".join(lines)

@@ -1,0 +1,157 @@
+"""Names that a command line may give, read without importing what they stand for.
+
+Torch, MuJoCo and Gymnasium take a second or more to import. So tables of names are read from the
+sources, where they are literals, and what listings say of environments from `envs/catalogue.json`.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import json
+from collections.abc import Iterable
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+
+class Wrong(Exception):
+    """Wrong input; one line names the option, the value and what is accepted."""
+
+
+def check_name(what: str, name: str, names: Iterable[str]) -> None:
+    """Check that a name exists.
+
+    Raises:
+        Wrong: it does not; the message gives the nearest names and all names.
+    """
+    there = list(names)
+    if name not in there:
+        raise Wrong(f"unknown {what} {name!r}: {_near(name, there)}there are {', '.join(there)}")
+
+
+def check_env(name: str) -> None:
+    """Check that an environment's id is known, to us or to gymnasium.
+
+    Raises:
+        Wrong: it is not; the message gives the nearest. "module:name" is not checked here.
+    """
+    ours = [row["name"] for rows in catalogue().values() for row in rows]
+    if ":" in name or name in ours:
+        return
+    import gymnasium
+
+    if name not in gymnasium.registry:
+        near = _near(name, [*ours, *gymnasium.registry], cutoff=0.5)
+        raise Wrong(f"unknown environment {name!r}: {near}mbrl list envs shows ours")
+
+
+def check_searchable(name: str) -> None:
+    """Check that an environment has a true model to search through.
+
+    Raises:
+        Wrong: it has none.
+    """
+    tables = catalogue()
+    there = [row["name"] for row in tables["worlds"]]
+    there += [row["name"] for row in tables["envs"] if row["simulator"]]
+    if name not in there:
+        raise Wrong(
+            f"--env {name!r}: no true model to search through; {_near(name, there, cutoff=0.5)}"
+            f"there is one of {', '.join(there)}; mbrl list envs says what they are"
+        )
+
+
+def _near(name: str, names: Iterable[str], *, cutoff: float = 0.4) -> str:
+    lower = {each.lower(): each for each in names}
+    near = [lower[each] for each in difflib.get_close_matches(name.lower(), lower, 3, cutoff)]
+    return f"did you mean {' or '.join(near)}? " if near else ""
+
+
+@cache
+def catalogue() -> dict[str, list[dict[str, Any]]]:
+    """Rows of environments, `envs` and `worlds`; see `envs.catalogue`."""
+    return json.loads((_folder("envs") / "catalogue.json").read_text(encoding="utf-8"))
+
+
+def algorithms() -> dict[str, str]:
+    """Each algorithm's name and what it is, by the first line of its config's docstring."""
+    modules = _table("mbrl.agents", "AGENTS")
+    return {name: _said(ast.literal_eval(node), "Config") for name, node in modules.items()}
+
+
+def planners() -> dict[str, str]:
+    """Likewise the planners, by their classes."""
+    return _first_lines("planners", "PLANNERS") | {"ilqr": _said("planners.ilqr", "ILQR")}
+
+
+def studies() -> dict[str, str]:
+    """Likewise the studies, by their functions."""
+    return _first_lines("experiments.studies", "STUDIES")
+
+
+def benchmarks() -> dict[str, str]:
+    """Likewise the benchmarks."""
+    return _first_lines("experiments.bench", "BENCHES")
+
+
+def study_seeds(name: str) -> int:
+    """The number of seeds that a study takes by itself."""
+    call = _table("experiments.studies", "STUDIES")[name]
+    assert isinstance(call, ast.Call)
+    return next(ast.literal_eval(k.value) for k in call.keywords if k.arg == "seeds")
+
+
+def _folder(package: str) -> Path:
+    spec = find_spec(package)
+    assert spec is not None and spec.origin is not None
+    return Path(spec.origin).parent
+
+
+@cache
+def _source(module: str) -> ast.Module:
+    top, *rest = module.split(".")  # looking a submodule up would import its package
+    path = _folder(top).joinpath(*rest)
+    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+def _table(module: str, name: str) -> dict[str, ast.expr]:
+    """Keys and values of a module's dict."""
+    for node in _source(module).body:
+        target = node.target if isinstance(node, ast.AnnAssign) else None
+        if isinstance(target, ast.Name) and target.id == name:
+            assert isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Dict)
+            pairs = zip(node.value.keys, node.value.values, strict=True)
+            return {ast.literal_eval(key): value for key, value in pairs if key is not None}
+    raise LookupError(f"{module} has no table {name}")
+
+
+def _first_lines(module: str, table: str) -> dict[str, str]:
+    """The names in a table, and the first lines of the docstrings of the values."""
+    home = {
+        name.name: f"{node.module}"
+        for node in _source(module).body
+        if isinstance(node, ast.ImportFrom)
+        for name in node.names
+    }
+    said = {}
+    for key, value in _table(module, table).items():
+        if isinstance(value, ast.Call):  # study(versions.versions, seeds=5)
+            value = value.args[0]
+        if isinstance(value, ast.Attribute):  # versions.versions
+            assert isinstance(value.value, ast.Name)
+            said[key] = _said(f"{home[value.value.id]}.{value.value.id}", value.attr)
+        else:
+            assert isinstance(value, ast.Name)
+            said[key] = _said(home[value.id], value.id)
+    return said
+
+
+def _said(module: str, name: str) -> str:
+    """The first line of the docstring of a function or class."""
+    for node in _source(module).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
+            return (ast.get_docstring(node) or "").split("\n")[0]
+    raise LookupError(f"{module} has no {name}")

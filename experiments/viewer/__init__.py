@@ -1,1 +1,0 @@
-"""A robot driven live in a web browser."""

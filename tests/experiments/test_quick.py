@@ -1,0 +1,268 @@
+"""What the command does before and around its work: quick answers, streams, names, completion."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import pytest
+
+import envs
+from envs import catalogue
+from experiments.bench import BENCHES
+from experiments.cli import names
+from experiments.cli.command import COMMANDS, run
+from experiments.cli.completion import words
+from experiments.cli.options import UNSET, file_name
+from experiments.cli.streams import readable
+from experiments.studies import STUDIES
+from mbrl.agents import AGENTS, KINDS, PlannerConfig, agent
+
+ROOT = Path(__file__).parents[2]
+ENV = os.environ | {"PYTHONPATH": str(ROOT)}
+COMMAND = [sys.executable, "-m", "experiments.cli.command"]
+HEAVY = {"torch", "mujoco", "matplotlib", "gymnasium"}
+
+QUICK = {
+    "nothing": ([], 0, set()),
+    "help": (["--help"], 0, set()),
+    "version": (["--version"], 0, set()),
+    **{f"{name} --help": ([name, "--help"], 0, set()) for name in COMMANDS},
+    **{
+        f"list {name}": (["list", name], 0, set())
+        for name in ("all", "envs", "worlds", "algorithms", "planners", "studies", "benchmarks")
+    },
+    "list runs": (["list", "runs", "--json"], 0, set()),
+    "a command": (["trian"], 2, set()),
+    "an algorithm": (["train", "petz"], 2, set()),
+    "a planner": (["mpc", "--planner", "cemm"], 2, set()),
+    "PETS's planner": (["train", "pets", "--planner", "cemm"], 2, set()),
+    "a world": (["tree", "--env", "frozen-lak"], 2, set()),
+    "an environment": (["mpc", "--env", "half-cheeta"], 2, {"gymnasium"}),
+    "an environment to train on": (["train", "pets", "--env", "cartpol"], 2, {"gymnasium"}),
+    "an option": (["mpc", "--horizn", "3"], 2, set()),
+    "a choice": (["tree", "--rule", "best"], 2, set()),
+    "a study": (["study", "version"], 2, set()),
+    "a benchmark": (["bench", "rolout"], 2, set()),
+    "a run": (["evaluate", "nowhere"], 2, set()),
+}
+
+
+@pytest.mark.parametrize("case", QUICK)
+def test_help_listings_and_typos_import_nothing_heavy(case, tmp_path):
+    args, status, allowed = QUICK[case]
+    code = (
+        "import sys\nfrom experiments.cli.command import run\n"
+        f"try: status = run({args!r})\nexcept SystemExit as exit: status = exit.code or 0\n"
+        f"assert status == {status}, status\n"
+        f"print(*({HEAVY!r} & set(sys.modules)), file=open('imported', 'w'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=ENV, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert set((tmp_path / "imported").read_text().split()) <= allowed
+
+
+def test_names_read_from_the_sources_are_those_of_the_tables():
+    assert list(names.algorithms()) == list(AGENTS)
+    assert list(names.planners()) == list(KINDS)
+    assert set(names.planners()) == set(get_args(get_type_hints(PlannerConfig)["name"]))
+    assert list(names.studies()) == list(STUDIES) and list(names.benchmarks()) == list(BENCHES)
+    said = {
+        **{name: (names.algorithms(), agent(name).Config) for name in AGENTS},
+        **{name: (names.planners(), kind) for name, kind in KINDS.items() if name not in AGENTS},
+    }
+    for name, (table, kind) in said.items():
+        assert table[name] == kind.__doc__.strip().split("\n")[0]
+    for table, real in ((names.studies(), STUDIES), (names.benchmarks(), BENCHES)):
+        for name, function in real.items():
+            assert table[name] == function.__doc__.strip().split("\n")[0]
+    for name, study in STUDIES.items():
+        assert names.study_seeds(name) == study.args[1]
+
+
+def test_the_catalogue_is_what_the_environments_are():
+    """`python -m envs.catalogue` writes it anew."""
+    assert catalogue.FILE.read_text(encoding="utf-8") == catalogue.text()
+    assert names.catalogue() == json.loads(catalogue.text())
+    for row in names.catalogue()["worlds"]:
+        if row["name"] in envs.WORLDS:
+            assert len(row["actions"]) == envs.WORLDS[row["name"]]().actions
+
+
+def test_the_version_names_what_numbers_depend_on(capsys):
+    assert run(["--version"]) == 0
+    said = capsys.readouterr().out
+    kept = [
+        f"{name} {metadata.version(name)}" for name in ("torch", "mujoco", "gymnasium", "numpy")
+    ]
+    assert said == f"rolloutlab {metadata.version('rolloutlab')} ({', '.join(kept)})\n"
+
+
+def helped(capsys, *args):
+    with pytest.raises(SystemExit):
+        run([*args, "--help"])
+    return " ".join(re.sub("[│╭╰─╮╯]", " ", capsys.readouterr().out).split())
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "train pets", "train random", "study dyna"])
+def test_no_help_text_gives_none_as_a_default(command, capsys):
+    assert "default: None" not in helped(capsys, *command.split())
+
+
+def test_help_gives_the_values_that_hold(capsys):
+    assert "Worker threads. (default: all cores)" in helped(capsys, "evaluate")
+    assert "How many seeds. (default: the study's own number)" in helped(capsys, "study")
+    assert "How many seeds. (default: 30)" in helped(capsys, "study", "dyna")
+    train = helped(capsys, "train")
+    assert "--resume" in train and "--steps" in train and "--planner NAME" in train
+    assert "(default: 1000)" in train
+    mpc = helped(capsys, "mpc", "--env", "walker-run")
+    assert "(default: 0.3)" in mpc and f"(default: {UNSET['PlannerConfig']})" in mpc
+
+
+def test_training_with_another_planner_keeps_what_it_has_of_the_preset(tmp_path, capsys):
+    path = tmp_path / "run"
+    options = ["--steps", "2", "--threads", "1", "--run", str(path)]
+    assert run(["train", "pets", "--planner", "mppi", "--planner.horizon=7", *options]) == 0
+    planner = json.loads((path / "config.json").read_text())["agent"]["mpc"]["planner"]
+    assert (planner["name"], planner["population"], planner["horizon"]) == ("mppi", 40, 7)
+    assert planner["elites"] is None  # icem's alone
+
+
+def test_a_script_completes_commands_options_and_names(tmp_path):
+    script = subprocess.run([*COMMAND, "completion", "bash"], env=ENV, capture_output=True)
+    assert script.returncode == 0
+    (tmp_path / "mbrl.bash").write_bytes(script.stdout)
+
+    def completed(*line):
+        code = (
+            'source mbrl.bash; COMP_WORDS=(mbrl "$@"); COMP_CWORD=$#; _mbrl; echo "${COMPREPLY[@]}"'
+        )
+        done = subprocess.run(
+            ["bash", "-c", code, "bash", *line], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 0 and not done.stderr, done.stderr
+        return done.stdout.split()
+
+    assert set(COMMANDS) <= set(completed(""))
+    assert completed("tr") == ["tree", "train"]
+    assert completed("train", "p") == ["pets"]
+    assert completed("train", "pets", "--planner.h") == ["--planner.horizon"]
+    assert completed("train", "pets", "--planner", "i") == ["icem", "ilqr"]
+    assert completed("mpc", "--env", "panda-p") == ["panda-push", "panda-pick"]
+    assert set(STUDIES) <= set(completed("study", ""))
+    assert set(BENCHES) <= set(completed("bench", ""))
+    assert completed("mpc", "--no-vid") == ["--no-video"]
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_have_the_same_words(shell, capsys):
+    assert run(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    for key, each in words().items():
+        for word in (*key.split(), *each):
+            assert word.removeprefix("--") in script
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c != "completion"])
+def test_options_completed_are_those_of_the_help_text(command, capsys):
+    given = re.findall(r"--[a-z][a-z.-]*[a-z]", helped(capsys, command))
+    offered = {word for word in words()[command] if word.startswith("--")}
+    assert offered <= {*given, "--planner"} and set(given) - {"--help"} <= {
+        *offered, "--env", "--planner", "--video", "--delay", "--objective", "--asynchronous",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("coding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("args", [["list"], ["list", "--json"], ["mpc", "--help"], ["tree", "-h"]])
+def test_terminals_of_few_characters_get_readable_text(coding, args, tmp_path):
+    env = ENV | {"PYTHONIOENCODING": coding}
+    done = subprocess.run([*COMMAND, *args], env=env, cwd=tmp_path, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    text = (done.stdout + done.stderr).decode(coding)
+    assert "?" not in text.replace("?.", "") and "\\u" not in done.stderr.decode(coding)
+
+
+def test_substitutes_are_what_a_reader_would_write():
+    assert readable("cvar:α → ≥ 2 × μ…") == "cvar:alpha -> >= 2 x mu..."
+    assert readable("│─┌┼é") == "|-++e"
+    assert readable("日") == "?"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("args", [["list"], ["list", "planners", "--json"], ["mpc", "--help"]])
+def test_a_reader_that_leaves_ends_it_silently(args, unbuffered, tmp_path):
+    child = subprocess.Popen(
+        [*COMMAND, *args], env=ENV | {"PYTHONUNBUFFERED": unbuffered}, cwd=tmp_path,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert child.stdout and child.stderr
+    child.stdout.close()
+    assert child.stderr.read() == b"" and child.wait() == 141
+    child.stderr.close()
+
+
+@pytest.mark.parametrize("args", ["--help", "--version", "list --json", "list", "tree --help"])
+@pytest.mark.parametrize("target", ["/dev/full", "&-"])
+def test_output_that_cannot_be_written_is_said_in_one_line(args, target, tmp_path):
+    line = f'"{sys.executable}" -m experiments.cli.command {args} >{target}'
+    done = subprocess.run(
+        ["bash", "-c", line], env=ENV, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("mbrl: ") and done.stderr.count("\n") == 1
+    quiet = subprocess.run(["bash", "-c", f"{line} 2>&-"], env=ENV, cwd=tmp_path)
+    assert quiet.returncode == 2
+
+
+LOADING = """
+import os, signal, sys
+from experiments.cli.command import main
+
+class Pressed:
+    def find_spec(self, name, path=None, target=None):
+        if name == WHERE:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Pressed())
+sys.argv[1:] = ["mpc", "--steps", "2", "--out", "d"]
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    "module", ["tyro", "torch", "torch._ops", "numpy", "numpy.linalg", "mujoco", "matplotlib"]
+)
+def test_ctrl_c_while_it_loads_says_one_line(module, tmp_path):
+    code = LOADING.replace("WHERE", repr(module))
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=ENV, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr.splitlines()[-1] == "mbrl: interrupted"
+    assert "Traceback" not in done.stderr and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["exp[lr=1]", "exp[/lr]", "[bold]x", "a" * 150])
+def test_paths_are_printed_as_they_are(name, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(["train", "random", "--steps", "150", "--run", f"runs/{name}", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["run"] == f"runs/{name}" and f"run runs/{name}\n" in err
+    assert run(["list", "runs"]) == 0
+    assert f"runs/{name} " in capsys.readouterr().out
+    assert run(["evaluate", f"runs/{name}", "--episodes", "1"]) == 0
+    assert run(["compare", f"runs/{name}", "--label", name, "--out", f"{name[:50]}.png"]) == 0
+    out, err = capsys.readouterr()
+    assert f"{name} " in out and f"figure {name[:50]}.png\n" in err
+
+
+def test_names_of_folders_have_no_slash_and_no_colon(tmp_path, monkeypatch):
+    assert file_name("my_module:ALE/Pong-v5") == "my_module-ALE-Pong-v5"
+    assert re.search(r"[:/]", file_name("a:b\\c/d")) is None

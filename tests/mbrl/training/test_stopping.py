@@ -1,0 +1,23 @@
+"""Ctrl-C as a request to stop."""
+
+import os
+import signal
+
+import pytest
+
+from mbrl.training.stopping import stop_on_interrupt
+
+
+def press() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_the_first_asks_and_the_second_stops(capsys):
+    before = signal.getsignal(signal.SIGINT)
+    with stop_on_interrupt() as stop:
+        assert not stop()
+        press()
+        assert stop() and "saving a checkpoint" in capsys.readouterr().err
+        with pytest.raises(KeyboardInterrupt):
+            press()
+    assert signal.getsignal(signal.SIGINT) is before
