@@ -40,7 +40,7 @@ from envs.registry import (
     simulated,
     unregister,
 )
-from envs.tabular import FiniteMDP, Layout, TabularEnv
+from envs.tabular import FiniteMDP, Layout, SeededOnce, TabularEnv
 from envs.task import Known, Physics, Planning, Task, never
 from envs.worlds import WORLDS, WetChicken
 
@@ -55,6 +55,7 @@ __all__ = [
     "Physics",
     "Planning",
     "RenderingUnavailable",
+    "SeededOnce",
     "SimulationDiverged",
     "TabularEnv",
     "Task",

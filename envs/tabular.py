@@ -158,6 +158,21 @@ class FiniteMDP:
         """A."""
         return self.rewards.shape[1]
 
+    @property
+    def deterministic(self) -> bool:
+        """Whether every action leads to one state."""
+        return bool(np.diff(self.transitions.indptr).max() <= 1)
+
+    @property
+    def enterable(self) -> np.ndarray:
+        """(S,) bool, where an episode may start or a step may lead, without terminal states."""
+        return ((self.transitions.sum(0) > 0) | (self.start > 0)) & ~self.terminal
+
+    @property
+    def uniform_policy(self) -> np.ndarray:
+        """(S, A), every action with the same probability."""
+        return np.full(self.rewards.shape, 1 / self.actions)
+
     def under(self, policy: np.ndarray) -> tuple[sparse.csr_array, np.ndarray]:
         """The chain that a policy makes: P_π (S, S) and r_π (S,).
 
@@ -194,6 +209,15 @@ class FiniteMDP:
     def expected_return(self, policy: np.ndarray) -> float:
         """J(π): V_π over the start."""
         return float(self.start @ self.evaluate(policy))
+
+    def expected_steps(self, policy: np.ndarray) -> float:
+        """Steps of an episode in the mean, from the start to a terminal state.
+
+        Raises ValueError where some state never reaches one, under the policy or at all.
+        """
+        ones = np.ones_like(self.rewards)
+        clock = FiniteMDP(self.transitions, ones, 1.0, self.start, self.terminal, self.name)
+        return clock.expected_return(policy)
 
     def occupancy(self, policy: np.ndarray) -> np.ndarray:
         """Expected discounted visits (S, A): Σ_t γᵗ P(s_t, a_t), so that J = Σ occupancy · R.
@@ -448,6 +472,23 @@ class TabularEnv(gymnasium.Env):
         upto = chances.cumsum()
         found = upto.searchsorted(self.np_random.random() * upto[-1], side="right")
         return min(int(found), len(chances) - 1)
+
+
+class SeededOnce(gymnasium.Wrapper):
+    """An environment of which only the first reset is seeded.
+
+    A `TabularEnv` becomes its first world again with every seeded reset. Within this wrapper it
+    changes as time goes on, even if each episode is reset with a seed of its own.
+    """
+
+    _seeded = False
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """As the environment's, without a seed from the second time on."""
+        given, self._seeded = None if self._seeded else seed, True
+        return self.env.reset(seed=given, options=options)
 
 
 _AGENT, _GOAL, _HAZARD = (38, 89, 166), (166, 212, 160), (222, 136, 121)

@@ -433,6 +433,33 @@ CHANGES: Mapping[str, int] = {"blocking-maze": 1000, "shortcut-maze": 3000}
 """After how many steps the environments of worlds with `changed` change, as in the book."""
 
 
+def small(*, discount: float) -> dict[str, Callable[[], FiniteMDP]]:
+    """Worlds of at most some hundred states at one discount, the deterministic ones first.
+
+    Each function makes the world of that name. They are those of `WORLDS`, with stochastic
+    variants, and one of `garnet`.
+    """
+    return {
+        "chain": lambda: chain(slip=0.0, discount=discount),
+        "cliff walk": lambda: cliff_walk(discount=discount),
+        "frozen lake": lambda: frozen_lake(slippery=False, discount=discount),
+        "Dyna maze": lambda: dyna_maze(discount=discount),
+        "blocking maze": lambda: blocking_maze(discount=discount),
+        "shortcut maze": lambda: shortcut_maze(discount=discount),
+        "deep sea": lambda: deep_sea(5, discount=discount),
+        "windy grid": lambda: windy_grid(discount=discount),
+        "open grid": lambda: open_grid(10, discount=discount),
+        "chain, slips": lambda: chain(discount=discount),
+        "cliff walk, slippery": lambda: cliff_walk(slippery=True, discount=discount),
+        "frozen lake, slippery": lambda: frozen_lake(discount=discount),
+        "deep sea, windy": lambda: deep_sea(5, windy=True, discount=discount),
+        "four rooms": lambda: four_rooms(discount=discount),
+        "windy grid, gusts": lambda: windy_grid(stochastic=True, discount=discount),
+        "wet chicken": lambda: wet_chicken(discount=discount),
+        "garnet": lambda: garnet(10, 2, 3, rng=np.random.default_rng(0), discount=discount),
+    }
+
+
 def world_env(
     name: str, *, render_mode: str | None = None, change_at: int | None = None, **options: Any
 ) -> gymnasium.Env:

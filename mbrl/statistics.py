@@ -79,6 +79,30 @@ def bootstrap_interval(
     return _interval(float(statistic(values, axis=(0, 1))), drawn, level)
 
 
+def mean_error(values: ArrayLike) -> tuple[Array, Array]:
+    """Means over the first axis, and their standard errors; these are 0 of a single value.
+
+    Raises ValueError for empty or NaN values.
+    """
+    array = _finite(values, "values")
+    count = len(array)
+    spread = array.std(0, ddof=1) if count > 1 else np.zeros(array.shape[1:])
+    return array.mean(0), spread / np.sqrt(count)
+
+
+def order(counts: ArrayLike, errors: ArrayLike) -> float:
+    """The power of n with which errors (N,) change over the second half of counts n (N,).
+
+    It is the slope of the least-squares line in logarithms: -0.5 for a Monte Carlo mean. Raises
+    ValueError for NaN, fewer than three counts, or numbers that are not positive.
+    """
+    n, values = _finite(counts, "counts"), _finite(errors, "errors")
+    if len(n) < 3 or n.shape != values.shape or min(n.min(), values.min()) <= 0:
+        raise ValueError("counts and errors: want three or more of each, all positive")
+    half = len(n) // 2
+    return float(np.polyfit(np.log(n[half:]), np.log(values[half:]), 1)[0])
+
+
 def summarise(
     returns: ArrayLike,
     *,

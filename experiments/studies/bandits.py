@@ -1,4 +1,4 @@
-"""Bandits: what exploring costs, beside what theory says it must and need not cost.
+"""Bandits: the cost of exploration, beside what theory says.
 
 Three problems: four Bernoulli arms with means that never change; ten whose means are drawn anew for
 each run; and arms with features, new ones at every play.
@@ -19,25 +19,21 @@ from experiments import plots
 from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
 from mbrl import tabular
-from mbrl.tabular.bandits import Bandit, lai_robbins, regret, ucb1_bound
+from mbrl.tabular.bandits import Bandit, auer_epsilon, lai_robbins, ucb1_bound
 from mbrl.tabular.linear_bandits import LinearBandit, linear_regret
+from mbrl.tabular.regret import RegretCurve, featureless_regret, regret_curve
 from mbrl.training.executor import Work, stop_if_asked
 
 MEANS = (0.6, 0.5, 0.4, 0.3)
 DRAWN = 10  # arms of the second problem
 ARMS, FEATURES, NOISE = 20, 5, 0.5  # of the third
-SCHEDULE = 0.2  # c of Auer's ε = min(1, c K / (d² t)), at the best of what he tried
-POINTS = 60  # plays at which regret is kept, evenly on a logarithmic axis
-
-
-def _decaying(t: int) -> float:
-    gap = sorted(MEANS)[-1] - sorted(MEANS)[-2]
-    return min(1.0, SCHEDULE * len(MEANS) / (gap**2 * t))
-
+SCHEDULE = 0.2  # c of Auer's ε, the best of those that he tried
 
 ALGORITHMS: Mapping[str, Callable[[int, int], Bandit]] = {
     "ε-greedy, constant": lambda runs, arms: tabular.EpsilonGreedy(runs, arms, epsilon=0.1),
-    "ε-greedy, decaying": lambda runs, arms: tabular.EpsilonGreedy(runs, arms, epsilon=_decaying),
+    "ε-greedy, decaying": lambda runs, arms: tabular.EpsilonGreedy(
+        runs, arms, epsilon=auer_epsilon(MEANS, factor=SCHEDULE)
+    ),
     "UCB1": tabular.UCB1,
     "KL-UCB": tabular.KLUCB,
     "Thompson": tabular.Thompson,
@@ -48,6 +44,16 @@ LINEAR: Mapping[str, Callable[[int], LinearBandit]] = {
     "LinUCB": lambda runs: tabular.LinUCB(runs, FEATURES, noise=NOISE),
     "linear Thompson": lambda runs: tabular.LinearThompson(runs, FEATURES, noise=NOISE),
 }
+Curves = Mapping[str, Mapping[str, RegretCurve]]
+"""By problem and algorithm."""
+
+
+class Problem(NamedTuple):
+    """What is played, for how long, and by which algorithms."""
+
+    title: str
+    plays: int
+    runs: Mapping[str, int]  # of each algorithm, a seed; integrals cost more than draws
 
 
 NOTES = {
@@ -58,60 +64,54 @@ NOTES = {
 """How to read each panel."""
 
 
-class Problem(NamedTuple):
-    """What is played, for how long, and by whom."""
-
-    title: str
-    plays: int
-    runs: Mapping[str, int]  # of each algorithm, a seed; integrals cost more than draws
-
-
 def problems(fast: bool) -> dict[str, Problem]:
     """By name."""
     many, few = (30, 10) if fast else (1000, 200)
-    plays = 200 if fast else 10_000
     runs = {name: few if name.startswith("IDS") else many for name in ALGORITHMS}
     fixed = {name: number for name, number in runs.items() if name != "IDS"}
     drawn = {name: number for name, number in runs.items() if not name.startswith("ε")}
+    linear = {"UCB1": few, "LinUCB": few, "linear Thompson": few}
+    about = f"{ARMS} arms of {FEATURES} features, new at each play"
     return {
-        "fixed": Problem("four Bernoulli arms, 0.6 to 0.3", plays, fixed),
+        "fixed": Problem("four Bernoulli arms, 0.6 to 0.3", 200 if fast else 10_000, fixed),
         "drawn": Problem("ten Bernoulli arms, means uniform", 100 if fast else 1000, drawn),
-        "linear": Problem(
-            f"{ARMS} arms of {FEATURES} features, new at each play",
-            100 if fast else 3000,
-            {"UCB1": few, "LinUCB": few, "linear Thompson": few},
-        ),
+        "linear": Problem(about, 100 if fast else 3000, linear),
     }
 
 
 def bandits(lab: Lab) -> Report:
     """Regret of each algorithm, with theory beside it."""
     asked = problems(lab.fast)
-    work = {
-        (problem, name, seed): Work(
-            lost, (problem, name, runs, plays, seed), f"{problem} {name}, seed {seed}"
-        )
-        for problem, (_, plays, every) in asked.items()
-        for name, runs in every.items()
-        for seed in range(lab.seeds)
-    }
-    answers = lab.answers(work)
+    answers = lab.answers(
+        {
+            (problem, name, seed): Work(
+                lost, (problem, name, runs, plays, seed), f"{problem} {name}, seed {seed}"
+            )
+            for problem, (_, plays, every) in asked.items()
+            for name, runs in every.items()
+            for seed in range(lab.seeds)
+        }
+    )
     curves = {
         problem: {
-            name: pooled([answers[problem, name, seed] for seed in range(lab.seeds)])
+            name: RegretCurve.pooled(
+                [RegretCurve(**answers[problem, name, seed]) for seed in range(lab.seeds)]
+            )
             for name in each.runs
         }
         for problem, each in asked.items()
     }
-    slope = lai_robbins(MEANS)
-    bound = ucb1_bound(MEANS, asked["fixed"].plays)
+    slope, bound = lai_robbins(MEANS), ucb1_bound(MEANS, asked["fixed"].plays)
     numbers: dict[str, Any] = {
         "settings": {
             "means": MEANS, "drawn": DRAWN, "arms": ARMS, "features": FEATURES, "noise": NOISE,
             "schedule": SCHEDULE,
             "problems": {name: problem._asdict() for name, problem in asked.items()},
         },
-        "regret": curves,
+        "regret": {
+            problem: {name: curve._asdict() for name, curve in each.items()}
+            for problem, each in curves.items()
+        },
         "Lai-Robbins slope": slope,
         "UCB1 bound": bound,
     }  # fmt: skip
@@ -119,125 +119,86 @@ def bandits(lab: Lab) -> Report:
     return Report(numbers, page(curves, asked, slope, bound))
 
 
-def page(
-    curves: dict[str, dict[str, dict[str, list[float]]]],
-    asked: dict[str, Problem],
-    slope: float,
-    bound: float,
-) -> str:
+def page(curves: Curves, asked: Mapping[str, Problem], slope: float, bound: float) -> str:
     """The study in words."""
     plays = {name: problem.plays for name, problem in asked.items()}
+    regret = {
+        problem: {
+            name: labs.shown_mean(curve.mean[-1], curve.error[-1])
+            for name, curve in sorted(each.items(), key=lambda item: item[1].mean[-1])
+        }
+        for problem, each in curves.items()
+    }
+    slopes = {name: curve.late_slope for name, curve in curves["fixed"].items()}
     fixed = [
-        [name, last(curve), f"{late_slope(curve):.1f}", f"{late_slope(curve) / slope:.2f}"]
-        for name, curve in ranked(curves["fixed"])
+        [name, final, f"{slopes[name]:.1f}", f"{slopes[name] / slope:.2f}"]
+        for name, final in regret["fixed"].items()
     ]
-    drawn = [[name, last(curve)] for name, curve in ranked(curves["drawn"])]
-    linear = [[name, last(curve)] for name, curve in ranked(curves["linear"])]
-    return f"""# Bandits: what exploring costs
+    head = ["algorithm", "regret"]
+    return f"""# Bandits: the cost of exploration
 
 Mean pseudo-regret over independent runs [95 % interval of the mean].
 
 ## Four Bernoulli arms with means {", ".join(map(str, MEANS))}, {plays["fixed"]} plays
 
-{labs.table(["algorithm", "regret", "slope in ln T", "of Lai and Robbins"], fixed)}
+{labs.table([*head, "slope in ln T", "of Lai and Robbins"], fixed)}
 
-The slope is that of the last decade of plays. No consistent algorithm can have one below
-Lai and Robbins's {slope:.2f} for ever; Thompson sampling comes to it from below, KL-UCB from above.
-Auer's bound for UCB1 is {bound:.0f} here. Constant ε pays ε · (mean gap) =
-{0.1 * (max(MEANS) - float(np.mean(MEANS))):.3f} a play for ever: in ln T it bends upwards.
+The slope is that of the last decade of plays. In the long run no consistent algorithm has a slope
+below that of Lai and Robbins, {slope:.2f}; Thompson sampling approaches it from below, KL-UCB from
+above. Auer's bound for UCB1 is {bound:.0f} here. With a constant ε every play costs
+ε · (mean gap) = {0.1 * (max(MEANS) - float(np.mean(MEANS))):.3f}, so that the regret bends upwards
+in ln T.
 
 ## Ten Bernoulli arms, their means uniform, {plays["drawn"]} plays
 
-{labs.table(["algorithm", "regret"], drawn)}
+{labs.table(head, [*regret["drawn"].items()])}
 
-No algorithm can better the order √(K T) on its worst problem; it is
+On its worst problem every algorithm has a regret of order √(K T) or more, which is
 {math.sqrt(DRAWN * plays["drawn"]):.0f} here.
 
 ## {ARMS} arms that share {FEATURES} numbers, new features at every play, {plays["linear"]} plays
 
-{labs.table(["algorithm", "regret"], linear)}
+{labs.table(head, [*regret["linear"].items()])}
 
-The mean reward is linear in the features, the noise has std {NOISE}. UCB1 sees the arm's place in
-the list alone, which means nothing here: it is what knowing no features costs.
+The mean reward is linear in the features, and the noise has std {NOISE}. UCB1 only sees an arm's
+place in the list, which says nothing here; its regret shows what the features are worth.
 """
 
 
-def ranked(curves: dict[str, dict[str, list[float]]]) -> list[tuple[str, dict[str, list[float]]]]:
-    """The least regret first."""
-    return sorted(curves.items(), key=lambda item: item[1]["mean"][-1])
-
-
-def last(curve: dict[str, list[float]]) -> str:
-    """Final regret with its interval."""
-    return labs.shown_mean(curve["mean"][-1], curve["error"][-1])
-
-
-def late_slope(curve: dict[str, list[float]]) -> float:
-    """What regret grew by with ln T over the last decade of plays."""
-    at, mean = np.array(curve["plays"]), np.array(curve["mean"])
-    early = int(np.abs(at - at[-1] / 10).argmin())
-    return float((mean[-1] - mean[early]) / math.log(at[-1] / at[early]))
-
-
-def pooled(parts: list[dict[str, list[float]]]) -> dict[str, list[float]]:
-    """One curve of as many runs each from several seeds."""
-    return {
-        "plays": parts[0]["plays"],
-        "mean": np.mean([part["mean"] for part in parts], 0).tolist(),
-        "error": (np.linalg.norm([part["error"] for part in parts], axis=0) / len(parts)).tolist(),
-    }
-
-
-def lost(problem: str, name: str, runs: int, plays: int, seed: int) -> dict[str, list[float]]:
-    """Mean regret over runs and its standard error, at some plays."""
+def lost(problem: str, name: str, runs: int, plays: int, seed: int) -> dict[str, Any]:
+    """The regret of an algorithm, as a dict of a `RegretCurve`'s fields."""
     generator = torch.Generator().manual_seed(seed)
     if problem == "linear":
-        found = _linear(name, runs, plays, generator)
-    else:
-        means = torch.tensor(MEANS)
-        if problem == "drawn":
-            means = torch.rand(runs, DRAWN, generator=generator)
-        bandit = ALGORITHMS[name](runs, means.shape[-1])
-        found = torch.zeros(runs, 0, dtype=torch.float64)
-        while found.shape[1] < plays:
-            stop_if_asked()
-            more = min(100, plays - found.shape[1])
-            part = regret(bandit, means, steps=more, generator=generator)
-            found = torch.cat((found, part if not found.numel() else found[:, -1:] + part), 1)
-    at = np.unique(np.geomspace(1, plays, POINTS).round().astype(int))
-    kept = found[:, torch.as_tensor(at - 1)]
-    return {
-        "plays": at.tolist(),
-        "mean": kept.mean(0).tolist(),
-        "error": (kept.std(0) / math.sqrt(runs)).tolist(),
-    }
+        return RegretCurve.of(_linear(name, runs, plays, generator))._asdict()
+    means = torch.tensor(MEANS)
+    if problem == "drawn":
+        means = torch.rand(runs, DRAWN, generator=generator)
+    bandit = ALGORITHMS[name](runs, means.shape[-1])
+    curve = regret_curve(bandit, means, plays=plays, generator=generator, callback=stop_if_asked)
+    return curve._asdict()
 
 
 def _linear(name: str, runs: int, plays: int, generator: torch.Generator) -> torch.Tensor:
-    theta = torch.randn(runs, FEATURES, generator=generator).double()
-    theta = theta / theta.norm(dim=1, keepdim=True)
+    """Regret (R, T) of an algorithm on arms whose features, like θ, lie on the unit sphere."""
+
+    def unit(*shape: int) -> torch.Tensor:
+        x = torch.randn(*shape, FEATURES, generator=generator).double()
+        return x / x.norm(dim=-1, keepdim=True)
 
     def offered(generator: torch.Generator) -> torch.Tensor:
         stop_if_asked()
-        x = torch.randn(runs, ARMS, FEATURES, generator=generator).double()
-        return x / x.norm(dim=-1, keepdim=True)
+        return unit(runs, ARMS)
 
+    theta, played = unit(runs), {"steps": plays, "generator": generator}
     if name in LINEAR:
-        return linear_regret(LINEAR[name](runs), theta, offered, steps=plays, generator=generator)
-    blind, gaps = tabular.UCB1(runs, ARMS), []
-    for _ in range(plays):
-        means = (offered(generator) @ theta[..., None])[..., 0]  # (R, K) in [-1, 1]
-        arm = blind.choose(generator=generator)
-        mean = means.gather(1, arm[:, None])[:, 0]
-        gaps.append(means.amax(1) - mean)
-        paid = mean + NOISE * torch.randn(runs, generator=generator)
-        blind.observe(arm, ((paid + 3) / 6).clamp(0, 1))  # UCB1 wants rewards in [0, 1]
-    return torch.stack(gaps, 1).cumsum(1)
+        return linear_regret(LINEAR[name](runs), theta, offered, **played)
+    # A mean lies in [-1, 1], so that hardly any reward lies beyond a bound four std further out.
+    bound = 1 + 4 * NOISE
+    bandit = ALGORITHMS[name](runs, ARMS)
+    return featureless_regret(bandit, theta, offered, noise=NOISE, bound=bound, **played)
 
 
-def picture(
-    curves: dict[str, dict[str, dict[str, list[float]]]], asked: dict[str, Problem], path: Path
-) -> None:
+def picture(curves: Curves, asked: Mapping[str, Problem], path: Path) -> None:
     """Regret against plays with 95 % intervals, a panel a problem, curves named at their ends."""
     figure, axes = plots.panels("What exploring costs: regret", 1, 3, (15, 5.0))
     names = [*ALGORITHMS, *LINEAR]
@@ -245,10 +206,9 @@ def picture(
     for ax, (problem, each) in zip(axes, curves.items(), strict=True):
         ends: dict[str, tuple[float, str]] = {}
         for name, curve in each.items():
-            line = plots.Curve.means(curve["plays"], curve["mean"], curve["error"])
-            plots.draw_curve(ax, line, color=palette[name], lw=2.2)
-            ends[name] = (curve["mean"][-1], palette[name])
-        at = np.array(next(iter(each.values()))["plays"])
+            plots.draw_curve(ax, plots.Curve.means(*curve), color=palette[name], lw=2.2)
+            ends[name] = (curve.mean[-1], palette[name])
+        at = np.array(next(iter(each.values())).plays)
         theories = {
             "fixed": ("Lai–Robbins", lai_robbins(MEANS) * np.log(at)),
             "drawn": ("√(K T)", np.sqrt(DRAWN * at)),
@@ -260,7 +220,7 @@ def picture(
         ax.set(xscale="log", xlabel="plays T (log scale)", ylabel="mean regret")
         ax.set_xlim(1, at[-1])
         top = max(value for value, _ in ends.values())
-        if problem == "linear":  # what knows no features loses a hundred times as much
+        if problem == "linear":  # without features the regret is a hundred times as large
             ax.set(yscale="log", ylabel="mean regret (log scale)")
             ax.set_ylim(0.3, 1.4 * top)
             plots.plain_log(ax.yaxis)
@@ -271,22 +231,15 @@ def picture(
     plots.save(figure, path)
 
 
-def _name_ends(ax: Axes, ends: dict[str, tuple[float, str]]) -> None:
+def _name_ends(ax: Axes, ends: Mapping[str, tuple[float, str]]) -> None:
     """Each curve's name and final value beside its end, from the top down, without overlap."""
-    heights = ax.transAxes.inverted().transform(
-        ax.transData.transform([(1, value) for value, _ in ends.values()])
-    )[:, 1]
+    to_axes = ax.transData + ax.transAxes.inverted()
+    heights = {name: to_axes.transform((1, value))[1] for name, (value, _) in ends.items()}
     at = math.inf
-    for height, (name, (value, colour)) in sorted(
-        zip(heights, ends.items(), strict=True), key=lambda pair: -pair[0]
-    ):
-        at = min(height, at - 0.052)
+    for name in sorted(ends, key=lambda name: -heights[name]):
+        value, colour = ends[name]
+        at = min(heights[name], at - 0.052)
         ax.annotate(
-            f"{name}  {value:.0f}",
-            (1.04, at),
-            xycoords="axes fraction",
-            va="center",
-            fontsize=9.5,
-            color=colour,
-            annotation_clip=False,
-        )
+            f"{name}  {value:.0f}", (1.04, at), xycoords="axes fraction", va="center",
+            fontsize=9.5, color=colour, annotation_clip=False,
+        )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Dyna: what a model saves, and what it costs to believe in one that is no longer true.
+"""Dyna: how many steps a model saves, and what it costs where the world has changed since.
 
 Sutton and Barto 2018, chapter 8: steps an episode on the Dyna maze by planning steps (figure 8.2),
 and mazes that change, with and without a bonus for what was long not tried (figures 8.4 and 8.5).
@@ -6,7 +6,7 @@ and mazes that change, with and without a bonus for what was long not tried (fig
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,15 @@ import gymnasium
 import numpy as np
 import torch
 
-from envs.tabular import FiniteMDP
+from envs.tabular import SeededOnce
 from envs.worlds import CHANGES, dyna_maze, world_env
 from experiments import plots
 from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
-from mbrl.tabular.dyna import Dyna, DynaConfig
+from mbrl.statistics import mean_error
+from mbrl.tabular.dyna import Dyna, DynaActor, DynaConfig
 from mbrl.training.collect import Episodes, collect, vector
 from mbrl.training.executor import Work, stop_if_asked
-from mbrl.types import Transition
 
 PLANNING = (0, 5, 50)
 MAZE = DynaConfig(step_size=0.1, discount=0.95, epsilon=0.1)
@@ -33,6 +33,10 @@ LASTS = {"blocking-maze": 3000, "shortcut-maze": 6000}  # real steps
 EVERY = 20  # real steps from one point of a picture to the next
 FIRST, OPTIMAL = 1700, 14
 """Steps of the first episode as published, and of the shortest way."""
+Taken = Mapping[int, np.ndarray]
+"""By planning steps: the steps of each episode, (runs, episodes)."""
+Rewards = Mapping[str, Mapping[str, np.ndarray]]
+"""By maze and agent: cumulative reward (runs, points), every few real steps."""
 
 
 def dyna(lab: Lab) -> Report:
@@ -65,11 +69,7 @@ def dyna(lab: Lab) -> Report:
     return Report(numbers, page(taken, rewards, lasts))
 
 
-def page(
-    taken: dict[int, np.ndarray],
-    rewards: dict[str, dict[str, np.ndarray]],
-    lasts: dict[str, int],
-) -> str:
+def page(taken: Taken, rewards: Rewards, lasts: Mapping[str, int]) -> str:
     """The study in words."""
     runs, episodes = taken[0].shape
     steps = [
@@ -91,11 +91,11 @@ Means over {runs} runs [95 % interval]. α {MAZE.step_size}, γ {MAZE.discount},
 
 {labs.table(head, steps)}
 
-Published: about {FIRST} in the first episode whatever the planning, as nothing is known before the
-goal is met; then 25 episodes, five and three to come to what ε allows with 0, 5 and 50 planning
-steps. A random walk, which the first episode is, takes {wandering():.0f} in the mean, by a linear
-solve. The shortest way has {OPTIMAL} steps; ε lengthens it. All act by the same random numbers, so
-their first episodes are the same.
+Published: about {FIRST} in the first episode with any planning, as nothing is known until the goal
+is met once; with 0, 5 and 50 planning steps it takes about 25, five and three episodes to come near
+the shortest way. The first episode is a random walk, which takes {wandering():.0f} in the mean,
+by a linear solve. The shortest way has {OPTIMAL} steps, and ε makes episodes a little longer. All
+agents act by the same random numbers, so their first episodes are the same.
 
 ## Mazes that change (figures 8.4 and 8.5)
 
@@ -103,23 +103,21 @@ their first episodes are the same.
 
 {" and ".join(f"{steps} steps of the {name}" for name, steps in lasts.items())}, planning steps
 {CHANGING.planning}, α {CHANGING.step_size}, κ {curious.bonus:g}. In the blocking maze the way that
-was learned is closed and a longer one opened: both have to notice. In the shortcut maze a shorter
-way is opened and the old one stays: a model that is right about all it knows has no reason to look
-for it, but for a bonus on what has long not been tried.
+was learned is closed and a longer one is opened: both agents have to find it. In the shortcut maze
+a shorter way is opened and the old one stays. The model is still right about all that was tried, so
+only the bonus for what has not been tried for long makes an agent look for the shortcut.
 """
 
 
 def wandering() -> float:
     """Expected steps of a random walk through the Dyna maze."""
     mdp = dyna_maze()
-    steps = FiniteMDP(mdp.transitions, np.ones_like(mdp.rewards), 1.0, mdp.start, mdp.terminal)
-    return steps.expected_return(np.full((mdp.states, mdp.actions), 1 / mdp.actions))
+    return mdp.expected_steps(mdp.uniform_policy)
 
 
 def shown(values: np.ndarray) -> str:
     """Mean and 95 % interval over runs."""
-    error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
-    return labs.shown_mean(values.mean(), error)
+    return labs.shown_mean(*map(float, mean_error(values)))
 
 
 def soon(array: np.ndarray) -> str:
@@ -135,9 +133,9 @@ def late(array: np.ndarray) -> np.ndarray:
 
 
 def mean_of(array: np.ndarray) -> dict[str, list[float]]:
-    """Mean over runs and its standard error."""
-    spread = array.std(0, ddof=1) if len(array) > 1 else np.zeros(array.shape[1])
-    return {"mean": array.mean(0).tolist(), "error": (spread / np.sqrt(len(array))).tolist()}
+    """Mean over runs and its standard error, for `results.json`."""
+    mean, error = mean_error(array)
+    return {"mean": mean.tolist(), "error": error.tolist()}
 
 
 def lengths(planning: int, episodes: int, runs: int) -> list[list[int]]:
@@ -169,55 +167,24 @@ def earned(name: str, kind: str, steps: int, change: int, runs: int) -> list[lis
 def steps_of(
     env: gymnasium.Env, config: DynaConfig, seed: int, steps: int | None = None
 ) -> Iterator[tuple[float, Episodes]]:
-    """Rewards of an agent that learns as it goes, and where its episode stands."""
-    player, running = _Player(env, config, seed), Episodes(seed)
-    for step in collect(player, vector(_SeededOnce(env)), running, steps=steps):
+    """Rewards of an agent that learns from every step, and where its episode stands."""
+    acting, imagining = (torch.Generator().manual_seed(2 * seed + i) for i in range(2))
+    spaces: Any = env.observation_space, env.action_space
+    states, actions = (int(space.n) for space in spaces)
+    agent = Dyna(states, actions, config)
+    actor, running = DynaActor(agent, acting=acting, imagining=imagining), Episodes(seed)
+    for step in collect(actor, vector(SeededOnce(env)), running, steps=steps):
         stop_if_asked()
-        player.observe(step)
+        actor.observe(step)
         yield float(step.reward), running
 
 
-class _SeededOnce(gymnasium.Wrapper):
-    """Only the first reset is seeded: a seeded one restarts the clock by which a world changes."""
-
-    seeded = False
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        seed, self.seeded = None if self.seeded else seed, True
-        return self.env.reset(seed=seed, options=options)
-
-
-class _Player:
-    """`Dyna` in one environment, with random numbers for acting and others for imagining."""
-
-    def __init__(self, env: Any, config: DynaConfig, seed: int) -> None:
-        self.agent = Dyna(int(env.observation_space.n), int(env.action_space.n), config)
-        self.acting, self.imagining = (
-            torch.Generator().manual_seed(2 * seed + i) for i in range(2)
-        )
-
-    def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
-        action = self.agent.act(int(obs[0]), explore=explore, generator=self.acting)
-        return np.array([action])
-
-    def observe(self, step: Transition) -> None:
-        obs, action, after = int(step.obs), int(step.action), int(step.next_obs)
-        self.agent.observe(
-            obs, action, float(step.reward), after, bool(step.terminated), generator=self.imagining
-        )
-
-
-def picture(
-    taken: dict[int, np.ndarray],
-    rewards: dict[str, dict[str, np.ndarray]],
-    lasts: dict[str, int],
-    path: Path,
-) -> None:
+def picture(taken: Taken, rewards: Rewards, lasts: Mapping[str, int], path: Path) -> None:
     """Steps an episode, then cumulative reward in each maze that changes."""
     figure, axes = plots.panels("Dyna: what a model saves", 1, 3, (14.5, 4.7))
     ax = axes[0]
     for (n, array), colour in zip(taken.items(), plots.COLOURS, strict=False):
-        line = plots.Curve.means(np.arange(1, array.shape[1] + 1), **mean_of(array))
+        line = plots.Curve.means(np.arange(1, array.shape[1] + 1), *mean_error(array))
         line = line._replace(low=np.maximum(np.asarray(line.low), 1))  # the axis is logarithmic
         name = "no planning: Q-learning" if n == 0 else f"{n} planning steps"
         plots.draw_curve(ax, line, color=colour, lw=2.2, label=name)
@@ -233,7 +200,7 @@ def picture(
     ax.legend(frameon=False, fontsize=9.5)
     for ax, (name, by_kind) in zip(axes[1:], rewards.items(), strict=True):
         for (kind, array), colour in zip(by_kind.items(), plots.COLOURS[3:], strict=False):
-            line = plots.Curve.means(EVERY * np.arange(1, array.shape[1] + 1), **mean_of(array))
+            line = plots.Curve.means(EVERY * np.arange(1, array.shape[1] + 1), *mean_error(array))
             plots.draw_curve(ax, line, color=colour, lw=2.2, label=kind)
         change = min(CHANGES[name], lasts[name] // 2)
         ax.axvline(change, color=plots.GREY, lw=1.3, ls=(0, (5, 3)))

@@ -1,13 +1,12 @@
-"""Tabular learners against truth: how near to V* does each come on every small world, and when?
+"""Errors of tabular learners by steps, on every small world, against V*.
 
-Sutton and Barto 2018, "Reinforcement learning", chapters 5 to 7 and 12. Beside them stands what as
-many steps allow: a model counted from them and solved exactly.
+Sutton and Barto 2018, "Reinforcement learning", chapters 5 to 7 and 12. They are compared with a
+model counted from as many steps and solved exactly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,74 +14,27 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullLocator
-from scipy import sparse
 
 from envs import worlds
 from envs.tabular import FiniteMDP
 from experiments import plots
 from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
-from mbrl.dynamics.finite import Counts, FiniteModel
-from mbrl.tabular import (
-    TabularConfig,
-    TabularLearner,
-    policy_iteration,
-    run_known,
-    value_iteration,
-)
+from mbrl.tabular import TabularConfig, TabularLearner, value_iteration
+from mbrl.tabular.config import ALGORITHMS, convergent
+from mbrl.tabular.counted import counted_errors
+from mbrl.tabular.known import errors_by_steps
 from mbrl.training.executor import Work, stop_if_asked
 
 DISCOUNT = 0.9
-WORLDS: Mapping[str, Callable[[], FiniteMDP]] = {
-    "chain": lambda: worlds.chain(slip=0.0, discount=DISCOUNT),
-    "cliff walk": lambda: worlds.cliff_walk(discount=DISCOUNT),
-    "frozen lake": lambda: worlds.frozen_lake(slippery=False, discount=DISCOUNT),
-    "Dyna maze": lambda: worlds.dyna_maze(discount=DISCOUNT),
-    "blocking maze": lambda: worlds.blocking_maze(discount=DISCOUNT),
-    "shortcut maze": lambda: worlds.shortcut_maze(discount=DISCOUNT),
-    "deep sea": lambda: worlds.deep_sea(5, discount=DISCOUNT),
-    "windy grid": lambda: worlds.windy_grid(discount=DISCOUNT),
-    "open grid": lambda: worlds.open_grid(10, discount=DISCOUNT),
-    "chain, slips": lambda: worlds.chain(discount=DISCOUNT),
-    "cliff walk, slippery": lambda: worlds.cliff_walk(slippery=True, discount=DISCOUNT),
-    "frozen lake, slippery": lambda: worlds.frozen_lake(discount=DISCOUNT),
-    "deep sea, windy": lambda: worlds.deep_sea(5, windy=True, discount=DISCOUNT),
-    "four rooms": lambda: worlds.four_rooms(discount=DISCOUNT),
-    "windy grid, gusts": lambda: worlds.windy_grid(stochastic=True, discount=DISCOUNT),
-    "wet chicken": lambda: worlds.wet_chicken(discount=DISCOUNT),
-    "garnet": lambda: worlds.garnet(10, 2, 3, rng=np.random.default_rng(0), discount=DISCOUNT),
-}
-"""Those without chance first."""
-
-
-class Kind(NamedTuple):
-    """A learner, and how its line is drawn."""
-
-    family: str
-    given: Mapping[str, Any]
-
-
+WORLDS = worlds.small(discount=DISCOUNT)
 ONE, SEVERAL, WHOLE, TRACES = FAMILIES = ("one step", "three steps", "Monte Carlo", "traces")
-KINDS: Mapping[str, Kind] = {
-    "Q-learning": Kind(ONE, {"target": "q"}),
-    "double Q": Kind(ONE, {"target": "double"}),
-    "expected Sarsa": Kind(ONE, {"target": "expected"}),
-    "Sarsa": Kind(ONE, {"target": "sarsa"}),
-    "3-step Sarsa": Kind(SEVERAL, {"target": "sarsa", "steps": 3}),
-    "3-step Q": Kind(SEVERAL, {"target": "q", "steps": 3}),
-    "3-step tree": Kind(SEVERAL, {"target": "tree", "steps": 3}),
-    "MC, every visit": Kind(WHOLE, {"target": "sarsa", "steps": None}),
-    "MC, first visit": Kind(WHOLE, {"target": "sarsa", "steps": None, "first_visit": True}),
-    "Sarsa(λ)": Kind(TRACES, {"target": "sarsa", "trace_decay": 0.5, "traces": "replacing"}),
-    "true online": Kind(TRACES, {"target": "sarsa", "trace_decay": 0.5, "traces": "dutch"}),
-    "Q(λ)": Kind(TRACES, {"target": "q", "trace_decay": 0.5, "traces": "replacing"}),
-}
-
-NEAR = 1e-3  # of V*'s range: what is asked of a learner
-ACTS = 0.3  # ε of those whose target it does not move
-STEP = 0.2  # α of Sarsa and Monte Carlo where there is no chance, as exploring moves their targets
+NEAR = 1e-3  # an error below this share of the range of V* is printed in bold
+ACTS = 0.3  # ε of learners whose targets do not depend on it
+STEP = 0.2  # α of Sarsa and Monte Carlo in deterministic worlds, where exploring moves the targets
 TURNS = 20  # from one count of steps to the next
 COUNTED = 10  # models
+EXACT = 1e-9  # smaller errors are rounding
 
 LONGEST: Mapping[str, int] = {
     "cliff walk, slippery": 10**7,
@@ -94,15 +46,15 @@ LONGEST: Mapping[str, int] = {
     "windy grid, gusts": 10**8,
     "wet chicken": 10**8,
 }
-"""Steps that Q-learning may need to come so near, where there is chance; others take ten million at
-most, and without chance all take a million."""
+"""Steps of Q-learning in stochastic worlds. The others take ten million there at most, and in
+deterministic worlds all take a million."""
 
 Curve = list[tuple[int, float]]
 """Steps and error, in units of the range of V*."""
 
 
 class Found(NamedTuple):
-    """Of one world."""
+    """The errors in one world."""
 
     span: float  # max V* - min V*
     errors: dict[str, Curve]  # by kind
@@ -113,7 +65,7 @@ class Found(NamedTuple):
 def learners(lab: Lab) -> Report:
     """Errors of tabular learners on every small world by steps taken, beside counted models'."""
     names = ["frozen lake", "frozen lake, slippery"] if lab.fast else [*WORLDS]
-    counts = {(name, kind): taken(name, kind, lab.fast) for name in names for kind in KINDS}
+    counts = {(name, kind): taken(name, kind, lab.fast) for name in names for kind in ALGORITHMS}
     order = sorted(counts, key=lambda key: -counts[key][-1])  # the longest first
     answers = lab.answers(
         {
@@ -131,18 +83,23 @@ def learners(lab: Lab) -> Report:
             kind: _curve(
                 counts[name, kind], [answers[name, kind, seed] for seed in range(lab.seeds)], span
             )
-            for kind in KINDS
+            for kind in ALGORITHMS
         }
         at = counts[name, "Q-learning"]
-        floor = _curve(at, [counted(mdp, at, seed) for seed in range(COUNTED)], span)
+        floor = [
+            counted_errors(mdp, best, at, rng=np.random.default_rng(seed))
+            for seed in range(COUNTED)
+        ]
         solved = value_iteration(mdp, tolerance=1e-12)
         gap = float(np.abs(solved.values - best).max())
-        found[name] = Found(span, errors, floor, (gap / span, solved.bound / span))
+        found[name] = Found(
+            span, errors, _curve(at, floor, span), (gap / span, solved.bound / span)
+        )
     picture(found, lab.folder / "learners.png")
     numbers: dict[str, Any] = {
         "settings": {
             "discount": DISCOUNT, "near": NEAR, "acts": ACTS, "step": STEP, "turns": TURNS,
-            "counted": COUNTED, "kinds": {kind: dict(each.given) for kind, each in KINDS.items()},
+            "counted": COUNTED, "kinds": {kind: dict(given) for kind, given in ALGORITHMS.items()},
         },
         "found": {name: each._asdict() for name, each in found.items()},
     }  # fmt: skip
@@ -153,13 +110,8 @@ def _curve(counts: Sequence[int], runs: Sequence[Sequence[float]], span: float) 
     return list(zip(counts, (np.mean(runs, 0) / span).tolist(), strict=True))
 
 
-def by_chance(mdp: FiniteMDP) -> bool:
-    """Whether something may be followed by one state or another."""
-    return bool(np.diff(mdp.transitions.indptr).max() > 1)
-
-
 def taken(name: str, kind: str, fast: bool) -> list[int]:
-    """Steps after which a learner is asked."""
+    """Steps after which the errors of a learner are measured."""
     if fast:
         return [10**3, 10**4]
     last = LONGEST.get(name, 10**6)
@@ -169,65 +121,37 @@ def taken(name: str, kind: str, fast: bool) -> list[int]:
 
 
 def settings(mdp: FiniteMDP, kind: str) -> TabularConfig:
-    """What comes nearest, of what converges."""
-    given: dict[str, Any] = dict(KINDS[kind].given)
-    if by_chance(mdp):
-        given |= {"step_size": 1.0, "step_decay": 0.6, "averaging": True, "epsilon": 1.0}
-    else:
-        given |= {"step_size": STEP if given["target"] == "sarsa" else 1.0, "epsilon": 0.01}
-    if given["target"] in ("q", "double"):
-        given |= {"epsilon": ACTS}
-    else:
-        given |= {"epsilon_decay": 1.0}
-    return TabularConfig(discount=mdp.discount, **given)
+    """The settings of a learner in a world."""
+    return convergent(kind, mdp, step_size=STEP, epsilon=ACTS)
+
+
+def family(kind: str) -> str:
+    """By which a learner's line has its colour."""
+    given = ALGORITHMS[kind]
+    if "trace_decay" in given:
+        return TRACES
+    steps = given.get("steps", 1)
+    return WHOLE if steps is None else ONE if steps == 1 else SEVERAL
 
 
 def measured(name: str, kind: str, counts: Sequence[int], seed: int) -> list[float]:
-    """max |V - V*| of a learner after so many steps.
+    """max |V - V*| of a learner after each count of steps.
 
-    It acts for itself, from states drawn evenly. Where ε is in the target, and so has to vanish,
-    every other turn is of single steps from pairs drawn evenly instead: exploring starts.
+    It acts by its own policy, from states drawn evenly. Where its target depends on ε, which then
+    has to vanish, every other turn consists of exploring starts: single steps from pairs drawn
+    evenly.
     """
     mdp = WORLDS[name]()
-    best, config = mdp.optimum().values, settings(mdp, kind)
+    config = settings(mdp, kind)
     learner = TabularLearner(mdp.states, mdp.actions, config)
-    even = np.full((mdp.states, mdp.actions), 1 / mdp.actions)
-    single = KINDS[kind].family == ONE and config.target != "sarsa"
-    own: dict[str, Any] = {"limit": 50 if config.steps is None else 1 if single else 5}
-    starts: dict[str, Any] = {"limit": 1, "policy": even} if config.epsilon_decay else own
-    generator = torch.Generator().manual_seed(seed)
-    found = []
-    for before, after in pairwise([0, *counts]):
-        for turn in range(TURNS):
-            stop_if_asked()
-            how = own if turn % 2 else starts
-            steps = (after - before) // TURNS
-            run_known(mdp, learner, steps=steps, generator=generator, **how)
-        found.append(float(np.abs(learner.values - best)[~mdp.terminal].max()))
-    return found
-
-
-def counted(mdp: FiniteMDP, counts: Sequence[int], seed: int) -> list[float]:
-    """max |V - V*| of a model counted from so many steps, drawn evenly from all pairs, and solved.
-
-    Rewards are known where a pair was tried.
-    """
-    rng, best = np.random.default_rng(seed), mdp.optimum().values
-    rows, live = mdp.transitions, np.flatnonzero(np.repeat(~mdp.terminal, mdp.actions))
-    visits, seen = np.zeros(mdp.rewards.size, dtype=np.int64), np.zeros(rows.nnz)
-    found = []
-    for before, after in pairwise([0, *counts]):
-        fresh = rng.multinomial(after - before, np.full(len(live), 1 / len(live)))
-        visits[live] += fresh
-        for row, n in zip(live, fresh, strict=True):
-            own = slice(rows.indptr[row], rows.indptr[row + 1])
-            seen[own] += rng.multinomial(n, rows.data[own] / rows.data[own].sum())
-        transitions = sparse.csr_array((seen, rows.indices, rows.indptr), shape=rows.shape)
-        rewards = mdp.rewards * visits.reshape(mdp.rewards.shape)
-        model = FiniteModel.likeliest(Counts(transitions, rewards, mdp.terminal))
-        guess = FiniteMDP(model.kernels[0], model.rewards[0], mdp.discount, mdp.start, mdp.terminal)
-        found.append(float(np.abs(policy_iteration(guess).values - best).max()))
-    return found
+    single = family(kind) == ONE and config.target != "sarsa"
+    ways: list[dict[str, Any]] = [{"limit": 50 if config.steps is None else 1 if single else 5}]
+    if config.epsilon_decay:
+        ways.insert(0, {"limit": 1, "policy": mdp.uniform_policy})
+    return errors_by_steps(
+        mdp, learner, mdp.optimum().values, counts, ways=ways, turns=TURNS,
+        generator=torch.Generator().manual_seed(seed), callback=stop_if_asked,
+    )  # fmt: skip
 
 
 def page(found: Mapping[str, Found], seeds: int) -> str:
@@ -237,47 +161,48 @@ def page(found: Mapping[str, Found], seeds: int) -> str:
         count = each.errors["Sarsa"][-1][0]
         ends = [dict(curve)[count] for curve in each.errors.values()]
         rows.append([name, f"{count:.0e}", *map(shown, ends), shown(dict(each.counted)[count])])
-    head = ["world", "steps", *KINDS, "counted model"]
+    head = ["world", "steps", *ALGORITHMS, "counted model"]
     solved = np.array([each.solved for each in found.values()]).max(0)
     return f"""# Tabular learners against truth
 
 max |V - V*| over states, in units of the range of V*; {seeds} seed{"s" if seeds > 1 else ""} of
-each, γ {DISCOUNT}. In bold what is within {NEAR:g}. "Counted model" is what as many steps allow
-who draws them evenly from all pairs: frequencies, solved exactly; mean of {COUNTED}.
+each, γ {DISCOUNT}. Errors up to {NEAR:g} are in bold. "Counted model": transition frequencies from
+as many steps, drawn evenly from all pairs, solved exactly; mean of {COUNTED} models.
 
 {labs.table(head, rows)}
 
 ![errors](learners.png)
 
-Where there is chance an error falls as 1/√n, whatever the method: a mean of n draws of std σ is off
-by σ/√n. So it takes longer there, for Q-learning in brackets beside counted models:
+In stochastic worlds an error falls as 1/√n with any method, because a mean of n draws of std σ has
+the standard error σ/√n. There Q-learning was run for longer; in brackets the counted models:
 
 {longest(found)}
 
-All kinds after as many steps as in the first table, in ratios to the counted model's error:
+All kinds after as many steps as in the first table; in stochastic worlds as ratios to the
+error of the counted model:
 
 {by_kind(found)}
 
-Q-learning, double Q, 3-step Q and Q(λ) act ε-greedily, ε {ACTS}, from states drawn evenly; who
-draws the best actions more than others may come nearer than the counted model does. The targets of
-the others are of their own ε-greedy policy, so that V* is their limit only where ε vanishes: ε is
-1 / visits of the state, a hundredth of that where there is no chance. For every pair to be tried
-all the same, every other turn is of single steps from pairs drawn evenly: exploring starts of
-episodes that are cut off, and bootstrapped, at once (by Monte Carlo too). Without them ε has to
-vanish slowly, as visits^-0.5, and its bias is what remains. Episodes have one step, five for Sarsa,
-several steps and traces, 50 for Monte Carlo.
+Q-learning, double Q, 3-step Q and Q(λ) act ε-greedily with ε {ACTS}, from states drawn evenly. They
+can come nearer to V* than the counted model, as they draw the best actions more often. The targets
+of the other learners follow their own ε-greedy policy, so they converge to V* only if ε vanishes: ε
+is 1 / visits of the state, and a hundredth of that in deterministic worlds. So that every pair is
+still tried, every other turn consists of exploring starts: single steps from pairs drawn evenly,
+after which the episode is truncated and bootstrapped (by Monte Carlo too). Without them ε would
+have to vanish slowly, as visits^-0.5, and most of the error would be the bias of that ε. Episodes
+have one step; five for Sarsa, several steps and traces; 50 for Monte Carlo.
 
-Where there is chance, α is visits^-0.6 and values are told as means over time. Where there is none,
-α is 1, but {STEP:g} where the next action, which may explore, is in the target (Sarsa, Monte
-Carlo). What is left of an error there is ε's: in the targets, most on the cliff, where exploring
-costs 100, or of the last step that explored.
+In stochastic worlds α is visits^-0.6 and the learner's values are means over time. In deterministic
+worlds α is 1, or {STEP:g} where the target holds the next action, which may explore (Sarsa, Monte
+Carlo). What remains of the error there comes from ε in the targets, most on the cliff walk, where
+exploring costs 100, or from the last step that explored.
 
 Value iteration, which knows the world, is off by {solved[0]:.0e} and guarantees {solved[1]:.0e}.
 """
 
 
 def longest(found: Mapping[str, Found]) -> str:
-    """A table of Q-learning's errors by steps, where there is chance."""
+    """A table of Q-learning's errors by steps in stochastic worlds."""
     chance = {name: each for name, each in found.items() if each.counted[-1][1] > EXACT}
     counts = sorted({n for each in chance.values() for n, _ in each.counted})
     rows = []
@@ -289,9 +214,9 @@ def longest(found: Mapping[str, Found]) -> str:
 
 
 def by_kind(found: Mapping[str, Found]) -> str:
-    """A table of kinds: in how many worlds they are near, and how far off they are at worst."""
+    """A table of kinds: in how many worlds they come near, and their largest errors."""
     rows = []
-    for kind in KINDS:
+    for kind in ALGORITHMS:
         sure, ratios = {}, {}
         for name, each in found.items():
             count, error = each.errors["Sarsa"][-1][0], dict(each.errors[kind])
@@ -309,12 +234,8 @@ def by_kind(found: Mapping[str, Found]) -> str:
     return labs.table(head, rows)
 
 
-EXACT = 1e-9
-"""Errors below are rounding."""
-
-
 def shown(error: float) -> str:
-    """In bold where it is near."""
+    """An error, in bold where it is small."""
     text = "0" if error < EXACT else f"{error:.1e}"
     return f"**{text}**" if error <= NEAR else text
 
@@ -335,7 +256,7 @@ def picture(found: Mapping[str, Found], path: Path) -> None:
             steps, errors = zip(*curve, strict=True)
             first = kind == "Q-learning"
             ax.plot(
-                steps, np.maximum(errors, LOWEST), color=COLOURS[KINDS[kind].family],
+                steps, np.maximum(errors, LOWEST), color=COLOURS[family(kind)],
                 lw=2.6 if first else 1.1, alpha=1.0 if first else 0.8, zorder=3 if first else 2,
             )  # fmt: skip
         if each.counted[-1][1] > EXACT:

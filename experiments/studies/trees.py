@@ -7,7 +7,6 @@ outcomes anew. Here the model gives an action's outcomes with their probabilitie
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,10 +23,10 @@ from experiments.plots.tree import draw
 from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
 from mbrl import statistics
-from mbrl.tabular.tree_model import FiniteTreeModel
+from mbrl.tabular.tree_model import ScaledTreeModel, SearchErrors
 from mbrl.training.checkpoint import written_whole
 from mbrl.training.executor import Work, stop_if_asked
-from planners.mcts import PUCT, UCT, Gumbel, Rule, Tree, search
+from planners.mcts import PUCT, UCT, Gumbel, Rule, Tree
 from planners.mcts.export import most_visited, to_dot, to_json
 
 
@@ -73,8 +72,9 @@ EXACT = 1e-6  # smaller errors are float32's rounding
 LEAST = 1e-4  # the axis of errors goes no lower
 NOISE = 0.1  # std of the error of a rough value, where values lie in a range of 1
 STEPS = 200  # of a random rollout, at most
-FAR = 1e-4  # no tree is deeper than where this much is left by discounting
-CHOSEN, MEAN, OPTIMAL = MEASURES = ("chosen", "mean", "optimal")
+LEFT = 1e-4  # trees end at the depth where discounting leaves no more
+SLOW = -0.1  # orders of convergence above this are listed on the page
+CHOSEN, MEAN, OPTIMAL = MEASURES = SearchErrors._fields
 
 
 def trees(lab: Lab) -> Report:
@@ -95,7 +95,10 @@ def trees(lab: Lab) -> Report:
     draw_one(lab.folder)
     rows, stuck = [], []
     for (problem, leaf, rule), kinds in arrays.items():
-        falls = {name: slope(counts, kinds[name].mean(1)) for name in (CHOSEN, MEAN)}
+        falls = {
+            name: statistics.order(counts, kinds[name].mean(1).clip(EXACT))
+            for name in (CHOSEN, MEAN)
+        }
         last = {name: kinds[name][-1].mean() for name in MEASURES}
         rows.append(
             [
@@ -134,10 +137,10 @@ value of the chosen action can converge to V*.
 A leaf's value is the return of one random rollout of at most {STEPS} steps, or V* plus an error of
 std {NOISE}, fixed for each state. "Merged": nodes of one state share their subtree, and leaves are
 valued by a random rollout. "Max": a node's value is that of its best action instead of the mean
-over simulations; with all outcomes known that is Bellman's equation, and errors below {EXACT:g},
-which are float32's rounding, count as 0. Priors are uniform, without noise at the root; the rules
-have the library's settings. Trees end where γ to the power of the depth is {FAR:g}. All outcomes of
-an action are added at once, and its value is their expectation.
+over simulations; with all outcomes known that is Bellman's equation. Errors below {EXACT:g}, which
+are float32's rounding, count as 0. Priors are uniform, without noise at the root; the rules have
+the library's settings. Trees end where γ to the power of the depth is {LEFT:g}. All outcomes of an
+action are added at once, and its value is their expectation.
 
 The error of the chosen action's value falls more slowly than n^{SLOW:g} in:
 
@@ -154,19 +157,9 @@ The error of the chosen action's value falls more slowly than n^{SLOW:g} in:
     return Report(numbers, text)
 
 
-SLOW = -0.1
-"""Orders of convergence above this are listed on the page as slow."""
-
-
 def _from(counts: Sequence[int]) -> int:
     """Where the second half of the counts begins, by powers."""
     return counts[len(counts) // 2]
-
-
-def slope(counts: Sequence[int], errors: np.ndarray) -> float:
-    """The power of n with which errors (counts,) change over the second half."""
-    half = len(counts) // 2
-    return float(np.polyfit(np.log(counts[half:]), np.log(errors[half:].clip(EXACT)), 1)[0])
 
 
 def _in_words(error: float, fall: float) -> tuple[str, str]:
@@ -184,77 +177,41 @@ def measured(
     simulations is a search of its own.
     """
     model, start = laboratory(problem, leaf, seeds, roots)
-    truth = model.values[start]
     found: dict[str, list[list[float]]] = {name: [] for name in MEASURES}
     for count in counts:
         stop_if_asked()
         tree = searched(model, start, rule, count, **OPTIONS.get(leaf, {}))
-        action = tree.action.long()
-        chosen = tree.children_values().gather(1, action[:, None])[:, 0].numpy()
-        errors = {
-            CHOSEN: np.abs(chosen - truth),
-            MEAN: np.abs(tree.value.numpy() - truth),
-            OPTIMAL: model.action_values[start, action.numpy()] >= truth - 1e-9,
-        }
-        for name, value in errors.items():
+        for name, value in model.errors(tree, start)._asdict().items():
             found[name].append(value.reshape(seeds, roots).mean(1).tolist())
     return found
 
 
-def laboratory(problem: str, leaf: str, seeds: int, roots: int) -> tuple[Model, np.ndarray]:
+def laboratory(
+    problem: str, leaf: str, seeds: int, roots: int
+) -> tuple[ScaledTreeModel, np.ndarray]:
     """The worlds of all seeds, and their roots (seeds · roots,), drawn from reachable states."""
     draws = [np.random.default_rng(seed) for seed in range(seeds)]
-    model = Model([PROBLEMS[problem].build(rng) for rng in draws], leaf, rng=draws[0].spawn(1)[0])
+    worlds = [PROBLEMS[problem].build(rng) for rng in draws]
     start = [
-        w * world.states + rng.choice(_visited(world), roots)
-        for w, (world, rng) in enumerate(zip(model.worlds, draws, strict=True))
+        w * world.states + rng.choice(np.flatnonzero(world.enterable), roots)
+        for w, (world, rng) in enumerate(zip(worlds, draws, strict=True))
     ]
-    return model, np.concatenate(start)
+    return modelled(worlds, leaf, draws[0].spawn(1)[0]), np.concatenate(start)
 
 
-def _visited(world: FiniteMDP) -> np.ndarray:
-    """States that can be reached and are not terminal."""
-    reached = (world.transitions.sum(0) > 0) | (world.start > 0)
-    return np.flatnonzero(reached & ~world.terminal)
+def modelled(worlds: Sequence[FiniteMDP], leaf: str, rng: np.random.Generator) -> ScaledTreeModel:
+    """The model of some worlds with one kind of leaves."""
+    return ScaledTreeModel(worlds, rollouts=leaf != ROUGH, noise=NOISE, depth=STEPS, rng=rng)
 
 
-def searched(model: Model, start: np.ndarray, rule: str, simulations: int, **options: Any) -> Tree:
-    """Trees from states (B,)."""
-    return search(
-        model.root(start),
-        model.step,
-        simulations=simulations,
-        generator=torch.Generator().manual_seed(simulations),
-        rule=RULES[rule],
-        discount=model.discount,
-        max_depth=math.ceil(math.log(FAR) / math.log(model.discount)),
-        outcomes=model.outcomes,
-        **options,
+def searched(
+    model: ScaledTreeModel, start: np.ndarray, rule: str, simulations: int, **options: Any
+) -> Tree:
+    """Trees from states (B,); each number of simulations has random numbers of its own."""
+    generator = torch.Generator().manual_seed(simulations)
+    return model.search(
+        start, RULES[rule], simulations=simulations, least=LEFT, generator=generator, **options
     )
-
-
-class Model(FiniteTreeModel):
-    """The worlds of all seeds, with rewards in the unit of which UCT's C of 1/√2 is.
-
-    That is the range between the best V* and the least value of the random policy.
-
-    Attributes:
-        values: V* (W · S,), scaled.
-        action_values: Q* (W · S, A), scaled.
-        guess: V* and an error that each state keeps, (W · S,).
-    """
-
-    def __init__(self, worlds: Sequence[FiniteMDP], leaf: str, *, rng: np.random.Generator) -> None:
-        self.worlds = worlds
-        optima = [world.optimum() for world in worlds]
-        idle = [world.evaluate(np.full(world.rewards.shape, 1 / world.actions)) for world in worlds]
-        units = [best.values.max() - low.min() for best, low in zip(optima, idle, strict=True)]
-        pairs = list(zip(optima, units, strict=True))
-        self.values = np.concatenate([best.values / unit for best, unit in pairs])
-        self.action_values = np.concatenate([best.action_values / unit for best, unit in pairs])
-        self.guess = self.values + NOISE * rng.standard_normal(len(self.values))
-        rough = self.guess.__getitem__ if leaf == ROUGH else None
-        super().__init__(worlds, units, value=rough, depth=STEPS, rng=rng)
 
 
 Found = Mapping[tuple[str, str, str], Mapping[str, np.ndarray]]
@@ -296,10 +253,8 @@ def at_stake(problem: str, seeds: int, roots: int) -> dict[str, float]:
     that is not, a median over roots that have one.
     """
     model, start = laboratory(problem, ROUGH, seeds, roots)
-    loss = model.values[start, None] - model.action_values[start]
-    best = loss <= 1e-9
-    gaps = np.where(best, np.inf, loss).min(1)
-    return {"by chance": float(best.mean()), "gap": float(np.median(gaps[gaps < np.inf]))}
+    share, gaps = model.stakes(start)
+    return {"by chance": float(share.mean()), "gap": float(np.median(gaps[gaps < np.inf]))}
 
 
 PLACES = [(problem, leaf) for leaf in LEAVES for problem in PROBLEMS]
@@ -345,7 +300,7 @@ def _curve(counts: Sequence[int], scores: np.ndarray) -> plots.Curve:
 def draw_one(folder: Path) -> None:
     """A tree of the lake without slipping, near the goal: tree.png, tree.json and tree.dot."""
     rng = np.random.default_rng(0)
-    model = Model([frozen_lake(slippery=False)], ROLLOUTS, rng=rng)
+    model = modelled([frozen_lake(slippery=False)], ROLLOUTS, rng)
     tree = searched(model, np.array([9]), "UCT", 200)
     nodes, names = most_visited(tree, nodes=32), ("left", "down", "right", "up")
     title = "UCT on the frozen lake, without slipping, three steps from the goal"

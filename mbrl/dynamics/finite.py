@@ -72,6 +72,15 @@ class Counts:
         return np.asarray(self.next_states.sum(1)).reshape(self.rewards.shape)
 
 
+class EstimatedMDP(NamedTuple):
+    """A model's member as a `mbrl.types.FiniteMDP`, for dynamic programming."""
+
+    transitions: sparse.csr_array  # (S · A, S)
+    rewards: np.ndarray  # (S, A)
+    discount: float
+    terminal: np.ndarray  # (S,) bool
+
+
 class FiniteModel:
     """E finite MDPs with the same states, actions and terminal states, as a `Dynamics`.
 
@@ -218,6 +227,10 @@ class FiniteModel:
         if rewards is None:
             rewards = counts.rewards / np.maximum(counts.visits, 1)
         return cls([sparse.csr_array(member) for member in rows], rewards, counts.terminal)
+
+    def mdp(self, discount: float, *, member: int = 0) -> EstimatedMDP:
+        """A member with a discount γ, to be solved."""
+        return EstimatedMDP(self.kernels[member], self.rewards[member], discount, self.terminal)
 
     @property
     def members(self) -> int:

@@ -124,6 +124,19 @@ def lai_robbins(means: Sequence[float], *, noise: float | None = None) -> float:
     return sum((best - mean) / divergence(mean) for mean in means if mean < best)
 
 
+def auer_epsilon(means: Sequence[float], *, factor: float) -> Callable[[int], float]:
+    """ε_t = min(1, c K / (d² t)) for `EpsilonGreedy`, d the gap between the two best of K means.
+
+    Auer et al. 2002 prove that regret is then O(ln T), for a `factor` c above 5; they observe that
+    a smaller one does better. Raises ValueError where the two best means are equal.
+    """
+    best, second = sorted(means)[-1], sorted(means)[-2]
+    gap = best - second
+    if not gap > 0:
+        raise ValueError(f"the two best means must differ, got {best!r} twice")
+    return lambda t: min(1.0, factor * len(means) / (gap**2 * t))
+
+
 # The algorithms.
 
 
@@ -176,9 +189,8 @@ class Bandit(ABC):
 class EpsilonGreedy(Bandit):
     """The best arm so far, or with probability ε any arm.
 
-    `epsilon` is a number, or a function of the play t = 1, 2, ...; Auer et al. 2002 take
-    ε_t = min(1, c K / (d² t)) with 0 < d <= the least gap and c > 5, whose regret is O(ln T). With
-    a constant ε it is linear: a share ε of the plays pays the mean gap. Raises ValueError for an
+    `epsilon` is a number, or a function of the play t = 1, 2, ... such as `auer_epsilon`. With a
+    constant ε regret is linear: a share ε of the plays pays the mean gap. Raises ValueError for an
     ε outside [0, 1].
     """
 

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+
+from mbrl.types import FiniteMDP
 
 Target = Literal["sarsa", "expected", "tree", "q", "double"]
 """What an action value is moved towards. π is the ε-greedy policy of `TabularLearner.act`.
@@ -122,3 +127,43 @@ def require(holds: bool, name: str, accepted: str, value: object) -> None:
     """Raise ValueError unless the condition holds."""
     if not holds:
         raise ValueError(f"{name} must be {accepted}, got {value!r}")
+
+
+ALGORITHMS: Mapping[str, Mapping[str, Any]] = {
+    "Q-learning": {"target": "q"},
+    "double Q": {"target": "double"},
+    "expected Sarsa": {"target": "expected"},
+    "Sarsa": {"target": "sarsa"},
+    "3-step Sarsa": {"target": "sarsa", "steps": 3},
+    "3-step Q": {"target": "q", "steps": 3},
+    "3-step tree": {"target": "tree", "steps": 3},
+    "MC, every visit": {"target": "sarsa", "steps": None},
+    "MC, first visit": {"target": "sarsa", "steps": None, "first_visit": True},
+    "Sarsa(λ)": {"target": "sarsa", "trace_decay": 0.5, "traces": "replacing"},
+    "true online": {"target": "sarsa", "trace_decay": 0.5, "traces": "dutch"},
+    "Q(λ)": {"target": "q", "trace_decay": 0.5, "traces": "replacing"},
+}
+"""Settings of `TabularConfig` by which it is each algorithm, by name."""
+
+
+def convergent(
+    name: str, mdp: FiniteMDP, *, step_size: float = 0.2, epsilon: float = 0.3
+) -> TabularConfig:
+    """One of `ALGORITHMS`, with step sizes and ε with which its values converge to V*.
+
+    In a stochastic world α is visits^-0.6 and values are means over time (Polyak and Juditsky
+    1992); in a deterministic one α is 1, or `step_size` where the target holds the next action,
+    which may explore. ε is `epsilon` where the target does not depend on it. Elsewhere it vanishes
+    as 1 / visits, from 1 or in a deterministic world from 0.01; a learner then needs exploring
+    starts, since it stops to try every pair.
+    """
+    given: dict[str, Any] = dict(ALGORITHMS[name])
+    if np.diff(mdp.transitions.indptr).max() > 1:
+        given |= {"step_size": 1.0, "step_decay": 0.6, "averaging": True, "epsilon": 1.0}
+    else:
+        given |= {"step_size": step_size if given["target"] == "sarsa" else 1.0, "epsilon": 0.01}
+    if given["target"] in ("q", "double"):
+        given |= {"epsilon": epsilon}
+    else:
+        given |= {"epsilon_decay": 1.0}
+    return TabularConfig(discount=mdp.discount, **given)

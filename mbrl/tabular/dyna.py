@@ -29,6 +29,7 @@ from torch import Generator
 from mbrl.tabular.config import TabularConfig
 from mbrl.tabular.targets import epsilon_greedy
 from mbrl.tabular.td import TabularLearner, checked
+from mbrl.types import Transition
 from planners.compile import compiled
 
 States = Literal["visited", "start", "priority"]
@@ -213,6 +214,32 @@ class Dyna:
             choosing = (_STATES[config.states], _ACTIONS[config.actions], config.epsilon)
             met = (self._visited[: self._seen], self._starts, self._when, self._steps)
             _imagine(*learning, *choosing, *met, float(config.bonus), lots)
+
+
+class DynaActor:
+    """`Dyna` in a vector of one environment, for `mbrl.training.collect`.
+
+    Acting and imagining have generators of their own, so that agents which imagine more or less
+    act by the same random numbers.
+
+    Args:
+        agent: acts and learns.
+        acting, imagining: their randomness.
+    """
+
+    def __init__(self, agent: Dyna, *, acting: Generator, imagining: Generator) -> None:
+        self.agent, self._acting, self._imagining = agent, acting, imagining
+
+    def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
+        """An action (1,) for the state (1,)."""
+        return np.array([self.agent.act(int(obs[0]), explore=explore, generator=self._acting)])
+
+    def observe(self, step: Transition) -> None:
+        """Learn from one step, of leading dimension 1."""
+        self.agent.observe(
+            int(step.obs), int(step.action), float(step.reward), int(step.next_obs),
+            bool(step.terminated), bool(step.truncated), generator=self._imagining,
+        )  # fmt: skip
 
 
 def _require(holds: bool, name: str, accepted: str, config: DynaConfig) -> None:

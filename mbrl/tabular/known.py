@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,6 +64,45 @@ def run_known(
         if steps == 0:
             return int(progress[_EPISODES])
         learner._memory = grown(learner._memory)
+
+
+def errors_by_steps(
+    mdp: FiniteMDP,
+    learner: TabularLearner,
+    values: np.ndarray,
+    counts: Sequence[int],
+    *,
+    ways: Sequence[Mapping[str, Any]] = ({},),
+    turns: int = 20,
+    generator: Generator,
+    callback: Callable[[], None] = lambda: None,
+) -> list[float]:
+    """max |V - V*| of a learner after each of `counts` steps in all, over states not terminal.
+
+    Args:
+        mdp: the world.
+        learner: learns on; it is not reset.
+        values: V* (S,).
+        counts: rising numbers of steps.
+        ways: arguments of `run_known`, such as `limit` and `policy`, that take turns. Turns of
+            single steps with a policy, for example, are exploring starts.
+        turns: from one count to the next; the steps are divided evenly and rounded down.
+        generator: of all draws.
+        callback: called before each turn; it may raise to give up.
+
+    Raises:
+        ValueError: no way, fewer steps than turns from one count to the next; see `run_known`.
+    """
+    require(len(ways) > 0, "ways", "one or more", ways)
+    found = []
+    for before, after in pairwise([0, *counts]):
+        for turn in range(turns):
+            callback()
+            how = ways[turn % len(ways)]
+            steps = (after - before) // turns
+            run_known(mdp, learner, steps=steps, generator=generator, **how)
+        found.append(float(np.abs(learner.values - values)[~mdp.terminal].max()))
+    return found
 
 
 class _World(NamedTuple):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numba import njit
-from torch import Tensor
+from torch import Generator, Tensor
 
 from mbrl.types import FiniteMDP
-from planners.mcts import Evaluation
+from planners.mcts import Evaluation, Rule, Tree, search
 
 
 class FiniteTreeModel:
@@ -87,6 +89,137 @@ class FiniteTreeModel:
         draws = self._rng.random((len(state), self._depth, 2))
         arguments = (state, draws, self.actions, self.discount, self.terminal, *self._table)
         return torch.from_numpy(walk(*arguments))
+
+    def search(
+        self,
+        start: np.ndarray,
+        rule: Rule,
+        *,
+        simulations: int,
+        least: float = 1e-4,
+        generator: Generator,
+        **options: Any,
+    ) -> Tree:
+        """Trees from states (B,), as deep as γ to the power of the depth is at least `least`.
+
+        `options` go to `planners.mcts.search`. Raises ValueError for a discount of 0 or 1, which
+        gives no such depth.
+        """
+        if not 0 < self.discount < 1:
+            raise ValueError(f"the discount must lie between 0 and 1, got {self.discount!r}")
+        return search(
+            self.root(start),
+            self.step,
+            simulations=simulations,
+            generator=generator,
+            rule=rule,
+            discount=self.discount,
+            max_depth=math.ceil(math.log(least) / math.log(self.discount)),
+            outcomes=self.outcomes,
+            **options,
+        )
+
+
+class Optimum(Protocol):
+    """What is known of an optimal policy; `envs.tabular.Optimum` is one."""
+
+    @property
+    def values(self) -> np.ndarray:
+        """V* (S,)."""
+        ...
+
+    @property
+    def action_values(self) -> np.ndarray:
+        """Q* (S, A)."""
+        ...
+
+
+class SolvedMDP(FiniteMDP, Protocol):
+    """A known MDP whose values are known too; `envs.FiniteMDP` is one."""
+
+    def optimum(self) -> Optimum:
+        """V* and Q*."""
+        ...
+
+    def evaluate(self, policy: np.ndarray) -> np.ndarray:
+        """V_π (S,) of a policy (S, A)."""
+        ...
+
+
+class Stakes(NamedTuple):
+    """What a choice at each of B roots can gain or lose."""
+
+    optimal: np.ndarray  # (B,), share of the actions that are optimal
+    gap: np.ndarray  # (B,), loss of the best action that is not optimal; infinite if all are
+
+
+class SearchErrors(NamedTuple):
+    """Of trees from B roots, against exact values."""
+
+    chosen: np.ndarray  # (B,), |V - V*| of the chosen action's value
+    mean: np.ndarray  # (B,), |V - V*| of the mean over simulations at the root
+    optimal: np.ndarray  # (B,) bool, whether the chosen action is one of the best
+
+
+class ScaledTreeModel(FiniteTreeModel):
+    """Finite MDPs with all values in a range of 1, for which UCT's C of 1/√2 is meant, and V*.
+
+    Rewards of each MDP are divided by the range between its best V* and the least value of the
+    random policy.
+
+    Args:
+        mdps: as for `FiniteTreeModel`.
+        rollouts: value leaves by random rollouts, else by `guess`.
+        noise: std of the error of each state in `guess`.
+        depth: steps of a rollout, at most.
+        rng: draws the errors and the rollouts.
+
+    Attributes:
+        mdps: as given.
+        values: V* (W · S,), scaled.
+        action_values: Q* (W · S, A), scaled.
+        guess: V* with an error that each state keeps, (W · S,), scaled.
+    """
+
+    def __init__(
+        self,
+        mdps: Sequence[SolvedMDP],
+        *,
+        rollouts: bool = True,
+        noise: float = 0.1,
+        depth: int = 200,
+        rng: np.random.Generator,
+    ) -> None:
+        self.mdps = mdps
+        optima = [mdp.optimum() for mdp in mdps]
+        shape = mdps[0].rewards.shape
+        random = [mdp.evaluate(np.full(shape, 1 / shape[1])) for mdp in mdps]
+        units = [best.values.max() - low.min() for best, low in zip(optima, random, strict=True)]
+        pairs = list(zip(optima, units, strict=True))
+        self.values = np.concatenate([best.values / unit for best, unit in pairs])
+        self.action_values = np.concatenate([best.action_values / unit for best, unit in pairs])
+        self.guess = self.values + noise * rng.standard_normal(len(self.values))
+        value = None if rollouts else self.guess.__getitem__
+        super().__init__(mdps, units, value=value, depth=depth, rng=rng)
+
+    def errors(self, tree: Tree, start: np.ndarray) -> SearchErrors:
+        """How far the trees that `search` made from states (B,) are from V* and Q*."""
+        action, truth = tree.action.long(), self.values[start]
+        chosen = tree.children_values().gather(1, action[:, None])[:, 0].numpy()
+        optimal = self.action_values[start, action.numpy()] >= truth - _TIE
+        return SearchErrors(
+            np.abs(chosen - truth), np.abs(tree.value.numpy() - truth), np.asarray(optimal)
+        )
+
+    def stakes(self, start: np.ndarray) -> Stakes:
+        """What a choice in states (B,) can gain or lose."""
+        loss = self.values[start, None] - self.action_values[start]
+        best = loss <= _TIE
+        return Stakes(best.mean(1), np.where(best, np.inf, loss).min(1))
+
+
+_TIE = 1e-9
+"""Action values that differ by no more are the same but for rounding."""
 
 
 @njit(cache=True, nogil=True)

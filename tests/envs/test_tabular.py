@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import sparse, stats
 
 from envs import worlds
-from envs.tabular import FiniteMDP, Layout, TabularEnv
+from envs.tabular import FiniteMDP, Layout, SeededOnce, TabularEnv
 
 
 def random_mdp(seed: int, states: int, actions: int, discount: float, ends: int = 0) -> FiniteMDP:
@@ -480,3 +480,31 @@ def test_environment_errors():
         with pytest.raises(ValueError, match=message) as error:
             build()
         assert "\n" not in str(error.value)
+
+
+def test_only_the_first_reset_is_seeded_once():
+    """So a world that changes stays changed, while the first state still follows the seed."""
+    old, new = worlds.blocking_maze(), worlds.blocking_maze(changed=True)
+    bare, wrapped = (old.env(changes={2: new}) for _ in range(2))
+    wrapped = SeededOnce(wrapped)
+    assert bare.reset(seed=5)[0] == wrapped.reset(seed=5)[0]
+    for env in (bare, wrapped):
+        for _ in range(2):
+            env.step(0)
+        env.reset(seed=6)
+    assert bare.unwrapped.mdp is old and wrapped.unwrapped.mdp is new
+
+
+def test_chance_entries_and_uniform_policies_by_hand():
+    rows = np.zeros((4, 2, 4))
+    rows[0, :, 1] = rows[1, 0, 3] = rows[2, :, 0] = 1.0
+    rows[1, 1, [0, 3]] = 0.5
+    mdp = FiniteMDP(rows, np.zeros((4, 2)), 0.9, 0, [3])
+    assert not mdp.deterministic and worlds.cliff_walk().deterministic
+    assert mdp.enterable.tolist() == [True, True, False, False]  # nothing leads to 2, 3 is terminal
+    assert mdp.uniform_policy.tolist() == [[0.5, 0.5]] * 4
+    # from 0 to 1, from there back with chance ¼ or to the end: n = 1 + 1 + n / 4
+    assert mdp.expected_steps(mdp.uniform_policy) == pytest.approx(8 / 3)
+    rows[2] = np.eye(4)[2]
+    with pytest.raises(ValueError, match="state 2 reaches no terminal state"):
+        FiniteMDP(rows, np.zeros((4, 2)), 0.9, 0, [3]).expected_steps(mdp.uniform_policy)

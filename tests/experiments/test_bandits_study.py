@@ -1,4 +1,4 @@
-"""The study of bandits: its arithmetic by hand, and that it runs."""
+"""The study of bandits: what it measures, and that it runs."""
 
 import json
 import math
@@ -13,18 +13,6 @@ from mbrl.tabular.bandits import lai_robbins
 
 def silent(_: str) -> None:
     pass
-
-
-def test_the_late_slope_of_a_logarithm_is_its_factor():
-    at = np.unique(np.geomspace(1, 10_000, 50).round())
-    curve = {"plays": at.tolist(), "mean": (5 + 3 * np.log(at)).tolist(), "error": [0.0] * len(at)}
-    assert bandits.late_slope(curve) == pytest.approx(3)
-
-
-def test_pooling_two_seeds_by_hand():
-    """Means average; errors 3 and 4 of independent halves make 5 / 2."""
-    parts = [{"plays": [1], "mean": [m], "error": [e]} for m, e in ((1.0, 3.0), (2.0, 4.0))]
-    assert bandits.pooled(parts) == {"plays": [1], "mean": [1.5], "error": [2.5]}
 
 
 def test_a_curve_in_pieces_goes_on_from_the_last():

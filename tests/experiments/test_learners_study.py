@@ -6,36 +6,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from envs.tabular import FiniteMDP
 from envs.worlds import WORLDS
 from experiments.studies import STUDIES, learners
+from mbrl.tabular.config import ALGORITHMS
+from mbrl.tabular.counted import counted_errors
 
 
 def test_every_named_world_is_there_at_one_discount():
     mdps = [build() for build in learners.WORLDS.values()]
     assert {mdp.name for mdp in mdps} == {*WORLDS, "garnet"}
     assert {mdp.discount for mdp in mdps} == {learners.DISCOUNT}
-    chance = [learners.by_chance(mdp) for mdp in mdps]
+    chance = [not mdp.deterministic for mdp in mdps]
     assert chance == sorted(chance) and sum(chance) == 8
 
 
-def test_a_counted_model_is_as_far_off_as_a_mean():
-    """A state that leads with chance ½ to one that pays 1, else ends: V is γ times the share."""
-    rows = np.zeros((3, 1, 3))
-    rows[0, 0, 1:] = 0.5
-    rows[1, 0, 2] = 1.0
-    coin = FiniteMDP(rows, np.array([[0.0], [1.0], [0.0]]), 0.8, 0, [2])
-    n = 2000  # half of the draws are of the other state's pair
-    found = [learners.counted(coin, [n, 100 * n], seed) for seed in range(60)]
-    want = 0.8 * 0.5 / np.sqrt([n / 2, 50 * n])  # γ σ / √visits
-    assert np.sqrt(np.square(found).mean(0)) == pytest.approx(want, rel=0.25)
-
-
-@pytest.mark.parametrize("kind", learners.KINDS)
+@pytest.mark.parametrize("kind", ALGORITHMS)
 def test_without_chance_every_kind_comes_near(kind):
     early, late = learners.measured("frozen lake", kind, [40, 100_000], 0)
     assert late < 4e-4 < early  # a thousandth of the range, which is 0.41
-    if learners.KINDS[kind].given["target"] in ("q", "double"):
+    if ALGORITHMS[kind]["target"] in ("q", "double"):
         assert late < 1e-12
 
 
@@ -43,7 +32,9 @@ def test_without_chance_every_kind_comes_near(kind):
 def test_with_chance_errors_fall_to_those_of_counted_models(kind):
     name, counts = "frozen lake, slippery", [10**4, 3 * 10**5]
     early, late = learners.measured(name, kind, counts, 0)
-    allowed = np.mean([learners.counted(learners.WORLDS[name](), counts, s)[-1] for s in range(9)])
+    mdp = learners.WORLDS[name]()
+    best, draws = mdp.optimum().values, [np.random.default_rng(seed) for seed in range(9)]
+    allowed = np.mean([counted_errors(mdp, best, counts, rng=rng)[-1] for rng in draws])
     assert late < early / 2 and late < 3 * allowed
 
 
@@ -52,7 +43,7 @@ def test_only_what_is_near_is_bold():
 
 
 def test_q_learning_takes_most_steps_where_there_is_chance():
-    chance = {name for name, build in learners.WORLDS.items() if learners.by_chance(build())}
+    chance = {name for name, build in learners.WORLDS.items() if not build().deterministic}
     assert chance == {*learners.LONGEST}
     slow = learners.taken("four rooms", "Q-learning", False)
     assert slow[-1] == 10**8 and learners.taken("four rooms", "Sarsa", False) == slow[:4]
@@ -64,10 +55,19 @@ def test_the_fast_study_leaves_a_page_a_picture_and_its_numbers(tmp_path, inline
     found = json.loads((folder / "results.json").read_text())["numbers"]["found"]
     assert [*found] == ["frozen lake", "frozen lake, slippery"]
     for each in found.values():
-        assert [*each["errors"]] == [*learners.KINDS]
+        assert [*each["errors"]] == [*ALGORITHMS]
         assert all([n for n, _ in curve] == [1000, 10_000] for curve in each["errors"].values())
         assert max(each["solved"]) < 1e-11
     page = (folder / "table.md").read_text()
     assert all(f"| {name} |" in page for name in found)
     assert "| double Q | 1 of 1 | **0** (frozen lake) |" in page
     assert Image.open(folder / "learners.png").size[0] > 1000
+
+
+def test_lines_have_the_colours_of_their_families():
+    of = {kind: learners.family(kind) for kind in ALGORITHMS}
+    assert [kind for kind, family in of.items() if family == learners.ONE] == [
+        "Q-learning", "double Q", "expected Sarsa", "Sarsa",
+    ]  # fmt: skip
+    assert [*of.values()].count(learners.WHOLE) == 2 and of["3-step tree"] == learners.SEVERAL
+    assert of["true online"] == of["Q(λ)"] == learners.TRACES

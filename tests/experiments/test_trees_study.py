@@ -13,7 +13,7 @@ from planners.mcts.export import from_json
 
 
 def worlds(problem, seeds=2):
-    return trees.laboratory(problem, trees.ROUGH, seeds, 1)[0].worlds
+    return trees.laboratory(problem, trees.ROUGH, seeds, 1)[0].mdps
 
 
 def uniform_values(world):
@@ -24,7 +24,7 @@ def uniform_values(world):
 def test_values_are_those_of_the_worlds_in_a_range_of_one(problem):
     model, start = trees.laboratory(problem, trees.ROUGH, 2, 5)
     assert len(start) == 10
-    for w, world in enumerate(model.worlds):
+    for w, world in enumerate(model.mdps):
         own = slice(w * world.states, (w + 1) * world.states)
         optimum = world.optimum()
         unit = optimum.values.max() - uniform_values(world).min()
@@ -37,13 +37,13 @@ def test_values_are_those_of_the_worlds_in_a_range_of_one(problem):
 
 def test_no_root_lies_where_nothing_leads():
     (world,) = worlds("cliff walk", 1)
-    assert len(trees._visited(world)) == 48 - 10 - 1  # but the cliff, and the goal
+    assert world.enterable.sum() == 48 - 10 - 1  # but the cliff, and the goal
 
 
 @pytest.mark.parametrize("world", [frozen_lake(), garnet(6, 3, 2, rng=np.random.default_rng(3))])
 def test_steps_give_what_the_world_may_do(world):
     other = garnet(world.states, world.actions, 4, rng=np.random.default_rng(4))
-    model = trees.Model([other, world], trees.ROUGH, rng=np.random.default_rng(0))
+    model = trees.modelled([other, world], trees.ROUGH, np.random.default_rng(0))
     unit = world.optimum().values.max() - uniform_values(world).min()
     transitions = world.transitions.toarray()
     for row in np.flatnonzero(transitions.sum(1)):
@@ -63,18 +63,11 @@ def test_steps_give_what_the_world_may_do(world):
 
 def test_rollouts_are_worth_what_the_random_policy_is():
     model, _ = trees.laboratory("garnets", trees.ROLLOUTS, 2, 1)
-    world, draws = model.worlds[1], 4000
+    world, draws = model.mdps[1], 4000
     want = uniform_values(world) / (world.optimum().values.max() - uniform_values(world).min())
     for state in range(0, world.states, 5):
         returns = model.value(np.full(draws, world.states + state)).numpy()
         assert abs(returns.mean() - want[state]) < 5 * returns.std() / np.sqrt(draws)
-
-
-def test_orders_are_powers():
-    counts = [2**p for p in range(4, 10)]
-    errors = 3 * np.array(counts) ** -0.5
-    errors[:3] = 7.0  # the first half does not count
-    assert trees.slope(counts, errors) == pytest.approx(-0.5)
 
 
 def test_what_is_at_stake():

@@ -9,6 +9,8 @@ from mbrl.statistics import (
     bootstrap_interval,
     iqm,
     learning_curve,
+    mean_error,
+    order,
     probability_of_improvement,
     summarise,
 )
@@ -167,3 +169,21 @@ def test_learning_curve_in_blocks_equals_one_block():
 def test_bad_input_names_the_culprit(call, culprit):
     with pytest.raises(ValueError, match=culprit):
         call()
+
+
+def test_means_and_errors_by_hand():
+    mean, error = mean_error([[1.0, 2.0], [3.0, 8.0]])
+    assert mean.tolist() == [2.0, 5.0] and error.tolist() == pytest.approx([1.0, 3.0])
+    mean, error = mean_error([7.0])
+    assert (float(mean), float(error)) == (7.0, 0.0)
+    with pytest.raises(ValueError, match="values: is empty"):
+        mean_error([])
+
+
+def test_orders_are_powers():
+    counts = [2**p for p in range(4, 10)]
+    errors = 3 * np.array(counts) ** -0.5
+    errors[:3] = 7.0  # the first half does not count
+    assert order(counts, errors) == pytest.approx(-0.5)
+    with pytest.raises(ValueError, match="all positive"):
+        order([1, 2, 3], [1.0, 0.5, 0.0])

@@ -10,7 +10,8 @@ from envs.tabular import FiniteMDP
 from envs.worlds import blocking_maze, dyna_maze, frozen_lake, world_env
 from mbrl.dynamics.finite import Counts, FiniteModel
 from mbrl.tabular import TabularConfig, TabularLearner, run
-from mbrl.tabular.dyna import Dyna, DynaConfig
+from mbrl.tabular.dyna import Dyna, DynaActor, DynaConfig
+from mbrl.training.collect import Episodes, collect, vector
 from mbrl.types import Transition
 
 
@@ -325,3 +326,24 @@ def test_bad_steps():
     with pytest.raises(ValueError, match=r"state must be an integer in 0..2, got 0.5"):
         agent.act(0.5, explore=True, generator=seeded())
     assert (agent.action_values == 0).all() and (agent.model[0] == 0).all()
+
+
+def test_an_actor_collects_what_the_agent_would_by_itself():
+    """The same steps, and so the same values, as a loop of its own over the environment."""
+    states = dyna_maze().states
+    made = [Dyna(states, 4, DynaConfig(planning=3)) for _ in range(2)]
+    actor = DynaActor(made[0], acting=seeded(1), imagining=seeded(2))
+    taken = []
+    for step in collect(actor, vector(dyna_maze().env()), Episodes(0), steps=400):
+        actor.observe(step)
+        taken.append(int(step.action))
+    env, acting, imagining, again = dyna_maze().env(), seeded(1), seeded(2), []
+    state, _ = env.reset()
+    for _ in range(400):
+        action = made[1].act(int(state), explore=True, generator=acting)
+        after, reward, ended, _, _ = env.step(action)
+        made[1].observe(int(state), action, reward, int(after), ended, generator=imagining)
+        again.append(action)
+        state = env.reset()[0] if ended else after
+    assert taken == again
+    assert np.array_equal(made[0].action_values, made[1].action_values)

@@ -9,6 +9,8 @@ import torch
 from envs.tabular import FiniteMDP
 from envs.worlds import cliff_walk, dyna_maze, frozen_lake, garnet, windy_grid
 from mbrl.tabular import TabularConfig, TabularLearner, run_known
+from mbrl.tabular.config import ALGORITHMS, convergent
+from mbrl.tabular.known import errors_by_steps
 
 KINDS = {
     "sarsa": {"target": "sarsa"},
@@ -229,3 +231,33 @@ def test_every_learner_comes_within_a_thousandth(kind):
         slipping(kind, random, 2 * 10**7),
     ]
     assert max(errors) < 1e-3
+
+
+def test_errors_by_steps_are_those_between_runs():
+    """Ways take turns; an error is the largest over states that are not terminal."""
+    mdp = frozen_lake(discount=0.9)
+    best = mdp.optimum().values
+    ways = [{"limit": 1, "policy": mdp.uniform_policy}, {"limit": 9}]
+    one, two = (learner(mdp, target="q", epsilon=0.3) for _ in range(2))
+    found = errors_by_steps(mdp, one, best, [400, 1000], ways=ways, turns=3, generator=seeded(2))
+    generator, want = seeded(2), []
+    for steps in (133, 200):
+        for how in (ways[0], ways[1], ways[0]):
+            run_known(mdp, two, steps=steps, generator=generator, **how)
+        want.append(max(abs(two.values[s] - best[s]) for s in range(16) if not mdp.terminal[s]))
+    assert found == want
+    with pytest.raises(ValueError, match="ways must be one or more"):
+        errors_by_steps(mdp, one, best, [400], ways=[], generator=seeded())
+
+
+def test_settings_that_converge():
+    still, slips = frozen_lake(slippery=False), frozen_lake()
+    assert convergent("Q-learning", still) == TabularConfig(
+        target="q", discount=still.discount, step_size=1.0, epsilon=0.3
+    )
+    sarsa = convergent("Sarsa", still)
+    assert (sarsa.step_size, sarsa.epsilon, sarsa.epsilon_decay) == (0.2, 0.01, 1.0)
+    for name in ALGORITHMS:
+        found = convergent(name, slips)
+        assert (found.step_size, found.step_decay, found.averaging) == (1.0, 0.6, True)
+        assert found.epsilon == (0.3 if found.target in ("q", "double") else 1.0)

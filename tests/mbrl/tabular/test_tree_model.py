@@ -1,8 +1,12 @@
 """Finite MDPs as a model for tree search; what it steps to is tested with the study of trees."""
 
 import numpy as np
+import pytest
+import torch
 
-from mbrl.tabular.tree_model import walk
+from envs.worlds import chain, frozen_lake
+from mbrl.tabular.tree_model import ScaledTreeModel, walk
+from planners.mcts import UCT
 
 
 def test_walks_by_hand_compiled_or_not():
@@ -22,3 +26,31 @@ def test_walks_by_hand_compiled_or_not():
     args = np.array([0, 0, 2]), draws, 2, 0.5, end, targets, upto, pays
     assert walk.py_func(*args).tolist() == [1 + 8 / 2 + 4 / 4, 8 + 8 / 4, 0]
     assert walk(*args).tolist() == walk.py_func(*args).tolist()
+
+
+def test_errors_and_stakes_of_the_chain_by_hand():
+    """To go on is best everywhere: V* is 10 γ^k / (1 - γ), and going back pays 2 and leads to 0."""
+    world = chain(slip=0.0, discount=0.8)
+    model = ScaledTreeModel([world], rng=np.random.default_rng(0))
+    random = world.evaluate(world.uniform_policy)
+    unit, start = 10 / 0.2 - random.min(), np.array([1, 4])
+    best = np.array([50 * 0.8**3, 50.0])
+    assert model.values[start] * unit == pytest.approx(best)
+    share, gap = model.stakes(start)
+    assert share.tolist() == [0.5, 0.5]
+    assert gap * unit == pytest.approx(best - (2 + 0.8 * 50 * 0.8**4))
+    tree = model.search(
+        start, UCT(), simulations=2000, least=1e-3, generator=torch.Generator().manual_seed(0),
+        merge=True, backup="max",
+    )  # fmt: skip
+    found = model.errors(tree, start)
+    assert found.optimal.tolist() == [True, True] and found.chosen.max() < 1e-3
+    q = tree.children_values().numpy()[[0, 1], tree.action.numpy()]
+    assert found.chosen == pytest.approx(np.abs(q - best / unit))
+    assert found.mean == pytest.approx(np.abs(tree.value.numpy() - best / unit))
+
+
+def test_a_discount_of_one_gives_no_depth():
+    model = ScaledTreeModel([frozen_lake(discount=1.0)], rng=np.random.default_rng(0))
+    with pytest.raises(ValueError, match=r"between 0 and 1, got 1\.0"):
+        model.search(np.array([0]), UCT(), simulations=1, generator=torch.Generator())

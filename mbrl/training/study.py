@@ -1,0 +1,268 @@
+"""Studies: one question, answered with numbers over seeds, a page and figures in a folder.
+
+A study is a function of a `Lab` that returns a `Report`; `study` makes a command of it:
+
+    def small(lab):
+        paths = lab.train({"pets": config})
+        found = lab.answers(
+            {seed: Work(final_returns, (path, 5, {}, gymnasium.make), f"evaluate, seed {seed}")
+             for seed, path in enumerate(paths["pets"])}
+        )
+        return Report({"return": summary(lab.means(found))}, "# Returns")
+
+    study(small, seeds=5, lab=partial(Lab, make_env=gymnasium.make))(Path("results"))
+
+Called again, it continues from the runs and the answers that are in its folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+import torch
+
+from mbrl.parallel import cores
+from mbrl.statistics import bootstrap_interval
+from mbrl.training import executor
+from mbrl.training.checkpoint import Run, write_json, written_whole
+from mbrl.training.collect import evaluate
+from mbrl.training.executor import Work
+from mbrl.training.runs import Loaded, MakeEnv, RunConfig, load_run, versions, with_settings
+from mbrl.training.seeds import Interruptible, train_all
+
+EVALUATION = 1_000_000
+"""Added to a run's seed for its evaluation episodes, so that none of them was trained on."""
+
+
+class Report(NamedTuple):
+    """What a study found."""
+
+    numbers: dict[str, Any]
+    """All numbers in its figures and tables, and its settings; plain values."""
+    text: str
+    """The markdown page: tables, and what may be read from them."""
+
+
+class Study(Protocol):
+    """A study, ready to run."""
+
+    def __call__(
+        self,
+        root: Path,
+        *,
+        seeds: int | None = None,
+        workers: int | None = None,
+        fast: bool = False,
+        say: Callable[[str], None] = print,
+    ) -> Path:
+        """Run it in the folder `root/name`, from where it stopped before; returns that folder.
+
+        Args:
+            root: where results go.
+            seeds: how many; the study's own number if None.
+            workers: processes at once; as many as cores if None.
+            fast: a tiny version that only shows that the study runs.
+            say: takes lines of progress.
+
+        Raises:
+            ValueError: no seed or no worker.
+            RunError: a run folder that another config began, or that another process holds.
+            KeyboardInterrupt: after the runs under way have been saved.
+        """
+        ...
+
+
+@dataclasses.dataclass
+class Lab:
+    """Where a study works: it trains runs on every seed and measures them, in worker processes."""
+
+    folder: Path
+    """Where the results go."""
+    seeds: int
+    """How many; they are 0, 1, ..."""
+    workers: int
+    """Processes at once."""
+    fast: bool
+    """Whether the study only has to show that it runs."""
+    say: Callable[[str], None]
+    """Takes lines of progress."""
+    make_env: MakeEnv
+    """Makes the environments of runs; importable by name, such as `gymnasium.make`."""
+    configs: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """The configs trained so far, by label, without their seeds; `results.json` has them."""
+
+    def train(self, configs: Mapping[str, RunConfig]) -> dict[str, list[Path]]:
+        """Train each config on every seed; the runs' folders by label, in order of seeds.
+
+        A run whose folder exists continues from its last checkpoint; a finished one is left as
+        it is.
+
+        Raises:
+            RunError: a folder that another config began.
+        """
+        paths = {
+            label: [self.folder / "runs" / f"{_file_name(label)}-{seed}" for seed in self._seeds()]
+            for label in configs
+        }
+        work = {}
+        for label, config in configs.items():
+            own = dataclasses.asdict(config)
+            self.configs[label] = {k: v for k, v in own.items() if k != "seed"}
+            for seed, path in zip(self._seeds(), paths[label], strict=True):
+                name = f"train {label}, seed {seed}"
+                work[path] = name, dataclasses.replace(config, seed=seed)
+        train_all(work, make_env=self.make_env, workers=self.workers, say=self.say)
+        return paths
+
+    def answers(self, questions: Mapping[Any, Work]) -> dict[Any, Any]:
+        """The functions' answers by key, computed in worker processes or read from the folder.
+
+        Answers are JSON values, kept in the folder. A kept one is computed again when the
+        function's name, its arguments, the versions or a run among the arguments have changed.
+        """
+        files = {key: self._answer_file(work) for key, work in questions.items()}
+        kept = {key: json.loads(file.read_text()) for key, file in files.items() if file.exists()}
+        fresh = executor.compute(
+            {key: work for key, work in questions.items() if key not in kept},
+            workers=self.workers,
+            say=self.say,
+            done=lambda key, answer: write_json(files[key], answer),
+        )
+        return {key: kept[key] if key in kept else fresh[key] for key in questions}
+
+    def means(self, answers: Mapping[Any, Sequence[float]], *key: Any) -> list[float]:
+        """The mean of `answers[*key, seed]`, such as returns of episodes, for each seed."""
+        return [float(np.mean(answers[*key, seed])) for seed in self._seeds()]
+
+    def _seeds(self) -> range:
+        return range(self.seeds)
+
+    def _answer_file(self, work: Work) -> Path:
+        arguments = [
+            (argument.name, Run.open(argument).config, Run.open(argument).latest())
+            if isinstance(argument, Path)
+            else argument
+            for argument in work.arguments
+        ]
+        question = repr((work.function.__qualname__, arguments, versions()))
+        mark = hashlib.sha256(question.encode()).hexdigest()[:12]
+        return self.folder / "answers" / f"{_file_name(work.name)}-{mark}.json"
+
+
+AnyLab = TypeVar("AnyLab", bound=Lab)
+
+
+def study(
+    experiment: Callable[[AnyLab], Report],
+    *,
+    seeds: int,
+    fast_seeds: int = 1,
+    lab: Callable[[Path, int, int, bool, Callable[[str], None]], AnyLab],
+) -> Study:
+    """A study from its experiment; its folder has the experiment's name.
+
+    Args:
+        experiment: trains and measures in a lab, and reports what it found.
+        seeds: its number of seeds, unless the caller gives one.
+        fast_seeds: likewise, of its fast version.
+        lab: makes its lab from folder, seeds, workers, fast and say.
+    """
+    made = partial(_run, experiment, seeds, fast_seeds, lab)
+    made.__doc__ = experiment.__doc__
+    return made
+
+
+def _run(
+    experiment: Callable[[Any], Report],
+    own_seeds: int,
+    fast_seeds: int,
+    make_lab: Callable[..., Lab],
+    root: Path,
+    *,
+    seeds: int | None = None, workers: int | None = None, fast: bool = False,
+    say: Callable[[str], None] = print,
+) -> Path:  # fmt: skip
+    seeds = (fast_seeds if fast else own_seeds) if seeds is None else seeds
+    workers = cores() if workers is None else workers
+    for name, value in (("seeds", seeds), ("workers", workers)):
+        if value < 1:
+            raise ValueError(f"{name} must be >= 1, got {value}")
+    name = experiment.__name__
+    lab = make_lab(Path(root) / name, seeds, workers, fast, say)
+    began = time.perf_counter()
+    report = experiment(lab)
+    results = {
+        "study": name,
+        "seeds": seeds,
+        "fast": fast,
+        "versions": versions(),
+        "configs": lab.configs,
+        "numbers": report.numbers,
+    }
+    write_json(lab.folder / "results.json", results)
+    warning = "A fast version: it only shows that the study runs.\n\n" if fast else ""
+    with written_whole(lab.folder / "table.md") as file:
+        file.write_text(f"{warning}{report.text.strip()}\n")
+    say(report.text.strip())
+    say(f"{name}: {lab.folder} after {time.perf_counter() - began:.0f} s")
+    return lab.folder
+
+
+def trained(path: Path, *, make_env: MakeEnv, **changes: Any) -> tuple[Loaded, Any]:
+    """A run, and its model in an agent with some settings of its config changed.
+
+    Raises what `load_run` and `with_settings` raise.
+    """
+    loaded = load_run(path, make_env=make_env)
+    return loaded, with_settings(loaded, **changes)
+
+
+def final_returns(
+    path: Path, episodes: int, changes: Mapping[str, Any], make_env: MakeEnv
+) -> list[float]:
+    """Returns of a trained run's agent, with settings changed, over evaluation episodes.
+
+    `path` is a folder of `Lab.train`, whose name ends in the seed.
+    """
+    loaded, agent = trained(path, make_env=make_env, **changes)
+    seed = EVALUATION + int(path.name.rpartition("-")[2])
+    player = Interruptible(agent.player(generator=torch.Generator().manual_seed(seed)))
+    return evaluate(player, loaded.env, episodes=episodes, seed=seed)
+
+
+def interval(scores: Sequence[float]) -> dict[str, float]:
+    """Interquartile mean over seeds and its 95 % bootstrap interval, as the figures draw it."""
+    return bootstrap_interval(scores, rng=np.random.default_rng(0))._asdict()
+
+
+def summary(scores: Sequence[float]) -> dict[str, Any]:
+    """What `results.json` says of scores (seeds,): each of them, and their `interval`."""
+    return {"seeds": list(scores), **interval(scores)}
+
+
+def shown(found: Mapping[str, float], digits: int = 1) -> str:
+    """`estimate [low, high]`."""
+    return "{estimate:.{d}f} [{low:.{d}f}, {high:.{d}f}]".format(**found, d=digits)
+
+
+def shown_mean(mean: float, error: float) -> str:
+    """A mean and its 95 % interval by the normal, from its standard error."""
+    return shown({"estimate": mean, "low": mean - 1.96 * error, "high": mean + 1.96 * error})
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def _file_name(label: str) -> str:
+    return "".join(c if c.isalnum() or c in ".-" else "-" for c in label.replace(", ", "-"))
