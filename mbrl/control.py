@@ -134,6 +134,20 @@ def build_driver(config: DriveConfig, *, make_env: MakeEnv, seed: int) -> Driver
     return Driver(env, controller, step)
 
 
+def plan_seconds(driver: Driver, *, plans: int = 3) -> float:
+    """Median seconds of a search from the first state of an episode; its controller starts anew.
+
+    The environment is left in that episode.
+    """
+    obs, _ = driver.env.reset(seed=0)
+    seconds = []
+    for _ in range(plans + 1):
+        began = time.perf_counter()
+        driver.controller.warm_up(obs)
+        seconds.append(time.perf_counter() - began)
+    return float(np.median(seconds[1:]))  # the first one warms up
+
+
 def _control_step(env: gymnasium.Env, config: DriveConfig) -> float:
     """Seconds of a step; 1 where the environment does not say and nothing depends on it."""
     fps = env.metadata.get("render_fps")

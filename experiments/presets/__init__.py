@@ -27,7 +27,10 @@ def preset(algo: str, env: str, spec: Spec) -> tuple[int, Any]:
         spec: what is known of it.
     """
     suited = agent(algo).Config.suited(spec)
-    if importlib.util.find_spec(f"experiments.presets.{algo}") is None:
+    registered = _registered(env, algo)
+    if registered is not None:
+        return registered
+    if ":" in algo or importlib.util.find_spec(f"experiments.presets.{algo}") is None:
         return STEPS, suited
     presets = importlib.import_module(f"experiments.presets.{algo}")
     if env in presets.PRESETS:
@@ -38,3 +41,24 @@ def preset(algo: str, env: str, spec: Spec) -> tuple[int, Any]:
         model = dataclasses.replace(config.model, **{n: getattr(suited.model, n) for n in learned})
         config = dataclasses.replace(config, model=model)
     return steps, config
+
+
+def mpc_preset(env: str) -> Any:
+    """The `MPCConfig` to drive a task by, None if there is no tuned one."""
+    presets = importlib.import_module("experiments.presets.mpc").PRESETS
+    return presets[env] if env in presets else _registered(env, "mpc")
+
+
+def _registered(env: str, algo: str) -> Any:
+    """What `envs.register` was told; only names that are not the library's own are imported."""
+    if ":" not in env and env in _ours():
+        return None
+    import envs
+
+    return envs.entry(env).presets.get(algo)
+
+
+def _ours() -> set[str]:
+    from experiments.cli.names import catalogue
+
+    return {row["name"] for rows in catalogue().values() for row in rows}
