@@ -24,6 +24,7 @@ if (
     if picked is not None:  # imported before us, by mbrl or the user: let it pick again
         importlib.reload(picked)
 
+from envs.contract import check_task
 from envs.mujoco_env import MujocoEnv, RenderingUnavailable, SimulationDiverged
 from envs.registry import (
     TASKS,
@@ -31,10 +32,13 @@ from envs.registry import (
     UnknownEnvironment,
     check_box,
     describe,
+    entry,
     known,
     make,
     names,
+    register,
     simulated,
+    unregister,
 )
 from envs.tabular import FiniteMDP, Layout, SeededOnce, TabularEnv
 from envs.task import Known, Physics, Planning, Task, never
@@ -58,10 +62,14 @@ __all__ = [
     "UnknownEnvironment",
     "WetChicken",
     "check_box",
+    "check_task",
     "describe",
+    "entry",
     "known",
     "make",
     "names",
     "never",
+    "register",
     "simulated",
+    "unregister",
 ]

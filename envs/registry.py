@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from importlib import metadata
+from typing import Any, NamedTuple, get_type_hints
 
 import gymnasium
 import numpy as np
@@ -27,10 +32,12 @@ from envs import (
     reacher,
     walker,
 )
+from envs.contract import check_functions, check_task
 from envs.gymnasium_tasks import DESCRIBED, KNOWN
 from envs.mujoco_env import MujocoEnv
-from envs.task import Known, Task, never
-from envs.worlds import WetChicken
+from envs.tabular import FiniteMDP
+from envs.task import Known, RewardFn, Task, TerminatedFn, never
+from envs.worlds import WORLDS, WetChicken
 
 TASKS: Mapping[str, Task] = {
     task.name: task
@@ -54,8 +61,6 @@ TASKS: Mapping[str, Task] = {
 }
 """Our own tasks by name."""
 
-_WORLDS: Mapping[str, Known] = {"wet-chicken": Known(WetChicken.reward, WetChicken.terminated, "")}
-
 _SUMMARIES = {
     "Ant-v5": "run forward on four legs",
     "HalfCheetah-v5": "run forward on two legs in a plane",
@@ -77,6 +82,21 @@ class UnknownEnvironment(ValueError):
     """No environment has this name; the message names similar ones."""
 
 
+@dataclass(frozen=True)
+class Entry:
+    """What the library knows of an environment that has a name."""
+
+    known: Known
+    summary: str = ""
+    """One line for listings."""
+    task: Task | None = None
+    """Its physics, for a simulator of it."""
+    world: Callable[..., FiniteMDP] | None = None
+    """Builds the finite world that it is."""
+    presets: Mapping[str, Any] = field(default_factory=dict)
+    """Tuned settings by algorithm, `mpc` for planning."""
+
+
 class Description(NamedTuple):
     """The line of an environment in a listing."""
 
@@ -92,9 +112,24 @@ class Description(NamedTuple):
 def task_env(name: str, **kwargs: Any) -> MujocoEnv:
     """The bare environment of one of our tasks: the entry point gymnasium calls."""
     env = MujocoEnv(TASKS[name], **kwargs)
-    _tell_known(env, name)
+    _tell_known(env, name, entry(name))
     return env
 
+
+_ENTRIES: dict[str, Entry] = {
+    **{
+        name: Entry(Known(task.reward, task.terminated, ""), task.summary, task)
+        for name, task in TASKS.items()
+    },
+    "wet-chicken": Entry(
+        Known(WetChicken.reward, WetChicken.terminated, ""), _SUMMARIES["wet-chicken"]
+    ),
+    **{
+        name: Entry(functions, _SUMMARIES[name], DESCRIBED.get(name))
+        for name, functions in KNOWN.items()
+    },
+}
+"""Environments with continuous actions in listings, and all that were registered."""
 
 for _task in TASKS.values():
     if _task.name not in gymnasium.registry:
@@ -106,39 +141,185 @@ for _task in TASKS.values():
         )
 
 
+Part = Task | type[gymnasium.Env] | FiniteMDP | Callable[[], gymnasium.Env | FiniteMDP]
+"""What can be registered: a task, a class of environments, a finite world, or a function that is
+annotated to return an environment or a finite world."""
+
+
+def register(
+    what: Part | str,
+    *,
+    name: str | None = None,
+    reward: RewardFn | None = None,
+    terminated: TerminatedFn | None = None,
+    why: str = "",
+    summary: str = "",
+    preset: Mapping[str, Any] | None = None,
+) -> str:
+    """Make an environment of one's own known by a name, to `make` and to every command.
+
+    Args:
+        what: a task, which is checked by `check_task`; a class of gymnasium environments; a
+            finite world; a function without arguments whose annotation says that it returns one
+            of the latter two; or the id of an environment that gymnasium knows.
+        name: the name; by default the task's, the world's, the class's or the id itself.
+        reward: `reward(obs, action, next_obs)`, where it is a function of observations. Of a task
+            it takes the place of the task's own.
+        terminated: `terminated(next_obs)` likewise; `envs.never` where episodes only run out of
+            time. Both are compared with twenty steps of the environment, unless `why` is given.
+        why: what is missing or inexact in these functions, in one sentence.
+        summary: one line for listings.
+        preset: tuned settings by algorithm: `{"pets": (steps, config), "mpc": MPCConfig(...)}`.
+
+    Returns:
+        The name.
+
+    Raises:
+        ValueError: a name that is taken, something that is none of these, a task that does not
+            keep its contract, functions that do not fit the environment; one line.
+        UnknownEnvironment: an id that gymnasium does not know.
+    """
+    called = name or _name_of(what)
+    if called in _ENTRIES and not (isinstance(what, str) and what == called):
+        raise ValueError(f"an environment is named {called!r} already; give another name=")
+    if isinstance(what, Task):
+        changed = {"reward": reward, "terminated": terminated}
+        task = replace(what, **{k: f for k, f in changed.items() if f is not None})
+        check_task(task)
+        given = Entry(Known(task.reward, task.terminated, why), summary or task.summary, task)
+        make_env: Any = functools.partial(MujocoEnv, task)
+        _to_gymnasium(called, make_env, task.episode_steps)
+    elif isinstance(what, str):
+        given = Entry(Known(reward, terminated, why), summary)
+        _registered(what)
+        if called != what:
+            raise ValueError(f"{what}: an id that gymnasium knows keeps its name")
+    else:
+        built, world = _builder(what, called)
+        text = summary or (inspect.getdoc(what) or "").split("\n")[0]
+        given = Entry(Known(reward, terminated, why), text, world=world)
+        _to_gymnasium(called, built, None)
+    given = replace(given, presets=dict(preset or {}))
+    before = _ENTRIES.get(called)
+    if before is not None:  # an id of ours that is given other functions or presets
+        functions = Known(reward or before.known.reward, terminated or before.known.terminated, why)
+        given = replace(before, known=functions, presets={**before.presets, **given.presets})
+    _ENTRIES[called] = given
+    try:
+        if not isinstance(what, Task) and not why and (reward or terminated):
+            env = make(called)
+            check_functions(env, reward, terminated, called)
+            env.close()
+    except BaseException:
+        unregister(called)
+        if before is not None:
+            _ENTRIES[called] = before
+        raise
+    return called
+
+
+def unregister(name: str) -> None:
+    """Forget what `register` made known; an id that gymnasium knew before stays in gymnasium."""
+    _ENTRIES.pop(name, None)
+    if name in _MADE:
+        _MADE.discard(name)
+        gymnasium.registry.pop(name, None)
+
+
+_MADE: set[str] = set()
+"""Names that `register` has handed to gymnasium."""
+
+
+def _to_gymnasium(name: str, make_env: Callable[..., gymnasium.Env], steps: int | None) -> None:
+    if name in gymnasium.registry and name not in _MADE:
+        raise ValueError(f"an environment is named {name!r} already; give another name=")
+    gymnasium.register(name, entry_point=make_env, max_episode_steps=steps)
+    _MADE.add(name)
+
+
+def _name_of(what: Any) -> str:
+    if isinstance(what, str):
+        return what
+    if isinstance(what, Task | FiniteMDP):
+        return what.name
+    return getattr(what, "__name__", type(what).__name__)
+
+
+def _builder(
+    what: Any, name: str
+) -> tuple[Callable[..., gymnasium.Env], Callable[..., FiniteMDP] | None]:
+    """What builds the environment, and the finite world that it is."""
+    if isinstance(what, type) and issubclass(what, gymnasium.Env):
+        return what, None
+    if isinstance(what, FiniteMDP):
+        return what.env, lambda: what
+    returns = get_type_hints(what).get("return") if inspect.isfunction(what) else None
+    if returns is FiniteMDP:
+        return lambda **kwargs: what().env(**kwargs), what
+    if isinstance(returns, type) and issubclass(returns, gymnasium.Env):
+        return what, None
+    raise ValueError(
+        f"{name}: a {type(what).__name__} is no environment; wanted an envs.Task, a class of "
+        "gymnasium.Env, an envs.FiniteMDP, or a function annotated to return one of the latter two"
+    )
+
+
 def make(id: str, *, render_mode: str | None = None, **kwargs: Any) -> gymnasium.Env:
     """The environment with this name, with its time limit.
 
-    `kwargs` go to `gymnasium.make`: for our tasks `width`, `height` and `max_episode_steps`. The
-    environment's `metadata["known"]` has its reward and termination as functions, if they are known
-    (see `known`). Raises UnknownEnvironment for a name that is neither a task nor registered.
+    Args:
+        id: a name of `names`, one that was registered, an id that gymnasium knows, `module:ID`
+            where importing the module registers the id, or `module:NAME` where NAME is something
+            that `register` takes.
+        render_mode: None or "rgb_array".
+        kwargs: go to `gymnasium.make`: for our tasks `width`, `height` and `max_episode_steps`.
+
+    The environment's `metadata["known"]` has its reward and termination as functions, if they are
+    known (see `known`).
+
+    Raises:
+        UnknownEnvironment: a name that is neither a task nor registered.
+        ValueError: something of that name that is no environment.
     """
-    _registered(id)
+    name = _registered(id)
     # passed only if it is set, because a constructor may lack the argument
     rendering = {} if render_mode is None else {"render_mode": render_mode}
-    env = gymnasium.make(id, **rendering, **kwargs)
-    _tell_known(env, id)
+    env = gymnasium.make(gymnasium.registry[name], **rendering, **kwargs)
+    _tell_known(env, id, _ENTRIES.get(name))
     return env
 
 
-def _tell_known(env: gymnasium.Env, id: str) -> None:
+def _tell_known(env: gymnasium.Env, id: str, found: Entry | None) -> None:
     """Set `env.metadata["known"]`: reward and termination as functions, and the task.
 
-    For an environment that is not in our tables, entries that it has there itself are kept.
+    For an environment that has no entry, what it has there itself is kept.
     """
-    name, own = _registered(id), env.metadata.get("known")
-    if own is not None and not any(name in table for table in (TASKS, KNOWN, _WORLDS)):
+    own = env.metadata.get("known")
+    if own is not None and found is None:
         env.unwrapped.metadata = {**env.metadata, "known": {"why": "", "task": None, **own}}
         return
-    reward, terminated, why = known(id)
+    reward, terminated, why = known(id) if found is None else found.known
     told = {
         "reward": reward,
         "terminated": None if terminated is never else terminated,
         "ends": terminated is None,  # it may terminate, and when is not known as a function
         "why": why,
-        "task": TASKS.get(name) or DESCRIBED.get(name),  # its physics, for a simulator of it
+        "task": None if found is None else found.task,  # its physics, for a simulator of it
     }
     env.unwrapped.metadata = {**env.metadata, "known": told}
+
+
+def entry(id: str) -> Entry:
+    """All that is known of an environment.
+
+    Raises:
+        UnknownEnvironment: a name that neither we nor gymnasium know.
+    """
+    name = _registered(id)
+    if name in _ENTRIES:
+        return _ENTRIES[name]
+    why = f"nobody has written reward and termination of {id} as functions yet"
+    return Entry(Known(None, None, why), world=WORLDS.get(name))
 
 
 def known(id: str) -> Known:
@@ -146,13 +327,7 @@ def known(id: str) -> Known:
 
     Raises UnknownEnvironment for a name that is neither a task nor registered.
     """
-    name = _registered(id)
-    if name in TASKS:
-        return Known(TASKS[name].reward, TASKS[name].terminated, "")
-    for table in (KNOWN, _WORLDS):
-        if name in table:
-            return table[name]
-    return Known(None, None, f"nobody has written reward and termination of {id} as functions yet")
+    return entry(id).known
 
 
 def simulated(id: str) -> Task:
@@ -161,19 +336,19 @@ def simulated(id: str) -> Task:
     Raises UnknownEnvironment for a name that is neither a task nor registered, ValueError if the
     physics, or one of the functions, is not known.
     """
-    name = _registered(id)
-    task = TASKS.get(name) or DESCRIBED.get(name)
+    task = entry(id).task
     if task is None:
-        raise ValueError(
-            f"{id}: no simulator to plan through; there is one of {', '.join(TASKS)}, "
-            f"{', '.join(DESCRIBED)}"
-        )
+        there = ", ".join(name for name, each in _ENTRIES.items() if each.task is not None)
+        raise ValueError(f"{id}: no simulator to plan through; there is one of {there}")
     return task
 
 
 def names() -> tuple[str, ...]:
-    """Our tasks, then the gymnasium ids in `known`; `make` takes every registered id."""
-    return (*TASKS, *_WORLDS, *KNOWN)
+    """Environments with an entry: our tasks, gymnasium's, and what was registered.
+
+    `make` takes every id that gymnasium knows.
+    """
+    return tuple(name for name, each in _ENTRIES.items() if each.world is None)
 
 
 def describe(id: str) -> Description:
@@ -181,8 +356,7 @@ def describe(id: str) -> Description:
     env = make(id)
     box = check_box(env)
     limit = env.spec.max_episode_steps if env.spec is not None else None
-    reward, terminated, _ = known(id)
-    summary = TASKS[id].summary if id in TASKS else _SUMMARIES.get(id, "")
+    found = entry(id)
     obs_dim = int(np.prod(env.observation_space.shape or ()))
     env.close()
     return Description(
@@ -190,9 +364,9 @@ def describe(id: str) -> Description:
         obs_dim=obs_dim,
         action_dim=box.shape[0],
         steps=limit or 0,
-        reward_known=reward is not None,
-        terminated_known=terminated is not None,
-        summary=summary,
+        reward_known=found.known.reward is not None,
+        terminated_known=found.known.terminated is not None,
+        summary=found.summary,
     )
 
 
@@ -212,13 +386,48 @@ def check_box(env: gymnasium.Env) -> Box:
     return space
 
 
+GROUP = "mbrl.envs"
+"""Entry points of installed packages: `NAME = "module:OBJECT"`, something that `register` takes."""
+
+
 def _registered(id: str) -> str:
+    """The name under which gymnasium has an environment; imports the module that the id names."""
+    if id in gymnasium.registry:
+        return id
     module, _, name = id.rpartition(":")
-    if module:  # gymnasium's "module:name", where importing the module registers the name
-        importlib.import_module(module)
-    if name in gymnasium.registry:
-        return name
+    if module:
+        return _of_module(id, module, name)
+    for point in metadata.entry_points(group=GROUP, name=id):
+        return register(_imported(point.module, f"the entry point {id!r}", point.attr), name=id)
     candidates = {known_name.lower(): known_name for known_name in gymnasium.registry}
     near = [candidates[n] for n in difflib.get_close_matches(name.lower(), candidates, 4, 0.5)]
     hint = f"did you mean {', '.join(near)}?" if near else f"ours are {', '.join(TASKS)}"
     raise UnknownEnvironment(f"unknown environment {id!r}; {hint}")
+
+
+def _of_module(id: str, module: str, name: str) -> str:
+    """Of `module:NAME`: an id that importing the module registers, or something to register."""
+    if not all(part.isidentifier() for part in module.split(".")) or not name:
+        raise UnknownEnvironment(
+            f"unknown environment {id!r}; the form is NAME, or module:NAME with the module's name "
+            "as Python imports it"
+        )
+    _imported(module, repr(id))
+    if name in gymnasium.registry:  # gymnasium's own "module:ID"
+        return name
+    if not name.isidentifier() or not hasattr(sys.modules[module], name):
+        there = [n for n, value in vars(sys.modules[module]).items() if isinstance(value, Task)]
+        hint = f"; its tasks are {', '.join(there)}" if there else ""
+        raise UnknownEnvironment(f"unknown environment {id!r}: {module} has no {name}{hint}")
+    return register(getattr(sys.modules[module], name), name=id)
+
+
+def _imported(module: str, asked: str, attribute: str = "") -> Any:
+    try:
+        found = importlib.import_module(module)
+        return getattr(found, attribute) if attribute else found
+    except Exception as error:  # importing a stranger's module may raise anything
+        said = " ".join(str(error).split()) or "nothing more"
+        raise UnknownEnvironment(
+            f"{asked}: {module} cannot be imported: {type(error).__name__}: {said}"
+        ) from error

@@ -248,6 +248,19 @@ class FiniteMDP:
         advantage = action_values - (policy * action_values).sum(1, keepdims=True)
         return self.occupancy(policy) * advantage
 
+    def discounted(self, discount: float) -> FiniteMDP:
+        """The same world with another γ; ValueError for one that it does not take."""
+        return FiniteMDP(
+            self.transitions,
+            self.rewards,
+            discount,
+            self.start,
+            self.terminal,
+            self.name,
+            self.layout,
+            self.arrival,
+        )
+
     def optimum(self) -> Optimum:
         """V*, Q* and π*, from the linear programme min Σ V, V >= R + γ P V (Puterman, 6.9).
 

@@ -12,6 +12,7 @@ from planners.lazy import lazy
 if TYPE_CHECKING:
     from mbrl.agents.controllers import Controller
     from mbrl.agents.mpc import MPCConfig, PlannerConfig
+    from mbrl.contract import check_model
     from mbrl.data import Replay
     from mbrl.dynamics import Ensemble, EnsembleConfig, Simulator
     from mbrl.spaces import spec_of
@@ -46,6 +47,7 @@ __all__ = [
     "Simulator",
     "Spec",
     "Transition",
+    "check_model",
     "collect",
     "evaluate",
     "fit_offline",
@@ -61,6 +63,7 @@ __getattr__ = lazy(
     {
         "mbrl.agents.controllers": ("Controller",),
         "mbrl.agents.mpc": ("MPCConfig", "PlannerConfig"),
+        "mbrl.contract": ("check_model",),
         "mbrl.data": ("Replay",),
         "mbrl.dynamics": ("Ensemble", "EnsembleConfig", "Simulator"),
         "mbrl.spaces": ("spec_of",),

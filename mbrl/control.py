@@ -14,12 +14,12 @@ import safetensors.numpy
 from torch import Tensor
 
 from mbrl.agents import Controller, Controllers, Pipelined
-from mbrl.dynamics import Simulator
+from mbrl.dynamics import OwnModel, Simulator
 from mbrl.dynamics.simulator import has_physics, physics_state
 from mbrl.evaluation import motion_error
 from mbrl.rng import episode_seed, generator
 from mbrl.settings import DriveConfig
-from mbrl.spaces import bounds
+from mbrl.spaces import bounds, obs_size, spec_of
 from mbrl.training.checkpoint import write_json, written_whole
 from mbrl.training.collect import Episodes, collect, play, vector
 from mbrl.training.runs import MakeEnv, load_run, versions
@@ -93,6 +93,16 @@ def build_driver(config: DriveConfig, *, make_env: MakeEnv, seed: int) -> Driver
             mpc = replace(mpc, particles=config.members)  # without noise more would be copies
         step = model.control_step
         low, high = bounds(env.action_space)
+    elif ":" in config.model and not Path(config.model).exists():
+        env = _made(config, make_env)
+        spec = spec_of(env)
+        low, high = bounds(spec.action)
+        own = OwnModel(config.model, config.model_settings)
+        model = own.make(obs_size(spec.obs), len(low), generator=generator(seed, 2))
+        settings = {"reward": spec.reward, "terminated": spec.terminated}
+        if mpc.particles % model.members:
+            mpc = replace(mpc, particles=model.members)
+        step = _control_step(env, config)
     else:
         loaded = load_run(Path(config.model), make_env=make_env)
         if loaded.config.env != config.env:
@@ -106,7 +116,7 @@ def build_driver(config: DriveConfig, *, make_env: MakeEnv, seed: int) -> Driver
         settings = {"reward": agent.reward, "terminated": agent.terminated}
         if mpc.particles % model.members:
             mpc = replace(mpc, particles=model.members)
-        step = 1 / float(env.metadata["render_fps"])
+        step = _control_step(env, config)
         low, high = bounds(env.action_space, device=loaded.config.device)
     arguments = (model, mpc.build(low, high), mpc)
     settings["generator"] = generator(seed, 1)
@@ -121,6 +131,31 @@ def build_driver(config: DriveConfig, *, make_env: MakeEnv, seed: int) -> Driver
     else:
         controller = Controller(*arguments, **settings)
     return Driver(env, controller, step)
+
+
+def plan_seconds(driver: Driver, *, plans: int = 3) -> float:
+    """Median seconds of a search from the first state of an episode.
+
+    The environment is left in that episode.
+    """
+    obs, _ = driver.env.reset(seed=0)
+    seconds = []
+    for _ in range(plans + 1):
+        began = time.perf_counter()
+        driver.controller.warm_up(obs)
+        seconds.append(time.perf_counter() - began)
+    return float(np.median(seconds[1:]))  # the first one warms up
+
+
+def _control_step(env: gymnasium.Env, config: DriveConfig) -> float:
+    """Seconds of a step; 1 where the environment does not say and nothing depends on it."""
+    fps = env.metadata.get("render_fps")
+    if fps is None and config.asynchronous:
+        raise ValueError(
+            f"--asynchronous: {config.env} does not say how long a step is; set "
+            'metadata["render_fps"], steps a second'
+        )
+    return 1 / float(fps or 1)
 
 
 def _simulated(env: gymnasium.Env, env_id: str) -> Any:

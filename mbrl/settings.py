@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from mbrl.agents import MPCConfig
 from mbrl.randomisation import Randomisation
@@ -23,7 +24,10 @@ class DriveConfig:
     """Settings of the controller."""
     model: str = "planning"
     """The model to plan through. planning: the task's cheaper simulator, if it has one. true: the
-    task's own simulator. Or the folder of a run: the model learned in it."""
+    task's own simulator. Or the folder of a run: the model learned in it. Or module:Class: a model
+    of your own that needs no fitting."""
+    model_settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of a model of your own, by name."""
     members: PositiveInt = 1
     """Number of simulators to plan through: the task's own, and others with random parameters.
     --objective combines the returns of a plan in all of them."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from planners.base import Demanding, Plan, Planner, RecedingPlanner, ScoreFn, maximised
     from planners.cem import CEM
     from planners.cma import CMA
+    from planners.contract import check_planner
     from planners.evolution import Evolution
     from planners.gradient import GradientAscent
     from planners.icem import ICEM
@@ -50,6 +51,7 @@ __all__ = [
     "ScoreFn",
     "Search",
     "Smooth",
+    "check_planner",
     "coloured_noise",
     "interpolation_matrix",
     "lqr",
@@ -70,6 +72,7 @@ __getattr__ = lazy(
         ),
         "planners.cem": ("CEM",),
         "planners.cma": ("CMA",),
+        "planners.contract": ("check_planner",),
         "planners.evolution": ("Evolution",),
         "planners.gradient": ("GradientAscent",),
         "planners.icem": ("ICEM",),

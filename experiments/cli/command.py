@@ -59,7 +59,9 @@ def run(args: Sequence[str]) -> int:
             _print_about("--version" in args)
             return 0
         from experiments.cli.names import check_name
+        from experiments.cli.own import search_working_folder
 
+        search_working_folder()
         command, *rest = args
         check_name("command", command, COMMANDS)
         if any(arg.split("=")[0] == "--module" for arg in rest):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from experiments.cli import names
+from experiments.cli import names, own
 from experiments.cli.options import (
     Common,
     check_least,
@@ -17,13 +17,12 @@ from experiments.cli.options import (
     file_name,
     parse,
     peek,
-    planner_named,
     say,
     set_threads,
     unset,
 )
-from experiments.presets.mpc import PRESETS
-from mbrl.agents import MPCConfig
+from experiments.presets import mpc_preset
+from mbrl.agents import MPCConfig, PlannerConfig
 from mbrl.settings import DriveConfig
 
 if TYPE_CHECKING:
@@ -58,15 +57,16 @@ class DriveRobot(Common):
 
 def run(args: list[str]) -> int:
     """Drive an episode a seed, or live in a browser; returns the exit status."""
-    args, planner = planner_named(args)
+    args, planner = own.named(args)
     env_id = peek(args, "--env", "cartpole-swingup")
     names.check_env(env_id)
-    mpc = PRESETS.get(env_id, MPCConfig())
+    tuned = mpc_preset(env_id)
+    mpc = tuned or MPCConfig()
     if planner is not None and planner != mpc.planner.name:
         mpc = replace(mpc, planner=mpc.planner.named(planner))
     name = mpc.planner.name
     start = DriveRobot(drive=DriveConfig(env=env_id, mpc=mpc))
-    parsed = parse(DriveRobot, "mbrl mpc", args, start)
+    parsed = parse(DriveRobot, "mbrl mpc", args, start, _own_options(name, args))
     check_least(parsed, seed=0, seeds=1, steps=1, threads=1)
     if parsed.out is not None and not parsed.viewer:
         check_new(parsed.out)
@@ -83,12 +83,15 @@ def run(args: list[str]) -> int:
         )
         emit(parsed, {"steps": taken})
         return 0
+    if tuned is None:
+        say(_cost(parsed.drive))
     from mbrl.training.runs import new_folder
 
     with Watch(f"{name} {env_id}") as watch:
         summary = drive_all(
             parsed.drive,
-            parsed.out or new_folder(parsed.root, file_name(env_id), f"mpc-{name}", parsed.seed),
+            parsed.out
+            or new_folder(parsed.root, file_name(env_id), f"mpc-{file_name(name)}", parsed.seed),
             numbered=parsed.out is None,
             seeds=range(parsed.seed, parsed.seed + parsed.seeds),
             steps=parsed.steps,
@@ -99,6 +102,41 @@ def run(args: list[str]) -> int:
     say(_said(summary))
     emit(parsed, summary)
     return 0
+
+
+def _cost(config: DriveConfig) -> str:
+    """What a plan costs, and which budget keeps up, where nobody has tuned the settings."""
+    import envs
+    from mbrl.control import build_driver, plan_seconds
+
+    driver = build_driver(config, make_env=envs.make, seed=0)
+    try:
+        needed = 1e3 * plan_seconds(driver)
+    finally:
+        driver.controller.close()
+        driver.env.close()
+    held = config.mpc.action_repeat * max(config.mpc.replan_every, 1)
+    there = 1e3 * driver.control_step * held
+    line = f"{config.env} has no preset: a plan takes {needed:.3g} ms, "
+    if needed <= there:
+        return f"{line}which keeps up with its {there:.3g} ms a plan"
+    population = getattr(driver.controller.mpc.planner, "population", None)
+    fewer = max(2, int((population or 0) * there / needed))
+    other = f" or --planner.population {fewer}" if population and fewer < population else ""
+    return f"{line}and there are {there:.3g} ms for it: --budget-ms {there:.3g}{other} keeps up"
+
+
+def _own_options(planner: str, args: Sequence[str]) -> dict[str, type]:
+    """Options of a planner and of a model of the user's own."""
+    found, model = {}, peek(args, "--model", "planning")
+    if own.is_own("planner", planner):
+        kind = PlannerConfig(planner).kind
+        found["planner"] = own.options("planner", planner, kind, 3, PlannerConfig)
+    if ":" in model and not Path(model).exists():
+        from mbrl.parts import of_module
+
+        found["model_settings"] = own.settings_options(model, of_module("model", model), 2)
+    return found
 
 
 def drive_all(

@@ -47,10 +47,10 @@ def live(
         ValueError: settings that do not fit, a port in use, a task that is not ours.
         ModuleNotFoundError: no viser.
     """
-    if config.env not in envs.TASKS:
-        raise ValueError(f"{config.env}: --viewer shows our own tasks: {', '.join(envs.TASKS)}")
+    task = envs.simulated(config.env)
+    if task.gymnasium:
+        raise ValueError(f"{config.env}: --viewer shows tasks, and this one gymnasium steps itself")
     driver = build_driver(config, make_env=envs.make, seed=seed)
-    task = envs.TASKS[config.env]
     inner: Any = driver.env.unwrapped
     settings = _settings(driver.controller)
     with Viewer(

@@ -11,6 +11,7 @@ import difflib
 import json
 from collections.abc import Iterable
 from functools import cache
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def check_env(name: str) -> None:
         Wrong: it is not; the message gives the nearest. "module:name" is not checked here.
     """
     ours = [row["name"] for rows in catalogue().values() for row in rows]
-    if ":" in name or name in ours:
+    if ":" in name or name in ours or name in entry_points("mbrl.envs"):
         return
     import gymnasium
 
@@ -56,6 +57,8 @@ def check_searchable(name: str) -> None:
     tables = catalogue()
     there = [row["name"] for row in tables["worlds"]]
     there += [row["name"] for row in tables["envs"] if row["simulator"]]
+    if ":" in name or name in entry_points("mbrl.envs"):
+        return  # what it is will be seen when it is imported
     if name not in there:
         raise Wrong(
             f"--env {name!r}: no true model to search through; {_near(name, there, cutoff=0.5)}"
@@ -101,6 +104,11 @@ def study_seeds(name: str) -> int:
     call = _table("experiments.studies", "STUDIES")[name]
     assert isinstance(call, ast.Call)
     return next(ast.literal_eval(k.value) for k in call.keywords if k.arg == "seeds")
+
+
+def entry_points(group: str) -> tuple[str, ...]:
+    """Names of the parts that installed packages bring: of `mbrl.envs`, `mbrl.planners`, ..."""
+    return tuple(sorted({point.name for point in metadata.entry_points(group=group)}))
 
 
 def _folder(package: str) -> Path:

@@ -12,15 +12,16 @@ import io
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast, get_type_hints
+from types import MappingProxyType
+from typing import Annotated, Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import tyro
 from rich.console import Console
 
-from experiments.cli.names import Wrong, check_name, planners
+from experiments.cli.names import Wrong
 from mbrl.plain import json_text, shown
 
 T = TypeVar("T")
@@ -59,17 +60,27 @@ UNSET = {
 """What None means in a config of the library; in others "unset", which the help text explains."""
 
 
-def flat(kind: type[T]) -> type[T]:
-    """The dataclass as its options: no prefix for those of `FLAT`, a word for what None means."""
+def flat(kind: type[T], own: Mapping[str, type] = MappingProxyType({})) -> type[T]:
+    """The dataclass as its options: no prefix for those of `FLAT`, a word for what None means.
+
+    `own` has, by the name of a field, the options of a part of the user's own.
+    """
     hints = get_type_hints(kind, include_extras=True)
     fields: list[Any] = []
     for field in dataclasses.fields(cast(Any, kind)):
-        hint = hints[field.name]
-        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-            nested = flat(hint)
+        hint = _config_of(hints[field.name])
+        if field.name in own:
+            prefix = tyro.conf.arg(name=field.name.removesuffix("_settings"))
+            marked = Annotated[own[field.name], prefix]
+            fields.append((field.name, marked, dataclasses.field(default_factory=own[field.name])))
+        elif isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            nested = flat(hint, own)
             start = _start(field, hint, nested)
             marked = Annotated[nested, tyro.conf.arg(name="")] if field.name in FLAT else nested
             fields.append((field.name, marked, start))
+        elif get_origin(hint) is Mapping:  # settings by name, which only a part of one's own has
+            marked = Annotated[hint, tyro.conf.Suppress]
+            fields.append((field.name, marked, dataclasses.field(default_factory=dict)))
         elif field.default is None and not hasattr(hint, "__metadata__"):
             marked = Annotated[hint, unset(UNSET.get(kind.__name__, "unset"))]
             fields.append((field.name, marked, dataclasses.field(default=None)))
@@ -78,6 +89,14 @@ def flat(kind: type[T]) -> type[T]:
     made = dataclasses.make_dataclass(kind.__name__, fields, bases=(kind,), frozen=True)
     made.__doc__ = kind.__doc__
     return made
+
+
+def _config_of(hint: Any) -> Any:
+    """Of several configs that a field may hold, the first: the others are parts of one's own."""
+    configs = [
+        each for each in get_args(hint) if isinstance(each, type) and dataclasses.is_dataclass(each)
+    ]
+    return configs[0] if configs else hint
 
 
 def _start(field: Any, kind: Any, flattened: Any) -> Any:
@@ -91,7 +110,15 @@ def _as(kind: type[T], value: Any) -> T:
     hints = get_type_hints(kind)
     values = {}
     for field in dataclasses.fields(cast(Any, kind)):
+        if not hasattr(value, field.name):
+            continue  # a setting of a part of one's own, by default
         held, wanted = getattr(value, field.name), hints[field.name]
+        if hasattr(held, "plain"):
+            held = held.plain()
+        for each in get_args(wanted):
+            config = isinstance(each, type) and dataclasses.is_dataclass(each)
+            if config and isinstance(held, cast(Any, each)):
+                wanted = each
         again = isinstance(wanted, type) and dataclasses.is_dataclass(wanted)
         values[field.name] = _as(wanted, held) if again and type(held) is not wanted else held
     return kind(**values)
@@ -100,13 +127,19 @@ def _as(kind: type[T], value: Any) -> T:
 _BOX = re.compile("[╭╮╰╯│─]|-{3,}")  # the latter where there are only ASCII's characters
 
 
-def parse(kind: type[T], prog: str, args: Sequence[str], default: T | None = None) -> T:
-    """Parse by tyro, whose boxed complaint becomes one line.
+def parse(
+    kind: type[T],
+    prog: str,
+    args: Sequence[str],
+    default: T | None = None,
+    own: Mapping[str, type] = MappingProxyType({}),
+) -> T:
+    """Parse by tyro, whose boxed complaint becomes one line; `own` as in `flat`.
 
     Raises:
         Wrong: an unknown option, or a value that is none.
     """
-    complaint, taken = io.StringIO(), flat(kind)
+    complaint, taken = io.StringIO(), flat(kind, own)
     try:
         with contextlib.redirect_stderr(complaint):
             start = tyro.MISSING_NONPROP if default is None else _as(taken, default)
@@ -182,20 +215,6 @@ def check_new(path: Path) -> None:
     """
     if path.exists():
         raise Wrong(f"{path} exists already")
-
-
-def planner_named(args: Sequence[str]) -> tuple[list[str], str | None]:
-    """The arguments with --planner NAME as --planner.name NAME, and that name if there is one.
-
-    Raises:
-        Wrong: no planner has it.
-    """
-    args = [arg.replace("--planner=", "--planner.name=") for arg in args]
-    args = ["--planner.name" if arg == "--planner" else arg for arg in args]
-    name = peek(args, "--planner.name", "")
-    if name:
-        check_name("planner", name, planners())
-    return args, name or None
 
 
 def peek(args: Sequence[str], name: str, default: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from experiments.cli import names
+from experiments.cli import names, own
 from experiments.cli.options import (
     Common,
     Wrong,
@@ -17,7 +17,6 @@ from experiments.cli.options import (
     file_name,
     parse,
     peek,
-    planner_named,
     say,
     set_threads,
     unset,
@@ -84,13 +83,17 @@ def run(args: list[str]) -> int:
         print(USAGE.format(", ".join(algorithms)))
         parse(Resume, "mbrl train", ["--help"])
     algo, *rest = args
-    names.check_name("algorithm", algo, algorithms)
-    rest, planner = planner_named(rest)
+    if not own.is_own("agent", algo):
+        names.check_name("algorithm", algo, algorithms)
+    rest, planner = own.named(rest)
+    model = peek(rest, "--model", "")
     env_id = peek(rest, "--env", "cartpole-swingup")
     names.check_env(env_id)
     import envs
     from experiments.presets import preset
-    from mbrl.agents import agent
+    from mbrl.agents import PlannerConfig, agent
+    from mbrl.dynamics import OwnModel
+    from mbrl.parts import of_module
     from mbrl.rng import generator
     from mbrl.spaces import spec_of
     from mbrl.training import RunConfig
@@ -100,10 +103,20 @@ def run(args: list[str]) -> int:
     spec, why = spec_of(env), env.metadata["known"]["why"]
     env.close()
     steps, config = preset(algo, env_id, spec)
+    parts: dict[str, type] = {}
     if planner is not None:
         config = changed(config, planner=planner)
+        if own.is_own("planner", planner):
+            kind = PlannerConfig(planner).kind
+            parts["planner"] = own.options("planner", planner, kind, 3, PlannerConfig)
+    if model:
+        config = changed(config, model=model)
+        parts["model"] = own.options("model", model, of_module("model", model), 2, OwnModel)
+        rest = [arg.replace("--model=", "--model.name=") for arg in rest]
+        rest = ["--model.name" if arg == "--model" else arg for arg in rest]
     kind = train_of(agent(algo).Config)
-    parsed = parse(kind, f"mbrl train {algo}", rest, kind(agent=config, env=env_id, steps=steps))
+    start = kind(agent=config, env=env_id, steps=steps)
+    parsed = parse(kind, f"mbrl train {algo}", rest, start, parts)
     _prepare(parsed)
     check_least(parsed, steps=1, seed=0, num_envs=1)
     check_device(parsed.device, "--device asks for the")
@@ -113,7 +126,7 @@ def run(args: list[str]) -> int:
     agent(algo).make(spec, parsed.agent, generator=generator(0))  # what does not fit is refused now
     if why:
         say(f"{env_id}: {why}")
-    path = parsed.run or new_folder(parsed.root, file_name(env_id), algo, parsed.seed)
+    path = parsed.run or new_folder(parsed.root, file_name(env_id), file_name(algo), parsed.seed)
     return _go(made, path, parsed, numbered=parsed.run is None)
 
 

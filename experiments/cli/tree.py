@@ -111,6 +111,10 @@ def searched(config: SearchConfig, *, actions: tuple[str, ...] = ()) -> tuple[Ga
         env = known["world"].env()
     elif config.env in CLASSICS:
         env = gymnasium.make(config.env)
+    elif (own := envs.entry(config.env).world) is not None:
+        world = own() if config.discount is None else own().discounted(config.discount)
+        known |= {"world": world, "names": tuple(f"action {a}" for a in range(world.actions))}
+        env = world.env()
     else:
         env, known["task"] = envs.make(config.env), envs.simulated(config.env)
     try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import sys
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from mbrl.agents import agent
@@ -27,7 +29,10 @@ def preset(algo: str, env: str, spec: Spec) -> tuple[int, Any]:
         spec: what is known of it.
     """
     suited = agent(algo).Config.suited(spec)
-    if importlib.util.find_spec(f"experiments.presets.{algo}") is None:
+    registered = _registered(env, algo)
+    if registered is not None:
+        return registered
+    if ":" in algo or importlib.util.find_spec(f"experiments.presets.{algo}") is None:
         return STEPS, suited
     presets = importlib.import_module(f"experiments.presets.{algo}")
     if env in presets.PRESETS:
@@ -38,3 +43,19 @@ def preset(algo: str, env: str, spec: Spec) -> tuple[int, Any]:
         model = dataclasses.replace(config.model, **{n: getattr(suited.model, n) for n in learned})
         config = dataclasses.replace(config, model=model)
     return steps, config
+
+
+def mpc_preset(env: str) -> Any:
+    """The `MPCConfig` to drive a task by, None if there is no tuned one."""
+    presets = importlib.import_module("experiments.presets.mpc").PRESETS
+    return presets[env] if env in presets else _registered(env, "mpc")
+
+
+def _registered(env: str, algo: str) -> Any:
+    """What `envs.register` was told of an environment, None if nothing."""
+    own = ":" in env or "envs" in sys.modules or entry_points(group="mbrl.envs", name=env)
+    if not own:  # nobody can have registered it, and importing `envs` takes a second
+        return None
+    import envs
+
+    return envs.entry(env).presets.get(algo)

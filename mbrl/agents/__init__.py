@@ -7,10 +7,13 @@ device)`. A new agent is one such file and one line here.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from mbrl.parts import named
 from planners.lazy import lazy
 
 if TYPE_CHECKING:
@@ -29,12 +32,24 @@ AGENTS: Mapping[str, str] = {
 def agent(name: str) -> Any:
     """The module of an agent: `Config` and `make`.
 
+    Args:
+        name: one of `AGENTS`, or `module:make` of a module of one's own that has both.
+
     Raises:
-        ValueError: no agent has that name.
+        ValueError: no agent has that name; a module that cannot be imported or lacks one of both.
     """
-    if name not in AGENTS:
-        raise ValueError(f"agent {name!r} is unknown; there are {', '.join(AGENTS)}")
-    return importlib.import_module(AGENTS[name])
+    found = named("agent", name, AGENTS)
+    if name in AGENTS:
+        return importlib.import_module(found)
+    module: Any = inspect.getmodule(found) if inspect.isfunction(found) else found
+    for wanted in ("Config", "make"):
+        if not hasattr(module, wanted):
+            raise ValueError(
+                f"agent {name!r}: its module has no {wanted}; it needs Config and make"
+            )
+    if not (dataclasses.is_dataclass(module.Config) and hasattr(module.Config, "suited")):
+        raise ValueError(f"agent {name!r}: its Config must be a dataclass with suited(spec)")
+    return module
 
 
 def name_of(config: object) -> str:

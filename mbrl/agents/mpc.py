@@ -5,12 +5,15 @@ No torch is imported until a planner is built, so the command's help is quick.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from importlib import metadata
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from annotated_types import Interval
 
 from mbrl.particles import Propagation, parse_objective
+from mbrl.parts import check_settings, named, settings
 from planners.checks import (
     NonNegativeFloat,
     NonNegativeInt,
@@ -24,7 +27,13 @@ from planners.checks import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from planners import ILQR, MPC, Search
+    from planners import ILQR, MPC, RecedingPlanner, Search
+
+
+PlannerName = Literal[
+    "icem", "cem", "mppi", "predictive", "cma", "evolution", "gradient", "ilqr", "random"
+]
+"""The library's planners, as `planner_kinds` has them."""
 
 
 def planner_kinds() -> dict[str, type[Search] | type[ILQR]]:
@@ -38,10 +47,9 @@ def planner_kinds() -> dict[str, type[Search] | type[ILQR]]:
 class PlannerConfig:
     """Which planner, and its settings; unset ones are the planner's own defaults."""
 
-    name: Literal[
-        "icem", "cem", "mppi", "predictive", "cma", "evolution", "gradient", "ilqr", "random"
-    ] = "icem"
-    """The search."""
+    name: str = "icem"
+    """The search: icem, cem, mppi, predictive, cma, evolution, gradient, ilqr or random, or one of
+    your own as module:Class."""
     horizon: PositiveInt = 25
     """Actions planned ahead."""
     population: PositiveInt | None = None
@@ -64,17 +72,24 @@ class PlannerConfig:
     """Of MPPI: lower gives more weight to the best candidates."""
     answer: Literal["best", "mean"] | None = None
     """Carry out the best candidate, or the mean of the search."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of a planner of your own that the library's planners do not have, by name."""
 
     def __post_init__(self) -> None:
-        _ = self.kind
         check_fields(self)
+        ours = get_args(PlannerName)
+        if not (self.name in ours or ":" in self.name or _installed(self.name)):
+            raise ValueError(
+                f"planner {self.name!r} is unknown; there are {', '.join(ours)}, "
+                "and yours as module:Class"
+            )
 
     def named(self, name: str) -> PlannerConfig:
         """These settings for another planner, without those it does not have."""
         if name == self.name:
             return self
-        other: Any = replace(self, name=cast(Any, name))
-        known = {f.name for f in fields(other.kind)} | {"name"}
+        other: Any = replace(self, name=name, settings={})
+        known = {*settings(f"planner {name!r}", other.kind, 3), *_ALWAYS}
         return replace(other, **{f.name: None for f in fields(self) if f.name not in known})
 
     @property
@@ -82,28 +97,36 @@ class PlannerConfig:
         """The planner's class.
 
         Raises:
-            ValueError: no planner has this name.
+            ValueError: no planner has this name; a module that cannot be imported.
         """
-        kinds = planner_kinds()
-        if self.name not in kinds:
-            raise ValueError(f"planner {self.name!r} is unknown; take one of {', '.join(kinds)}")
-        return kinds[self.name]
+        return named("planner", self.name, planner_kinds())
 
-    def build(self, low: Tensor, high: Tensor, *, horizon: int | None = None) -> Search | ILQR:
+    def build(
+        self, low: Tensor, high: Tensor, *, horizon: int | None = None
+    ) -> Search | ILQR | RecedingPlanner:
         """The planner over the box [low, high] (A,), with this or another horizon.
 
         Raises:
             ValueError: a setting out of range, or one that this planner does not have.
         """
-        kind = self.kind
-        offered = [f.name for f in fields(self) if f.name not in ("name", "horizon")]
-        settings = {n: getattr(self, n) for n in offered if getattr(self, n) is not None}
-        known = {f.name for f in fields(kind)}
-        for name in settings:
-            if name not in known:
-                has = ", ".join(other for other in ("horizon", *offered) if other in known)
-                raise ValueError(f"planner {self.name!r} has no setting {name!r}; it has {has}")
-        return kind(low, high, self.horizon if horizon is None else horizon, **settings)
+        from planners import check_planner
+
+        kind: Any = self.kind
+        offered = [f.name for f in fields(self) if f.name not in _ALWAYS]
+        asked = {n: getattr(self, n) for n in offered if getattr(self, n) is not None}
+        asked |= self.settings
+        check_settings(f"planner {self.name!r}", kind, 3, asked)
+        if self.name not in planner_kinds():
+            check_planner(kind, **asked)
+        return kind(low, high, self.horizon if horizon is None else horizon, **asked)
+
+
+def _installed(name: str) -> bool:
+    return bool(metadata.entry_points(group="mbrl.planners", name=name))
+
+
+_ALWAYS = ("name", "horizon", "settings")
+"""Fields of `PlannerConfig` that every planner has."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from mbrl.agents.controllers import Controller, Controllers
 from mbrl.agents.mpc import MPCConfig
 from mbrl.checks import PositiveInt, check_fields, check_memory
 from mbrl.data import Replay
-from mbrl.dynamics.ensemble import Ensemble, EnsembleConfig
+from mbrl.dynamics.ensemble import EnsembleConfig
+from mbrl.dynamics.own import OwnModel
 from mbrl.rng import on_device
 from mbrl.spaces import bounds, obs_size
 from mbrl.types import Dynamics, Fittable, Metrics, Spec, Transition
@@ -35,8 +36,8 @@ class Config:
 
     mpc: MPCConfig = field(default_factory=lambda: MPCConfig(particles=20))
     """Planning through the model."""
-    model: EnsembleConfig = field(default_factory=EnsembleConfig)
-    """The ensemble and its fit."""
+    model: EnsembleConfig | OwnModel = field(default_factory=EnsembleConfig)
+    """The ensemble and its fit, or a model of your own."""
     random_steps: Annotated[int, Ge(2)] = 200
     """Steps of uniformly random actions before the first fit."""
     aggregate: bool = True
@@ -96,7 +97,10 @@ class PETS:
     ) -> None:
         self.config = config = config or Config.suited(spec)
         self.spec, self.generator = spec, generator
-        learned = config.model.learn_reward or model is not None
+        own = model is not None or isinstance(
+            config.model, OwnModel
+        )  # which has a reward of its own
+        learned = config.model.learn_reward or own
         if spec.reward is None and not learned:
             raise ValueError("the reward is not known: give it, or set model.learn_reward")
         self.low, self.high = bounds(spec.action, device=device)
@@ -108,9 +112,11 @@ class PETS:
                 raise ValueError("replan_every 0 needs an episode of bounded length")
             horizon = -(-spec.episode_steps // config.mpc.action_repeat)
         size = obs_size(spec.obs)
+        device = self.low.device
         if model is None:
-            model = Ensemble(size, len(self.low), config.model, generator=generator)
-            model.to(self.low.device)
+            made: Model = config.model.make(size, len(self.low), generator=generator, device=device)
+        else:
+            made = model
         self.mpc = config.mpc.build(self.low, self.high, horizon=horizon)
         self.replay = Replay(config.capacity, size, len(self.low), device=self.low.device)
         self.fit_every = config.fit_every
@@ -119,7 +125,7 @@ class PETS:
         self.fits = self.since_fit = 0
         self.due = False
         self._ended = np.zeros(0, dtype=bool)
-        self._model = self._checked(model)
+        self._model = self._checked(made)
         self.playing = self._controllers(generator)
 
     @property

@@ -6,6 +6,7 @@ from mbrl.dynamics.derivatives import SmoothSimulator
 from mbrl.dynamics.ensemble import Ensemble, EnsembleConfig
 from mbrl.dynamics.finite import Counts, FiniteModel
 from mbrl.dynamics.neural import NeuralConfig, NeuralDynamics, Regression
+from mbrl.dynamics.own import OwnModel
 from mbrl.dynamics.simulator import Randomisation, Simulator
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "FiniteModel",
     "NeuralConfig",
     "NeuralDynamics",
+    "OwnModel",
     "Randomisation",
     "Regression",
     "Simulator",

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
+import torch
 from annotated_types import MinLen
 from torch import Generator, Tensor
 
@@ -47,6 +48,17 @@ class EnsembleConfig(NeuralConfig):
             activation=self.activation,
             generator=generator,
         )
+
+    def make(
+        self,
+        obs_size: int,
+        action_size: int,
+        *,
+        generator: Generator,
+        device: torch.device | str = "cpu",
+    ) -> Ensemble:
+        """A fresh ensemble of observations (O,) and actions (A,)."""
+        return Ensemble(obs_size, action_size, self, generator=generator).to(device)
 
     def decay(self, net: Net) -> Mapping[Tensor, float]:
         """The decay of each layer's weights; biases have none."""

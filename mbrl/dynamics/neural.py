@@ -75,6 +75,17 @@ class NeuralConfig(fitting.FitConfig, ABC):
     def build(self, inputs: int, outputs: int, *, generator: Generator) -> Net:
         """A net of `members` from (E, B, inputs) to (E, B, outputs)."""
 
+    def make(
+        self,
+        obs_size: int,
+        action_size: int,
+        *,
+        generator: Generator,
+        device: torch.device | str = "cpu",
+    ) -> NeuralDynamics:
+        """A fresh model of observations (O,) and actions (A,)."""
+        return NeuralDynamics(obs_size, action_size, self, generator=generator).to(device)
+
     def decay(self, net: Net) -> Mapping[Tensor, float]:
         """Weight decay of the net's parameters; none for those left out."""
         return {}

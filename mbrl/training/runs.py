@@ -9,7 +9,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
@@ -24,6 +24,8 @@ from gymnasium.vector import VectorEnv
 
 from mbrl import agents
 from mbrl.checks import NonNegativeInt, PositiveInt, check_fields, check_state, first_refused
+from mbrl.dynamics.own import OwnModel
+from mbrl.parts import name_of
 from mbrl.plain import shown
 from mbrl.rng import generator
 from mbrl.spaces import spec_of
@@ -70,19 +72,20 @@ class RunConfig:
         """The config of a run that may be a stranger's.
 
         Raises:
-            RunError: see `from_json`; an environment whose id would have a module imported that
-                nobody has named.
+            RunError: see `from_json`; an environment, an agent, a planner or a model in a module
+                that nobody has named, which would be imported.
         """
         file = run.path / CONFIG
-        config = cls.from_json(run.config, file)
-        module = config.env.rpartition(":")[0]
-        if module and module not in sys.modules:
-            raise RunError(
-                f"{file}: its environment {shown(config.env, most=60)!r} is in the module "
-                f"{shown(module, most=60)}, which is not imported because only a file names it; "
-                f"if you trust it, add --module {shown(module, most=60)} (in Python: import it)"
-            )
-        return config
+        for place, name in _own_parts(run.config):
+            module = name.rpartition(":")[0]
+            if module not in sys.modules:
+                raise RunError(
+                    f"{file}: its {place} {shown(name, most=60)!r} is in the module "
+                    f"{shown(module, most=60)}, which is not imported because only a file names "
+                    f"it; if you trust it, add --module {shown(module, most=60)} (in Python: "
+                    "import it)"
+                )
+        return cls.from_json(run.config, file)
 
     @classmethod
     def from_json(cls, config: Mapping[str, Any], file: Path | str = CONFIG) -> RunConfig:
@@ -93,12 +96,35 @@ class RunConfig:
         """
         given = {name: value for name, value in config.items() if name != "versions"}
         algo = given.get("algo")
-        if not isinstance(algo, str) or algo not in agents.AGENTS:
-            said = shown(repr(algo), most=60)
-            raise RunError(f"{file}: algo is {said}, not one of {', '.join(agents.AGENTS)}")
-        own = _read(agents.agent(algo).Config, given.pop("agent", None), file, "agent")
+        if not isinstance(algo, str):
+            raise RunError(
+                f"{file}: algo is {shown(repr(algo), most=60)}, not the name of an agent"
+            )
+        try:
+            module = agents.agent(algo)
+        except ValueError as error:
+            raise RunError(f"{file}: {shown(str(error), most=200)}") from None
+        own = _read(module.Config, given.pop("agent", None), file, "agent")
         rest = _read(_Rest, given, file)
         return cls(agent=own, **dataclasses.asdict(rest))
+
+
+_PARTS = {
+    "environment": ("env",),
+    "agent": ("algo",),
+    "planner": ("agent", "mpc", "planner", "name"),
+    "model": ("agent", "model", "name"),
+}
+"""Where a config may name a part as module:NAME."""
+
+
+def _own_parts(config: Any) -> Iterator[tuple[str, str]]:
+    for place, path in _PARTS.items():
+        found = config
+        for name in path:
+            found = found.get(name) if isinstance(found, Mapping) else None
+        if isinstance(found, str) and ":" in found:
+            yield place, found
 
 
 @dataclass(frozen=True)
@@ -225,7 +251,10 @@ def _made(algo: str, spec: Spec, config: Any, seed: int, device: str) -> Any:
 
 
 def changed(config: Any, **settings: Any) -> Any:
-    """A config with some fields changed, its own or those of its `mpc`; `planner` may be a name.
+    """A config with some fields changed, its own or those of its `mpc`.
+
+    `planner` may be the name of a planner or its class, `model` the name (`module:Class`) or the
+    class of a model of one's own.
 
     Raises:
         ValueError: a field that neither has, or a value out of range.
@@ -238,13 +267,18 @@ def changed(config: Any, **settings: Any) -> Any:
 def _changed(config: Any, setting: str, value: Any) -> Any:
     names = [f.name for f in dataclasses.fields(config)]
     if setting in names:
+        if setting == "model" and isinstance(value, str | type):
+            named = value if isinstance(value, str) else name_of("model", value)
+            flags = ("learn_reward", "learn_termination")
+            value = OwnModel(named, **{name: getattr(config.model, name) for name in flags})
         return dataclasses.replace(config, **{setting: value})
     inner = getattr(config, "mpc", None)
     if inner is None or setting not in (own := [f.name for f in dataclasses.fields(inner)]):
         known = names if inner is None else [*names, *own]
         raise ValueError(f"there is no setting {setting!r}; there are {', '.join(known)}")
-    if setting == "planner" and isinstance(value, str):
-        value = inner.planner.named(value)
+    if setting == "planner" and isinstance(value, str | type):
+        named = value if isinstance(value, str) else name_of("planner", value)
+        value = inner.planner.named(named)
     return dataclasses.replace(config, mpc=dataclasses.replace(inner, **{setting: value}))
 
 

@@ -190,7 +190,7 @@ def test_a_setting_that_a_planner_lacks_and_a_planner_that_is_none_are_one_line(
         lambda: PlannerConfig("best").build(-box, box),
         lambda: PlannerConfig().named("best"),
     ):
-        with pytest.raises(ValueError, match="planner 'best' is unknown; take one of .*cem, "):
+        with pytest.raises(ValueError, match="planner 'best' is unknown; there are .*cem, "):
             make()
 
 

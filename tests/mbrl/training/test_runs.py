@@ -178,8 +178,8 @@ def test_a_device_that_is_not_there_is_said_in_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"algo": "petz"}, "algo is 'petz', not one of pets, random"),
-        ({"algo": ["pets"]}, r"algo is \['pets'\], not one of"),
+        ({"algo": "petz"}, "agent 'petz' is unknown; there are pets, random"),
+        ({"algo": ["pets"]}, r"algo is \['pets'\], not the name of an agent"),
         ({"steps": "many"}, "steps must be an integer of at least 1"),
         ({"agent": {"mpc": {"particles": "x"}}}, "mpc.particles"),
         ({"env": 3}, "env must be text"),

@@ -1,0 +1,57 @@
+"""A model of a user's own, in the config of an agent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Generator
+
+from mbrl.contract import check_model
+from mbrl.parts import check_settings, of_module
+
+
+@dataclass(frozen=True)
+class OwnModel:
+    """A model by the name of its class, which is called with O, A, `generator` and the settings.
+
+    Raises ValueError, when it is made, for a class that cannot be found or built, or that does not
+    keep its contract (`mbrl.check_model`).
+    """
+
+    name: str
+    """module:Class."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Its settings by name; its own defaults for the others."""
+    learn_reward: bool = False
+    """Take the reward from the model, though it is known as a function."""
+    learn_termination: bool = False
+    """Take termination from the model, though it is known as a function."""
+
+    def make(
+        self,
+        obs_size: int,
+        action_size: int,
+        *,
+        generator: Generator,
+        device: torch.device | str = "cpu",
+    ) -> Any:
+        """A fresh model of observations (O,) and actions (A,)."""
+        kind = of_module("model", self.name)
+        check_settings(f"model {self.name!r}", kind, 2, self.settings)
+        made: Any
+        try:
+            made = kind(obs_size, action_size, generator=generator, **self.settings)
+        except TypeError as error:
+            said = " ".join(str(error).split())
+            raise ValueError(
+                f"model {self.name!r} cannot be built from (obs_size, action_size, *, generator, "
+                f"settings): {said}"
+            ) from error
+        if hasattr(made, "to"):  # as a module of torch has
+            made = made.to(device)
+        rows = torch.randn(4, obs_size + action_size, generator=Generator().manual_seed(0))
+        check_model(made, *rows.to(device).split([obs_size, action_size], dim=1))
+        return made
