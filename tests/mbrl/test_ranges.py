@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import math
 import pkgutil
+import sys
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import gymnasium
@@ -49,7 +50,8 @@ def build(kind, **change):
     """An object of that kind, with plausible values of what has no default."""
     needed: dict[str, Any] = {
         "low": torch.tensor([-1.0, -1.0]), "high": torch.tensor([1.0, 1.0]), "horizon": 6,
-        "name": "module:Class", "algo": "pets", "env": "x", "seed": 0, "steps": 1, "device": "cpu", "agent": None,
+        "name": "m:Class", "algo": "pets", "env": "x", "seed": 0, "steps": 1, "device": "cpu",
+        "agent": None,
         "planner": planners.PredictiveSampling(
             torch.tensor([-1.0]), torch.tensor([1.0]), 6, population=4
         ),
@@ -301,7 +303,9 @@ def test_more_environments_than_fit_are_refused_and_those_made_are_closed(monkey
 
     monkeypatch.setattr(checks, "free_memory", lambda: 2.0**30)
     # what the process holds also depends on what was freed before
-    monkeypatch.setattr("mbrl.training.collect._resident", lambda: len(open_now) * 2**21)
+    monkeypatch.setattr(
+        sys.modules["mbrl.training.collect"], "_resident", lambda: len(open_now) * 2**21
+    )
     vector([Own] * 40).close()
     assert not open_now
     with pytest.raises(ValueError, match="5000 environments would take .* GiB"):
