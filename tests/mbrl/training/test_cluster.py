@@ -49,7 +49,7 @@ def ray(nodes):
 
 def small(lab: Lab) -> Report:
     """Two tiny runs a seed, measured."""
-    config = replace(jobs.TINY, steps=450, agent=replace(jobs.AGENT, random_steps=300))
+    config = replace(jobs.TINY, steps=1200, agent=replace(jobs.AGENT, random_steps=300))
     paths = lab.train({"a": config, "b": replace(config, steps=310)})
     asked = {
         (label, seed): Work(labs.final_returns, (path, 1, {}), f"evaluate {label}, seed {seed}")
@@ -89,7 +89,7 @@ def test_a_study_is_the_same_to_the_byte_when_a_node_is_lost(nodes, ray, tmp_pat
     assert len(same) == 2 + 2 * 4
     for file in [*same, *(f for f in files if f.parent.name == "answers")]:
         assert (away / file).read_bytes() == (home / file).read_bytes(), file
-    assert Run.open(away / "runs" / "a-0").latest() == 450
+    assert Run.open(away / "runs" / "a-0").latest() == 1200
 
 
 def test_a_job_of_a_lost_worker_goes_on_from_the_checkpoint_that_came_home(ray, tmp_path):
