@@ -14,7 +14,6 @@ from experiments.cli.options import (
     check_new,
     console,
     emit,
-    file_name,
     parse,
     peek,
     say,
@@ -27,6 +26,7 @@ from mbrl.settings import DriveConfig
 
 if TYPE_CHECKING:
     from mbrl.control import Drive, Tick
+from mbrl.plain import file_name
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,7 @@ def run(args: list[str]) -> int:
     with Watch(f"{name} {env_id}") as watch:
         summary = drive_all(
             parsed.drive,
-            parsed.out
-            or new_folder(parsed.root, file_name(env_id), f"mpc-{file_name(name)}", parsed.seed),
+            parsed.out or new_folder(parsed.root, env_id, f"mpc-{name}", parsed.seed),
             numbered=parsed.out is None,
             seeds=range(parsed.seed, parsed.seed + parsed.seeds),
             steps=parsed.steps,

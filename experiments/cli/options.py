@@ -290,11 +290,6 @@ def show(parsed: Common, *tables: Any) -> None:
         to.print(table, highlight=False, markup=False)
 
 
-def file_name(text: str) -> str:
-    """An environment's id as part of a file's name, without what some systems do not take."""
-    return re.sub(r"[/:\\]", "-", text)
-
-
 def emit(parsed: Common, summary: Any) -> None:
     """The line of JSON, where it was asked for; numbers that are not finite are null in it."""
     if parsed.json:

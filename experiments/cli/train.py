@@ -14,7 +14,6 @@ from experiments.cli.options import (
     check_least,
     check_runs,
     emit,
-    file_name,
     parse,
     peek,
     say,
@@ -126,7 +125,7 @@ def run(args: list[str]) -> int:
     agent(algo).make(spec, parsed.agent, generator=generator(0))  # what does not fit is refused now
     if why:
         say(f"{env_id}: {why}")
-    path = parsed.run or new_folder(parsed.root, file_name(env_id), file_name(algo), parsed.seed)
+    path = parsed.run or new_folder(parsed.root, env_id, algo, parsed.seed)
     return _go(made, path, parsed, numbered=parsed.run is None)
 
 

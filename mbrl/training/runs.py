@@ -26,7 +26,7 @@ from mbrl import agents
 from mbrl.checks import NonNegativeInt, PositiveInt, check_fields, check_state, first_refused
 from mbrl.dynamics.own import OwnModel
 from mbrl.parts import name_of
-from mbrl.plain import shown
+from mbrl.plain import file_name, shown
 from mbrl.rng import generator
 from mbrl.spaces import spec_of
 from mbrl.training.checkpoint import CONFIG, Run, RunError
@@ -560,7 +560,7 @@ def all_runs(root: Path) -> list[Path]:
 def new_folder(root: Path, env: str, algo: str, seed: int) -> Path:
     """`root/env/algo/seed-time`; `Run.create` and `make_folder` number it if it exists already."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    return root / env.replace("/", "-") / algo / f"{seed}-{stamp}"
+    return root / file_name(env) / file_name(algo) / f"{seed}-{stamp}"
 
 
 def _append_timing(path: Path, progress: Progress, seconds: float) -> None:

@@ -17,11 +17,12 @@ from experiments.bench import BENCHES
 from experiments.cli import names
 from experiments.cli.command import COMMANDS, run
 from experiments.cli.completion import words
-from experiments.cli.options import UNSET, file_name
+from experiments.cli.options import UNSET
 from experiments.cli.streams import readable
 from experiments.studies import STUDIES
 from mbrl.agents import AGENTS, KINDS, agent
 from mbrl.agents.mpc import PlannerName
+from mbrl.plain import file_name
 
 ROOT = Path(__file__).parents[2]
 ENV = os.environ | {"PYTHONPATH": str(ROOT)}
