@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import difflib
 import json
+import re
 from collections.abc import Iterable
 from functools import cache
 from importlib import metadata
@@ -118,11 +119,16 @@ def _folder(package: str) -> Path:
 
 
 @cache
-def _source(module: str) -> ast.Module:
+def _text(module: str) -> str:
     top, *rest = module.split(".")  # looking a submodule up would import its package
     path = _folder(top).joinpath(*rest)
     file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    return ast.parse(file.read_text(encoding="utf-8"))
+    return file.read_text(encoding="utf-8")
+
+
+@cache
+def _source(module: str) -> ast.Module:
+    return ast.parse(_text(module))
 
 
 def _table(module: str, name: str) -> dict[str, ast.expr]:
@@ -136,14 +142,19 @@ def _table(module: str, name: str) -> dict[str, ast.expr]:
     raise LookupError(f"{module} has no table {name}")
 
 
-def _first_lines(module: str, table: str) -> dict[str, str]:
-    """The names in a table, and the first lines of the docstrings of the values."""
-    home = {
+def _homes(module: str) -> dict[str, str]:
+    """The module of each name that a module imports from another."""
+    return {
         name.name: f"{node.module}"
         for node in _source(module).body
         if isinstance(node, ast.ImportFrom)
         for name in node.names
     }
+
+
+def _first_lines(module: str, table: str) -> dict[str, str]:
+    """The names in a table, and the first lines of the docstrings of the values."""
+    home = _homes(module)
     said = {}
     for key, value in _table(module, table).items():
         if isinstance(value, ast.Call):  # study(versions.versions, seeds=5)
@@ -158,8 +169,14 @@ def _first_lines(module: str, table: str) -> dict[str, str]:
 
 
 def _said(module: str, name: str) -> str:
-    """The first line of the docstring of a function or class."""
-    for node in _source(module).body:
-        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
-            return (ast.get_docstring(node) or "").split("\n")[0]
+    """The first line of the docstring of a function or class, of this module or imported by it."""
+    # to parse whole files would take as long as all else that a listing does
+    found = re.search(
+        rf'^(?:class|def) {name}\b[\s\S]*?:\n +"""(.*?)(?:"""|\n)', _text(module), re.M
+    )
+    if found is not None:
+        return found.group(1)
+    home = _homes(module)
+    if name in home:
+        return _said(home[name], name)
     raise LookupError(f"{module} has no {name}")

@@ -256,11 +256,11 @@ def set_threads(parsed: Common) -> None:
     Raises:
         Wrong: fewer than one.
     """
+    check_least(parsed, threads=1)
     import torch
 
     from mbrl.parallel import cores
 
-    check_least(parsed, threads=1)
     torch.set_num_threads(parsed.threads or cores())
 
 

@@ -1,16 +1,19 @@
-"""A model of a user's own, in the config of an agent."""
+"""A model of a user's own, in the config of an agent.
+
+No torch is imported until a model is made, so the command's help is quick.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Generator
-
-from mbrl.contract import check_model
 from mbrl.parts import check_settings, of_module
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Generator
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,10 @@ class OwnModel:
         device: torch.device | str = "cpu",
     ) -> Any:
         """A fresh model of observations (O,) and actions (A,)."""
+        import torch
+
+        from mbrl.contract import check_model
+
         kind = of_module("model", self.name)
         check_settings(f"model {self.name!r}", kind, 2, self.settings)
         made: Any
@@ -52,6 +59,6 @@ class OwnModel:
             ) from error
         if hasattr(made, "to"):  # as a module of torch has
             made = made.to(device)
-        rows = torch.randn(4, obs_size + action_size, generator=Generator().manual_seed(0))
+        rows = torch.randn(4, obs_size + action_size, generator=torch.Generator().manual_seed(0))
         check_model(made, *rows.to(device).split([obs_size, action_size], dim=1))
         return made
