@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from planners.icem import ICEM
     from planners.ilqr import ILQR, Expansion, Smooth
     from planners.interpolation import INTERPOLATIONS, interpolation_matrix
-    from planners.lqr import Feedback, lqr, stationary_lqr
     from planners.mpc import MPC, MPCState
     from planners.mppi import MPPI
     from planners.noise import coloured_noise
     from planners.predictive import PredictiveSampling
+    from planners.riccati import Feedback, lqr, stationary_lqr
     from planners.search import Search
     from planners.shooting import RandomShooting
     from planners.table import PLANNERS
@@ -85,7 +85,7 @@ __getattr__ = lazy(
             "INTERPOLATIONS",
             "interpolation_matrix",
         ),
-        "planners.lqr": (
+        "planners.riccati": (
             "Feedback",
             "lqr",
             "stationary_lqr",

@@ -95,7 +95,7 @@ def first_refused(kind: type, given: Any, place: str = "") -> str | None:
         "model.learning_rate must be finite and > 0, got nan"; None where no field is refused.
     """
     if not isinstance(given, Mapping):
-        return f"{place or 'the config'} must be a {kind.__name__}, got {shown(given)}"
+        return f"{place or 'the config'} must be an object, got {shown(given)}"
     hints = get_type_hints(kind)
     accepted = dict(_fields(kind))
     for field in dataclasses.fields(kind):
@@ -103,7 +103,7 @@ def first_refused(kind: type, given: Any, place: str = "") -> str | None:
             continue
         value, name = given[field.name], f"{place}.{field.name}".lstrip(".")
         value = tuple(value) if isinstance(value, list) else value  # JSON has no tuples
-        hint = hints[field.name]
+        hint = _config_of(hints[field.name], value)
         if isinstance(hint, type) and dataclasses.is_dataclass(hint):
             said = first_refused(hint, value, name)
             if said is not None:
@@ -111,6 +111,14 @@ def first_refused(kind: type, given: Any, place: str = "") -> str | None:
         elif field.name in accepted and not accepted[field.name].accepts(value):
             return f"{name} must be {accepted[field.name].words}, got {shown(value)}"
     return None
+
+
+def _config_of(hint: Any, value: Any) -> Any:
+    """Of several configs that a field may hold, the one with most of the names in `value`."""
+    configs = [each for each in get_args(hint) if dataclasses.is_dataclass(each)]
+    if not configs or not isinstance(value, Mapping):
+        return hint
+    return max(configs, key=lambda c: len({f.name for f in dataclasses.fields(c)} & {*value}))
 
 
 def shown(value: Any) -> str:

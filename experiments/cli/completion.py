@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -82,6 +83,8 @@ def _options(kind: Any, prefix: str = "") -> list[str]:
     hints = get_type_hints(kind, include_extras=True)
     for field in dataclasses.fields(kind):
         hint, name = hints[field.name], field.name.replace("_", "-")
+        if get_origin(hint) is Mapping:
+            continue  # settings of a part of the user's own
         if dataclasses.is_dataclass(hint):
             found += _options(hint, prefix if field.name in FLAT else f"{prefix}{name}.")
         elif _PLACED not in getattr(hint, "__metadata__", ()):

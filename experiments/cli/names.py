@@ -81,8 +81,9 @@ def catalogue() -> dict[str, list[dict[str, Any]]]:
 
 def algorithms() -> dict[str, str]:
     """Each algorithm's name and what it is, by the first line of its config's docstring."""
-    modules = _table("mbrl.agents", "AGENTS")
-    return {name: _said(ast.literal_eval(node), "Config") for name, node in modules.items()}
+    from mbrl.agents import AGENTS
+
+    return {name: _said(module, "Config") for name, module in AGENTS.items()}
 
 
 def planners() -> dict[str, str]:

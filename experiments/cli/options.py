@@ -203,7 +203,9 @@ def check_writable(path: Path) -> None:
     if path.is_dir():
         raise Wrong(f"{path} is a folder; a file is to be written there")
     folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
+    if not folder.is_dir():
+        raise Wrong(f"{path} cannot be written: {folder} is a file, not a folder")
+    if not os.access(folder, os.W_OK):
         raise Wrong(f"{path} cannot be written: {folder} is no folder that you may write to")
 
 

@@ -20,6 +20,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from PIL import Image
 
+from mbrl.plain import shown
 from mbrl.training.checkpoint import written_whole
 
 T = TypeVar("T")

@@ -494,7 +494,9 @@ def _without_tensors(state: Any, path: tuple[str, ...], tensors: dict[str, Tenso
     """The nested state with a mark in place of each tensor, which goes to `tensors` by its path."""
     if isinstance(state, Tensor):
         whole = state.detach().contiguous()
-        if whole.untyped_storage().nbytes() != whole.nbytes:  # safetensors refuses shared storage
+        storage = whole.untyped_storage()
+        shared = any(storage.data_ptr() == t.untyped_storage().data_ptr() for t in tensors.values())
+        if shared or storage.nbytes() != whole.nbytes:  # safetensors refuses shared storage
             whole = whole.clone()
         tensors["/".join(path)] = whole
         return _TENSOR

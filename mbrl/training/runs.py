@@ -148,7 +148,7 @@ def _read(kind: Any, given: Any, file: Path | str, place: str = "") -> Any:
         made = pydantic.TypeAdapter(kind).validate_json(json.dumps(given), strict=True)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        if first["type"] not in _WANTED and (refused := first_refused(kind, given, place)):
+        if refused := first_refused(kind, given, place):
             raise RunError(f"{file}: {shown(refused)}") from None
         at = [*([place] if place else []), *map(str, first["loc"])]
         raise RunError(f"{file}: {shown('.'.join(at), most=80)}: {_wanted(first)}") from None

@@ -30,6 +30,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 import torch
 
+from mbrl.checks import PositiveInt, check_fields
 from mbrl.statistics import bootstrap_interval
 from mbrl.training.checkpoint import Run, write_json, written_whole
 from mbrl.training.collect import evaluate
@@ -87,9 +88,9 @@ class Lab:
 
     folder: Path
     """Where the results go."""
-    seeds: int
+    seeds: PositiveInt
     """How many; they are 0, 1, ..."""
-    workers: int | None
+    workers: PositiveInt | None
     """Workers at once; as many as the executor has if None."""
     fast: bool
     """Whether the study only has to show that it runs."""
@@ -101,6 +102,9 @@ class Lab:
     """The configs trained so far, by label, without their seeds; `results.json` has them."""
     executor: Executor = dataclasses.field(default_factory=Processes)
     """Where work is done."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def train(self, configs: Mapping[str, RunConfig]) -> dict[str, list[Path]]:
         """Train each config on every seed; the runs' folders by label, in order of seeds.
@@ -196,9 +200,6 @@ def _run(
     say: Callable[[str], None] = print, executor: Executor | None = None,
 ) -> Path:  # fmt: skip
     seeds = (fast_seeds if fast else own_seeds) if seeds is None else seeds
-    for name, value in (("seeds", seeds), ("workers", workers)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be >= 1, got {value}")
     name = experiment.__name__
     lab = make_lab(Path(root) / name, seeds, workers, fast, say, executor=executor or Processes())
     began = time.perf_counter()

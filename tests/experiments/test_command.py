@@ -84,7 +84,10 @@ WRONG = {
         "the episode is over after 10",
     ),
     "study": (["study", "version"], "did you mean versions"),
-    "executor": (["study", "versions", "--executor", "rai"], "did you mean ray"),
+    "executor": (
+        ["study", "versions", "--executor", "rai"],
+        "Expected one of ('processes', 'ray')",
+    ),
     "address": (["study", "versions", "--address", "auto"], "and take no address"),
     "no cluster": (
         ["study", "versions", "--executor", "ray", "--address", "127.0.0.1:1"],

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import get_args
 
 import pytest
 
@@ -20,7 +20,8 @@ from experiments.cli.completion import words
 from experiments.cli.options import UNSET, file_name
 from experiments.cli.streams import readable
 from experiments.studies import STUDIES
-from mbrl.agents import AGENTS, KINDS, PlannerConfig, agent
+from mbrl.agents import AGENTS, KINDS, agent
+from mbrl.agents.mpc import PlannerName
 
 ROOT = Path(__file__).parents[2]
 ENV = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -71,7 +72,7 @@ def test_help_listings_and_typos_import_nothing_heavy(case, tmp_path):
 def test_names_read_from_the_sources_are_those_of_the_tables():
     assert list(names.algorithms()) == list(AGENTS)
     assert list(names.planners()) == list(KINDS)
-    assert set(names.planners()) == set(get_args(get_type_hints(PlannerConfig)["name"]))
+    assert set(names.planners()) == set(get_args(PlannerName))
     assert list(names.studies()) == list(STUDIES) and list(names.benchmarks()) == list(BENCHES)
     said = {
         **{name: (names.algorithms(), agent(name).Config) for name in AGENTS},

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import math
 import pkgutil
+import sys
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import gymnasium
@@ -18,11 +19,12 @@ from experiments.cli import command
 from mbrl.agents import MPCConfig, PlannerConfig
 from mbrl.control import DriveConfig
 from mbrl.dynamics import EnsembleConfig
+from mbrl.training.collect import vector
 from mbrl.training.runs import RunConfig, RunError
 from planners import checks
 from planners.checks import check_fields, check_memory, first_refused, free_memory
 
-RECORDS = {"Counts", "Improvement", "Progress", "Tree", "_Evolution", "_Rest"}
+RECORDS = {"Counts", "Improvement", "Lab", "Link", "Progress", "Tree", "_Evolution", "_Rest"}
 """Dataclasses that hold results or the state of a computation, not settings."""
 
 ABSTRACT = {"NeuralConfig"}
@@ -48,7 +50,8 @@ def build(kind, **change):
     """An object of that kind, with plausible values of what has no default."""
     needed: dict[str, Any] = {
         "low": torch.tensor([-1.0, -1.0]), "high": torch.tensor([1.0, 1.0]), "horizon": 6,
-        "algo": "pets", "env": "x", "seed": 0, "steps": 1, "device": "cpu", "agent": None,
+        "name": "m:Class", "algo": "pets", "env": "x", "seed": 0, "steps": 1, "device": "cpu",
+        "agent": None,
         "planner": planners.PredictiveSampling(
             torch.tensor([-1.0]), torch.tensor([1.0]), 6, population=4
         ),
@@ -206,7 +209,7 @@ def test_a_config_given_as_plain_values_is_judged_alike():
     for given, said in (
         ({"planner": {"sigma": -1}}, "agent.planner.sigma must be finite and > 0 or None, got -1"),
         ({"particles": None}, "agent.particles must be an integer of at least 1, got None"),
-        ([], "agent must be a MPCConfig, got []"),
+        ([], "agent must be an object, got []"),
     ):
         assert first_refused(MPCConfig, given, "agent") == said
 
@@ -287,21 +290,22 @@ def test_a_control_groups_limit_counts(tmp_path):
 
 
 def test_more_environments_than_fit_are_refused_and_those_made_are_closed(monkeypatch):
-    from mbrl.training.collect import vector
-
     open_now = []
 
     class Own(gymnasium.Env):
         observation_space = action_space = gymnasium.spaces.Box(-1, 1, (1,))
 
         def __init__(self):
-            self.memory = np.ones(2**18)  # 2 MiB
             open_now.append(self)
 
         def close(self):
             open_now.remove(self)
 
     monkeypatch.setattr(checks, "free_memory", lambda: 2.0**30)
+    # what the process holds also depends on what was freed before
+    monkeypatch.setattr(
+        sys.modules["mbrl.training.collect"], "_resident", lambda: len(open_now) * 2**21
+    )
     vector([Own] * 40).close()
     assert not open_now
     with pytest.raises(ValueError, match="5000 environments would take .* GiB"):

@@ -13,8 +13,8 @@ from mbrl.dynamics import FiniteModel
 from mbrl.imagination import score_fn
 from mbrl.training import evaluate
 from mbrl.types import Step
-from planners.lqr import lqr
 from planners.mcts import UCT, Widening, search
+from planners.riccati import lqr
 
 
 def seeded(seed=0):

@@ -11,7 +11,6 @@ import torch
 
 import envs
 import mbrl
-from experiments.cli import train as train_command
 from experiments.cli.command import run as command
 from mbrl.agents import MPCConfig, PlannerConfig
 from mbrl.agents.pets import Config
@@ -69,30 +68,30 @@ def change(path, change):
 
 
 FIELDS = {
-    "algo a list": ({"algo": ["pets"]}, "algo is ['pets'], not one of pets, random"),
-    "algo escapes": ({"algo": "\x1b[31m"}, r"algo is '\x1b[31m', not one of"),
-    "algo is long": ({"algo": "x" * 10_000}, "..., not one of"),
-    "env a number": ({"env": 3}, "env: must be a text, got 3"),
-    "env null": ({"env": None}, "env: must be a text, got null"),
-    "seed a text": ({"seed": "0"}, 'seed: must be an integer, got "0"'),
-    "seed a fraction": ({"seed": 0.5}, "seed: must be an integer, got 0.5"),
-    "seed true": ({"seed": True}, "seed: must be an integer, got true"),
-    "seed negative": ({"seed": -1}, "seed must be >= 0, got -1"),
-    "steps none": ({"steps": 0}, "steps must be >= 1, got 0"),
+    "algo a list": ({"algo": ["pets"]}, "algo is ['pets'], not the name of an agent"),
+    "algo escapes": ({"algo": "\x1b[31m"}, r"agent '\x1b[31m' is unknown; there are pets, random"),
+    "algo is long": ({"algo": "x" * 10_000}, "xxx..."),
+    "env a number": ({"env": 3}, "env must be text, got 3"),
+    "env null": ({"env": None}, "env must be text, got None"),
+    "seed a text": ({"seed": "0"}, "seed must be an integer of at least 0, got '0'"),
+    "seed a fraction": ({"seed": 0.5}, "seed must be an integer of at least 0, got 0.5"),
+    "seed true": ({"seed": True}, "seed must be an integer of at least 0, got True"),
+    "seed negative": ({"seed": -1}, "seed must be an integer of at least 0, got -1"),
+    "steps none": ({"steps": 0}, "steps must be an integer of at least 1, got 0"),
     "steps huge": ({"steps": 10**30}, "steps must be an integer of 64 bits"),
-    "environments none": ({"num_envs": 0}, "num_envs must be >= 1, got 0"),
+    "environments none": ({"num_envs": 0}, "num_envs must be an integer in 1..65536, got 0"),
     "unknown": ({"colour": 3}, "colour is not known here"),
     "unknown escapes": ({"\x1b]0;x": 3}, r"\x1b]0;x is not known here"),
-    "agent a list": ({"agent": []}, "agent: must be an object, got []"),
-    "agent missing": ({"agent": None}, "agent: must be an object, got null"),
+    "agent a list": ({"agent": []}, "agent must be an object, got []"),
+    "agent missing": ({"agent": None}, "agent must be an object, got None"),
     "unknown in agent": ({"agent": {"modl": {}}}, "agent.modl is not known here"),
     "deep unknown": ({"agent": {"mpc": {"planner": {"x": 1}}}}, "agent.mpc.planner.x is not known"),
-    "agent's text": ({"agent": {"capacity": "many"}}, 'agent.capacity: must be an integer, got'),
-    "agent's list": ({"agent": {"model": {"hidden": 8}}}, "agent.model.hidden: must be a list"),
+    "agent's text": ({"agent": {"capacity": "many"}}, "agent.capacity must be an integer"),
+    "agent's list": ({"agent": {"model": {"hidden": 8}}}, "agent.model.hidden must be"),
     "agent's size": ({"agent": {"capacity": 10**30}}, "agent.capacity must be an integer of 64"),
-    "agent's choice": ({"agent": {"mpc": {"propagation": "x"}}}, "mpc.propagation: must be one of"),
-    "no memory": ({"agent": {"model": {"hidden": [10**9, 10**9]}}}, "agent: no agent can be made"),
-    "no memory for data": ({"agent": {"capacity": 10**17}}, "agent: no agent can be made"),
+    "agent's choice": ({"agent": {"mpc": {"propagation": "x"}}}, "mpc.propagation must be one of"),
+    "no memory": ({"agent": {"model": {"hidden": [10**9, 10**9]}}}, "their fit would take"),
+    "no memory for data": ({"agent": {"capacity": 10**17}}, "the replay buffer would take"),
 }  # fmt: skip
 
 
@@ -367,7 +366,7 @@ def test_an_interruption_at_once_says_where_the_last_checkpoint_is(
     def interrupted(*args, **settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train_command, "train_run", interrupted)
+    monkeypatch.setattr(mbrl.training.runs, "train_run", interrupted)
     assert command(["train", "--resume", str(path), "--steps", str(steps)]) == 130
     said = "its last one is at step 170); go on with: mbrl train --resume"
     assert said in capsys.readouterr().err

@@ -97,7 +97,7 @@ def settings(config):
     planner = dataclasses.asdict(config.mpc.planner)
     model = dataclasses.asdict(config.model)
     plain = dataclasses.asdict(MPCConfig()) | dataclasses.asdict(config.mpc)
-    found = [f"--planner.{k.replace('_', '-')}={v}" for k, v in planner.items()]
+    found = [f"--planner.{k.replace('_', '-')}={v}" for k, v in planner.items() if k != "settings"]
     for name in ("members", "epochs", "batch", "learning_rate", "weight_decay"):
         found.append(f"--model.{name.replace('_', '-')}={model[name]}")
     found += ["--model.hidden", *map(str, config.model.hidden)]

@@ -140,7 +140,7 @@ def test_a_study_leaves_numbers_versions_and_a_page(tmp_path):
     assert (folder / "table.md").read_text() == "# small\n"
     fast = study(small, seeds=3, lab=lab)(tmp_path, fast=True, say=silent)
     assert "fast version" in (fast / "table.md").read_text()
-    with pytest.raises(ValueError, match="workers must be >= 1, got 0"):
+    with pytest.raises(ValueError, match="workers must be an integer of at least 1 or None, got 0"):
         study(small, seeds=3, lab=lab)(tmp_path, workers=0, say=silent)
 
 
