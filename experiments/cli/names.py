@@ -12,10 +12,11 @@ import json
 import re
 from collections.abc import Iterable
 from functools import cache
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from mbrl.parts import installed
 
 
 class Wrong(Exception):
@@ -40,7 +41,7 @@ def check_env(name: str) -> None:
         Wrong: it is not; the message gives the nearest. "module:name" is not checked here.
     """
     ours = [row["name"] for rows in catalogue().values() for row in rows]
-    if ":" in name or name in ours or name in entry_points("mbrl.envs"):
+    if ":" in name or name in ours or name in installed("env"):
         return
     import gymnasium
 
@@ -58,7 +59,7 @@ def check_searchable(name: str) -> None:
     tables = catalogue()
     there = [row["name"] for row in tables["worlds"]]
     there += [row["name"] for row in tables["envs"] if row["simulator"]]
-    if ":" in name or name in entry_points("mbrl.envs"):
+    if ":" in name or name in installed("env"):
         return  # what it is will be seen when it is imported
     if name not in there:
         raise Wrong(
@@ -91,6 +92,14 @@ def planners() -> dict[str, str]:
     return _first_lines("planners.table", "PLANNERS") | {"ilqr": _said("planners.ilqr", "ILQR")}
 
 
+def models() -> dict[str, str]:
+    """What `--model` takes by name, beside the folder of a run."""
+    return {
+        "planning": "mbrl mpc: the task's cheaper simulator, if it has one",
+        "true": "mbrl mpc: the task's own simulator",
+    }
+
+
 def studies() -> dict[str, str]:
     """Likewise the studies, by their functions."""
     return _first_lines("experiments.studies", "STUDIES")
@@ -106,11 +115,6 @@ def study_seeds(name: str) -> int:
     call = _table("experiments.studies", "STUDIES")[name]
     assert isinstance(call, ast.Call)
     return next(ast.literal_eval(k.value) for k in call.keywords if k.arg == "seeds")
-
-
-def entry_points(group: str) -> tuple[str, ...]:
-    """Names of the parts that installed packages bring: of `mbrl.envs`, `mbrl.planners`, ..."""
-    return tuple(sorted({point.name for point in metadata.entry_points(group=group)}))
 
 
 def _folder(package: str) -> Path:

@@ -22,6 +22,8 @@ from experiments.cli.options import (
     set_threads,
     unset,
 )
+from mbrl.parts import installed
+from mbrl.parts import named as part
 
 if TYPE_CHECKING:
     from mbrl.training import Progress, RunConfig
@@ -82,11 +84,11 @@ def run(args: list[str]) -> int:
         return _resume(parse(Resume, "mbrl train", args))
     algorithms = names.algorithms()
     if not args or args[0] in ("-h", "--help"):
-        print(USAGE.format(", ".join(algorithms)))
+        print(USAGE.format(", ".join([*algorithms, *installed("agent")])))
         parse(Resume, "mbrl train", ["--help"])
     algo, *rest = args
     if not own.is_own("agent", algo):
-        names.check_name("algorithm", algo, algorithms)
+        names.check_name("algorithm", algo, [*algorithms, *installed("agent")])
     rest, planner = own.named(rest)
     model = peek(rest, "--model", "")
     env_id = peek(rest, "--env", "cartpole-swingup")
@@ -108,11 +110,10 @@ def run(args: list[str]) -> int:
             parts["planner"] = own.options("planner", planner, kind, 3, PlannerConfig)
     if model:
         from mbrl.dynamics import OwnModel
-        from mbrl.parts import of_module
         from mbrl.training.runs import changed
 
         config = changed(config, model=model)
-        parts["model"] = own.options("model", model, of_module("model", model), 2, OwnModel)
+        parts["model"] = own.options("model", model, part("model", model, {}), 2, OwnModel)
         rest = [arg.replace("--model=", "--model.name=") for arg in rest]
         rest = ["--model.name" if arg == "--model" else arg for arg in rest]
     kind = train_of(agent(algo).Config)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mbrl.parts import check_settings, of_module
+from mbrl.parts import check_settings, named
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +25,7 @@ class OwnModel:
     """
 
     name: str
-    """module:Class."""
+    """module:Class, or the name of an installed package's entry point."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Its settings by name; its own defaults for the others."""
     learn_reward: bool = False
@@ -46,7 +46,7 @@ class OwnModel:
 
         from mbrl.contract import check_model
 
-        kind = of_module("model", self.name)
+        kind = named("model", self.name, {})
         check_settings(f"model {self.name!r}", kind, 2, self.settings)
         made: Any
         try:
