@@ -36,7 +36,7 @@ class List(Common):
             "studies",
             "benchmarks",
             "runs",
-        ]  # fmt: skip
+        ]
     ] = "all"
     """Which of these lists; envs shows tasks and worlds."""
 
