@@ -17,6 +17,7 @@ from mbrl.agents import Controller, Controllers, Pipelined
 from mbrl.dynamics import OwnModel, Simulator
 from mbrl.dynamics.simulator import has_physics, physics_state
 from mbrl.evaluation import motion_error
+from mbrl.parts import installed
 from mbrl.rng import episode_seed, generator
 from mbrl.settings import DriveConfig
 from mbrl.spaces import bounds, obs_size, spec_of
@@ -93,7 +94,7 @@ def build_driver(config: DriveConfig, *, make_env: MakeEnv, seed: int) -> Driver
             mpc = replace(mpc, particles=config.members)  # without noise more would be copies
         step = model.control_step
         low, high = bounds(env.action_space)
-    elif ":" in config.model and not Path(config.model).exists():
+    elif _is_own(config.model):
         env = _made(config, make_env)
         spec = spec_of(env)
         low, high = bounds(spec.action)
@@ -164,6 +165,11 @@ def _simulated(env: gymnasium.Env, env_id: str) -> Any:
     if task is None:
         raise ValueError(f"{env_id}: there is no simulator of it to plan through")
     return task
+
+
+def _is_own(model: str) -> bool:
+    """Whether a model is named as module:Class or by an installed package, and is no folder."""
+    return (":" in model or model in installed("model")) and not Path(model).exists()
 
 
 def _made(config: DriveConfig, make_env: MakeEnv) -> gymnasium.Env:

@@ -22,6 +22,7 @@ from experiments.cli.options import (
 )
 from experiments.presets import mpc_preset
 from mbrl.agents import MPCConfig, PlannerConfig
+from mbrl.parts import named as part
 from mbrl.settings import DriveConfig
 
 if TYPE_CHECKING:
@@ -131,10 +132,8 @@ def _own_options(planner: str, args: Sequence[str]) -> dict[str, type]:
     if own.is_own("planner", planner):
         kind = PlannerConfig(planner).kind
         found["planner"] = own.options("planner", planner, kind, 3, PlannerConfig)
-    if ":" in model and not Path(model).exists():
-        from mbrl.parts import of_module
-
-        found["model_settings"] = own.settings_options(model, of_module("model", model), 2)
+    if own.is_own("model", model) and not Path(model).exists():
+        found["model_settings"] = own.settings_options(model, part("model", model, {}), 2)
     return found
 
 

@@ -68,7 +68,7 @@ def flat(kind: type[T], own: Mapping[str, type] = MappingProxyType({})) -> type[
     hints = get_type_hints(kind, include_extras=True)
     fields: list[Any] = []
     for field in dataclasses.fields(cast(Any, kind)):
-        hint = _config_of(hints[field.name])
+        hint = config_of(hints[field.name])
         if field.name in own:
             prefix = tyro.conf.arg(name=field.name.removesuffix("_settings"))
             marked = Annotated[own[field.name], prefix]
@@ -91,7 +91,7 @@ def flat(kind: type[T], own: Mapping[str, type] = MappingProxyType({})) -> type[
     return made
 
 
-def _config_of(hint: Any) -> Any:
+def config_of(hint: Any) -> Any:
     """Of several configs that a field may hold, the first: the others are parts of one's own."""
     configs = [
         each for each in get_args(hint) if isinstance(each, type) and dataclasses.is_dataclass(each)
@@ -258,11 +258,11 @@ def set_threads(parsed: Common) -> None:
     Raises:
         Wrong: fewer than one.
     """
+    check_least(parsed, threads=1)
     import torch
 
     from mbrl.parallel import cores
 
-    check_least(parsed, threads=1)
     torch.set_num_threads(parsed.threads or cores())
 
 

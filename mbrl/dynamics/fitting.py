@@ -10,14 +10,14 @@ import heapq
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 from torch.optim.adam import adam
 
-from mbrl.checks import NonNegativeFloat, PositiveFloat, PositiveInt, check_fields
+from mbrl.dynamics.configs import FitConfig
 from mbrl.nn import Net
 from mbrl.parallel import parallel_map
 
@@ -68,29 +68,6 @@ class Improvement:
         """The same members for both."""
         better = loss < best - self.share * best.abs().nan_to_num(posinf=0)
         return better, better
-
-
-@dataclass(frozen=True)
-class FitConfig:
-    """How a network is fitted."""
-
-    bootstrap: bool = True
-    """Whether each member trains on a bootstrap resample of the data instead of the data itself."""
-    batch: PositiveInt = 256
-    """Minibatch size of each member."""
-    optimiser: Literal["adam", "adamw"] = "adam"
-    """adam adds weight decay to the gradient (L2), adamw subtracts it from the weights."""
-    learning_rate: PositiveFloat = 1e-3
-    """Learning rate of the optimiser."""
-    epochs: PositiveInt = 100
-    """Maximum number of passes over the data in one fit."""
-    patience: PositiveInt = 10
-    """A member stops after this many passes without a better held-out score."""
-    improvement: NonNegativeFloat = 0.01
-    """By which fraction of the best held-out score a score must be better to count."""
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
 
 class Fitted(NamedTuple):
