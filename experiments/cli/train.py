@@ -97,11 +97,11 @@ def run(args: list[str]) -> int:
     from mbrl.rng import generator
     from mbrl.spaces import spec_of
     from mbrl.training import RunConfig
+    from mbrl.training.answers import closing
     from mbrl.training.runs import changed, check_device, new_folder
 
-    env = envs.make(env_id)
-    spec, why = spec_of(env), env.metadata["known"]["why"]
-    env.close()
+    with closing(envs.make(env_id)) as env:
+        spec, why = spec_of(env), env.metadata["known"]["why"]
     steps, config = preset(algo, env_id, spec)
     parts: dict[str, type] = {}
     if planner is not None:

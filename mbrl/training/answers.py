@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from numbers import Real
-from typing import Any
+from typing import Any, TypeVar
 
+import gymnasium
 import numpy as np
 from gymnasium import Space
 from gymnasium.spaces import MultiDiscrete
+from gymnasium.vector import VectorEnv
 
 from mbrl.plain import shown
+
+Env = TypeVar("Env", gymnasium.Env, VectorEnv)
 
 FIVE = ("observation", "reward", "terminated", "truncated", "info")
 """What a step returns."""
@@ -46,14 +50,14 @@ def called(call: Callable[[], Any], name: str, place: int | None = None) -> Any:
 
 
 @contextmanager
-def closing(env: Any) -> Iterator[None]:
+def closing(env: Env) -> Iterator[Env]:
     """Close an environment at the end, whatever happens; an error before it is the one raised.
 
     Raises:
         EnvironmentError: its `close` raised an exception, and nothing did before.
     """
     try:
-        yield
+        yield env
     except BaseException:
         with suppress(Exception):
             env.close()
@@ -172,11 +176,9 @@ def _observation(obs: Any, space: Space, name: str, place: int) -> np.ndarray:
         raise EnvironmentError(said, place) from None
     if array.dtype.kind not in "biuf" or array.shape != space.shape:
         raise EnvironmentError(said, place)
-    if np.can_cast(array.dtype, space.dtype, "same_kind"):
-        return array
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         cast = array.astype(space.dtype)
-    if not (cast == array).all():
+    if not (np.can_cast(array.dtype, space.dtype, "same_kind") or (cast == array).all()):
         raise EnvironmentError(said, place)
     return cast
 

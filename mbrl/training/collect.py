@@ -97,6 +97,13 @@ class _InTurn(SyncVectorEnv):
         self._autoreset_envs = terminated | truncated
         return obs, rewards, terminated, truncated, infos
 
+    def close(self, **how: Any) -> None:
+        """Close the environments; one that cannot be closed is not tried again."""
+        try:
+            super().close(**how)
+        finally:
+            self.closed = True
+
     def _of_arrays(self) -> bool:
         return isinstance(self.observation_space, ARRAYS) and isinstance(self.action_space, ARRAYS)
 
