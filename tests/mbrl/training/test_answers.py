@@ -24,6 +24,8 @@ class Slide(gymnasium.Env):
     steps = 0
 
     def __init__(self, render_mode=None):
+        if BROKEN == "constructor":
+            raise KeyError("no such key")
         self.render_mode, self.total = render_mode, 0
         self.observation_space = Box(-np.inf, np.inf, (2,))
         if BROKEN in ("index", "no index"):
@@ -56,7 +58,7 @@ class Slide(gymnasium.Env):
         return None
 
     def close(self):
-        if BROKEN == "close":
+        if BROKEN == "close" and self.total:
             raise ZeroDivisionError("no more")
 
 
@@ -208,7 +210,14 @@ def test_an_environment_that_fails_to_close_ends_in_one_line(tmp_path, capsys, b
         capsys.readouterr().err.splitlines()
     )
     assert Run.open(path).latest() == 10
-    broken("raises")  # what went wrong before is not hidden
+
+
+def test_an_environment_that_cannot_be_made_ends_in_one_line(tmp_path, capsys, broken):
+    broken("constructor")
+    path = tmp_path / "run"
+    assert command(["train", "random", "--env", "Slide-v0", "--run", str(path)]) == 2
+    said = "mbrl: Slide-v0: making it raised KeyError: 'no such key'"
+    assert capsys.readouterr().err.splitlines() == [said] and not path.exists()
 
 
 def test_a_picture_that_is_none_skips_the_film(broken, tmp_path, capsys):
