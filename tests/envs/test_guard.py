@@ -55,9 +55,9 @@ def put(client, handle, value, **others):
 
 def settled(viewer, client):
     """Wait until all that a client has sent is done: a last change has arrived."""
-    put(client, viewer._follow, not viewer._follow.value)
-    before, end = viewer._follow.value, time.monotonic() + 20
-    while viewer._follow.value == before:
+    wanted, end = not viewer._follow.value, time.monotonic() + 20
+    put(client, viewer._follow, wanted)
+    while viewer._follow.value != wanted:
         assert time.monotonic() < end, "it never arrived"
         time.sleep(0.01)
 
@@ -146,7 +146,7 @@ REFUSED = {
     "text": (lambda v, c: put(c, v._settings["horizon"][0], "9"), "horizon: '9' is not a number"),
     "list": (lambda v, c: put(c, v._weights["speed"][0], [1]), "speed: [1] is not a number"),
     "true": (lambda v, c: put(c, v._weights["speed"][0], True), "speed: True is not a number"),
-    "push": (lambda v, c: put(c, v._strength, math.nan), "N\\xb7s: nan is not a number"),
+    "push": (lambda v, c: put(c, v._strength, math.nan), "N·s: nan is not a number"),
     "body": (lambda v, c: put(c, v._body, "moon"), "body: there is no 'moon'"),
     "body of another type": (lambda v, c: put(c, v._body, [["ball"]]), "body: there is no"),
     "button": (lambda v, c: put(c, v._reset, "yes"), "Reset: 'yes' is not true or false"),

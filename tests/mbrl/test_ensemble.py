@@ -290,6 +290,20 @@ def test_a_fit_that_diverges_says_so_and_leaves_the_model_alone(monkeypatch, sta
 
 
 @pytest.mark.parametrize("stacked", [True, False])
+@pytest.mark.parametrize("holdout", [0.0, 0.1])
+@pytest.mark.parametrize("rate", [1.0, 10.0])
+def test_a_fit_that_only_got_worse_says_so(monkeypatch, stacked, holdout, rate):
+    """All numbers are finite, but the model is far worse than one of random weights."""
+    monkeypatch.setattr(fitting, "STACKED_WORK", math.inf if stacked else 0)
+    wide = replace(CONFIG, hidden=(100, 100), epochs=5, holdout=holdout, learning_rate=rate)
+    model = made(wide)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(fitting.FitDiverged, match="far above that of their initial weights"):
+        model.fit(data(200), generator=seeded(3))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("stacked", [True, False])
 def test_the_fit_is_the_same_to_the_bit_for_any_number_of_threads(monkeypatch, stacked):
     monkeypatch.setattr(fitting, "STACKED_WORK", math.inf if stacked else 0)
     before = torch.get_num_threads()

@@ -270,3 +270,23 @@ def test_a_vector_of_ones_own_is_checked_too():
         EnvironmentError, match=r"reward of shape \(2, 1\) .* not 2 numbers at step 1"
     ):
         train(agent_of(env), env, steps=4)
+
+
+def test_a_fit_that_diverges_ends_the_run_in_one_line_with_its_step(tmp_path, capsys):
+    path = tmp_path / "run"
+    small = ["--random-steps", "25", "--model.hidden", "8", "--planner.population", "8"]
+    small += ["--planner.elites", "2", "--planner.iterations", "1", "--planner.horizon", "3"]
+    start = ["train", "pets", "--env", "cartpole-swingup", "--steps", "60", "--fit-every", "30"]
+    rate = ["--model.learning-rate", "1e10", "--checkpoint-every", "20"]
+    assert command([*start, *small, *rate, "--run", str(path)]) == 2
+    for _ in range(2):  # a resumed run ends in the same fit
+        lines = capsys.readouterr().err.splitlines()
+        said = [line for line in lines if line.startswith("mbrl: ")]
+        assert len(said) == 1 and not any("Traceback" in line for line in lines)
+        assert said[0].startswith("mbrl: the model's fit diverged at step 30: members [0, 1, 2, ")
+        assert "(learning_rate 1e+10); resumed from its checkpoint at step 20, the run" in said[0]
+        assert said[0].endswith("begin another run with a lower learning_rate")
+        assert Run.open(path).latest() == 20
+        assert sorted(each.name for each in (path / "checkpoints").iterdir()) == ["20"]
+        assert (path / "metrics.jsonl").read_text() == ""
+        assert command(["train", "--resume", str(path)]) == 2
