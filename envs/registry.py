@@ -286,12 +286,19 @@ def make(id: str, *, render_mode: str | None = None, **kwargs: Any) -> gymnasium
 
     Raises:
         UnknownEnvironment: a name that is neither a task nor registered.
-        ValueError: something of that name that is no environment.
+        ValueError: something of that name that is no environment, or whose constructor raised an
+            exception.
     """
     name = _registered(id)
     # passed only if it is set, because a constructor may lack the argument
     rendering = {} if render_mode is None else {"render_mode": render_mode}
-    env = gymnasium.make(gymnasium.registry[name], **rendering, **kwargs)
+    try:
+        env = gymnasium.make(gymnasium.registry[name], **rendering, **kwargs)
+    except (gymnasium.error.Error, ValueError, OSError, ImportError, MemoryError):
+        raise
+    except Exception as error:  # by a constructor of the user's own
+        said = " ".join(str(error).split())
+        raise ValueError(f"{id}: making it raised {type(error).__name__}: {said}") from error
     _tell_known(env, id, _found(name))
     return env
 

@@ -140,11 +140,10 @@ def _world(env_id: str) -> tuple[Spec, str]:
     """What is known of an environment, and why no more is."""
     import envs
     from mbrl.spaces import spec_of
+    from mbrl.training.answers import closing
 
-    env = envs.make(env_id)
-    spec, why = spec_of(env), env.metadata["known"]["why"]
-    env.close()
-    return spec, why
+    with closing(envs.make(env_id)) as env:
+        return spec_of(env), env.metadata["known"]["why"]
 
 
 def train_of(kind: Any) -> Any:

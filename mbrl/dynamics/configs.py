@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Generator, Tensor
 
-    from mbrl.dynamics.fitting import Fitted, Loss
-    from mbrl.dynamics.neural import Trained
     from mbrl.nn import Net
 
 
@@ -111,19 +109,22 @@ class NeuralConfig(FitConfig, ABC):
 
     def optimise(
         self,
-        trained: Trained,
-        loss: Loss,
+        trained: Any,
+        loss: Any,
         rows: Sequence[Tensor],
         held: Sequence[Tensor],
         *,
         weights: Tensor | None,
         generator: Generator,
-    ) -> Fitted:
+    ) -> Any:
         """Fit a net and its heads to rows in scaled units: inputs, targets, learned terminations.
 
         The default is gradient descent, by `fitting.fit`. Override it for a net that is fitted in
         another way (a posterior in closed form) or that uses the data again after the fit (a
         Laplace approximation).
+
+        `trained` is a `mbrl.dynamics.neural.Trained`, `loss` a `mbrl.dynamics.fitting.Loss`; the
+        result is a `mbrl.dynamics.fitting.Fitted`.
         """
         decay = self.decay(trained.net)
         return trained.fit(

@@ -525,7 +525,7 @@ class NeuralDynamics(NeuralModel):
 
         Raises:
             ValueError: wrong shapes, fewer than two transitions, numbers that are not finite, or
-                a fit that diverged; the model is then as it was.
+                (`fitting.FitDiverged`) a fit that diverged; the model is then as it was.
         """
         parts = [torch.as_tensor(value).to(self.scale.device) for value in data]
         obs, action, reward, next_obs, terminated, _ = parts

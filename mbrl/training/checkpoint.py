@@ -246,6 +246,11 @@ class Run:
         latest = self.latest()
         return "it has no checkpoint yet" if latest is None else f"its last one is at step {latest}"
 
+    def goes_on_from(self) -> str:
+        """Where the run would be continued from, for a message."""
+        latest = self.latest()
+        return "its start" if latest is None else f"its checkpoint at step {latest}"
+
     def save(self, env_steps: int, state: Any) -> None:
         """Make this the newest checkpoint; older ones are deleted once it is on disk.
 
