@@ -279,12 +279,22 @@ def make(id: str, *, render_mode: str | None = None, **kwargs: Any) -> gymnasium
 
     Raises:
         UnknownEnvironment: a name that is neither a task nor registered.
-        ValueError: something of that name that is no environment.
+        ValueError: something of that name that is no environment, or cannot be made.
     """
     name = _registered(id)
     # passed only if it is set, because a constructor may lack the argument
     rendering = {} if render_mode is None else {"render_mode": render_mode}
-    env = gymnasium.make(gymnasium.registry[name], **rendering, **kwargs)
+    try:
+        env = gymnasium.make(gymnasium.registry[name], **rendering, **kwargs)
+    except gymnasium.error.Error:
+        raise
+    except Exception as error:
+        if name in TASKS:
+            raise
+        said = " ".join(str(error).split()) or "nothing more"
+        raise ValueError(
+            f"environment {id!r} cannot be made: {type(error).__name__}: {said}"
+        ) from error
     _tell_known(env, id, _ENTRIES.get(name))
     return env
 
@@ -426,7 +436,7 @@ def _imported(module: str, asked: str, attribute: str = "") -> Any:
     try:
         found = importlib.import_module(module)
         return getattr(found, attribute) if attribute else found
-    except Exception as error:  # importing a stranger's module may raise anything
+    except (Exception, SystemExit) as error:  # importing a stranger's module may raise anything
         said = " ".join(str(error).split()) or "nothing more"
         raise UnknownEnvironment(
             f"{asked}: {module} cannot be imported: {type(error).__name__}: {said}"

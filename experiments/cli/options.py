@@ -12,7 +12,8 @@ import io
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -22,7 +23,7 @@ import tyro
 from rich.console import Console
 
 from experiments.cli.names import Wrong
-from mbrl.plain import json_text, shown
+from mbrl.plain import json_text, shown, words
 
 T = TypeVar("T")
 
@@ -147,12 +148,12 @@ def parse(
     except SystemExit as exit:
         if exit.code in (0, None):
             raise
-        words = " ".join(_BOX.sub(" ", complaint.getvalue()).split())
-        words = re.sub(r"(Invalid choice|Unrecognized options) \1", r"\1", words, flags=re.I)
-        words = re.sub(
-            "^Value error Error parsing [^:]+: (.* must .*) For full helptext.*", r"\1", words
+        said = " ".join(_BOX.sub(" ", complaint.getvalue()).split())
+        said = re.sub(r"(Invalid choice|Unrecognized options) \1", r"\1", said, flags=re.I)
+        said = re.sub(
+            "^Value error Error parsing [^:]+: (.* must .*) For full helptext.*", r"\1", said
         )
-        raise Wrong(words or f"{prog}: cannot read {' '.join(args)}") from None
+        raise Wrong(said or f"{prog}: cannot read {' '.join(args)}") from None
 
 
 def check_least(parsed: Any, **least: int) -> None:
@@ -198,25 +199,50 @@ def check_writable(path: Path) -> None:
     """Check that a file can be written, before the work whose result it will have.
 
     Raises:
-        Wrong: it is a folder, or lies in no folder that can be written to.
+        Wrong: it is a folder or a device, or lies in no folder that can be written to.
     """
     if path.is_dir():
         raise Wrong(f"{path} is a folder; a file is to be written there")
-    folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
-    if not folder.is_dir():
-        raise Wrong(f"{path} cannot be written: {folder} is a file, not a folder")
-    if not os.access(folder, os.W_OK):
-        raise Wrong(f"{path} cannot be written: {folder} is no folder that you may write to")
+    if path.exists() and not path.is_file():
+        raise Wrong(f"{path} is a pipe or a device; a file is to be written there")
+    check_folder(path.absolute().parent)
+    with _named(path), contextlib.suppress(FileNotFoundError):
+        path.lstat()
+
+
+def check_folder(path: Path) -> None:
+    """Check that a folder can be written to, or made, before the work whose results it will have.
+
+    Raises:
+        Wrong: it cannot.
+    """
+    with _named(path):
+        with contextlib.suppress(FileNotFoundError):
+            path.lstat()  # refuses names that are too long or lead through a file
+        there = (p for p in (path.absolute(), *path.absolute().parents) if os.path.lexists(p))
+        os.rmdir(tempfile.mkdtemp(prefix=".", dir=next(there)))
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors of the operating system about a path as one line."""
+    try:
+        yield
+    except OSError as error:
+        raise Wrong(f"{path} cannot be written: {words(error.errno)}") from error
+    except ValueError as error:
+        raise Wrong(f"{path} cannot be written: {error}") from error
 
 
 def check_new(path: Path) -> None:
-    """Hold a folder to be written to one that is not there yet.
+    """Check that a folder to be written is not there yet, and can be made.
 
     Raises:
-        Wrong: it is.
+        Wrong: it is there, or cannot be made.
     """
-    if path.exists():
+    if os.path.lexists(path):
         raise Wrong(f"{path} exists already")
+    check_folder(path)
 
 
 def peek(args: Sequence[str], name: str, default: str) -> str:
@@ -246,7 +272,7 @@ def import_modules(args: Sequence[str]) -> None:
             importlib.import_module(value)
         except ModuleNotFoundError as error:
             raise Wrong(f"--module {value}: Python finds no module {error.name}") from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise Wrong(
                 f"--module {value}: its import fails with {type(error).__name__}: {error}"
             ) from error

@@ -82,10 +82,11 @@ def written_whole(path: Path) -> Iterator[Path]:
     Parent folders are made. Where the block raises, `path` is as it was.
 
     Raises:
-        RunError: the file cannot be written, or `path` is a folder.
+        RunError: the file cannot be written, or `path` is a folder, a pipe or a device.
     """
-    if path.is_dir():
-        raise RunError(f"{path} is a folder; a file is to be written there, so move it away")
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a pipe or a device"
+        raise RunError(f"{path} is {kind}; a file is to be written there, so move it away")
     # a name that nobody could have put a link at beforehand
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:
@@ -273,6 +274,11 @@ class Run:
             )
         tensors: dict[str, Tensor] = {}
         plain = _without_tensors(state, (), tensors)
+        if not _is_plain(plain):
+            raise RunError(
+                f"cannot save checkpoint {target}: the agent's state_dict must hold tensors, "
+                "numbers, texts, None, lists, tuples and dicts of these alone"
+            )
         written = io.BytesIO()
         try:
             torch.save({"format": FORMAT, "state": plain}, written)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,7 @@ def run_agent(
     for step in collect(agent, environments, episodes, steps=steps):
         start = time.perf_counter()
         agent.observe(step)
-        metrics = dict(agent.update())
+        metrics = _metrics(agent.update())
         progress.learning["update"] += time.perf_counter() - start
         ended, progress.ended = np.flatnonzero(episodes.over), []
         for place in ended:
@@ -154,6 +154,15 @@ def run_agent(
     if episodes.steps > progress.saved:
         save()
     return progress
+
+
+def _metrics(returned: Any) -> dict[str, Any]:
+    if not isinstance(returned, Mapping):
+        raise ValueError(
+            f"the agent's update must return metrics by name, {{}} for none, got a "
+            f"{type(returned).__name__}"
+        )
+    return dict(returned)
 
 
 def _resume(

@@ -246,8 +246,29 @@ def make(
 def _made(algo: str, spec: Spec, config: Any, seed: int, device: str) -> Any:
     module = agents.agent(algo)
     made = module.make(spec, config, generator=generator(seed), device=device)
+    if algo not in agents.AGENTS:
+        check_agent(made, algo)
     made.origin = Origin(algo, config, seed, device)
     return made
+
+
+def check_agent(made: Any, name: str) -> None:
+    """Check that a user's `make` returned an agent: that it has all methods, and a state to save.
+
+    Raises:
+        ValueError: it is none; one line names what is missing.
+    """
+    for method in ("act", "observe", "update", "player", "state_dict", "load_state_dict"):
+        if not callable(getattr(made, method, None)):
+            raise ValueError(
+                f"agent {name!r}: make returned a {type(made).__name__}, which has no method "
+                f"{method}"
+            )
+    state = made.state_dict()
+    if not isinstance(state, dict):
+        raise ValueError(
+            f"agent {name!r}: state_dict must return a dict, got a {type(state).__name__}"
+        )
 
 
 def changed(config: Any, **settings: Any) -> Any:
