@@ -27,7 +27,8 @@ COMMANDS = {
 """File in `experiments.cli` and help text of each command; the file has `run(args) -> status`."""
 
 LONGEST = 400
-"""Characters of a word, such as a path, after which a message cuts it."""
+"""Characters of a word, such as a path, after which a message cuts it; a line has five times as
+many."""
 
 _interrupted = False
 
@@ -77,7 +78,7 @@ def run(args: Sequence[str]) -> int:
         raise
     except (KeyboardInterrupt, Exception) as error:  # an import may turn the first into another
         if _interrupted or isinstance(error, KeyboardInterrupt):
-            print("mbrl: interrupted", file=sys.stderr)
+            complain("mbrl: interrupted")
             return 130
         # those not expected are raised again, with their traceback
         short = _out_of_memory(error)
@@ -90,8 +91,20 @@ def run(args: Sequence[str]) -> int:
 
         said = f"out of memory: {error}".splitlines()[0] if short else theirs or _text(error)
         words = (shown(word, most=LONGEST) for word in said.split())
-        print(f"mbrl: {' '.join(words)}", file=sys.stderr)
+        complain(f"mbrl: {shown(' '.join(words), most=5 * LONGEST)}")
         return 2
+
+
+def complain(line: str) -> None:
+    """A line on stderr, where there is room for it."""
+    from experiments.cli.streams import give_up
+
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError:
+        give_up(sys.stderr)
 
 
 def _out_of_memory(error: BaseException) -> bool:

@@ -96,6 +96,8 @@ def written_whole(path: Path) -> Iterator[Path]:
             sync(temporary)
             temporary.replace(path)
             sync(path.parent)
+    except safetensors.SafetensorError as error:  # which has the system's error as text
+        raise foreign(error, path, "a file") from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -182,6 +184,9 @@ class Run:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             check_run_folder(self.path)
+            for name in (METRICS, TIMINGS):  # to which is written: refuses those of other names too
+                with suppress(FileNotFoundError):
+                    os.close(open_file(self.path / name, os.O_RDWR))
         except BlockingIOError:
             os.close(lock)
             raise RunError(f"run {self.path} is being written by another process") from None

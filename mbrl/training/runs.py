@@ -420,9 +420,14 @@ def train_run(
         ValueError: settings that do not fit the environment or one another.
         EnvironmentError: the environment returned what no agent can use.
     """
-    env = vector([functools.partial(make_env, config.env)] * config.num_envs)
+    makers = [functools.partial(make_env, config.env)] * config.num_envs
+    env = _env_of(makers, path / CONFIG) if resume else vector(makers)
     try:
-        agent = _made(config.algo, spec_of(env), config.agent, config.seed, config.device)
+        spec = spec_of(env)
+        if resume:
+            agent = _agent_of(config, spec, path / CONFIG)
+        else:
+            agent = _made(config.algo, spec, config.agent, config.seed, config.device)
         for name in settings.get("sinks", ()):
             SINKS[name].check()
         if resume:
@@ -451,14 +456,13 @@ def load_run(path: Path | str, *, make_env: MakeEnv, device: str | None = None) 
     Raises:
         RunError: not a run, or a checkpoint that is missing, broken or another agent's; a device
             that is not there; an environment "module:name" whose module is not imported yet.
-        ValueError: an environment that does not exist here.
     """
     run = Run.open(Path(path))
     config = RunConfig.of(run)
     if device is not None:
         config = dataclasses.replace(config, device=device)
     check_device(config.device, f"the run {path} lives on")
-    env = vector(make_env(config.env))
+    env = _env_of([functools.partial(make_env, config.env)], run.path / CONFIG)
     try:
         spec = spec_of(env)
         agent = _agent_of(config, spec, run.path / CONFIG)
@@ -473,6 +477,14 @@ def load_run(path: Path | str, *, make_env: MakeEnv, device: str | None = None) 
         env.close()
         raise
     return Loaded(run, config, env, spec, agent, state["episodes"]["steps"])
+
+
+def _env_of(makers: Sequence[Callable[[], gymnasium.Env]], file: Path) -> VectorEnv:
+    """A run's environments; what is wrong with them is said with the file that names them."""
+    try:
+        return vector(makers)
+    except ValueError as error:
+        raise RunError(f"{file}: env: {shown(' '.join(str(error).split()))}") from error
 
 
 def _agent_of(config: RunConfig, spec: Spec, file: Path) -> Any:
