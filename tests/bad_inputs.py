@@ -1,4 +1,4 @@
-# ruff: noqa: E501, SIM905, SIM115
+# ruff: noqa: E501, SIM905
 """Bad invocations of the command, each with what it should do: `python -m tests.bad_inputs`.
 
 A case passes where the exit status is right, stderr is one line `mbrl: ...` with the culprit,

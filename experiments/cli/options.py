@@ -13,7 +13,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -205,9 +205,7 @@ def check_writable(path: Path) -> None:
         raise Wrong(f"{path} is a folder; a file is to be written there")
     if path.exists() and not path.is_file():
         raise Wrong(f"{path} is a pipe or a device; a file is to be written there")
-    check_folder(path.absolute().parent)
-    with _named(path), contextlib.suppress(FileNotFoundError):
-        path.lstat()
+    _check_place(path, path.absolute().parent)
 
 
 def check_folder(path: Path) -> None:
@@ -216,18 +214,19 @@ def check_folder(path: Path) -> None:
     Raises:
         Wrong: it cannot.
     """
-    with _named(path):
-        with contextlib.suppress(FileNotFoundError):
-            path.lstat()  # refuses names that are too long or lead through a file
-        there = (p for p in (path.absolute(), *path.absolute().parents) if os.path.lexists(p))
-        os.rmdir(tempfile.mkdtemp(prefix=".", dir=next(there)))
+    _check_place(path, path.absolute())
 
 
-@contextlib.contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Errors of the operating system about a path as one line."""
+def _check_place(path: Path, folder: Path) -> None:
+    """Check that `folder` can be made, where it is not there, and written to, for `path`."""
+    there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+    if not there.is_dir():
+        kind = "file" if there.is_file() else "pipe, a device or a broken link"
+        raise Wrong(f"{path} cannot be written: {there} is a {kind}, not a folder")
     try:
-        yield
+        with contextlib.suppress(FileNotFoundError):
+            path.lstat()  # refuses what cannot be a name
+        os.rmdir(tempfile.mkdtemp(prefix=".", dir=there))  # only trying it tells for sure
     except OSError as error:
         raise Wrong(f"{path} cannot be written: {words(error.errno)}") from error
     except ValueError as error:
