@@ -257,13 +257,10 @@ def numbers(command: str, options: dict[str, list[str]], **more) -> None:
     """Each option with each of its bad values; the line names the option."""
     for option, values in options.items():
         for value in values:
-            says = option.rpartition(".")[2]
-            add(
-                f"{command.split(' --')[0]} --{option} {value[:14]!r}",
-                [*command.split(), f"--{option}={value}"],
-                says if says != "hidden" else "hidden",
-                **more,
-            )
+            name = f"{command.split(' --')[0]} --{option} {value[:14]!r}"
+            start = command.split(f" --{option} ")[0].split()  # without this option
+            says = f"{option.rpartition('.')[2]}"
+            add(name, [*start, f"--{option}={value}"], says, **more)
 
 
 MPC = "mpc --env pendulum-swingup --steps 1"
@@ -381,19 +378,26 @@ add("decay list", [*TRAIN.split(), "--model.weight-decay", "1", "2", "3", "4", "
 # Names, options, places ----------------------------------------------------------------------
 
 STRANGE = ["", " ", "no-such", "\x1b[31mx", "[/x]", "..", ".x", "ünïcode", "a" * 5000, "a\nb", "-"]
+
+
+def culprit(name: str) -> str:
+    """What a line must have of a name: all of it where it is short and prints as it is."""
+    return name if name.isprintable() and 1 < len(name) < 50 and name.strip() == name else ""
+
+
 COMMANDS = ["mpc", "tree", "train", "evaluate", "plot", "compare", "study", "bench", "list"]
 for name in [*STRANGE, "trian", "MPC", "--seed", "-x"]:
     add(f"command {name[:12]!r}", [name], "unknown command")
 for name in STRANGE:
-    add(f"algorithm {name[:12]!r}", ["train", name], "")
-    add(f"run of evaluate {name[:12]!r}", ["evaluate", name], "")
-    add(f"run of plot {name[:12]!r}", ["plot", "run", name], "")
-    add(f"run of compare {name[:12]!r}", ["compare", "run", name], "")
-    add(f"run of resume {name[:12]!r}", ["train", f"--resume={name}"], "")
-    add(f"study {name[:12]!r}", ["study", name], "")
-    add(f"benchmark {name[:12]!r}", ["bench", name], "")
-    add(f"list {name[:12]!r}", ["list", name], "")
-    add(f"shell {name[:12]!r}", ["completion", name], "")
+    add(f"algorithm {name[:12]!r}", ["train", name], culprit(name))
+    add(f"run of evaluate {name[:12]!r}", ["evaluate", name], culprit(name))
+    add(f"run of plot {name[:12]!r}", ["plot", "run", name], culprit(name))
+    add(f"run of compare {name[:12]!r}", ["compare", "run", name], culprit(name))
+    add(f"run of resume {name[:12]!r}", ["train", f"--resume={name}"], culprit(name))
+    add(f"study {name[:12]!r}", ["study", name], culprit(name))
+    add(f"benchmark {name[:12]!r}", ["bench", name], culprit(name))
+    add(f"list {name[:12]!r}", ["list", name], culprit(name))
+    add(f"shell {name[:12]!r}", ["completion", name], culprit(name))
     add(f"planner {name[:12]!r}", ["mpc", f"--planner={name}", "--steps=1"], "planner")
     add(f"module {name[:12]!r}", ["list", "algorithms", f"--module={name}"], "--module")
 ENVS = [*STRANGE, ":Pendulum-v1", "..:Pendulum-v1", ".x:Y", "nomodule:X-v0", "json:X-v0", "json:",
@@ -401,10 +405,11 @@ ENVS = [*STRANGE, ":Pendulum-v1", "..:Pendulum-v1", ".x:Y", "nomodule:X-v0", "js
         "[bold]x[/bold]", "json:dumps", "a b:C", "json:\x1b[31m"]  # fmt: skip
 for name in ENVS:
     shown = name[:16]
-    add(f"env of mpc {shown!r}", ["mpc", f"--env={name}", "--steps=1"], "")
-    add(f"env of train {shown!r}", ["train", "pets", f"--env={name}", "--steps=30"], "")
+    add(f"env of mpc {shown!r}", ["mpc", f"--env={name}", "--steps=1"], culprit(name))
+    discrete = name in ("CartPole-v1", "Blackjack-v1")  # the line names their spaces
+    add(f"env of train {shown!r}", ["train", "pets", f"--env={name}", "--steps=30"], "Discrete" if discrete else culprit(name))
     if name not in ("CartPole-v1", "wet-chicken"):
-        add(f"env of tree {shown!r}", ["tree", f"--env={name}"], "")
+        add(f"env of tree {shown!r}", ["tree", f"--env={name}"], culprit(name))
 del CASES[[c.name for c in CASES].index("env of train 'wet-chicken'")]
 for command in COMMANDS:
     base = {
@@ -460,17 +465,17 @@ add("address without ray", "study bandits --fast --address nowhere:1 --seeds 1",
 # mistake must not harm the machine
 for out in ["run", "file", "file/x", "/proc/mbrl", "pipe", "pipe/x", "\0", "a" * 300, ""]:
     shown = out[:10]
-    add(f"out of mpc {shown!r}", ["mpc", "--steps=1", f"--out={out}"], "")
-    add(f"out of tree {shown!r}", ["tree", f"--out={out}", "--simulations=4"], "")
-    add(f"run of train {shown!r}", ["train", "random", "--steps=5", f"--run={out}"], "")
+    add(f"out of mpc {shown!r}", ["mpc", "--steps=1", f"--out={out}"], culprit(out))
+    add(f"out of tree {shown!r}", ["tree", f"--out={out}", "--simulations=4"], culprit(out))
+    add(f"run of train {shown!r}", ["train", "random", "--steps=5", f"--run={out}"], culprit(out))
     if out != "file":
-        add(f"out of compare {shown!r}", ["compare", "run", f"--out={out}"], "")
-    add(f"root of mpc {shown!r}", ["mpc", "--steps=1", f"--root={out}"], "")if out not in (
+        add(f"out of compare {shown!r}", ["compare", "run", f"--out={out}"], culprit(out))
+    add(f"root of mpc {shown!r}", ["mpc", "--steps=1", f"--root={out}"], culprit(out))if out not in (
         "run", "") else None  # fmt: skip
 for out in ["file", "file/x", "/proc/mbrl", "pipe", "\0"]:
-    add(f"out of study {out!r}", ["study", "dyna", "--fast", "--seeds=1", f"--out={out}"], "")
-    add(f"out of bench {out!r}", ["bench", "collect", "--repeats=1", f"--out={out}"], "")
-    add(f"root of train {out!r}", ["train", "random", "--steps=5", f"--root={out}"], "")
+    add(f"out of study {out!r}", ["study", "dyna", "--fast", "--seeds=1", f"--out={out}"], culprit(out))
+    add(f"out of bench {out!r}", ["bench", "collect", "--repeats=1", f"--out={out}"], culprit(out))
+    add(f"root of train {out!r}", ["train", "random", "--steps=5", f"--root={out}"], culprit(out))
 add("model of mpc is no run", "mpc --model gone --steps 1", "gone")
 add("model of mpc is a file", "mpc --model file --steps 1", "file")
 add("model of mpc is a random agent's", "mpc --env pendulum-swingup --model rnd --steps 1", "rnd")
@@ -1114,14 +1119,14 @@ def run(case: Case) -> str:
             spoilt = None if case.spoil is None else case.spoil()
             before = listing(folder, case.writes)
             signal.signal(signal.SIGALRM, ring)
-            signal.alarm(LIMIT)
+            signal.setitimer(signal.ITIMER_REAL, LIMIT, 10)  # again, if it is caught on its way
             try:
                 if case.shell:
                     status, out, err = in_shell(case.shell)
                 else:
                     status, out, err = in_process(case.args)
             finally:
-                signal.alarm(0)
+                signal.setitimer(signal.ITIMER_REAL, 0)
                 if isinstance(spoilt, contextlib.ExitStack):
                     spoilt.close()
             return wrong(case, status, out, err, before, listing(folder, case.writes))

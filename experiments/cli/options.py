@@ -150,10 +150,28 @@ def parse(
             raise
         said = " ".join(_BOX.sub(" ", complaint.getvalue()).split())
         said = re.sub(r"(Invalid choice|Unrecognized options) \1", r"\1", said, flags=re.I)
-        said = re.sub(
-            "^Value error Error parsing [^:]+: (.* must .*) For full helptext.*", r"\1", said
-        )
-        raise Wrong(said or f"{prog}: cannot read {' '.join(args)}") from None
+        own_words = r"(.* (?:must|is not one of|is unknown).*)"
+        raise Wrong(
+            _number_wanted(said, args)
+            or re.sub(f"^Value error Error parsing [^:]+: {own_words} For full help.*", r"\1", said)
+            or f"{prog}: cannot read {' '.join(args)}"
+        ) from None
+
+
+def _number_wanted(complaint: str, args: Sequence[str]) -> str | None:
+    """The line for a value that is no number; None for another complaint of tyro's."""
+    found = re.match(
+        r"Value error Error parsing (--\S+): .* Argument helptext: \1 (\S+)", complaint
+    )
+    wanted = found and next((word for name, word in _NUMBERS.items() if name in found[2]), None)
+    if not found or wanted is None:
+        return None
+    or_none = " or None" if "None" in found[2] else ""
+    return f"{found[1]} must be {wanted}{or_none}, got {peek(args, found[1], '')!r}"
+
+
+_NUMBERS = {"FLOAT": "a number", "INT": "an integer"}
+"""What tyro's names of types mean."""
 
 
 def check_least(parsed: Any, **least: int) -> None:
@@ -192,7 +210,8 @@ def check_runs(parsed: Common, *runs: str) -> None:
         if name == "latest" and not any(parsed.root.rglob("config.json")):
             raise Wrong(f"there is no run under {parsed.root} yet; `mbrl train` makes one")
         if name != "latest" and not (Path(name) / "config.json").exists():
-            raise Wrong(f"{name} is not a run folder: it holds no config.json")
+            said = name if name.strip() else repr(name)
+            raise Wrong(f"{said} is not a run folder: it holds no config.json")
 
 
 def check_writable(path: Path) -> None:

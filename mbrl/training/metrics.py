@@ -214,7 +214,7 @@ def read_metrics(
         raise RunError(f"{path} does not exist") from None
     for number, line in enumerate(parsed, 1):
         for name in numbers if kind in (None, line["kind"]) else ():
-            value = line.get(name)
+            value: Any = line.get(name)
             if type(value) not in (int, float) or not math.isfinite(value):
                 raise RunError(f"{path}, line {number}: {name} must be a number that is finite")
     return [line for line in parsed if kind in (None, line["kind"])]

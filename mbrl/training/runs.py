@@ -461,7 +461,9 @@ def load_run(path: Path | str, *, make_env: MakeEnv, device: str | None = None) 
     config = RunConfig.of(run)
     if device is not None:
         config = dataclasses.replace(config, device=device)
-    check_device(config.device, f"the run {path} lives on")
+    check_device(
+        config.device, f"the run {path} lives on" if device is None else "--device asks for the"
+    )
     env = _env_of([functools.partial(make_env, config.env)], run.path / CONFIG)
     try:
         spec = spec_of(env)
