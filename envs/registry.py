@@ -294,11 +294,15 @@ def make(id: str, *, render_mode: str | None = None, **kwargs: Any) -> gymnasium
     rendering = {} if render_mode is None else {"render_mode": render_mode}
     try:
         env = gymnasium.make(gymnasium.registry[name], **rendering, **kwargs)
-    except (gymnasium.error.Error, ValueError, OSError, ImportError, MemoryError):
+    except gymnasium.error.Error:
         raise
     except Exception as error:  # by a constructor of the user's own
-        said = " ".join(str(error).split())
-        raise ValueError(f"{id}: making it raised {type(error).__name__}: {said}") from error
+        if name in TASKS:
+            raise
+        said = " ".join(str(error).split()) or "nothing more"
+        raise ValueError(
+            f"environment {id!r} cannot be made: {type(error).__name__}: {said}"
+        ) from error
     _tell_known(env, id, _found(name))
     return env
 
@@ -443,7 +447,7 @@ def _imported(module: str, asked: str, attribute: str = "") -> Any:
     try:
         found = importlib.import_module(module)
         return getattr(found, attribute) if attribute else found
-    except Exception as error:  # importing a stranger's module may raise anything
+    except (Exception, SystemExit) as error:  # importing a stranger's module may raise anything
         said = " ".join(str(error).split()) or "nothing more"
         raise UnknownEnvironment(
             f"{asked}: {module} cannot be imported: {type(error).__name__}: {said}"

@@ -76,6 +76,11 @@ def build_driver(config: DriveConfig, *, make_env: MakeEnv, seed: int) -> Driver
         RunError: a model that is not a run, or is one of another environment.
     """
     mpc = config.mpc
+    if config.model not in ("true", "planning") and config.members > 1:
+        raise ValueError(
+            f"--members {config.members}: only simulators can be randomised; --model "
+            f"{config.model} has members of its own"
+        )
     if config.model in ("true", "planning"):
         env = _made(config, make_env)
         task = _simulated(env, config.env)

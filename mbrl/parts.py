@@ -53,7 +53,7 @@ def of_module(kind: str, name: str) -> Any:
         raise ValueError(f"{kind} {name!r}: the form is NAME, or module:NAME")
     try:
         importlib.import_module(module)
-    except Exception as error:  # importing a user's module may raise anything
+    except (Exception, SystemExit) as error:  # importing a user's module may raise anything
         said = " ".join(str(error).split()) or "nothing more"
         raise ValueError(
             f"{kind} {name!r}: {module} cannot be imported: {type(error).__name__}: {said}"

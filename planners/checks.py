@@ -80,7 +80,7 @@ def check_fields(config: Any) -> None:
     for name, accepted in _fields(type(config)):
         value = getattr(config, name)
         if not accepted.accepts(value):
-            raise ValueError(f"{name} must be {accepted.words}, got {shown(value)}")
+            raise ValueError(f"{name} must be {accepted.words}{_bits(value)}, got {shown(value)}")
 
 
 def first_refused(kind: type, given: Any, place: str = "") -> str | None:
@@ -109,7 +109,8 @@ def first_refused(kind: type, given: Any, place: str = "") -> str | None:
             if said is not None:
                 return said
         elif field.name in accepted and not accepted[field.name].accepts(value):
-            return f"{name} must be {accepted[field.name].words}, got {shown(value)}"
+            words = f"{accepted[field.name].words}{_bits(value)}"
+            return f"{name} must be {words}, got {shown(value)}"
     return None
 
 
@@ -119,6 +120,11 @@ def _config_of(hint: Any, value: Any) -> Any:
     if not configs or not isinstance(value, Mapping):
         return hint
     return max(configs, key=lambda c: len({f.name for f in dataclasses.fields(c)} & {*value}))
+
+
+def _bits(value: Any) -> str:
+    """What else is wrong with a number: that nothing can count so far."""
+    return " and of 64 bits" if isinstance(value, int) and abs(value) >= _LONGEST else ""
 
 
 def shown(value: Any) -> str:

@@ -60,9 +60,10 @@ def _built(name: str, kind: Any, settings: dict[str, Any]) -> Any:
             raise ValueError(f"planner {name}: there is no setting {setting!r}; there are {there}")
     try:
         return kind(torch.tensor(LOW), torch.tensor(HIGH), HORIZON, **settings)
-    except TypeError as error:
+    except Exception as error:  # a stranger's constructor may raise anything
         raise ValueError(
-            f"planner {name}: cannot be built from (low, high, horizon, settings): {said(error)}"
+            f"planner {name}: cannot be built from (low, high, horizon, settings): "
+            f"{type(error).__name__}: {said(error)}"
         ) from error
 
 

@@ -8,7 +8,15 @@ from pathlib import Path
 import tyro
 
 from experiments.cli import names
-from experiments.cli.options import Common, check_least, console, emit, parse, set_threads
+from experiments.cli.options import (
+    Common,
+    check_folder,
+    check_least,
+    console,
+    emit,
+    parse,
+    set_threads,
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,8 @@ def run(args: list[str]) -> int:
     for name in asked:
         names.check_name("benchmark", name, there)
     check_least(parsed, repeats=1, threads=1)
+    if parsed.out is not None:
+        check_folder(parsed.out)
     set_threads(parsed)
     from experiments.bench import bench
 

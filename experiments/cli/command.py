@@ -29,6 +29,10 @@ COMMANDS = {
 }
 """File in `experiments.cli` and help text of each command; the file has `run(args) -> status`."""
 
+LONGEST = 400
+"""Characters of a word, such as a path, after which a message cuts it; a line has five times as
+many."""
+
 _interrupted = False
 
 
@@ -61,12 +65,13 @@ def run(args: Sequence[str]) -> int:
         if not args or args[0] in ("-h", "--help", "--version"):
             _print_about("--version" in args)
             return 0
-        from experiments.cli.names import check_name
+        from experiments.cli.names import check_name, check_once
         from experiments.cli.own import search_working_folder
 
         search_working_folder()
         command, *rest = args
         check_name("command", command, COMMANDS)
+        check_once(rest)
         if any(arg.split("=")[0] == "--module" for arg in rest):
             from experiments.cli.options import import_modules
 
@@ -76,17 +81,33 @@ def run(args: Sequence[str]) -> int:
         raise
     except (KeyboardInterrupt, Exception) as error:  # an import may turn the first into another
         if _interrupted or isinstance(error, KeyboardInterrupt):
-            print("mbrl: interrupted", file=sys.stderr)
+            complain("mbrl: interrupted")
             return 130
         # those not expected are raised again, with their traceback
         short = _out_of_memory(error)
-        if os.environ.get("MBRL_TRACEBACK") or not (short or isinstance(error, _expected())):
+        theirs = None if isinstance(error, _expected()) else _in_own_part(error)
+        if os.environ.get("MBRL_TRACEBACK") or not (
+            short or theirs or isinstance(error, _expected())
+        ):
             raise
         from mbrl.plain import shown
 
-        said = f"out of memory: {error}".splitlines()[0] if short else _text(error)
-        print(f"mbrl: {shown(' '.join(said.split()))}", file=sys.stderr)
+        said = f"out of memory: {error}".splitlines()[0] if short else theirs or _text(error)
+        words = (shown(word, most=LONGEST) for word in said.split())
+        complain(f"mbrl: {shown(' '.join(words), most=5 * LONGEST)}")
         return 2
+
+
+def complain(line: str) -> None:
+    """A line on stderr, where there is room for it."""
+    from experiments.cli.streams import give_up
+
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError:
+        give_up(sys.stderr)
 
 
 def _out_of_memory(error: BaseException) -> bool:
@@ -94,6 +115,28 @@ def _out_of_memory(error: BaseException) -> bool:
     words = ("can't allocate memory", "out of memory")
     said = isinstance(error, RuntimeError) and any(part in str(error) for part in words)
     return said or isinstance(error, MemoryError)
+
+
+def _in_own_part(error: BaseException) -> str | None:
+    """Where in a part of the user's own an exception was raised, and what it says.
+
+    None if no code of theirs was running: then the mistake is the library's.
+    """
+    import sysconfig
+    import traceback
+
+    places = sysconfig.get_paths()
+    installed = {os.path.realpath(places[name]) for name in ("stdlib", "purelib", "platlib")}
+    installed.add(os.path.realpath(os.path.join(os.path.dirname(__file__), "..", "..")))
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        file = os.path.realpath(frame.filename)
+        if os.path.isfile(file) and not file.startswith(tuple(f"{p}{os.sep}" for p in installed)):
+            said = str(error) or "nothing more"
+            return (
+                f"{frame.filename}, line {frame.lineno}, in {frame.name}: raised "
+                f"{type(error).__name__}: {said}; MBRL_TRACEBACK=1 shows where it was called"
+            )
+    return None
 
 
 def _text(error: BaseException) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from experiments.cli import names, own
 from experiments.cli.options import (
     Common,
+    check_folder,
     check_least,
     check_new,
     console,
@@ -71,6 +72,8 @@ def run(args: list[str]) -> int:
     check_least(parsed, seed=0, seeds=1, steps=1, threads=1)
     if parsed.out is not None and not parsed.viewer:
         check_new(parsed.out)
+    elif not parsed.viewer:
+        check_folder(parsed.root)
     set_threads(parsed)
     if parsed.drive.model in ("true", "planning"):
         import envs

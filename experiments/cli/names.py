@@ -10,7 +10,7 @@ import ast
 import difflib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,6 +32,23 @@ def check_name(what: str, name: str, names: Iterable[str]) -> None:
     there = list(names)
     if name not in there:
         raise Wrong(f"unknown {what} {name!r}: {_near(name, there)}there are {', '.join(there)}")
+
+
+SEVERAL = ("--module",)
+"""Options that may be given several times."""
+
+
+def check_once(args: Sequence[str]) -> None:
+    """Check that no option but `SEVERAL` is given twice; --x and --no-x are one option.
+
+    Raises:
+        Wrong: one is.
+    """
+    given = [arg.partition("=")[0].replace("_", "-") for arg in args if arg.startswith("--")]
+    options = [re.sub(r"(--|\.)no-", r"\1", name) for name in given]
+    for name in options:
+        if options.count(name) > 1 and name not in SEVERAL:
+            raise Wrong(f"{name} is given twice; give it once")
 
 
 def check_env(name: str) -> None:

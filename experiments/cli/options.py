@@ -12,6 +12,7 @@ import io
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ import tyro
 from rich.console import Console
 
 from experiments.cli.names import Wrong
-from mbrl.plain import json_text, shown
+from mbrl.plain import json_text, shown, words
 
 T = TypeVar("T")
 
@@ -147,12 +148,30 @@ def parse(
     except SystemExit as exit:
         if exit.code in (0, None):
             raise
-        words = " ".join(_BOX.sub(" ", complaint.getvalue()).split())
-        words = re.sub(r"(Invalid choice|Unrecognized options) \1", r"\1", words, flags=re.I)
-        words = re.sub(
-            "^Value error Error parsing [^:]+: (.* must .*) For full helptext.*", r"\1", words
-        )
-        raise Wrong(words or f"{prog}: cannot read {' '.join(args)}") from None
+        said = " ".join(_BOX.sub(" ", complaint.getvalue()).split())
+        said = re.sub(r"(Invalid choice|Unrecognized options) \1", r"\1", said, flags=re.I)
+        own_words = r"(.* (?:must|is not one of|is unknown).*)"
+        raise Wrong(
+            _number_wanted(said, args)
+            or re.sub(f"^Value error Error parsing [^:]+: {own_words} For full help.*", r"\1", said)
+            or f"{prog}: cannot read {' '.join(args)}"
+        ) from None
+
+
+def _number_wanted(complaint: str, args: Sequence[str]) -> str | None:
+    """The line for a value that is no number; None for another complaint of tyro's."""
+    found = re.match(
+        r"Value error Error parsing (--\S+): .* Argument helptext: \1 (\S+)", complaint
+    )
+    wanted = found and next((word for name, word in _NUMBERS.items() if name in found[2]), None)
+    if not found or wanted is None:
+        return None
+    or_none = " or None" if "None" in found[2] else ""
+    return f"{found[1]} must be {wanted}{or_none}, got {peek(args, found[1], '')!r}"
+
+
+_NUMBERS = {"FLOAT": "a number", "INT": "an integer"}
+"""What tyro's names of types mean."""
 
 
 def check_least(parsed: Any, **least: int) -> None:
@@ -191,32 +210,57 @@ def check_runs(parsed: Common, *runs: str) -> None:
         if name == "latest" and not any(parsed.root.rglob("config.json")):
             raise Wrong(f"there is no run under {parsed.root} yet; `mbrl train` makes one")
         if name != "latest" and not (Path(name) / "config.json").exists():
-            raise Wrong(f"{name} is not a run folder: it holds no config.json")
+            said = name if name.strip() else repr(name)
+            raise Wrong(f"{said} is not a run folder: it holds no config.json")
 
 
 def check_writable(path: Path) -> None:
     """Check that a file can be written, before the work whose result it will have.
 
     Raises:
-        Wrong: it is a folder, or lies in no folder that can be written to.
+        Wrong: it is a folder or a device, or lies in no folder that can be written to.
     """
     if path.is_dir():
         raise Wrong(f"{path} is a folder; a file is to be written there")
-    folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
-    if not folder.is_dir():
-        raise Wrong(f"{path} cannot be written: {folder} is a file, not a folder")
-    if not os.access(folder, os.W_OK):
-        raise Wrong(f"{path} cannot be written: {folder} is no folder that you may write to")
+    if path.exists() and not path.is_file():
+        raise Wrong(f"{path} is a pipe or a device; a file is to be written there")
+    _check_place(path, path.absolute().parent)
+
+
+def check_folder(path: Path) -> None:
+    """Check that a folder can be written to, or made, before the work whose results it will have.
+
+    Raises:
+        Wrong: it cannot.
+    """
+    _check_place(path, path.absolute())
+
+
+def _check_place(path: Path, folder: Path) -> None:
+    """Check that `folder` can be made, where it is not there, and written to, for `path`."""
+    there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+    if not there.is_dir():
+        kind = "file" if there.is_file() else "pipe, a device or a broken link"
+        raise Wrong(f"{path} cannot be written: {there} is a {kind}, not a folder")
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            path.lstat()  # refuses what cannot be a name
+        os.rmdir(tempfile.mkdtemp(prefix=".", dir=there))  # only trying it tells for sure
+    except OSError as error:
+        raise Wrong(f"{path} cannot be written: {words(error.errno)}") from error
+    except ValueError as error:
+        raise Wrong(f"{path} cannot be written: {error}") from error
 
 
 def check_new(path: Path) -> None:
-    """Hold a folder to be written to one that is not there yet.
+    """Check that a folder to be written is not there yet, and can be made.
 
     Raises:
-        Wrong: it is.
+        Wrong: it is there, or cannot be made.
     """
-    if path.exists():
+    if os.path.lexists(path):
         raise Wrong(f"{path} exists already")
+    check_folder(path)
 
 
 def peek(args: Sequence[str], name: str, default: str) -> str:
@@ -246,7 +290,7 @@ def import_modules(args: Sequence[str]) -> None:
             importlib.import_module(value)
         except ModuleNotFoundError as error:
             raise Wrong(f"--module {value}: Python finds no module {error.name}") from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise Wrong(
                 f"--module {value}: its import fails with {type(error).__name__}: {error}"
             ) from error

@@ -14,7 +14,7 @@ from typing import Annotated, Any, get_type_hints
 
 import tyro
 
-from experiments.cli.names import check_name, planners
+from experiments.cli.names import check_name, check_once, planners
 from experiments.cli.options import peek
 from mbrl.parts import installed
 
@@ -29,10 +29,11 @@ def named(args: Sequence[str]) -> tuple[list[str], str | None]:
     """The arguments with --planner NAME as --planner.name NAME, and that name if there is one.
 
     Raises:
-        Wrong: no planner has it.
+        Wrong: no planner has it; there are two.
     """
     args = [arg.replace("--planner=", "--planner.name=") for arg in args]
     args = ["--planner.name" if arg == "--planner" else arg for arg in args]
+    check_once(args)
     name = peek(args, "--planner.name", "")
     if name and not is_own("planner", name):
         check_name("planner", name, [*planners(), *installed("planner")])

@@ -58,7 +58,7 @@ def guarded(work: Callable[[], int]) -> int:
     try:
         status = work()
     except BrokenPipeError:
-        _give_up(*streams)
+        give_up(*streams)
         return 141
     except SystemExit as exit:  # tyro ends so after a help text
         status = exit.code if isinstance(exit.code, int) else 0
@@ -66,16 +66,16 @@ def guarded(work: Callable[[], int]) -> int:
         sys.stdout.flush()
     except BrokenPipeError:
         status = 141
-        _give_up(sys.stdout)
+        give_up(sys.stdout)
     except OSError as error:
-        _give_up(sys.stdout)
+        give_up(sys.stdout)
         if status == 0:
             print(f"mbrl: standard output: {error.strerror}", file=sys.stderr)
             status = 2
     return status
 
 
-def _give_up(*streams: TextIO) -> None:
+def give_up(*streams: TextIO) -> None:
     """Send what is still unwritten to nowhere, so that flushing it at exit does not fail again."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in streams:

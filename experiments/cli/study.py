@@ -11,7 +11,16 @@ from typing import Annotated, Literal
 import tyro
 
 from experiments.cli import names
-from experiments.cli.options import Common, check_least, emit, parse, say, set_threads, unset
+from experiments.cli.options import (
+    Common,
+    check_folder,
+    check_least,
+    emit,
+    parse,
+    say,
+    set_threads,
+    unset,
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,7 @@ def run(args: list[str]) -> int:
     parsed = parse(kind, "mbrl study", args)
     names.check_name("study", parsed.name, there)
     check_least(parsed, seeds=1, workers=1, threads=1)
+    check_folder(parsed.out / parsed.name)
     set_threads(parsed)
     from experiments.studies import STUDIES
     from mbrl.training.cluster import executor_of

@@ -11,6 +11,7 @@ from rich.table import Table
 from experiments.cli import names
 from experiments.cli.options import (
     Common,
+    check_folder,
     check_least,
     check_new,
     emit,
@@ -55,6 +56,8 @@ def run(args: list[str]) -> int:
     names.check_searchable(config.env)
     if parsed.out is not None:
         check_new(parsed.out)
+    else:
+        check_folder(parsed.root)
     set_threads(parsed)
     from mbrl.training.checkpoint import make_folder
     from mbrl.training.runs import new_folder

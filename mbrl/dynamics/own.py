@@ -51,11 +51,11 @@ class OwnModel:
         made: Any
         try:
             made = kind(obs_size, action_size, generator=generator, **self.settings)
-        except TypeError as error:
-            said = " ".join(str(error).split())
+        except Exception as error:  # a user's constructor may raise anything
+            said = " ".join(str(error).split()) or "nothing more"
             raise ValueError(
                 f"model {self.name!r} cannot be built from (obs_size, action_size, *, generator, "
-                f"settings): {said}"
+                f"settings): {type(error).__name__}: {said}"
             ) from error
         if hasattr(made, "to"):  # as a module of torch has
             made = made.to(device)

@@ -82,10 +82,11 @@ def written_whole(path: Path) -> Iterator[Path]:
     Parent folders are made. Where the block raises, `path` is as it was.
 
     Raises:
-        RunError: the file cannot be written, or `path` is a folder.
+        RunError: the file cannot be written, or `path` is a folder, a pipe or a device.
     """
-    if path.is_dir():
-        raise RunError(f"{path} is a folder; a file is to be written there, so move it away")
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a pipe or a device"
+        raise RunError(f"{path} is {kind}; a file is to be written there, so move it away")
     # a name that nobody could have put a link at beforehand
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:
@@ -95,6 +96,8 @@ def written_whole(path: Path) -> Iterator[Path]:
             sync(temporary)
             temporary.replace(path)
             sync(path.parent)
+    except safetensors.SafetensorError as error:  # which has the system's error as text
+        raise foreign(error, path, "a file") from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -181,6 +184,9 @@ class Run:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             check_run_folder(self.path)
+            for name in (METRICS, TIMINGS):  # to which is written: refuses those of other names too
+                with suppress(FileNotFoundError):
+                    os.close(open_file(self.path / name, os.O_RDWR))
         except BlockingIOError:
             os.close(lock)
             raise RunError(f"run {self.path} is being written by another process") from None
@@ -278,6 +284,11 @@ class Run:
             )
         tensors: dict[str, Tensor] = {}
         plain = _without_tensors(state, (), tensors)
+        if not _is_plain(plain):
+            raise RunError(
+                f"cannot save checkpoint {target}: the agent's state_dict must hold tensors, "
+                "numbers, texts, None, lists, tuples and dicts of these alone"
+            )
         written = io.BytesIO()
         try:
             torch.save({"format": FORMAT, "state": plain}, written)

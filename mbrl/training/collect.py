@@ -424,6 +424,11 @@ def collect(
         assert obs is not None
         middle = time.perf_counter()
         actions = actor.act(obs, explore=explore)
+        if not isinstance(actions, np.ndarray):
+            raise ValueError(
+                f"the agent's act must return an array of actions (N, *A), got "
+                f"a {type(actions).__name__}"
+            )
         decided = time.perf_counter()
         next_obs, rewards, terminated, truncated = episodes.step(env, actions)
         episodes.seconds["act"] += decided - middle

@@ -203,7 +203,7 @@ def read_metrics(
     Args:
         path: the file.
         kind: of the lines wanted.
-        numbers: names that each of them must have a number under.
+        numbers: names that each of them must have a finite number under.
 
     Raises:
         RunError: there is no file, or a line that is none of a run's, by its number.
@@ -214,8 +214,9 @@ def read_metrics(
         raise RunError(f"{path} does not exist") from None
     for number, line in enumerate(parsed, 1):
         for name in numbers if kind in (None, line["kind"]) else ():
-            if not isinstance(line.get(name), int | float):
-                raise RunError(f"{path}, line {number}: {name} must be a number")
+            value: Any = line.get(name)
+            if type(value) not in (int, float) or not math.isfinite(value):
+                raise RunError(f"{path}, line {number}: {name} must be a number that is finite")
     return [line for line in parsed if kind in (None, line["kind"])]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,7 +130,7 @@ def run_agent(
         start = time.perf_counter()
         agent.observe(step)
         try:
-            metrics = dict(agent.update())
+            metrics = _metrics(agent.update())
         except FitDiverged as error:
             raise FitDiverged(
                 f"the model's fit diverged at step {episodes.steps}: {error}"
@@ -162,6 +162,15 @@ def run_agent(
     if episodes.steps > progress.saved:
         save()
     return progress
+
+
+def _metrics(returned: Any) -> dict[str, Any]:
+    if not isinstance(returned, Mapping):
+        raise ValueError(
+            f"the agent's update must return metrics by name, {{}} for none, got a "
+            f"{type(returned).__name__}"
+        )
+    return dict(returned)
 
 
 def _resume(

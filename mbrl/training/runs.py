@@ -248,8 +248,29 @@ def make(
 def _made(algo: str, spec: Spec, config: Any, seed: int, device: str) -> Any:
     module = agents.agent(algo)
     made = module.make(spec, config, generator=generator(seed), device=device)
+    if algo not in agents.AGENTS:
+        check_agent(made, algo)
     made.origin = Origin(algo, config, seed, device)
     return made
+
+
+def check_agent(made: Any, name: str) -> None:
+    """Check that a user's `make` returned an agent: that it has all methods, and a state to save.
+
+    Raises:
+        ValueError: it is none; one line names what is missing.
+    """
+    for method in ("act", "observe", "update", "player", "state_dict", "load_state_dict"):
+        if not callable(getattr(made, method, None)):
+            raise ValueError(
+                f"agent {name!r}: make returned a {type(made).__name__}, which has no method "
+                f"{method}"
+            )
+    state = made.state_dict()
+    if not isinstance(state, dict):
+        raise ValueError(
+            f"agent {name!r}: state_dict must return a dict, got a {type(state).__name__}"
+        )
 
 
 def changed(config: Any, **settings: Any) -> Any:
@@ -411,9 +432,14 @@ def train_run(
         ValueError: settings that do not fit the environment or one another.
         EnvironmentError, FitDiverged: see `train`.
     """
-    env = vector([functools.partial(make_env, config.env)] * config.num_envs)
+    makers = [functools.partial(make_env, config.env)] * config.num_envs
+    env = _env_of(makers, path / CONFIG) if resume else vector(makers)
     with closing(env):
-        agent = _made(config.algo, spec_of(env), config.agent, config.seed, config.device)
+        spec = spec_of(env)
+        if resume:
+            agent = _agent_of(config, spec, path / CONFIG)
+        else:
+            agent = _made(config.algo, spec, config.agent, config.seed, config.device)
         for name in settings.get("sinks", ()):
             SINKS[name].check()
         if resume:
@@ -440,14 +466,15 @@ def load_run(path: Path | str, *, make_env: MakeEnv, device: str | None = None) 
     Raises:
         RunError: not a run, or a checkpoint that is missing, broken or another agent's; a device
             that is not there; an environment "module:name" whose module is not imported yet.
-        ValueError: an environment that does not exist here.
     """
     run = Run.open(Path(path))
     config = RunConfig.of(run)
     if device is not None:
         config = dataclasses.replace(config, device=device)
-    check_device(config.device, f"the run {path} lives on")
-    env = vector(make_env(config.env))
+    check_device(
+        config.device, f"the run {path} lives on" if device is None else "--device asks for the"
+    )
+    env = _env_of([functools.partial(make_env, config.env)], run.path / CONFIG)
     try:
         spec = spec_of(env)
         agent = _agent_of(config, spec, run.path / CONFIG)
@@ -462,6 +489,14 @@ def load_run(path: Path | str, *, make_env: MakeEnv, device: str | None = None) 
         env.close()
         raise
     return Loaded(run, config, env, spec, agent, state["episodes"]["steps"])
+
+
+def _env_of(makers: Sequence[Callable[[], gymnasium.Env]], file: Path) -> VectorEnv:
+    """A run's environments; what is wrong with them is said with the file that names them."""
+    try:
+        return vector(makers)
+    except ValueError as error:
+        raise RunError(f"{file}: env: {shown(' '.join(str(error).split()))}") from error
 
 
 def _agent_of(config: RunConfig, spec: Spec, file: Path) -> Any:

@@ -247,7 +247,7 @@ def test_tree_with_max_backup_finds_the_exact_values(tmp_path, capsys):
     for choice in said["actions"]:
         assert choice["value"] == pytest.approx(choice["optimum"], abs=1e-4)
     assert any("the root's best action's value is" in line for line in printed)
-    assert mbrl("tree", *options, "--backup=min") == 2
+    assert mbrl("tree", "--env=chain", "--backup=min") == 2
     assert "mbrl: Invalid choice 'min' for argument '--backup'." in capsys.readouterr().err
 
 

@@ -18,7 +18,8 @@ FEW = ["--planner.horizon", "8", "--planner.population", "8", "--planner.iterati
 
 def mpc(tmp_path, *args):
     folder = tmp_path / "drive"
-    status = run(["mpc", "--out", str(folder), "--steps", "6", *FEW, *args])
+    steps = [] if "--steps" in args else ["--steps", "6"]
+    status = run(["mpc", "--out", str(folder), *steps, *FEW, *args])
     return status, folder
 
 
