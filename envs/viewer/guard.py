@@ -78,7 +78,7 @@ class Guard:
                 **settings,
             )
 
-        sockets.serve = guarded  # pyright: ignore[reportAttributeAccessIssue]
+        sockets.serve = guarded
         try:
             yield
         finally:

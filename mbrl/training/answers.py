@@ -178,7 +178,7 @@ def _observation(obs: Any, space: Space, name: str, place: int) -> np.ndarray:
         raise EnvironmentError(said, place)
     with np.errstate(invalid="ignore", over="ignore"):
         cast = array.astype(space.dtype)
-    if not (np.can_cast(array.dtype, space.dtype, "same_kind") or (cast == array).all()):
+    if not (np.can_cast(array.dtype, cast.dtype, "same_kind") or (cast == array).all()):
         raise EnvironmentError(said, place)
     return cast
 
