@@ -180,8 +180,8 @@ class _Loop:
         values = {
             name: int(value) if SLIDERS[name][2] == 1 else value for name, value in changed.items()
         }
-        config = replace(self.config, planner=replace(planner, **values))
         try:
+            config = replace(self.config, planner=replace(planner, **values))
             mpc = config.build(*(torch.as_tensor(b) for b in (self.box.low, self.box.high)))
         except ValueError as error:
             self.tell(f"kept the old settings: {error}")

@@ -1,5 +1,7 @@
 import base64
 import contextlib
+import functools
+import http.server
 import io
 import itertools
 import json
@@ -7,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -14,6 +17,7 @@ from pathlib import Path
 import mujoco
 import numpy as np
 import pytest
+import viser
 from PIL import Image
 from websockets.sync.client import connect
 
@@ -453,3 +457,24 @@ def test_in_a_browser(scene, browser):
     asked(lambda wishes: wishes.closed)
     own = (viewer.url, "data:", f"blob:{viewer.url}", "about:")
     assert browser.requested and all(url.startswith(own) for url in browser.requested)
+
+
+@pytest.mark.timeout(300)
+def test_a_page_of_another_site_cannot_steer_it_from_a_browser(scene, browser, tmp_path):
+    """Script of a page that another server on this machine sends tries what the page may do."""
+    viewer, _, _ = scene
+    port, name = viewer.server.get_port(), f"viser-v{viser.__version__}"
+    until(lambda: viewer.server._websock_server._live_connections)  # the page itself is let in
+    script = (
+        "window.said = ''; const s = new WebSocket('ws://%s:%d', '%s');"
+        "s.onopen = () => { window.said = 'open' }; s.onerror = () => { window.said = 'refused' };"
+    )
+    (tmp_path / "index.html").write_text(f"<script>{script % (HOST, port, name)}</script>")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    with http.server.ThreadingHTTPServer((HOST, 0), handler) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        browser("Page.navigate", url=f"http://{HOST}:{other.server_port}/index.html")
+        assert until(lambda: browser.evaluate("window.said")) == "refused"
+        other.shutdown()
+    browser("Page.navigate", url=viewer.url)
+    until(lambda: viewer.server._websock_server._live_connections)
