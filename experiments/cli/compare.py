@@ -9,23 +9,13 @@ from typing import Any
 import tyro
 from rich.table import Table
 
-from experiments.cli.options import (
-    Common,
-    Wrong,
-    check_least,
-    check_runs,
-    check_writable,
-    emit,
-    parse,
-    say,
-    set_threads,
-    show,
-)
+from experiments.cli import options
+from experiments.cli.names import Wrong
 from mbrl.plain import shown
 
 
 @dataclass(frozen=True)
-class Compare(Common):
+class Compare(options.Common):
     """Compare runs of one environment, grouped by algorithm and settings, or by --label."""
 
     runs: tyro.conf.Positional[tuple[str, ...]] = ()
@@ -40,15 +30,15 @@ class Compare(Common):
 
 def run(args: list[str]) -> int:
     """Compare runs; returns the exit status."""
-    parsed = parse(Compare, "mbrl compare", args)
+    parsed = options.parse(Compare, "mbrl compare", args)
     if not parsed.runs:
         raise Wrong("compare needs one or more run folders")
     if parsed.label and len(parsed.label) != len(parsed.runs):
         raise Wrong(f"--label needs one for each of {len(parsed.runs)} runs, got {parsed.label}")
-    check_least(parsed, last=1, threads=1)
-    check_runs(parsed, *parsed.runs)
-    check_writable(parsed.out)
-    set_threads(parsed)
+    options.check_least(parsed, last=1, threads=1)
+    options.check_runs(parsed, *parsed.runs)
+    options.check_writable(parsed.out)
+    options.set_threads(parsed)
     from experiments import plots
     from experiments.plots.style import as_text
     from mbrl.evaluation import compare_runs
@@ -58,9 +48,9 @@ def run(args: list[str]) -> int:
     env, curves, numbers = compare_runs(paths, labels=parsed.label, last=parsed.last)
     drawn = {as_text(label): each for label, each in curves.items()}
     plots.save(plots.learning_curve(drawn, title=f"Return on {as_text(env)}"), parsed.out)
-    show(parsed, _table(numbers))
-    say(f"figure {parsed.out}")
-    emit(parsed, numbers)
+    options.show(parsed, _table(numbers))
+    options.say(f"figure {parsed.out}")
+    options.emit(parsed, numbers)
     return 0
 
 

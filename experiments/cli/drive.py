@@ -7,20 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from experiments.cli import names, own
-from experiments.cli.options import (
-    Common,
-    check_folder,
-    check_least,
-    check_new,
-    console,
-    emit,
-    parse,
-    peek,
-    say,
-    set_threads,
-    unset,
-)
+from experiments.cli import names, options, own
 from experiments.presets import mpc_preset
 from mbrl.agents import MPCConfig, PlannerConfig
 from mbrl.parts import named as part
@@ -32,7 +19,7 @@ from mbrl.plain import file_name
 
 
 @dataclass(frozen=True)
-class DriveRobot(Common):
+class DriveRobot(options.Common):
     """Drive a robot by MPC, through its true simulator or a learned model of it.
 
     Further options are the planner's, with the values of the environment's preset. --planner NAME
@@ -44,7 +31,7 @@ class DriveRobot(Common):
     """Seed of the first episode: of its start and of the planner's draws."""
     seeds: int = 1
     """Number of episodes, whose seeds count up from --seed."""
-    steps: Annotated[int | None, unset("until it ends")] = None
+    steps: Annotated[int | None, options.unset("until it ends")] = None
     """Most control steps of an episode."""
     video: bool = False
     """Film the first episode: an mp4 and a sheet of frames in the folder."""
@@ -53,14 +40,14 @@ class DriveRobot(Common):
     Runs until stopped and leaves no folder."""
     viewer_port: int = 8080
     """Port of this machine at which the page is served."""
-    out: Annotated[Path | None, unset("a new one under --root")] = None
+    out: Annotated[Path | None, options.unset("a new one under --root")] = None
     """Folder for the numbers, the recorded controls and the figure; must not exist yet."""
 
 
 def run(args: list[str]) -> int:
     """Drive an episode a seed, or live in a browser; returns the exit status."""
     args, planner = own.named(args)
-    env_id = peek(args, "--env", "cartpole-swingup")
+    env_id = options.peek(args, "--env", "cartpole-swingup")
     names.check_env(env_id)
     tuned = mpc_preset(env_id)
     mpc = tuned or MPCConfig()
@@ -68,13 +55,13 @@ def run(args: list[str]) -> int:
         mpc = replace(mpc, planner=mpc.planner.named(planner))
     name = mpc.planner.name
     start = DriveRobot(drive=DriveConfig(env=env_id, mpc=mpc))
-    parsed = parse(DriveRobot, "mbrl mpc", args, start, _own_options(name, args))
-    check_least(parsed, seed=0, seeds=1, steps=1, threads=1)
+    parsed = options.parse(DriveRobot, "mbrl mpc", args, start, _own_options(name, args))
+    options.check_least(parsed, seed=0, seeds=1, steps=1, threads=1)
     if parsed.out is not None and not parsed.viewer:
-        check_new(parsed.out)
+        options.check_new(parsed.out)
     elif not parsed.viewer:
-        check_folder(parsed.root)
-    set_threads(parsed)
+        options.check_folder(parsed.root)
+    options.set_threads(parsed)
     if parsed.drive.model in ("true", "planning"):
         import envs
 
@@ -83,12 +70,16 @@ def run(args: list[str]) -> int:
         from experiments.cli.live import live
 
         taken = live(
-            parsed.drive, seed=parsed.seed, port=parsed.viewer_port, steps=parsed.steps, tell=say
+            parsed.drive,
+            seed=parsed.seed,
+            port=parsed.viewer_port,
+            steps=parsed.steps,
+            tell=options.say,
         )
-        emit(parsed, {"steps": taken})
+        options.emit(parsed, {"steps": taken})
         return 0
     if tuned is None:
-        say(_cost(parsed.drive))
+        options.say(_cost(parsed.drive))
     from mbrl.training.runs import new_folder
 
     with Watch(f"{name} {env_id}") as watch:
@@ -100,10 +91,10 @@ def run(args: list[str]) -> int:
             steps=parsed.steps,
             video=parsed.video,
             callback=watch,
-            tell=say,
+            tell=options.say,
         )
-    say(_said(summary))
-    emit(parsed, summary)
+    options.say(_said(summary))
+    options.emit(parsed, summary)
     return 0
 
 
@@ -131,7 +122,7 @@ def _cost(config: DriveConfig) -> str:
 
 def _own_options(planner: str, args: Sequence[str]) -> dict[str, type]:
     """Options of a planner and of a model of the user's own."""
-    found, model = {}, peek(args, "--model", "planning")
+    found, model = {}, options.peek(args, "--model", "planning")
     if own.is_own("planner", planner):
         kind = PlannerConfig(planner).kind
         found["planner"] = own.options("planner", planner, kind, 3, PlannerConfig)
@@ -221,7 +212,7 @@ class Watch:
     def __init__(self, title: str) -> None:
         from rich.progress import Progress, TextColumn
 
-        err = console()
+        err = options.console()
         columns = [
             TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[said]}")
         ]

@@ -6,20 +6,11 @@ from dataclasses import dataclass
 
 import tyro
 
-from experiments.cli.options import (
-    Common,
-    check_least,
-    check_runs,
-    check_writable,
-    emit,
-    parse,
-    say,
-    set_threads,
-)
+from experiments.cli import options
 
 
 @dataclass(frozen=True)
-class Plot(Common):
+class Plot(options.Common):
     """Draw runs: returns, and for a model its errors, calibration and spreads."""
 
     runs: tyro.conf.Positional[tuple[str, ...]] = ("latest",)
@@ -32,15 +23,17 @@ class Plot(Common):
 
 def run(args: list[str]) -> int:
     """Draw runs; returns the exit status."""
-    parsed = parse(Plot, "mbrl plot", args)
-    check_least(parsed, episodes=1, seed=0, threads=1)
-    check_runs(parsed, *parsed.runs)
-    set_threads(parsed)
+    parsed = options.parse(Plot, "mbrl plot", args)
+    options.check_least(parsed, episodes=1, seed=0, threads=1)
+    options.check_runs(parsed, *parsed.runs)
+    options.set_threads(parsed)
     from experiments.plots.runs import plot_runs
     from mbrl.training.runs import find_run
 
     paths = [find_run(name, parsed.root) for name in parsed.runs]
     for path in paths:
-        check_writable(path / "plots" / "numbers.json")
-    emit(parsed, plot_runs(paths, episodes=parsed.episodes, seed=parsed.seed, tell=say))
+        options.check_writable(path / "plots" / "numbers.json")
+    options.emit(
+        parsed, plot_runs(paths, episodes=parsed.episodes, seed=parsed.seed, tell=options.say)
+    )
     return 0

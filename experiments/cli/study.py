@@ -10,28 +10,18 @@ from typing import Annotated, Literal
 
 import tyro
 
-from experiments.cli import names
-from experiments.cli.options import (
-    Common,
-    check_folder,
-    check_least,
-    emit,
-    parse,
-    say,
-    set_threads,
-    unset,
-)
+from experiments.cli import names, options
 
 
 @dataclass(frozen=True)
-class Study(Common):
+class Study(options.Common):
     """Run a study: all its runs, their numbers and its figure, in results/NAME."""
 
     name: tyro.conf.Positional[str] = ""
     """One of `mbrl list studies`."""
-    seeds: Annotated[int | None, unset("the study's own number")] = None
+    seeds: Annotated[int | None, options.unset("the study's own number")] = None
     """How many seeds."""
-    workers: Annotated[int | None, unset("all cores")] = None
+    workers: Annotated[int | None, options.unset("all cores")] = None
     """Processes side by side."""
     out: Path = Path("results")
     """Where results go."""
@@ -39,7 +29,7 @@ class Study(Common):
     """A small version that only shows that everything runs."""
     executor: Literal["processes", "ray"] = "processes"
     """Where the work is done: processes (this machine) or ray (a cluster, extra `cluster`)."""
-    address: Annotated[str | None, unset("auto")] = None
+    address: Annotated[str | None, options.unset("auto")] = None
     """Address of the Ray cluster: HOST:PORT, or auto for the one that this machine is in."""
 
 
@@ -48,24 +38,24 @@ def run(args: list[str]) -> int:
     there = names.studies()
     own = next((f"{names.study_seeds(arg)}" for arg in args if arg in there), None)
     kind = Study if own is None else _with_seeds(own)
-    parsed = parse(kind, "mbrl study", args)
+    parsed = options.parse(kind, "mbrl study", args)
     names.check_name("study", parsed.name, there)
-    check_least(parsed, seeds=1, workers=1, threads=1)
-    check_folder(parsed.out / parsed.name)
-    set_threads(parsed)
+    options.check_least(parsed, seeds=1, workers=1, threads=1)
+    options.check_folder(parsed.out / parsed.name)
+    options.set_threads(parsed)
     from experiments.studies import STUDIES
     from mbrl.training.cluster import executor_of
 
     settings = {"seeds": parsed.seeds, "workers": parsed.workers, "fast": parsed.fast, "say": say}
     executor = executor_of(parsed.executor, parsed.address)
     folder = STUDIES[parsed.name](parsed.out, **settings, executor=executor)
-    emit(parsed, json.loads((folder / "results.json").read_text()))
+    options.emit(parsed, json.loads((folder / "results.json").read_text()))
     return 0
 
 
 def _with_seeds(own: str) -> type[Study]:
     """`Study` whose help text has the number of seeds of the study that is named."""
-    field = ("seeds", Annotated[int | None, unset(own)], None)
+    field = ("seeds", Annotated[int | None, options.unset(own)], None)
     made = dataclasses.make_dataclass("Study", [field], bases=(Study,), frozen=True)
     made.__doc__ = Study.__doc__
     return made

@@ -8,19 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from experiments.cli import names, own
-from experiments.cli.options import (
-    Common,
-    Wrong,
-    check_least,
-    check_runs,
-    emit,
-    parse,
-    peek,
-    say,
-    set_threads,
-    unset,
-)
+from experiments.cli import names, options, own
+from experiments.cli.names import Wrong
 from mbrl.parts import installed
 from mbrl.parts import named as part
 
@@ -30,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Training(Common):
+class Training(options.Common):
     """What a run takes, new or resumed."""
 
     checkpoint_every: int = 1000
@@ -54,7 +43,7 @@ class Train(Training):
     """Environment steps in all."""
     device: str = "cpu"
     """Device of the model: cpu, cuda, cuda:1, ..."""
-    run: Annotated[Path | None, unset("a new one under --root")] = None
+    run: Annotated[Path | None, options.unset("a new one under --root")] = None
     """The run's folder, which must not exist yet."""
 
 
@@ -64,7 +53,7 @@ class Resume(Training):
 
     resume: str = "latest"
     """The run's folder, or latest."""
-    steps: Annotated[int | None, unset("the run's own")] = None
+    steps: Annotated[int | None, options.unset("the run's own")] = None
     """Continue until so many environment steps in all, more than before to train on."""
 
 
@@ -80,17 +69,17 @@ ALGO is one of {}; mbrl train ALGO --help lists its options, in which
 def run(args: list[str]) -> int:
     """Train, or continue a run; returns the exit status."""
     if any(arg.split("=")[0] == "--resume" for arg in args):
-        return _resume(parse(Resume, "mbrl train", args))
+        return _resume(options.parse(Resume, "mbrl train", args))
     algorithms = names.algorithms()
     if not args or args[0] in ("-h", "--help"):
         print(USAGE.format(", ".join([*algorithms, *installed("agent")])))
-        parse(Resume, "mbrl train", ["--help"])
+        options.parse(Resume, "mbrl train", ["--help"])
     algo, *rest = args
     if not own.is_own("agent", algo):
         names.check_name("algorithm", algo, [*algorithms, *installed("agent")])
     rest, planner = own.named(rest)
-    model = peek(rest, "--model", "")
-    env_id = peek(rest, "--env", "cartpole-swingup")
+    model = options.peek(rest, "--model", "")
+    env_id = options.peek(rest, "--env", "cartpole-swingup")
     names.check_env(env_id)
     from experiments.presets import preset
     from mbrl.agents import agent
@@ -117,8 +106,8 @@ def run(args: list[str]) -> int:
         rest = ["--model.name" if arg == "--model" else arg for arg in rest]
     kind = train_of(agent(algo).Config)
     start = kind(agent=config, env=env_id, steps=steps)
-    parsed = parse(kind, f"mbrl train {algo}", rest, start, parts)
-    check_least(parsed, steps=1, seed=0, num_envs=1)
+    parsed = options.parse(kind, f"mbrl train {algo}", rest, start, parts)
+    options.check_least(parsed, steps=1, seed=0, num_envs=1)
     _prepare(parsed)
     from mbrl.rng import generator
     from mbrl.training import RunConfig
@@ -131,7 +120,7 @@ def run(args: list[str]) -> int:
     )
     agent(algo).make(spec, parsed.agent, generator=generator(0))  # what does not fit is refused now
     if why:
-        say(f"{env_id}: {why}")
+        options.say(f"{env_id}: {why}")
     path = parsed.run or new_folder(parsed.root, env_id, algo, parsed.seed)
     return _go(made, path, parsed, numbered=parsed.run is None)
 
@@ -155,12 +144,12 @@ def train_of(kind: Any) -> Any:
 
 
 def _prepare(parsed: Training) -> None:
-    check_least(parsed, checkpoint_every=1)
-    set_threads(parsed)
+    options.check_least(parsed, checkpoint_every=1)
+    options.set_threads(parsed)
 
 
 def _resume(parsed: Resume) -> int:
-    check_runs(parsed, parsed.resume)
+    options.check_runs(parsed, parsed.resume)
     _prepare(parsed)
     from mbrl.training import Run, RunConfig
     from mbrl.training.runs import check_device, find_run
@@ -199,11 +188,11 @@ def _go(config: RunConfig, path: Path, parsed: Any, **how: bool) -> int:
         path = seen[0].path or path if seen else path
         if not (path / CONFIG).exists():
             raise
-        say(f"mbrl: interrupted at once ({Run.open(path).said()}); {_go_on(path)}")
+        options.say(f"mbrl: interrupted at once ({Run.open(path).said()}); {_go_on(path)}")
         return 130
     path = progress.path or path
     if progress.env_steps < config.steps:
-        say(f"mbrl: interrupted at step {progress.env_steps}; {_go_on(path)}")
+        options.say(f"mbrl: interrupted at step {progress.env_steps}; {_go_on(path)}")
         return 130
     summary = {
         "run": str(path),
@@ -213,8 +202,8 @@ def _go(config: RunConfig, path: Path, parsed: Any, **how: bool) -> int:
         "best_return": max(progress.returns, default=None),
         "seconds": {name: round(value, 2) for name, value in progress.seconds.items()},
     }
-    say(f"run {path}")
-    emit(parsed, summary)
+    options.say(f"run {path}")
+    options.emit(parsed, summary)
     return 0
 
 

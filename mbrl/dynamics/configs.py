@@ -17,7 +17,6 @@ from mbrl.parts import of_module
 from planners.checks import NonNegativeFloat, PositiveFloat, PositiveInt, check_fields
 
 if TYPE_CHECKING:
-    import torch
     from torch import Generator, Tensor
 
     from mbrl.nn import Net
@@ -91,17 +90,10 @@ class NeuralConfig(FitConfig, ABC):
     def build(self, inputs: int, outputs: int, *, generator: Generator) -> Net:
         """A net of `members` from (E, B, inputs) to (E, B, outputs)."""
 
-    def make(
-        self,
-        obs_size: int,
-        action_size: int,
-        *,
-        generator: Generator,
-        device: torch.device | str = "cpu",
-    ) -> Any:
+    def make(self, obs_size: int, action_size: int, *, generator: Generator) -> Any:
         """A fresh `MODEL` of observations (O,) and actions (A,)."""
         kind = of_module("model", self.MODEL)
-        return kind(obs_size, action_size, self, generator=generator).to(device)
+        return kind(obs_size, action_size, self, generator=generator)
 
     def decay(self, net: Net) -> Mapping[Tensor, float]:
         """Weight decay of the net's parameters; none for those left out."""

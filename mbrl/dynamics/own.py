@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from mbrl.parts import check_settings, named
 
 if TYPE_CHECKING:
-    import torch
     from torch import Generator
 
 
@@ -33,15 +32,8 @@ class OwnModel:
     learn_termination: bool = False
     """Take termination from the model, though it is known as a function."""
 
-    def make(
-        self,
-        obs_size: int,
-        action_size: int,
-        *,
-        generator: Generator,
-        device: torch.device | str = "cpu",
-    ) -> Any:
-        """A fresh model of observations (O,) and actions (A,)."""
+    def make(self, obs_size: int, action_size: int, *, generator: Generator) -> Any:
+        """A fresh model of observations (O,) and actions (A,), on the CPU."""
         import torch
 
         from mbrl.contract import check_model
@@ -57,8 +49,6 @@ class OwnModel:
                 f"model {self.name!r} cannot be built from (obs_size, action_size, *, generator, "
                 f"settings): {type(error).__name__}: {said}"
             ) from error
-        if hasattr(made, "to"):  # as a module of torch has
-            made = made.to(device)
         rows = torch.randn(4, obs_size + action_size, generator=torch.Generator().manual_seed(0))
-        check_model(made, *rows.to(device).split([obs_size, action_size], dim=1))
+        check_model(made, *rows.split([obs_size, action_size], dim=1))
         return made

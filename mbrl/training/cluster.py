@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ import torch
 
 from mbrl.training.checkpoint import CONFIG, Run, RunError
 from mbrl.training.executor import (
+    Crew,
     Event,
     Executor,
     ExecutorError,
@@ -36,7 +37,6 @@ from mbrl.training.executor import (
     Work,
     event_of,
     outcome,
-    run_jobs,
     set_link,
     stop_if_asked,
 )
@@ -71,7 +71,7 @@ def executor_of(name: str = "processes", address: str | None = None) -> Executor
     return Processes()
 
 
-class Ray:
+class Ray(Executor):
     """Workers on the machines of a Ray cluster, one CPU each."""
 
     def __init__(
@@ -115,24 +115,10 @@ class Ray:
         if self._connected:
             ray.shutdown()
 
-    def compute(
-        self,
-        work: Mapping[Any, Work],
-        *,
-        workers: int | None = None,
-        say: Callable[[str], None],
-        done: Callable[[Any, Any], None] = lambda key, answer: None,
-    ) -> dict[Any, Any]:
-        """See `Executor.compute`; without `workers`, as many as the cluster has CPUs."""
-        ray = _ray()
-        if workers is None:
-            workers = max(1, int(ray.cluster_resources().get("CPU", 0)))
-        patience = _Patience(say)
-
-        def start() -> _RayWorker:
-            return _RayWorker(self._home_every)
-
-        return run_jobs(work, start=start, pause=patience, workers=workers, say=say, done=done)
+    def crew(self, say: Callable[[str], None]) -> Crew:
+        """Ray's workers, as many as the cluster has CPUs."""
+        most = max(1, int(_ray().cluster_resources().get("CPU", 0)))
+        return Crew(lambda: _RayWorker(self._home_every), _Patience(say), most)
 
 
 def _ray() -> Any:

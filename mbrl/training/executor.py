@@ -15,12 +15,13 @@ import signal
 import threading
 import time
 import traceback
+from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 
@@ -55,8 +56,23 @@ class Work(NamedTuple):
     another machine the run is brought home. A job that is begun again continues the run."""
 
 
-class Executor(Protocol):
-    """Calls functions in worker processes."""
+class Crew(NamedTuple):
+    """What an executor's workers are."""
+
+    start: Callable[[], Any]
+    """Starts one."""
+    pause: Callable[[Collection[Any]], None]
+    """Waits for news of those that there are."""
+    most: int
+    """How many there can be at once."""
+
+
+class Executor(ABC):
+    """Calls functions in worker processes; a subclass says what its workers are."""
+
+    @abstractmethod
+    def crew(self, say: Callable[[str], None]) -> Crew:
+        """The workers of one `compute`; `say` takes lines of progress."""
 
     def compute(
         self,
@@ -73,7 +89,7 @@ class Executor(Protocol):
 
         Args:
             work: functions importable by name, with arguments and answers that pickle.
-            workers: jobs at once; as many as there are cores if None.
+            workers: jobs at once; as many as the executor has workers if None.
             say: called here with each line of progress.
             done: called here with each key and answer as it comes.
 
@@ -82,7 +98,9 @@ class Executor(Protocol):
             ExecutorError: no worker starts, or one job lost too many of them.
             Exception: the first that a job raised, after the others have ended.
         """
-        ...
+        crew = self.crew(say)
+        most = crew.most if workers is None else workers
+        return run_jobs(work, start=crew.start, pause=crew.pause, workers=most, say=say, done=done)
 
 
 # What a job can call.
@@ -311,20 +329,12 @@ class _InWorker(Exception):
 # Processes on this machine.
 
 
-class Processes:
-    """Worker processes on this machine."""
+class Processes(Executor):
+    """Worker processes on this machine, as many as it has cores."""
 
-    def compute(
-        self,
-        work: Mapping[Any, Work],
-        *,
-        workers: int | None = None,
-        say: Callable[[str], None],
-        done: Callable[[Any, Any], None] = lambda key, answer: None,
-    ) -> dict[Any, Any]:
-        """See `Executor.compute`."""
-        workers = cores() if workers is None else workers
-        return run_jobs(work, start=_Process, pause=_pause, workers=workers, say=say, done=done)
+    def crew(self, say: Callable[[str], None]) -> Crew:
+        """Processes."""
+        return Crew(_Process, _pause, cores())
 
 
 def _pause(crew: Collection[_Process]) -> None:

@@ -75,7 +75,8 @@ class PETS:
         size = obs_size(spec.obs)
         device = self.low.device
         if model is None:
-            made: Model = config.model.make(size, len(self.low), generator=generator, device=device)
+            made: Any = config.model.make(size, len(self.low), generator=generator)
+            made = made.to(device) if hasattr(made, "to") else made  # as a module of torch has
         else:
             made = model
         self.mpc = config.mpc.build(self.low, self.high, horizon=horizon)
