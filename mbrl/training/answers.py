@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import gymnasium
 import numpy as np
 from gymnasium import Space
-from gymnasium.spaces import MultiDiscrete
+from gymnasium.spaces import Discrete, MultiDiscrete
 from gymnasium.vector import VectorEnv
 
 from mbrl.plain import shown
@@ -44,9 +44,14 @@ def called(call: Callable[[], Any], name: str, place: int | None = None) -> Any:
     except (EnvironmentError, MemoryError):
         raise
     except Exception as error:
-        text = shown(" ".join(str(error).split()), most=300)
-        said = f"{type(error).__name__}: {text}" if text else type(error).__name__
-        raise EnvironmentError(f"the environment's {name} raised {said}", place) from error
+        raise raised(error, name, place) from error
+
+
+def raised(error: Exception, name: str, place: int | None) -> EnvironmentError:
+    """What to raise for an exception that an environment raised."""
+    text = shown(" ".join(str(error).split()), most=300)
+    said = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return EnvironmentError(f"the environment's {name} raised {said}", place)
 
 
 @contextmanager
@@ -79,9 +84,11 @@ def check_step(answer: Any, space: Space, place: int) -> Any:
     if type(answer) is tuple and len(answer) == 5:
         obs, reward, terminated, truncated, info = answer
         if (
-            type(obs) is np.ndarray
-            and obs.shape == space.shape
-            and obs.dtype == space.dtype
+            (
+                obs.shape == space.shape and obs.dtype == space.dtype
+                if type(obs) is np.ndarray
+                else type(obs) in _INDICES and type(space) is Discrete
+            )
             and type(reward) in _NUMBERS
             and type(terminated) in _FLAGS
             and type(truncated) in _FLAGS
@@ -150,20 +157,20 @@ def check_batch(values: Sequence[Any], count: int, space: Space, name: str) -> N
                 f"the environment's {name} returned {part} of shape {value.shape} and type "
                 f"{value.dtype}, not {count} {'numbers' if part == 'reward' else 'truth values'}"
             )
-    if isinstance(space, MultiDiscrete) and not space.contains(obs):
-        low, high = space.start, space.start + space.nvec - 1
-        bad = (obs < low) | (obs > high)
-        if bad.any():
-            place = np.argwhere(bad)[0]
-            at = tuple(place)
+    if isinstance(space, MultiDiscrete):
+        place = obs - space.start
+        bad = (place < 0) | (place >= space.nvec)
+        if np.count_nonzero(bad):  # faster than `any`
+            at = tuple(np.argwhere(bad)[0])
             raise EnvironmentError(
                 f"the environment's {name} returned the observation {obs[at]}, "
-                f"not an index from {low[at]} to {high[at]}",
-                int(place[0]),
+                f"not an index from {space.start[at]} to {(space.start + space.nvec - 1)[at]}",
+                int(at[0]),
             )
 
 
 _NUMBERS = {float, int, np.float64, np.float32}
+_INDICES = {int, np.int64}
 _FLAGS = {bool, np.bool_}
 
 

@@ -19,7 +19,14 @@ from torch import Tensor
 
 from mbrl.checks import check_memory, check_state
 from mbrl.rng import episode_seed
-from mbrl.training.answers import EnvironmentError, called, check_batch, check_reset, check_step
+from mbrl.training.answers import (
+    EnvironmentError,
+    called,
+    check_batch,
+    check_reset,
+    check_step,
+    raised,
+)
 from mbrl.types import Player, Transition
 
 
@@ -89,8 +96,13 @@ class _InTurn(SyncVectorEnv):
         space = self.single_observation_space
         each: list[Any] = self._env_obs  # which a masked reset reads too
         for i, (env, action) in enumerate(zip(self.envs, actions, strict=True)):
-            answer = check_step(called(partial(env.step, action), "step", i), space, i)
-            each[i], rewards[i], terminated[i], truncated[i], info = answer
+            try:
+                answer = env.step(action)
+            except MemoryError:
+                raise
+            except Exception as error:
+                raise raised(error, "step", i) from error
+            each[i], rewards[i], terminated[i], truncated[i], info = check_step(answer, space, i)
             if info:
                 infos = self._add_info(infos, info, i)
         obs = np.stack(each, out=np.empty_like(self._observations))

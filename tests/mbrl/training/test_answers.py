@@ -11,6 +11,7 @@ import mbrl
 from experiments.cli.command import run as command
 from mbrl.control import film
 from mbrl.training import EnvironmentError, Run, train, vector
+from mbrl.training.progress import _line
 
 BROKEN = None
 """What the world below does wrongly, or None; set by each test."""
@@ -290,3 +291,12 @@ def test_a_fit_that_diverges_ends_the_run_in_one_line_with_its_step(tmp_path, ca
         assert sorted(each.name for each in (path / "checkpoints").iterdir()) == ["20"]
         assert (path / "metrics.jsonl").read_text() == ""
         assert command(["train", "--resume", str(path)]) == 2
+
+
+@pytest.mark.parametrize(
+    ("rejected", "said"), [(0, None), (3, "rejected 3 "), (40, "rejected every candidate ")]
+)
+def test_an_episode_whose_every_candidate_was_rejected_is_said(rejected, said):
+    last = {"episode": 0, "return": 1.0, "evaluated": 40, "rejected": rejected}
+    text = _line(last, 20, 5.0, 3.0)
+    assert said in text if said else "rejected" not in text
