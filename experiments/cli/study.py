@@ -46,7 +46,12 @@ def run(args: list[str]) -> int:
     from experiments.studies import STUDIES
     from mbrl.training.cluster import executor_of
 
-    settings = {"seeds": parsed.seeds, "workers": parsed.workers, "fast": parsed.fast, "say": say}
+    settings = {
+        "seeds": parsed.seeds,
+        "workers": parsed.workers,
+        "fast": parsed.fast,
+        "say": options.say,
+    }
     executor = executor_of(parsed.executor, parsed.address)
     folder = STUDIES[parsed.name](parsed.out, **settings, executor=executor)
     options.emit(parsed, json.loads((folder / "results.json").read_text()))
