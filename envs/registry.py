@@ -61,6 +61,8 @@ TASKS: Mapping[str, Task] = {
 }
 """Our own tasks by name."""
 
+WET_CHICKEN = "wet-chicken"
+
 _SUMMARIES = {
     "Ant-v5": "run forward on four legs",
     "HalfCheetah-v5": "run forward on two legs in a plane",
@@ -116,20 +118,24 @@ def task_env(name: str, **kwargs: Any) -> MujocoEnv:
     return env
 
 
-_ENTRIES: dict[str, Entry] = {
-    **{
-        name: Entry(Known(task.reward, task.terminated, ""), task.summary, task)
-        for name, task in TASKS.items()
-    },
-    "wet-chicken": Entry(
-        Known(WetChicken.reward, WetChicken.terminated, ""), _SUMMARIES["wet-chicken"]
-    ),
-    **{
-        name: Entry(functions, _SUMMARIES[name], DESCRIBED.get(name))
-        for name, functions in KNOWN.items()
-    },
-}
-"""Environments with continuous actions in listings, and all that were registered."""
+_REGISTERED: dict[str, Entry] = {}
+"""What `register` was told, by name; of all others `_ours` says what is known."""
+
+
+def _ours(name: str) -> Entry | None:
+    if name in TASKS:
+        task = TASKS[name]
+        return Entry(Known(task.reward, task.terminated, ""), task.summary, task)
+    if name == WET_CHICKEN:
+        return Entry(Known(WetChicken.reward, WetChicken.terminated, ""), _SUMMARIES[name])
+    if name in KNOWN:
+        return Entry(KNOWN[name], _SUMMARIES[name], DESCRIBED.get(name))
+    return None
+
+
+def _found(name: str) -> Entry | None:
+    return _REGISTERED.get(name) or _ours(name)
+
 
 for _task in TASKS.values():
     if _task.name not in gymnasium.registry:
@@ -180,7 +186,8 @@ def register(
         UnknownEnvironment: an id that gymnasium does not know.
     """
     called = name or _name_of(what)
-    if called in _ENTRIES and not (isinstance(what, str) and what == called):
+    before = _found(called)
+    if before is not None and not (isinstance(what, str) and what == called):
         raise ValueError(f"an environment is named {called!r} already; give another name=")
     if isinstance(what, Task):
         changed = {"reward": reward, "terminated": terminated}
@@ -200,11 +207,11 @@ def register(
         given = Entry(Known(reward, terminated, why), text, world=world)
         _to_gymnasium(called, built, None)
     given = replace(given, presets=dict(preset or {}))
-    before = _ENTRIES.get(called)
     if before is not None:  # an id of ours that is given other functions or presets
         functions = Known(reward or before.known.reward, terminated or before.known.terminated, why)
         given = replace(before, known=functions, presets={**before.presets, **given.presets})
-    _ENTRIES[called] = given
+    kept = _REGISTERED.get(called)
+    _REGISTERED[called] = given
     try:
         if not isinstance(what, Task) and not why and (reward or terminated):
             env = make(called)
@@ -212,15 +219,15 @@ def register(
             env.close()
     except BaseException:
         unregister(called)
-        if before is not None:
-            _ENTRIES[called] = before
+        if kept is not None:
+            _REGISTERED[called] = kept
         raise
     return called
 
 
 def unregister(name: str) -> None:
     """Forget what `register` made known; an id that gymnasium knew before stays in gymnasium."""
-    _ENTRIES.pop(name, None)
+    _REGISTERED.pop(name, None)
     if name in _MADE:
         _MADE.discard(name)
         gymnasium.registry.pop(name, None)
@@ -279,7 +286,8 @@ def make(id: str, *, render_mode: str | None = None, **kwargs: Any) -> gymnasium
 
     Raises:
         UnknownEnvironment: a name that is neither a task nor registered.
-        ValueError: something of that name that is no environment, or cannot be made.
+        ValueError: something of that name that is no environment, or whose constructor raised an
+            exception.
     """
     name = _registered(id)
     # passed only if it is set, because a constructor may lack the argument
@@ -288,14 +296,12 @@ def make(id: str, *, render_mode: str | None = None, **kwargs: Any) -> gymnasium
         env = gymnasium.make(gymnasium.registry[name], **rendering, **kwargs)
     except gymnasium.error.Error:
         raise
-    except Exception as error:
-        if name in TASKS:
+    except Exception as error:  # by a constructor of the user's own
+        if name in TASKS or isinstance(error, MemoryError):
             raise
         said = " ".join(str(error).split()) or "nothing more"
-        raise ValueError(
-            f"environment {id!r} cannot be made: {type(error).__name__}: {said}"
-        ) from error
-    _tell_known(env, id, _ENTRIES.get(name))
+        raise ValueError(f"{id}: making it raised {type(error).__name__}: {said}") from error
+    _tell_known(env, id, _found(name))
     return env
 
 
@@ -326,8 +332,9 @@ def entry(id: str) -> Entry:
         UnknownEnvironment: a name that neither we nor gymnasium know.
     """
     name = _registered(id)
-    if name in _ENTRIES:
-        return _ENTRIES[name]
+    found = _found(name)
+    if found is not None:
+        return found
     why = f"nobody has written reward and termination of {id} as functions yet"
     return Entry(Known(None, None, why), world=WORLDS.get(name))
 
@@ -348,7 +355,8 @@ def simulated(id: str) -> Task:
     """
     task = entry(id).task
     if task is None:
-        there = ", ".join(name for name, each in _ENTRIES.items() if each.task is not None)
+        own = [name for name, each in _REGISTERED.items() if each.task is not None]
+        there = ", ".join([*TASKS, *DESCRIBED, *own])
         raise ValueError(f"{id}: no simulator to plan through; there is one of {there}")
     return task
 
@@ -358,7 +366,8 @@ def names() -> tuple[str, ...]:
 
     `make` takes every id that gymnasium knows.
     """
-    return tuple(name for name, each in _ENTRIES.items() if each.world is None)
+    own = [name for name, each in _REGISTERED.items() if each.world is None]
+    return tuple(dict.fromkeys((*TASKS, WET_CHICKEN, *KNOWN, *own)))
 
 
 def describe(id: str) -> Description:

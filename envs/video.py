@@ -36,7 +36,7 @@ def make_filmed(env_id: str) -> gymnasium.Env:
     """The environment with frames of `SIZE`, or of its own size if that cannot be set."""
     try:
         return make(env_id, render_mode="rgb_array", **SIZE)
-    except TypeError:
+    except ValueError:  # it takes no size
         return make(env_id, render_mode="rgb_array")
 
 

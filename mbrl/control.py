@@ -17,9 +17,11 @@ from mbrl.agents import Controller, Controllers, Pipelined
 from mbrl.dynamics import OwnModel, Simulator
 from mbrl.dynamics.simulator import has_physics, physics_state
 from mbrl.evaluation import motion_error
+from mbrl.parts import installed
 from mbrl.rng import episode_seed, generator
 from mbrl.settings import DriveConfig
 from mbrl.spaces import bounds, obs_size, spec_of
+from mbrl.training.answers import check_frame, closing
 from mbrl.training.checkpoint import write_json, written_whole
 from mbrl.training.collect import Episodes, collect, play, vector
 from mbrl.training.runs import MakeEnv, load_run, versions
@@ -98,7 +100,7 @@ def build_driver(config: DriveConfig, *, make_env: MakeEnv, seed: int) -> Driver
             mpc = replace(mpc, particles=config.members)  # without noise more would be copies
         step = model.control_step
         low, high = bounds(env.action_space)
-    elif ":" in config.model and not Path(config.model).exists():
+    elif _is_own(config.model):
         env = _made(config, make_env)
         spec = spec_of(env)
         low, high = bounds(spec.action)
@@ -171,6 +173,11 @@ def _simulated(env: gymnasium.Env, env_id: str) -> Any:
     return task
 
 
+def _is_own(model: str) -> bool:
+    """Whether a model is named as module:Class or by an installed package, and is no folder."""
+    return (":" in model or model in installed("model")) and not Path(model).exists()
+
+
 def _made(config: DriveConfig, make_env: MakeEnv) -> gymnasium.Env:
     env = make_env(config.env)
     limit = None if env.spec is None else env.spec.max_episode_steps
@@ -196,7 +203,7 @@ def drive(
     It runs in real time if the planner is asynchronous.
 
     Raises:
-        SimulationDiverged: the physics of the robot itself diverged.
+        EnvironmentError: the environment raised an exception, such as that its physics diverged.
     """
     env, controller, control_step = driver
     task = env.metadata.get("known", {}).get("task")
@@ -328,15 +335,15 @@ def drive_one(
 
     Raises:
         ValueError, RunError: see `build_driver`.
-        SimulationDiverged: see `drive`.
+        EnvironmentError: see `drive`.
     """
     driver = build_driver(config, make_env=make_env, seed=seed)
     start = seed if start is None else start
     try:
-        driven = drive(driver, seed=start, number=number, steps=steps, callback=callback)
+        with closing(driver.env):
+            driven = drive(driver, seed=start, number=number, steps=steps, callback=callback)
         return driven, driver.control_step
     finally:
-        driver.env.close()
         driver.controller.close()
 
 
@@ -368,12 +375,12 @@ def film(
     """`replay`, rendered: a frame after each step, and the return so far.
 
     The environment renders frames (h, w, 3) of uint8, as `render_mode="rgb_array"` does; these are
-    what `envs.video.write_film` writes.
+    what `envs.video.write_film` writes. Raises EnvironmentError for a picture that is none.
     """
     frames, returns, total = [], [], 0.0
     for step in replay(env, actions, seed=seed):
         total += float(step.reward[0])
-        frames.append(np.asarray(env.render()))
+        frames.append(check_frame(env.render()))
         returns.append(total)
     return frames, returns
 
@@ -394,7 +401,7 @@ def planning_error(
 
     Raises:
         ValueError: see `build_driver`.
-        SimulationDiverged: see `drive`.
+        EnvironmentError: see `drive`.
     """
     env = make_env(config.env)
     task = _simulated(env, config.env)
@@ -440,7 +447,7 @@ def drive_seeds(
 
     Raises:
         ValueError, RunError: see `build_driver`.
-        SimulationDiverged: see `drive`.
+        EnvironmentError: see `drive`.
     """
     drives: list[Drive] = []
     control_step = 0.0

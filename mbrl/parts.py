@@ -28,9 +28,18 @@ def named(kind: str, name: str, ours: Mapping[str, Any]) -> Any:
         return of_module(kind, name)
     for point in metadata.entry_points(group=f"mbrl.{kind}s", name=name):
         return of_module(kind, f"{point.module}:{point.attr}")
-    raise ValueError(
-        f"{kind} {name!r} is unknown; there are {', '.join(ours)}, and yours as module:NAME"
-    )
+    there = f"there are {', '.join(ours)}, and yours as module:NAME" if ours else "give module:NAME"
+    raise ValueError(f"{kind} {name!r} is unknown; {there}")
+
+
+def installed(kind: str) -> dict[str, str]:
+    """Parts of installed packages: the name of each, and the `module:OBJECT` that it stands for.
+
+    Args:
+        kind: env, planner, model or agent, for entry points of the group `mbrl.envs`, and so on.
+    """
+    points = metadata.entry_points(group=f"mbrl.{kind}s")
+    return {p.name: f"{p.module}:{p.attr}" for p in sorted(points, key=lambda point: point.name)}
 
 
 def of_module(kind: str, name: str) -> Any:

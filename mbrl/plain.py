@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -60,3 +61,8 @@ _WORDS = {
 def words(code: int | None) -> str:
     """What an error number of the operating system means."""
     return _WORDS.get(code or 0, f"the system refuses it (error {code})")
+
+
+def file_name(text: str) -> str:
+    """An id or a label as part of a file's name, without what some systems do not take."""
+    return re.sub(r"[/:\\]", "-", text)

@@ -1,9 +1,10 @@
 """The page that shows a robot live in a web browser, and takes what its user asks for.
 
-viser (https://viser.studio) serves the page from this process; nothing is fetched from elsewhere
-and only this machine can connect. The control loop calls `show` and `traces` with what there is to
-see and `take` for what the user has asked meanwhile. Nothing here calls the control loop, so no
-lock is needed, and a run without the viewer is the same run.
+viser (https://viser.studio) serves the page from this process; nothing is fetched from elsewhere,
+only this machine can connect, and pages of other sites are refused (see `envs.viewer.guard`). The
+control loop calls `show` and `traces` with what there is to see and `take` for what the user has
+asked meanwhile. Nothing here calls the control loop, so no lock is needed, and a run without the
+viewer is the same run.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import mujoco
 import numpy as np
 
+from envs.viewer.guard import Guard
 from envs.viewer.scene import build
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ FRAME = 1 / 30  # s between two pictures
 READING = 0.2  # s between two texts; faster ones cannot be read
 DRAWN = 24
 """Candidates drawn of a trace; more hide one another."""
+FAR = 10.0  # times the model's size: how far off its centre goals can be dragged
 POINTS = 33  # of a path, whatever the horizon
 
 WORST, BEST = (0.74, 0.80, 0.88), (0.10, 0.36, 0.72)
@@ -137,7 +140,9 @@ class Viewer:
         data = mujoco.MjData(model)
         mujoco.mj_forward(model, data)
         eye = model.camera(camera).id if isinstance(camera, str) else camera
-        self.server = _serve(port, title)
+        room = FAR * model.stat.extent
+        guard = Guard(model.stat.center - room, model.stat.center + room)
+        self.server = _serve(port, title, guard)
         self.url = f"http://{HOST}:{self.server.get_port()}"
         try:
             self._aim(data, eye)
@@ -157,8 +162,14 @@ class Viewer:
 
     def close(self) -> None:
         """Stop serving; the page shows that the connection is lost."""
+        server = self.server
+        loop, open_ones = server.get_event_loop(), server._websock_server._live_connections
+        with contextlib.suppress(RuntimeError):  # it has ended already
+            # A client that takes no data would hold up an orderly end.
+            for connection in tuple(open_ones.values()):
+                loop.call_soon_threadsafe(connection.transport.abort)
         with _silence():
-            self.server.stop()
+            server.stop()
 
     def show(self, data: mujoco.MjData, status: Status) -> None:
         """Move the bodies to where `data` has them, and show `status`."""
@@ -335,7 +346,7 @@ class Viewer:
         return Push(body, self._strength.value * _unit(direction))
 
 
-def _serve(port: int, title: str) -> viser.ViserServer:
+def _serve(port: int, title: str, guard: Guard) -> viser.ViserServer:
     try:
         import viser
     except ModuleNotFoundError as error:
@@ -349,12 +360,13 @@ def _serve(port: int, title: str) -> viser.ViserServer:
     # viser itself would serve on another port without a word.
     if trouble := _trouble(port):
         raise ValueError(f"port {port}: {trouble}; {_advice(port)}")
-    with _silence():
+    with _silence(), guard.serving():
         server = viser.ViserServer(HOST, port, title, verbose=False)
     if port and server.get_port() != port:
         with _silence():
             server.stop()
         raise ValueError(f"port {port}: taken meanwhile; {_advice(port)}")
+    guard.server = server
     # A page may ask for a tunnel to the internet; it gets none.
     server.request_share_url = lambda verbose=True: None
     return server

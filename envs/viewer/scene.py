@@ -47,7 +47,7 @@ def build(
                 _add_geom(scene, f"{name}/{i}", model, i, section, distance)
     if not any(int(model.geom_type[i]) == int(_GEOM.mjGEOM_PLANE) for i in visible):
         lowest = min((data.geom_xpos[i, 2] - model.geom_rbound[i] for i in visible), default=0)
-        _add_floor(scene, "/world/floor", FLOOR, section, distance, z=lowest)
+        _add_floor(scene, "/world/floor", FLOOR, section, distance, position=(0.0, 0.0, lowest))
     return moving
 
 

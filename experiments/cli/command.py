@@ -21,7 +21,10 @@ COMMANDS = {
     "compare": ("compare", "a table and a figure over runs: mbrl compare RUN..."),
     "study": ("study", "a whole experiment and its figure: mbrl study NAME"),
     "bench": ("bench", "speed, as ratios measured in one run: mbrl bench NAME"),
-    "list": ("listing", "environments, worlds, algorithms, planners, studies, benchmarks, runs"),
+    "list": (
+        "listing",
+        "environments, worlds, algorithms, planners, models, studies, benchmarks, runs",
+    ),
     "completion": ("completion", "a script for the shell's Tab key: mbrl completion bash|zsh|fish"),
 }
 """File in `experiments.cli` and help text of each command; the file has `run(args) -> status`."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -16,11 +17,12 @@ from experiments.cli.compare import Compare
 from experiments.cli.drive import DriveRobot
 from experiments.cli.evaluate import Evaluate
 from experiments.cli.listing import List
-from experiments.cli.options import FLAT, parse
+from experiments.cli.options import FLAT, config_of, parse
 from experiments.cli.plot import Plot
 from experiments.cli.study import Study
 from experiments.cli.train import Resume, train_of
 from experiments.cli.tree import SearchTree
+from mbrl.parts import installed
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,14 @@ def words() -> dict[str, list[str]]:
 
     algorithms, listings = list(names.algorithms()), get_type_hints(List)["what"]
     environments = [row["name"] for rows in names.catalogue().values() for row in rows]
-    planners = list(names.planners())
+    environments += installed("env")
+    planners = [*names.planners(), *installed("planner")]
+    models = [*names.models(), *installed("model")]
     found = {
         "": [*COMMANDS, "--help", "--version"],
         "mpc": ["--planner", *_options(DriveRobot)],
         "tree": _options(SearchTree),
-        "train": [*algorithms, *_options(Resume)],
+        "train": [*algorithms, *installed("agent"), *_options(Resume)],
         "evaluate": ["latest", *_options(Evaluate)],
         "plot": ["latest", *_options(Plot)],
         "compare": _options(Compare),
@@ -66,12 +70,17 @@ def words() -> dict[str, list[str]]:
     }
     for name in algorithms:
         options = _options(train_of(agent(name).Config))
-        planner = ["--planner"] if "--planner.name" in options else []
-        found[f"train {name}"] = [*planner, *options]
+        parts = [
+            f"--{part}"
+            for part in ("planner", "model")
+            if any(option.startswith(f"--{part}.") for option in options)
+        ]
+        found[f"train {name}"] = [*parts, *options]
     return found | {
         "--env": environments,
         "--planner": planners,
         "--planner.name": planners,
+        "--model": models,
         "--resume": ["latest"],
     }
 
@@ -82,8 +91,11 @@ def _options(kind: Any, prefix: str = "") -> list[str]:
     hints = get_type_hints(kind, include_extras=True)
     for field in dataclasses.fields(kind):
         hint, name = hints[field.name], field.name.replace("_", "-")
-        if dataclasses.is_dataclass(hint):
-            found += _options(hint, prefix if field.name in FLAT else f"{prefix}{name}.")
+        if get_origin(hint) is Mapping:
+            continue  # settings of a part of the user's own
+        config = config_of(hint)
+        if dataclasses.is_dataclass(config):
+            found += _options(config, prefix if field.name in FLAT else f"{prefix}{name}.")
         elif _PLACED not in getattr(hint, "__metadata__", ()):
             names = [name, f"no-{name}"] if hint is bool else [name]
             found += [f"--{prefix}{each}" for each in names]

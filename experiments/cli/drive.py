@@ -15,7 +15,6 @@ from experiments.cli.options import (
     check_new,
     console,
     emit,
-    file_name,
     parse,
     peek,
     say,
@@ -24,10 +23,12 @@ from experiments.cli.options import (
 )
 from experiments.presets import mpc_preset
 from mbrl.agents import MPCConfig, PlannerConfig
+from mbrl.parts import named as part
 from mbrl.settings import DriveConfig
 
 if TYPE_CHECKING:
     from mbrl.control import Drive, Tick
+from mbrl.plain import file_name
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,7 @@ def run(args: list[str]) -> int:
     with Watch(f"{name} {env_id}") as watch:
         summary = drive_all(
             parsed.drive,
-            parsed.out
-            or new_folder(parsed.root, file_name(env_id), f"mpc-{file_name(name)}", parsed.seed),
+            parsed.out or new_folder(parsed.root, env_id, f"mpc-{name}", parsed.seed),
             numbered=parsed.out is None,
             seeds=range(parsed.seed, parsed.seed + parsed.seeds),
             steps=parsed.steps,
@@ -135,10 +135,8 @@ def _own_options(planner: str, args: Sequence[str]) -> dict[str, type]:
     if own.is_own("planner", planner):
         kind = PlannerConfig(planner).kind
         found["planner"] = own.options("planner", planner, kind, 3, PlannerConfig)
-    if ":" in model and not Path(model).exists():
-        from mbrl.parts import of_module
-
-        found["model_settings"] = own.settings_options(model, of_module("model", model), 2)
+    if own.is_own("model", model) and not Path(model).exists():
+        found["model_settings"] = own.settings_options(model, part("model", model, {}), 2)
     return found
 
 

@@ -13,12 +13,12 @@ from experiments.cli.options import (
     check_runs,
     check_writable,
     emit,
-    file_name,
     parse,
     say,
     set_threads,
     unset,
 )
+from mbrl.plain import file_name
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,8 @@
-"""`mbrl list`: environments, algorithms, planners, studies, benchmarks and runs."""
+"""`mbrl list`: environments, algorithms, planners, models, studies, benchmarks and runs.
+
+Environments, algorithms, planners and models of installed packages are listed by their entry
+points: to know more of them their modules would have to be imported.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +15,28 @@ from typing import Any, Literal
 import tyro
 from rich.table import Table
 
-from experiments.cli import names
+from experiments.cli import names, own
 from experiments.cli.options import Common, emit, parse, show
+from mbrl.parts import installed
 from mbrl.plain import shown
 
 
 @dataclass(frozen=True)
 class List(Common):
-    """List environments, worlds, algorithms, planners, studies, benchmarks and runs."""
+    """List environments, worlds, algorithms, planners, models, studies, benchmarks and runs."""
 
     what: tyro.conf.Positional[
-        Literal["all", "envs", "worlds", "algorithms", "planners", "studies", "benchmarks", "runs"]
+        Literal[
+            "all",
+            "envs",
+            "worlds",
+            "algorithms",
+            "planners",
+            "models",
+            "studies",
+            "benchmarks",
+            "runs",
+        ]
     ] = "all"
     """Which of these lists; envs shows tasks and worlds."""
 
@@ -36,8 +51,9 @@ def run(args: list[str]) -> int:
     listings: dict[str, Callable[[], Listing]] = {
         "envs": _tasks,
         "worlds": _worlds,
-        "algorithms": lambda: _first_lines("algorithm", names.algorithms()),
-        "planners": lambda: _first_lines("planner", names.planners()),
+        "algorithms": lambda: _first_lines("algorithm", _all("agent", names.algorithms())),
+        "planners": lambda: _first_lines("planner", _all("planner", names.planners())),
+        "models": lambda: _first_lines("model", _all("model", names.models())),
         "studies": lambda: _first_lines("study", names.studies()),
         "benchmarks": lambda: _first_lines("benchmark", names.benchmarks()),
         "runs": lambda: _runs(parsed.root),
@@ -59,6 +75,12 @@ def _first_lines(title: str, said: Mapping[str, str]) -> Listing:
     return table, list(said)
 
 
+def _all(kind: str, ours: Mapping[str, str]) -> dict[str, str]:
+    """Names and what they are, with those of installed packages; a name of ours stays ours."""
+    theirs = {n: f"{part}, of an installed package" for n, part in installed(kind).items()}
+    return {**ours, **{n: text for n, text in theirs.items() if n not in ours}}
+
+
 def _tasks() -> Listing:
     table = Table("task", "obs", "act", "steps", "reward", "ends", "simulator", "what it is")
     rows = names.catalogue()["envs"]
@@ -73,7 +95,16 @@ def _tasks() -> Listing:
             "yes" if row["simulator"] else "no",
             row["summary"],
         )
-    return table, rows
+    known = [row["name"] for each in names.catalogue().values() for row in each]
+    unknown = dict.fromkeys(rows[0])
+    theirs = [
+        {**unknown, "name": name, "summary": text}
+        for name, text in _all("env", dict.fromkeys(known, "")).items()
+        if name not in known
+    ]
+    for row in theirs:
+        table.add_row(row["name"], *[""] * 6, row["summary"])
+    return table, [*rows, *theirs]
 
 
 def _worlds() -> Listing:
@@ -98,7 +129,7 @@ def _runs(root: Path) -> Listing:
             steps, algo, env = (config[name] for name in ("steps", "algo", "env"))
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue  # not a run's
-        ours = isinstance(algo, str) and (algo in names.algorithms() or ":" in algo)
+        ours = isinstance(algo, str) and (algo in names.algorithms() or own.is_own("agent", algo))
         if path.name.startswith(".") or not ours:
             continue
         saved = [int(p.stem) for p in (path / "checkpoints").glob("*") if p.stem.isdigit()]

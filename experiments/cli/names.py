@@ -12,10 +12,11 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from functools import cache
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from mbrl.parts import installed
 
 
 class Wrong(Exception):
@@ -57,7 +58,7 @@ def check_env(name: str) -> None:
         Wrong: it is not; the message gives the nearest. "module:name" is not checked here.
     """
     ours = [row["name"] for rows in catalogue().values() for row in rows]
-    if ":" in name or name in ours or name in entry_points("mbrl.envs"):
+    if ":" in name or name in ours or name in installed("env"):
         return
     import gymnasium
 
@@ -75,7 +76,7 @@ def check_searchable(name: str) -> None:
     tables = catalogue()
     there = [row["name"] for row in tables["worlds"]]
     there += [row["name"] for row in tables["envs"] if row["simulator"]]
-    if ":" in name or name in entry_points("mbrl.envs"):
+    if ":" in name or name in installed("env"):
         return  # what it is will be seen when it is imported
     if name not in there:
         raise Wrong(
@@ -108,6 +109,14 @@ def planners() -> dict[str, str]:
     return _first_lines("planners.table", "PLANNERS") | {"ilqr": _said("planners.ilqr", "ILQR")}
 
 
+def models() -> dict[str, str]:
+    """What `--model` takes by name, beside the folder of a run."""
+    return {
+        "planning": "mbrl mpc: the task's cheaper simulator, if it has one",
+        "true": "mbrl mpc: the task's own simulator",
+    }
+
+
 def studies() -> dict[str, str]:
     """Likewise the studies, by their functions."""
     return _first_lines("experiments.studies", "STUDIES")
@@ -125,11 +134,6 @@ def study_seeds(name: str) -> int:
     return next(ast.literal_eval(k.value) for k in call.keywords if k.arg == "seeds")
 
 
-def entry_points(group: str) -> tuple[str, ...]:
-    """Names of the parts that installed packages bring: of `mbrl.envs`, `mbrl.planners`, ..."""
-    return tuple(sorted({point.name for point in metadata.entry_points(group=group)}))
-
-
 def _folder(package: str) -> Path:
     spec = find_spec(package)
     assert spec is not None and spec.origin is not None
@@ -137,11 +141,16 @@ def _folder(package: str) -> Path:
 
 
 @cache
-def _source(module: str) -> ast.Module:
+def _text(module: str) -> str:
     top, *rest = module.split(".")  # looking a submodule up would import its package
     path = _folder(top).joinpath(*rest)
     file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    return ast.parse(file.read_text(encoding="utf-8"))
+    return file.read_text(encoding="utf-8")
+
+
+@cache
+def _source(module: str) -> ast.Module:
+    return ast.parse(_text(module))
 
 
 def _table(module: str, name: str) -> dict[str, ast.expr]:
@@ -155,14 +164,19 @@ def _table(module: str, name: str) -> dict[str, ast.expr]:
     raise LookupError(f"{module} has no table {name}")
 
 
-def _first_lines(module: str, table: str) -> dict[str, str]:
-    """The names in a table, and the first lines of the docstrings of the values."""
-    home = {
+def _homes(module: str) -> dict[str, str]:
+    """The module of each name that a module imports from another."""
+    return {
         name.name: f"{node.module}"
         for node in _source(module).body
         if isinstance(node, ast.ImportFrom)
         for name in node.names
     }
+
+
+def _first_lines(module: str, table: str) -> dict[str, str]:
+    """The names in a table, and the first lines of the docstrings of the values."""
+    home = _homes(module)
     said = {}
     for key, value in _table(module, table).items():
         if isinstance(value, ast.Call):  # study(versions.versions, seeds=5)
@@ -177,8 +191,14 @@ def _first_lines(module: str, table: str) -> dict[str, str]:
 
 
 def _said(module: str, name: str) -> str:
-    """The first line of the docstring of a function or class."""
-    for node in _source(module).body:
-        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
-            return (ast.get_docstring(node) or "").split("\n")[0]
+    """The first line of the docstring of a function or class, of this module or imported by it."""
+    # to parse whole files would take as long as all else that a listing does
+    found = re.search(
+        rf'^(?:class|def) {name}\b[\s\S]*?:\n +"""(.*?)(?:"""|\n)', _text(module), re.M
+    )
+    if found is not None:
+        return found.group(1)
+    home = _homes(module)
+    if name in home:
+        return _said(home[name], name)
     raise LookupError(f"{module} has no {name}")

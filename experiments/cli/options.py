@@ -69,7 +69,7 @@ def flat(kind: type[T], own: Mapping[str, type] = MappingProxyType({})) -> type[
     hints = get_type_hints(kind, include_extras=True)
     fields: list[Any] = []
     for field in dataclasses.fields(cast(Any, kind)):
-        hint = _config_of(hints[field.name])
+        hint = config_of(hints[field.name])
         if field.name in own:
             prefix = tyro.conf.arg(name=field.name.removesuffix("_settings"))
             marked = Annotated[own[field.name], prefix]
@@ -92,7 +92,7 @@ def flat(kind: type[T], own: Mapping[str, type] = MappingProxyType({})) -> type[
     return made
 
 
-def _config_of(hint: Any) -> Any:
+def config_of(hint: Any) -> Any:
     """Of several configs that a field may hold, the first: the others are parts of one's own."""
     configs = [
         each for each in get_args(hint) if isinstance(each, type) and dataclasses.is_dataclass(each)
@@ -302,11 +302,11 @@ def set_threads(parsed: Common) -> None:
     Raises:
         Wrong: fewer than one.
     """
+    check_least(parsed, threads=1)
     import torch
 
     from mbrl.parallel import cores
 
-    check_least(parsed, threads=1)
     torch.set_num_threads(parsed.threads or cores())
 
 
@@ -332,11 +332,6 @@ def show(parsed: Common, *tables: Any) -> None:
     to = console(sys.stderr if parsed.json else sys.stdout)
     for table in tables:
         to.print(table, highlight=False, markup=False)
-
-
-def file_name(text: str) -> str:
-    """An environment's id as part of a file's name, without what some systems do not take."""
-    return re.sub(r"[/:\\]", "-", text)
 
 
 def emit(parsed: Common, summary: Any) -> None:

@@ -14,8 +14,9 @@ from typing import Annotated, Any, get_type_hints
 
 import tyro
 
-from experiments.cli.names import check_name, check_once, entry_points, planners
+from experiments.cli.names import check_name, check_once, planners
 from experiments.cli.options import peek
+from mbrl.parts import installed
 
 
 def search_working_folder() -> None:
@@ -35,13 +36,13 @@ def named(args: Sequence[str]) -> tuple[list[str], str | None]:
     check_once(args)
     name = peek(args, "--planner.name", "")
     if name and not is_own("planner", name):
-        check_name("planner", name, planners())
+        check_name("planner", name, [*planners(), *installed("planner")])
     return args, name or None
 
 
 def is_own(kind: str, name: str) -> bool:
     """Whether a name is module:NAME, or that of an installed package's entry point."""
-    return ":" in name or name in entry_points(f"mbrl.{kind}s")
+    return ":" in name or name in installed(kind)
 
 
 def options(kind: str, name: str, part: Any, handed: int, base: type) -> type:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,16 +15,18 @@ from experiments.cli.options import (
     check_least,
     check_runs,
     emit,
-    file_name,
     parse,
     peek,
     say,
     set_threads,
     unset,
 )
+from mbrl.parts import installed
+from mbrl.parts import named as part
 
 if TYPE_CHECKING:
     from mbrl.training import Progress, RunConfig
+    from mbrl.types import Spec
 
 
 @dataclass(frozen=True)
@@ -80,45 +83,48 @@ def run(args: list[str]) -> int:
         return _resume(parse(Resume, "mbrl train", args))
     algorithms = names.algorithms()
     if not args or args[0] in ("-h", "--help"):
-        print(USAGE.format(", ".join(algorithms)))
+        print(USAGE.format(", ".join([*algorithms, *installed("agent")])))
         parse(Resume, "mbrl train", ["--help"])
     algo, *rest = args
     if not own.is_own("agent", algo):
-        names.check_name("algorithm", algo, algorithms)
+        names.check_name("algorithm", algo, [*algorithms, *installed("agent")])
     rest, planner = own.named(rest)
     model = peek(rest, "--model", "")
     env_id = peek(rest, "--env", "cartpole-swingup")
     names.check_env(env_id)
-    import envs
     from experiments.presets import preset
-    from mbrl.agents import PlannerConfig, agent
-    from mbrl.dynamics import OwnModel
-    from mbrl.parts import of_module
-    from mbrl.rng import generator
-    from mbrl.spaces import spec_of
-    from mbrl.training import RunConfig
-    from mbrl.training.runs import changed, check_device, new_folder
+    from mbrl.agents import agent
 
-    env = envs.make(env_id)
-    spec, why = spec_of(env), env.metadata["known"]["why"]
-    env.close()
-    steps, config = preset(algo, env_id, spec)
+    # Help texts and wrong options are answered without it: torch and MuJoCo take seconds to import.
+    world = functools.cache(lambda: _world(env_id))
+    steps, config = preset(algo, env_id, lambda: world()[0])
     parts: dict[str, type] = {}
     if planner is not None:
+        from mbrl.agents import PlannerConfig
+        from mbrl.training.runs import changed
+
         config = changed(config, planner=planner)
         if own.is_own("planner", planner):
             kind = PlannerConfig(planner).kind
             parts["planner"] = own.options("planner", planner, kind, 3, PlannerConfig)
     if model:
+        from mbrl.dynamics import OwnModel
+        from mbrl.training.runs import changed
+
         config = changed(config, model=model)
-        parts["model"] = own.options("model", model, of_module("model", model), 2, OwnModel)
+        parts["model"] = own.options("model", model, part("model", model, {}), 2, OwnModel)
         rest = [arg.replace("--model=", "--model.name=") for arg in rest]
         rest = ["--model.name" if arg == "--model" else arg for arg in rest]
     kind = train_of(agent(algo).Config)
     start = kind(agent=config, env=env_id, steps=steps)
     parsed = parse(kind, f"mbrl train {algo}", rest, start, parts)
-    _prepare(parsed)
     check_least(parsed, steps=1, seed=0, num_envs=1)
+    _prepare(parsed)
+    from mbrl.rng import generator
+    from mbrl.training import RunConfig
+    from mbrl.training.runs import check_device, new_folder
+
+    spec, why = world()
     check_device(parsed.device, "--device asks for the")
     made = RunConfig(
         algo, env_id, parsed.seed, parsed.steps, parsed.device, parsed.agent, parsed.num_envs
@@ -126,8 +132,18 @@ def run(args: list[str]) -> int:
     agent(algo).make(spec, parsed.agent, generator=generator(0))  # what does not fit is refused now
     if why:
         say(f"{env_id}: {why}")
-    path = parsed.run or new_folder(parsed.root, file_name(env_id), file_name(algo), parsed.seed)
+    path = parsed.run or new_folder(parsed.root, env_id, algo, parsed.seed)
     return _go(made, path, parsed, numbered=parsed.run is None)
+
+
+def _world(env_id: str) -> tuple[Spec, str]:
+    """What is known of an environment, and why no more is."""
+    import envs
+    from mbrl.spaces import spec_of
+    from mbrl.training.answers import closing
+
+    with closing(envs.make(env_id)) as env:
+        return spec_of(env), env.metadata["known"]["why"]
 
 
 def train_of(kind: Any) -> Any:

@@ -15,7 +15,6 @@ from experiments.cli.options import (
     check_least,
     check_new,
     emit,
-    file_name,
     parse,
     say,
     set_threads,
@@ -64,9 +63,7 @@ def run(args: list[str]) -> int:
     from mbrl.training.runs import new_folder
     from mbrl.tree import save_search
 
-    path = parsed.out or new_folder(
-        parsed.root, file_name(config.env), f"tree-{config.rule}", config.seed
-    )
+    path = parsed.out or new_folder(parsed.root, config.env, f"tree-{config.rule}", config.seed)
     game, found = searched(config, actions=parsed.actions)
     path = make_folder(path, numbered=parsed.out is None)
     _draw(config, game, found, path, nodes=parsed.nodes)

@@ -11,6 +11,8 @@ import numpy as np
 from envs import RenderingUnavailable
 from envs.video import VideoError, make_filmed, write_film
 from mbrl import control
+from mbrl.plain import shown
+from mbrl.training import EnvironmentError
 
 
 def film(
@@ -32,7 +34,7 @@ def film(
     env = make_filmed(env_id)
     try:
         frames, returns = control.film(env, actions, seed=seed)
-        return write_film(frames, returns, path, fps=int(env.metadata["render_fps"]))
+        return write_film(frames, returns, path, fps=int(env.metadata.get("render_fps") or 30))
     finally:
         env.close()
 
@@ -48,8 +50,12 @@ def film_or_tell(
     """`film`, or a line that says why there is none; whether there is one."""
     try:
         film(env_id, actions, path, seed=seed)
-    except (RenderingUnavailable, gymnasium.error.Error, VideoError) as error:
+    except (RenderingUnavailable, gymnasium.error.Error, EnvironmentError, VideoError) as error:
         tell(f"video skipped: {error}")
+        return False
+    except Exception as error:  # by an environment of the user's own; what was measured is kept
+        said = shown(" ".join(str(error).split()), most=300)
+        tell(f"video skipped: {type(error).__name__}: {said}")
         return False
     tell(f"video {path}")
     return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import sys
+from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ STEPS = 20_000
 """Environment steps of an algorithm that has no file of presets."""
 
 
-def preset(algo: str, env: str, spec: Spec) -> tuple[int, Any]:
+def preset(algo: str, env: str, spec: Callable[[], Spec]) -> tuple[int, Any]:
     """Environment steps and settings for an algorithm on an environment.
 
     If the algorithm has no presets, its config suits the environment. If only the environment has
@@ -26,20 +27,20 @@ def preset(algo: str, env: str, spec: Spec) -> tuple[int, Any]:
     Args:
         algo: a name in `mbrl.agents.AGENTS`.
         env: the environment's id.
-        spec: what is known of it.
+        spec: returns what is known of it. Building an environment takes time, so it is called only
+            where the settings depend on it.
     """
-    suited = agent(algo).Config.suited(spec)
     registered = _registered(env, algo)
     if registered is not None:
         return registered
     if ":" in algo or importlib.util.find_spec(f"experiments.presets.{algo}") is None:
-        return STEPS, suited
+        return STEPS, agent(algo).Config.suited(spec())
     presets = importlib.import_module(f"experiments.presets.{algo}")
     if env in presets.PRESETS:
         return presets.PRESETS[env]
     steps, config = presets.OTHERS
     if hasattr(config, "model"):
-        learned = ("learn_reward", "learn_termination")
+        suited, learned = agent(algo).Config.suited(spec()), ("learn_reward", "learn_termination")
         model = dataclasses.replace(config.model, **{n: getattr(suited.model, n) for n in learned})
         config = dataclasses.replace(config, model=model)
     return steps, config

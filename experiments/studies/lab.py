@@ -56,7 +56,7 @@ class Lab(library.Lab):
         world = envs.make(env)
         spec = spec_of(world)
         world.close()
-        standard, agent = preset("pets", env, spec)
+        standard, agent = preset("pets", env, lambda: spec)
         agent = changed(agent, **changes)
         steps = steps or standard
         if self.fast:

@@ -2,7 +2,8 @@
 
 Each of `AGENTS` is a module with `Config`, a frozen dataclass whose `Config.suited(spec)` are the
 settings for an environment of which nothing more is known, and `make(spec, config, *, generator,
-device)`. A new agent is one such file and one line here.
+device)`. A new agent is one such file and one line here. The command's help is quick if `Config` is
+read without torch: then `make` is loaded late, as `pets` does.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ def agent(name: str) -> Any:
 def name_of(config: object) -> str:
     """The name of a config's agent, or the module of its class if it is none of `AGENTS`."""
     module = type(config).__module__
-    return next((name for name, path in AGENTS.items() if path == module), module)
+    homes = ((name, path) for name, path in AGENTS.items() if f"{module}.".startswith(f"{path}."))
+    return next((name for name, _ in homes), module)
 
 
 __all__ = [

@@ -1,17 +1,20 @@
-"""Uniformly random actions: the baseline everything must beat."""
+"""Uniformly random actions: the baseline everything must beat.
+
+No torch is imported until an agent is made, so the command's help is quick.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from gymnasium.spaces import Space
-from torch import Generator
+if TYPE_CHECKING:
+    import numpy as np
+    from gymnasium.spaces import Space
+    from torch import Generator
 
-from mbrl.spaces import random_actions
-from mbrl.types import Metrics, Spec, Transition
+    from mbrl.types import Metrics, Spec, Transition
 
 
 @dataclass(frozen=True)
@@ -28,13 +31,18 @@ class RandomAgent:
     """Draws every action uniformly from a bounded box or from indices."""
 
     def __init__(self, space: Space, *, generator: Generator) -> None:
+        import torch
+
+        from mbrl.spaces import random_actions
+
         self.space, self.generator, self.config = space, generator, Config()
-        random_actions(
-            space, 1, generator=Generator()
-        )  # a space it cannot draw from is refused now
+        # a space it cannot draw from is refused now
+        random_actions(space, 1, generator=torch.Generator())
 
     def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
         """Actions (N, *A), whatever the observations."""
+        from mbrl.spaces import random_actions
+
         return random_actions(self.space, len(obs), generator=self.generator)
 
     def observe(self, step: Transition) -> None:

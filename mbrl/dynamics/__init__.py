@@ -1,13 +1,24 @@
-"""Models of the world, one file each."""
+"""Models of the world, one file each.
 
-from mbrl.dynamics.analytic import Analytic
-from mbrl.dynamics.classic import Classic
-from mbrl.dynamics.derivatives import SmoothSimulator
-from mbrl.dynamics.ensemble import Ensemble, EnsembleConfig
-from mbrl.dynamics.finite import Counts, FiniteModel
-from mbrl.dynamics.neural import NeuralConfig, NeuralDynamics, Regression
-from mbrl.dynamics.own import OwnModel
-from mbrl.dynamics.simulator import Randomisation, Simulator
+The names below are loaded when first used, so that settings are read without torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from planners.lazy import lazy
+
+if TYPE_CHECKING:
+    from mbrl.dynamics.analytic import Analytic
+    from mbrl.dynamics.classic import Classic
+    from mbrl.dynamics.configs import EnsembleConfig, FitConfig, NeuralConfig
+    from mbrl.dynamics.derivatives import SmoothSimulator
+    from mbrl.dynamics.ensemble import Ensemble
+    from mbrl.dynamics.finite import Counts, FiniteModel
+    from mbrl.dynamics.neural import NeuralDynamics, Regression
+    from mbrl.dynamics.own import OwnModel
+    from mbrl.dynamics.simulator import Randomisation, Simulator
 
 __all__ = [
     "Analytic",
@@ -16,6 +27,7 @@ __all__ = [
     "Ensemble",
     "EnsembleConfig",
     "FiniteModel",
+    "FitConfig",
     "NeuralConfig",
     "NeuralDynamics",
     "OwnModel",
@@ -24,3 +36,22 @@ __all__ = [
     "Simulator",
     "SmoothSimulator",
 ]
+
+__getattr__ = lazy(
+    __name__,
+    {
+        "mbrl.dynamics.analytic": ("Analytic",),
+        "mbrl.dynamics.classic": ("Classic",),
+        "mbrl.dynamics.configs": ("EnsembleConfig", "FitConfig", "NeuralConfig"),
+        "mbrl.dynamics.derivatives": ("SmoothSimulator",),
+        "mbrl.dynamics.ensemble": ("Ensemble",),
+        "mbrl.dynamics.finite": ("Counts", "FiniteModel"),
+        "mbrl.dynamics.neural": ("NeuralDynamics", "Regression"),
+        "mbrl.dynamics.own": ("OwnModel",),
+        "mbrl.dynamics.simulator": ("Randomisation", "Simulator"),
+    },
+)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -10,14 +10,14 @@ import heapq
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 from torch.optim.adam import adam
 
-from mbrl.checks import NonNegativeFloat, PositiveFloat, PositiveInt, check_fields
+from mbrl.dynamics.configs import FitConfig
 from mbrl.nn import Net
 from mbrl.parallel import parallel_map
 
@@ -70,27 +70,13 @@ class Improvement:
         return better, better
 
 
-@dataclass(frozen=True)
-class FitConfig:
-    """How a network is fitted."""
+class FitDiverged(ValueError):
+    """A fit ended with a loss or weights that are not finite, or far worse than it began."""
 
-    bootstrap: bool = True
-    """Whether each member trains on a bootstrap resample of the data instead of the data itself."""
-    batch: PositiveInt = 256
-    """Minibatch size of each member."""
-    optimiser: Literal["adam", "adamw"] = "adam"
-    """adam adds weight decay to the gradient (L2), adamw subtracts it from the weights."""
-    learning_rate: PositiveFloat = 1e-3
-    """Learning rate of the optimiser."""
-    epochs: PositiveInt = 100
-    """Maximum number of passes over the data in one fit."""
-    patience: PositiveInt = 10
-    """A member stops after this many passes without a better held-out score."""
-    improvement: NonNegativeFloat = 0.01
-    """By which fraction of the best held-out score a score must be better to count."""
 
-    def __post_init__(self) -> None:
-        check_fields(self)
+BLOWN_UP = 10.0
+"""A fit has diverged if its best score is above that of the initial weights by more than this times
+ the latter's size, or than this itself where that is less than 1."""
 
 
 class Fitted(NamedTuple):
@@ -137,7 +123,8 @@ def fit(
         generator: on the CPU; draws resamples, order and weight samples.
 
     Raises:
-        ValueError: the loss or the weights of a member are not finite; `net` is left as it was.
+        FitDiverged: the loss or the weights of a member are not finite, or its best loss is far
+            above that of its initial weights; `net` is left as it was.
     """
     members, parameters = net.members, list(net.parameters())
     size = members
@@ -154,13 +141,13 @@ def fit(
         for group, seed in zip(groups, seeds, strict=True)
     ]  # fmt: skip
     _run(fits)
-    diverged = [e for fit in fits for e in fit.diverged()]
-    if diverged:
-        who = f"members {diverged} of {members} have" if net.separable else "the net has"
-        raise ValueError(
-            f"the fit diverged: {who} a loss or weights that are not finite; "
-            f"the learning rate is {config.learning_rate:g}"
-        )
+    whole = "a loss or weights that are not finite", _Fit.infinite
+    worse = "a loss that is far above that of their initial weights", _Fit.blown_up
+    for what, test in (whole, worse):
+        diverged = [e for fit in fits for e in fit.members_of(test(fit))]
+        if diverged:
+            who = f"members {diverged} of {members} have" if net.separable else "the net has"
+            raise FitDiverged(f"{who} {what} (learning_rate {config.learning_rate:g})")
     for part in fits:
         part.finish()
     net.resample(generator=generator)
@@ -218,7 +205,7 @@ class _Fit:
         self.best_rows = self.flat.new_full((units, len(held[0])), torch.inf)
         self.loss = self.flat.new_zeros(units)
         self.since = torch.zeros_like(self.loss)
-        self.kept = self.flat.clone()
+        self.kept, self.first = self.flat.clone(), self.flat.clone()
         self.best_epoch = torch.zeros_like(self.loss)
         self.epoch = self.updates = 0
 
@@ -286,15 +273,32 @@ class _Fit:
         """A mask of units (U,) that broadcasts over a parameter."""
         return mask.view(-1, *[1] * (leaf.ndim - 1)) if self.separable else mask.view(())
 
-    def diverged(self) -> list[int]:
-        """The members whose best loss or weights are not finite."""
+    def infinite(self) -> Tensor:
+        """(U,) bool: the best loss or weights are not finite."""
         whole = self.best.isfinite()
         for kept in self._split(self.kept):
             finite = kept.isfinite()
             whole = whole & (
                 finite.view(len(finite), -1).all(1) if self.separable else finite.all()
             )
-        return [self.members.start + e for e in (~whole).nonzero().flatten().tolist()]
+        return ~whole
+
+    @torch.no_grad()
+    def blown_up(self) -> Tensor:
+        """(U,) bool: the best loss is far above that of the initial weights."""
+        if not (self.best >= BLOWN_UP - 1).any():  # as in almost every fit
+            return torch.zeros_like(self.best, dtype=torch.bool)
+        parts = (
+            self.held if len(self.held[0]) else [part[: self.config.batch] for part in self.rows]
+        )
+        rows = [part.expand(self.net.members, *part.shape) for part in parts]
+        self.flat.copy_(self.first)
+        first = self._units(self.evaluate(self.net, *rows))
+        return self.best > first + BLOWN_UP * first.abs().clamp(min=1)
+
+    def members_of(self, units: Tensor) -> list[int]:
+        """The numbers of the members that a mask (U,) names."""
+        return [self.members.start + e for e in units.nonzero().flatten().tolist()]
 
     def finish(self) -> None:
         """Write each member's best weights into the net."""

@@ -9,20 +9,17 @@ that is not by gradient descent.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from annotated_types import Interval
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from mbrl.checks import NonNegativeFloat, PositiveInt
 from mbrl.data import Normaliser, moments
 from mbrl.dynamics import fitting
+from mbrl.dynamics.configs import FitConfig, NeuralConfig
 from mbrl.nn import Net
 from mbrl.types import Gaussian, Metrics, Step, Transition
 
@@ -31,91 +28,6 @@ LOG_VAR = (-15.0, 0.5)
 simulator that is more noise than the model's error, and plans become worse."""
 
 _FALSE = torch.zeros((), dtype=torch.bool)
-
-
-@dataclass(frozen=True)
-class NeuralConfig(fitting.FitConfig, ABC):
-    """Settings common to all neural models, and of their fit."""
-
-    members: PositiveInt = 5
-    """E, the number of nets."""
-    probabilistic: bool = True
-    """Whether to learn a variance, by Gaussian likelihood, instead of using squared error."""
-    homoscedastic: bool = False
-    """Whether the learned variance is a constant for each output instead of a function of the
-    input."""
-    learn_reward: bool = False
-    """Whether to predict the reward too."""
-    learn_termination: bool = False
-    """Whether to predict termination too, by cross-entropy."""
-    elites: PositiveInt | None = None
-    """Number of members used for predictions, those with the best held-out loss; all if unset."""
-    normalise: bool = True
-    """Whether to scale inputs and targets to mean 0 and std 1 on the data."""
-    holdout: Annotated[float, Interval(ge=0, lt=1)] = 0.1
-    """Fraction of the data held out for early stopping and ranking members; 0 disables both."""
-    holdout_max: PositiveInt = 5000
-    """Maximum number of held-out transitions."""
-    bound_weight: NonNegativeFloat = 0.01
-    """Weight of the loss that draws the two bounds of the log-variance together."""
-    beta_nll: NonNegativeFloat = 0.0
-    """β of the β-NLL (Seitzer et al. 2022), which weights the likelihood by variance^β; 0 for
-    none."""
-    warm: bool = True
-    """Whether a refit starts from the weights of the last fit instead of new ones."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.elites is not None and self.elites > self.members:
-            raise ValueError(f"elites must be in 1..{self.members} (members), got {self.elites}")
-        if self.homoscedastic and not self.probabilistic:
-            raise ValueError("homoscedastic needs probabilistic: it is a kind of variance")
-
-    @abstractmethod
-    def build(self, inputs: int, outputs: int, *, generator: Generator) -> Net:
-        """A net of `members` from (E, B, inputs) to (E, B, outputs)."""
-
-    def make(
-        self,
-        obs_size: int,
-        action_size: int,
-        *,
-        generator: Generator,
-        device: torch.device | str = "cpu",
-    ) -> NeuralDynamics:
-        """A fresh model of observations (O,) and actions (A,)."""
-        return NeuralDynamics(obs_size, action_size, self, generator=generator).to(device)
-
-    def decay(self, net: Net) -> Mapping[Tensor, float]:
-        """Weight decay of the net's parameters; none for those left out."""
-        return {}
-
-    def optimise(
-        self,
-        trained: Trained,
-        loss: fitting.Loss,
-        rows: Sequence[Tensor],
-        held: Sequence[Tensor],
-        *,
-        weights: Tensor | None,
-        generator: Generator,
-    ) -> fitting.Fitted:
-        """Fit a net and its heads to rows in scaled units: inputs, targets, learned terminations.
-
-        The default is `fitting.fit`, with the same arguments. Override it for a net that is fitted
-        in another way (a posterior in closed form) or that uses the data again after the fit (a
-        Laplace approximation).
-        """
-        return fitting.fit(
-            trained,
-            loss,
-            rows,
-            held,
-            self,
-            weights=weights,
-            decay=self.decay(trained.net),
-            generator=generator,
-        )
 
 
 class Heads(nn.Module):
@@ -269,6 +181,22 @@ class Trained(Net):
     def resample(self, *, generator: Generator) -> None:
         """Draw the net's weight samples anew."""
         self.net.resample(generator=generator)
+
+    def fit(
+        self,
+        loss: fitting.Loss,
+        rows: Sequence[Tensor],
+        held: Sequence[Tensor],
+        config: FitConfig,
+        *,
+        weights: Tensor | None,
+        decay: Mapping[Tensor, float],
+        generator: Generator,
+    ) -> fitting.Fitted:
+        """Fit net and heads by gradient descent; see `fitting.fit`."""
+        return fitting.fit(
+            self, loss, rows, held, config, weights=weights, decay=decay, generator=generator
+        )
 
 
 def _loss(
@@ -597,7 +525,7 @@ class NeuralDynamics(NeuralModel):
 
         Raises:
             ValueError: wrong shapes, fewer than two transitions, numbers that are not finite, or
-                a fit that diverged; the model is then as it was.
+                (`fitting.FitDiverged`) a fit that diverged; the model is then as it was.
         """
         parts = [torch.as_tensor(value).to(self.scale.device) for value in data]
         obs, action, reward, next_obs, terminated, _ = parts

@@ -1,16 +1,19 @@
-"""A model of a user's own, in the config of an agent."""
+"""A model of a user's own, in the config of an agent.
+
+No torch is imported until a model is made, so the command's help is quick.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Generator
+from mbrl.parts import check_settings, named
 
-from mbrl.contract import check_model
-from mbrl.parts import check_settings, of_module
+if TYPE_CHECKING:
+    import torch
+    from torch import Generator
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class OwnModel:
     """
 
     name: str
-    """module:Class."""
+    """module:Class, or the name of an installed package's entry point."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Its settings by name; its own defaults for the others."""
     learn_reward: bool = False
@@ -39,7 +42,11 @@ class OwnModel:
         device: torch.device | str = "cpu",
     ) -> Any:
         """A fresh model of observations (O,) and actions (A,)."""
-        kind = of_module("model", self.name)
+        import torch
+
+        from mbrl.contract import check_model
+
+        kind = named("model", self.name, {})
         check_settings(f"model {self.name!r}", kind, 2, self.settings)
         made: Any
         try:
@@ -52,6 +59,6 @@ class OwnModel:
             ) from error
         if hasattr(made, "to"):  # as a module of torch has
             made = made.to(device)
-        rows = torch.randn(4, obs_size + action_size, generator=Generator().manual_seed(0))
+        rows = torch.randn(4, obs_size + action_size, generator=torch.Generator().manual_seed(0))
         check_model(made, *rows.to(device).split([obs_size, action_size], dim=1))
         return made

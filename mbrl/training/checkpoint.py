@@ -252,6 +252,11 @@ class Run:
         latest = self.latest()
         return "it has no checkpoint yet" if latest is None else f"its last one is at step {latest}"
 
+    def goes_on_from(self) -> str:
+        """Where the run would be continued from, for a message."""
+        latest = self.latest()
+        return "its start" if latest is None else f"its checkpoint at step {latest}"
+
     def save(self, env_steps: int, state: Any) -> None:
         """Make this the newest checkpoint; older ones are deleted once it is on disk.
 
@@ -505,7 +510,9 @@ def _without_tensors(state: Any, path: tuple[str, ...], tensors: dict[str, Tenso
     """The nested state with a mark in place of each tensor, which goes to `tensors` by its path."""
     if isinstance(state, Tensor):
         whole = state.detach().contiguous()
-        if whole.untyped_storage().nbytes() != whole.nbytes:  # safetensors refuses shared storage
+        storage = whole.untyped_storage()
+        shared = any(storage.data_ptr() == t.untyped_storage().data_ptr() for t in tensors.values())
+        if shared or storage.nbytes() != whole.nbytes:  # safetensors refuses shared storage
             whole = whole.clone()
         tensors["/".join(path)] = whole
         return _TENSOR

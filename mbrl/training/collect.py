@@ -6,6 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,11 +19,8 @@ from torch import Tensor
 
 from mbrl.checks import check_memory, check_state
 from mbrl.rng import episode_seed
+from mbrl.training.answers import EnvironmentError, called, check_batch, check_reset, check_step
 from mbrl.types import Player, Transition
-
-
-class EnvironmentError(Exception):
-    """The environment returned something that no agent can use; the message says what and when."""
 
 
 class Actor(Protocol):
@@ -49,29 +47,65 @@ def vector(
 
 
 class _InTurn(SyncVectorEnv):
-    """gymnasium's own, with a faster step where all spaces are arrays.
+    """gymnasium's own, where all spaces are arrays with a faster step and answers that are checked.
 
     Each step returns new arrays, so that nothing needs to be copied.
     """
 
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[Any, dict[str, Any]]:
+        """Observations and infos of those that `options["reset_mask"]` (N,) names, else of all."""
+        if not self._of_arrays():
+            return super().reset(seed=seed, options=options)  # pyright: ignore[reportArgumentType]
+        count = self.num_envs
+        if seed is None or isinstance(seed, int):
+            seed = [None if seed is None else seed + i for i in range(count)]
+        seeds, own = seed, None if options is None else {**options}
+        begins = np.ones(count, bool)
+        if own is not None:
+            begins = own.pop("reset_mask", begins)
+        self._terminations[begins] = self._truncations[begins] = False
+        self._autoreset_envs[begins] = False
+        each: list[Any] = self._env_obs
+        infos: dict[str, Any] = {}
+        for i in np.flatnonzero(begins).tolist():
+            reset = partial(self.envs[i].reset, seed=seeds[i], options=own)
+            each[i], info = check_reset(called(reset, "reset", i), self.single_observation_space, i)
+            infos = self._add_info(infos, info, i)
+        return np.stack(each, out=np.empty_like(self._observations)), infos
+
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Observations, rewards, terminated, truncated and infos of one step of each."""
-        if not (
-            isinstance(self.observation_space, ARRAYS) and isinstance(self.action_space, ARRAYS)
-        ):
+        if not self._of_arrays():
             return super().step(actions)
         assert not np.count_nonzero(self._autoreset_envs), "an environment is over, and not reset"
         rewards = np.empty(self.num_envs)
         terminated, truncated = np.empty((2, self.num_envs), dtype=np.bool_)
         infos: dict[str, Any] = {}
+        space = self.single_observation_space
         each: list[Any] = self._env_obs  # which a masked reset reads too
         for i, (env, action) in enumerate(zip(self.envs, actions, strict=True)):
-            each[i], rewards[i], terminated[i], truncated[i], info = env.step(action)
+            answer = check_step(called(partial(env.step, action), "step", i), space, i)
+            each[i], rewards[i], terminated[i], truncated[i], info = answer
             if info:
                 infos = self._add_info(infos, info, i)
         obs = np.stack(each, out=np.empty_like(self._observations))
         self._autoreset_envs = terminated | truncated
         return obs, rewards, terminated, truncated, infos
+
+    def close(self, **how: Any) -> None:
+        """Close the environments; one that cannot be closed is not tried again."""
+        try:
+            super().close(**how)
+        finally:
+            self.closed = True
+
+    def _of_arrays(self) -> bool:
+        return isinstance(self.observation_space, ARRAYS) and isinstance(self.action_space, ARRAYS)
 
 
 ARRAYS = (Box, MultiDiscrete)
@@ -151,7 +185,15 @@ class Episodes:
             self.numbers[i] = self.begun
             self.returns[i], self.lengths[i], self.actions[i] = 0.0, 0, []
             self.begun += 1
-        self.obs = _reset(env, begins, self._seeds(), self.obs)
+        try:
+            self.obs = _reset(env, begins, self._seeds(), self.obs)
+        except EnvironmentError as error:
+            place = int(np.flatnonzero(begins)[0]) if error.place is None else error.place
+            raise EnvironmentError(
+                f"{error} at the start of episode {self.numbers[place]} "
+                f"(after environment step {self.steps})",
+                place,
+            ) from error.__cause__
         self._check(self.obs, None)
         self.over = np.zeros_like(begins)
         return begins
@@ -178,10 +220,45 @@ class Episodes:
                 good = good.reshape(len(value), -1).all(1)
                 bad = int(np.flatnonzero(~good)[0])
                 raise EnvironmentError(
-                    f"the environment returned a {name} that is not finite at step "
-                    f"{self.lengths[bad] + 1} of episode {self.numbers[bad]} "
-                    f"(environment step {self.steps + bad + 1})"
+                    f"the environment returned {'a' if name == 'reward' else 'an'} {name} that is "
+                    f"not finite {self._now(bad)}",
+                    bad,
                 )
+
+    def _now(self, place: int) -> str:
+        """Which step is being taken in one of the environments."""
+        return (
+            f"at step {self.lengths[place] + 1} of episode {self.numbers[place]} "
+            f"(environment step {self.steps + place + 1})"
+        )
+
+    def step(self, env: VectorEnv, actions: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Step the environments.
+
+        Returns:
+            Observations, the last ones of episodes that end, rewards, terminated and truncated.
+
+        Raises:
+            EnvironmentError: an environment that raised an exception, or returned what no agent
+                can use; the message says at which step.
+        """
+        try:
+            # copies, as an environment may go on writing into what it has handed out
+            answer = called(partial(env.step, actions.copy()), "step")
+            if not isinstance(answer, tuple) or len(answer) != 5:
+                raise EnvironmentError(f"the environment's step returned a {type(answer).__name__}")
+            obs, rewards, terminated, truncated, info = answer
+            obs, rewards = np.array(obs), np.array(rewards)
+            terminated, truncated = np.asarray(terminated), np.asarray(truncated)
+            if "final_obs" in info:  # those that ended show the next episode's first observation
+                for i in np.flatnonzero(terminated | truncated):
+                    obs[i] = info["final_obs"][i]
+            columns = obs, rewards, terminated, truncated
+            check_batch(columns, env.num_envs, env.observation_space, "step")
+        except EnvironmentError as error:
+            place = 0 if error.place is None else error.place
+            raise EnvironmentError(f"{error} {self._now(place)}", place) from error.__cause__
+        return columns
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values, for a checkpoint."""
@@ -265,7 +342,7 @@ class Episodes:
             moves = filler.copy()
             for i in np.flatnonzero(~self.over & (starts <= t)):
                 moves[i] = self.actions[i][t - starts[i]]
-            obs, _, terminated, truncated, _ = env.step(moves)
+            obs, _, terminated, truncated, _ = called(partial(env.step, moves), "step")
             ended = terminated | truncated
         assert obs is not None
         return obs
@@ -291,13 +368,17 @@ def _reset(
     """Reset some environments, whatever the vector's autoreset mode; observations (N, *O).
 
     Raises:
-        EnvironmentError: a vector that does not know `options["reset_mask"]`.
+        EnvironmentError: a vector that does not know `options["reset_mask"]`; a reset that raised
+            an exception or returned something else than observations.
     """
     own: Any = [*seeds]  # one each, which the base class's annotation leaves out
-    if begins.all():
-        return np.array(env.reset(seed=own)[0])
-    fresh = np.array(env.reset(seed=own, options={"reset_mask": begins.copy()})[0])
-    if obs is not None and not np.array_equal(fresh[~begins], obs[~begins]):
+    options = {} if begins.all() else {"options": {"reset_mask": begins.copy()}}
+    answer = called(partial(env.reset, seed=own, **options), "reset")
+    if not isinstance(answer, tuple) or len(answer) != 2:
+        raise EnvironmentError(f"the environment's reset returned a {type(answer).__name__}")
+    fresh = np.array(answer[0])
+    check_batch([fresh], env.num_envs, env.observation_space, "reset")
+    if options and obs is not None and not np.array_equal(fresh[~begins], obs[~begins]):
         raise EnvironmentError(
             "the vector environment resets all its environments at once; it must heed "
             "options['reset_mask'], as gymnasium's SyncVectorEnv and AsyncVectorEnv do"
@@ -330,8 +411,9 @@ def collect(
         begin: called with (N,) bool where episodes begin, before the actor acts in them.
 
     Raises:
-        EnvironmentError: an observation or a reward that is not finite, with its step; a vector
-            environment that cannot reset some of its environments.
+        EnvironmentError: an environment that raised an exception, or returned what no agent can
+            use, such as a reward that is not finite; with the step. A vector environment that
+            cannot reset some of its environments.
     """
     while steps is None or episodes.steps < steps:
         start = time.perf_counter()
@@ -348,16 +430,11 @@ def collect(
                 f"a {type(actions).__name__}"
             )
         decided = time.perf_counter()
-        next_obs, rewards, terminated, truncated, info = env.step(actions.copy())
-        # copies, as an environment may go on writing into what it has handed out
-        next_obs, rewards, ends = np.array(next_obs), np.array(rewards), terminated | truncated
-        if "final_obs" in info:  # those that ended show the first observation of the next episode
-            for i in np.flatnonzero(ends):
-                next_obs[i] = info["final_obs"][i]
+        next_obs, rewards, terminated, truncated = episodes.step(env, actions)
         episodes.seconds["act"] += decided - middle
         episodes.seconds["step"] += time.perf_counter() - decided
         episodes.seconds["reset"] += middle - start
-        episodes.record(actions, next_obs, rewards, ends)
+        episodes.record(actions, next_obs, rewards, terminated | truncated)
         columns = (obs, actions, rewards, next_obs, terminated, truncated)
         yield Transition._make(map(_tensor, columns))
 

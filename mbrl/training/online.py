@@ -13,6 +13,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from mbrl.checks import check_state
+from mbrl.dynamics.fitting import FitDiverged
 from mbrl.training.checkpoint import Run, RunError
 from mbrl.training.collect import Episodes, collect, vector
 from mbrl.training.metrics import METRICS, MetricsLog, read_metrics
@@ -89,6 +90,8 @@ def run_agent(
 
     Raises:
         EnvironmentError: see `collect`. The run stays resumable from its last checkpoint.
+        FitDiverged: a fit of the agent's model, with its step. The last checkpoint is the one
+            before it.
         RunError: a checkpoint that does not fit this agent, or cannot be saved.
         ValueError: a run without a log, or a log without a run; checkpoints every 0 steps.
     """
@@ -126,7 +129,12 @@ def run_agent(
     for step in collect(agent, environments, episodes, steps=steps):
         start = time.perf_counter()
         agent.observe(step)
-        metrics = _metrics(agent.update())
+        try:
+            metrics = _metrics(agent.update())
+        except FitDiverged as error:
+            raise FitDiverged(
+                f"the model's fit diverged at step {episodes.steps}: {error}"
+            ) from None
         progress.learning["update"] += time.perf_counter() - start
         ended, progress.ended = np.flatnonzero(episodes.over), []
         for place in ended:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -76,5 +77,6 @@ def _line(last: dict[str, Any], env_steps: int, rate: float, left: float) -> str
     if "model_holdout_mse" in last:
         text += f"  model error {last['model_holdout_mse']:.4f}"
     if last.get("rejected"):
-        text += f"  rejected plans {last['rejected']}"
+        every = last["rejected"] >= last.get("evaluated", math.inf)
+        text += f"  rejected {'every candidate' if every else last['rejected']}"
     return f"{text}  {rate:6.1f} steps/s  {left:5.0f} s left"

@@ -24,11 +24,13 @@ from gymnasium.vector import VectorEnv
 
 from mbrl import agents
 from mbrl.checks import NonNegativeInt, PositiveInt, check_fields, check_state, first_refused
+from mbrl.dynamics.fitting import FitDiverged
 from mbrl.dynamics.own import OwnModel
 from mbrl.parts import name_of
-from mbrl.plain import shown
+from mbrl.plain import file_name, shown
 from mbrl.rng import generator
 from mbrl.spaces import spec_of
+from mbrl.training.answers import EnvironmentError, closing
 from mbrl.training.checkpoint import CONFIG, Run, RunError
 from mbrl.training.collect import vector
 from mbrl.training.files import in_words
@@ -335,7 +337,9 @@ def train(
         ValueError: a folder for an agent that `make` did not make, or for an environment without
             an id; an unknown sink. Nothing is then written.
         ModuleNotFoundError: a sink that is not installed, likewise.
-        EnvironmentError: the environment returned what no agent can use.
+        EnvironmentError: the environment raised an exception, or returned what no agent can use.
+            The run can be resumed from its last checkpoint.
+        FitDiverged: see `run_agent`.
     """
     origin: Origin | None = getattr(agent, "origin", None)
     if seed is None:
@@ -367,6 +371,14 @@ def train(
                 done = run_agent(
                     agent, env, run, log=log, checkpoint_every=checkpoint_every, **settings
                 )
+            except EnvironmentError as error:
+                said = f"the run {run.path} can be resumed from {run.goes_on_from()}"
+                raise EnvironmentError(f"{error}; {said}", error.place) from error.__cause__
+            except FitDiverged as error:
+                raise FitDiverged(
+                    f"{error}; resumed from {run.goes_on_from()}, the run {run.path} would repeat "
+                    "this fit: begin another run with a lower learning_rate"
+                ) from None
             finally:
                 log.close()
             _append_timing(run.path, done, time.perf_counter() - began)
@@ -418,11 +430,11 @@ def train_run(
     Raises:
         RunError: the folder exists already (or does not, to resume), or another process has it.
         ValueError: settings that do not fit the environment or one another.
-        EnvironmentError: the environment returned what no agent can use.
+        EnvironmentError, FitDiverged: see `train`.
     """
     makers = [functools.partial(make_env, config.env)] * config.num_envs
     env = _env_of(makers, path / CONFIG) if resume else vector(makers)
-    try:
+    with closing(env):
         spec = spec_of(env)
         if resume:
             agent = _agent_of(config, spec, path / CONFIG)
@@ -435,8 +447,6 @@ def train_run(
         else:
             run = Run.create(path, config.to_json(), numbered=numbered)
         return train(agent, env, run, steps=config.steps, seed=config.seed, **settings)
-    finally:
-        env.close()
 
 
 class Loaded(NamedTuple):
@@ -595,7 +605,7 @@ def all_runs(root: Path) -> list[Path]:
 def new_folder(root: Path, env: str, algo: str, seed: int) -> Path:
     """`root/env/algo/seed-time`; `Run.create` and `make_folder` number it if it exists already."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    return root / env.replace("/", "-") / algo / f"{seed}-{stamp}"
+    return root / file_name(env) / file_name(algo) / f"{seed}-{stamp}"
 
 
 def _append_timing(path: Path, progress: Progress, seconds: float) -> None:

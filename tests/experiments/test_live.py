@@ -1,8 +1,15 @@
 """The loop behind `--viewer`: it does what the page asks."""
 
+import signal
+import socket
+import subprocess
+import sys
+import time
+
 import mujoco
 import numpy as np
 import pytest
+import viser
 
 import envs
 from envs.viewer.page import Push, Wishes
@@ -133,3 +140,38 @@ def test_the_command(monkeypatch, capsys):
     assert '"steps": 2' in capsys.readouterr().out
     assert run(["mpc", "--viewer", "--env", "Reacher-v5"]) == 2
     assert "gymnasium steps itself" in capsys.readouterr().err
+
+
+def test_a_task_of_ones_own_is_shown(monkeypatch):
+    page, taken, said = watch(monkeypatch, {}, env="tests.stranger.parts:SLIDER", steps=3)
+    assert taken == 3 and len(page.shown) == 3 and said[0].startswith("open ")
+    assert set(page.made["weights"]) == {"effort"} and "middle" in page.drawn[0][0]
+
+
+def test_ctrl_c_ends_it_at_once_though_a_client_never_reads():
+    """The whole command, in a process of its own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    task = ["--env", "tests.stranger.parts:SLIDER"]
+    command = [sys.executable, "-m", "experiments.cli.command", "mpc", "--viewer", *task]
+    process = subprocess.Popen(
+        [*command, "--viewer-port", str(port)], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stderr.readline().startswith(f"open http://127.0.0.1:{port}")
+        with socket.create_connection(("127.0.0.1", port)) as deaf:
+            key = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="
+            protocol = f"Sec-WebSocket-Protocol: viser-v{viser.__version__}"
+            upgrade = f"Upgrade: websocket\r\nConnection: Upgrade\r\n{key}\r\n{protocol}"
+            deaf.sendall(f"GET / HTTP/1.1\r\nHost: here\r\n{upgrade}\r\n\r\n".encode())
+            assert deaf.recv(12) == b"HTTP/1.1 101"
+            time.sleep(1)  # its buffers fill
+            began = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 130
+            assert time.monotonic() - began < 3
+            assert process.stderr.read() == "mbrl: interrupted\n"
+    finally:
+        process.kill()
+        process.wait()

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import get_args
 
 import pytest
 
@@ -17,10 +17,13 @@ from experiments.bench import BENCHES
 from experiments.cli import names
 from experiments.cli.command import COMMANDS, run
 from experiments.cli.completion import words
-from experiments.cli.options import UNSET, file_name
+from experiments.cli.options import UNSET
 from experiments.cli.streams import readable
 from experiments.studies import STUDIES
-from mbrl.agents import AGENTS, KINDS, PlannerConfig, agent
+from mbrl.agents import AGENTS, KINDS, agent
+from mbrl.agents.mpc import PlannerName
+from mbrl.plain import file_name
+from mbrl.training.checkpoint import CONFIG
 
 ROOT = Path(__file__).parents[2]
 ENV = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -31,10 +34,23 @@ QUICK = {
     "nothing": ([], 0, set()),
     "help": (["--help"], 0, set()),
     "version": (["--version"], 0, set()),
+    "train pets --help": (["train", "pets", "--help"], 0, set()),
+    "train random --help": (["train", "random", "--help"], 0, set()),
+    "completion": (["completion", "bash"], 0, set()),
+    "another task's help": (["train", "pets", "--env", "arm-reacher", "--help"], 0, set()),
     **{f"{name} --help": ([name, "--help"], 0, set()) for name in COMMANDS},
     **{
         f"list {name}": (["list", name], 0, set())
-        for name in ("all", "envs", "worlds", "algorithms", "planners", "studies", "benchmarks")
+        for name in (
+            "all",
+            "envs",
+            "worlds",
+            "algorithms",
+            "planners",
+            "models",
+            "studies",
+            "benchmarks",
+        )
     },
     "list runs": (["list", "runs", "--json"], 0, set()),
     "a command": (["trian"], 2, set()),
@@ -45,6 +61,11 @@ QUICK = {
     "an environment": (["mpc", "--env", "half-cheeta"], 2, {"gymnasium"}),
     "an environment to train on": (["train", "pets", "--env", "cartpol"], 2, {"gymnasium"}),
     "an option": (["mpc", "--horizn", "3"], 2, set()),
+    "an algorithm's option": (["train", "pets", "--random-step", "3"], 2, set()),
+    "a value of an algorithm's option": (["train", "pets", "--model.hidden", "x"], 2, set()),
+    "a value out of range": (["train", "pets", "--model.learning-rate", "-1"], 2, set()),
+    "a number of steps": (["train", "pets", "--steps", "0"], 2, set()),
+    "a number of threads": (["train", "random", "--threads", "0"], 2, set()),
     "a choice": (["tree", "--rule", "best"], 2, set()),
     "a study": (["study", "version"], 2, set()),
     "a benchmark": (["bench", "rolout"], 2, set()),
@@ -71,7 +92,7 @@ def test_help_listings_and_typos_import_nothing_heavy(case, tmp_path):
 def test_names_read_from_the_sources_are_those_of_the_tables():
     assert list(names.algorithms()) == list(AGENTS)
     assert list(names.planners()) == list(KINDS)
-    assert set(names.planners()) == set(get_args(get_type_hints(PlannerConfig)["name"]))
+    assert set(names.planners()) == set(get_args(PlannerName))
     assert list(names.studies()) == list(STUDIES) and list(names.benchmarks()) == list(BENCHES)
     said = {
         **{name: (names.algorithms(), agent(name).Config) for name in AGENTS},
@@ -155,10 +176,76 @@ def test_a_script_completes_commands_options_and_names(tmp_path):
     assert completed("train", "p") == ["pets"]
     assert completed("train", "pets", "--planner.h") == ["--planner.horizon"]
     assert completed("train", "pets", "--planner", "i") == ["icem", "ilqr"]
+    assert completed("train", "pets", "--model.hi") == ["--model.hidden"]
     assert completed("mpc", "--env", "panda-p") == ["panda-push", "panda-pick"]
     assert set(STUDIES) <= set(completed("study", ""))
     assert set(BENCHES) <= set(completed("bench", ""))
     assert completed("mpc", "--no-vid") == ["--no-video"]
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package is installed whose entry points name the parts of `tests/stranger/parts.py`."""
+    folder = tmp_path / "site" / "stranger-1.dist-info"
+    folder.mkdir(parents=True)
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1\n")
+    groups = {
+        "envs": {"slider": "parts:SLIDER", "half-cheetah": "parts:Drift"},
+        "planners": {"bees": "parts:Bees"},
+        "models": {"linear": "parts:Linear"},
+        "agents": {"holder": "parts:make"},
+    }
+    lines = [
+        f"[mbrl.{group}]\n" + "".join(f"{name} = {part}\n" for name, part in points.items())
+        for group, points in groups.items()
+    ]
+    (folder / "entry_points.txt").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.syspath_prepend(ROOT / "tests" / "stranger")
+    yield
+    sys.modules.pop("parts", None)
+
+
+@pytest.mark.parametrize(
+    ("listing", "name", "part"),
+    [
+        ("envs", "slider", "parts:SLIDER"),
+        ("planners", "bees", "parts:Bees"),
+        ("models", "linear", "parts:Linear"),
+        ("algorithms", "holder", "parts:make"),
+    ],
+)
+def test_parts_of_installed_packages_are_listed_and_completed(listing, name, part, package, capsys):
+    assert run(["list", listing]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if f" {name} " in line]
+    assert len(rows) == 1 and f"{part}, of an installed package" in rows[0]
+    assert run(["list", listing, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)[listing]
+    found = [row["name"] if isinstance(row, dict) else row for row in found]
+    assert found.count(name) == 1 and found.count("half-cheetah") == (listing == "envs")
+    option = {"algorithms": "train"}.get(listing, f"--{listing[:-1]}")
+    assert name in words()[option]
+    assert "parts" not in sys.modules
+
+
+def test_parts_of_installed_packages_are_used_by_their_names(package, tmp_path, capsys):
+    root = ["--root", str(tmp_path / "runs"), "--json"]
+    steps = ["--steps", "40", "--random-steps", "30", "--particles", "1"]
+    line = ["train", "pets", "--model", "linear", "--model.ridge", "0.5", "--planner", "bees"]
+    assert run([*line, *steps, *root]) == 0
+    config = json.loads((Path(json.loads(capsys.readouterr().out)["run"]) / CONFIG).read_text())
+    model = config["agent"]["model"]
+    assert (model["name"], model["settings"]) == ("linear", {"ridge": 0.5})
+    assert config["agent"]["mpc"]["planner"]["name"] == "bees"
+    drive = ["mpc", "--model", "linear", "--model.ridge", "0.5", "--steps", "2"]
+    assert run([*drive, *root]) == 0
+    assert json.loads(capsys.readouterr().out)["episodes"] == 1
+    assert run(["train", "holder", "--steps", "30", *root]) == 0
+    begun = json.loads(capsys.readouterr().out)["run"]
+    assert run(["list", "runs", *root]) == 0
+    assert begun in [row["run"] for row in json.loads(capsys.readouterr().out)["runs"]]
+    assert run(["train", "pets", "--model", "lineal"]) == 2
+    assert capsys.readouterr().err == "mbrl: model 'lineal' is unknown; give module:NAME\n"
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])

@@ -279,14 +279,28 @@ def test_a_fit_that_diverges_says_so_and_leaves_the_model_alone(monkeypatch, sta
     monkeypatch.setattr(fitting, "STACKED_WORK", math.inf if stacked else 0)
     model = made(replace(CONFIG, epochs=3, holdout=holdout, learning_rate=1e30, warm=False))
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    with pytest.raises(ValueError, match=r"the fit diverged: members \[0, 1, 2, 3\] of 4 have"):
+    with pytest.raises(ValueError, match=r"members \[0, 1, 2, 3\] of 4 have"):
         model.fit(data(200), generator=seeded(3))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     one = made(replace(CONFIG, epochs=3, holdout=holdout))
     with torch.no_grad():
         one.net.weights[0][2] = math.nan
-    with pytest.raises(ValueError, match=r"members \[2\] of 4 have .* learning rate is 0.001"):
+    with pytest.raises(ValueError, match=r"members \[2\] of 4 have .* \(learning_rate 0.001\)"):
         one.fit(data(200), generator=seeded(3))
+
+
+@pytest.mark.parametrize("stacked", [True, False])
+@pytest.mark.parametrize("holdout", [0.0, 0.1])
+@pytest.mark.parametrize("rate", [1.0, 10.0])
+def test_a_fit_that_only_got_worse_says_so(monkeypatch, stacked, holdout, rate):
+    """All numbers are finite, but the model is far worse than one of random weights."""
+    monkeypatch.setattr(fitting, "STACKED_WORK", math.inf if stacked else 0)
+    wide = replace(CONFIG, hidden=(100, 100), epochs=5, holdout=holdout, learning_rate=rate)
+    model = made(wide)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(fitting.FitDiverged, match="far above that of their initial weights"):
+        model.fit(data(200), generator=seeded(3))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize("stacked", [True, False])
@@ -484,7 +498,7 @@ def test_predicting_from_many_threads_at_once_after_a_change(learned):
             r"hidden must be a tuple of 1 or more values, each an integer of at least 1, got \(\)",
         ),
         ({"hidden": (8, 0)}, r"hidden must be .* got \(8, 0\)"),
-        ({"activation": "gelu"}, "activation 'gelu' is not one of"),
+        ({"activation": "gelu"}, "activation must be one of silu, relu, elu, tanh, got 'gelu'"),
         ({"elites": 6}, r"elites must be in 1\.\.5 \(members\), got 6"),
         ({"elites": 0}, "elites must be an integer of at least 1 or None"),
         ({"holdout": 1.0}, r"holdout must be in \[0, 1\), got 1.0"),

@@ -1,13 +1,19 @@
 import math
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
 from torch import nn
 
 import mbrl.nn
+from mbrl.dynamics import EnsembleConfig
 from mbrl.nn import ACTIVATIONS, Net, StackedMLP, stacked_mlp
 
 MODULES = {"silu": nn.SiLU, "relu": nn.ReLU, "elu": nn.ELU, "tanh": nn.Tanh}
+
+
+def test_every_activation_can_be_set():
+    assert set(get_args(get_type_hints(EnsembleConfig)["activation"])) == set(ACTIVATIONS)
 
 
 def seeded(seed=0):

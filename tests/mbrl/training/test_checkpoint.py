@@ -575,3 +575,11 @@ def test_what_the_disk_refuses_is_said_in_words_and_the_run_stays(run, monkeypat
         with pytest.raises(RunError, match=f"config.json: {said}$"):
             write_json(run.path / CONFIG, {})
     assert Run.open(run.path).config == run.config
+
+
+def test_tensors_that_share_memory_are_saved_each(run):
+    one = torch.arange(3.0)
+    run.save(1, {"a": one, "b": one, "c": one[1:], "d": [one.view(3, 1)]})
+    found = run.load()
+    assert torch.equal(found["a"], one) and torch.equal(found["b"], one)
+    assert torch.equal(found["c"], one[1:]) and torch.equal(found["d"][0], one.view(3, 1))

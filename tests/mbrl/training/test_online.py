@@ -309,7 +309,7 @@ def test_an_environment_that_breaks_is_named_with_its_step_and_can_be_resumed(
     go(tmp_path / "whole", env := Drift(), random_agent(env), 40)
     broken = Drift(broken=25, what=what, value=value)
     message = (
-        rf"the environment returned a {what} that is not finite at step \d+ of episode \d+ "
+        rf"the environment returned an? {what} that is not finite at step \d+ of episode \d+ "
         r"\(environment step 25\)"
     )
     with pytest.raises(EnvironmentError, match=message) as error:

@@ -25,6 +25,7 @@ def run(tmp_path):
 def test_a_run_comes_back_as_it_was(run, tmp_path):
     packed = pack(run.path)
     assert sorted(packed) == [
+        "checkpoints/10/digests.json",
         "checkpoints/10/model.safetensors",
         "checkpoints/10/state.pt",
         "config.json",

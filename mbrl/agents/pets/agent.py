@@ -1,61 +1,22 @@
-"""PETS: probabilistic ensembles with trajectory sampling.
-
-Chua et al. 2018, "Deep reinforcement learning in a handful of trials using probabilistic
-dynamics models". Three settings make the versions of model-based RL:
-
-0.5  plan once an episode, model from random data only   aggregate=False, mpc.replan_every=0
-1.0  + add what was executed to the data                 aggregate=True,  mpc.replan_every=0
-1.5  + replan after every action (MPC)                   aggregate=True,  mpc.replan_every=1
-"""
+"""The agent of PETS: the model, the data and the plans under way."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from annotated_types import Ge
 from torch import Generator
 
 from mbrl.agents.controllers import Controller, Controllers
-from mbrl.agents.mpc import MPCConfig
-from mbrl.checks import PositiveInt, check_fields, check_memory
+from mbrl.agents.pets.config import Config
+from mbrl.checks import check_memory
 from mbrl.data import Replay
-from mbrl.dynamics.ensemble import EnsembleConfig
 from mbrl.dynamics.own import OwnModel
 from mbrl.rng import on_device
 from mbrl.spaces import bounds, obs_size
 from mbrl.types import Dynamics, Fittable, Metrics, Spec, Transition
-
-
-@dataclass(frozen=True)
-class Config:
-    """Probabilistic ensembles with trajectory sampling: plan through a learned model."""
-
-    mpc: MPCConfig = field(default_factory=lambda: MPCConfig(particles=20))
-    """Planning through the model."""
-    model: EnsembleConfig | OwnModel = field(default_factory=EnsembleConfig)
-    """The ensemble and its fit, or a model of your own."""
-    random_steps: Annotated[int, Ge(2)] = 200
-    """Steps of uniformly random actions before the first fit."""
-    aggregate: bool = True
-    """Refit to all data after every episode; otherwise fit once, to the random steps."""
-    fit_every: PositiveInt | None = None
-    """Refit also after so many steps within an episode. If unset: never, or, where episodes have no
-    time limit, after `random_steps`."""
-    capacity: PositiveInt = 1_000_000
-    """Most transitions kept; the oldest are dropped."""
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-    @classmethod
-    def suited(cls, spec: Spec) -> Config:
-        """Settings for an environment: reward and termination are learned if not known."""
-        reward, ends = spec.reward is None, spec.ends
-        return cls(model=EnsembleConfig(learn_reward=reward, learn_termination=ends))
 
 
 class Model(Fittable, Dynamics, Protocol):
@@ -246,11 +207,3 @@ class PETS:
 def make(spec: Spec, config: Config, *, generator: Generator, device: str = "cpu") -> PETS:
     """A fresh PETS agent; see `PETS`."""
     return PETS(spec, config, generator=generator, device=device)
-
-
-def version(name: Literal["0.5", "1.0", "1.5"], config: Config) -> Config:
-    """`config` as one of the versions in this module's table."""
-    replan_every = config.mpc.replan_every or 1 if name == "1.5" else 0
-    return replace(
-        config, aggregate=name != "0.5", mpc=replace(config.mpc, replan_every=replan_every)
-    )

@@ -1,0 +1,52 @@
+"""Settings of PETS, and its versions. No torch is imported, so the command's help is quick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from annotated_types import Ge
+
+from mbrl.agents.mpc import MPCConfig
+from mbrl.dynamics.configs import EnsembleConfig
+from mbrl.dynamics.own import OwnModel
+from planners.checks import PositiveInt, check_fields
+
+if TYPE_CHECKING:
+    from mbrl.types import Spec
+
+
+@dataclass(frozen=True)
+class Config:
+    """Probabilistic ensembles with trajectory sampling: plan through a learned model."""
+
+    mpc: MPCConfig = field(default_factory=lambda: MPCConfig(particles=20))
+    """Planning through the model."""
+    model: EnsembleConfig | OwnModel = field(default_factory=EnsembleConfig)
+    """The ensemble and its fit, or a model of your own."""
+    random_steps: Annotated[int, Ge(2)] = 200
+    """Steps of uniformly random actions before the first fit."""
+    aggregate: bool = True
+    """Refit to all data after every episode; otherwise fit once, to the random steps."""
+    fit_every: PositiveInt | None = None
+    """Refit also after so many steps within an episode. If unset: never, or, where episodes have no
+    time limit, after `random_steps`."""
+    capacity: PositiveInt = 1_000_000
+    """Most transitions kept; the oldest are dropped."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    @classmethod
+    def suited(cls, spec: Spec) -> Config:
+        """Settings for an environment: reward and termination are learned if not known."""
+        reward, ends = spec.reward is None, spec.ends
+        return cls(model=EnsembleConfig(learn_reward=reward, learn_termination=ends))
+
+
+def version(name: Literal["0.5", "1.0", "1.5"], config: Config) -> Config:
+    """`config` as one of the versions in this module's table."""
+    replan_every = config.mpc.replan_every or 1 if name == "1.5" else 0
+    return replace(
+        config, aggregate=name != "0.5", mpc=replace(config.mpc, replan_every=replan_every)
+    )

@@ -1,0 +1,172 @@
+"""Settings of the models that learn, and of their fit.
+
+They are apart from the models because the command's help shows them: this file imports no torch,
+which takes seconds. A model of your own can have its config beside it, only its help is slower.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from annotated_types import Interval, MinLen
+
+from mbrl.parts import of_module
+from planners.checks import NonNegativeFloat, PositiveFloat, PositiveInt, check_fields
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Generator, Tensor
+
+    from mbrl.nn import Net
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How a network is fitted."""
+
+    bootstrap: bool = True
+    """Whether each member trains on a bootstrap resample of the data instead of the data itself."""
+    batch: PositiveInt = 256
+    """Minibatch size of each member."""
+    optimiser: Literal["adam", "adamw"] = "adam"
+    """adam adds weight decay to the gradient (L2), adamw subtracts it from the weights."""
+    learning_rate: PositiveFloat = 1e-3
+    """Learning rate of the optimiser."""
+    epochs: PositiveInt = 100
+    """Maximum number of passes over the data in one fit."""
+    patience: PositiveInt = 10
+    """A member stops after this many passes without a better held-out score."""
+    improvement: NonNegativeFloat = 0.01
+    """By which fraction of the best held-out score a score must be better to count."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True)
+class NeuralConfig(FitConfig, ABC):
+    """Settings common to all neural models, and of their fit."""
+
+    MODEL: ClassVar[str] = "mbrl.dynamics.neural:NeuralDynamics"
+    """The class that `make` builds, which is imported only then."""
+
+    members: PositiveInt = 5
+    """E, the number of nets."""
+    probabilistic: bool = True
+    """Whether to learn a variance, by Gaussian likelihood, instead of using squared error."""
+    homoscedastic: bool = False
+    """Whether the learned variance is a constant for each output instead of a function of the
+    input."""
+    learn_reward: bool = False
+    """Whether to predict the reward too."""
+    learn_termination: bool = False
+    """Whether to predict termination too, by cross-entropy."""
+    elites: PositiveInt | None = None
+    """Number of members used for predictions, those with the best held-out loss; all if unset."""
+    normalise: bool = True
+    """Whether to scale inputs and targets to mean 0 and std 1 on the data."""
+    holdout: Annotated[float, Interval(ge=0, lt=1)] = 0.1
+    """Fraction of the data held out for early stopping and ranking members; 0 disables both."""
+    holdout_max: PositiveInt = 5000
+    """Maximum number of held-out transitions."""
+    bound_weight: NonNegativeFloat = 0.01
+    """Weight of the loss that draws the two bounds of the log-variance together."""
+    beta_nll: NonNegativeFloat = 0.0
+    """β of the β-NLL (Seitzer et al. 2022), which weights the likelihood by variance^β; 0 for
+    none."""
+    warm: bool = True
+    """Whether a refit starts from the weights of the last fit instead of new ones."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.elites is not None and self.elites > self.members:
+            raise ValueError(f"elites must be in 1..{self.members} (members), got {self.elites}")
+        if self.homoscedastic and not self.probabilistic:
+            raise ValueError("homoscedastic needs probabilistic: it is a kind of variance")
+
+    @abstractmethod
+    def build(self, inputs: int, outputs: int, *, generator: Generator) -> Net:
+        """A net of `members` from (E, B, inputs) to (E, B, outputs)."""
+
+    def make(
+        self,
+        obs_size: int,
+        action_size: int,
+        *,
+        generator: Generator,
+        device: torch.device | str = "cpu",
+    ) -> Any:
+        """A fresh `MODEL` of observations (O,) and actions (A,)."""
+        kind = of_module("model", self.MODEL)
+        return kind(obs_size, action_size, self, generator=generator).to(device)
+
+    def decay(self, net: Net) -> Mapping[Tensor, float]:
+        """Weight decay of the net's parameters; none for those left out."""
+        return {}
+
+    def optimise(
+        self,
+        trained: Any,
+        loss: Any,
+        rows: Sequence[Tensor],
+        held: Sequence[Tensor],
+        *,
+        weights: Tensor | None,
+        generator: Generator,
+    ) -> Any:
+        """Fit a net and its heads to rows in scaled units: inputs, targets, learned terminations.
+
+        The default is gradient descent, by `fitting.fit`. Override it for a net that is fitted in
+        another way (a posterior in closed form) or that uses the data again after the fit (a
+        Laplace approximation).
+
+        `trained` is a `mbrl.dynamics.neural.Trained`, `loss` a `mbrl.dynamics.fitting.Loss`; the
+        result is a `mbrl.dynamics.fitting.Fitted`.
+        """
+        decay = self.decay(trained.net)
+        return trained.fit(
+            loss, rows, held, self, weights=weights, decay=decay, generator=generator
+        )
+
+
+@dataclass(frozen=True)
+class EnsembleConfig(NeuralConfig):
+    """How the nets look and how they are fitted."""
+
+    MODEL = "mbrl.dynamics.ensemble:Ensemble"
+
+    hidden: Annotated[tuple[PositiveInt, ...], MinLen(1)] = (200, 200, 200, 200)
+    """Width of each hidden layer."""
+    activation: Literal["silu", "relu", "elu", "tanh"] = "silu"
+    """The function between layers."""
+    weight_decay: NonNegativeFloat | tuple[NonNegativeFloat, ...] = 5e-5
+    """Penalty on the weights, one number or one per layer (input layer first)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        layers, decay = len(self.hidden) + 1, self.weight_decay
+        if isinstance(decay, tuple) and len(decay) != layers:
+            raise ValueError(f"weight_decay must be one number or {layers}, got {len(decay)}")
+
+    def build(self, inputs: int, outputs: int, *, generator: Generator) -> Net:
+        """A stack of MLPs."""
+        from mbrl.nn import StackedMLP
+
+        return StackedMLP(
+            self.members,
+            (inputs, *self.hidden, outputs),
+            activation=self.activation,
+            generator=generator,
+        )
+
+    def decay(self, net: Net) -> Mapping[Tensor, float]:
+        """The decay of each layer's weights; biases have none."""
+        from mbrl.nn import StackedMLP
+
+        assert isinstance(net, StackedMLP)
+        decay, layers = self.weight_decay, len(net.weights)
+        decays = decay if isinstance(decay, tuple) else (decay,) * layers
+        return dict(zip(net.weights, decays, strict=True))

@@ -1,0 +1,149 @@
+"""A stranger's task, environment, finite world, planner, model and agent, in every command."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+import envs
+from experiments.cli.command import run
+from tests.stranger import parts
+
+CODE = Path(parts.__file__).parent
+PETS = "--random-steps 30 --particles 1 --steps 60"
+
+
+@pytest.fixture(autouse=True)
+def folder(monkeypatch):
+    """The stranger works in the folder of `parts.py`; what the command registers is forgotten."""
+    monkeypatch.chdir(CODE)
+    path = [*sys.path]
+    yield
+    sys.path[:] = path
+    sys.modules.pop("parts", None)
+    for name in ("SLIDER", "Drift", "corridor"):
+        envs.unregister(f"parts:{name}")
+
+
+def said(line, tmp_path, capsys):
+    """The one line of JSON on stdout of a command that succeeds."""
+    assert run([*line.split(), "--root", str(tmp_path), "--json"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1
+    return json.loads(out)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "mpc --env parts:SLIDER --steps 3",
+        "mpc --env parts:SLIDER --steps 3 --planner parts:Bees --planner.bees 9",
+        "mpc --env parts:SLIDER --steps 3 --model parts:Linear --model.ridge 0.1",
+        "mpc --env parts:Drift --steps 3 --model parts:Linear",
+        "mpc --env cartpole-swingup --steps 3 --planner parts:Bees --planner.horizon 5",
+        "tree --env parts:corridor --simulations 20",
+        "tree --env parts:SLIDER --simulations 5 --depth 5",
+    ],
+)
+def test_one_command_with_parts_of_ones_own(line, tmp_path, capsys):
+    found = said(line, tmp_path, capsys)
+    folder = Path(found["path"])
+    assert folder.is_dir() and ":" not in str(folder.relative_to(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"train pets --env parts:SLIDER {PETS} --planner parts:Bees --model parts:Linear "
+        "--model.ridge 0.5",
+        f"train pets --env parts:Drift {PETS} --model.members 1 --model.hidden 8 --model.epochs 1 "
+        "--planner.population 4 --planner.iterations 1 --planner.elites 2",
+        "train parts:make --env parts:Drift --tries 2 --steps 60",
+        "train random --env parts:corridor --steps 60",
+    ],
+)
+def test_a_run_with_parts_of_ones_own_is_resumed_evaluated_plotted_and_compared(
+    line, tmp_path, capsys, monkeypatch
+):
+    where = said(line, tmp_path, capsys)["run"]
+    config = json.loads((Path(where) / "config.json").read_text())
+    assert config["env"].startswith("parts:") and ":" not in str(Path(where).relative_to(tmp_path))
+    trusted = "--module parts"
+    assert said(f"train --resume {where} --steps 90 {trusted}", tmp_path, capsys)["env_steps"] == 90
+    assert len(said(f"evaluate {where} --episodes 2 {trusted}", tmp_path, capsys)["returns"]) == 2
+    said(f"plot {where} --episodes 1 {trusted}", tmp_path, capsys)
+    assert (Path(where) / "plots" / "return.png").exists()
+    said(f"compare {where} --out {tmp_path / 'c.png'} {trusted}", tmp_path, capsys)
+    rows = said("list runs", tmp_path, capsys)["runs"]
+    assert [row["env_steps"] for row in rows] == [90]
+
+
+def test_a_runs_model_drives_by_a_planner_of_ones_own(tmp_path, capsys):
+    line = f"train pets --env parts:SLIDER {PETS} --model parts:Linear"
+    where = said(line, tmp_path, capsys)["run"]
+    found = said(
+        f"mpc --env parts:SLIDER --model {where} --planner parts:Bees --steps 3", tmp_path, capsys
+    )
+    assert found["episodes"] == 1
+
+
+def test_a_run_names_no_module_into_being_imported(tmp_path, capsys):
+    line = f"train pets --env cartpole-swingup {PETS} --planner parts:Bees --model parts:Linear"
+    where = Path(said(line, tmp_path, capsys)["run"])
+    config = json.loads((where / "config.json").read_text())
+    for change, place in (
+        ({"env": "evil:X"}, "environment"),
+        ({"algo": "evil:make"}, "agent"),
+        ({"agent": config["agent"] | {"model": {"name": "evil:M"}}}, "model"),
+    ):
+        (where / "config.json").write_text(json.dumps(config | change))
+        for command in ("evaluate", "plot", "train --resume"):
+            assert run([*command.split(), str(where)]) == 2
+            err = capsys.readouterr().err
+            assert err.count("\n") == 1 and f"its {place} 'evil:" in err and "--module evil" in err
+    assert "evil" not in sys.modules
+
+
+def test_settings_are_in_the_help_with_their_defaults(capsys):
+    for line in ("mpc --planner parts:Bees", "train pets --planner parts:Bees"):
+        with pytest.raises(SystemExit):
+            run([*line.split(), "--help"])
+        out = capsys.readouterr().out
+        assert "--planner.bees" in out and "40" in out and "--planner.momentum" not in out
+
+
+def test_without_a_preset_the_cost_of_a_plan_is_said(tmp_path, capsys):
+    args = ["mpc", "--env", "parts:SLIDER", "--steps", "1", "--root", str(tmp_path)]
+    assert run(args) == 0
+    assert "parts:SLIDER has no preset: a plan takes" in capsys.readouterr().err
+    assert run([*args, "--planner.population", "3000"]) == 0
+    err = capsys.readouterr().err
+    assert "and there are 40 ms for it: --budget-ms 40 or --planner.population" in err
+    assert run(["mpc", "--env", "cartpole-swingup", "--steps", "1", "--root", str(tmp_path)]) == 0
+    assert "has no preset" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("mpc --env parts:SLIDERS", "parts has no SLIDERS; its tasks are SLIDER"),
+        ("mpc --env parts:Drift", "no simulator"),
+        ("mpc --env parts:SLIDER --planner parts:Bee", "parts has no Bee"),
+        ("mpc --env parts:SLIDER --planner parts:Linear", "planner Linear: cannot be built"),
+        ("mpc --env parts:SLIDER --planner parts:Bees --planner.wasps 3", "--planner.wasps"),
+        ("mpc --env parts:SLIDER --planner parts:Bees --planner.bees x", "--planner.bees"),
+        ("mpc --env parts:SLIDER --model parts:Bees", "parts:Bees"),
+        ("train pets --env parts:SLIDER --model parts:Nothing", "parts has no Nothing"),
+        ("train parts:Bees --env parts:Drift", "its module has no|Config"),
+        ("train nowhere:make --env parts:Drift", "nowhere cannot be imported"),
+        ("tree --env parts:Drift", "no simulator"),
+        ("train pets --env nowhere:X", "nowhere cannot be imported"),
+    ],
+)
+def test_what_is_wrong_with_a_part_is_one_line(line, text, tmp_path, capsys):
+    assert run([*line.split(), "--root", str(tmp_path)]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("mbrl: ") and err.count("\n") == 1
+    assert any(part in err for part in text.split("|"))
+    assert not any(tmp_path.iterdir())
