@@ -121,9 +121,7 @@ def cut(name: str, share: float) -> Callable[[], object]:
 
 
 def swap(name: str) -> Callable[[], object]:
-    return at_checkpoint(
-        lambda f: shutil.copy(Path("other/checkpoints") / f.name / name, f / name)
-    )
+    return at_checkpoint(lambda f: shutil.copy(Path("other/checkpoints") / f.name / name, f / name))
 
 
 def linked(path: str, target: str = "elsewhere", *, hard: bool = False, folder: bool = False):
@@ -407,7 +405,11 @@ for name in ENVS:
     shown = name[:16]
     add(f"env of mpc {shown!r}", ["mpc", f"--env={name}", "--steps=1"], culprit(name))
     discrete = name in ("CartPole-v1", "Blackjack-v1")  # the line names their spaces
-    add(f"env of train {shown!r}", ["train", "pets", f"--env={name}", "--steps=30"], "Discrete" if discrete else culprit(name))
+    add(
+        f"env of train {shown!r}",
+        ["train", "pets", f"--env={name}", "--steps=30"],
+        "Discrete" if discrete else culprit(name),
+    )
     if name not in ("CartPole-v1", "wet-chicken"):
         add(f"env of tree {shown!r}", ["tree", f"--env={name}"], culprit(name))
 del CASES[[c.name for c in CASES].index("env of train 'wet-chicken'")]
@@ -439,8 +441,12 @@ add("completion two", "completion bash zsh", "zsh")
 add("study two", "study bandits dyna", "dyna")
 add("evaluate two", "evaluate run other", "other")
 add("planner twice", "mpc --steps 1 --planner cem --planner mppi", "planner")
-add("a setting that cem lacks", "mpc --planner cem --planner.temperature 1 --steps 1", "temperature")
-add("a setting that ilqr lacks", "mpc --planner ilqr --planner.population 9 --steps 1", "population")
+add(
+    "a setting that cem lacks", "mpc --planner cem --planner.temperature 1 --steps 1", "temperature"
+)
+add(
+    "a setting that ilqr lacks", "mpc --planner ilqr --planner.population 9 --steps 1", "population"
+)
 add("more elites than candidates",
     "mpc --planner cem --planner.elites 9 --planner.population 4 --steps 1", "elites")  # fmt: skip
 add("no studies", "study", "study")
@@ -473,7 +479,11 @@ for out in ["run", "file", "file/x", "/proc/mbrl", "pipe", "pipe/x", "\0", "a" *
     add(f"root of mpc {shown!r}", ["mpc", "--steps=1", f"--root={out}"], culprit(out))if out not in (
         "run", "") else None  # fmt: skip
 for out in ["file", "file/x", "/proc/mbrl", "pipe", "\0"]:
-    add(f"out of study {out!r}", ["study", "dyna", "--fast", "--seeds=1", f"--out={out}"], culprit(out))
+    add(
+        f"out of study {out!r}",
+        ["study", "dyna", "--fast", "--seeds=1", f"--out={out}"],
+        culprit(out),
+    )
     add(f"out of bench {out!r}", ["bench", "collect", "--repeats=1", f"--out={out}"], culprit(out))
     add(f"root of train {out!r}", ["train", "random", "--steps=5", f"--root={out}"], culprit(out))
 add("model of mpc is no run", "mpc --model gone --steps 1", "gone")
@@ -484,7 +494,9 @@ add("members of a learned model", "mpc --env cartpole-swingup --model run --memb
     "members")  # fmt: skip
 add("viewer of gymnasium's task", "mpc --env Pendulum-v1 --viewer --steps 1", "")
 for port in ["-1", "0x", "70000", HUGE, "1.5"]:
-    add(f"viewer port {port[:8]}", ["mpc", "--viewer", "--steps=1", f"--viewer-port={port}"], "port")
+    add(
+        f"viewer port {port[:8]}", ["mpc", "--viewer", "--steps=1", f"--viewer-port={port}"], "port"
+    )
 add("names of actions too few", "tree --env frozen-lake --actions up", "actions")
 add("names of actions too many", "tree --env frozen-lake --actions a b c d e f", "actions")
 add("a discount that the world lacks", "tree --env wet-chicken", "wet-chicken")
@@ -523,7 +535,17 @@ for name, data in BYTES.items():
             text("run/config.json", data))  # fmt: skip
 FIELDS = {
     "algo": [["pets"], 3, None, "", "pest", "\x1b[31m", "x" * 9000, {"a": 1}, "evil:Agent", "mpc"],
-    "env": [3, None, [], "", "no-such", "evil:X-v0", "\x1b[2J", "cartpole-swingup\n", "Pendulum-v1"],
+    "env": [
+        3,
+        None,
+        [],
+        "",
+        "no-such",
+        "evil:X-v0",
+        "\x1b[2J",
+        "cartpole-swingup\n",
+        "Pendulum-v1",
+    ],
     "seed": ["0", 0.5, True, -1, None, 10**30, [1]],
     "steps": [0, -5, "x", 10**30, 1.5, None, False],
     "device": ["foo", "meta", "cuda:99", "", 3, None, "\x1b[31m"],
@@ -556,10 +578,17 @@ FILES = ("model.safetensors", "state.pt", "digests.json")
 for name in FILES:
     for share in (0.0, 0.01, 0.3, 0.9, 1.0):
         reader = next(r for r in readers if r != "compare")
-        add(f"bit {share} of {name}: {reader}", READERS[reader], "run/checkpoints", flip(name, share))
+        add(
+            f"bit {share} of {name}: {reader}",
+            READERS[reader],
+            "run/checkpoints",
+            flip(name, share),
+        )
     for share in (0.0, 0.5, 0.99):
         reader = next(r for r in readers if r != "compare")
-        add(f"{name} cut at {share}: {reader}", READERS[reader], "run/checkpoints", cut(name, share))
+        add(
+            f"{name} cut at {share}: {reader}", READERS[reader], "run/checkpoints", cut(name, share)
+        )
     reader = next(r for r in readers if r != "compare")
     add(f"{name} swapped: {reader}", READERS[reader], "run/checkpoints", swap(name))
     add(f"{name} missing: evaluate", READERS["evaluate"], name,
@@ -596,7 +625,12 @@ STATES = {
 for place, values in STATES.items():
     for value in values:
         reader = "resume" if place[0] != "a" else next(r for r in readers if r != "compare")
-        add(f"state {place}={value!r}: {reader}", READERS[reader], "does not fit", saved(place, value))
+        add(
+            f"state {place}={value!r}: {reader}",
+            READERS[reader],
+            "does not fit",
+            saved(place, value),
+        )
 LINES = {
     "empty": b"", "blank": b"  ", "binary": b"\x00\xff\x80\x1b[31m", "null": b"null", "list": b"[1]",
     "half": b'{"kind": "episode", "env_st', "foreign": b'{"loss": 1}',
@@ -628,7 +662,9 @@ add("numbers.json a folder", READERS["plot"], "numbers.json",
 add("no checkpoint: evaluate", READERS["evaluate"], "checkpoint",
     lambda: shutil.rmtree("run/checkpoints"))  # fmt: skip
 add("no metrics: plot", READERS["plot"], "run", lambda: os.unlink("run/metrics.jsonl"))
-add("no metrics: resume", READERS["resume"], "metrics.jsonl", lambda: os.unlink("run/metrics.jsonl"))
+add(
+    "no metrics: resume", READERS["resume"], "metrics.jsonl", lambda: os.unlink("run/metrics.jsonl")
+)
 add("no metrics: compare", READERS["compare"], "run", lambda: os.unlink("run/metrics.jsonl"))
 add("a run that is written: resume", READERS["resume"], "another process", held)
 EVIL = "from pathlib import Path\nPath('ran').write_text('evil')\n"
@@ -643,7 +679,7 @@ add("a stranger's model: evaluate", READERS["evaluate"], "evil",
 
 # Parts of one's own --------------------------------------------------------------------------
 
-PARTS = '''
+PARTS = """
 import gymnasium, numpy as np, torch, envs, planners
 from dataclasses import dataclass
 
@@ -785,13 +821,13 @@ class ModelEncode(Model):
 class NoStep:
     members, noise_shape = 1, (0,)
     def __init__(self, obs_size, action_size): pass
-'''
+"""
 AGENTS = {
     "noconfig": "def make(spec, config, *, generator, device='cpu'): return None\n",
     "nomake": "class Config: pass\n",
     "notclass": "Config = 3\ndef make(spec, config, *, generator, device='cpu'): return None\n",
 }
-AGENT = '''
+AGENT = """
 from dataclasses import dataclass
 import numpy as np
 @dataclass(frozen=True)
@@ -807,7 +843,7 @@ class Agent:
     def state_dict(self): {state}
     def load_state_dict(self, state): pass
 def make(spec, config, *, generator, device="cpu"): {make}
-'''
+"""
 SOUND = {
     "act": "return np.zeros((len(obs), 1), np.float32)", "observe": "pass", "update": "return {}",
     "state": "return {}", "make": "return Agent()",
@@ -864,8 +900,12 @@ for name in ("PlanNone PlanShape PlanNaN PlanOutside PlanRaises PlanText PlanFew
             name, PART)  # fmt: skip
 for name in ("ModelNone ModelShape ModelNaN ModelRaises ModelMembers ModelNoise ModelInit ModelNeeds "
              "ModelEncode NoStep NUMBER Missing nothing").split():  # fmt: skip
-    add(f"model {name}: mpc",
-        ["mpc", "--env=pendulum-swingup", "--model", f"part:{name}", "--steps=2", *TINY], name, PART)
+    add(
+        f"model {name}: mpc",
+        ["mpc", "--env=pendulum-swingup", "--model", f"part:{name}", "--steps=2", *TINY],
+        name,
+        PART,
+    )
     add(f"model {name}: train",
         ["train", "pets", "--env=pendulum-swingup", "--model", f"part:{name}", "--steps=30"], name,
         PART)  # fmt: skip
@@ -876,9 +916,14 @@ for name in ("part:", ":Bees", ".part:Bees", "part:Bees.x", "part:a b", "part:\x
 for name, source in AGENTS.items():
     add(f"agent {name}", ["train", f"{name}:make", "--steps=5"], name, text(f"{name}.py", source))
 for name, fault in FAULTS.items():
-    add(f"agent {name}",
-        ["train", "agent:make", "--env=pendulum-swingup", "--steps=5", "--run=new"], "",
-        text("agent.py", AGENT.format(**{**SOUND, **fault})), writes=("new",), progress=True)
+    add(
+        f"agent {name}",
+        ["train", "agent:make", "--env=pendulum-swingup", "--steps=5", "--run=new"],
+        "",
+        text("agent.py", AGENT.format(**{**SOUND, **fault})),
+        writes=("new",),
+        progress=True,
+    )
 for name, source in IMPORTS.items():
     spoil = text(f"{name}.py", source.encode("latin-1"))
     add(f"import {name}: --module", ["list", "envs", "--module", name], name, spoil)
@@ -892,8 +937,14 @@ add("a setting that the planner lacks", "mpc --planner part:Planner --planner.be
 # The system ----------------------------------------------------------------------------------
 
 for size in (0, 64, 4096):
-    add(f"files of {size} bytes: train", "train random --env pendulum-swingup --steps 400 --run new",
-        "larger than a file may be", now(lambda s=size: limit(s)), writes=("new",), progress=True)
+    add(
+        f"files of {size} bytes: train",
+        "train random --env pendulum-swingup --steps 400 --run new",
+        "larger than a file may be",
+        now(lambda s=size: limit(s)),
+        writes=("new",),
+        progress=True,
+    )
     add(f"files of {size} bytes: tree", "tree --simulations 20 --out new", "larger than",
         now(lambda s=size: limit(s)), writes=("new",), progress=True)  # fmt: skip
     add(f"files of {size} bytes: compare", "compare run --out c.png", "larger than",
@@ -935,7 +986,9 @@ for coding in ("ascii", "latin-1", "cp1252"):
                       shell=f"PYTHONIOENCODING={coding} $mbrl list >/dev/null"))  # fmt: skip
     CASES.append(Case(f"{coding}: unknown", (), "unknown command",
                       shell=f"PYTHONIOENCODING={coding} $mbrl μ→∞"))  # fmt: skip
-CASES.append(Case("no home", (), "unknown environment", shell="env -u HOME $mbrl train pets --env x"))
+CASES.append(
+    Case("no home", (), "unknown environment", shell="env -u HOME $mbrl train pets --env x")
+)
 CASES.append(Case("no locale", (), "unknown command", shell="LC_ALL=C PYTHONUTF8=0 $mbrl é"))
 CASES.append(Case("folder gone", (), "",
                   shell="mkdir g && cd g && rmdir ../g && $mbrl train random --steps 5"))  # fmt: skip
@@ -972,9 +1025,7 @@ def runs() -> Path:
     )
     for seed, name in enumerate(("run", "other")):
         env = envs.make("cartpole-swingup")
-        mbrl.train(
-            mbrl.make("pets", env, config=tiny, seed=seed), env, folder / name, steps=170
-        )
+        mbrl.train(mbrl.make("pets", env, config=tiny, seed=seed), env, folder / name, steps=170)
     for name, id in {"rnd": "pendulum-swingup", "far": "pendulum-swingup"}.items():
         env = envs.make(id)
         mbrl.train(mbrl.make("random", env), env, folder / name, steps=160)
@@ -1171,7 +1222,9 @@ def main(words: list[str]) -> int:
         took = time.perf_counter() - start
         failed += bool(fault)
         if fault or took > 15:
-            print(f"{'FAILED' if fault else 'slow'} {case.name} ({took:.1f} s): {fault}", flush=True)
+            print(
+                f"{'FAILED' if fault else 'slow'} {case.name} ({took:.1f} s): {fault}", flush=True
+            )
     print(f"{failed} of {len(chosen)} fail, {time.perf_counter() - began:.0f} s")
     return int(failed > 0)
 
