@@ -996,7 +996,7 @@ CASES.append(Case("bytes as a name", (), "", shell="$mbrl evaluate \"$(printf '\
 CASES.append(Case("bytes as a folder", (), "",
                   shell="$mbrl train random --steps 5 --env \"$(printf '\\377')\""))  # fmt: skip
 for after, line in itertools.product(
-    ("0.05", "0.5", "2"), ("list", "mpc --steps 100000 --out new", "bench all")
+    ("0.5", "1", "2"), ("list", "mpc --steps 100000 --out new", "bench all")
 ):
     CASES.append(
         Case(f"Ctrl-C after {after} s: {line}", (), "", status=(0, 130), writes=("new",),
@@ -1063,7 +1063,7 @@ def left_as_it_was() -> Iterator[None]:
     import envs.registry as registry
 
     here, path, modules = os.getcwd(), list(sys.path), set(sys.modules)
-    known, entries = dict(gymnasium.registry), dict(registry._ENTRIES)
+    known, entries = dict(gymnasium.registry), dict(registry._REGISTERED)
     made, bytecode = set(registry._MADE), sys.dont_write_bytecode
     handler, threads = signal.getsignal(signal.SIGINT), None
     if "torch" in sys.modules:
@@ -1080,7 +1080,7 @@ def left_as_it_was() -> Iterator[None]:
             file = getattr(sys.modules[name], "__file__", None) or ""
             if "bad-input-" in file:
                 del sys.modules[name]
-        for table, before in ((gymnasium.registry, known), (registry._ENTRIES, entries)):
+        for table, before in ((gymnasium.registry, known), (registry._REGISTERED, entries)):
             table.clear()
             table.update(before)
         registry._MADE.clear()

@@ -6,8 +6,11 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
-from typing import Any, NoReturn
+
+TYPE_CHECKING = False  # importing `typing` takes long enough for a Ctrl-C to meet it
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, NoReturn
 
 COMMANDS = {
     "mpc": ("drive", "drive a robot by planning: mbrl mpc --env ID --planner NAME"),
