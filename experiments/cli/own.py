@@ -65,7 +65,8 @@ def options(kind: str, name: str, part: Any, handed: int, base: type) -> type:
     hints, types = get_type_hints(base), _types(part)
     fields: list[Any] = []
     for field in dataclasses.fields(base):
-        hidden = field.name == "settings" or (field.name not in own and field.name in UNSET)
+        unset = field.default is None  # a setting that not every planner has
+        hidden = field.name == "settings" or (unset and field.name not in own)
         hint = Annotated[hints[field.name], tyro.conf.Suppress] if hidden else hints[field.name]
         fields.append((field.name, hint, _default(field, name)))
     for setting, parameter in own.items():
@@ -78,13 +79,6 @@ def options(kind: str, name: str, part: Any, handed: int, base: type) -> type:
     made.plain = lambda self: _plain(self, base, own)
     made.__post_init__ = lambda self: None  # checked once they are put together
     return made
-
-
-UNSET = (
-    "population", "iterations", "elites", "knots", "interpolation", "sigma", "beta", "momentum",
-    "temperature", "answer",
-)  # fmt: skip
-"""Settings of `PlannerConfig` that a planner of one's own may have or not."""
 
 
 def _types(part: Any) -> Mapping[str, Any]:
