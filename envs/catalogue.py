@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from envs.gymnasium_tasks import DESCRIBED
-from envs.registry import TASKS, describe, names
+from envs.registry import TASKS, describe, library_names
 from envs.worlds import WORLDS
 
 FILE = Path(__file__).with_suffix(".json")
@@ -71,7 +71,7 @@ def simulators() -> tuple[str, ...]:
 def catalogue() -> dict[str, list[dict[str, Any]]]:
     """Rows of `envs`, the tasks, and of `worlds`, all of which are built for it."""
     known = simulators()
-    tasks = [describe(name)._asdict() | {"simulator": name in known} for name in names()]
+    tasks = [describe(name)._asdict() | {"simulator": name in known} for name in library_names()]
     return {"envs": tasks, "worlds": [world._asdict() for world in worlds()]}
 
 

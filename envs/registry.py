@@ -369,7 +369,12 @@ def names() -> tuple[str, ...]:
     `make` takes every id that gymnasium knows.
     """
     own = [name for name, each in _REGISTERED.items() if each.world is None]
-    return tuple(dict.fromkeys((*TASKS, WET_CHICKEN, *KNOWN, *own)))
+    return tuple(dict.fromkeys((*library_names(), *own)))
+
+
+def library_names() -> tuple[str, ...]:
+    """`names` without those that were registered."""
+    return (*TASKS, WET_CHICKEN, *KNOWN)
 
 
 def describe(id: str) -> Description:

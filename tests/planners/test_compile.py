@@ -35,6 +35,8 @@ print(plus_one(5.0), sum(plus_one.stats.cache_hits.values()))
 
 def run(program, *folders, **env):
     env |= {"PATH": os.environ["PATH"], "PYTHONPATH": ":".join(map(str, folders))}
+    # Python takes a file that is written again within a second, as long as before, for unchanged.
+    env |= {"PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr

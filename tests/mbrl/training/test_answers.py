@@ -217,7 +217,7 @@ def test_an_environment_that_cannot_be_made_ends_in_one_line(tmp_path, capsys, b
     broken("constructor")
     path = tmp_path / "run"
     assert command(["train", "random", "--env", "Slide-v0", "--run", str(path)]) == 2
-    said = "mbrl: Slide-v0: making it raised KeyError: 'no such key'"
+    said = "mbrl: environment 'Slide-v0' cannot be made: KeyError: 'no such key'"
     assert capsys.readouterr().err.splitlines() == [said] and not path.exists()
 
 
