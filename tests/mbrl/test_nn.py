@@ -23,6 +23,7 @@ def seeded(seed=0):
 @pytest.fixture(params=["batched", "oneDNN"])
 def products(request, monkeypatch):
     """Both ways to multiply; where torch has no oneDNN the second is the first."""
+    monkeypatch.setattr(mbrl.nn, "ONEDNN", mbrl.nn.onednn_works())
     for name in ("ONEDNN_ROWS", "ONEDNN_WORK", "ONEDNN_WORK_BACKWARD"):
         monkeypatch.setattr(mbrl.nn, name, math.inf if request.param == "batched" else 0)
 
