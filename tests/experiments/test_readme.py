@@ -1,4 +1,5 @@
 import importlib
+import json
 import re
 from pathlib import Path
 
@@ -91,5 +92,8 @@ def test_the_uncertainty_example_runs_as_written(capsys):
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_cartpole_swings_up_within_six_episodes(seed, tmp_path, capsys):
     path = str(tmp_path / "run")
-    assert run(["train", "pets", "--seed", str(seed), "--run", path, "--json"]) == 0
-    assert eval(capsys.readouterr().out)["best_return"] >= 115
+    assert run(["train", "pets", "--seed", str(seed), "--run", path]) == 0
+    # The return of the table is that of evaluation; the last training episode varies more, as
+    # processors round differently (114 to 128).
+    assert run(["evaluate", path, "--episodes", "5", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["mean"] >= 120
