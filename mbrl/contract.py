@@ -135,7 +135,7 @@ def _decoded(model: Any, states: Tensor, size: int) -> Iterator[str]:
         obs = model.decode(states)
     except NotImplementedError:  # allowed: it is asked only for functions of observations
         return
-    except Exception as error:
+    except Exception as error:  # it is a stranger's function, which may raise anything
         raise Raised(f"decode: raised {type(error).__name__}: {said(error)}") from error
     wanted = (*states.shape[:-1], size)
     if _shape(obs) != wanted:

@@ -173,7 +173,7 @@ class Guard:
         async def handled(connection: Any) -> None:
             try:
                 await handler(connection)
-            except Exception as error:
+            except Exception as error:  # viser's handler, on what a page sent; the robot goes on
                 self.say(f"dropped a page: {type(error).__name__}: {_short(error)}")
 
         return handled
