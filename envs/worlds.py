@@ -16,6 +16,7 @@ from gymnasium.spaces import Box
 from scipy import sparse
 
 from envs.tabular import FiniteMDP, Layout
+from envs.task import never
 
 _FOUR = np.array([(-1, 0), (0, 1), (1, 0), (0, -1)])
 """Changes of row and column: up, right, down, left."""
@@ -79,7 +80,7 @@ def chain(states: int = 5, *, slip: float = 0.2, discount: float = 0.95) -> Fini
     layout = Layout(
         walls=np.zeros((1, states), dtype=bool),
         cells=np.stack([back, here], -1),
-        moves=_everywhere(np.array([(0, 1), (0, -1)]), states),
+        moves=_same_moves(np.array([(0, 1), (0, -1)]), states),
     )
     return FiniteMDP(
         _transitions(targets, [1 - slip, slip]), arrival.tocsr(), discount, 0, [], "chain", layout
@@ -138,7 +139,7 @@ def cliff_walk(*, slippery: bool = False, discount: float = 1.0) -> FiniteMDP:
     hazards = np.zeros((4, 12), dtype=bool)
     hazards[3, 1:-1] = True
     turning = (1 / 3, 1 / 3, 0.0, 1 / 3) if slippery else (1.0,)
-    targets, probabilities, cells = _walk(np.zeros((4, 12), dtype=bool), turning=turning)
+    targets, probabilities, cells = _grid_moves(np.zeros((4, 12), dtype=bool), turning=turning)
     falls = hazards.ravel()[targets]
     return FiniteMDP(
         _transitions(np.where(falls, start, targets), probabilities),
@@ -147,7 +148,7 @@ def cliff_walk(*, slippery: bool = False, discount: float = 1.0) -> FiniteMDP:
         start,
         [goal],
         "cliff-walk",
-        Layout(np.zeros((4, 12), dtype=bool), cells, _everywhere(_FOUR, 48), hazards),
+        Layout(np.zeros((4, 12), dtype=bool), cells, _same_moves(_FOUR, 48), hazards),
     )
 
 
@@ -162,16 +163,18 @@ def frozen_lake(size: int = 4, *, slippery: bool = True, discount: float = 0.99)
     lake = _letters(_LAKES[size])
     turning = (1 / 3, 1 / 3, 0.0, 1 / 3) if slippery else (1.0,)
     order = _FOUR[[3, 2, 1, 0]]
-    targets, probabilities, cells = _walk(np.zeros(lake.shape, bool), moves=order, turning=turning)
+    targets, probabilities, cells = _grid_moves(
+        np.zeros(lake.shape, bool), moves=order, turning=turning
+    )
     goal = np.flatnonzero(lake.ravel() == "G")
     return FiniteMDP(
         _transitions(targets, probabilities),
-        _on_arrival(goal, targets.shape),
+        _rewards_on_arrival(goal, targets.shape),
         discount,
         0,
         np.isin(lake.ravel(), ["G", "H"]),
         "frozen-lake",
-        Layout(np.zeros(lake.shape, bool), cells, _everywhere(order, lake.size), lake == "H"),
+        Layout(np.zeros(lake.shape, bool), cells, _same_moves(order, lake.size), lake == "H"),
     )
 
 
@@ -292,7 +295,7 @@ def windy_grid(moves: int = 4, *, stochastic: bool = False, discount: float = 1.
         30,
         [37],
         "windy-grid",
-        Layout(np.zeros(shape, dtype=bool), cells, _everywhere(_KING[:moves], len(cells))),
+        Layout(np.zeros(shape, dtype=bool), cells, _same_moves(_KING[:moves], len(cells))),
     )
 
 
@@ -307,7 +310,7 @@ def open_grid(size: int = 10, *, slip: float = 0.0, discount: float = 0.99) -> F
     _require(0 <= slip <= 1, f"open-grid: slip must lie in [0, 1], got {slip!r}")
     walls = np.zeros((size, size), dtype=bool)
     turning = (1 - slip, slip / 2, 0.0, slip / 2) if slip else (1.0,)
-    targets, probabilities, cells = _walk(walls, turning=turning)
+    targets, probabilities, cells = _grid_moves(walls, turning=turning)
     return FiniteMDP(
         _transitions(targets, probabilities),
         np.full((size * size, 4), -1.0),
@@ -315,7 +318,7 @@ def open_grid(size: int = 10, *, slip: float = 0.0, discount: float = 0.99) -> F
         0,
         [size * size - 1],
         "open-grid",
-        Layout(walls, cells, _everywhere(_FOUR, size * size)),
+        Layout(walls, cells, _same_moves(_FOUR, size * size)),
     )
 
 
@@ -353,7 +356,7 @@ def wet_chicken(*, discount: float = 0.95) -> FiniteMDP:
         0,
         [],
         "wet-chicken-grid",
-        Layout(np.zeros((size, size), bool), np.stack([y, x], -1), _everywhere(moves, size * size)),
+        Layout(np.zeros((size, size), bool), np.stack([y, x], -1), _same_moves(moves, size * size)),
     )
 
 
@@ -385,10 +388,7 @@ class WetChicken(gymnasium.Env[np.ndarray, np.ndarray]):
         """y after the step, for numpy or torch arrays (..., 2)."""
         return next_obs[..., 1]
 
-    @staticmethod
-    def terminated(next_obs: Any) -> Any:
-        """Always False, for numpy or torch arrays (..., 2)."""
-        return next_obs[..., 1] < 0
+    terminated = staticmethod(never)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -499,8 +499,8 @@ def _maze(
 ) -> FiniteMDP:
     """A grid whose goal pays 1 on arrival; with `start` None, episodes start in any other cell."""
     free = ~walls if free is None else free
-    targets, probabilities, cells = _walk(walls, turning=turning, free=free)
-    number = _numbers(free)
+    targets, probabilities, cells = _grid_moves(walls, turning=turning, free=free)
+    number = _state_numbers(free)
     end = number[goal]
     first: Any = None if start is None else number[start]
     if first is None:
@@ -508,12 +508,12 @@ def _maze(
         first[end] = 0.0
     return FiniteMDP(
         _transitions(targets, probabilities),
-        _on_arrival(np.array([end]), targets.shape),
+        _rewards_on_arrival(np.array([end]), targets.shape),
         discount,
         first,
         [end],
         name,
-        Layout(walls, cells, _everywhere(_FOUR, len(cells))),
+        Layout(walls, cells, _same_moves(_FOUR, len(cells))),
     )
 
 
@@ -530,7 +530,7 @@ def _gap_maze(name: str, gaps: list[int], all_gaps: list[int], discount: float) 
     return _maze(name, walls, (5, 3), (0, 8), discount, free=free)
 
 
-def _walk(
+def _grid_moves(
     walls: np.ndarray,
     *,
     moves: np.ndarray = _FOUR,
@@ -544,7 +544,7 @@ def _walk(
     if None, those without walls.
     """
     free = ~walls if free is None else free
-    number, cells = _numbers(free), np.argwhere(free)
+    number, cells = _state_numbers(free), np.argwhere(free)
     ends = np.empty((len(cells), len(moves)), dtype=np.int32)
     for action, move in enumerate(moves):
         row, column = np.clip(cells + move, 0, np.array(walls.shape) - 1).T
@@ -567,7 +567,7 @@ def _transitions(targets: np.ndarray, probabilities: Any) -> sparse.csr_array:
     )
 
 
-def _on_arrival(states: np.ndarray, shape: tuple[int, ...]) -> sparse.csr_array:
+def _rewards_on_arrival(states: np.ndarray, shape: tuple[int, ...]) -> sparse.csr_array:
     """Rewards (S · A, S) of 1 for arrival in some states."""
     pairs = shape[0] * shape[1]
     return sparse.csr_array(
@@ -580,12 +580,12 @@ def _on_arrival(states: np.ndarray, shape: tuple[int, ...]) -> sparse.csr_array:
     )
 
 
-def _numbers(free: np.ndarray) -> np.ndarray:
+def _state_numbers(free: np.ndarray) -> np.ndarray:
     """The state of each cell (rows, columns), -1 where there is none."""
     return np.where(free, free.cumsum().reshape(free.shape) - 1, -1).astype(np.int32)
 
 
-def _everywhere(moves: np.ndarray, states: int) -> np.ndarray:
+def _same_moves(moves: np.ndarray, states: int) -> np.ndarray:
     return np.broadcast_to(moves, (states, *moves.shape))
 
 
