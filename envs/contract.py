@@ -109,9 +109,9 @@ def _names(task: Task, model: mujoco.MjModel) -> Iterator[str]:
     cameras = [model.camera(i).name for i in range(model.ncam)]
     if isinstance(task.camera, str):
         if task.camera not in cameras:
-            yield f"camera {task.camera!r} is not in the model; {_there('cameras', cameras)}"
+            yield f"camera {task.camera!r} is not in the model; {_listed('cameras', cameras)}"
     elif not -1 <= task.camera < model.ncam:
-        yield f"camera {task.camera} is not in the model; {_there('cameras', cameras)}"
+        yield f"camera {task.camera} is not in the model; {_listed('cameras', cameras)}"
     for trace in task.traces:
         if not any(_has(model, kind, trace) for kind in _TRACED):
             yield f"trace {trace!r} is no position sensor, site, geom or body of the model"
@@ -125,7 +125,7 @@ def _has(model: mujoco.MjModel, kind: str, name: str) -> bool:
     return True
 
 
-def _there(what: str, names: list[str]) -> str:
+def _listed(what: str, names: list[str]) -> str:
     return f"its {what} are {', '.join(names)}" if names else f"it has no {what}"
 
 

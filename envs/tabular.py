@@ -112,7 +112,7 @@ class FiniteMDP:
         rows, states, actions = _rows(transitions, name)
         ends = _mask(terminal, states, name)
         live = np.repeat(~ends, actions)
-        rows = _emptied(rows, live)
+        rows = _without_terminal_rows(rows, live)
         shape = np.shape(rewards)
         if shape in ((states, actions, states), rows.shape) and shape != (states, actions):
             rewards, arrival = None, rewards
@@ -124,7 +124,7 @@ class FiniteMDP:
         if arrival is not None:
             if np.shape(arrival) not in ((states, actions, states), rows.shape):
                 raise ValueError(f"{name}: arrival must be (S · A, S), got {np.shape(arrival)}")
-            arrival = _stored_like(rows, arrival)
+            arrival = _with_sparsity_of(rows, arrival)
             expected = (rows * arrival).sum(1).reshape(states, actions)
             if rewards is not None and not np.allclose(rewards, expected, equal_nan=True):
                 raise ValueError(f"{name}: rewards are not those that arrival makes; give only one")
@@ -140,7 +140,7 @@ class FiniteMDP:
                 f"got {layout.moves.shape}"
             )
         if discount == 1:
-            stuck = _unending(rows, ends, actions)
+            stuck = _stuck_states(rows, ends, actions)
             if stuck.any():
                 raise ValueError(
                     f"{name}: with discount 1 every state must be able to end; "
@@ -363,7 +363,7 @@ class FiniteMDP:
     def _check_ends(self, chain: sparse.csr_array) -> None:
         if self.discount < 1:
             return
-        stuck = _unending(chain, self.terminal, 1)
+        stuck = _stuck_states(chain, self.terminal, 1)
         if stuck.any():
             raise ValueError(
                 f"{self.name}: with discount 1 a policy must terminate from every state; this one "
@@ -423,7 +423,7 @@ class TabularEnv(gymnasium.Env):
         self.observation_space = Discrete(mdp.states)
         self.action_space = Discrete(mdp.actions)
         self.steps, self._state, self._over = 0, 0, True
-        self._become(mdp)
+        self._switch_to(mdp)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -432,7 +432,7 @@ class TabularEnv(gymnasium.Env):
         super().reset(seed=seed)
         if seed is not None:
             self.steps = 0
-            self._become(self._changes[0])
+            self._switch_to(self._changes[0])
         where = self._draw(self._start_probabilities)
         self._state, self._over = int(self._starts[where]), False
         return self._state, {}
@@ -458,7 +458,7 @@ class TabularEnv(gymnasium.Env):
         self._over = bool(mdp.terminal[self._state])
         self.steps += 1
         if self.steps in self._changes:
-            self._become(self._changes[self.steps])
+            self._switch_to(self._changes[self.steps])
         return self._state, reward, self._over, False, {}
 
     def render(self) -> np.ndarray | None:
@@ -468,19 +468,19 @@ class TabularEnv(gymnasium.Env):
             return None
         assert self.mdp.layout is not None
         row, column = self.mdp.layout.cells[self._state]
-        frame, cell = self._ground.copy(), self._cell
+        frame, cell = self._background.copy(), self._cell
         if row >= 0:
             x = np.arange(cell) - (cell - 1) / 2
             disc = x[:, None] ** 2 + x**2 <= (0.36 * cell) ** 2 + 0.5
             frame[row * cell : (row + 1) * cell, column * cell : (column + 1) * cell][disc] = _AGENT
         return frame
 
-    def _become(self, mdp: FiniteMDP) -> None:
+    def _switch_to(self, mdp: FiniteMDP) -> None:
         self.mdp = mdp
         self._starts = np.flatnonzero(mdp.start)
         self._start_probabilities = mdp.start[self._starts]
         if self.render_mode is not None:
-            self._ground, self._cell = _ground(mdp)
+            self._background, self._cell = _draw_background(mdp)
 
     def _draw(self, probabilities: np.ndarray) -> int:
         if len(probabilities) == 1:
@@ -511,7 +511,7 @@ _AGENT, _GOAL, _HAZARD = (38, 89, 166), (166, 212, 160), (222, 136, 121)
 _START, _WALL, _FREE, _LINE = (214, 214, 214), (64, 64, 64), (255, 255, 255), (235, 235, 235)
 
 
-def _ground(mdp: FiniteMDP) -> tuple[np.ndarray, int]:
+def _draw_background(mdp: FiniteMDP) -> tuple[np.ndarray, int]:
     """A frame without the agent, and the number of pixels per cell."""
     layout = mdp.layout
     assert layout is not None
@@ -551,7 +551,7 @@ def _iterate(matrix: sparse.csr_array, right: np.ndarray) -> np.ndarray | None:
         found = found + bicgstab(matrix, residual, rtol=1e-8, maxiter=left, callback=count)[0]
 
 
-def _emptied(rows: Any, live: np.ndarray) -> sparse.csr_array:
+def _without_terminal_rows(rows: Any, live: np.ndarray) -> sparse.csr_array:
     """A copy in canonical order, without stored zeros, whose rows that are not live are empty."""
     counts = np.diff(rows.indptr)
     keep = np.repeat(live, counts)
@@ -562,7 +562,7 @@ def _emptied(rows: Any, live: np.ndarray) -> sparse.csr_array:
     return copy
 
 
-def _stored_like(rows: Any, rewards: Any) -> sparse.csr_array:
+def _with_sparsity_of(rows: Any, rewards: Any) -> sparse.csr_array:
     """Rewards (S · A, S), with the sparsity of `rows`."""
     at = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr)), rows.indices
     if sparse.issparse(rewards):
@@ -630,7 +630,7 @@ def _distribution(start: Any, states: int, name: str) -> np.ndarray:
     return given.astype(float)
 
 
-def _unending(rows: sparse.csr_array, terminal: np.ndarray, actions: int) -> np.ndarray:
+def _stuck_states(rows: sparse.csr_array, terminal: np.ndarray, actions: int) -> np.ndarray:
     """Mask (S,) of the states from which no policy reaches a terminal state."""
     states, ends = len(terminal), np.flatnonzero(terminal)
     ones = np.ones(rows.nnz + len(ends))

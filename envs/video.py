@@ -91,7 +91,7 @@ def write_video(
         raise ValueError("frames: are none; want at least one")
     height, width = _checked(first, None).shape[:2]
     lines = repeat(None) if captions is None else captions
-    with _whole(path) as temporary, tempfile.TemporaryFile() as errors:
+    with _replacing(path) as temporary, tempfile.TemporaryFile() as errors:
         encoder = _encoder(width + width % 2, height + height % 2, fps, temporary, errors)
         assert encoder.stdin is not None
         try:
@@ -162,13 +162,13 @@ def contact_sheet(
             tile = Image.fromarray(_captioned(np.asarray(tile), captions[i]))
         row, column = divmod(place, columns)
         sheet.paste(tile, (column * (tile_w + gap), row * (tile_h + gap)))
-    with _whole(Path(path)) as temporary:
+    with _replacing(Path(path)) as temporary:
         sheet.save(temporary, format="PNG", optimize=True)
     return Path(path)
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[Path]:
+def _replacing(path: Path) -> Iterator[Path]:
     """Yields the path of a temporary file, which replaces `path` if the block does not raise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")

@@ -361,21 +361,21 @@ def _serve(port: int, title: str, guard: Guard) -> viser.ViserServer:
     if not 0 <= port <= 65535:
         raise ValueError(f"port: want 0 to 65535, got {port}")
     # viser would serve on another port without telling.
-    if trouble := _trouble(port):
-        raise ValueError(f"port {port}: {trouble}; {_advice(port)}")
+    if error := _port_error(port):
+        raise ValueError(f"port {port}: {error}; {_free_port_hint(port)}")
     with _silence(), guard.serving():
         server = viser.ViserServer(HOST, port, title, verbose=False)
     if port and server.get_port() != port:
         with _silence():
             server.stop()
-        raise ValueError(f"port {port}: was taken meanwhile; {_advice(port)}")
+        raise ValueError(f"port {port}: was taken meanwhile; {_free_port_hint(port)}")
     guard.server = server
     # A page may request a tunnel to the internet; this refuses it.
     server.request_share_url = lambda verbose=True: None
     return server
 
 
-def _trouble(port: int) -> str:
+def _port_error(port: int) -> str:
     """Why this port cannot be used; empty if it can."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -386,8 +386,8 @@ def _trouble(port: int) -> str:
     return ""
 
 
-def _advice(port: int) -> str:
-    free = next((p for p in range(max(port, 1024) + 1, 65536) if not _trouble(p)), 0)
+def _free_port_hint(port: int) -> str:
+    free = next((p for p in range(max(port, 1024) + 1, 65536) if not _port_error(p)), 0)
     return f"{free} is free: --viewer-port {free}"
 
 

@@ -103,7 +103,7 @@ def trees(lab: Lab) -> Report:
         rows.append(
             [
                 problem, leaf, rule,
-                *(x for name in (CHOSEN, MEAN) for x in _in_words(last[name], falls[name])),
+                *(x for name in (CHOSEN, MEAN) for x in _error_cells(last[name], falls[name])),
                 f"{100 * last[OPTIMAL]:.0f} %",
             ]
         )  # fmt: skip
@@ -123,8 +123,8 @@ Error |V - V*| after {counts[-1]} simulations, in units of the range between the
 least value of the random policy; mean over {lab.seeds} seeds of {roots} roots each. "Chosen" is the
 Q of the chosen action, which is the most visited one (for Gumbel, the best of the most visited);
 "mean" is the mean of all simulations at the root, exploring ones too. "Order" is the power of n
-with which the error before it changes from {_from(counts)} simulations on; a Monte Carlo mean has
--0.5.
+with which the error before it changes from {_fit_start(counts)} simulations on; a Monte Carlo mean
+has -0.5.
 
 UCT and PUCT give the actions that are not chosen an ever smaller share of the simulations, so both
 values have the same limit, which the mean reaches later. Gumbel's halving gives them a constant
@@ -159,12 +159,12 @@ The error of the chosen action's value falls more slowly than n^{SLOW:g} in:
     return Report(numbers, text)
 
 
-def _from(counts: Sequence[int]) -> int:
+def _fit_start(counts: Sequence[int]) -> int:
     """The first count of the second half, from which on orders are fitted."""
     return counts[len(counts) // 2]
 
 
-def _in_words(error: float, fall: float) -> tuple[str, str]:
+def _error_cells(error: float, fall: float) -> tuple[str, str]:
     """Table cells of an error and its order of convergence."""
     return (f"{error:.4f}", f"{fall:+.2f}") if error > EXACT else ("0", "exact")
 
