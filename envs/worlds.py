@@ -323,7 +323,7 @@ def open_grid(size: int = 10, *, slip: float = 0.0, discount: float = 0.99) -> F
 
 
 _RIVER, _SPEED, _TURBULENCE = 5, 3.0, 3.5
-"""Length and width; speed of the water at the right bank; sum of speed and turbulence."""
+"""The river's length and width; the water's speed at the right bank; speed plus turbulence."""
 
 
 def wet_chicken(*, discount: float = 0.95) -> FiniteMDP:

@@ -50,7 +50,7 @@ class Status(NamedTuple):
     """The numbers that the page shows of the control loop."""
 
     plan_hz: float
-    """Plans a second."""
+    """Plans per second."""
     plan_ms: float
     """Milliseconds that the last plan took."""
     real_time: float

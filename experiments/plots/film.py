@@ -53,7 +53,7 @@ def film_or_tell(
     except (RenderingUnavailable, gymnasium.error.Error, EnvironmentError, VideoError) as error:
         tell(f"video skipped: {error}")
         return False
-    except Exception as error:  # a user's environment may raise anything; no results are lost
+    except Exception as error:  # a user's environment may raise anything; the results matter more
         said = shown(" ".join(str(error).split()), most=300)
         tell(f"video skipped: {type(error).__name__}: {said}")
         return False

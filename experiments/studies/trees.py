@@ -51,7 +51,7 @@ PROBLEMS: Mapping[str, Problem] = {
     ),
     "frozen lake": Problem(
         lambda rng: frozen_lake(),
-        "the same, γ 0.99: the goal is worth a walk of tens of steps, each with 3 outcomes",
+        "the same with γ 0.99, so that goals tens of steps away matter; each step has 3 outcomes",
     ),
 }
 RULES: Mapping[str, Rule] = {
