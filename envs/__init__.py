@@ -1,4 +1,4 @@
-"""Tasks as Gymnasium environments. Knows no learning.
+"""Tasks as Gymnasium environments; nothing here learns.
 
 `make` builds any of them by name; `known` gives reward and termination as functions.
 """
@@ -17,12 +17,12 @@ if (
     and ctypes.util.find_library("EGL")
     and ctypes.util.find_library("GL")
 ):
-    # MuJoCo picks its OpenGL while it is imported, and would pick one that needs a screen. Where
-    # the libraries are missing its import would fail, so there it is left alone.
+    # MuJoCo chooses its OpenGL back end on import, by default one that needs a screen. With "egl"
+    # its import fails if the libraries are missing, hence the two look-ups.
     os.environ["MUJOCO_GL"] = "egl"
-    picked = sys.modules.get("mujoco.rendering.classic.gl_context")
-    if picked is not None:  # imported before us, by mbrl or the user: let it pick again
-        importlib.reload(picked)
+    backend = sys.modules.get("mujoco.rendering.classic.gl_context")
+    if backend is not None:  # mbrl or the user imported MuJoCo before: it has to choose again
+        importlib.reload(backend)
 
 from envs.contract import check_task
 from envs.mujoco_env import MujocoEnv, RenderingUnavailable, SimulationDiverged

@@ -2,7 +2,7 @@
 
 A 1 kg cart on a rail of ±2.5 m, a 10 N motor, and a uniform thin rod of 0.1 kg and 0.6 m without
 friction; 25 Hz. The reward is the one of PETS (Chua et al., 2018), per step in [-0.01, 1]. Planning
-with the true simulator returns 126 over the 150 steps.
+with the true simulator returns 128 over the 150 steps.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ def reward(obs: Array, action: Array, next_obs: Array) -> Array:
 
 
 def initial(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Hanging at rest near the rail's centre, up to noise of 0.02 m, 0.05 rad, 0.02 m/s, rad/s."""
+    """Hanging at rest at the rail's centre, plus uniform noise.
+
+    It is within 0.02 m, 0.05 rad, 0.02 m/s and 0.02 rad/s.
+    """
     return (
         np.array([0.0, np.pi]) + rng.uniform(-1, 1, 2) * (0.02, 0.05),
         rng.uniform(-0.02, 0.02, 2),
@@ -63,8 +66,8 @@ TASK = Task(
 NOISY = dataclasses.replace(
     TASK,
     name="cartpole-swingup-noisy",
-    summary="the same with gusts on the cart: a plan made once fails, replanning works",
+    summary="cart-pole swing-up with gusts on the cart; needs replanning; 10 N, 25 Hz",
     # A fifth of the motor's force. With the true simulator, replanning at every step returns 126
-    # of 150 as it does without gusts; its noiseless actions played again return 21 ± 11.
+    # of 150, as without gusts; the actions planned without gusts return 21 ± 11 when replayed.
     process_noise=(2.0, 0.0),
 )

@@ -1,8 +1,9 @@
 """judo's cart-pole: a position servo moves a cart so that its pole swings up and stands.
 
-Model, start and cost are those of judo 0.1.0 (MIT; judo/tasks/cartpole.py), so that returns compare
-with its own: the reward is minus its cost, exactly, and so not in [0, 1]. judo asks for a plan at
-20 Hz, yet its time step is 0.04 s: its own driver replans at each, and here a control step is one.
+Model, start and cost are those of judo 0.1.0 (MIT; judo/tasks/cartpole.py), so that returns can be
+compared with judo's: the reward is exactly minus judo's cost, and so not in [0, 1]. judo is set to
+replan at 20 Hz; as its time step is 0.04 s, it replans at every step, and a control step here is
+one time step.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from array_api_compat import array_namespace
 from envs.cartpole import observation
 from envs.task import Array, Task
 
-RANGE = 1.8  # m, where action 1 sends the cart
-UPRIGHT_WIDTH, CENTRE_WIDTH = 0.01, 0.1  # judo's p: within these its absolute values are round
+RANGE = 1.8  # m, the cart's target position at action 1
+UPRIGHT_WIDTH, CENTRE_WIDTH = 0.01, 0.1  # judo's p, the widths of its smoothed absolute values
 
 MJCF = Path(__file__).parent / "assets" / "cartpole_servo.xml"
 
@@ -31,10 +32,10 @@ def reward(
     velocity: float = 0.1,
     control: float = 0.1,
 ) -> Array:
-    """Minus the cost of leaning, of being off the centre, of moving and of the target's distance.
+    """Minus judo's cost of leaning, of being off the centre, of moving and of the cart's target.
 
-    `vertical` · |cos θ - 1| + `centred` · |x| + ½ `velocity` · |(ẋ, θ̇)|² + ½ `control` · u², with
-    the target u in m, and |·| = √(·² + p²) - p.
+    The cost is `vertical` · |cos θ - 1| + `centred` · |x| + ½ `velocity` · |(ẋ, θ̇)|² +
+    ½ `control` · u², with the target u in m and |y| = √(y² + p²) - p in the first two terms.
     """
     xp = array_namespace(next_obs)
     below, x, target = next_obs[..., 2] - 1, next_obs[..., 0], action[..., 0]
@@ -47,13 +48,13 @@ def reward(
 
 
 def success(obs: Array) -> Array:
-    """Upright within 5°, within 0.1 m of the centre."""
+    """The pole is within 5° of upright and the cart within 0.1 m of the centre."""
     xp = array_namespace(obs)
     return (obs[..., 2] > np.cos(np.radians(5.0))) & (xp.abs(obs[..., 0]) < 0.1)
 
 
 def initial(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Normal about hanging at 1 m, with 1 m, 1 rad, 0.1 m/s, 0.1 rad/s."""
+    """Normal about hanging at x = 1 m, with stds of 1 m, 1 rad, 0.1 m/s and 0.1 rad/s."""
     return np.array([1.0, np.pi]) + rng.standard_normal(2), 0.1 * rng.standard_normal(2)
 
 

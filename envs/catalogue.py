@@ -1,4 +1,4 @@
-"""What a listing says of each environment, and the names of actions that are indices.
+"""The rows of environment listings, and the names of discrete actions.
 
 Building every environment takes seconds, so a listing reads `catalogue.json` beside this file:
 `python -m envs.catalogue` writes it, and a test compares it with the environments.
@@ -34,28 +34,28 @@ ACTION_NAMES: Mapping[str, tuple[str, ...]] = {
     "MountainCar-v0": ("left", "coast", "right"),
     "Acrobot-v1": ("torque -1", "none", "torque +1"),
 }
-"""Of the actions of environments whose actions are indices."""
+"""Names of the actions of each environment with discrete actions, in the order of their indices."""
 
 CLASSICS: Mapping[str, str] = {
     "CartPole-v1": "Keep a pole upright by pushing its cart.",
     "MountainCar-v0": "Rock a weak car up a hill, each step -1.",
     "Acrobot-v1": "Swing two rods up by a motor between them, each step -1.",
 }
-"""Of gymnasium's, those with index actions that are their own model, and what they are."""
+"""Summaries of gymnasium's environments with discrete actions that serve as their own models."""
 
 
 class World(NamedTuple):
-    """What a listing says of an environment whose actions are indices."""
+    """A listing's row of an environment with discrete actions."""
 
     name: str
     states: int | None
-    """None where they are continuous."""
+    """Number of states; None if they are continuous."""
     actions: tuple[str, ...]
     summary: str
 
 
 def worlds() -> list[World]:
-    """The finite worlds, which are built for it, then the classics."""
+    """Rows of the finite worlds, then of `CLASSICS`; builds each world to count its states."""
     found = []
     for name, build in WORLDS.items():
         summary = (build.__doc__ or "").split("\n")[0]
@@ -64,19 +64,22 @@ def worlds() -> list[World]:
 
 
 def simulators() -> tuple[str, ...]:
-    """Names of tasks whose simulator can be searched and planned through."""
+    """Names of the tasks whose simulator planners and tree search can use."""
     return (*TASKS, *DESCRIBED)
 
 
 def catalogue() -> dict[str, list[dict[str, Any]]]:
-    """Rows of `envs`, the tasks, and of `worlds`, all of which are built for it."""
+    """Rows of `envs` (bounded continuous actions) and of `worlds` (discrete actions).
+
+    Builds every environment, which takes seconds.
+    """
     known = simulators()
     tasks = [describe(name)._asdict() | {"simulator": name in known} for name in library_names()]
     return {"envs": tasks, "worlds": [world._asdict() for world in worlds()]}
 
 
 def text() -> str:
-    """What `catalogue.json` should hold: a row a line."""
+    """The text that `catalogue.json` should have, with one row on each line."""
     tables = []
     for name, rows in catalogue().items():
         lines = ",\n".join(f"  {json.dumps(row, ensure_ascii=False)}" for row in rows)

@@ -1,4 +1,4 @@
-"""What a task promises, as a function that a task's author can call."""
+"""Checks of a task, for the task's author to call."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _TRACED = ("sensor", "site", "geom", "body")
 
 
 def check_task(task: Task) -> None:
-    """Hold a task to all that the environment, the simulator and the planners take for granted.
+    """Check all that the environment, the simulator and the planners assume of a task.
 
-    The model compiles, with the planning model beside it; names of the camera and of traces exist;
-    `initial` and `goal` return what the model has room for; the four functions take numpy and
-    torch arrays with any leading dimensions and return arrays of these dimensions, row by row what
-    one row alone gives.
+    The model and the planning model compile; the camera and the traces exist in the model;
+    `initial` and `goal` return arrays of the model's shapes; the functions take numpy and torch
+    arrays with any leading dimensions, return arrays with the same leading dimensions, and give
+    each row what it gets alone.
 
     Raises:
-        ValueError: it does not keep one of them; one line names the task, the function, and the
+        ValueError: one of these does not hold; one line names the task, the function, and the
             wanted and the returned shape.
     """
     try:
@@ -45,26 +45,27 @@ def check_functions(
     *,
     steps: int = 20,
 ) -> None:
-    """Hold functions of observations to what an environment gives.
+    """Check that functions of observations give an environment's rewards and terminations.
 
     Args:
-        env: plays `steps` random actions, from seed 0.
-        reward: as in `Task`, or None.
-        terminated: likewise.
-        name: of the environment, for the message.
-        steps: how many.
+        env: the environment; reset with seed 0, given random actions.
+        reward: as in `Task`; None is not checked.
+        terminated: as in `Task`; None is not checked.
+        name: the environment's name, for the message.
+        steps: number of steps.
 
     Raises:
-        ValueError: another shape, or another value than the environment's, to a thousandth.
+        ValueError: a function raises, returns another shape, or gives a value that differs from the
+            environment's by more than a thousandth, absolute plus relative.
     """
     obs, _ = env.reset(seed=0)
     env.action_space.seed(0)
     for step in range(1, steps + 1):
         action = env.action_space.sample()
-        next_obs, gained, ended, cut, _ = env.step(action)
+        next_obs, real_reward, real_end, truncated, _ = env.step(action)
         calls: list[tuple[str, Callable[..., Any] | None, tuple[Any, ...], Any]] = [
-            ("reward", reward, (obs, action, next_obs), gained),
-            ("terminated", terminated, (next_obs,), ended),
+            ("reward", reward, (obs, action, next_obs), real_reward),
+            ("terminated", terminated, (next_obs,), real_end),
         ]
         for what, function, arguments, wanted in calls:
             if function is None:
@@ -81,13 +82,13 @@ def check_functions(
             if not np.isclose(float(found[0]), float(wanted), rtol=1e-3, atol=1e-3):
                 raise ValueError(
                     f"{name}: {what}: gives {float(found[0]):g} at step {step} where the "
-                    f"environment gave {float(wanted):g}; where that is meant, say why="
+                    f"environment gave {float(wanted):g}; if intended, give the reason as why="
                 )
-        obs = env.reset()[0] if ended or cut else next_obs
+        obs = env.reset()[0] if real_end or truncated else next_obs
 
 
 class _Raised(Exception):
-    """A function of the task raised; the message says which, and what."""
+    """A function of the task raised an exception; the message names both."""
 
 
 def _problems(task: Task) -> Iterator[str]:
@@ -98,7 +99,7 @@ def _problems(task: Task) -> Iterator[str]:
     model = task.compile()
     yield from _names(task, model)
     yield from _planning(task, model)
-    if not task.gymnasium:  # gymnasium steps those and observes them in its own way
+    if not task.gymnasium:  # gymnasium steps and observes those itself
         data = mujoco.MjData(model)
         yield from _start(task, model, data)
         yield from _functions(task, model, data)
@@ -108,9 +109,9 @@ def _names(task: Task, model: mujoco.MjModel) -> Iterator[str]:
     cameras = [model.camera(i).name for i in range(model.ncam)]
     if isinstance(task.camera, str):
         if task.camera not in cameras:
-            yield f"camera {task.camera!r} is not in the model; {_there('cameras', cameras)}"
+            yield f"camera {task.camera!r} is not in the model; {_listed('cameras', cameras)}"
     elif not -1 <= task.camera < model.ncam:
-        yield f"camera {task.camera} is not in the model; {_there('cameras', cameras)}"
+        yield f"camera {task.camera} is not in the model; {_listed('cameras', cameras)}"
     for trace in task.traces:
         if not any(_has(model, kind, trace) for kind in _TRACED):
             yield f"trace {trace!r} is no position sensor, site, geom or body of the model"
@@ -124,7 +125,7 @@ def _has(model: mujoco.MjModel, kind: str, name: str) -> bool:
     return True
 
 
-def _there(what: str, names: list[str]) -> str:
+def _listed(what: str, names: list[str]) -> str:
     return f"its {what} are {', '.join(names)}" if names else f"it has no {what}"
 
 
@@ -154,7 +155,7 @@ def _start(task: Task, model: mujoco.MjModel, data: mujoco.MjData) -> Iterator[s
             yield f"initial: {name} holds a number that is not finite"
     again = _call("initial", task.initial, np.random.default_rng(0))
     if any(not np.array_equal(a, b) for a, b in zip(drawn, again, strict=True)):
-        yield "initial: the same generator gives another state; draw from the one that is handed in"
+        yield "initial: the same generator gives another state; use only the given one"
     data.qpos[:], data.qvel[:] = drawn
     if task.goal is not None:
         goal = _call("goal", task.goal, np.random.default_rng(0))
@@ -165,7 +166,7 @@ def _start(task: Task, model: mujoco.MjModel, data: mujoco.MjData) -> Iterator[s
 
 
 def _functions(task: Task, model: mujoco.MjModel, data: mujoco.MjData) -> Iterator[str]:
-    import torch  # here alone, so that environments do without it
+    import torch  # not above: environments work without torch
 
     def as_torch(values: np.ndarray) -> Any:
         return torch.as_tensor(np.asarray(values), dtype=torch.float32)
@@ -193,33 +194,31 @@ def _functions(task: Task, model: mujoco.MjModel, data: mujoco.MjData) -> Iterat
                 take(_jittered(data.qvel, lead, rng)),
                 {n: take(_jittered(view, lead, rng)) for n, view in physics.sensors.items()},
             )
-            obs = _call("observation", task.observation, rows, kind)
-            yield from _wrong("observation", obs, (*lead, size), kind, boolean=False)
+            obs = _call("observation", task.observation, rows, kind=kind)
+            yield from _mismatches("observation", obs, (*lead, size), kind, boolean=False)
             inputs = [take(_jittered(one, lead, rng)) for _ in range(2)]
             action = take(rng.uniform(-1, 1, (*lead, model.nu)))
             arguments = {3: (inputs[0], action, inputs[1]), 1: (inputs[1],)}
             for name, (function, takes, boolean) in functions.items():
-                found = _call(name, function, *arguments[takes], kind)
-                yield from _wrong(name, found, lead, kind, boolean=boolean)
+                found = _call(name, function, *arguments[takes], kind=kind)
+                yield from _mismatches(name, found, lead, kind, boolean=boolean)
                 if lead == (3,):
                     row = function(*(x[1] for x in arguments[takes]))
                     if not np.allclose(np.asarray(found[1]), np.asarray(row), atol=1e-5):
                         yield f"{name}: a row among others gives {found[1]}, alone {row}"
 
 
-def _call(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """The function's answer; the last of `arguments` may say which arrays these are."""
-    kind = arguments[-1] if isinstance(arguments[-1], str) else ""
-    given = arguments[:-1] if kind else arguments
+def _call(name: str, function: Callable[..., Any], *arguments: Any, kind: str = "") -> Any:
+    """What the function returns; raises _Raised, which names the kind of arrays if it is given."""
     try:
-        return function(*given)
-    except Exception as error:  # it is a stranger's function, which may raise anything
-        said = " ".join(str(error).split()) or "nothing more"
+        return function(*arguments)
+    except Exception as error:  # a user's function may raise anything
+        said = " ".join(str(error).split()) or "no message"
         on = f" for {kind} arrays" if kind else ""
         raise _Raised(f"{name}: raised {type(error).__name__}{on}: {said}") from error
 
 
-def _wrong(
+def _mismatches(
     name: str, found: Any, shape: tuple[int, ...], kind: str, *, boolean: bool
 ) -> Iterator[str]:
     if tuple(np.shape(found)) != shape:
@@ -243,6 +242,7 @@ def _as_numpy(values: np.ndarray) -> np.ndarray:
 
 
 def _shown(value: Any) -> str:
+    """What a function returned, for a message: a plain value, a shape or a type."""
     if value is None or isinstance(value, str | bool | int | float):
         return f"{value!r}"
     if isinstance(value, tuple | list):

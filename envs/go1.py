@@ -1,8 +1,8 @@
 """The Unitree Go1 of the quadruped-* tasks: four legs of three joints, 12.7 kg.
 
 Frames, masses, inertias, joint ranges, torque limits and servo gains are the robot's
-(envs/assets/go1.xml names the sources), drawn and collided with primitives. An action moves the
-servos' targets about the standing pose, by 0.8, 1.2 and 0.9 rad for abduction, thigh and calf.
+(envs/assets/go1.xml names the sources); its shapes are primitives. An action moves the servos'
+targets from the standing pose, by up to 0.8, 1.2 and 0.9 rad for abduction, thigh and calf.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ HEIGHT, UP, VELOCITY, SPIN, JOINTS = 0, slice(1, 4), slice(4, 7), slice(7, 10), 
 
 
 def stance(physics: Physics) -> tuple[Array, ...]:
-    """The robot's state without its position and heading, (..., 34) in parts.
+    """The robot's state without its position and heading: parts that make (..., 34) together.
 
-    Trunk height m; world up, velocity m/s and angular velocity rad/s in the trunk's frame (x
-    ahead, y left); 12 joint angles rad, 12 joint velocities rad/s.
+    Trunk height m; the world's up direction, velocity m/s and angular velocity rad/s in the trunk's
+    frame (x ahead, y left); 12 joint angles rad, 12 joint velocities rad/s.
     """
     qpos, qvel, sensors = physics.qpos, physics.qvel, physics.sensors
     return (
@@ -41,21 +41,24 @@ def stance(physics: Physics) -> tuple[Array, ...]:
     )
 
 
-def ease(action: Array) -> Array:
-    """Mean square of the targets' offsets, (...) in [0, 1]."""
+def mean_square(action: Array) -> Array:
+    """Mean square of an action (..., 12): (...) in [0, 1]."""
     xp = array_namespace(action)
     return xp.mean(action * action, axis=-1)
 
 
 def pose(height: float, roll: float, yaw: float, joints: np.ndarray) -> np.ndarray:
-    """qpos (19,) over the origin, first turned by `yaw`, then by `roll`."""
+    """qpos (19,): the trunk `height` m over the origin, turned by `yaw`, then by `roll` rad.
+
+    `joints` (12,) are the joint angles in rad.
+    """
     cr, sr, cy, sy = np.cos(roll / 2), np.sin(roll / 2), np.cos(yaw / 2), np.sin(yaw / 2)
     return np.concatenate([[0, 0, height, cy * cr, cy * sr, sy * sr, sy * cr], joints])
 
 
 def _coarse(spec: mujoco.MjSpec) -> None:
     spec.option.timestep = 0.01
-    # With a handful of contacts projected Gauss-Seidel costs half of what Newton does.
+    # With a handful of contacts projected Gauss-Seidel takes half the time of Newton.
     spec.option.solver = int(mujoco.mjtSolver.mjSOL_PGS)
     spec.option.iterations = 6
     for geom in list(spec.geoms):
@@ -64,6 +67,6 @@ def _coarse(spec: mujoco.MjSpec) -> None:
 
 
 PLANNING = Planning(_coarse, 2)
-"""Simulates 3.7 times as many seconds a second. After 0.2 s of random targets, which move the trunk
-by 38 mm and the joints by 0.155 rad, the trunk is 5.8 mm (in the worst tenth 10.4) and the joints
-0.016 rad from where the true model has them, in the median of 32."""
+"""3.7 times as fast as the true model. After 0.2 s of random targets, which move the trunk by 38 mm
+and the joints by 0.155 rad, the trunk is 5.8 mm (in the worst tenth 10.4 mm) and the joints are
+0.016 rad from their place in the true model (medians over 32 draws)."""

@@ -1,8 +1,8 @@
 """Reward and termination of gymnasium's own tasks, as functions of their default observations.
 
-Each function gives what `env.step` gives, for an environment made without further arguments.
-Where default observations do not determine it, the entry is None with the reason, and a model has
-to learn it.
+Each function gives what `env.step` gives, for an environment made without further arguments. If
+default observations do not determine the reward or the termination, the entry is None, `why` has
+the reason, and a model has to learn it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from envs.task import Array, Known, Physics, Task, never
 
 def _displacement(what: str) -> str:
     return (
-        f"the reward pays for the displacement of the {what} over a control step, which default "
-        "observations leave out"
+        f"the reward contains the displacement of the {what} over a control step, which is not in "
+        "default observations"
     )
 
 
@@ -55,7 +55,7 @@ def humanoid_terminated(next_obs: Array) -> Array:
 
 
 def humanoid_standup_reward(obs: Array, action: Array, next_obs: Array) -> Array:
-    """HumanoidStandup-v5: height over the MuJoCo time step, less control and impact, plus one."""
+    """HumanoidStandup-v5: height / MuJoCo's time step - control cost - impact cost + 1."""
     xp = array_namespace(next_obs)
     forces = next_obs[..., -78:]
     impact = xp.clip(0.5e-6 * xp.sum(forces * forces, axis=-1), max=10.0)
@@ -133,7 +133,7 @@ def positions_and_velocities(physics: Physics) -> Array:
 
 
 def reacher_observation(physics: Physics) -> Array:
-    """Reacher-v5: (..., 10), cosines and sines, target, joint speeds, finger tip less target."""
+    """Reacher-v5: (..., 10), cosines and sines, target, joint speeds, finger tip minus target."""
     xp = array_namespace(physics.qpos)
     angles = physics.qpos[..., :2]
     apart = physics.sensors["fingertip"] - physics.sensors["target"]
@@ -181,6 +181,6 @@ DESCRIBED: Mapping[str, Task] = {
         _described("Pusher-v5", "pusher_v5.xml", 5, 100, pusher_observation),
     )
 }
-"""Those of gymnasium's MuJoCo tasks whose observation, reward and termination are all functions of
-the physics, as tasks for a simulator. HumanoidStandup-v5 is not: it observes forces of contact
-that gymnasium computes outside the step."""
+"""gymnasium's MuJoCo tasks whose observation, reward and termination are all functions of the
+physics, as `Task`s for a simulator. HumanoidStandup-v5 is left out, because it observes contact
+forces that gymnasium computes outside the step."""

@@ -1,9 +1,9 @@
 """Half-cheetah: run forward.
 
 gymnasium's model and observation (HalfCheetah-v5), with one difference that makes the reward a
-function of observations: the forward velocity paid for is the torso's at the end of the step, not
-its mean over the step, which default observations do not contain. This is the usual choice in
-model-based work, PETS's among them.
+function of observations: it uses the torso's forward velocity at the end of the step, not its mean
+over the step, which default observations do not contain. This is the usual choice in model-based
+work such as PETS.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MJCF = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "half_ch
 
 
 def prepare(spec: mujoco.MjSpec) -> None:
-    """Light, colours and a camera; the total mass set without a deprecated attribute."""
+    """Add light, colours and a camera; set the total mass without a deprecated attribute."""
     total = spec.compiler.settotalmass
     spec.compiler.settotalmass = -1
     ratio = total / spec.compile().body_mass.sum()
@@ -49,7 +49,7 @@ def prepare(spec: mujoco.MjSpec) -> None:
 
 
 def observation(physics: Physics) -> Array:
-    """(..., 17): height m, pitch rad, six joints rad, then x, z m/s, pitch and joints rad/s."""
+    """(..., 17): height m, pitch, six joints rad; velocities x, z m/s, pitch and joints rad/s."""
     xp = array_namespace(physics.qpos)
     return xp.concat([physics.qpos[..., 1:], physics.qvel], axis=-1)
 
@@ -61,7 +61,7 @@ def reward(obs: Array, action: Array, next_obs: Array) -> Array:
 
 
 def initial(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Standing, with noise uniform in ±0.1 on positions and normal with 0.1 on velocities."""
+    """Standing, plus noise: uniform in ±0.1 on positions, normal with std 0.1 on velocities."""
     return rng.uniform(-0.1, 0.1, 9), 0.1 * rng.standard_normal(9)
 
 

@@ -38,9 +38,8 @@ class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     Observations are float32, as in models and replay buffers. Reward and termination are computed
     from these float32 numbers, so that a stored transition gives the same reward to the last bit.
     The physics is float64. Bounds of observations are the largest finite float32, because a
-    simulated state has no tighter bounds. Actions outside
-    [-1, 1] act as the nearest bound, as everywhere in MuJoCo. An episode is cut by gymnasium's
-    TimeLimit, which `envs.make` adds.
+    simulated state has no tighter bounds. Actions outside [-1, 1] act as the nearest bound, as
+    everywhere in MuJoCo. Episodes are truncated by gymnasium's TimeLimit, which `envs.make` adds.
 
     `render_mode` is None or "rgb_array"; `width` and `height` are pixels.
     """
@@ -50,9 +49,9 @@ class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     def __init__(
         self, task: Task, render_mode: str | None = None, width: int = 640, height: int = 360
     ) -> None:
-        """Compile the task; ValueError where its MJCF is unfit (see `Task.compile`)."""
+        """Compile the task; ValueError as by `Task.compile`, and for another render mode."""
         if render_mode not in (None, *self.metadata["render_modes"]):
-            raise ValueError(f"render_mode {render_mode!r} is not None or 'rgb_array'")
+            raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
         self.task = task
         self.render_mode = render_mode
         self.model = task.compile()
@@ -83,7 +82,7 @@ class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start an episode from `task.initial`; the seed determines all of it."""
+        """Start an episode from `task.initial`; the seed determines the whole episode."""
         super().reset(seed=seed)
         mujoco.mj_resetData(self.model, self.data)
         self.data.qpos[:], self.data.qvel[:] = self.task.initial(self.np_random)
@@ -94,10 +93,10 @@ class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         return self._obs.copy(), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """One control step.
+        """Take one control step.
 
         Raises ValueError for an action that is not finite or not (A,), SimulationDiverged if
-        the simulation diverges.
+        the simulation diverges, ResetNeeded before the first reset.
         """
         if self._obs is None:
             raise gymnasium.error.ResetNeeded(f"{self.task.name}: call reset() before step()")
@@ -131,7 +130,7 @@ class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     def render(self) -> np.ndarray | None:
         """The scene (height, width, 3) uint8; None without a `render_mode`.
 
-        Raises RenderingUnavailable where there is no OpenGL.
+        Raises RenderingUnavailable without OpenGL.
         """
         if self.render_mode is None:
             return None

@@ -1,8 +1,8 @@
 """The Panda of the panda-* tasks: a 7-joint arm with a parallel gripper on a table.
 
 Frames, masses, inertias, joint ranges and torque limits are the robot's (envs/assets/panda.xml
-names the sources), drawn and collided with primitives. As on the robot, the controller
-compensates the arm's weight. The tasks call the grasp point, between the finger tips, the hand.
+names the sources); its shapes are primitives. As on the robot, the controller compensates the arm's
+weight. In these tasks "the hand" is the grasp point between the finger tips.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ArmTask = partial(Task, frame_skip=10, episode_steps=150, camera="front")
 
 
 def observation(physics: Physics) -> Array:
-    """(..., nq + nv + 6): positions, velocities, xyz of the hand and of the goal in m."""
+    """(..., nq + nv + 6): positions, velocities, xyz of the hand and xyz of the goal in m."""
     xp = array_namespace(physics.qpos)
     return xp.concat(
         [physics.qpos, physics.qvel, physics.sensors["hand"], physics.sensors["goal"]], axis=-1
@@ -35,14 +35,14 @@ def observation(physics: Physics) -> Array:
 
 
 def within(distance: float, a: Array, b: Array) -> Array:
-    """Whether points (..., 3) are nearer to one another than a distance in m, (...)."""
+    """(...) bool: whether points `a` and `b`, (..., 3), are less than `distance` m apart."""
     xp = array_namespace(a)
     apart = a - b
     return xp.sum(apart * apart, axis=-1) < distance**2
 
 
 def weld_fingers(spec: mujoco.MjSpec, opening: float) -> None:
-    """Make the fingers part of the hand, each `opening` metres from closed."""
+    """Fix the fingers to the hand, each `opening` m from its closed position."""
     for name, side in (("left finger", 1), ("right finger", -1)):
         spec.delete(spec.joint(name))
         body = spec.body(name)
@@ -50,7 +50,7 @@ def weld_fingers(spec: mujoco.MjSpec, opening: float) -> None:
 
 
 def coarse(timestep: float) -> Callable[[mujoco.MjSpec], None]:
-    """The edit of a planning model: MuJoCo steps of `timestep` seconds."""
+    """The `Planning.prepare` of a model with MuJoCo steps of `timestep` seconds."""
 
     def prepare(spec: mujoco.MjSpec) -> None:
         spec.option.timestep = timestep

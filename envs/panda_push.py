@@ -1,12 +1,13 @@
 """Panda push: push a cube across a table to a goal.
 
-The arm runs its Cartesian interface, as in panda-pick: an action is a set-point of the hand, xyz in
-a box over the table and roll, pitch and yaw from straight down. 25 Hz. The fingers are fixed, 2 cm
-apart: they cannot hold the 4 cm cube, of 0.1 kg. Random actions return 14 of the
-150 steps; `mbrl mpc --env panda-push` 126, with the cube at the goal on 10 of 10 seeds.
+The arm is driven by its Cartesian interface, as in panda-pick: an action is a set-point of the
+hand, xyz in a box over the table and roll, pitch and yaw from straight down. 25 Hz. The fingers are
+fixed 2 cm apart, so they cannot hold the cube, which has sides of 4 cm and 0.1 kg. Over the 150
+steps random actions return 14, and `mbrl mpc --env panda-push` returns 126, with the cube at the
+goal on 10 of 10 seeds.
 
-The planning model takes 3 steps for the true one's 10: after 0.2 s towards random set-points its
-hand is 2.3 mm from the true one, which has moved 109 mm (means over 512 draws).
+The planning model takes 3 MuJoCo steps where the true one takes 10. After 0.2 s towards random
+set-points its hand is 2.3 mm from the true one, which has moved 109 mm (means over 512 draws).
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from envs.task import Array, Physics, Planning
 START = (0.46, 0.50), (-0.04, 0.04)  # m, x and y of the cube
 CENTRE = (0.48, 0.0)  # m, of the ring that the goal lies on
 RADIUS = (0.12, 0.18)  # m, of that ring
-BEHIND = 0.05  # m, from the cube's centre, on the line to the goal: where a push begins
-NEAR = 0.03  # m, from the goal
+BEHIND = 0.05  # m behind the cube's centre, seen from the goal: where a push begins
+NEAR = 0.03  # m from the goal, where the task succeeds
 
 MJCF = panda.ASSETS / "panda_cube.xml"
 
 
 def prepare(spec: mujoco.MjSpec) -> None:
-    """Fingers fixed 2 cm apart, without their actuator."""
+    """Fix the fingers 2 cm apart and remove their actuator."""
     spec.delete(spec.actuator("grip"))
     for name in ("opening", "gear"):
         spec.delete(spec.tendon(name))
@@ -40,7 +41,8 @@ def prepare(spec: mujoco.MjSpec) -> None:
 def observation(physics: Physics) -> Array:
     """(..., 33): positions (14), velocities (13), hand xyz m, goal xyz m.
 
-    Positions: seven joints rad, cube xyz m and quaternion; velocities alike.
+    Positions: seven joints rad, cube xyz m and quaternion. Velocities likewise, per s, with three
+    numbers for the cube's rotation.
     """
     return panda.observation(physics)
 
@@ -54,12 +56,12 @@ def reward(
     place: float = 0.8,
     tilt: float = 0.1,
 ) -> Array:
-    """Get behind the cube, and the cube to the goal, in [0, 1].
+    """In [0, 1]: high with the hand behind the cube and the cube at the goal.
 
-    `(reach · behind + place · there) (1 - tilt · mean(a²))` with weights that sum to 1: `behind`
-    is how near the hand is to the point 5 cm behind the cube, seen from the goal,
-    1 / (1 + (d / 5 cm)²), `there` how near the cube is to the goal, alike; the action's part is
-    roll and pitch.
+    `(reach · behind + place · cube_near) · (1 - tilt · mean(a²))`; the first two weights sum to 1.
+    `behind` is 1 / (1 + (d / 5 cm)²) for a distance d from the hand to the point 5 cm behind the
+    cube, seen from the goal; `cube_near` is the same for a distance d from cube to goal; a are the
+    actions of roll and pitch.
     """
     xp = array_namespace(next_obs)
     cube = next_obs[..., 7:10]
@@ -74,14 +76,14 @@ def reward(
 
 
 def initial(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """The hand 20 cm over the table, the cube at rest under it, turned at random."""
+    """The hand 20 cm over the table, the cube at rest below it with a random yaw."""
     (x, y), yaw = (rng.uniform(*side) for side in START), rng.uniform(-math.pi, math.pi)
     cube = [x, y, 0.02, math.cos(yaw / 2), 0.0, 0.0, math.sin(yaw / 2)]
     return np.array([*panda.READY, *cube]), np.zeros(13)
 
 
 def goal(rng: np.random.Generator) -> np.ndarray:
-    """(1, 3): on the table, anywhere on a ring around where the cube starts."""
+    """(1, 3), in m: on the table, anywhere on a ring around the cube's start."""
     radius, bearing = rng.uniform(*RADIUS), rng.uniform(-math.pi, math.pi)
     x, y = CENTRE
     return np.array([[x + radius * math.cos(bearing), y + radius * math.sin(bearing), 0.02]])

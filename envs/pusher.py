@@ -1,8 +1,8 @@
 """A 7-joint arm pushes a cylinder to a goal on a table.
 
 The model is gymnasium's (the arm PETS used); start, timing, torques and cost are PETS's (Chua et
-al., 2018), so that returns compare with the published ones (about -55 over 150 steps). The goal
-does not move, so it is a constant of the reward and not three constant inputs of a model.
+al., 2018), so that returns can be compared with the published ones (about -55 over 150 steps). The
+goal does not move, so it is a constant in the reward and not part of the observation.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from envs.task import Array, Physics, Task
 
 TORQUE = 2.0  # N·m at action 1
 GOAL = (0.45, -0.05, -0.323)  # m
-START = (-0.25, 0.15)  # m, mean of the cylinder's y and x from the goal
+START = (-0.25, 0.15)  # m, mean offset (y, x) of the cylinder from the goal
 START_STD = 0.025  # m
 
 MJCF = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "pusher_v5.xml"
 
 
 def prepare(spec: mujoco.MjSpec) -> None:
-    """Sensors for what the observation holds; light and colours."""
+    """Add the sensors that the observation reads, light, colours and a camera."""
     for name in ("tips_arm", "object"):
         spec.add_sensor(
             name=name,
@@ -85,7 +85,7 @@ def reward(obs: Array, action: Array, next_obs: Array) -> Array:
 
 
 def initial(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """The arm stretched out and all but at rest, the cylinder near (-0.25, 0.15) from the goal."""
+    """The arm stretched out and nearly at rest; the cylinder normal about `START` from the goal."""
     cylinder = np.array(START) + START_STD * rng.standard_normal(2)
     qpos = np.concatenate([np.zeros(7), cylinder, np.zeros(2)])
     return qpos, np.concatenate([rng.uniform(-0.005, 0.005, 7), np.zeros(4)])

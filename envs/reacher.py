@@ -1,7 +1,8 @@
 """A 7-joint arm whose finger tip reaches for a ball.
 
 Lengths, joint ranges, torques, timing, start and cost are those of PETS's 7-DoF reacher (Chua et
-al., 2018), so that returns compare with the published ones (about -45 over 150 steps); no gravity.
+al., 2018), so that returns can be compared with the published ones (about -45 over 150 steps); no
+gravity.
 
 The observation is joints and target only; the reward finds the finger tip by forward kinematics.
 So a learned model need not learn the arm's geometry, and the tip in the reward always agrees with
@@ -37,11 +38,11 @@ def observation(physics: Physics) -> Array:
 def finger_tip(joints: Array) -> tuple[Array, Array, Array]:
     """x, y, z of the finger tip, each (...), in m, for joint angles (..., 7 or more)."""
     xp = array_namespace(joints)
-    # The last joint rolls the hand about the axis the tip lies on. Joint by joint in memory, as
-    # sines of strided numbers are four times slower.
+    # The last joint rolls the hand about the axis that the tip lies on, so it does not move the
+    # tip. The stack is contiguous for each joint: sines of strided numbers are four times slower.
     angles = xp.stack([joints[..., i] for i in range(6)])
     sin, cos = xp.sin(angles), xp.cos(angles)
-    # From the tip back to the base: turn what has been built about the joint, then shift it.
+    # From the tip back to the base: rotate the chain so far about the joint, then add the link.
     x = HAND * cos[5] + FOREARM  # wrist flex, about y
     z = -HAND * sin[5]
     y = -sin[4] * z  # forearm roll, about x

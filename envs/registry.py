@@ -86,43 +86,43 @@ class UnknownEnvironment(ValueError):
 
 @dataclass(frozen=True)
 class Entry:
-    """What the library knows of an environment that has a name."""
+    """What the library knows of a named environment."""
 
     known: Known
     summary: str = ""
     """One line for listings."""
     task: Task | None = None
-    """Its physics, for a simulator of it."""
+    """Its physics, if a simulator can run it."""
     world: Callable[..., FiniteMDP] | None = None
-    """Builds the finite world that it is."""
+    """Builds its finite MDP, if it is one."""
     presets: Mapping[str, Any] = field(default_factory=dict)
     """Tuned settings by algorithm, `mpc` for planning."""
 
 
 class Description(NamedTuple):
-    """The line of an environment in a listing."""
+    """An environment's row in a listing."""
 
     name: str
     obs_dim: int
     action_dim: int
-    steps: int
+    steps: int  # of an episode; 0 without a limit
     reward_known: bool
     terminated_known: bool
     summary: str
 
 
 def task_env(name: str, **kwargs: Any) -> MujocoEnv:
-    """The bare environment of one of our tasks: the entry point gymnasium calls."""
+    """The environment of one of our tasks without its time limit; gymnasium's entry point."""
     env = MujocoEnv(TASKS[name], **kwargs)
-    _tell_known(env, name, entry(name))
+    _set_known(env, name, entry(name))
     return env
 
 
 _REGISTERED: dict[str, Entry] = {}
-"""What `register` was told, by name; of all others `_ours` says what is known."""
+"""Entries made by `register`, by name; `_built_in` has the library's."""
 
 
-def _ours(name: str) -> Entry | None:
+def _built_in(name: str) -> Entry | None:
     if name in TASKS:
         task = TASKS[name]
         return Entry(Known(task.reward, task.terminated, ""), task.summary, task)
@@ -133,8 +133,8 @@ def _ours(name: str) -> Entry | None:
     return None
 
 
-def _found(name: str) -> Entry | None:
-    return _REGISTERED.get(name) or _ours(name)
+def _entry_of(name: str) -> Entry | None:
+    return _REGISTERED.get(name) or _built_in(name)
 
 
 for _task in TASKS.values():
@@ -162,18 +162,19 @@ def register(
     summary: str = "",
     preset: Mapping[str, Any] | None = None,
 ) -> str:
-    """Make an environment of one's own known by a name, to `make` and to every command.
+    """Register an environment of one's own under a name, for `make` and for every command.
 
     Args:
-        what: a task, which is checked by `check_task`; a class of gymnasium environments; a
-            finite world; a function without arguments whose annotation says that it returns one
-            of the latter two; or the id of an environment that gymnasium knows.
-        name: the name; by default the task's, the world's, the class's or the id itself.
-        reward: `reward(obs, action, next_obs)`, where it is a function of observations. Of a task
-            it takes the place of the task's own.
-        terminated: `terminated(next_obs)` likewise; `envs.never` where episodes only run out of
-            time. Both are compared with twenty steps of the environment, unless `why` is given.
-        why: what is missing or inexact in these functions, in one sentence.
+        what: a task, which `check_task` checks; a class of gymnasium environments; a finite
+            world; a function without arguments that is annotated to return an environment or a
+            finite world; or the id of an environment that gymnasium knows.
+        name: the name; by default that of the task, world, class or function, or the id itself.
+        reward: `reward(obs, action, next_obs)`, if it is a function of observations. For a task it
+            replaces the task's own.
+        terminated: `terminated(next_obs)` likewise; `envs.never` if only the time limit ends
+            episodes. Except for a task, both are compared with twenty steps of the environment,
+            unless `why` is given.
+        why: one sentence on what is missing or inexact in these functions.
         summary: one line for listings.
         preset: tuned settings by algorithm: `{"pets": (steps, config), "mpc": MPCConfig(...)}`.
 
@@ -181,12 +182,12 @@ def register(
         The name.
 
     Raises:
-        ValueError: a name that is taken, something that is none of these, a task that does not
-            keep its contract, functions that do not fit the environment; one line.
-        UnknownEnvironment: an id that gymnasium does not know.
+        ValueError: the name is taken, `what` is none of these, the task fails `check_task`, or the
+            functions differ from the environment; one line.
+        UnknownEnvironment: gymnasium does not know the id.
     """
     called = name or _name_of(what)
-    before = _found(called)
+    before = _entry_of(called)
     if before is not None and not (isinstance(what, str) and what == called):
         raise ValueError(f"an environment is named {called!r} already; give another name=")
     if isinstance(what, Task):
@@ -200,17 +201,17 @@ def register(
         given = Entry(Known(reward, terminated, why), summary)
         _registered(what)
         if called != what:
-            raise ValueError(f"{what}: an id that gymnasium knows keeps its name")
+            raise ValueError(f"{what}: gymnasium's ids keep their names; leave out name=")
     else:
         built, world = _builder(what, called)
         text = summary or (inspect.getdoc(what) or "").split("\n")[0]
         given = Entry(Known(reward, terminated, why), text, world=world)
         _to_gymnasium(called, built, None)
     given = replace(given, presets=dict(preset or {}))
-    if before is not None:  # an id of ours that is given other functions or presets
+    if before is not None:  # a known name that gets other functions or presets
         functions = Known(reward or before.known.reward, terminated or before.known.terminated, why)
         given = replace(before, known=functions, presets={**before.presets, **given.presets})
-    kept = _REGISTERED.get(called)
+    previous = _REGISTERED.get(called)
     _REGISTERED[called] = given
     try:
         if not isinstance(what, Task) and not why and (reward or terminated):
@@ -219,14 +220,14 @@ def register(
             env.close()
     except BaseException:
         unregister(called)
-        if kept is not None:
-            _REGISTERED[called] = kept
+        if previous is not None:
+            _REGISTERED[called] = previous
         raise
     return called
 
 
 def unregister(name: str) -> None:
-    """Forget what `register` made known; an id that gymnasium knew before stays in gymnasium."""
+    """Undo `register`; an id that gymnasium knew before stays in gymnasium."""
     _REGISTERED.pop(name, None)
     if name in _MADE:
         _MADE.discard(name)
@@ -234,7 +235,7 @@ def unregister(name: str) -> None:
 
 
 _MADE: set[str] = set()
-"""Names that `register` has handed to gymnasium."""
+"""Names that `register` has added to gymnasium's registry."""
 
 
 def _to_gymnasium(name: str, make_env: Callable[..., gymnasium.Env], steps: int | None) -> None:
@@ -255,7 +256,7 @@ def _name_of(what: Any) -> str:
 def _builder(
     what: Any, name: str
 ) -> tuple[Callable[..., gymnasium.Env], Callable[..., FiniteMDP] | None]:
-    """What builds the environment, and the finite world that it is."""
+    """A function that builds the environment, and one that builds its finite MDP, if it is one."""
     if isinstance(what, type) and issubclass(what, gymnasium.Env):
         return what, None
     if isinstance(what, FiniteMDP):
@@ -272,22 +273,22 @@ def _builder(
 
 
 def make(id: str, *, render_mode: str | None = None, **kwargs: Any) -> gymnasium.Env:
-    """The environment with this name, with its time limit.
+    """Build the environment with this name, with its time limit.
 
     Args:
         id: a name of `names`, one that was registered, an id that gymnasium knows, `module:ID`
             where importing the module registers the id, or `module:NAME` where NAME is something
             that `register` takes.
         render_mode: None or "rgb_array".
-        kwargs: go to `gymnasium.make`: for our tasks `width`, `height` and `max_episode_steps`.
+        kwargs: for `gymnasium.make`; our tasks take `width`, `height` and `max_episode_steps`.
 
     The environment's `metadata["known"]` has its reward and termination as functions, if they are
     known (see `known`).
 
     Raises:
         UnknownEnvironment: a name that is neither a task nor registered.
-        ValueError: something of that name that is no environment, or whose constructor raised an
-            exception.
+        ValueError: the name is that of something that is no environment, or the constructor raised
+            an exception.
     """
     name = _registered(id)
     # passed only if it is set, because a constructor may lack the argument
@@ -296,48 +297,48 @@ def make(id: str, *, render_mode: str | None = None, **kwargs: Any) -> gymnasium
         env = gymnasium.make(gymnasium.registry[name], **rendering, **kwargs)
     except gymnasium.error.Error:
         raise
-    except Exception as error:  # by a constructor of the user's own
+    except Exception as error:  # a user's constructor may raise anything
         if name in TASKS:
             raise
-        said = " ".join(str(error).split()) or "nothing more"
+        said = " ".join(str(error).split()) or "no message"
         raise ValueError(
             f"environment {id!r} cannot be made: {type(error).__name__}: {said}"
         ) from error
-    _tell_known(env, id, _found(name))
+    _set_known(env, id, _entry_of(name))
     return env
 
 
-def _tell_known(env: gymnasium.Env, id: str, found: Entry | None) -> None:
+def _set_known(env: gymnasium.Env, id: str, found: Entry | None) -> None:
     """Set `env.metadata["known"]`: reward and termination as functions, and the task.
 
-    For an environment that has no entry, what it has there itself is kept.
+    An environment without an entry keeps what it has there.
     """
     own = env.metadata.get("known")
     if own is not None and found is None:
         env.unwrapped.metadata = {**env.metadata, "known": {"why": "", "task": None, **own}}
         return
     reward, terminated, why = known(id) if found is None else found.known
-    told = {
+    facts = {
         "reward": reward,
         "terminated": None if terminated is never else terminated,
-        "ends": terminated is None,  # it may terminate, and when is not known as a function
+        "ends": terminated is None,  # it may terminate, by a rule that is not known
         "why": why,
-        "task": None if found is None else found.task,  # its physics, for a simulator of it
+        "task": None if found is None else found.task,  # for a simulator of its physics
     }
-    env.unwrapped.metadata = {**env.metadata, "known": told}
+    env.unwrapped.metadata = {**env.metadata, "known": facts}
 
 
 def entry(id: str) -> Entry:
     """All that is known of an environment.
 
     Raises:
-        UnknownEnvironment: a name that neither we nor gymnasium know.
+        UnknownEnvironment: a name that neither the library nor gymnasium knows.
     """
     name = _registered(id)
-    found = _found(name)
+    found = _entry_of(name)
     if found is not None:
         return found
-    why = f"nobody has written reward and termination of {id} as functions yet"
+    why = f"reward and termination of {id} are not known as functions"
     return Entry(Known(None, None, why), world=WORLDS.get(name))
 
 
@@ -353,7 +354,7 @@ def simulated(id: str) -> Task:
     """The task of an environment, for a simulator of its physics.
 
     Raises UnknownEnvironment for a name that is neither a task nor registered, ValueError if the
-    physics, or one of the functions, is not known.
+    physics or one of the functions is not known.
     """
     task = entry(id).task
     if task is None:
@@ -364,7 +365,7 @@ def simulated(id: str) -> Task:
 
 
 def names() -> tuple[str, ...]:
-    """Environments with an entry: our tasks, gymnasium's, and what was registered.
+    """Names of our tasks, of gymnasium's tasks, and of registered environments but finite worlds.
 
     `make` takes every id that gymnasium knows.
     """
@@ -378,7 +379,10 @@ def library_names() -> tuple[str, ...]:
 
 
 def describe(id: str) -> Description:
-    """The line of an environment in a listing; builds the environment to read its spaces."""
+    """An environment's row in a listing; builds the environment to read its spaces.
+
+    Raises what `make` and `check_box` raise.
+    """
     env = make(id)
     box = check_box(env)
     limit = env.spec.max_episode_steps if env.spec is not None else None
@@ -413,11 +417,12 @@ def check_box(env: gymnasium.Env) -> Box:
 
 
 GROUP = "mbrl.envs"
-"""Entry points of installed packages: `NAME = "module:OBJECT"`, something that `register` takes."""
+"""Entry-point group by which installed packages add environments: `NAME = "module:OBJECT"`, where
+OBJECT is something that `register` takes."""
 
 
 def _registered(id: str) -> str:
-    """The name under which gymnasium has an environment; imports the module that the id names."""
+    """The environment's name in gymnasium's registry; imports the module that the id names."""
     if id in gymnasium.registry:
         return id
     module, _, name = id.rpartition(":")
@@ -427,12 +432,12 @@ def _registered(id: str) -> str:
         return register(_imported(point.module, f"the entry point {id!r}", point.attr), name=id)
     candidates = {known_name.lower(): known_name for known_name in gymnasium.registry}
     near = [candidates[n] for n in difflib.get_close_matches(name.lower(), candidates, 4, 0.5)]
-    hint = f"did you mean {', '.join(near)}?" if near else f"ours are {', '.join(TASKS)}"
+    hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(TASKS)}"
     raise UnknownEnvironment(f"unknown environment {id!r}; {hint}")
 
 
 def _of_module(id: str, module: str, name: str) -> str:
-    """Of `module:NAME`: an id that importing the module registers, or something to register."""
+    """The name for `module:NAME`: NAME is an id that the module registers, or an object of it."""
     if not all(part.isidentifier() for part in module.split(".")) or not name:
         raise UnknownEnvironment(
             f"unknown environment {id!r}; the form is NAME, or module:NAME with the module's name "
@@ -452,8 +457,8 @@ def _imported(module: str, asked: str, attribute: str = "") -> Any:
     try:
         found = importlib.import_module(module)
         return getattr(found, attribute) if attribute else found
-    except (Exception, SystemExit) as error:  # importing a stranger's module may raise anything
-        said = " ".join(str(error).split()) or "nothing more"
+    except (Exception, SystemExit) as error:  # importing a user's module may raise anything
+        said = " ".join(str(error).split()) or "no message"
         raise UnknownEnvironment(
             f"{asked}: {module} cannot be imported: {type(error).__name__}: {said}"
         ) from error

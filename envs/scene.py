@@ -1,4 +1,4 @@
-"""Light, colours and floor of assets/scene.xml for models of other projects."""
+"""Light and colours of assets/scene.xml for models from other projects."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _UNCOLOURED = (0.5, 0.5, 0.5, 1.0)  # MuJoCo's default; with it a geom shows its
 def dress(spec: mujoco.MjSpec, materials: Mapping[str, str], default: str) -> None:
     """Add the light of scene.xml to a model, and colour its geoms with the materials there.
 
-    `materials` maps the name of a geom, or of its body where that has none, to a material;
-    geoms in neither get `default`. Mass, contacts and motion stay as they are.
+    `materials` maps names of geoms, or of bodies for all their geoms, to materials; other geoms get
+    the material `default`. Masses, contacts and motion do not change.
     """
     scene = mujoco.MjSpec.from_file(str(SCENE))
     for part in ("headlight", "quality", "map", "rgba"):

@@ -1,8 +1,8 @@
 """Finite Markov decision processes, with exact values, and their environments.
 
 Sutton and Barto 2018, "Reinforcement learning", chapters 3 and 4; Puterman 1994, "Markov decision
-processes", for the linear programme. All arrays are numpy float64. `envs.worlds` has those of the
-literature.
+processes", for the linear programme. All arrays are numpy float64. `envs.worlds` has finite MDPs
+from the literature.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from scipy import sparse
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 from scipy.sparse.linalg import bicgstab, splu
 
-_SUMS_TO = 1e-9
-"""Tolerance of the sum of a distribution."""
+_SUM_TOLERANCE = 1e-9
+"""How far the sum of a distribution may be from 1."""
 _DIRECT = 2000
 """Number of states up to which elimination is fast for any transitions."""
 _ITERATIONS = 300
@@ -69,11 +69,11 @@ class Layout:
 class FiniteMDP:
     """A finite Markov decision process: states 0..S-1, actions 0..A-1.
 
-    An episode ends on arrival in a terminal state. Its value and rewards are 0, and its rows of
-    `transitions` are empty.
+    An episode ends on arrival in a terminal state. A terminal state has value and rewards 0, and
+    its rows of `transitions` are empty.
 
     Raises ValueError, naming the state and the action, for a row that is not a distribution or a
-    reward that is not finite; for a discount outside [0, 1], or of 1 where some state cannot reach
+    reward that is not finite; for a discount outside [0, 1], or of 1 if some state cannot reach
     a terminal one; for a start that is not a distribution over states; for arrays of other shapes;
     for rewards that are not the expectations of `arrival`.
     """
@@ -112,7 +112,7 @@ class FiniteMDP:
         rows, states, actions = _rows(transitions, name)
         ends = _mask(terminal, states, name)
         live = np.repeat(~ends, actions)
-        rows = _emptied(rows, live)
+        rows = _without_terminal_rows(rows, live)
         shape = np.shape(rewards)
         if shape in ((states, actions, states), rows.shape) and shape != (states, actions):
             rewards, arrival = None, rewards
@@ -124,7 +124,7 @@ class FiniteMDP:
         if arrival is not None:
             if np.shape(arrival) not in ((states, actions, states), rows.shape):
                 raise ValueError(f"{name}: arrival must be (S · A, S), got {np.shape(arrival)}")
-            arrival = _stored_like(rows, arrival)
+            arrival = _with_sparsity_of(rows, arrival)
             expected = (rows * arrival).sum(1).reshape(states, actions)
             if rewards is not None and not np.allclose(rewards, expected, equal_nan=True):
                 raise ValueError(f"{name}: rewards are not those that arrival makes; give only one")
@@ -140,7 +140,7 @@ class FiniteMDP:
                 f"got {layout.moves.shape}"
             )
         if discount == 1:
-            stuck = _unending(rows, ends, actions)
+            stuck = _stuck_states(rows, ends, actions)
             if stuck.any():
                 raise ValueError(
                     f"{name}: with discount 1 every state must be able to end; "
@@ -193,7 +193,7 @@ class FiniteMDP:
     def evaluate(self, policy: np.ndarray) -> np.ndarray:
         """V_π (S,) = (I - γ P_π)⁻¹ r_π.
 
-        By elimination, or with many states and cycles by iteration (van der Vorst 1992) down to
+        Solved by elimination, or with many states and cycles by BiCGSTAB (van der Vorst 1992) to
         rounding error: |residual| <= 1e-13 (max |r_π| + max |V_π|), and the error of V_π is at most
         |residual| / (1 - γ).
 
@@ -213,9 +213,9 @@ class FiniteMDP:
         return float(self.start @ self.evaluate(policy))
 
     def expected_steps(self, policy: np.ndarray) -> float:
-        """Steps of an episode in the mean, from the start to a terminal state.
+        """Mean number of steps of an episode, from the start to a terminal state.
 
-        Raises ValueError where some state never reaches one, under the policy or at all.
+        Raises ValueError if a state never reaches one, under this policy or under any.
         """
         ones = np.ones_like(self.rewards)
         clock = FiniteMDP(self.transitions, ones, 1.0, self.start, self.terminal, self.name)
@@ -249,7 +249,7 @@ class FiniteMDP:
         return self.occupancy(policy) * advantage
 
     def discounted(self, discount: float) -> FiniteMDP:
-        """The same world with another γ; ValueError for one that it does not take."""
+        """The same MDP with another γ. Raises ValueError for one that the constructor refuses."""
         return FiniteMDP(
             self.transitions,
             self.rewards,
@@ -300,7 +300,7 @@ class FiniteMDP:
             if not better.any():
                 return Optimum(values, action_values, policy)
             policy = np.where(better, action_values.argmax(1), policy)
-        raise ValueError(f"{self.name}: the linear programme's policy could not be bettered to π*")
+        raise ValueError(f"{self.name}: the linear programme's policy could not be improved to π*")
 
     def env(
         self,
@@ -309,7 +309,7 @@ class FiniteMDP:
         changes: Mapping[int, FiniteMDP] | None = None,
         render_mode: str | None = None,
     ) -> gymnasium.Env:
-        """Its environment, a `TabularEnv`, truncated after `max_steps` steps if that is given.
+        """A `TabularEnv` of this MDP; its episodes are truncated after `max_steps` steps, if given.
 
         Raises what `TabularEnv` raises.
         """
@@ -329,7 +329,7 @@ class FiniteMDP:
                 f"{self.name}: a policy is (S, A) = ({self.states}, {self.actions}) probabilities "
                 f"or (S,) integers, got {policy.shape} {policy.dtype}"
             )
-        wrong = ~(np.abs(policy.sum(1) - 1) <= _SUMS_TO) | (policy < 0).any(1)
+        wrong = ~(np.abs(policy.sum(1) - 1) <= _SUM_TOLERANCE) | (policy < 0).any(1)
         if wrong.any():
             raise ValueError(
                 f"{self.name}: the policy of state {wrong.argmax()} is no distribution: "
@@ -350,7 +350,7 @@ class FiniteMDP:
                 found = _iterate(matrix, right)
                 if found is not None:
                     return found
-        # Pivots on the diagonal are stable, as it dominates, and keep the ordering's sparsity.
+        # The diagonal dominates, so pivots on it are stable; they keep the ordering's sparsity.
         options = {"SymmetricMode": True}
         factors: Any = splu(
             sparse.csc_array(matrix),
@@ -363,10 +363,10 @@ class FiniteMDP:
     def _check_ends(self, chain: sparse.csr_array) -> None:
         if self.discount < 1:
             return
-        stuck = _unending(chain, self.terminal, 1)
+        stuck = _stuck_states(chain, self.terminal, 1)
         if stuck.any():
             raise ValueError(
-                f"{self.name}: with discount 1 a policy must end from every state; this one "
+                f"{self.name}: with discount 1 a policy must terminate from every state; this one "
                 f"never does from state {int(stuck.argmax())}"
             )
 
@@ -378,9 +378,10 @@ class TabularEnv(gymnasium.Env):
     if the MDP has `arrival`, else the expected one.
 
     Args:
-        mdp: the world.
-        changes: number of steps -> world with the same states and actions that replaces the world
-            after these steps, counted over episodes from the last seeded reset.
+        mdp: the first world.
+        changes: number of steps -> the world that replaces the current one after these steps. It
+            has as many states and actions. Steps are counted over episodes from the last seeded
+            reset.
         render_mode: "rgb_array" or None.
 
     Attributes:
@@ -388,8 +389,8 @@ class TabularEnv(gymnasium.Env):
         steps: number of steps since the last seeded reset.
 
     Raises:
-        ValueError: another render mode, frames of a world without a layout, a start in a terminal
-            state, changes to a world of another size or before the first step.
+        ValueError: another render mode, "rgb_array" for a world without a layout, a start in a
+            terminal state, a change to a world of another size or before the first step.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 8}
@@ -422,7 +423,7 @@ class TabularEnv(gymnasium.Env):
         self.observation_space = Discrete(mdp.states)
         self.action_space = Discrete(mdp.actions)
         self.steps, self._state, self._over = 0, 0, True
-        self._become(mdp)
+        self._switch_to(mdp)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -431,8 +432,8 @@ class TabularEnv(gymnasium.Env):
         super().reset(seed=seed)
         if seed is not None:
             self.steps = 0
-            self._become(self._changes[0])
-        where = self._draw(self._chances)
+            self._switch_to(self._changes[0])
+        where = self._draw(self._start_probabilities)
         self._state, self._over = int(self._starts[where]), False
         return self._state, {}
 
@@ -441,7 +442,7 @@ class TabularEnv(gymnasium.Env):
         mdp = self.mdp
         if self._over:
             raise gymnasium.error.ResetNeeded(
-                f"{mdp.name}: reset before the first step of an episode"
+                f"{mdp.name}: call reset() before the first step of an episode"
             )
         if not 0 <= action < mdp.actions or int(action) != action:
             raise ValueError(f"{mdp.name}: actions are 0..{mdp.actions - 1}, got {action!r}")
@@ -457,7 +458,7 @@ class TabularEnv(gymnasium.Env):
         self._over = bool(mdp.terminal[self._state])
         self.steps += 1
         if self.steps in self._changes:
-            self._become(self._changes[self.steps])
+            self._switch_to(self._changes[self.steps])
         return self._state, reward, self._over, False, {}
 
     def render(self) -> np.ndarray | None:
@@ -467,33 +468,33 @@ class TabularEnv(gymnasium.Env):
             return None
         assert self.mdp.layout is not None
         row, column = self.mdp.layout.cells[self._state]
-        frame, cell = self._ground.copy(), self._cell
+        frame, cell = self._background.copy(), self._cell
         if row >= 0:
             x = np.arange(cell) - (cell - 1) / 2
             disc = x[:, None] ** 2 + x**2 <= (0.36 * cell) ** 2 + 0.5
             frame[row * cell : (row + 1) * cell, column * cell : (column + 1) * cell][disc] = _AGENT
         return frame
 
-    def _become(self, mdp: FiniteMDP) -> None:
+    def _switch_to(self, mdp: FiniteMDP) -> None:
         self.mdp = mdp
         self._starts = np.flatnonzero(mdp.start)
-        self._chances = mdp.start[self._starts]
+        self._start_probabilities = mdp.start[self._starts]
         if self.render_mode is not None:
-            self._ground, self._cell = _ground(mdp)
+            self._background, self._cell = _draw_background(mdp)
 
-    def _draw(self, chances: np.ndarray) -> int:
-        if len(chances) == 1:
+    def _draw(self, probabilities: np.ndarray) -> int:
+        if len(probabilities) == 1:
             return 0
-        upto = chances.cumsum()
+        upto = probabilities.cumsum()
         found = upto.searchsorted(self.np_random.random() * upto[-1], side="right")
-        return min(int(found), len(chances) - 1)
+        return min(int(found), len(probabilities) - 1)
 
 
 class SeededOnce(gymnasium.Wrapper):
-    """An environment of which only the first reset is seeded.
+    """A wrapper that passes the seed on at the first reset only.
 
-    A `TabularEnv` becomes its first world again with every seeded reset. Within this wrapper it
-    changes as time goes on, even if each episode is reset with a seed of its own.
+    A `TabularEnv` returns to its first world at every seeded reset. In this wrapper its world
+    changes after the given steps even if every episode is reset with a seed.
     """
 
     _seeded = False
@@ -501,7 +502,7 @@ class SeededOnce(gymnasium.Wrapper):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """As the environment's, without a seed from the second time on."""
+        """Reset the environment, without the seed from the second time on."""
         given, self._seeded = None if self._seeded else seed, True
         return self.env.reset(seed=given, options=options)
 
@@ -510,7 +511,7 @@ _AGENT, _GOAL, _HAZARD = (38, 89, 166), (166, 212, 160), (222, 136, 121)
 _START, _WALL, _FREE, _LINE = (214, 214, 214), (64, 64, 64), (255, 255, 255), (235, 235, 235)
 
 
-def _ground(mdp: FiniteMDP) -> tuple[np.ndarray, int]:
+def _draw_background(mdp: FiniteMDP) -> tuple[np.ndarray, int]:
     """A frame without the agent, and the number of pixels per cell."""
     layout = mdp.layout
     assert layout is not None
@@ -530,9 +531,9 @@ def _ground(mdp: FiniteMDP) -> tuple[np.ndarray, int]:
 
 
 def _iterate(matrix: sparse.csr_array, right: np.ndarray) -> np.ndarray | None:
-    """The solution by BiCGSTAB and refinement, or None if that would take long.
+    """The solution by BiCGSTAB and refinement; None after too many iterations.
 
-    Both the largest error and the sum of errors are at the level of rounding.
+    Both the largest and the summed absolute residual are at the level of rounding errors.
     """
     found, left = np.zeros_like(right), _ITERATIONS
 
@@ -550,8 +551,8 @@ def _iterate(matrix: sparse.csr_array, right: np.ndarray) -> np.ndarray | None:
         found = found + bicgstab(matrix, residual, rtol=1e-8, maxiter=left, callback=count)[0]
 
 
-def _emptied(rows: Any, live: np.ndarray) -> sparse.csr_array:
-    """A copy without the rows that are not live and without stored zeros, in canonical order."""
+def _without_terminal_rows(rows: Any, live: np.ndarray) -> sparse.csr_array:
+    """A copy in canonical order, without stored zeros, whose rows that are not live are empty."""
     counts = np.diff(rows.indptr)
     keep = np.repeat(live, counts)
     indptr = np.concatenate([[0], np.cumsum(np.where(live, counts, 0))])
@@ -561,8 +562,8 @@ def _emptied(rows: Any, live: np.ndarray) -> sparse.csr_array:
     return copy
 
 
-def _stored_like(rows: Any, rewards: Any) -> sparse.csr_array:
-    """Rewards (S · A, S), stored where `rows` is and nowhere else."""
+def _with_sparsity_of(rows: Any, rewards: Any) -> sparse.csr_array:
+    """Rewards (S · A, S), with the sparsity of `rows`."""
     at = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr)), rows.indices
     if sparse.issparse(rewards):
         data: Any = sparse.csr_array(rewards)[at]
@@ -592,7 +593,7 @@ def _check_rows(rows: Any, rewards: np.ndarray, live: np.ndarray, actions: int, 
     sums, least = rows.sum(1), np.zeros(rows.shape[0])
     if rows.nnz:
         least = rows.min(1).toarray().ravel()
-    wrong = live & ~((np.abs(sums - 1) <= _SUMS_TO) & (least >= 0))
+    wrong = live & ~((np.abs(sums - 1) <= _SUM_TOLERANCE) & (least >= 0))
     if wrong.any():
         state, action = divmod(int(wrong.argmax()), actions)
         raise ValueError(
@@ -622,14 +623,14 @@ def _distribution(start: Any, states: int, name: str) -> np.ndarray:
     given = np.asarray(start)
     if given.ndim == 0 and np.issubdtype(given.dtype, np.integer) and 0 <= given < states:
         return np.eye(1, states, int(given))[0]
-    if given.shape != (states,) or not abs(given.sum() - 1) <= _SUMS_TO or (given < 0).any():
+    if given.shape != (states,) or not abs(given.sum() - 1) <= _SUM_TOLERANCE or (given < 0).any():
         raise ValueError(
             f"{name}: start must be a state in 0..{states - 1} or a distribution (S,) over them"
         )
     return given.astype(float)
 
 
-def _unending(rows: sparse.csr_array, terminal: np.ndarray, actions: int) -> np.ndarray:
+def _stuck_states(rows: sparse.csr_array, terminal: np.ndarray, actions: int) -> np.ndarray:
     """Mask (S,) of the states from which no policy reaches a terminal state."""
     states, ends = len(terminal), np.flatnonzero(terminal)
     ones = np.ones(rows.nnz + len(ends))

@@ -1,9 +1,9 @@
 """A task: an MJCF file and four pure functions.
 
 The four functions are written once in array-API style. The environment runs them on numpy
-float64 and float32, planners on torch tensors of any dtype and device; leading dimensions are
-free. Planners call them in their inner loop, so they should make no
-unnecessary copies and no loops over rows.
+float64 and float32, planners on torch tensors of any dtype and device; any leading dimensions are
+allowed. Planners call them in their inner loop, so they should make no unnecessary copies and no
+loops over rows.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class Planning(NamedTuple):
     """A cheaper model to plan with; `mbrl study robots` measures its error."""
 
     prepare: Callable[[mujoco.MjSpec], None]
-    """Edits to the task's MJCF: integrator, time step, solver, collisions; no new state."""
+    """Edits the task's MJCF (integrator, time step, solver, collisions); must not add state."""
     frame_skip: int
-    """Its MuJoCo steps in a control step; times its time step, the task's own control step."""
+    """MuJoCo steps of this model in a control step, which must last as long as the task's."""
 
 
 class Physics(NamedTuple):
@@ -55,19 +55,19 @@ class Physics(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What is known of an environment's reward and termination as functions of observations."""
+    """An environment's reward and termination as functions of observations, if they are known."""
 
-    reward: RewardFn | None
-    terminated: TerminatedFn | None
-    why: str  # what is missing or inexact, in one sentence, or empty
+    reward: RewardFn | None  # None: not known
+    terminated: TerminatedFn | None  # None: not known
+    why: str  # one sentence on what is missing or inexact; empty if nothing is
 
 
 @dataclass(frozen=True)
 class Task:
     """A control problem in MuJoCo.
 
-    An action is in [-1, 1]^A and is mapped affinely onto each control's `ctrlrange`; the reward
-    gets the action as it was given, so a cost in N·m scales it back. Reward and termination depend
+    An action is in [-1, 1]^A and is mapped affinely onto each control's `ctrlrange`. The reward
+    gets the action in [-1, 1], so a cost in N·m has to scale it. Reward and termination depend
     on their arguments only. Keyword-only parameters of `reward` with numbers as defaults are
     its weights: `weights` lists them and `functools.partial` sets them.
     """
@@ -88,26 +88,27 @@ class Task:
     terminated: TerminatedFn = never
     """`terminated(next_obs)`; by default the task never terminates."""
     process_noise: tuple[float, ...] = ()
-    """Std of a random force on each degree of freedom, in N or N·m, drawn once a control step
-    and held over it; empty for none."""
+    """Std of a random force on each degree of freedom, in N or N·m; the force is drawn anew in each
+    control step and constant within it. Empty: no noise."""
     camera: str | int = -1
     """Camera to render from; -1 is a free camera that shows the whole scene."""
     prepare: Callable[[mujoco.MjSpec], None] | None = None
-    """Edits to a borrowed MJCF before it is compiled: sensors, a camera, colours."""
+    """Edits the MJCF before it is compiled, for example to add sensors, a camera or colours."""
     goal: Callable[[np.random.Generator], np.ndarray] | None = None
-    """`goal(rng) -> (nmocap, 3)`: where the MJCF's mocap bodies stand, drawn after `initial`."""
+    """`goal(rng) -> (nmocap, 3)`: positions of the mocap bodies in m, drawn after `initial`."""
     goal_steps: int = 0
-    """Control steps after which the goal is drawn anew; 0 keeps it over the episode."""
+    """Control steps after which a new goal is drawn; 0 keeps one goal for the whole episode."""
     success: Callable[[Array], Array] | None = None
     """`success(obs (..., O)) -> (...)` bool: the task is done in this state."""
     traces: tuple[str, ...] = ()
-    """Position sensors, sites, geoms or bodies whose paths show a plan in pictures."""
+    """Names of position sensors, sites, geoms or bodies; pictures of a plan show their paths."""
     planning: Planning | None = None
     """A cheaper model to plan with, if there is a good one."""
     gymnasium: bool = False
-    """The task only describes one that gymnasium steps, by gymnasium's conventions: actions are
-    controls, observations float64, and in place of sensors there are the places of bodies by
-    name, as they lag behind the state within MuJoCo's last step."""
+    """True if an environment of gymnasium steps the task, and this object only describes it. Then
+    gymnasium's conventions hold: actions are controls, observations are float64, and
+    `Physics.sensors` has the positions of bodies by name, which lag behind the state by one MuJoCo
+    step."""
 
     @property
     def weights(self) -> dict[str, float]:
@@ -116,7 +117,7 @@ class Task:
         return {p.name: float(p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
 
     def traced(self) -> Task:
-        """The same task with a position sensor for each of `traces` that has none."""
+        """The same task with a position sensor of the same name for each of `traces`."""
         kinds = {
             "site": mujoco.mjtObj.mjOBJ_SITE,
             "geom": mujoco.mjtObj.mjOBJ_GEOM,
@@ -139,11 +140,11 @@ class Task:
         return replace(self, prepare=prepare)
 
     def compile(self, *, planning: bool = False) -> mujoco.MjModel:
-        """The task's model, or its planning model.
+        """The compiled model of the task; with `planning`, its planning model if it has one.
 
-        Raises ValueError, in one line that names the file, for an MJCF that does not compile, an
-        actuator without `ctrlrange`, a sensor of accelerations or forces (these are not functions
-        of the state), a sensor that the task observes and the model lacks, and process
+        Raises ValueError, in one line that names the file or the task, for an MJCF that does not
+        compile, an actuator without `ctrlrange`, a sensor of accelerations or forces (these are not
+        functions of the state), a sensor that the task observes and the model lacks, and process
         noise of the wrong length.
         """
         try:
@@ -162,15 +163,15 @@ class Task:
                 f"{self.mjcf}: actuators without ctrlrange, so without a bounded action: "
                 f"{', '.join(unlimited)}"
             )
-        unsteady = [
+        unusable = [
             model.sensor(i).name or f"#{i}"
             for i in range(model.nsensor)
             if model.sensor_needstage[i] == int(mujoco.mjtStage.mjSTAGE_ACC)
         ]
-        if unsteady:
+        if unusable:
             raise ValueError(
                 f"{self.mjcf}: sensors that need accelerations, not only the state: "
-                f"{', '.join(unsteady)}"
+                f"{', '.join(unusable)}"
             )
         if not self.gymnasium:
             views = sensor_views(model, np.zeros(model.nsensordata))
@@ -183,14 +184,14 @@ class Task:
                 ) from None
         if len(self.process_noise) not in (0, model.nv):
             raise ValueError(
-                f"{self.name}: process_noise needs {model.nv} values, one a degree of freedom, "
-                f"or none; got {len(self.process_noise)}"
+                f"{self.name}: process_noise needs {model.nv} values, one for each degree of "
+                f"freedom, or none; got {len(self.process_noise)}"
             )
         return model
 
 
 def control_names(model: mujoco.MjModel) -> list[str]:
-    """A name for each control (A,): its actuator's, and which input it is where there are several.
+    """A name for each control (A,): its actuator's, with the input's number if it has several.
 
     Since MuJoCo 4 an actuator may take several controls: the position and velocity that a PID
     controller is to reach, the four numbers of an orientation.

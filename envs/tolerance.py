@@ -24,12 +24,13 @@ def tolerance(
     falloff: str = "gaussian",
     edge: float = 0.1,
 ) -> Array:
-    """1 where low <= x <= high, falling to `edge` at the distance `margin` outside, (...).
+    """(...): 1 where low <= x <= high, falling to `edge` at a distance `margin` outside.
 
-    With d the distance outside over the margin: `gaussian` exp(-k d²), `linear` 1 - (1 - edge) d
-    and 0 beyond that, `long_tail` 1 / (1 + k d²); k is such that d = 1 gives `edge`.
+    With d the distance outside divided by `margin`, `gaussian` is exp(-k d²), `linear` is
+    max(0, 1 - (1 - edge) d) and `long_tail` is 1 / (1 + k d²); k is such that d = 1 gives `edge`.
 
-    Raises ValueError for low > high, a margin not over 0, an edge not in (0, 1), another falloff.
+    Raises ValueError for low > high, a margin not over 0, an edge not in (0, 1) or an unknown
+    falloff.
     """
     if not (low <= high and margin > 0 and 0 < edge < 1):
         raise ValueError(

@@ -33,10 +33,13 @@ class VideoError(RuntimeError):
 
 
 def make_filmed(env_id: str) -> gymnasium.Env:
-    """The environment with frames of `SIZE`, or of its own size if that cannot be set."""
+    """The environment with frames of `SIZE`, or of its own size if that cannot be set.
+
+    Raises what `envs.make` raises.
+    """
     try:
         return make(env_id, render_mode="rgb_array", **SIZE)
-    except ValueError:  # it takes no size
+    except ValueError:  # its constructor has no width and height
         return make(env_id, render_mode="rgb_array")
 
 
@@ -45,8 +48,8 @@ def write_film(
 ) -> Path:
     """Write an episode as an mp4, and eight of its frames as a .png with the same name.
 
-    Each frame (h, w, 3) has its step and the return so far as a caption. Raises what `write_video`
-    does.
+    Each frame (h, w, 3) has its step and the return so far, from `returns`, as a caption. Raises
+    what `write_video` raises.
     """
     path = Path(path)
     captions = [f"step {t}   return {total:.1f}" for t, total in enumerate(returns, 1)]
@@ -74,8 +77,8 @@ def write_video(
     Frames are taken one at a time and not kept. `captions` gives each frame a line, written at
     its lower left ("step 40, return 31.2"); it must not end before the frames do. H.264 needs
     even sides: an odd one is lengthened by repeating its last line of pixels. Raises VideoError
-    where the encoder is missing or fails, ValueError for no frames, frames of another type or
-    size, or a frame rate that is not positive. `path` is then as it was.
+    if the encoder is missing or fails, ValueError for another suffix, no frames, frames of another
+    type or size, too few captions, or a frame rate that is not positive. `path` is then unchanged.
     """
     path = Path(path)
     if path.suffix != ".mp4":
@@ -88,11 +91,11 @@ def write_video(
         raise ValueError("frames: are none; want at least one")
     height, width = _checked(first, None).shape[:2]
     lines = repeat(None) if captions is None else captions
-    with _whole(path) as temporary, tempfile.TemporaryFile() as complaint:
-        encoder = _encoder(width + width % 2, height + height % 2, fps, temporary, complaint)
+    with _replacing(path) as temporary, tempfile.TemporaryFile() as errors:
+        encoder = _encoder(width + width % 2, height + height % 2, fps, temporary, errors)
         assert encoder.stdin is not None
         try:
-            pairs = zip(chain([first], supply), _enough(lines), strict=False)
+            pairs = zip(chain([first], supply), _never_ending(lines), strict=False)
             for frame, line in pairs:
                 picture = _checked(frame, first.shape)
                 if line is not None:
@@ -109,8 +112,8 @@ def write_video(
                 encoder.wait()
             with suppress(BrokenPipeError):
                 encoder.stdin.close()
-        complaint.seek(0)
-        said = complaint.read().decode(errors="replace").strip().splitlines()
+        errors.seek(0)
+        said = errors.read().decode(errors="replace").strip().splitlines()
         if status != 0:
             raise VideoError(
                 f"the video encoder failed on {path.name} with status {status}: "
@@ -130,10 +133,10 @@ def contact_sheet(
 ) -> Path:
     """One PNG of rows × columns frames, evenly spaced from the first to the last, for a README.
 
-    Reads left to right, then down; `captions` has a line for every frame and those of the
-    chosen are written on them. The sheet is `width` pixels wide, or less where the frames
-    would have to be enlarged. With fewer frames than places, each appears once. Raises
-    ValueError for no frames, frames of another type or size, or fewer than one column or row.
+    It reads left to right, then down. `captions` has a line for every frame, which is written on it
+    if it is chosen. The sheet is `width` pixels wide, or less if frames would have to be
+    enlarged. With fewer frames than places, each appears once. Raises ValueError for no frames,
+    frames of another type or size, another number of captions, or less than one column or row.
     """
     if columns < 1 or rows < 1:
         raise ValueError(f"columns, rows: want at least 1, got {columns} and {rows}")
@@ -159,14 +162,14 @@ def contact_sheet(
             tile = Image.fromarray(_captioned(np.asarray(tile), captions[i]))
         row, column = divmod(place, columns)
         sheet.paste(tile, (column * (tile_w + gap), row * (tile_h + gap)))
-    with _whole(Path(path)) as temporary:
+    with _replacing(Path(path)) as temporary:
         sheet.save(temporary, format="PNG", optimize=True)
     return Path(path)
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """Yields a temporary file beside `path`, which replaces it where the block does not raise."""
+def _replacing(path: Path) -> Iterator[Path]:
+    """Yields the path of a temporary file, which replaces `path` if the block does not raise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
@@ -177,7 +180,7 @@ def _whole(path: Path) -> Iterator[Path]:
 
 
 def _encoder(
-    width: int, height: int, fps: float, path: Path, complaint: IO[bytes]
+    width: int, height: int, fps: float, path: Path, errors: IO[bytes]
 ) -> subprocess.Popen[bytes]:
     no_encoder = "no video encoder found: reinstall imageio-ffmpeg, or install ffmpeg"
     try:
@@ -213,13 +216,14 @@ def _encoder(
     ]
     try:
         return subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=complaint
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors
         )
     except OSError as error:
         raise VideoError(f"{no_encoder} ({error.strerror})") from None
 
 
-def _enough(captions: Iterable[str | None]) -> Iterable[str | None]:
+def _never_ending(captions: Iterable[str | None]) -> Iterable[str | None]:
+    """The captions; raises ValueError when another one is asked for after the last."""
     yield from captions
     raise ValueError("captions: ended before the frames did; want one for each")
 
@@ -234,12 +238,12 @@ def _checked(frame: Frame, shape: tuple[int, ...] | None) -> Frame:
 
 
 def _captioned(frame: Frame, line: str) -> Frame:
-    """The line in white on a dark box at the lower left, sized to the frame."""
+    """The frame with the line in white on a dark box at the lower left."""
     image = Image.fromarray(frame)
     draw = ImageDraw.Draw(image, "RGBA")
     size = max(9, round(0.045 * image.height))
     font = ImageFont.load_default(size)
-    # The font's own metrics, not the line's box: that would jump from frame to frame.
+    # The box's height is the font's, as the height of the text changes from frame to frame.
     ascent = round(0.95 * size)
     pad, margin = round(0.4 * size), round(0.6 * size)
     right = margin + 2 * pad + round(draw.textlength(line, font=font))

@@ -1,9 +1,9 @@
 """A planar biped runs forward without falling.
 
 Torso, thighs, shins and feet with 100 N·m in hips and knees and 40 N·m in the ankles; 62.5 Hz. The
-reward is that of dm_control's walker (Tassa et al. 2018) in form: standing times running;
-standing alone earns a tenth. Planning with the coarse simulator returns 450 of 500
-(6 seeds, none falls).
+reward has the form of dm_control's walker (Tassa et al. 2018): standing times running, and standing
+alone earns a tenth. Planning with the coarse simulator returns 447 of 500
+(10 seeds, none falls).
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ BENT = (0.25, -0.4, 0.15) * 2
 
 
 def observation(physics: Physics) -> Array:
-    """(..., 18): height m, pitch rad (forward), hips, knees, ankles rad; then velocities.
+    """(..., 18): height m, pitch rad (forwards positive), leg joints rad, then velocities.
 
-    Velocities are x, z of the centre of mass m/s, then as above m/s and rad/s.
+    Leg joints are hip, knee and ankle of the right leg, then of the left one. Velocities are x and
+    z of the centre of mass m/s, then those of the first eight numbers, m/s and rad/s.
     """
     xp = array_namespace(physics.qpos)
     velocity = physics.sensors["velocity"][..., ::2]
@@ -36,9 +37,9 @@ def observation(physics: Physics) -> Array:
 def reward(
     obs: Array, action: Array, next_obs: Array, *, speed: float = 2.5, effort: float = 0.1
 ) -> Array:
-    """Upright at standing height, times running at `speed` m/s, with small actions.
+    """In [0, 1]: upright at standing height, times running at `speed` m/s, with small actions.
 
-    Full actions cost the share `effort`.
+    Full actions multiply it by `1 - effort`.
     """
     xp = array_namespace(next_obs)
     pitch = next_obs[..., 1]
@@ -46,8 +47,7 @@ def reward(
         (0.5 + 0.5 * xp.cos(pitch)) * tolerance(pitch, -0.1, 0.35, margin=0.8)
     )
     runs = tolerance(next_obs[..., 8], speed, 1.4 * speed, margin=speed, falloff="linear")
-    ease = 1 - effort * xp.mean(action * action, axis=-1)
-    return stands * (0.1 + 0.9 * runs) * ease
+    return stands * (0.1 + 0.9 * runs) * (1 - effort * xp.mean(action * action, axis=-1))
 
 
 def success(obs: Array) -> Array:
@@ -61,10 +61,10 @@ def initial(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def coarse(spec: mujoco.MjSpec) -> None:
-    """Twice the time step, a cheaper solver, without visual geoms.
+    """Double the time step, use a cheaper solver and remove visual geoms.
 
-    Simulates 2.4 times as many seconds a second. After 0.2 s of random torques, which turn joints
-    by 0.95 rad, they are 0.05 rad from where the true model has them, in the median of 32.
+    2.4 times as fast as the true model. After 0.2 s of random torques, which turn the joints by
+    0.95 rad, they are 0.05 rad from their angles in the true model (medians over 32 draws).
     """
     spec.option.timestep = 0.008
     spec.option.solver = int(mujoco.mjtSolver.mjSOL_PGS)

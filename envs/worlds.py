@@ -1,8 +1,8 @@
 """Finite worlds from the literature, and the continuous wet chicken.
 
 Each function returns a `FiniteMDP`; the first line of its docstring appears in listings. `WORLDS`
-maps names to functions, and `envs.make(name)` builds an environment. States of grids are numbered
-row by row, without walls. Actions of grids are up, right, down, left unless stated otherwise.
+maps names to functions, and `envs.make(name)` builds an environment. The free cells of a grid are
+its states, numbered row by row. Actions of grids are up, right, down, left unless stated otherwise.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from gymnasium.spaces import Box
 from scipy import sparse
 
 from envs.tabular import FiniteMDP, Layout
+from envs.task import never
 
 _FOUR = np.array([(-1, 0), (0, 1), (1, 0), (0, -1)])
 """Changes of row and column: up, right, down, left."""
 _KING = np.concatenate([_FOUR, [(-1, 1), (1, 1), (1, -1), (-1, -1), (0, 0)]])
-"""The same, followed by the diagonals and by no move."""
+"""`_FOUR`, then the diagonals, then no move."""
 
 _DYNA = (
     ".......#G",
@@ -79,7 +80,7 @@ def chain(states: int = 5, *, slip: float = 0.2, discount: float = 0.95) -> Fini
     layout = Layout(
         walls=np.zeros((1, states), dtype=bool),
         cells=np.stack([back, here], -1),
-        moves=_everywhere(np.array([(0, 1), (0, -1)]), states),
+        moves=_same_moves(np.array([(0, 1), (0, -1)]), states),
     )
     return FiniteMDP(
         _transitions(targets, [1 - slip, slip]), arrival.tocsr(), discount, 0, [], "chain", layout
@@ -99,8 +100,9 @@ def garnet(
 
     Each action in each state has `branching` possible next states; their probabilities are the
     distances between uniformly random cuts of [0, 1]. Expected rewards are standard normal. The
-    last `ends` states are terminal; with 0 it never terminates. It starts in any other state.
-    Raises ValueError unless 1 <= branching <= states and 0 <= ends < states.
+    last `ends` states are terminal; with 0 it never terminates. An episode starts in any other
+    state, with equal probabilities. Raises ValueError unless 1 <= branching <= states,
+    actions >= 1 and 0 <= ends < states.
     """
     _require(
         1 <= branching <= states,
@@ -112,10 +114,10 @@ def garnet(
     pairs = states * actions
     targets = np.stack([rng.choice(states, branching, replace=False) for _ in range(pairs)])
     cuts = np.sort(rng.random((pairs, branching - 1)), axis=1)
-    chances = np.diff(cuts, prepend=0.0, append=1.0)
+    probabilities = np.diff(cuts, prepend=0.0, append=1.0)
     shape = (states, actions, branching)
     return FiniteMDP(
-        _transitions(targets.reshape(shape), chances.reshape(shape)),
+        _transitions(targets.reshape(shape), probabilities.reshape(shape)),
         rng.standard_normal((states, actions)),
         discount,
         live / live.sum(),
@@ -137,16 +139,16 @@ def cliff_walk(*, slippery: bool = False, discount: float = 1.0) -> FiniteMDP:
     hazards = np.zeros((4, 12), dtype=bool)
     hazards[3, 1:-1] = True
     turning = (1 / 3, 1 / 3, 0.0, 1 / 3) if slippery else (1.0,)
-    targets, chances, cells = _walk(np.zeros((4, 12), dtype=bool), turning=turning)
+    targets, probabilities, cells = _grid_moves(np.zeros((4, 12), dtype=bool), turning=turning)
     falls = hazards.ravel()[targets]
     return FiniteMDP(
-        _transitions(np.where(falls, start, targets), chances),
-        np.where(falls, -100.0, -1.0) @ chances,
+        _transitions(np.where(falls, start, targets), probabilities),
+        np.where(falls, -100.0, -1.0) @ probabilities,
         discount,
         start,
         [goal],
         "cliff-walk",
-        Layout(np.zeros((4, 12), dtype=bool), cells, _everywhere(_FOUR, 48), hazards),
+        Layout(np.zeros((4, 12), dtype=bool), cells, _same_moves(_FOUR, 48), hazards),
     )
 
 
@@ -161,16 +163,18 @@ def frozen_lake(size: int = 4, *, slippery: bool = True, discount: float = 0.99)
     lake = _letters(_LAKES[size])
     turning = (1 / 3, 1 / 3, 0.0, 1 / 3) if slippery else (1.0,)
     order = _FOUR[[3, 2, 1, 0]]
-    targets, chances, cells = _walk(np.zeros(lake.shape, bool), moves=order, turning=turning)
+    targets, probabilities, cells = _grid_moves(
+        np.zeros(lake.shape, bool), moves=order, turning=turning
+    )
     goal = np.flatnonzero(lake.ravel() == "G")
     return FiniteMDP(
-        _transitions(targets, chances),
-        _on_arrival(goal, targets.shape),
+        _transitions(targets, probabilities),
+        _rewards_on_arrival(goal, targets.shape),
         discount,
         0,
         np.isin(lake.ravel(), ["G", "H"]),
         "frozen-lake",
-        Layout(np.zeros(lake.shape, bool), cells, _everywhere(order, lake.size), lake == "H"),
+        Layout(np.zeros(lake.shape, bool), cells, _same_moves(order, lake.size), lake == "H"),
     )
 
 
@@ -202,8 +206,8 @@ def blocking_maze(*, changed: bool = False, discount: float = 0.95) -> FiniteMDP
     """Walk to a goal that pays 1, through a gap in a wall that later moves.
 
     Sutton and Barto 2018, figure 8.4: the gap is on the right, and if `changed` on the left. The
-    book changes it after 1000 steps, as `envs.make("blocking-maze")` does. Both have the 47 states
-    that are free in one of them.
+    book changes it after 1000 steps, as `envs.make("blocking-maze")` does. The 47 states are the
+    cells that are free before or after the change.
     """
     return _gap_maze("blocking-maze", [0] if changed else [8], [0, 8], discount)
 
@@ -212,8 +216,8 @@ def shortcut_maze(*, changed: bool = False, discount: float = 0.95) -> FiniteMDP
     """Walk to a goal that pays 1, around a wall in which a shorter way opens later.
 
     Sutton and Barto 2018, figure 8.5: a gap on the left, and if `changed` another on the right. The
-    book changes it after 3000 steps, as `envs.make("shortcut-maze")` does. Both have the 47 states
-    that are free in one of them.
+    book changes it after 3000 steps, as `envs.make("shortcut-maze")` does. The 47 states are the
+    cells that are free before or after the change.
     """
     return _gap_maze("shortcut-maze", [0, 8] if changed else [0], [0, 8], discount)
 
@@ -291,35 +295,35 @@ def windy_grid(moves: int = 4, *, stochastic: bool = False, discount: float = 1.
         30,
         [37],
         "windy-grid",
-        Layout(np.zeros(shape, dtype=bool), cells, _everywhere(_KING[:moves], len(cells))),
+        Layout(np.zeros(shape, dtype=bool), cells, _same_moves(_KING[:moves], len(cells))),
     )
 
 
 def open_grid(size: int = 10, *, slip: float = 0.0, discount: float = 0.99) -> FiniteMDP:
     """Walk from the upper left to the lower right corner, without walls, each step -1.
 
-    size² cells; with probability `slip` a move goes to one of its sides. 10⁶ states take a second
-    or two to build. Without slip V* is -(1 - γᵈ) / (1 - γ) at a distance d. Raises ValueError for
-    size below 2 or slip outside [0, 1].
+    size² cells; with probability `slip` a move goes to the left or right of its direction instead.
+    10⁶ states take a second or two to build. Without slip V* is -(1 - γᵈ) / (1 - γ) at d steps from
+    the goal. Raises ValueError for size below 2 or slip outside [0, 1].
     """
     _require(size >= 2, f"open-grid: size must be at least 2, got {size!r}")
     _require(0 <= slip <= 1, f"open-grid: slip must lie in [0, 1], got {slip!r}")
     walls = np.zeros((size, size), dtype=bool)
     turning = (1 - slip, slip / 2, 0.0, slip / 2) if slip else (1.0,)
-    targets, chances, cells = _walk(walls, turning=turning)
+    targets, probabilities, cells = _grid_moves(walls, turning=turning)
     return FiniteMDP(
-        _transitions(targets, chances),
+        _transitions(targets, probabilities),
         np.full((size * size, 4), -1.0),
         discount,
         0,
         [size * size - 1],
         "open-grid",
-        Layout(walls, cells, _everywhere(_FOUR, size * size)),
+        Layout(walls, cells, _same_moves(_FOUR, size * size)),
     )
 
 
 _RIVER, _SPEED, _TURBULENCE = 5, 3.0, 3.5
-"""Length and width; speed of the water at the right bank; sum of speed and turbulence."""
+"""The river's length and width; the water's speed at the right bank; speed plus turbulence."""
 
 
 def wet_chicken(*, discount: float = 0.95) -> FiniteMDP:
@@ -341,10 +345,10 @@ def wet_chicken(*, discount: float = 0.95) -> FiniteMDP:
     cell = np.arange(-2 * size, 3 * size)
     above = np.minimum(cell + 0.5, middle + spread)
     below = np.maximum(cell - 0.5, middle - spread)
-    chances = np.maximum(above - below, 0.0) / (2 * spread)  # (S, A, cells)
+    probabilities = np.maximum(above - below, 0.0) / (2 * spread)  # (S, A, cells)
     beside = np.clip(x[:, None] + moves[:, 1], 0, size - 1)
     targets = np.where(cell >= size, 0, np.maximum(cell, 0) * size + beside[..., None])
-    rows = _transitions(targets, chances)
+    rows = _transitions(targets, probabilities)
     return FiniteMDP(
         rows,
         np.broadcast_to(y.astype(float), (size * size, len(moves), size * size)),
@@ -352,7 +356,7 @@ def wet_chicken(*, discount: float = 0.95) -> FiniteMDP:
         0,
         [],
         "wet-chicken-grid",
-        Layout(np.zeros((size, size), bool), np.stack([y, x], -1), _everywhere(moves, size * size)),
+        Layout(np.zeros((size, size), bool), np.stack([y, x], -1), _same_moves(moves, size * size)),
     )
 
 
@@ -367,8 +371,7 @@ class WetChicken(gymnasium.Env[np.ndarray, np.ndarray]):
     position has two modes. The reward is y after the step (that of Depeweg et al. is y - 5 before
     it). It never terminates.
 
-    Raises ValueError for any render mode, and for an action that is not
-    finite or not (2,).
+    Raises ValueError for any render mode, and for an action that is not finite or not (2,).
     """
 
     metadata = {"render_modes": []}
@@ -385,10 +388,7 @@ class WetChicken(gymnasium.Env[np.ndarray, np.ndarray]):
         """y after the step, for numpy or torch arrays (..., 2)."""
         return next_obs[..., 1]
 
-    @staticmethod
-    def terminated(next_obs: Any) -> Any:
-        """Always False, for numpy or torch arrays (..., 2)."""
-        return next_obs[..., 1] < 0
+    terminated = staticmethod(never)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -399,9 +399,9 @@ class WetChicken(gymnasium.Env[np.ndarray, np.ndarray]):
         return self._position.copy(), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Take a step, with actions clipped to the bounds; ResetNeeded before any reset."""
+        """Take a step with the action clipped to its bounds; ResetNeeded before the first reset."""
         if self._position is None:
-            raise gymnasium.error.ResetNeeded("wet-chicken: reset before the first step")
+            raise gymnasium.error.ResetNeeded("wet-chicken: call reset() before step()")
         action = np.asarray(action)
         _require(
             action.shape == (2,) and bool(np.isfinite(action).all()),
@@ -433,14 +433,14 @@ WORLDS: Mapping[str, Callable[..., FiniteMDP]] = {
 """The worlds by name; each function can be called without arguments."""
 
 CHANGES: Mapping[str, int] = {"blocking-maze": 1000, "shortcut-maze": 3000}
-"""Number of steps after which environments of worlds with `changed` change, as in the book."""
+"""Steps after which the worlds with an argument `changed` change, as in Sutton and Barto's book."""
 
 
 def small(*, discount: float) -> dict[str, Callable[[], FiniteMDP]]:
-    """Worlds of at most some hundred states at one discount, the deterministic ones first.
+    """Functions that make worlds of about a hundred states at most, deterministic ones first.
 
-    Each function makes the world of that name. They are those of `WORLDS`, with stochastic
-    variants, and one of `garnet`.
+    They are those of `WORLDS`, some of them also in a stochastic variant, and a `garnet`, all with
+    the same discount.
     """
     return {
         "chain": lambda: chain(slip=0.0, discount=discount),
@@ -497,65 +497,69 @@ def _maze(
     turning: Sequence[float] = (1.0,),
     free: np.ndarray | None = None,
 ) -> FiniteMDP:
-    """A grid whose goal pays 1 on arrival; without a start it starts in any other cell."""
+    """A grid whose goal pays 1 on arrival; with `start` None, episodes start in any other cell."""
     free = ~walls if free is None else free
-    targets, chances, cells = _walk(walls, turning=turning, free=free)
-    number = _numbers(free)
+    targets, probabilities, cells = _grid_moves(walls, turning=turning, free=free)
+    number = _state_numbers(free)
     end = number[goal]
     first: Any = None if start is None else number[start]
     if first is None:
         first = np.full(len(cells), 1 / (len(cells) - 1))
         first[end] = 0.0
     return FiniteMDP(
-        _transitions(targets, chances),
-        _on_arrival(np.array([end]), targets.shape),
+        _transitions(targets, probabilities),
+        _rewards_on_arrival(np.array([end]), targets.shape),
         discount,
         first,
         [end],
         name,
-        Layout(walls, cells, _everywhere(_FOUR, len(cells))),
+        Layout(walls, cells, _same_moves(_FOUR, len(cells))),
     )
 
 
-def _gap_maze(name: str, gaps: list[int], ever: list[int], discount: float) -> FiniteMDP:
-    """A maze of 6 × 9 cells whose fourth row is a wall with gaps, from below it to above."""
+def _gap_maze(name: str, gaps: list[int], all_gaps: list[int], discount: float) -> FiniteMDP:
+    """A maze of 6 × 9 cells; gaps in a wall, the fourth row, lead from the start to the goal.
+
+    `gaps` are the columns of the gaps, and `all_gaps` those of the gaps before and after a change,
+    whose cells are states as well.
+    """
     walls = np.zeros((6, 9), dtype=bool)
     walls[3] = True
     free = ~walls
-    walls[3, gaps], free[3, ever] = False, True
+    walls[3, gaps], free[3, all_gaps] = False, True
     return _maze(name, walls, (5, 3), (0, 8), discount, free=free)
 
 
-def _walk(
+def _grid_moves(
     walls: np.ndarray,
     *,
     moves: np.ndarray = _FOUR,
     turning: Sequence[float] = (1.0,),
     free: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where moves end: states (S, A, K), chances (K,), and the cells (S, 2) of states.
+    """Where moves end: states (S, A, K), probabilities (K,), and the cells (S, 2) of states.
 
     A move into an edge or a wall has no effect. `turning[k]` is the probability that action a has
-    the effect of action a + k, k < K. `free` are the cells that are states; if None, those without
-    walls.
+    the effect of action a + k, k < K. `free` (rows, columns) bool marks the cells that are states;
+    if None, those without walls.
     """
     free = ~walls if free is None else free
-    number, cells = _numbers(free), np.argwhere(free)
+    number, cells = _state_numbers(free), np.argwhere(free)
     ends = np.empty((len(cells), len(moves)), dtype=np.int32)
     for action, move in enumerate(moves):
         row, column = np.clip(cells + move, 0, np.array(walls.shape) - 1).T
         ends[:, action] = np.where(walls[row, column], np.arange(len(cells)), number[row, column])
-    kept = [k for k, chance in enumerate(turning) if chance > 0]
+    kept = [k for k, probability in enumerate(turning) if probability > 0]
     turned = [np.roll(ends, -k, axis=1) for k in kept]
     return np.stack(turned, -1), np.array([turning[k] for k in kept]), cells
 
 
-def _transitions(targets: np.ndarray, chances: Any) -> sparse.csr_array:
-    """Rows (S · A, S) from targets (S, A, K) and their chances, of that shape or broadcast."""
+def _transitions(targets: np.ndarray, probabilities: Any) -> sparse.csr_array:
+    """Rows (S · A, S) from targets (S, A, K) and their probabilities, which are broadcast."""
     states, actions, kinds = targets.shape
     return sparse.csr_array(
         (
-            np.broadcast_to(chances, targets.shape).ravel(),
+            np.broadcast_to(probabilities, targets.shape).ravel(),
             targets.ravel(),
             np.arange(0, targets.size + 1, kinds, dtype=np.int32),
         ),
@@ -563,7 +567,7 @@ def _transitions(targets: np.ndarray, chances: Any) -> sparse.csr_array:
     )
 
 
-def _on_arrival(states: np.ndarray, shape: tuple[int, ...]) -> sparse.csr_array:
+def _rewards_on_arrival(states: np.ndarray, shape: tuple[int, ...]) -> sparse.csr_array:
     """Rewards (S · A, S) of 1 for arrival in some states."""
     pairs = shape[0] * shape[1]
     return sparse.csr_array(
@@ -576,12 +580,12 @@ def _on_arrival(states: np.ndarray, shape: tuple[int, ...]) -> sparse.csr_array:
     )
 
 
-def _numbers(free: np.ndarray) -> np.ndarray:
+def _state_numbers(free: np.ndarray) -> np.ndarray:
     """The state of each cell (rows, columns), -1 where there is none."""
     return np.where(free, free.cumsum().reshape(free.shape) - 1, -1).astype(np.int32)
 
 
-def _everywhere(moves: np.ndarray, states: int) -> np.ndarray:
+def _same_moves(moves: np.ndarray, states: int) -> np.ndarray:
     return np.broadcast_to(moves, (states, *moves.shape))
 
 

@@ -1,1 +1,1 @@
-"""A MuJoCo model shown live in a web browser; needs viser, and `envs` itself does not import it."""
+"""Shows a MuJoCo model live in a web browser; needs viser, so `envs` does not import it."""

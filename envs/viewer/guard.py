@@ -1,9 +1,9 @@
-"""Who may steer the page, and with which values.
+"""Which web pages may connect to the viewer, and which values they may set.
 
-A web page of any site may open a WebSocket to this machine. The browser says in `Origin` whose page
-it is, so all but the served page itself are refused. What comes through a WebSocket is checked
-before viser sees it: values are held to the ranges of their sliders, and what nobody should send is
-left out.
+A page of any web site may open a WebSocket to this machine. The browser names the page's site in
+the header `Origin`, so all pages but the served one are refused. Messages are checked before viser
+handles them: values are clipped to the ranges of their sliders, and messages that the served page
+does not send are dropped.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ if TYPE_CHECKING:
     from websockets.asyncio.server import ServerConnection
     from websockets.http11 import Request, Response
 
-OWN = ("localhost", "127.0.0.1", "::1")
+LOCAL = ("localhost", "127.0.0.1", "::1")
 """Names of this machine, by which the page may have been opened."""
 PATIENCE = 10.0
-"""Seconds after which a page that takes no data is disconnected; browsers connect again."""
-MOST = 2**20
-"""Bytes of a message; those of the page have a few hundred."""
-LINES = 20
-"""Most lines said about what was refused, so that nobody can fill a terminal."""
+"""Seconds after which a page that reads no data is disconnected; browsers connect again."""
+MAX_BYTES = 2**20
+"""Size of the largest accepted message; the page's messages have a few hundred bytes."""
+MAX_LINES = 20
+"""Number of lines printed about refused messages, so that nobody can flood the terminal."""
 
 
 class Refused(Exception):
-    """A message that the page itself would not send; says why."""
+    """A message that the served page would not send; the text is the reason."""
 
 
 class Guard:
     """Checks connections and messages of one server.
 
     Args:
-        low, high: (3,) where goals can be dragged to, in m.
+        low, high: (3,) in m, corners of the box in which goals can be dragged.
 
     Attributes:
-        server: set once it is there; before that, nothing is admitted.
+        server: viser's server; while it is None, all messages are dropped.
     """
 
     def __init__(self, low: np.ndarray, high: np.ndarray) -> None:
@@ -56,9 +56,9 @@ class Guard:
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[None]:
-        """What viser serves in this context is checked by this guard.
+        """Check the connections and messages of a viser server that starts in this context.
 
-        viser has no setting for this, so the function that it serves with is replaced meanwhile.
+        viser has no setting for this, so the function of websockets that it calls is replaced.
         """
         from websockets.asyncio import server as sockets
 
@@ -68,7 +68,7 @@ class Guard:
         silent.disabled = True
 
         def guarded(handler: Any, *where: Any, process_request: Any, **settings: Any) -> Any:
-            settings |= {"max_size": MOST, "close_timeout": 1, "logger": silent}
+            settings |= {"max_size": MAX_BYTES, "close_timeout": 1, "logger": silent}
             settings |= {"ping_interval": PATIENCE, "ping_timeout": PATIENCE}
             return serve(
                 self._handled(handler),
@@ -85,13 +85,13 @@ class Guard:
             sockets.serve = serve
 
     def say(self, text: str) -> None:
-        """One line on standard error, each text once."""
-        if text not in self._said and len(self._said) < LINES:
+        """Print a line on standard error, each text once and at most `MAX_LINES` texts."""
+        if text not in self._said and len(self._said) < MAX_LINES:
             self._said.add(text)
             print(f"viewer: {text}", file=sys.stderr)
 
     def admit(self, raw: bytes | str) -> bytes | None:
-        """A message as it may reach viser; None for one that may not."""
+        """The message to hand to viser; None if it is dropped."""
         try:
             checked = self._message(raw)
         except Refused as error:
@@ -125,7 +125,7 @@ class Guard:
             place = np.clip(_numbers(given, "position", 3), self.low, self.high).tolist()
             still = {"wxyz": (1.0, 0.0, 0.0, 0.0), "owner": ""}
             return {"type": kind, "name": self._goal(given), "position": place, **still}
-        return None  # viser's page has others, which nothing here listens to
+        return None  # viser's page sends other messages, which nothing here uses
 
     def _goal(self, given: Mapping[str, Any]) -> str:
         assert self.server is not None
@@ -147,16 +147,16 @@ class Guard:
             raise Refused("there is no such setting")
         if not isinstance(updates, dict) or set(updates) != {"value"}:
             raise Refused(f"{handle.label}: only its value can be set")
-        return {"uuid": place, "updates": {"value": _held(handle, updates["value"])}}
+        return {"uuid": place, "updates": {"value": _clipped(handle, updates["value"])}}
 
     def _checked(self, serve: Callable[..., Any]) -> Callable[..., Any]:
-        """A function that answers HTTP requests, for this machine's own pages only."""
+        """`serve`, a function that answers HTTP requests, for the served page only."""
 
         def answer(connection: ServerConnection, request: Request) -> Response | None:
             import viser
 
             for origin in request.headers.get_all("Origin"):
-                if not _own(origin, request.headers.get_all("Host")):
+                if not _served_here(origin, request.headers.get_all("Host")):
                     self.say(f"refused a page of {_short(origin)}")
                     text = "only the page that is served here may connect\n"
                     return connection.respond(http.HTTPStatus.FORBIDDEN, text)
@@ -173,8 +173,8 @@ class Guard:
         async def handled(connection: Any) -> None:
             try:
                 await handler(connection)
-            except Exception as error:  # viser's handler, on what a page sent; the robot goes on
-                self.say(f"dropped a page: {type(error).__name__}: {_short(error)}")
+            except Exception as error:  # no message of a page may stop the robot
+                self.say(f"disconnected a page: {type(error).__name__}: {_short(error)}")
 
         return handled
 
@@ -183,7 +183,7 @@ def _connection(guard: Guard) -> type[ServerConnection]:
     from websockets.asyncio.server import ServerConnection
 
     class Connection(ServerConnection):
-        """Hands on what the guard admits, and ends if the other side takes no data."""
+        """Passes on messages that the guard admits, and closes if the page reads no data."""
 
         async def recv(self, decode: bool | None = None) -> Any:
             while True:
@@ -203,16 +203,16 @@ def _connection(guard: Guard) -> type[ServerConnection]:
     return Connection
 
 
-def _own(origin: str, hosts: list[str]) -> bool:
-    """Whether a page of this origin was served here: by the name and port of the request itself.
+def _served_here(origin: str, hosts: list[str]) -> bool:
+    """Whether a page of this origin was served here, by the host name and port of the request.
 
-    The port may be another than the server's own, where it is forwarded to another machine.
+    The port may differ from the server's, if it is forwarded from another machine.
     """
     try:
         url = urlsplit(origin)
         return (
             url.scheme in ("http", "https")
-            and url.hostname in OWN
+            and url.hostname in LOCAL
             and hosts == [url.netloc]
             and url.geturl() == f"{url.scheme}://{url.netloc}"
         )
@@ -220,15 +220,15 @@ def _own(origin: str, hosts: list[str]) -> bool:
         return False
 
 
-def _held(handle: Any, value: Any) -> Any:
-    """What an element of the page may be set to: the nearest value in its range."""
+def _clipped(handle: Any, value: Any) -> Any:
+    """The value clipped to the range of an element of the page; raises Refused for other types."""
     import viser
 
     if isinstance(handle, viser.GuiSliderHandle):
         if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
             raise Refused(f"{handle.label}: {_short(value)} is not a number")
-        held = min(max(value, handle.min), handle.max)
-        return round(held) if isinstance(handle.value, int) else float(held)
+        clipped = min(max(value, handle.min), handle.max)
+        return round(clipped) if isinstance(handle.value, int) else float(clipped)
     if isinstance(handle, viser.GuiDropdownHandle):
         if value not in handle.options:
             raise Refused(f"{handle.label}: there is no {_short(value)}")

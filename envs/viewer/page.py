@@ -1,10 +1,10 @@
-"""The page that shows a robot live in a web browser, and takes what its user asks for.
+"""The page that shows a robot live in a web browser and collects its user's requests.
 
 viser (https://viser.studio) serves the page from this process; nothing is fetched from elsewhere,
 only this machine can connect, and pages of other sites are refused (see `envs.viewer.guard`). The
-control loop calls `show` and `traces` with what there is to see and `take` for what the user has
-asked meanwhile. Nothing here calls the control loop, so no lock is needed, and a run without the
-viewer is the same run.
+control loop calls `show` and `traces` to draw, and `take` for the user's requests since the last
+call. Nothing here calls the control loop, so no lock is needed, and a run without the viewer gives
+the same numbers.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 FRAME = 1 / 30  # s between two pictures
-READING = 0.2  # s between two texts; faster ones cannot be read
+READING = 0.2  # s between two updates of the numbers; faster ones cannot be read
 DRAWN = 24
-"""Candidates drawn of a trace; more hide one another."""
-FAR = 10.0  # times the model's size: how far off its centre goals can be dragged
-POINTS = 33  # of a path, whatever the horizon
+"""Paths of candidates drawn for each trace; more would hide one another."""
+FAR = 10.0  # how far from the model's centre goals can be dragged, over the model's size
+POINTS = 33  # drawn of a path, at any horizon
 
 WORST, BEST = (0.74, 0.80, 0.88), (0.10, 0.36, 0.72)
 CHOSEN, CHOSEN_LATE = (0.86, 0.06, 0.34), (0.96, 0.62, 0.74)  # now, and at the horizon
 
 
 class Setting(NamedTuple):
-    """A slider: its ends, its step and where it stands. Integers stay integers."""
+    """A slider: its range, step and value. A slider of integers gives integers."""
 
     low: float
     high: float
@@ -50,15 +50,15 @@ class Status(NamedTuple):
     """The numbers that the page shows of the control loop."""
 
     plan_hz: float
-    """Plans a second."""
+    """Plans per second."""
     plan_ms: float
     """Milliseconds that the last plan took."""
     real_time: float
-    """Simulated seconds in a second."""
+    """Simulated seconds per second."""
     reward: float
-    """Of the last step."""
+    """Reward of the last step."""
     score: float
-    """Of the last plan."""
+    """Score of the last plan."""
     step: int
     """Control steps since the reset."""
 
@@ -82,11 +82,11 @@ class Push(NamedTuple):
 
 
 class Wishes(NamedTuple):
-    """What the user asks for: two states of the page, and what was done since the last call."""
+    """The user's requests: two switches of the page, and what was done since the last call."""
 
     paused: bool
     real_time: bool
-    """Go no faster than the clock."""
+    """Run no faster than real time."""
     reset: bool
     push: Push | None
     settings: dict[str, float]
@@ -100,11 +100,11 @@ class Wishes(NamedTuple):
 
 
 class Viewer:
-    """A page on this machine; a context manager.
+    """A web page, served on this machine, that shows a robot; a context manager.
 
         with Viewer(model, title="half-cheetah", settings={}, weights={}) as viewer:
             while not (wishes := viewer.take()).closed:
-                ...                                   # do what is wished, plan, step
+                ...                                   # carry out the requests, plan, step
                 viewer.traces(candidates, chosen)
                 viewer.show(data, status)
 
@@ -125,12 +125,12 @@ class Viewer:
     ) -> None:
         """Build the scene from the compiled model and serve it on 127.0.0.1.
 
-        `settings` get a slider each, wide enough for their value; `weights` one from nothing to
-        four times the value. `camera` is the model's camera to begin with, -1 for one that sees
-        all; where it tracks a body, the page follows that body. Port 0 takes any that is free.
-        `generator` draws the pushes' directions.
+        Each of `settings` gets a slider, whose range is widened to its value; each of `weights`
+        one from 0 to four times its value. `camera` is the model's camera from which the page first
+        looks, -1 for a view of the whole model; if it tracks a body, the page follows that body.
+        Port 0 is any free port. `generator` draws the directions of pushes.
 
-        Raises ModuleNotFoundError without viser, ValueError where the port is taken or is none.
+        Raises ModuleNotFoundError without viser, ValueError for a port that is taken or invalid.
         """
         self.model = model
         self._rng = np.random.default_rng() if generator is None else generator
@@ -149,7 +149,7 @@ class Viewer:
             self._world = self.server.scene.add_frame("/world", show_axes=False)
             self._poses = np.concatenate([data.xpos, data.xquat], axis=1)
             self._moving = build(self.server.scene, model, data, distance=self._distance)
-            self._furnish(settings, weights, data)
+            self._add_controls(settings, weights, data)
         except BaseException:
             self.close()
             raise
@@ -164,8 +164,8 @@ class Viewer:
         """Stop serving; the page shows that the connection is lost."""
         server = self.server
         loop, open_ones = server.get_event_loop(), server._websock_server._live_connections
-        with contextlib.suppress(RuntimeError):  # it has ended already
-            # A client that takes no data would hold up an orderly end.
+        with contextlib.suppress(RuntimeError):  # the event loop has ended already
+            # A client that reads no data would delay an orderly end.
             for connection in tuple(open_ones.values()):
                 loop.call_soon_threadsafe(connection.transport.abort)
         with _silence():
@@ -202,11 +202,12 @@ class Viewer:
     def traces(
         self, candidates: Mapping[str, np.ndarray], chosen: Mapping[str, np.ndarray]
     ) -> None:
-        """Draw where plans lead.
+        """Draw the paths of plans.
 
-        `candidates` maps a name to paths (N, H, 3) in m, best first: two dozen of them across all
-        ranks are drawn, the better the stronger. `chosen` maps it to the path (H, 3) of the plan
-        that is carried out, thick. Paths that are not finite are left out.
+        `candidates` maps the name of a traced point to paths (N, H, 3) in m, best first; `DRAWN` of
+        them, evenly spaced by rank, are drawn, better ones darker. `chosen` maps it to the path
+        (H, 3) of the plan that is carried out, which is drawn thick. Paths that are not finite are
+        left out.
         """
         now = time.perf_counter()
         if now < self._next_traces:
@@ -219,7 +220,7 @@ class Viewer:
                 self._trace(name, np.asarray(path)[None], True)
 
     def take(self) -> Wishes:
-        """What the user has asked since the last call."""
+        """The user's requests since the last call."""
         self._closed = _clicked(self._stop) or self._closed
         if _clicked(self._pause):
             from viser import Icon
@@ -244,7 +245,7 @@ class Viewer:
         )
 
     def _aim(self, data: mujoco.MjData, camera: int) -> None:
-        """Put the camera where `camera` is and follow what it tracks."""
+        """Start the page's view at the model's `camera` and follow the body that it tracks."""
         model, begin = self.model, self.server.initial_camera
         self._followed = 0
         if camera < 0:
@@ -256,16 +257,16 @@ class Viewer:
                 self._followed = int(model.cam_bodyid[camera])
             centre, fov = data.subtree_com[self._followed], float(model.cam_fovy[camera])
             eye, towards = data.cam_xpos[camera], -data.cam_xmat[camera].reshape(3, 3)[:, 2]
-        # One turns around the point of the line of sight that is nearest to the model.
+        # Dragging turns the view about the point of the line of sight nearest to the model.
         self._distance = max((centre - eye) @ towards, 0.1)
         begin.position, begin.look_at = eye, eye + self._distance * towards
         begin.fov, begin.near, begin.far = np.radians(fov), 0.01, 1000.0
         self._start = data.xpos[self._followed].copy()
 
-    def _furnish(
+    def _add_controls(
         self, settings: Mapping[str, Setting], weights: Mapping[str, float], data: mujoco.MjData
     ) -> None:
-        """Numbers, buttons, sliders and the handles of goals."""
+        """Add the numbers, buttons, sliders and the handles by which goals are dragged."""
         from viser import Icon
 
         gui, model = self.server.gui, self.model
@@ -275,11 +276,13 @@ class Viewer:
         self._reset = gui.add_button("Reset", icon=Icon.ROTATE_CLOCKWISE, color="gray")
         self._stop = gui.add_button("Stop", icon=Icon.PLAYER_STOP, color="gray")
         self._real_time = gui.add_checkbox(
-            "real time", True, hint="go no faster than the clock; a slow plan still slows it down"
+            "real time",
+            True,
+            hint="run no faster than real time; slow planning still slows it down",
         )
-        self._follow = gui.add_checkbox("follow", bool(self._followed), hint="keep it in sight")
+        self._follow = gui.add_checkbox("follow", bool(self._followed), hint="keep it in view")
         self._follow.visible = bool(self._followed)
-        self._plans = gui.add_checkbox("plans", True, hint="draw where plans lead")
+        self._plans = gui.add_checkbox("plans", True, hint="draw the paths of plans")
         with gui.add_folder("Push"):
             joined = (model.body_weldid > 0) & (model.body_mocapid < 0)
             moving = np.flatnonzero(joined).tolist()
@@ -309,7 +312,7 @@ class Viewer:
         ]
 
     def _trace(self, name: str, paths: np.ndarray, chosen: bool) -> None:
-        """Draw or redraw paths (N, H, 3), always as many points, so that nothing is rebuilt."""
+        """Draw or redraw paths (N, H, 3), always with as many points, so that lines are reused."""
         key = name, chosen
         drawn = self._traces.get(key)
         if drawn is not None:
@@ -334,14 +337,14 @@ class Viewer:
         self._traces[key] = self.server.scene.add_line_segments(
             f"/world/{'plan' if chosen else 'candidates'} {name}",
             segments,
-            # The page takes lines' colours for linear ones.
+            # The page expects the colours of lines in linear RGB.
             np.stack([colours[:, :-1], colours[:, 1:]], axis=2).reshape(-1, 2, 3) ** 2.2,
             thickness=(0.009 if chosen else 0.002) * self._distance,
         )
 
     def _draw_push(self) -> Push:
         body = self._bodies[self._body.value]
-        # Mostly level, along directions in which the body can go at all.
+        # Mostly horizontal, in directions in which the joints let the body move.
         direction = self._reach[body] @ (self._rng.standard_normal(3) * (1.0, 1.0, 0.25))
         return Push(body, self._strength.value * _unit(direction))
 
@@ -357,23 +360,23 @@ def _serve(port: int, title: str, guard: Guard) -> viser.ViserServer:
         ) from None
     if not 0 <= port <= 65535:
         raise ValueError(f"port: want 0 to 65535, got {port}")
-    # viser itself would serve on another port without a word.
-    if trouble := _trouble(port):
-        raise ValueError(f"port {port}: {trouble}; {_advice(port)}")
+    # viser would serve on another port without telling.
+    if error := _port_error(port):
+        raise ValueError(f"port {port}: {error}; {_free_port_hint(port)}")
     with _silence(), guard.serving():
         server = viser.ViserServer(HOST, port, title, verbose=False)
     if port and server.get_port() != port:
         with _silence():
             server.stop()
-        raise ValueError(f"port {port}: taken meanwhile; {_advice(port)}")
+        raise ValueError(f"port {port}: was taken meanwhile; {_free_port_hint(port)}")
     guard.server = server
-    # A page may ask for a tunnel to the internet; it gets none.
+    # A page may request a tunnel to the internet; this refuses it.
     server.request_share_url = lambda verbose=True: None
     return server
 
 
-def _trouble(port: int) -> str:
-    """Why nothing can be served on this port; empty where it can."""
+def _port_error(port: int) -> str:
+    """Why this port cannot be used; empty if it can."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -383,8 +386,8 @@ def _trouble(port: int) -> str:
     return ""
 
 
-def _advice(port: int) -> str:
-    free = next((p for p in range(max(port, 1024) + 1, 65536) if not _trouble(p)), 0)
+def _free_port_hint(port: int) -> str:
+    free = next((p for p in range(max(port, 1024) + 1, 65536) if not _port_error(p)), 0)
     return f"{free} is free: --viewer-port {free}"
 
 
@@ -398,7 +401,7 @@ def _silence() -> Iterator[None]:
 def _add_sliders(
     gui: viser.GuiApi, folder: str, settings: Mapping[str, Setting]
 ) -> dict[str, tuple[viser.GuiSliderHandle, list[float]]]:
-    """A folder of sliders, each with where it last was; no folder for none."""
+    """A folder of sliders, each with a list of its last value; no folder without settings."""
     if not settings:
         return {}
     sliders = {}
@@ -410,6 +413,7 @@ def _add_sliders(
 
 
 def _moved(sliders: dict[str, tuple[viser.GuiSliderHandle, list[float]]]) -> dict[str, float]:
+    """New values of the sliders that moved since the last call."""
     moved = {}
     for name, (slider, last) in sliders.items():
         if (value := slider.value) != last[0]:
@@ -418,6 +422,7 @@ def _moved(sliders: dict[str, tuple[viser.GuiSliderHandle, list[float]]]) -> dic
 
 
 def _clicked(button: viser.GuiButtonHandle) -> bool:
+    """Whether the button was clicked since the last call."""
     clicked = button.value
     if clicked:
         button.value = False
@@ -425,12 +430,13 @@ def _clicked(button: viser.GuiButtonHandle) -> bool:
 
 
 def _weight(value: float) -> Setting:
+    """A slider from 0 to four times the value, or to 1 for 0."""
     end = 4 * value or 1.0
     return Setting(min(0.0, end), max(0.0, end), abs(end) / 400, float(value))
 
 
 def _reach(model: mujoco.MjModel, data: mujoco.MjData, body: int) -> np.ndarray:
-    """Projector (3, 3) onto the directions in which the joints let a body's centre of mass go."""
+    """Projector (3, 3) onto the directions in which the joints let the centre of mass move."""
     jacobian = np.zeros((3, model.nv))
     mujoco.mj_jacBodyCom(model, data, jacobian, None, body)
     axes, sizes, _ = np.linalg.svd(jacobian)

@@ -21,10 +21,10 @@ _UNCOLOURED = (0.5, 0.5, 0.5, 1.0)  # MuJoCo's default; with it a geom shows its
 def build(
     scene: viser.SceneApi, model: mujoco.MjModel, data: mujoco.MjData, *, distance: float
 ) -> list[tuple[int, str]]:
-    """Sky, light, floor and bodies; returns body id and frame name of each body that can move.
+    """Add sky, light, floor and bodies; returns body id and frame name of each body that can move.
 
-    `distance` is that of the camera, in m: the floor fades at six times as much. The frame
-    "/world" has to be there.
+    `distance` is the camera's distance in m; the floor fades out at six times that. The frame
+    "/world" has to exist.
     """
     sky = 255 * np.linspace(SKY, HAZE, 64)[:, None]
     scene.set_background_image(np.repeat(sky.astype(np.uint8), 2, axis=1), format="png")
@@ -52,12 +52,12 @@ def build(
 
 
 def _shown(model: mujoco.MjModel, geom: int) -> bool:
-    """MuJoCo's own viewers hide groups 3 to 5: collision geoms, as a rule."""
+    """Whether MuJoCo's viewers show a geom; they hide groups 3 to 5, mostly collision geoms."""
     return int(model.geom_group[geom]) < 3
 
 
 def _colour(model: mujoco.MjModel, geom: int) -> np.ndarray:
-    """(4,): the geom's own colour, its material's where it has none, as in MuJoCo."""
+    """(4,) RGBA: the geom's own colour, or its material's if it has none, as in MuJoCo."""
     rgba, material = model.geom_rgba[geom], int(model.geom_matid[geom])
     if material >= 0 and tuple(rgba) == _UNCOLOURED:
         return model.mat_rgba[material]
@@ -72,7 +72,7 @@ def _add_geom(
     section: float,
     distance: float,
 ) -> None:
-    """A geom in its body's frame."""
+    """Add a geom in its body's frame."""
     import trimesh
 
     kind, (x, y, z) = int(model.geom_type[geom]), model.geom_size[geom]
@@ -86,7 +86,7 @@ def _add_geom(
         "wxyz": model.geom_quat[geom],
     }
     if kind == int(_GEOM.mjGEOM_PLANE):
-        # Planes are textured as a rule; lines stand for the texture.
+        # Most planes are textured; grid lines replace the texture.
         material = int(model.geom_matid[geom])
         textured = material >= 0 and (model.mat_texid[material] >= 0).any()
         size = (2 * x, 2 * y) if 0 < x < 3 * model.stat.extent else None
@@ -128,7 +128,7 @@ def _add_floor(
     size: tuple[float, float] | None = None,
     **pose: Any,
 ) -> None:
-    """A plane with lines every `section` m; without a size it fades into the distance."""
+    """Add a plane with lines every `section` m; without a size it is infinite and fades out."""
     width, height = size or (1.0, 1.0)
     scene.add_grid(
         name,

@@ -1,7 +1,7 @@
-"""Benchmarks: what ours does, over what a reference does beside it in the same run.
+"""Benchmarks: our speed or memory, over that of a reference measured in the same run.
 
 References are this machine's own float32 matrix-product rate, bare MuJoCo steps, and mbrl-lib,
-judo and mctx where they are installed. `measure` says how it is measured.
+judo and mctx if they are installed. `measure` says how it is measured.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ def bench(
 
     Args:
         names: of `BENCHES`.
-        threads: torch's threads, ours and the peer's alike; None leaves them as they are.
-        repeats: timed turns, after an untimed one.
-        console: where the tables go; None is stderr.
-        out: folder that gets `<name>.json` of each; None writes nothing.
+        threads: torch's threads, for ours and for mbrl-lib; None leaves them as they are.
+        repeats: number of timed turns, after an untimed one.
+        console: prints the tables; None is stderr.
+        out: folder in which each benchmark's `<name>.json` is written; None writes nothing.
 
     Raises:
         ValueError: an unknown benchmark, threads or repeats below one; nothing has run then.

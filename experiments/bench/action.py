@@ -1,4 +1,4 @@
-"""Actions a second of an agent that plans."""
+"""Actions per second of an agent that plans."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from experiments.bench.parts import (
 def action(bench: Bench, *, population: int | None = None, iterations: int = 5) -> list[Result]:
     """PETS actions/s at its published budgets: CEM, TS∞, 20 particles, warm started.
 
-    Observation sizes are what mbrl-lib's nets see: 4 for the cart-pole and 18 for the half-cheetah.
-    The untrained nets let every pole fall within a few steps. Ours then stops, while mbrl-lib steps
-    on to the horizon; in the row where none falls both do.
+    Observation sizes are those of mbrl-lib's nets: 4 for the cart-pole and 18 for the half-cheetah.
+    With untrained nets every pole falls within a few steps. Ours then stops, while mbrl-lib goes
+    on to the horizon; in the row "none falls" both go on.
     """
     results = []
     for work, task, obs, size, horizon, published, reward, terminated in (

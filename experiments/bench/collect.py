@@ -1,4 +1,4 @@
-"""Environment steps a second of the loop that all training goes through."""
+"""Environment steps per second of `collect`, the loop of all training."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class RandomActions:
 def collect_steps(
     bench: Bench, *, task: str = "cartpole-swingup", steps: int = 2000
 ) -> list[Result]:
-    """Steps/s of `collect` with random actions in 1 and 8 environments, over those of bare loops.
+    """Steps/s of `collect` with random actions in 1 and 8 environments, over those of a bare loop.
 
-    The bare loop calls `step` of a single environment and `reset` where an episode ends.
+    The bare loop calls `step` of a single environment, and `reset` when an episode ends.
     """
     results = []
     for count in (1, 8):

@@ -1,4 +1,4 @@
-"""How well jobs of the same size fill two workers, in processes and on Ray."""
+"""How well two workers share jobs of the same size, in processes and on Ray."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ WORKERS = 2
 
 
 def executor(bench: Bench, *, jobs: int = 8, seconds: float = 10.0) -> list[Result]:
-    """Seconds that the jobs themselves take, against those that two workers have meanwhile.
+    """Summed seconds of the jobs, over the seconds of both workers: twice the wall time.
 
-    It includes the start of the workers. Ray runs on this machine alone, with two CPUs; without
-    the extra `cluster` its row is left out. Each is measured once, which takes jobs x seconds / 2.
+    The wall time includes the start of the workers. Ray runs on this machine alone, with two CPUs;
+    without the extra `cluster` its row is left out. Each is measured once, which takes about
+    jobs x seconds / 2.
     """
     count = _products_in(seconds)
     results = [_measured("processes", Processes(), jobs, count)]
@@ -29,7 +30,7 @@ def executor(bench: Bench, *, jobs: int = 8, seconds: float = 10.0) -> list[Resu
         import ray
 
         ray.init(
-            "local",  # and no cluster that this machine may be in
+            "local",  # not a cluster that this machine may belong to
             num_cpus=WORKERS,
             logging_level=logging.ERROR,
             include_dashboard=False,
@@ -53,7 +54,7 @@ def _measured(name: str, executor: Executor, jobs: int, count: int) -> Result:
 
 
 def _products_in(seconds: float) -> int:
-    """How many matrix products of `_multiply` one worker does in so many seconds, about."""
+    """About how many matrix products of `_multiply` one worker computes in `seconds`."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -63,7 +64,7 @@ def _products_in(seconds: float) -> int:
 
 
 def _multiply(count: int) -> float:
-    """Seconds that so many matrix products take."""
+    """Seconds that `count` matrix products take."""
     a, b = torch.randn(2, 256, 256, generator=seeded())
     start = time.perf_counter()
     for _ in range(count):

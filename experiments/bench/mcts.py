@@ -1,4 +1,4 @@
-"""Simulations a second of tree search."""
+"""Simulations per second of tree search."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from planners.mcts import Evaluation, Tree
 
 MCTS_SIZES = {(1, 4): 25e3, (32, 4): 150e3, (256, 4): 250e3, (1024, 4): 250e3, (64, 18): 60e3}
-"""Roots and actions -> simulations/s wanted."""
+"""Roots and actions -> simulations/s to reach."""
 
 
 def mcts(
@@ -29,13 +29,13 @@ def mcts(
     width: int = 64,
     calls: int = 5,
 ) -> list[Result]:
-    """Simulations/s of tree search by PUCT, all roots counted, against what is wanted and mctx.
+    """Simulations/s of tree search by PUCT, summed over roots, against the goal and against mctx.
 
     Both search a net of the same form: state' = relu(state W + U[action]), heads state' V. A
-    sample is the median of some searches; mctx is compiled beforehand and chooses its own number
-    of threads. A second row has the bytes of a node without its state, against mctx's arrays.
+    sample is the median of `calls` searches; mctx is compiled beforehand and chooses its own number
+    of threads. A further row has the bytes of a node without its state, against mctx's arrays.
     """
-    from planners.mcts import search  # numba, which nothing else here needs
+    from planners.mcts import search  # imports numba, which nothing else here needs
 
     results = []
     with ExitStack() as stack:
@@ -71,7 +71,7 @@ def mcts(
 def _random_net(
     roots: int, actions: int, width: int
 ) -> tuple[Evaluation, Callable[[Tensor, Tensor], Evaluation]]:
-    """The net that `time` of peers/mctx.py searches, as a root and a step."""
+    """A root and a step of the net that the work `time` of peers/mctx.py searches."""
     from planners.mcts import Evaluation
 
     draw = seeded()

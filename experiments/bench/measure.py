@@ -1,8 +1,8 @@
-"""Speed and memory as ratios, each measured in one run against something that drifts alike.
+"""Ratios of speed or memory to a reference that is measured in the same run.
 
-Machines differ, and one machine differs from minute to minute, so no number here stands alone:
-every repeat times the reference, ours and the peer in turn, and the ratio is the median over
-repeats of ours / reference.
+Machines differ in speed, and one machine changes from minute to minute, so absolute numbers say
+little: every repeat times the references and ours in turn, and the ratio is the median over repeats
+of ours / reference.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import torch
 from experiments.peers import MbrlLib
 
 Sample = Callable[[], float]
-"""Does some work once and returns how much of it a second."""
+"""Does some work once and returns its amount per second."""
 
 
 def rate(count: float, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Sample:
-    """Times `work(*args, **kwargs)`, which does `count` of something."""
+    """A sample that times `work(*args, **kwargs)`, which does `count` units of work."""
 
     def sample() -> float:
         start = time.perf_counter()
@@ -34,7 +34,7 @@ def rate(count: float, work: Callable[..., Any], *args: Any, **kwargs: Any) -> S
 
 
 def median_rate(work: Callable[[], Any], calls: int = 20) -> Sample:
-    """Times each of so many calls; the rate is one over the median."""
+    """A sample that times each of `calls` calls; the rate is one over the median time."""
 
     def sample() -> float:
         seconds = []
@@ -49,7 +49,7 @@ def median_rate(work: Callable[[], Any], calls: int = 20) -> Sample:
 
 @dataclass(frozen=True)
 class Result:
-    """A work measured against a reference in the same unit, a pair of figures for each repeat."""
+    """A work measured against a reference in the same unit, with a pair of numbers per repeat."""
 
     work: str
     unit: str
@@ -57,12 +57,12 @@ class Result:
     against: str
     reference: Sequence[float]
     wanted: str = ""
-    """What the ratio ought to be."""
+    """The ratio to reach, such as "≥ 0.5"."""
     lower: bool = False
-    """Less is better."""
+    """Whether less is better."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values: medians, bests, the median of the paired ratios, the ratio of bests."""
+        """Plain values: medians, best values, the median of the ratios, the ratio of the best."""
         best, middle = min if self.lower else max, statistics.median
         ours, reference = self.ours, self.reference
         named = {"work": self.work, "unit": self.unit, "against": self.against}
@@ -80,7 +80,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Bench:
-    """How a benchmark measures."""
+    """Settings of a measurement, and its ways to measure."""
 
     repeats: int
     threads: int
@@ -91,10 +91,10 @@ class Bench:
     def compare(
         self, work: str, unit: str, ours: Sample, others: Mapping[str, Sample | None], **wanted: str
     ) -> list[Result]:
-        """Ours against each of the others, in turns after an untimed one.
+        """Measure ours and each of the others in turns, after an untimed turn.
 
-        An other that is None is left out. `wanted` says by name, with _ for all that is no
-        letter, what its ratio ought to be.
+        Others that are None are left out. `wanted` has the ratio to reach by the other's name, with
+        _ for each character that is not a letter or digit.
         """
         samples = {name: sample for name, sample in others.items() if sample} | {"ours": ours}
         for sample in samples.values():
@@ -108,14 +108,14 @@ class Bench:
         ]
 
     def matmul(self, flops: float) -> Sample:
-        """Works of `flops` operations a second at the rate of three float32 matrix products."""
+        """The rate at which float32 matrix products do a work of `flops` operations."""
         a, b = torch.randn(2, self.matrix, self.matrix, generator=seeded())
         return rate(3 * 2 * self.matrix**3 / flops, lambda: [a @ b for _ in range(3)])
 
     def ask(self, unit: str | None = None, **request: Any) -> Sample | None:
-        """mbrl-lib's rate at a request, in what its reply counts as `unit`, or in requests.
+        """mbrl-lib's rate at a request, in the reply's `unit` per second, or requests per second.
 
-        None where it is not installed.
+        None if it is not installed.
         """
         peer = self.peer
         if peer is None:
@@ -129,5 +129,5 @@ class Bench:
 
 
 def seeded() -> torch.Generator:
-    """A generator that draws the same in every benchmark."""
+    """A generator with the same seed for every benchmark."""
     return torch.Generator().manual_seed(0)

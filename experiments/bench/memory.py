@@ -17,9 +17,10 @@ from mbrl.types import Transition
 
 
 def memory(bench: Bench, *, rows: int = 1_000_000, iterations: int = 5) -> list[Result]:
-    """MB by which resident memory grows at its peak, each measured in a fresh process.
+    """Growth of resident memory to its peak in MB, each measured in a new process.
 
-    A replay buffer against the bytes of its floats; a plan against one of a tenth the iterations.
+    A replay buffer against the bytes of its floats; a plan against one with a tenth of the
+    iterations. Raises ValueError without /proc, which only Linux has.
     """
     floats = 4e-6 * rows * (17 + 6 + 1 + 17)
     grown = _in_fresh_process(_replay_growth, bench.threads, rows)
@@ -52,7 +53,7 @@ def _plan_growth(iterations: int) -> float:
 
 
 def _growth(work: Callable[[], Any]) -> float:
-    # Not getrusage, whose peak is inherited from the process that started this one.
+    # Not getrusage, because a process inherits its peak from the process that started it.
     def resident(line: str) -> float:
         return int(Path("/proc/self/status").read_text().split(f"{line}:")[1].split()[0])
 

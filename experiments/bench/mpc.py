@@ -1,4 +1,4 @@
-"""Plans through the true simulator, beside its bare engine."""
+"""Speed of planning through the true simulator, against MuJoCo alone and judo."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mbrl.dynamics import Simulator
 from mbrl.parallel import apart
 
 MPC_TASKS = {"cartpole-swingup": (32, 25, "≥ 0.75"), "half-cheetah": (64, 50, "≥ 0.9")}
-"""Task -> candidates, control steps, and the share of the bare rate that a plan should keep."""
+"""Task -> candidates, control steps, and the ratio to the bare rate to reach."""
 
 
 JUDO_TASKS = {"cartpole-servo": "cartpole", "cylinder-push": "cylinder_push"}
@@ -34,8 +34,8 @@ def mpc(bench: Bench, *, tasks: Mapping[str, tuple[int, int, str]] = MPC_TASKS) 
 
     A plan is one round of predictive sampling on six cubic knots: draws, rollouts, observations,
     rewards, the choice and the shift. The bare engine rolls out as many controls and records
-    nothing. Further rows have the cores kept busy while planning and, where judo is installed, our
-    plans a second on its own two tasks over its.
+    nothing. Further rows have the number of cores in use while planning and, if judo is installed,
+    our plans per second over judo's on two of its tasks.
     """
     results = []
     for name, (candidates, horizon, wanted) in tasks.items():
@@ -70,7 +70,7 @@ def mpc(bench: Bench, *, tasks: Mapping[str, tuple[int, int, str]] = MPC_TASKS) 
 def _plan_and_bare(
     task: envs.Task, candidates: int, horizon: int, threads: int
 ) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """A call that makes a plan, and one that only rolls out as many controls of the same kind."""
+    """A call that makes a plan, and one that only rolls out as many controls from the same plan."""
     sim = Simulator(task, threads=threads)
     start = sim.state(*task.initial(np.random.default_rng(0)))
     box = torch.ones(sim.model.nu)
@@ -104,7 +104,7 @@ def _plan_and_bare(
 
 
 def _cores(work: Callable[[], Any]) -> Sample:
-    """Processor seconds a second of the work."""
+    """A sample of the number of cores in use: processor seconds per second of the work."""
 
     def sample() -> float:
         wall, cpu = time.perf_counter(), time.process_time()

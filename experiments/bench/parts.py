@@ -1,4 +1,4 @@
-"""What several benchmarks ask: an ensemble, a search and the score of its plans."""
+"""Parts of several benchmarks: an ensemble, a search and the score of its plans."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from planners import Plan, ScoreFn, Search
 
 
 class Planning:
-    """Plans again and again, each search starting from the last plan."""
+    """Plans repeatedly; each search starts from the last plan."""
 
     def __init__(self, search: Search, score: Callable[[], ScoreFn]):
         self.search, self.score, self.generator = search, score, seeded()
         self.last: Plan | None = None
 
     def __call__(self) -> None:
-        """One plan."""
+        """Make one plan."""
         start = self.last and self.search.shift(self.last, 1)
         self.last = self.search.plan(self.score(), start, generator=self.generator)
 
@@ -42,14 +42,14 @@ def make_search(name: Any, size: int, horizon: int, population: int, iterations:
 def scorer(
     obs: int, action: int, horizon: int, reward: RewardFn, terminated: TerminatedFn | None
 ) -> Callable[[], ScoreFn]:
-    """Makes the score of plans from one state: an ensemble, TS∞, 20 particles."""
+    """A function that makes the score of plans from one state: an ensemble, TS∞, 20 particles."""
     model, draw = ensemble(obs, action), seeded()
     known = {"horizon": horizon, "reward": reward, "terminated": terminated}
     return lambda: score_fn(model, torch.zeros(obs), generator=draw, **known)
 
 
 def ensemble(obs_size: int, action_size: int, **settings: Any) -> Ensemble:
-    """An untrained ensemble; `settings` go to its config."""
+    """An untrained ensemble; `settings` are those of its config."""
     config = EnsembleConfig(**settings)
     return Ensemble(obs_size, action_size, config, generator=seeded())
 
@@ -70,10 +70,10 @@ def stay_upright(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
 
 
 def never(next_obs: Tensor) -> Tensor:
-    """A termination that is asked for and never comes."""
+    """A termination that is computed and never True."""
     return next_obs[..., 0] > torch.inf
 
 
 def fallen(next_obs: Tensor) -> Tensor:
-    """Where the cart-pole's episode ends."""
+    """Whether the cart-pole's episode has ended."""
     return (next_obs[..., 0].abs() > 2.4) | (next_obs[..., 2].abs() > 0.21)

@@ -1,4 +1,4 @@
-"""Environment steps a second."""
+"""Environment steps per second."""
 
 from __future__ import annotations
 

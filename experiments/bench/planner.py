@@ -7,7 +7,7 @@ from experiments.bench.parts import Planning, fallen, make_search, scorer, stay_
 
 
 def planner(bench: Bench, *, population: int = 350) -> list[Result]:
-    """Plans/s by a model, over those by an almost free score: the planner's share of the time."""
+    """Plans/s with a model, over plans/s with a trivial score: the planner's share of the time."""
     score = scorer(4, 1, 15, stay_upright, fallen)
     results = []
     for name in ("cem", "icem", "mppi"):

@@ -1,4 +1,4 @@
-"""Imagined transitions a second."""
+"""Imagined transitions per second."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from mbrl.imagination import Propagation, score_fn
 def rollout(bench: Bench, *, candidates: int = 500, horizon: int = 30) -> list[Result]:
     """Model transitions/s of `score_fn`: 5 nets 23→18, a known reward, 20 particles.
 
-    The nets learn a reward too, which a function then replaces. `score_fn` itself is in the time,
-    as every plan calls it once.
+    The nets predict a reward too, which a function then replaces. The time includes `score_fn`
+    itself, because every plan calls it once.
     """
     model, draw = ensemble(17, 6, learn_reward=True), seeded()
     state = torch.randn(17, generator=draw)
@@ -29,7 +29,7 @@ def rollout(bench: Bench, *, candidates: int = 500, horizon: int = 30) -> list[R
     kinds: tuple[tuple[Propagation, str, int, int], ...] = (
         ("ts1", "random_model", 20, 1),
         ("tsinf", "fixed_model", 20, 1),
-        ("expectation", "expectation", 1, 5),  # one particle, which all nets see
+        ("expectation", "expectation", 1, 5),  # one particle, which all nets step
     )
     results = []
     for propagation, theirs, particles, passes in kinds:
@@ -52,7 +52,7 @@ def rollout(bench: Bench, *, candidates: int = 500, horizon: int = 30) -> list[R
 
 
 def rollout_busy(bench: Bench, *, candidates: int = 500, horizon: int = 30) -> list[Result]:
-    """`rollout` while another process keeps one core busy, for ours and the references alike."""
+    """`rollout` while another process keeps one core busy, for ours and for the references."""
     with busy_neighbour():
         return rollout(bench, candidates=candidates, horizon=horizon)
 

@@ -1,4 +1,4 @@
-"""Updates a second of fitting an ensemble."""
+"""Updates per second of fitting an ensemble."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from mbrl.types import Transition
 def train(bench: Bench, *, rows: int = 10_240, epochs: int = 2) -> list[Result]:
     """Updates/s of `Ensemble.fit`, an update being one batch of 256 rows for every member.
 
-    Ours is the whole of `fit` with its set-up, mbrl-lib's its training epoch alone; neither
-    scores held-out data.
+    Ours is all of `fit` with its set-up, mbrl-lib's only its training epoch; neither evaluates
+    held-out data.
     """
     draw = seeded()
     obs, actions = torch.randn(rows, 17, generator=draw), torch.rand(rows, 6, generator=draw)

@@ -1,8 +1,8 @@
 """Other people's libraries, measured beside ours in one run.
 
-A peer runs in a virtual environment and a process of its own, and answers one request at a
-time, so that a benchmark can take turns with it and a drift of the machine affects both alike.
-Only the standard library is imported here.
+A peer runs in its own virtual environment and process and answers one request at a time, so that a
+benchmark can take turns with it and changes in the machine's speed affect both. Only the standard
+library is imported here.
 
 mbrl-lib installs a package named `mbrl` as we do, and pins releases that no longer run; judo wants
 an older MuJoCo; mctx wants JAX. The recipes, which `make peers` follows, are at the heads of
@@ -29,16 +29,16 @@ class PeerError(RuntimeError):
 
 
 class Peer:
-    """A library in its own process; its script says what can be asked of it.
+    """A library in its own process; the docstring of its script lists the requests.
 
         with MbrlLib() as peer:
             reply = peer.ask(work="step", rows=10_000, repeats=5, threads=2)
             rates = [reply["transitions"] / s for s in reply["seconds"]]
 
     Args:
-        command: starts the process; by default the script under the peer's own Python, in
-            isolated mode (-I), so that neither the caller's folder nor its PYTHONPATH can put
-            our `mbrl` before theirs.
+        command: starts the process. By default it runs the script with the peer's own Python in
+            isolated mode (-I), so that neither the caller's folder nor its PYTHONPATH can put our
+            `mbrl` before mbrl-lib's.
 
     Raises:
         PeerError: on entering, when it is not installed.
@@ -61,7 +61,7 @@ class Peer:
     @classmethod
     def how_to_install(cls) -> str:
         """One line that says how to install it."""
-        return f"{cls.name} is not installed to compare with: 'make peers' does that"
+        return f"{cls.name} is not installed, so nothing is compared with it; run 'make peers'"
 
     def __init__(self, command: Sequence[str] | None = None) -> None:
         self._command = command
@@ -86,7 +86,7 @@ class Peer:
         self._stderr.close()
 
     def ask(self, **request: Any) -> dict[str, Any]:
-        """The answer to one request; waits for it, so the peer is idle between requests.
+        """The answer to one request. Waits for it, so the peer is idle between requests.
 
         Raises:
             PeerError: the request was refused, or the process has died; the line has the reason.
@@ -114,7 +114,7 @@ class Peer:
 
 
 class MbrlLib(Peer):
-    """mbrl-lib 0.2.0; `mbrl_lib.py` says what can be asked of it."""
+    """mbrl-lib 0.2.0; `mbrl_lib.py` lists the requests."""
 
     name = "mbrl-lib"
     script = "mbrl_lib.py"
@@ -123,7 +123,7 @@ class MbrlLib(Peer):
 
 
 class Judo(Peer):
-    """judo 0.1.0; `judo.py` says what can be asked of it."""
+    """judo 0.1.0; `judo.py` lists the requests."""
 
     name = "judo"
     script = "judo.py"
@@ -132,7 +132,7 @@ class Judo(Peer):
 
 
 class Mctx(Peer):
-    """mctx 0.0.71; `mctx.py` says what can be asked of it."""
+    """mctx 0.0.71; `mctx.py` lists the requests."""
 
     name = "mctx"
     script = "mctx.py"

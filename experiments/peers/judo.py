@@ -1,34 +1,32 @@
-"""judo 0.1.0 at work, timed: a script for the virtual environment that has it.
+"""judo 0.1.0, timed: a script for the virtual environment that has it.
 
 Reads one JSON request a line on stdin and answers each with one JSON line on stdout, as
 `mbrl_lib.py` does. A request names a `work`, a `task` ("cartpole" or "cylinder_push"), an
 `optimizer` ("ps", "cem" or "mppi") and any other option of the work; a request that cannot be met
-is answered by {"error": "one line"}. Candidates, horizon, knots and noise are its shipped
-overrides for the task: 32 candidates over a second.
+is answered by {"error": "one line"}. Candidates, horizon, knots and noise are judo's shipped
+overrides for the task: 32 candidates with a horizon of one second.
 
 `info`     versions.
 `plan`     `Controller.update_action`, `repeats` times, each from the last plan: `seconds` each.
 `rollout`  as many candidates over as many steps by `mujoco.rollout` alone, `repeats` times on
            `threads` threads: `seconds` each.
-`drive`    its closed loop from each of `starts`, [qpos, qvel] each, for `length` s: a plan is made
-           when `1 / hz` s have passed since the last was due, in no simulated time, and followed
-           step by step. `cost` and `cost_last_second` a start: the mean of its own one-step cost.
-`cost`     its one-step costs of `states`, qpos and qvel each, under `controls`: `cost` each.
+`drive`    judo's closed loop from each of `starts`, [qpos, qvel] each, for `length` s: a plan is
+           made when `1 / hz` s have passed since the last one was due, takes no simulated time, and
+           is followed step by step. `cost` and `cost_last_second`, one number for each start: the
+           mean of judo's one-step cost.
+`cost`     judo's one-step costs of `states`, qpos and qvel each, under `controls`: `cost` each.
 
-Constructing any of its tasks downloads all its meshes, unless their folder is there. These two
-tasks have none, so an empty folder does.
+Constructing any of judo's tasks downloads all its meshes, unless their folder exists. These two
+tasks have no meshes, so an empty folder is enough.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import platform
+import runpy
 import sys
-import time
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import mujoco
@@ -40,6 +38,11 @@ SEED = 0
 TASKS = ("cartpole", "cylinder_push")
 OPTIMIZERS = ("ps", "cem", "mppi")
 
+_SERVING = runpy.run_path(str(Path(__file__).with_name("serving.py")))
+accepted, timed, info, installed, serve = (
+    _SERVING[name] for name in ("accepted", "timed", "info", "installed", "serve")
+)
+
 
 def peer(module: str) -> Any:
     """A module of judo."""
@@ -47,13 +50,13 @@ def peer(module: str) -> Any:
 
 
 def controller(task: str, optimizer: str) -> Any:
-    """Its controller of a task with its shipped settings, before any plan."""
+    """judo's controller of a task with its shipped settings, before any plan."""
     (import_module("judo").MODEL_PATH / "meshes").mkdir(exist_ok=True)
     build, _ = peer("tasks").get_registered_tasks()[accepted("task", task, TASKS)]
     search, settings = peer("optimizers").get_registered_optimizers()[
         accepted("optimizer", optimizer, OPTIMIZERS)
     ]
-    np.random.seed(SEED)  # it draws from the global stream
+    np.random.seed(SEED)  # judo draws from the global stream
     robot, config, loop = build(), settings(), peer("controller").ControllerConfig()
     config.set_override(task)
     loop.set_override(task)
@@ -90,7 +93,7 @@ def drive(
     length: float = 10.0,
     hz: float = 20.0,
 ) -> dict[str, Any]:
-    """Drives the task and counts what it costs."""
+    """Drives the task and returns its mean costs from each start."""
     found = [episode(controller(task, optimizer), start, length, hz) for start in starts]
     return {
         "cost": [float(costs.mean()) for costs, _ in found],
@@ -101,7 +104,7 @@ def drive(
 def episode(
     one: Any, start: tuple[Sequence[float], Sequence[float]], length: float, hz: float
 ) -> tuple[np.ndarray, int]:
-    """One-step costs, and how many a second has."""
+    """One-step costs (T,), and the number of steps in a second."""
     model, robot = one.model, one.task
     data = mujoco.MjData(model)
     data.qpos[:], data.qvel[:] = start
@@ -121,14 +124,14 @@ def episode(
 def cost(
     task: str, states: Sequence[Sequence[float]], controls: Sequence[Sequence[float]]
 ) -> dict[str, Any]:
-    """What its task charges."""
+    """One-step costs of judo's task."""
     robot = controller(task, "ps").task
     return {"cost": step_costs(robot, np.array(states), np.array(controls)).tolist()}
 
 
 def step_costs(robot: Any, states: np.ndarray, controls: np.ndarray) -> np.ndarray:
-    """(T,) of states (T, nq + nv) reached under controls (T, nu)."""
-    # Each as a trajectory of one step, since its reward is the sum over a trajectory.
+    """One-step costs (T,) of states (T, nq + nv) reached under controls (T, nu)."""
+    # judo's reward is a sum over a trajectory, so each step is a trajectory of its own.
     return -robot.reward(states[:, None], np.empty((len(states), 1, 0)), controls[:, None])
 
 
@@ -140,54 +143,24 @@ WORKS: dict[str, Callable[..., dict[str, Any]]] = {
 }
 
 
-def timed(work: Callable[[], Any], repeats: int) -> list[float]:
-    """Seconds of each call."""
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
-    return seconds
-
-
 def size(one: Any) -> dict[str, int]:
-    """Of what a plan tries."""
+    """Number of candidates of a plan, and of their steps."""
     return {"candidates": one.optimizer_cfg.num_rollouts, "steps": int(one.num_timesteps)}
-
-
-def accepted(option: str, value: object, choices: Any) -> Any:
-    """The value, if it is among the choices."""
-    if value not in choices:
-        raise ValueError(f"{option} {value!r} is not one of {', '.join(map(str, choices))}")
-    return value
 
 
 def answer(work: str = "info", **options: Any) -> dict[str, Any]:
     """Does what one request asks for."""
     accepted("work", work, ("info", *WORKS))
     if work == "info":
-        versions = {name: version(name) for name in ("judo-rai", "mujoco", "numpy", "scipy")}
-        return {"versions": versions, "python": platform.python_version()}
+        return info(("judo-rai", "mujoco", "numpy", "scipy"))
     return WORKS[work](**options)
 
 
 def main() -> None:
     """Answers requests until stdin ends."""
-    try:
-        found = version("judo-rai")
-    except PackageNotFoundError:
-        found = None
-    if found != VERSION:
+    if installed("judo-rai") != VERSION:
         sys.exit(f"this Python has no judo-rai {VERSION}: {sys.executable}")
-    # The peer prints: what it says goes to stderr, so that stdout holds answers only.
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    for line in sys.stdin:
-        try:
-            reply = answer(**json.loads(line))
-        except (ValueError, TypeError, RuntimeError) as error:
-            reply = {"error": " ".join(str(error).split())}
-        print(json.dumps(reply), file=answers, flush=True)
+    serve(answer)
 
 
 if __name__ == "__main__":

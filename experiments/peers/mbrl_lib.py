@@ -1,39 +1,35 @@
-"""mbrl-lib 0.2.0 at work, timed: a script for the virtual environment that has it.
+"""mbrl-lib 0.2.0, timed: a script for the virtual environment that has it.
 
 Reads one JSON request a line on stdin and answers each with one JSON line on stdout, so that
-the caller can take turns with it. A request names a `work` and any of its options; those of
-every work are `repeats` (timings wanted, default 1) and `threads` (torch's intra-op threads,
-default as they are). The answer holds `seconds`, one entry a repeat, `threads`, and what one
-repeat did; a request that cannot be met is answered by {"error": "one line"}. What a request
-needs is built and run once untimed the first time it is asked for, and kept.
+the caller can take turns with it. A request names a `work` and any of its options; every work has
+the options `repeats` (number of timings, default 1) and `threads` (torch's intra-op threads,
+default as they are). The answer holds `seconds`, one entry for each repeat, `threads`, and the
+amounts of work of one repeat; a request that cannot be met is answered by {"error": "one line"}.
+The first request of a kind builds what it needs and runs it once untimed; later ones reuse it.
 
 `info`    versions and threads.
 `step`    `steps` calls of ModelEnv.step, each on `rows` states: `transitions`.
 `score`   ModelEnv.evaluate_action_sequences of `candidates` plans: `transitions`.
-`action`  one plan by its TrajectoryOptimizerAgent, task "cart-pole" or "half-cheetah",
-          optimizer "cem", "icem" or "mppi": `transitions`.
-`train`   one epoch of its ModelTrainer on bootstrapped batches: `batches`, updates of all
-          members at once.
+`action`  one plan by TrajectoryOptimizerAgent, task "cart-pole" or "half-cheetah", optimizer
+          "cem", "icem" or "mppi": `transitions`.
+`train`   one epoch of ModelTrainer on bootstrapped batches: `batches`, updates of all members at
+          once.
 
-The networks and normalisation are those of its own PETS configuration (4 layers of 200, SiLU,
-bounded log-variance, inputs normalised in double precision) with `members` of them, and no
-elite selection, which would only cost it a copy of the weights.
+The networks and normalisation are those of mbrl-lib's PETS configuration (4 layers of 200, SiLU,
+bounded log-variance, inputs normalised in double precision) with `members` of them. There is no
+elite selection, which would only add a copy of the weights to the time.
 
-Its package is reached by `import_module` throughout, since this repository has an `mbrl` too.
+mbrl-lib's package is imported by `import_module` only, since this repository has an `mbrl` too.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-import json
-import os
-import platform
+import runpy
 import sys
-import time
 from collections.abc import Callable
 from importlib import import_module
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -69,8 +65,8 @@ TASKS: dict[str, dict[str, Any]] = {
     },
 }
 
-# Its wheel leaves out the folder of optimiser configurations; the values not given by a request
-# are those of its shipped overrides (pets_icem_cartpole, pets_mppi_halfcheetah).
+# mbrl-lib's wheel lacks the folder of optimiser configurations; values not given by a request are
+# those of its shipped overrides (pets_icem_cartpole, pets_mppi_halfcheetah).
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "cem": {
         "_target_": "mbrl.planning.CEMOptimizer",
@@ -96,13 +92,17 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
 }
 
 
+_SERVING = runpy.run_path(str(Path(__file__).with_name("serving.py")))
+accepted, timed, info, serve = (_SERVING[name] for name in ("accepted", "timed", "info", "serve"))
+
+
 def peer(module: str) -> ModuleType:
     """A module of mbrl-lib."""
     return import_module(f"mbrl.{module}")
 
 
 def shipped_config(task: str) -> Any:
-    """Its PETS configuration for a task, as its wheel ships it, set to run on the CPU."""
+    """mbrl-lib's PETS configuration for a task, as its wheel ships it, set to run on the CPU."""
     load = import_module("omegaconf").OmegaConf.load
     folder = Path(str(import_module("mbrl").__file__)).parent / "examples" / "conf"
     config = import_module("omegaconf").OmegaConf.create(
@@ -111,21 +111,21 @@ def shipped_config(task: str) -> Any:
     config.algorithm = load(folder / "algorithm" / "pets.yaml")
     config.dynamics_model = load(folder / "dynamics_model" / "gaussian_mlp_ensemble.yaml")
     config.overrides = load(folder / "overrides" / f"{task}.yaml")
-    # It was written for a hydra that left nested targets to the callee.
+    # It was written for an older hydra, which did not instantiate nested targets.
     config.algorithm.agent._recursive_ = False
     config.dynamics_model._recursive_ = False
     return config
 
 
 def stub_simulator() -> None:
-    """Stand in for gymnasium's MuJoCo base class: only a pure function beside it is wanted."""
+    """Replace gymnasium's MuJoCo base class, which the module of a pure function imports."""
     stub: Any = ModuleType("gymnasium.envs.mujoco")
     stub.mujoco_env = SimpleNamespace(MujocoEnv=type("MujocoEnv", (), {}))
     sys.modules["gymnasium.envs.mujoco"] = stub
 
 
 def random_transitions(rows: int, obs: int, action: int) -> Any:
-    """A TransitionBatch of smooth random dynamics, in double as its PETS stores them."""
+    """A TransitionBatch of smooth random dynamics, in double precision as in its PETS."""
     draw = np.random.default_rng(SEED)
     state, act = draw.normal(size=(rows, obs)), draw.uniform(-1, 1, size=(rows, action))
     change = np.tanh(state @ draw.normal(size=(obs, obs)) + act @ draw.normal(size=(action, obs)))
@@ -136,7 +136,7 @@ def random_transitions(rows: int, obs: int, action: int) -> Any:
 
 
 def model_for(config: Any, obs: int, action: int, *, members: int, propagation: str) -> Any:
-    """Its transition model, untrained, with its input normaliser set by random data."""
+    """mbrl-lib's transition model, untrained, with its input normaliser set by random data."""
     config.dynamics_model.ensemble_size = members
     config.dynamics_model.propagation_method = propagation
     model = peer("util.common").create_one_dim_tr_model(config, (obs,), (action,))
@@ -145,7 +145,7 @@ def model_for(config: Any, obs: int, action: int, *, members: int, propagation: 
 
 
 def model_env(model: Any, obs: int, action: int, *, known: str | None, terminated: str) -> Any:
-    """Its ModelEnv, with a reward and termination function of its own by name."""
+    """mbrl-lib's ModelEnv, with its own reward and termination functions of these names."""
     box = import_module("gymnasium").spaces.Box
     spaces = SimpleNamespace(
         observation_space=box(-np.inf, np.inf, (obs,)), action_space=box(-1.0, 1.0, (action,))
@@ -309,17 +309,10 @@ WORKS: dict[str, Callable[..., tuple[Run, Facts]]] = {
 }
 
 
-def accepted(option: str, value: object, choices: Any) -> Any:
-    """The value, if it is among the choices."""
-    if value not in choices:
-        raise ValueError(f"{option} {value!r} is not one of {', '.join(map(str, choices))}")
-    return value
-
-
 @functools.cache
 def ready(work: str, threads: int, **options: Any) -> tuple[Run, Facts]:
-    """The work built, run once and seen to give finite numbers; kept for the next request."""
-    del threads  # part of the key: another number of threads warms up anew
+    """The work, built, and run once to check that its numbers are finite; kept for later."""
+    del threads  # part of the cache's key: another number of threads warms up anew
     for option in options:
         accepted(f"{work} option", option, inspect.signature(WORKS[work]).parameters)
     torch.manual_seed(SEED)
@@ -339,32 +332,18 @@ def answer(
     threads = torch.get_num_threads()
     if work == "info":
         packages = ("mbrl", "torch", "numpy", "gymnasium", "hydra-core")
-        versions = {name: version(name) for name in packages}
-        return {"versions": versions, "python": platform.python_version(), "threads": threads}
+        return info(packages) | {"threads": threads}
     run, facts = ready(work, threads, **options)
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - start)
-    return {"seconds": seconds, "threads": threads, **facts}
+    return {"seconds": timed(run, repeats), "threads": threads, **facts}
 
 
 def main() -> None:
     """Answers requests until stdin ends."""
     found = import_module("mbrl")
-    # The version alone could one day be ours.
+    # Our own `mbrl` could have the same version one day.
     if getattr(found, "__version__", None) != VERSION or not find_spec("mbrl.planning"):
         sys.exit(f"this Python has no mbrl-lib {VERSION}: {sys.executable}")
-    # The peer prints: what it says goes to stderr, so that stdout holds answers only.
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    for line in sys.stdin:
-        try:
-            reply = answer(**json.loads(line))
-        except (ValueError, TypeError, RuntimeError) as error:
-            reply = {"error": " ".join(str(error).split())}
-        print(json.dumps(reply), file=answers, flush=True)
+    serve(answer)
 
 
 if __name__ == "__main__":

@@ -1,26 +1,24 @@
-"""mctx 0.0.71 at work: a script for the virtual environment that has it.
+"""mctx 0.0.71: a script for the virtual environment that has it.
 
 Reads one JSON request a line on stdin and answers each with one JSON line on stdout, as `judo.py`
-does. Its model is a table, or an MLP of the size that `mbrl bench mcts` times.
+does. The model is a table, or an MLP of the size that `mbrl bench mcts` times.
 
 `info`    versions.
 `search`  one search by `rule` ("puct" or "gumbel") from `roots`, states (B,) of a table: `next`,
-          `reward`, `discount` and `logits` (S, A), `value` (S,). `noise` (B, A) takes the place of
-          its Dirichlet or Gumbel draws, and its random breaking of ties is off. Arrays of the tree.
+          `reward`, `discount` and `logits` (S, A), `value` (S,). `noise` (B, A) replaces mctx's
+          Dirichlet or Gumbel draws, and its random breaking of ties is off. Returns the tree's
+          arrays, `action` (B,) and `policy` (B, A).
 `time`    `repeats` searches of an MLP of `width` and `actions` from `roots` roots: `seconds` each.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import platform
+import runpy
 import sys
-import time
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -31,6 +29,11 @@ KEPT = (
     "node_visits", "node_values", "raw_values", "parents", "action_from_parent", "children_index",
     "children_visits", "children_rewards", "children_values",
 )  # fmt: skip
+
+_SERVING = runpy.run_path(str(Path(__file__).with_name("serving.py")))
+accepted, timed, info, installed, serve = (
+    _SERVING[name] for name in ("accepted", "timed", "info", "installed", "serve")
+)
 
 
 def search(
@@ -94,7 +97,7 @@ def search(
 def timing(
     rule: str, roots: int, actions: int, width: int, simulations: int, repeats: int
 ) -> dict[str, Any]:
-    """Searches of a random MLP."""
+    """Times searches of a random MLP."""
     return {"seconds": timed(_compiled(rule, roots, actions, width, simulations), repeats)}
 
 
@@ -102,7 +105,7 @@ def timing(
 def _compiled(
     rule: str, roots: int, actions: int, width: int, simulations: int
 ) -> Callable[[], Any]:
-    """A search of a random MLP, called once: compiling takes far longer than searching."""
+    """A search of a random MLP, compiled: compiling takes far longer than searching."""
     jax, jnp, mctx = import_module("jax"), import_module("jax.numpy"), import_module("mctx")
     keys = jax.random.split(jax.random.PRNGKey(0), 4)
     own = jax.random.normal(keys[0], (width, width)) / width**0.5
@@ -141,49 +144,19 @@ def _compiled(
 WORKS: dict[str, Callable[..., dict[str, Any]]] = {"search": search, "time": timing}
 
 
-def timed(work: Callable[[], Any], repeats: int) -> list[float]:
-    """Seconds of each call."""
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
-    return seconds
-
-
-def accepted(option: str, value: object, choices: Any) -> Any:
-    """The value, if it is among the choices."""
-    if value not in choices:
-        raise ValueError(f"{option} {value!r} is not one of {', '.join(map(str, choices))}")
-    return value
-
-
 def answer(work: str = "info", **options: Any) -> dict[str, Any]:
     """Does what one request asks for."""
     accepted("work", work, ("info", *WORKS))
     if work == "info":
-        versions = {name: version(name) for name in ("mctx", "jax", "jaxlib", "numpy")}
-        return {"versions": versions, "python": platform.python_version()}
+        return info(("mctx", "jax", "jaxlib", "numpy"))
     return WORKS[work](**options)
 
 
 def main() -> None:
     """Answers requests until stdin ends."""
-    try:
-        found = version("mctx")
-    except PackageNotFoundError:
-        found = None
-    if found != VERSION:
+    if installed("mctx") != VERSION:
         sys.exit(f"this Python has no mctx {VERSION}: {sys.executable}")
-    # The peer prints: what it says goes to stderr, so that stdout holds answers only.
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    for line in sys.stdin:
-        try:
-            reply = answer(**json.loads(line))
-        except (ValueError, TypeError, RuntimeError) as error:
-            reply = {"error": " ".join(str(error).split())}
-        print(json.dumps(reply), file=answers, flush=True)
+    serve(answer)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Pictures of runs, models and planners: functions from arrays to a matplotlib Figure.
 
-The caller writes it with `save`. Intervals over seeds are bootstrap intervals of the interquartile
-mean, from a generator made afresh for each picture, so the same data give the same picture. All
-raise ValueError for empty, NaN or mismatched input.
+The caller writes the figure with `save`. Intervals over seeds are bootstrap intervals of the
+interquartile mean, from a generator that is seeded anew for each picture, so the same data give the
+same picture. All raise ValueError for empty, NaN or mismatched input.
 """
 
 from experiments.plots.drive import drives

@@ -20,35 +20,36 @@ def drives(
     budget_ms: float | None = None,
     title: str = "Driven by MPC",
 ) -> Figure:
-    """Reward over time, an episode a line and their mean bold, over the time each plan took.
+    """Rewards over time, one line for each episode and their mean bold; a histogram of plan times.
 
-    `rewards` and `plan_ms` have one array (T,) an episode, `control_step` is in seconds. The
-    histogram's lines are the control step and, where there is one, the budget.
+    `rewards` has an array (T,) for each episode, `plan_ms` an array of the milliseconds of each of
+    its plans; `control_step` is in seconds. Lines in the histogram mark the control step and, if
+    there is one, the budget. Raises ValueError for no episodes or another number of `plan_ms`.
     """
     if not rewards or len(rewards) != len(plan_ms):
         raise ValueError(f"want as many plan_ms as rewards, got {len(plan_ms)}, {len(rewards)}")
-    figure, (top, bottom) = panels(title, 1, 2, (9.6, 4.0))
+    figure, (left, right) = panels(title, 1, 2, (9.6, 4.0))
     series = [finite(values, "rewards", 1) for values in rewards]
     for values in series:
-        top.plot(control_step * np.arange(1, len(values) + 1), values, color=GREY, alpha=0.4, lw=1)
+        left.plot(control_step * np.arange(1, len(values) + 1), values, color=GREY, alpha=0.4, lw=1)
     shortest = min(map(len, series))
     mean = np.mean([values[:shortest] for values in series], axis=0)
     seconds = control_step * np.arange(1, shortest + 1)
-    top.plot(seconds, mean, color=COLOURS[0], lw=2.4)
-    top.set(xlabel="seconds", ylabel="reward a step")
+    left.plot(seconds, mean, color=COLOURS[0], lw=2.4)
+    left.set(xlabel="seconds", ylabel="reward per step")
     if len(series) > 1:
-        note(top, f"mean of {len(series)} episodes; each in grey")
+        note(left, f"mean of {len(series)} episodes; each in grey")
     took = np.concatenate([finite(values, "plan_ms", 1) for values in plan_ms])
-    bottom.hist(np.clip(took, None, np.quantile(took, 0.995)), bins=40, color=COLOURS[0])
+    right.hist(np.clip(took, None, np.quantile(took, 0.995)), bins=40, color=COLOURS[0])
     lines = {"control step": (1e3 * control_step, GREY)}
     if budget_ms is not None:
         lines["budget"] = (budget_ms, COLOURS[1])
     shown = {k: v for k, v in lines.items() if v[0] < 4 * took.max()}
     for name, (at, colour) in shown.items():
-        bottom.axvline(at, color=colour, ls="--", lw=1.6, label=f"{name}, {at:g} ms")
-    bottom.set(xlabel="milliseconds a plan", ylabel="plans")
-    bottom.set_xlim(left=0)
+        right.axvline(at, color=colour, ls="--", lw=1.6, label=f"{name}, {at:g} ms")
+    right.set(xlabel="milliseconds per plan", ylabel="plans")
+    right.set_xlim(left=0)
     if shown:
-        legend(bottom)
-    note(bottom, f"median {np.median(took):.3g} ms of {len(took)} plans")
+        legend(right)
+    note(right, f"median {np.median(took):.3g} ms of {len(took)} plans")
     return figure

@@ -21,9 +21,9 @@ def film(
     """Replay the first episode of `seed` and write it by `envs.video.write_film`.
 
     Args:
-        env_id: as `envs.make` takes it.
+        env_id: a name that `envs.make` takes.
         actions: (T, *A), at least one.
-        path: the mp4; parent folders are made.
+        path: of the mp4 file; parent folders are made.
         seed: of the episodes; the first is reset with `mbrl.rng.episode_seed(seed, 0)`.
 
     Raises:
@@ -47,13 +47,13 @@ def film_or_tell(
     seed: int,
     tell: Callable[[str], None],
 ) -> bool:
-    """`film`, or a line that says why there is none; whether there is one."""
+    """Call `film`; if it fails, tell why in one line. Returns whether there is a film."""
     try:
         film(env_id, actions, path, seed=seed)
     except (RenderingUnavailable, gymnasium.error.Error, EnvironmentError, VideoError) as error:
         tell(f"video skipped: {error}")
         return False
-    except Exception as error:  # by an environment of the user's own; what was measured is kept
+    except Exception as error:  # a user's environment may raise anything; the results matter more
         said = shown(" ".join(str(error).split()), most=300)
         tell(f"video skipped: {type(error).__name__}: {said}")
         return False

@@ -1,4 +1,4 @@
-"""Curves by label with bands, in panels: the shape that most studies draw."""
+"""Labelled curves with bands, in panels, as most studies draw them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from experiments.plots.style import COLOURS, legend_below, note, panels, plain_log, some
+from experiments.plots.style import COLOURS, check_not_empty, legend_below, note, panels, plain_log
 from mbrl.statistics import Array
 
 
 class Curve(NamedTuple):
-    """A line over X points, and its band where it has one."""
+    """A line through X points, with or without a band."""
 
     x: ArrayLike  # (X,)
     middle: ArrayLike  # (X,)
@@ -31,13 +31,13 @@ class Curve(NamedTuple):
 
     @classmethod
     def means(cls, x: ArrayLike, mean: ArrayLike, error: ArrayLike) -> Curve:
-        """Means with their 95 % interval by the normal, from standard errors `error` (X,)."""
+        """Means (X,) with normal 95 % intervals, from standard errors `error` (X,)."""
         middle, half = np.asarray(mean), 1.96 * np.asarray(error)
         return cls(x, middle, middle - half, middle + half)
 
 
 def draw_curve(ax: Axes, curve: Curve, **line: Any) -> None:
-    """The curve, its band faint in the same colour; `line` goes to `Axes.plot`."""
+    """Draw the curve, and its band in the same colour; `line` is for `Axes.plot`."""
     x, middle = np.asarray(curve.x), np.asarray(curve.middle)
     if curve.low is not None and curve.high is not None:
         low, high = np.asarray(curve.low), np.asarray(curve.high)
@@ -57,24 +57,24 @@ def curves(
     size: tuple[float, float] | None = None,
     styles: Mapping[str, str] | None = None,
 ) -> Figure:
-    """A panel for each key, which is its note; in it a curve for each label.
+    """A panel for each key of `each`, with the key above it, and in it a curve for each label.
 
     A label has one colour in all panels, and one legend below names them. `log` names the
     logarithmic axes, such as "xy". There are `columns` panels side by side, all in one row if
-    None, in a figure of `size` (inches). `styles` gives the legend further line styles by name;
-    the caller draws lines of those styles in `Figure.axes`, which are in order of the keys.
+    None, in a figure of `size` (inches). `styles` adds line styles by name to the legend; the
+    caller draws lines of those styles in `Figure.axes`, which are in the order of the keys.
 
     Raises:
         ValueError: nothing to draw.
     """
-    some(each, "each")
+    check_not_empty(each, "each")
     columns = columns or len(each)
     rows = -(-len(each) // columns)
     figure, axes = panels(title, rows, columns, size or (4.0 * columns, 4.2 * rows))
     labels = list(dict.fromkeys(label for lines in each.values() for label in lines))
     palette = dict(zip(labels, cycle(COLOURS), strict=False))
     for place, (ax, (name, lines)) in enumerate(zip(axes, each.items(), strict=False)):
-        some(lines, name)
+        check_not_empty(lines, name)
         for label, curve in lines.items():
             draw_curve(ax, curve, color=palette[label], label=label)
         for axis in log:

@@ -1,4 +1,4 @@
-"""What a model gets wrong: errors by horizon, and promised against realised returns."""
+"""Errors of a model: prediction errors by horizon, and predicted against realised returns."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def model_error(
 ) -> Figure:
     """Prediction error against horizon: median over start states and its quartiles.
 
-    Each array is (starts, H), error h + 1 steps after a start, in units of the observations'
-    standard deviation; `baseline` likewise (or its median, (H,)) for predicting no change.
+    Each array is (starts, H): errors h + 1 steps after a start, in units of the observations'
+    standard deviation. `baseline` has those of predicting no change, (starts, H) or medians (H,).
     The error axis is logarithmic unless an error is 0.
     """
     figure, ax = panel("Open-loop prediction error by horizon")
@@ -57,10 +57,10 @@ def model_error(
 
 
 def predicted_return(predicted: ArrayLike, realised: ArrayLike) -> Figure:
-    """Realised against predicted return of at least two plans, each (N,), with the identity.
+    """Realised against predicted returns, each (N,), of at least two plans, with the identity line.
 
-    The legend gives the correlation (none where either is constant) and the bias, the mean of
-    predicted minus realised: positive for a model that flatters its plans.
+    The legend gives the correlation ("none" if either is constant) and the bias, the mean of
+    predicted minus realised: positive if the model overestimates its plans.
     """
     p, r = finite(predicted, "predicted", 1), finite(realised, "realised", 1)
     if p.shape != r.shape or len(p) < 2:

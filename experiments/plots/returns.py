@@ -16,7 +16,7 @@ from experiments.plots.style import GREY, HALO, INK, coloured, legend, note, pan
 from mbrl import statistics
 from mbrl.statistics import finite
 
-GRID_POINTS = 400  # more than this many points of a curve cannot be told apart in a picture
+GRID_POINTS = 400  # of a curve; more could not be told apart in a picture
 
 
 def learning_curve(
@@ -28,9 +28,9 @@ def learning_curve(
 ) -> Figure:
     """Return against environment steps: interquartile mean over seeds, 95 % band, each seed faint.
 
-    `curves` gives each label its runs, each (env_steps (T,), returns (T,)) with rising steps;
-    runs are joined as `statistics.align` does, and one run has no band. A reference is a
-    return, drawn as a dashed line, or published (env_steps, return) pairs, drawn as markers.
+    `curves` maps labels to runs, each (env_steps (T,), returns (T,)) with increasing steps;
+    `statistics.align` brings them to the same steps, and a single run has no band. A reference is a
+    return, drawn as a dashed line, or a list of (env_steps, return) pairs, drawn as markers.
 
     Raises:
         ValueError: empty, NaN or mismatched input.
@@ -69,7 +69,7 @@ def learning_curve(
 
 
 def _level(ax: Axes, value: float, name: str) -> None:
-    """A dashed reference line with its name written on it."""
+    """Draw a dashed reference line with its name and value."""
     if not np.isfinite(value):
         raise ValueError(f"references[{name!r}]: want a finite return, got {value}")
     ax.axhline(value, color=GREY, lw=1.3, ls=(0, (5, 3)), zorder=1.5)

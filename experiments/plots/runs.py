@@ -24,9 +24,9 @@ from mbrl.uncertainty import calibration_curve, calibration_error, spread
 def plot_runs(
     paths: Sequence[Path], *, episodes: int, seed: int, tell: Callable[[str], None]
 ) -> dict[str, Any]:
-    """All figures of each run into RUN/plots, with their numbers in RUN/plots/numbers.json.
+    """Write all figures of each run to RUN/plots, and their numbers to RUN/plots/numbers.json.
 
-    The returns of several runs of one environment share one figure, in the first run's folder.
+    The returns of all runs share one figure, in the first run's folder. Returns the numbers by run.
 
     Raises:
         RunError: see `load_run` and `learning`.
@@ -37,7 +37,8 @@ def plot_runs(
     for path, config in zip(paths, configs, strict=True):
         name = as_text(f"{config.algo} on {config.env}")
         curves.setdefault(name, []).append(learning(path))
-    opened = [load_run(path, make_env=envs.make) for path in paths]  # before anything is drawn
+    # All runs are loaded first, so that a broken one leaves no figures of the others.
+    opened = [load_run(path, make_env=envs.make) for path in paths]
     target = paths[0] / "plots"
     target.mkdir(exist_ok=True)
     tell(str(plots.save(plots.learning_curve(curves), target / "return.png")))
@@ -56,14 +57,14 @@ def plot_runs(
 def model_figures(
     loaded: Loaded, *, episodes: int, seed: int, tell: Callable[[str], None]
 ) -> dict[str, Any]:
-    """A run's model, measured on fresh episodes of its own player."""
+    """Draw the errors and calibration of a run's model on new episodes; returns their numbers."""
     agent, folder, device = loaded.agent, loaded.run.path / "plots", loaded.config.device
 
     def keep(figure: Figure, name: str) -> None:
         tell(str(plots.save(figure, folder / name)))
 
     if not agent.fits:
-        tell("the model is not fitted yet: no figures of it")
+        tell("no figures of the model: it is not fitted yet")
         return {}
     found = measure(agent, loaded.env, episodes=episodes, seed=seed, device=device)
     numbers: dict[str, Any] = {}
@@ -75,7 +76,7 @@ def model_figures(
     else:
         tell(
             "no model_error.png, no plan_spread.png: their unit is the observations' standard "
-            "deviation, which takes two steps or more; ask for more --episodes"
+            "deviation, which needs two steps or more; ask for more --episodes"
         )
     if len(found.predicted) > 1:
         numbers |= {"promised": found.predicted, "realised": found.realised}
@@ -115,6 +116,6 @@ def model_figures(
 
 
 def step_seconds(loaded: Loaded) -> float:
-    """Seconds in a control step, 1 where the environment does not say."""
+    """Seconds in a control step; 1 if the environment has no `render_fps`."""
     fps = loaded.env.metadata.get("render_fps")
     return 1 / fps if fps else 1.0

@@ -1,4 +1,4 @@
-"""Scores compared: bars by label or group, and scores against time."""
+"""Comparisons of scores: bars by label or group, and scores against time."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from experiments.plots.style import (
     COLOURS,
     GREY,
     INK,
+    check_not_empty,
     coloured,
     legend,
     note,
     panel,
     plain_log,
-    some,
 )
 from mbrl import statistics
 from mbrl.statistics import finite
@@ -31,12 +31,12 @@ def bars(
     title: str,
     ylabel: str = "return",
 ) -> Figure:
-    """Interquartile mean of each label's seeds as a bar, with 95 % interval and a dot a seed.
+    """Interquartile mean of each label's seeds as a bar, its 95 % interval, and a dot per seed.
 
-    `values` gives each label its scores (seeds,), or each group a mapping of such labels,
-    drawn side by side in the same colours and order in every group.
+    `values` maps labels to scores (seeds,), or groups to such mappings; labels are drawn side by
+    side, in the same colours and order in every group.
     """
-    some(values, "values")
+    check_not_empty(values, "values")
     grouped = [isinstance(v, Mapping) for v in values.values()]
     if any(grouped) != all(grouped):
         raise ValueError("values: want scores for every label, or a mapping for every group")
@@ -44,7 +44,7 @@ def bars(
     series: list[str] = []
     for name, group in values.items():
         if isinstance(group, Mapping):
-            some(group, name)
+            check_not_empty(group, name)
             series += [label for label in group if label not in series]
     width = 0.8 / max(1, len(series)) if series else 0.62
     for g, (name, group) in enumerate(values.items()):
@@ -65,7 +65,7 @@ def bars(
     for s, label in enumerate(series):
         ax.bar(0, 0, color=COLOURS[s % len(COLOURS)], alpha=0.55, label=label)
     if series:
-        # Beside the note, above the bars: inside, a legend would hide a number.
+        # Above the bars, beside the note: a legend inside the axes could hide a number.
         ax.legend(
             loc="lower right",
             bbox_to_anchor=(1, 0.985),
@@ -74,7 +74,7 @@ def bars(
             frameon=False,
             labelcolor=INK,
         )
-    note(ax, "interquartile mean, 95 % interval, a dot a seed")
+    note(ax, "interquartile mean, 95 % interval, a dot per seed")
     return figure
 
 
@@ -83,7 +83,7 @@ def frontier(
     *,
     title: str = "Return for the time spent on an action",
 ) -> Figure:
-    """Return against milliseconds an action, on a logarithmic axis, joined in order of time.
+    """Return against milliseconds per action, on a logarithmic axis, joined in order of time.
 
     Each point is (milliseconds, return, low, high), with low <= return <= high.
     """
@@ -112,7 +112,7 @@ def frontier(
     ax.set_xscale("log")
     ax.margins(x=0.08)
     plain_log(ax.xaxis)
-    ax.set(xlabel="milliseconds an action (log scale)", ylabel="return")
+    ax.set(xlabel="milliseconds per action (log scale)", ylabel="return")
     legend(ax)
     note(ax, "better: up and to the left")
     return figure

@@ -1,6 +1,6 @@
-"""How every picture looks: colours, axes, notes, legends; and how one is written.
+"""The look of all pictures (colours, axes, notes, legends), and how they are written.
 
-Drawn without pyplot's global state.
+They are drawn without pyplot's global state.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mbrl.training.checkpoint import written_whole
 T = TypeVar("T")
 DPI = 150
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#5B4B8A")
-"""Okabe and Ito's palette, which every common colour blindness tells apart; yellow is left out."""
+"""Okabe and Ito's palette, distinct for the colour-blind; without its yellow."""
 
 INK, GREY, FAINT = "#1F1F1F", "#6E6E6E", "#E6E6E6"
 HALO = [effects.withStroke(linewidth=3, foreground="white")]
@@ -37,7 +37,7 @@ def panels(
 ) -> tuple[Figure, list[Axes]]:
     """A figure of `size` (inches) and its axes, row by row.
 
-    Each has a light grid below the data and no box; the title is at the left.
+    The axes have a light grid behind the data and no box; the title is at the left.
     """
     layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.07, hspace=0.04)
     figure = Figure(figsize=size, dpi=DPI, layout=layout, facecolor="white")
@@ -74,7 +74,7 @@ def legend(ax: Axes, loc: Literal["best", "upper left", "lower right"] = "best")
 
 
 def legend_below(figure: Figure, styles: Mapping[str, str] | None = None) -> None:
-    """One legend below all panels: the first one's labels, then grey lines of other styles."""
+    """One legend below all panels: the first panel's labels, then `styles` as grey lines."""
     ax = figure.axes[0]
     handles, names = ax.get_legend_handles_labels()
     for name, style in (styles or {}).items():
@@ -84,7 +84,7 @@ def legend_below(figure: Figure, styles: Mapping[str, str] | None = None) -> Non
 
 
 def plain_log(axis: Axis) -> None:
-    """Ticks at 1, 2, 5, 10, written so and not as powers; only powers of ten on long axes."""
+    """Ticks at 1, 2, 5, 10, ... as plain numbers; only powers of ten over three decades or more."""
     low, high = axis.get_view_interval()
     subs = (1.0, 2.0, 5.0) if high / low < 3000 else (1.0,)
     axis.set_major_locator(LogLocator(subs=subs))
@@ -98,9 +98,9 @@ def as_text(name: str) -> str:
 
 
 def save(figure: Figure | Sequence[Figure], path: str | Path) -> Path:
-    """Write a PNG, whole or not at all; returns its path.
+    """Write a PNG file, whole or not at all; returns its path.
 
-    Several figures of one height are put side by side.
+    Several figures, which must have the same height, are put side by side.
     """
     path = Path(path)
     if isinstance(figure, Figure):
@@ -126,19 +126,19 @@ def _image(figure: Figure) -> Image.Image:
 
 def coloured(each: Mapping[str, T], name: str) -> Iterator[tuple[str, T, str]]:
     """Each label, its value and its colour; raises ValueError with `name` for an empty mapping."""
-    some(each, name)
+    check_not_empty(each, name)
     for (label, value), colour in zip(each.items(), cycle(COLOURS), strict=False):
         yield label, value, colour
 
 
 def steps_ahead(ax: Axes, label: str) -> None:
-    """An axis of whole steps."""
+    """Label an x axis that counts whole steps."""
     ax.set_xlabel(label)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.margins(x=0.02)
 
 
-def some(mapping: Mapping[str, object], name: str) -> None:
+def check_not_empty(mapping: Mapping[str, object], name: str) -> None:
     """Raise ValueError with `name` for a mapping without entries."""
     if not mapping:
         raise ValueError(f"{name}: is empty; want at least one label")

@@ -1,4 +1,4 @@
-"""Search trees drawn."""
+"""Pictures of search trees."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def draw(
 ) -> Figure:
     """A picture of the tree from its root down.
 
-    Size is by visits. Colour is by what a node adds to Q of its action: the reward into it and its
-    discounted value. A square is terminal.
+    A node's size shows its visits. Its colour shows the reward on the way to it plus its discounted
+    value, which is its part in the Q of the action. Squares are terminal.
 
     Args:
         nodes: parents before children; more than about 60 are hard to read.
         actions: names of the actions, for the edges; their numbers if None.
-        label: what stands in a node; its visits if None.
-        chosen: the root's action whose edges are orange.
-        inside: what `label` says, in words, for the line under the title.
+        label: gives the text in a node; the number of visits if None.
+        chosen: the root's action that is chosen, whose edges are orange.
+        inside: words for what `label` gives, for the line under the title.
         title: of the whole figure.
 
     Raises:
@@ -52,7 +52,7 @@ def draw(
     visits = np.array([node.visits for node in nodes])
     share = np.sqrt(visits / visits.max())
     names = [action_name(node, actions) for node in nodes]
-    inch = (size[0] - 1.6) / (np.ptp(x) + 1.4)  # about, of a leaf's place
+    inch = (size[0] - 1.6) / (np.ptp(x) + 1.4)  # width for a leaf, approximately
     far = _name_places(x, y, [place.get(node.parent, 0) for node in nodes], names, inch)
     texts = [f"{node.visits}" if label is None else label(node) for node in nodes]
     tall = any("\n" in text for text in texts)
@@ -102,7 +102,7 @@ def _name_places(
     """How far down its edge (0 to 1) each name is written, (nodes,).
 
     Names are nearer to the child, where the edges of one parent are apart; neighbours that would
-    still overlap are written higher and lower by turns.
+    still overlap alternate between a higher and a lower place.
     """
     far = np.full(len(x), 0.6)
     middle = 0.6 * x + 0.4 * x[np.array(above)]

@@ -1,4 +1,4 @@
-"""What a model knows of its own errors: calibration, and both uncertainties over time."""
+"""Predicted uncertainty against real errors: calibration, and both uncertainties over time."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from mbrl.statistics import finite
 def calibration(levels: ArrayLike, observed: Mapping[str, ArrayLike]) -> Figure:
     """Reliability diagram: share of targets inside the central interval of each level.
 
-    `levels` (L,) rising in [0, 1]; each of `observed` (L,), or (L, D) as
-    `mbrl.uncertainty.calibration_curve` gives it, then drawn pooled over dimensions with each
-    one faint. The legend gives the miscalibration area between pooled curve and diagonal, from
-    0 to 1/2.
+    `levels` (L,) increase within [0, 1]. Each of `observed` is (L,), or (L, D) as
+    `mbrl.uncertainty.calibration_curve` returns it; then the mean over dimensions is drawn bold and
+    each dimension faint. The legend gives the miscalibration area, between the (mean) curve and the
+    diagonal, from 0 to 1/2.
     """
     p = finite(levels, "levels", 1)
     if (np.diff(p) <= 0).any() or p[0] < 0 or p[-1] > 1:
@@ -54,7 +54,7 @@ def calibration(levels: ArrayLike, observed: Mapping[str, ArrayLike]) -> Figure:
         ax.fill_between(x, x, pooled, color=colour, alpha=0.12, lw=0)
         area = np.trapezoid(np.abs(pooled - x), x)
         ax.plot(x, pooled, color=colour, lw=2.4, label=f"{label}: area {area:.3f}")
-    for x, y, text in ((0.30, 0.72, "too cautious"), (0.72, 0.30, "too sure")):
+    for x, y, text in ((0.30, 0.72, "underconfident"), (0.72, 0.30, "overconfident")):
         ax.text(x, y, text, color=GREY, ha="center", style="italic", path_effects=HALO, zorder=4)
     ax.set(
         xlim=(0, 1),
@@ -77,14 +77,13 @@ def spread(
     error: ArrayLike,
     names: Sequence[str],
 ) -> Figure:
-    """The two uncertainties and the real one-step error along an episode, a panel a dimension.
+    """Both uncertainties and the real one-step error along an episode, a panel for each dimension.
 
-    `time` (T,); `aleatoric` and `epistemic` (T, D) are the variances of
+    `time` (T,) is in seconds. `aleatoric` and `epistemic` (T, D) are the variances of
     `mbrl.uncertainty.Spread`, drawn as standard deviations; `error` (T, D) is observed minus
-    predicted, drawn as its size; `names` says the D dimensions with their units. A panel's
-    title gives the share of errors within two predicted standard deviations: 95 % if they
-    are Gaussian and the model is calibrated. Hand in the dimensions worth seeing; more than
-    eight are hard to read.
+    predicted, drawn as its absolute value; `names` has D names with units. A panel's title gives
+    the share of errors within two predicted standard deviations: 95 % if they are Gaussian and the
+    model is calibrated. More than eight dimensions are hard to read.
     """
     t = finite(time, "time", 1)
     a, e = finite(aleatoric, "aleatoric", 2), finite(epistemic, "epistemic", 2)
@@ -132,11 +131,12 @@ def horizon_spread(
     error: ArrayLike | None = None,
     ylabel: str = "predicted standard deviation",
 ) -> Figure:
-    """The two uncertainties along a plan's horizon, stacked as variances, read as a std.
+    """Aleatoric and total standard deviation along a plan's horizon.
 
-    `aleatoric` and `epistemic` (H,) are variances h + 1 steps ahead. The lower area's height
-    is the aleatoric standard deviation, the upper edge the total one, which is where they add
-    up. `error` (H,) is the size of the error met when the plan was carried out.
+    `aleatoric` and `epistemic` (H,) are variances h + 1 steps ahead. The edge of the lower area is
+    the aleatoric standard deviation, that of the upper area the square root of the summed
+    variances. `error` (H,) is the observed error when the plan was carried out; its absolute value
+    is drawn.
     """
     a, e = finite(aleatoric, "aleatoric", 1), finite(epistemic, "epistemic", 1)
     if a.shape != e.shape:

@@ -21,14 +21,15 @@ STEPS = 20_000
 def preset(algo: str, env: str, spec: Callable[[], Spec]) -> tuple[int, Any]:
     """Environment steps and settings for an algorithm on an environment.
 
-    If the algorithm has no presets, its config suits the environment. If only the environment has
-    none, a model learns the reward and the termination that are not known as functions.
+    An algorithm without presets gets `STEPS` and `Config.suited(spec())`. An environment without
+    a preset gets the algorithm's `OTHERS`, with a model that learns the reward and the termination
+    if they are not known as functions.
 
     Args:
-        algo: a name in `mbrl.agents.AGENTS`.
+        algo: a name in `mbrl.agents.AGENTS`, or `module:NAME`.
         env: the environment's id.
-        spec: returns what is known of it. Building an environment takes time, so it is called only
-            where the settings depend on it.
+        spec: returns the environment's `Spec`. Building an environment takes time, so this is
+            called only if the settings depend on it.
     """
     registered = _registered(env, algo)
     if registered is not None:
@@ -47,13 +48,13 @@ def preset(algo: str, env: str, spec: Callable[[], Spec]) -> tuple[int, Any]:
 
 
 def mpc_preset(env: str) -> Any:
-    """The `MPCConfig` to drive a task by, None if there is no tuned one."""
+    """The tuned `MPCConfig` to drive a task by; None if there is none."""
     presets = importlib.import_module("experiments.presets.mpc").PRESETS
     return presets[env] if env in presets else _registered(env, "mpc")
 
 
 def _registered(env: str, algo: str) -> Any:
-    """What `envs.register` was told of an environment, None if nothing."""
+    """The preset that `envs.register` was given; None if there is none."""
     own = ":" in env or "envs" in sys.modules or entry_points(group="mbrl.envs", name=env)
     if not own:  # nobody can have registered it, and importing `envs` takes a second
         return None

@@ -1,4 +1,4 @@
-"""Settings to drive a task by, from its true simulator; others get `MPCConfig`'s own."""
+"""Tuned settings to drive tasks by MPC through their simulators; others get `MPCConfig()`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PRESETS: dict[str, MPCConfig] = {
     "cartpole-swingup": MPCConfig(
         PlannerConfig(horizon=25, population=40, iterations=3, elites=6), replan_every=2
     ),
-    # 31 draws and the mean, over a second: judo's 32 candidates.
+    # 31 draws and the mean make judo's 32 candidates; the horizon is its second.
     "cartpole-servo": MPCConfig(
         PlannerConfig("evolution", horizon=25, population=31), terminal=10.0
     ),
@@ -46,7 +46,7 @@ PRESETS: dict[str, MPCConfig] = {
         ),
         action_repeat=2,
     ),
-    # Two knots are what a servo needs to be told to hold, so the search finds stillness too.
+    # With two knots the search easily finds constant servo targets, so the robot stands still too.
     "quadruped-standup": MPCConfig(
         PlannerConfig(
             horizon=12,
@@ -74,7 +74,7 @@ PRESETS: dict[str, MPCConfig] = {
         ),
         action_repeat=2,
     ),
-    # Two knots, so 12 to 14 numbers to search: with four, a plan is too rough to hold still.
+    # Two knots, so 12 to 14 numbers to search: with four, plans are too rough to hold still.
     "panda-reach": MPCConfig(
         PlannerConfig(
             horizon=12,

@@ -1,4 +1,4 @@
-"""Tuned settings of PETS, one an environment."""
+"""Tuned settings of PETS by environment."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CARTPOLE = Config(
     fit_every=50,
 )
 
-# What an arm pays for torque is small beside what it pays for the torques of a wide search.
+# A small sigma, because the torque cost of wide draws exceeds what the arm needs by far.
 _REACHER = Config(
     mpc=MPCConfig(
         planner=PlannerConfig(
@@ -64,4 +64,4 @@ PRESETS: dict[str, tuple[int, Config]] = {
 """Environment steps and settings."""
 
 OTHERS: tuple[int, Config] = (20_000, _LARGE)
-"""For environments without a preset; `preset` adds what must be learned of them."""
+"""For environments without a preset; `preset` adds what the model has to learn of them."""

@@ -1,4 +1,4 @@
-"""Random actions: number of steps, where none is given."""
+"""Random actions: the number of steps if none is given."""
 
 from __future__ import annotations
 

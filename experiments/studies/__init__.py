@@ -1,9 +1,9 @@
 """Studies: each answers one question with figures, and with numbers and intervals over seeds.
 
-`STUDIES[name](root, seeds=, workers=, fast=, say=)` runs one; see `lab.Study`. It leaves, in
+`STUDIES[name](root, seeds=, workers=, fast=, say=)` runs one; see `lab.Study`. It writes to
 `root/name`: `table.md`, the PNG figures, `results.json` (every number in them, settings, versions),
-`runs/` (as `mbrl train` leaves them) and `answers/` (what was measured of each run). Called
-again, it continues from what is there.
+`runs/` (as `mbrl train` writes them) and `answers/` (the measurements of each run). Called again,
+it continues from these files.
 """
 
 from collections.abc import Mapping

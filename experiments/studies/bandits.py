@@ -1,7 +1,7 @@
-"""Bandits: the cost of exploration, beside what theory says.
+"""Bandits: the cost of exploration, compared with theory.
 
-Three problems: four Bernoulli arms with means that never change; ten whose means are drawn anew for
-each run; and arms with features, new ones at every play.
+Three problems: four Bernoulli arms with fixed means; ten Bernoulli arms whose means are drawn anew
+for each run; and arms with features that are drawn anew for each play.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mbrl.training.executor import Work, stop_if_asked
 MEANS = (0.6, 0.5, 0.4, 0.3)
 DRAWN = 10  # arms of the second problem
 ARMS, FEATURES, NOISE = 20, 5, 0.5  # of the third
-SCHEDULE = 0.2  # c of Auer's ε, the best of those that he tried
+SCHEDULE = 0.2  # c in the ε of Auer et al., the best of those that they tried
 
 ALGORITHMS: Mapping[str, Callable[[int, int], Bandit]] = {
     "ε-greedy, constant": lambda runs, arms: tabular.EpsilonGreedy(runs, arms, epsilon=0.1),
@@ -45,27 +45,27 @@ LINEAR: Mapping[str, Callable[[int], LinearBandit]] = {
     "linear Thompson": lambda runs: tabular.LinearThompson(runs, FEATURES, noise=NOISE),
 }
 Curves = Mapping[str, Mapping[str, RegretCurve]]
-"""By problem and algorithm."""
+"""Regret by problem and algorithm."""
 
 
 class Problem(NamedTuple):
-    """What is played, for how long, and by which algorithms."""
+    """A problem, how long it is played, and by which algorithms."""
 
     title: str
     plays: int
-    runs: Mapping[str, int]  # of each algorithm, a seed; integrals cost more than draws
+    runs: Mapping[str, int]  # of each algorithm for each seed; IDS is slow, so it has fewer
 
 
 NOTES = {
     "fixed": "; dashed: the least slope in the long run",
     "drawn": "; dashed: order of the worst case",
-    "linear": "; UCB1 does not see them",
+    "linear": "; UCB1 does not see the features",
 }
 """How to read each panel."""
 
 
 def problems(fast: bool) -> dict[str, Problem]:
-    """By name."""
+    """The three problems by name."""
     many, few = (30, 10) if fast else (1000, 200)
     runs = {name: few if name.startswith("IDS") else many for name in ALGORITHMS}
     fixed = {name: number for name, number in runs.items() if name != "IDS"}
@@ -80,7 +80,7 @@ def problems(fast: bool) -> dict[str, Problem]:
 
 
 def bandits(lab: Lab) -> Report:
-    """Regret of each algorithm, with theory beside it."""
+    """Regret of each algorithm, compared with theory."""
     asked = problems(lab.fast)
     answers = lab.answers(
         {
@@ -120,7 +120,7 @@ def bandits(lab: Lab) -> Report:
 
 
 def page(curves: Curves, asked: Mapping[str, Problem], slope: float, bound: float) -> str:
-    """The study in words."""
+    """The study's page, in Markdown."""
     plays = {name: problem.plays for name, problem in asked.items()}
     regret = {
         problem: {
@@ -160,13 +160,13 @@ On its worst problem every algorithm has a regret of order √(K T) or more, whi
 
 {labs.table(head, [*regret["linear"].items()])}
 
-The mean reward is linear in the features, and the noise has std {NOISE}. UCB1 only sees an arm's
-place in the list, which says nothing here; its regret shows what the features are worth.
+The mean reward is linear in the features, and the noise has std {NOISE}. UCB1 sees only the index
+of an arm, which carries no information here, so its regret shows what the features are worth.
 """
 
 
 def lost(problem: str, name: str, runs: int, plays: int, seed: int) -> dict[str, Any]:
-    """The regret of an algorithm, as a dict of a `RegretCurve`'s fields."""
+    """Regret of an algorithm over some runs, as a dict of the fields of a `RegretCurve`."""
     generator = torch.Generator().manual_seed(seed)
     if problem == "linear":
         return RegretCurve.of(_linear(name, runs, plays, generator))._asdict()
@@ -192,14 +192,14 @@ def _linear(name: str, runs: int, plays: int, generator: torch.Generator) -> tor
     theta, played = unit(runs), {"steps": plays, "generator": generator}
     if name in LINEAR:
         return linear_regret(LINEAR[name](runs), theta, offered, **played)
-    # A mean lies in [-1, 1], so that hardly any reward lies beyond a bound four std further out.
+    # Means lie in [-1, 1], so hardly any reward exceeds a bound that is four std wider.
     bound = 1 + 4 * NOISE
     bandit = ALGORITHMS[name](runs, ARMS)
     return featureless_regret(bandit, theta, offered, noise=NOISE, bound=bound, **played)
 
 
 def picture(curves: Curves, asked: Mapping[str, Problem], path: Path) -> None:
-    """Regret against plays with 95 % intervals, a panel a problem, curves named at their ends."""
+    """Regret against plays with 95 % intervals, a panel per problem, curves named at their ends."""
     figure, axes = plots.panels("What exploring costs: regret", 1, 3, (15, 5.0))
     names = [*ALGORITHMS, *LINEAR]
     palette = dict(zip(names, (*plots.COLOURS, *plots.COLOURS[:2]), strict=True))

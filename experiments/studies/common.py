@@ -1,4 +1,4 @@
-"""What a measurement says of every seed, and the tables that most studies show of it."""
+"""Measurements for every label and seed, and the table cells that most studies show of them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from mbrl.training.executor import Work
 def measured(
     lab: Lab, function: Callable[..., Any], each: Mapping[Any, Sequence[tuple[Any, ...]]]
 ) -> dict[Any, list[Any]]:
-    """What `function` answers for each label and seed.
+    """Call `function` for each label and seed; returns its results by label, a list over seeds.
 
-    `each` gives each label, a text or several, the arguments for each seed in order. Answers are
-    computed by `Lab.answers`, so they are JSON values, kept in the study's folder.
+    `each` maps a label, which is a string or a tuple of strings, to the arguments for each seed in
+    order. `Lab.answers` computes the results, so they are JSON values, kept in the study's folder.
     """
     asked = {
         (label, seed): Work(function, arguments, f"{_text(label)}, seed {seed}")
@@ -31,22 +31,22 @@ def measured(
 
 
 def means(answers: Mapping[Any, Sequence[Sequence[float]]]) -> dict[Any, list[float]]:
-    """For each label the mean of each seed's numbers, such as returns of episodes."""
+    """By label, the mean of each seed's numbers, such as returns of episodes."""
     return {label: [float(np.mean(own)) for own in seeds] for label, seeds in answers.items()}
 
 
 def gain(better: Sequence[float], worse: Sequence[float]) -> dict[str, Any]:
-    """The `summary` of how much more one has than the other, seed by seed."""
+    """The `summary` of the differences `better - worse`, seed by seed."""
     return summary(np.subtract(better, worse).tolist())
 
 
 def cells(*found: Mapping[str, float], digits: int = 1) -> list[str]:
-    """Cells of a table: each summary's estimate and interval."""
+    """Table cells: the estimate and interval of each summary."""
     return [shown(one, digits) for one in found]
 
 
 def tiny(planner: PlannerConfig) -> PlannerConfig:
-    """A search so small that a fast study ends soon."""
+    """The planner with a search small enough for a fast study."""
     return replace(planner, population=8, iterations=1, elites=2)
 
 

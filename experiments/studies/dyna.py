@@ -1,7 +1,8 @@
-"""Dyna: how many steps a model saves, and what it costs where the world has changed since.
+"""Dyna: how many steps a model saves, and what an outdated model costs.
 
-Sutton and Barto 2018, chapter 8: steps an episode on the Dyna maze by planning steps (figure 8.2),
-and mazes that change, with and without a bonus for what was long not tried (figures 8.4 and 8.5).
+Sutton and Barto 2018, chapter 8: steps per episode on the Dyna maze by planning steps (figure 8.2),
+and mazes that change, with and without a bonus for actions not tried for long (figures 8.4 and
+8.5).
 """
 
 from __future__ import annotations
@@ -32,15 +33,15 @@ KINDS = {"Dyna-Q": CHANGING, "Dyna-Q+": replace(CHANGING, actions="any", bonus=1
 LASTS = {"blocking-maze": 3000, "shortcut-maze": 6000}  # real steps
 EVERY = 20  # real steps from one point of a picture to the next
 FIRST, OPTIMAL = 1700, 14
-"""Steps of the first episode as published, and of the shortest way."""
+"""Steps of the first episode as published, and of the shortest path."""
 Taken = Mapping[int, np.ndarray]
-"""By planning steps: the steps of each episode, (runs, episodes)."""
+"""Steps of each episode, (runs, episodes), by number of planning steps."""
 Rewards = Mapping[str, Mapping[str, np.ndarray]]
-"""By maze and agent: cumulative reward (runs, points), every few real steps."""
+"""Cumulative reward (runs, points), every `EVERY` real steps, by maze and agent."""
 
 
 def dyna(lab: Lab) -> Report:
-    """Steps an episode by planning steps; reward in mazes that change."""
+    """Steps per episode by number of planning steps; reward in mazes that change."""
     episodes = 6 if lab.fast else 50
     lasts = {name: steps // 6 if lab.fast else steps for name, steps in LASTS.items()}
     work: dict[Any, Work] = {
@@ -70,7 +71,7 @@ def dyna(lab: Lab) -> Report:
 
 
 def page(taken: Taken, rewards: Rewards, lasts: Mapping[str, int]) -> str:
-    """The study in words."""
+    """The study's page, in Markdown."""
     runs, episodes = taken[0].shape
     steps = [
         [n, *(shown(array[:, i]) for i in (0, 1, 2)), shown(array[:, -5:].mean(1)), soon(array)]
@@ -87,25 +88,26 @@ def page(taken: Taken, rewards: Rewards, lasts: Mapping[str, int]) -> str:
 
 Means over {runs} runs [95 % interval]. α {MAZE.step_size}, γ {MAZE.discount}, ε {MAZE.epsilon}.
 
-## Steps an episode on the Dyna maze, {episodes} episodes (Sutton and Barto, figure 8.2)
+## Steps per episode on the Dyna maze, {episodes} episodes (Sutton and Barto, figure 8.2)
 
 {labs.table(head, steps)}
 
-Published: about {FIRST} in the first episode with any planning, as nothing is known until the goal
-is met once; with 0, 5 and 50 planning steps it takes about 25, five and three episodes to come near
-the shortest way. The first episode is a random walk, which takes {wandering():.0f} in the mean,
-by a linear solve. The shortest way has {OPTIMAL} steps, and ε makes episodes a little longer. All
-agents act by the same random numbers, so their first episodes are the same.
+Published: about {FIRST} in the first episode for any number of planning steps, as nothing is known
+until the goal is reached once; with 0, 5 and 50 planning steps it takes about 25, five and three
+episodes to come near the shortest path. The first episode is a random walk, which takes
+{wandering():.0f} in the mean, by a linear solve. The shortest path has {OPTIMAL} steps, and ε makes
+episodes a little longer. All agents act by the same random numbers, so their first episodes are the
+same.
 
 ## Mazes that change (figures 8.4 and 8.5)
 
 {labs.table(["maze", "agent", "reward in all", "in the last sixth"], changed)}
 
 {" and ".join(f"{steps} steps of the {name}" for name, steps in lasts.items())}, planning steps
-{CHANGING.planning}, α {CHANGING.step_size}, κ {curious.bonus:g}. In the blocking maze the way that
-was learned is closed and a longer one is opened: both agents have to find it. In the shortcut maze
-a shorter way is opened and the old one stays. The model is still right about all that was tried, so
-only the bonus for what has not been tried for long makes an agent look for the shortcut.
+{CHANGING.planning}, α {CHANGING.step_size}, κ {curious.bonus:g}. In the blocking maze the learned
+path is closed and a longer one is opened, which both agents have to find. In the shortcut maze a
+shorter path is opened and the old one stays. The model is still right about all tried actions, so
+only the bonus for actions not tried for long makes an agent look for the shortcut.
 """
 
 
@@ -121,14 +123,14 @@ def shown(values: np.ndarray) -> str:
 
 
 def soon(array: np.ndarray) -> str:
-    """The first episode from which on three in a row take fewer than 20 steps in the mean."""
+    """The first of three episodes in a row that take fewer than 20 steps on average."""
     mean = array.mean(0)
     three = np.convolve(mean, np.ones(3) / 3, "valid") < 20
     return f"episode {three.argmax() + 1}" if three.any() else "not reached"
 
 
 def late(array: np.ndarray) -> np.ndarray:
-    """Reward (runs,) of the last sixth of the steps."""
+    """Reward (runs,) in the last sixth of the steps."""
     return array[:, -1] - array[:, -1 - array.shape[1] // 6]
 
 
@@ -153,7 +155,7 @@ def lengths(planning: int, episodes: int, runs: int) -> list[list[int]]:
 
 
 def earned(name: str, kind: str, steps: int, change: int, runs: int) -> list[list[float]]:
-    """Cumulative reward (runs, points) in a maze that changes, at every few steps."""
+    """Cumulative reward (runs, points) in a maze that changes, every `EVERY` steps."""
     found = []
     for seed in range(runs):
         rewards = [
@@ -167,7 +169,7 @@ def earned(name: str, kind: str, steps: int, change: int, runs: int) -> list[lis
 def steps_of(
     env: gymnasium.Env, config: DynaConfig, seed: int, steps: int | None = None
 ) -> Iterator[tuple[float, Episodes]]:
-    """Rewards of an agent that learns from every step, and where its episode stands."""
+    """For each step of an agent that learns from it: the reward and the state of its episodes."""
     acting, imagining = (torch.Generator().manual_seed(2 * seed + i) for i in range(2))
     spaces: Any = env.observation_space, env.action_space
     states, actions = (int(space.n) for space in spaces)
@@ -180,7 +182,7 @@ def steps_of(
 
 
 def picture(taken: Taken, rewards: Rewards, lasts: Mapping[str, int], path: Path) -> None:
-    """Steps an episode, then cumulative reward in each maze that changes."""
+    """Steps per episode, then cumulative reward in each maze that changes."""
     figure, axes = plots.panels("Dyna: what a model saves", 1, 3, (14.5, 4.7))
     ax = axes[0]
     for (n, array), colour in zip(taken.items(), plots.COLOURS, strict=False):
@@ -190,7 +192,7 @@ def picture(taken: Taken, rewards: Rewards, lasts: Mapping[str, int], path: Path
         plots.draw_curve(ax, line, color=colour, lw=2.2, label=name)
     ax.axhline(OPTIMAL, color=plots.GREY, lw=1.3, ls=(0, (5, 3)))
     ax.annotate(
-        f"shortest way: {OPTIMAL}", (1, OPTIMAL), xytext=(0, -12), textcoords="offset points",
+        f"shortest path: {OPTIMAL}", (1, OPTIMAL), xytext=(0, -12), textcoords="offset points",
         fontsize=9, color=plots.GREY,
     )  # fmt: skip
     ax.set(xlabel="episode", ylabel="steps in the episode (log scale)", yscale="log")
@@ -204,7 +206,7 @@ def picture(taken: Taken, rewards: Rewards, lasts: Mapping[str, int], path: Path
             plots.draw_curve(ax, line, color=colour, lw=2.2, label=kind)
         change = min(CHANGES[name], lasts[name] // 2)
         ax.axvline(change, color=plots.GREY, lw=1.3, ls=(0, (5, 3)))
-        what = "the way is blocked" if name == "blocking-maze" else "a shortcut opens"
+        what = "the path is blocked" if name == "blocking-maze" else "a shortcut opens"
         ax.annotate(
             what, (change, 0.97), xycoords=("data", "axes fraction"), xytext=(5, 0),
             textcoords="offset points", fontsize=9, color=plots.GREY, va="top",

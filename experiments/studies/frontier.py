@@ -1,7 +1,8 @@
-"""Return against milliseconds an action: how much search does a trained model need?
+"""Return against milliseconds per action: how much search does a trained model need?
 
-One model a seed; only the planner and the number of particles change. Returns are measured on all
-cores; times in this process alone, one action after another, the settings in turn.
+One model for each seed; only the planner and the number of particles change. Returns are measured
+in worker processes on all cores; times in this process with no other running, one action after
+another, with the settings in turn.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from mbrl.evaluation import act_milliseconds
 from mbrl.training import Episodes, play
 
 ENVIRONMENT = "cartpole-swingup"
-WARM = 2  # actions before the timed ones, as its preset replans at every other
+WARM = 2  # untimed actions first: the preset replans at every second action
 
 
 def _icem(population: int, iterations: int) -> PlannerConfig:
@@ -49,11 +50,11 @@ SETTINGS: dict[str, dict[str, tuple[PlannerConfig, int]]] = {
         for population, iterations in ((40, 2), (100, 3), (200, 4))
     },
 }  # fmt: skip
-"""Planner and particles, by label and setting; others are measured by the first label."""
+"""Planner and particles, by label and setting; the first label is the reference."""
 
 
 def frontier(lab: Lab) -> Report:
-    """Return and mean milliseconds of each setting, and the speed at equal return."""
+    """Return and mean milliseconds of each setting, and the fastest one of equal return."""
     episodes, actions = (1, 4) if lab.fast else (2, 20)
     paths = lab.train({ENVIRONMENT: lab.pets(ENVIRONMENT)})[ENVIRONMENT]
     settings = {
@@ -77,10 +78,10 @@ def frontier(lab: Lab) -> Report:
         (key for key in found if key[0] == next(iter(SETTINGS))),
         key=lambda key: found[key]["estimate"],
     )
-    mark = found[published]
-    equal = [key for key in found if found[key]["estimate"] >= mark["low"]]
+    reference = found[published]
+    equal = [key for key in found if found[key]["estimate"] >= reference["low"]]
     best = min(equal, key=lambda key: found[key]["ms"])
-    ratio = mark["ms"] / found[best]["ms"]
+    ratio = reference["ms"] / found[best]["ms"]
     figure = plots.frontier(
         {
             label: [
@@ -103,17 +104,18 @@ def frontier(lab: Lab) -> Report:
         "ratio": ratio,
     }
     rows = [[*key, f"{p['ms']:.1f}", labs.shown(p)] for key, p in found.items()]
-    text = f"""# Return against milliseconds an action
+    text = f"""# Return against milliseconds per action
 
-One PETS model a seed on {ENVIRONMENT}, {episodes} fresh episodes for each setting (candidates x
-iterations); interquartile mean over {lab.seeds} seeds [95 % bootstrap interval]. Milliseconds are
+One PETS model for each seed on {ENVIRONMENT}, {episodes} new episodes for each setting (candidates
+x iterations); interquartile mean over {lab.seeds} seeds [95 % bootstrap interval]. Milliseconds are
 means over {actions} actions of the first seed's agent, alone on the machine, with
 {torch.get_num_threads()} threads.
 
-{labs.table(["planner", "setting", "ms an action", "return"], rows)}
+{labs.table(["planner", "setting", "ms per action", "return"], rows)}
 
-The fastest whose return lies within or above the interval of {", ".join(published)}
-({mark["ms"]:.1f} ms) is {", ".join(best)} ({found[best]["ms"]:.1f} ms): {ratio:.1f} times faster.
+The fastest setting whose return lies within or above the interval of {", ".join(published)}
+({reference["ms"]:.1f} ms) is {", ".join(best)} ({found[best]["ms"]:.1f} ms), {ratio:.1f} times as
+fast.
 """
     return Report(numbers, text)
 
@@ -121,7 +123,7 @@ The fastest whose return lies within or above the interval of {", ".join(publish
 def timed(
     path: Path, settings: dict[tuple[str, str], dict[str, Any]], actions: int
 ) -> dict[tuple[str, str], float]:
-    """Mean milliseconds an action of each setting along one episode of the run's own agent."""
+    """Mean milliseconds per action of each setting along one episode of the run's own agent."""
     loaded, agent = labs.trained(path)
     own = agent.player(generator=torch.Generator().manual_seed(0))
     steps = play(own, loaded.env, Episodes(labs.EVALUATION))

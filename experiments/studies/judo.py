@@ -1,4 +1,4 @@
-"""Our planning against judo's: its two costs, its candidates, horizon and starts."""
+"""Our planner against judo's, on two of its tasks, with its number of candidates and horizon."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OURS = "ours"
 
 
 def judo(lab: Lab) -> Report:
-    """Mean one-step cost, and that of the last second, from the same starts as judo's planners."""
+    """Mean one-step costs, over all and over the last second, from the same starts as judo's."""
     if not Judo.python().exists():
         raise PeerError(Judo.how_to_install())
     length = 1.0 if lab.fast else 10.0
@@ -68,8 +68,8 @@ def judo(lab: Lab) -> Report:
     text = f"""# Beside judo 0.1.0
 
 Its cart-pole and its cylinder push, {length:g} s from {lab.seeds} starts, the same for all; 32
-candidates over a second. judo has its shipped settings at 20 plans a second, ours a plan each
-control step (25 a second); the time of planning is not counted as delay. Means over starts.
+candidates with a horizon of one second. judo has its shipped settings at 20 plans per second, ours
+plans at each control step (25 per second); planning takes no simulated time. Means over starts.
 
 {labs.table(head, rows)}
 """
@@ -80,7 +80,7 @@ KINDS = ("cost", "cost_last_second")
 
 
 def costs(task: str, mpc: MPCConfig, seed: int, start: int, length: float) -> dict[str, Any]:
-    """What our planning costs, and the positions and velocities it started from."""
+    """Mean one-step costs of our planner, and the qpos and qvel that it started from."""
     torch.set_num_threads(1)
     driver = build_driver(DriveConfig(task, mpc), make_env=envs.make, seed=seed)
     steps = round(length / driver.control_step)
@@ -100,6 +100,6 @@ def costs(task: str, mpc: MPCConfig, seed: int, start: int, length: float) -> di
 def driven_by_judo(
     task: str, optimizer: str, starts: list[list[list[float]]], length: float
 ) -> dict[str, Any]:
-    """What judo's planner costs from the same starts."""
+    """Mean one-step costs of judo's planner from the same starts."""
     with Judo() as peer:
         return peer.ask(work="drive", task=task, optimizer=optimizer, starts=starts, length=length)

@@ -1,4 +1,4 @@
-"""What every study here needs: runs of the presets in the environments of `envs`."""
+"""The lab of every study here: it trains the presets in the environments of `envs`."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Lab(library.Lab):
     make_env: MakeEnv = envs.make
 
     def pets(self, env: str, steps: int | None = None, **changes: Any) -> RunConfig:
-        """The preset PETS run on an environment, with some settings of its config changed.
+        """The PETS run of an environment's preset, with some settings of its config changed.
 
         A fast study trains for two episodes, the first a random one, with a tiny net and search.
         """
@@ -72,7 +72,7 @@ class Lab(library.Lab):
 
 
 study = partial(library.study, lab=Lab)
-"""`mbrl.training.study.study` in such a lab."""
+"""`mbrl.training.study.study` with this `Lab`."""
 
 
 def trained(path: Path, **changes: Any) -> tuple[Loaded, PETS]:

@@ -1,7 +1,7 @@
-"""Errors of tabular learners by steps, on every small world, against V*.
+"""Errors of tabular learners against V* by number of steps, on every small world.
 
-Sutton and Barto 2018, "Reinforcement learning", chapters 5 to 7 and 12. They are compared with a
-model counted from as many steps and solved exactly.
+Sutton and Barto 2018, "Reinforcement learning", chapters 5 to 7 and 12. The learners are compared
+with models whose transitions are counted in as many steps and which are then solved exactly.
 """
 
 from __future__ import annotations
@@ -29,12 +29,14 @@ from mbrl.training.executor import Work, stop_if_asked
 DISCOUNT = 0.9
 WORLDS = worlds.small(discount=DISCOUNT)
 ONE, SEVERAL, WHOLE, TRACES = FAMILIES = ("one step", "three steps", "Monte Carlo", "traces")
-NEAR = 1e-3  # an error below this share of the range of V* is printed in bold
+NEAR = 1e-3  # errors up to this share of the range of V* are printed in bold
 ACTS = 0.3  # ε of learners whose targets do not depend on it
-STEP = 0.2  # α of Sarsa and Monte Carlo in deterministic worlds, where exploring moves the targets
-TURNS = 20  # from one count of steps to the next
-COUNTED = 10  # models
-EXACT = 1e-9  # smaller errors are rounding
+STEP = (
+    0.2  # α of Sarsa and Monte Carlo in deterministic worlds, where exploring changes the targets
+)
+TURNS = 20  # turns of acting between two measurements
+COUNTED = 10  # number of counted models
+EXACT = 1e-9  # smaller errors are rounding errors
 
 LONGEST: Mapping[str, int] = {
     "cliff walk, slippery": 10**7,
@@ -46,8 +48,8 @@ LONGEST: Mapping[str, int] = {
     "windy grid, gusts": 10**8,
     "wet chicken": 10**8,
 }
-"""Steps of Q-learning in stochastic worlds. The others take ten million there at most, and in
-deterministic worlds all take a million."""
+"""Steps of Q-learning in stochastic worlds. There the other learners take ten million at most; in
+deterministic worlds all learners take a million."""
 
 Curve = list[tuple[int, float]]
 """Steps and error, in units of the range of V*."""
@@ -63,7 +65,7 @@ class Found(NamedTuple):
 
 
 def learners(lab: Lab) -> Report:
-    """Errors of tabular learners on every small world by steps taken, beside counted models'."""
+    """Errors of tabular learners and of counted models on every small world, by number of steps."""
     names = ["frozen lake", "frozen lake, slippery"] if lab.fast else [*WORLDS]
     counts = {(name, kind): taken(name, kind, lab.fast) for name in names for kind in ALGORITHMS}
     order = sorted(counts, key=lambda key: -counts[key][-1])  # the longest first
@@ -121,12 +123,12 @@ def taken(name: str, kind: str, fast: bool) -> list[int]:
 
 
 def settings(mdp: FiniteMDP, kind: str) -> TabularConfig:
-    """The settings of a learner in a world."""
+    """A learner's settings in a world."""
     return convergent(kind, mdp, step_size=STEP, epsilon=ACTS)
 
 
 def family(kind: str) -> str:
-    """By which a learner's line has its colour."""
+    """The family of a learner, by which its line is coloured."""
     given = ALGORITHMS[kind]
     if "trace_decay" in given:
         return TRACES
@@ -137,9 +139,9 @@ def family(kind: str) -> str:
 def measured(name: str, kind: str, counts: Sequence[int], seed: int) -> list[float]:
     """max |V - V*| of a learner after each count of steps.
 
-    It acts by its own policy, from states drawn evenly. Where its target depends on ε, which then
-    has to vanish, every other turn consists of exploring starts: single steps from pairs drawn
-    evenly.
+    It acts by its own policy, from uniformly drawn states. If its target depends on ε, which then
+    has to vanish, every other turn consists of exploring starts: single steps from uniformly drawn
+    pairs of state and action.
     """
     mdp = WORLDS[name]()
     config = settings(mdp, kind)
@@ -155,7 +157,7 @@ def measured(name: str, kind: str, counts: Sequence[int], seed: int) -> list[flo
 
 
 def page(found: Mapping[str, Found], seeds: int) -> str:
-    """The study in words."""
+    """The study's page, in Markdown."""
     rows = []
     for name, each in found.items():
         count = each.errors["Sarsa"][-1][0]
@@ -166,8 +168,8 @@ def page(found: Mapping[str, Found], seeds: int) -> str:
     return f"""# Tabular learners against truth
 
 max |V - V*| over states, in units of the range of V*; {seeds} seed{"s" if seeds > 1 else ""} of
-each, γ {DISCOUNT}. Errors up to {NEAR:g} are in bold. "Counted model": transition frequencies from
-as many steps, drawn evenly from all pairs, solved exactly; mean of {COUNTED} models.
+each, γ {DISCOUNT}. Errors up to {NEAR:g} are in bold. "Counted model": transition frequencies in as
+many steps from uniformly drawn pairs of state and action, solved exactly; mean of {COUNTED} models.
 
 {labs.table(head, rows)}
 
@@ -183,14 +185,14 @@ error of the counted model:
 
 {by_kind(found)}
 
-Q-learning, double Q, 3-step Q and Q(λ) act ε-greedily with ε {ACTS}, from states drawn evenly. They
-can come nearer to V* than the counted model, as they draw the best actions more often. The targets
-of the other learners follow their own ε-greedy policy, so they converge to V* only if ε vanishes: ε
-is 1 / visits of the state, and a hundredth of that in deterministic worlds. So that every pair is
-still tried, every other turn consists of exploring starts: single steps from pairs drawn evenly,
-after which the episode is truncated and bootstrapped (by Monte Carlo too). Without them ε would
-have to vanish slowly, as visits^-0.5, and most of the error would be the bias of that ε. Episodes
-have one step; five for Sarsa, several steps and traces; 50 for Monte Carlo.
+Q-learning, double Q, 3-step Q and Q(λ) act ε-greedily with ε {ACTS}, from uniformly drawn states.
+They can come nearer to V* than the counted model, as they take the best actions more often. The
+targets of the other learners follow their own ε-greedy policy, so they converge to V* only if ε
+vanishes: ε is 1 / visits of the state, and a hundredth of that in deterministic worlds. So that
+every pair is still tried, every other turn consists of exploring starts: single steps from
+uniformly drawn pairs, after which the episode is truncated and bootstrapped (by Monte Carlo too).
+Without them ε would have to vanish slowly, as visits^-0.5, and most of the error would be the bias
+of that ε. Episodes have one step; five for Sarsa, several steps and traces; 50 for Monte Carlo.
 
 In stochastic worlds α is visits^-0.6 and the learner's values are means over time. In deterministic
 worlds α is 1, or {STEP:g} where the target holds the next action, which may explore (Sarsa, Monte
@@ -214,7 +216,7 @@ def longest(found: Mapping[str, Found]) -> str:
 
 
 def by_kind(found: Mapping[str, Found]) -> str:
-    """A table of kinds: in how many worlds they come near, and their largest errors."""
+    """A table by kind: in how many worlds the error is small, and the largest errors."""
     rows = []
     for kind in ALGORITHMS:
         sure, ratios = {}, {}
@@ -230,26 +232,26 @@ def by_kind(found: Mapping[str, Found]) -> str:
                 f"{np.median([*ratios.values()]):.1f}", f"{ratios[worst]:.1f} ({worst})",
             ]
         )  # fmt: skip
-    head = ["kind", "near without chance", "farthest", "ratio with chance, median", "largest"]
+    head = ["kind", "small errors, deterministic", "largest", "median ratio, stochastic", "largest"]
     return labs.table(head, rows)
 
 
 def shown(error: float) -> str:
-    """An error, in bold where it is small."""
+    """An error as text, in bold if it is small."""
     text = "0" if error < EXACT else f"{error:.1e}"
     return f"**{text}**" if error <= NEAR else text
 
 
 COLOURS: dict[str, str] = dict(zip(FAMILIES, plots.COLOURS, strict=False))
 LOWEST = 1e-5
-"""Where a picture's axis begins."""
+"""Lower end of the axis of errors."""
 
 
 def picture(found: Mapping[str, Found], path: Path) -> None:
-    """Errors by steps, a panel a world and a line a kind, coloured by family."""
+    """Errors by steps, a panel for each world and a line for each kind, coloured by family."""
     columns = 6 if len(found) > 5 else len(found) + 1
     lines = -(-(len(found) + 1) // columns)
-    title = "Without chance learners come to V*; with it, as near as so many draws allow"
+    title = "Deterministic worlds: errors go to 0. Stochastic worlds: sampling errors remain"
     figure, axes = plots.panels(title, lines, columns, (2.7 * columns, 2.6 * lines + 0.6))
     for ax, (name, each) in zip(axes, found.items(), strict=False):
         for kind, curve in each.errors.items():

@@ -1,7 +1,7 @@
-"""Open loop against closed loop: the same model, plans carried out for longer or shorter.
+"""Open loop against closed loop: the same model, with plans carried out for longer or shorter.
 
-A plan cannot react to the noise that comes, and the model's errors add up along it; replanning
-corrects both. So the advantage of a closed loop should grow with noise.
+A plan cannot react to noise, and the model's errors add up along it; replanning corrects both. So
+the advantage of a closed loop should grow with noise.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ LOOPS: dict[str, tuple[int, PlannerConfig]] = {
     "every 5": (5, _OFTEN),
     "every step": (1, _OFTEN),
 }
-"""How often each replans, and its search: those that plan seldom search longer, so that the
-comparison is of feedback and not of how well a plan was searched for."""
+"""Steps between plans (0: one plan for the episode) and the search. Those that plan seldom search
+longer, so that the comparison is about feedback and not about the quality of the search."""
 
 
 def loops(lab: Lab) -> Report:
@@ -72,15 +72,15 @@ def loops(lab: Lab) -> Report:
     plots.save(figure, lab.folder / "loops.png")
     text = f"""# Open loop against closed loop
 
-One model a seed, learned by PETS 1.5, over {episodes} fresh episodes for each way of using it;
+One model for each seed, learned by PETS 1.5, over {episodes} new episodes for each way of using it;
 interquartile mean over {lab.seeds} seeds [95 % bootstrap interval].
 
 {labs.table(["environment", *LOOPS], rows)}
 
 {chr(10).join(margins)}
 
-The open loop plans all 150 steps, the others {_OFTEN.horizon}; those who plan seldom search
-{_SELDOM.population} candidates in {_SELDOM.iterations} iterations, the others
+The open loop plans all 150 steps, the others {_OFTEN.horizon}. Those that replan at every 25 steps
+or never search {_SELDOM.population} candidates in {_SELDOM.iterations} iterations, the others
 {_OFTEN.population} in {_OFTEN.iterations}.
 """
     return Report(numbers, text)

@@ -1,6 +1,6 @@
-"""The same robot, cost, planner and seeds through the true simulator and a learned ensemble.
+"""How much return is lost by planning through a learned model instead of the true simulator?
 
-How much return is lost by planning through a learned model?
+The robot, cost, planner and seeds are the same.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ def models(lab: Lab) -> Report:
     plots.save(figures, lab.folder / "models.png")
     text = f"""# The true model against a learned one
 
-Same task, cost, planner, settings, start states and seeds; {episodes} episodes a seed;
-interquartile mean over {lab.seeds} seeds [95 % bootstrap interval]. The learned model is a PETS
-run's at the end of its budget; the regret is the return through the true simulator less that
-through the model, seed by seed.
+Same task, cost, planner, settings, start states and seeds; {episodes} episodes for each seed;
+interquartile mean over {lab.seeds} seeds [95 % bootstrap interval]. The learned model is that of a
+PETS run at its end; the regret is the return through the true simulator minus that through the
+model, seed by seed.
 
 {labs.table(["robot", TRUE, LEARNED, "regret"], rows)}
 """
@@ -78,5 +78,5 @@ def returns(
 
 
 def _mpc(agent: Any) -> MPCConfig:
-    """The settings that a run's agent plans with; one particle a member."""
+    """The planning settings of a run's agent, with one particle for each member."""
     return replace(agent.mpc, particles=agent.model.members)

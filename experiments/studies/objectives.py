@@ -1,8 +1,9 @@
-"""What a planner should do about what it does not know: objectives on a path beside a cliff.
+"""Objectives for planning under uncertainty, on a path beside a cliff.
 
-A point goes from the origin to a goal, past a cliff just below the straight line. Gusts are known
-noise. In a strip along the edge there is a cross wind of unknown strength and direction, on which
-the members disagree. A detour around the strip costs time and avoids cliff and wind.
+A point goes from the origin to a goal, past a cliff just below the straight line. Gusts are noise
+of known variance. In a strip along the edge there is a cross wind of unknown strength and
+direction, on which the members disagree. A detour around the strip takes time and avoids cliff and
+wind.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from mbrl.dynamics import Analytic
 from mbrl.imagination import objective, rollout, score_fn
 from planners import ICEM
 
-WINDS = (-0.06, -0.03, 0.0, 0.03, 0.06)  # a step, along y, in the strip
-SPEED, GUSTS = 0.15, 0.03  # a step: the most the point moves, and std of the noise
+WINDS = (-0.06, -0.03, 0.0, 0.03, 0.06)  # displacement per step along y in the strip, by member
+SPEED, GUSTS = 0.15, 0.03  # per step: largest movement of the point, and std of the noise
 GOAL = (2.0, 0.0)
 CLIFF = (0.4, 1.6, -0.1)  # x from, x to, below y
 STRIP = 0.6  # height of the windy strip over the edge
@@ -42,12 +43,12 @@ OBJECTIVES: dict[str, tuple[str, float]] = {
 
 
 class Budget(NamedTuple):
-    """How long a plan is searched for, and how often it is carried out."""
+    """The size of the search for a plan, and how often the plan is carried out."""
 
     population: int
     iterations: int
     particles: int
-    draws: int
+    draws: int  # times that the plan is carried out
 
 
 def objectives(lab: Lab) -> Report:
@@ -75,14 +76,14 @@ def objectives(lab: Lab) -> Report:
     }  # fmt: skip
     figure = plots.bars(
         {name: {what: scores[what][name] for what in kinds[:2]} for name in OBJECTIVES},
-        title="Beside a cliff: what each objective's plan returns",
+        title="Beside a cliff: return of each objective's plan",
     )
     plots.save(figure, lab.folder / "objectives.png")
     outcomes = numbers["outcomes"].values()
     rows = [[name, *cells(*(one[name] for one in outcomes), digits=2)] for name in OBJECTIVES]
     text = f"""# Objectives beside a cliff
 
-The best plan under each objective ({budget.population} candidates in {budget.iterations}
+The best plan found under each objective ({budget.population} candidates in {budget.iterations}
 iterations, {budget.particles} particles), carried out {budget.draws} times open loop; each time the
 wind is drawn anew from the members' values. Interquartile mean over {lab.seeds} seeds [95 %
 bootstrap interval]: return, mean return of the worst tenth, share of falls, and the least distance
@@ -94,7 +95,7 @@ of the mean path from the edge above the cliff.
 
 
 def reward(_: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
-    """A tenth of minus the distance to the goal, and the price of a fall."""
+    """Minus a tenth of the distance to the goal, plus `FALL` for a fall."""
     distance = (next_obs - next_obs.new_tensor(GOAL)).norm(dim=-1)
     return FALL * fallen(next_obs) - 0.1 * distance
 
@@ -106,7 +107,7 @@ def fallen(obs: Tensor) -> Tensor:
 
 
 def moved(state: Tensor, action: Tensor, wind: Tensor) -> Tensor:
-    """The mean next place."""
+    """The mean next position (..., 2)."""
     x, y = (state + SPEED * action).unbind(-1)
     in_strip = (x > CLIFF[0]) & (x < CLIFF[1]) & (y < CLIFF[2] + STRIP)
     return torch.stack((x, y + wind * in_strip), -1)

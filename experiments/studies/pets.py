@@ -16,7 +16,7 @@ from mbrl.training.runs import learning
 
 
 class Published(NamedTuple):
-    """What others reported on a task, and how far it compares."""
+    """Results that others published on a task, and how far ours can be compared with them."""
 
     curves: dict[str, list[tuple[float, float]]]  # source -> (environment steps, return)
     episode_steps: int
@@ -30,18 +30,19 @@ PUBLISHED: dict[str, Published] = {
         {ORIGINAL: [(1200, 168.0)], PORT: [(800, 163.0), (1600, 181.0)]},
         200,
         "A swing-up with the same form of reward and the same rate, but heavier, with damped "
-        "joints, another motor and cost of it, a wider start, and episodes of 200 steps: the "
-        "figure shows the reward a step, which compares roughly and no more.",
+        "joints, another motor and cost of its force, a wider start, and episodes of 200 steps: "
+        "the figure shows the reward per step, which can be compared only roughly.",
     ),
     "arm-reacher": Published(
         {ORIGINAL: [(2700, -48.0)], PORT: [(1200, -44.0), (3700, -36.0)]},
         150,
-        "Same arm, start, cost and 150 steps in a newer MuJoCo: returns compare.",
+        "Same arm, start, cost and 150 steps in a newer MuJoCo: returns can be compared.",
     ),
     "arm-pusher": Published(
         {"PETS, original and port": [(2500, -81.0), (3000, -78.0), (12600, -67.0)]},
         150,
-        "Same start, torques, cost and 150 steps, gymnasium's version of the arm: returns compare.",
+        "Same start, torques, cost and 150 steps, gymnasium's version of the arm: returns can be "
+        "compared.",
     ),
 }
 """Points read off the graphs in the repositories of PETS's authors (handful-of-trials) and of its
@@ -50,7 +51,7 @@ POPLIN (Wang & Ba 2020) is left out: that is gym's balancing task."""
 
 
 def pets(lab: Lab) -> Report:
-    """Learning curves beside the published points, and the final agents' returns."""
+    """Learning curves with the published points, and the returns of the final agents."""
     episodes = 1 if lab.fast else 5
     configs = {env: lab.pets(env) for env in PUBLISHED}
     paths = lab.train(configs)
@@ -73,7 +74,7 @@ def pets(lab: Lab) -> Report:
         ]
         steps = f"{configs[env].steps:,}"
         rows.append([env, steps, labs.shown(numbers[env]["final"]), "; ".join(others)])
-        # Episodes of different lengths compare by the step.
+        # Episodes of different lengths are compared by reward per step.
         own_steps = spec_of(envs.make(env)).episode_steps or 1
         by_step = own_steps != published.episode_steps
         unit, other_unit = (own_steps, published.episode_steps) if by_step else (1, 1)
@@ -86,20 +87,19 @@ def pets(lab: Lab) -> Report:
                 {"ours": [(at, np.divide(returns, unit)) for at, returns in curves]},
                 references={source: points for source, points in near.items() if points},
                 title=env,
-                ylabel="reward a step" if by_step else "return",
+                ylabel="reward per step" if by_step else "return",
             )
         )
     plots.save(figures, lab.folder / "pets.png")
     notes = "\n".join(f"- {env}: {published.compare}" for env, published in PUBLISHED.items())
     text = f"""# PETS against published curves
 
-Return of the final agent over {episodes} fresh episodes; interquartile mean over {lab.seeds} seeds
-[95 % bootstrap interval]. The figure shows training episodes
-after the random ones.
+Return of the final agent over {episodes} new episodes; interquartile mean over {lab.seeds} seeds
+[95 % bootstrap interval]. The figure shows training episodes after the random ones.
 
 {labs.table(["environment", "environment steps", "return", "published, at steps"], rows)}
 
-What compares and what does not:
+How far they can be compared:
 
 {notes}
 

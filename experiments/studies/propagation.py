@@ -1,4 +1,4 @@
-"""The five propagations against Monte Carlo truth, on a system known but for one number.
+"""The five propagations against Monte Carlo truth, on a system with one unknown parameter.
 
 A ball on a ridge: x'' = θ sin x - v / 2 + noise, with θ one of E equally probable values, constant
 along a trajectory. The ball rolls down one side or the other, so the states have two modes; a
@@ -76,15 +76,15 @@ def propagation(lab: Lab) -> Report:
     }  # fmt: skip
     text = f"""# Propagations against Monte Carlo truth
 
-A ball on a ridge of unknown but constant steepness, {len(VALUES)} equally probable values, known
-noise. Median over {starts * lab.seeds} starts of the error after {HORIZON} steps, in standard
+A ball on a ridge of unknown but constant steepness with {len(VALUES)} equally probable values, and
+known noise. Median over {starts * lab.seeds} starts of the error after {HORIZON} steps, in standard
 deviations of the true return; {particles} particles (expectation takes one), truth from {draws}
 draws a start. Best first.
 
 {labs.table(["propagation", *STATISTICS], rows)}
 
-"{AGAIN}" is the sampling error of {particles} draws of the truth itself. The unknown number does
-not change along a trajectory, which is what TS∞ assumes; TS1 and distribution sampling treat it as
+"{AGAIN}" is the sampling error of {particles} draws of the truth itself. The steepness does not
+change along a trajectory, which is what TS∞ assumes; TS1 and distribution sampling treat it as
 noise that averages out. Moment matching fits one Gaussian, which has one mode instead of two, and
 redraws all particles at each step, so no particle's return is that of a trajectory.
 """
@@ -92,12 +92,12 @@ redraws all particles at each step, so no particle's return is that of a traject
 
 
 def reward(obs: Any, action: Any, next_obs: Any) -> Any:
-    """The ball's height, cos x."""
+    """The ball's height, cos x, (...)."""
     return torch.cos(next_obs[..., 0])
 
 
 def brute_force(start: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Returns (starts, draws, H) by horizon, simulated without the library."""
+    """Returns (starts, draws, H) up to each step, simulated without the library."""
     theta = rng.choice(VALUES, (len(start), draws))
     x, v = (np.repeat(column[:, None], draws, 1) for column in start.T)
     gains = np.empty((HORIZON, *x.shape))
@@ -110,7 +110,7 @@ def brute_force(start: np.ndarray, draws: int, rng: np.random.Generator) -> np.n
 
 
 def imagined(start: np.ndarray, name: Propagation, particles: int, seed: int) -> np.ndarray:
-    """Returns (starts, P, H) by horizon, of the rollout."""
+    """Returns (starts, P, H) up to each step, of `rollout` with a propagation."""
 
     def mean(state: torch.Tensor, _: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
         x, v = state.unbind(-1)

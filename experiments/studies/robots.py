@@ -1,6 +1,6 @@
-"""Every robot driven through its true simulator: a picture, a random and a planned return.
+"""Every robot driven by MPC through its simulator: a picture, a random and a planned return.
 
-Drives run one after another with all cores, since they are timed: nothing else should run beside.
+Drives run one after another on all cores and are timed, so nothing else should run meanwhile.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MOTION_SECONDS = 0.2
 
 
 def robots(lab: Lab) -> Report:
-    """A page a task: its picture, its random and its planned return, success and speed."""
+    """A section for each task: picture, random and planned return, success and speed."""
     names = list(PRESETS)[:2] if lab.fast else list(PRESETS)
     steps = 5 if lab.fast else None
     alone = dataclasses.replace(lab, workers=1)
@@ -62,12 +62,12 @@ def robots(lab: Lab) -> Report:
         speed = [f"{found['plan_ms']:.1f}", f"{found['plan_hz']:.3g}", f"{found['realtime']:.2f}"]
         rows.append([f"[{name}](#{name})", *returns, done, *speed])
         pages.append(_page(task, found, done))
-    head = ["task", "random", "planned", "success", "ms a plan", "plans/s", "real time x"]
+    head = ["task", "random", "planned", "success", "ms per plan", "plans/s", "real time x"]
     text = f"""# The robots
 
-Returns and successes of {lab.seeds} episodes each, planned through the true simulator with the
-settings of `mbrl mpc --env NAME`, on {cores()} cores; plans/s are plans in a simulated second,
-real time x is simulated seconds a second, planning and physics together.
+Returns and successes of {lab.seeds} episodes each, planned through the simulator with the settings
+of `mbrl mpc --env NAME`, on {cores()} cores. "plans/s" is plans per simulated second; "real time x"
+is simulated seconds per second, with planning and physics.
 
 {labs.table(head, rows)}
 
@@ -113,10 +113,10 @@ def preset_error(name: str, mpc: MPCConfig) -> float | None:
 def _page(task: envs.Task, found: dict[str, Any], done: str) -> str:
     error = found["motion error"]
     planning = (
-        "Planned through its own model."
+        "Planned through the true simulator."
         if error is None
-        else f"Planned through a cheaper model; its motion errs by {error:.1%} after "
-        f"{MOTION_SECONDS:g} s (median over states and held random controls)."
+        else f"Planned through a cheaper simulator, whose motion is off by {error:.1%} after "
+        f"{MOTION_SECONDS:g} s (median over states and constant random controls)."
     )
     success = f" Success in {done} episodes." if done else ""
     return f"""## {task.name}
@@ -126,7 +126,7 @@ def _page(task: envs.Task, found: dict[str, Any], done: str) -> str:
 ![{task.name}]({task.name}.png)
 
 Random {found["random"]:.1f}, planned {found["planned"]:.1f} in {task.episode_steps} steps.{success}
-{planning} {found["plan_ms"]:.1f} ms a plan, {found["plan_hz"]:.3g} plans a second, real time x
+{planning} {found["plan_ms"]:.1f} ms per plan, {found["plan_hz"]:.3g} plans per second, real time x
 {found["realtime"]:.2f}.
 
 """

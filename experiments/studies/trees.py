@@ -1,7 +1,7 @@
-"""Tree search against exact values: does it converge to V*, how fast, and does it choose well?
+"""Tree search against exact values: does it converge to V*, how fast, and are its choices optimal?
 
-Kocsis and Szepesvári 2006, "Bandit based Monte-Carlo planning", prove of UCT that the mean at the
-root converges to V* and the probability of a wrong choice to 0, where each simulation draws all
+Kocsis and Szepesvári 2006, "Bandit based Monte-Carlo planning", prove for UCT that the mean at the
+root converges to V* and the probability of a wrong choice to 0, if each simulation samples all
 outcomes anew. Here the model gives an action's outcomes with their probabilities.
 """
 
@@ -51,7 +51,7 @@ PROBLEMS: Mapping[str, Problem] = {
     ),
     "frozen lake": Problem(
         lambda rng: frozen_lake(),
-        "the same, γ 0.99: the goal is worth a walk of tens of steps, each with 3 outcomes",
+        "the same with γ 0.99, so that goals tens of steps away matter; each step has 3 outcomes",
     ),
 }
 RULES: Mapping[str, Rule] = {
@@ -59,7 +59,7 @@ RULES: Mapping[str, Rule] = {
     "PUCT": PUCT(dirichlet=0.0, temperature=0.0),
     "Gumbel": Gumbel(scale=0.0),
 }
-"""As published, without noise at the root, which would change the choice."""
+"""The published rules, but without noise at the root, which would change the choice."""
 ROLLOUTS, ROUGH, MERGED, MAXIMA = LEAVES = (
     "random rollouts", "rough values", "rollouts, merged", "rollouts, merged, max",
 )  # fmt: skip
@@ -69,16 +69,16 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
 }
 """Options of the search, for the leaves that need any."""
 EXACT = 1e-6  # smaller errors are float32's rounding
-LEAST = 1e-4  # the axis of errors goes no lower
-NOISE = 0.1  # std of the error of a rough value, where values lie in a range of 1
+LEAST = 1e-4  # lower end of the axis of errors
+NOISE = 0.1  # std of the error of a rough value, if values lie in a range of 1
 STEPS = 200  # of a random rollout, at most
-LEFT = 1e-4  # trees end at the depth where discounting leaves no more
+LEFT = 1e-4  # trees end at the depth where γ^depth is this
 SLOW = -0.1  # orders of convergence above this are listed on the page
 CHOSEN, MEAN, OPTIMAL = MEASURES = SearchErrors._fields
 
 
 def trees(lab: Lab) -> Report:
-    """Errors of tree search at the root, and shares of optimal choices, by simulations."""
+    """Errors of tree search at the root and shares of optimal choices, by simulations."""
     counts = [2**power for power in (range(4, 8) if lab.fast else range(4, 15))]
     roots = 2
     found = lab.answers(
@@ -103,7 +103,7 @@ def trees(lab: Lab) -> Report:
         rows.append(
             [
                 problem, leaf, rule,
-                *(x for name in (CHOSEN, MEAN) for x in _in_words(last[name], falls[name])),
+                *(x for name in (CHOSEN, MEAN) for x in _error_cells(last[name], falls[name])),
                 f"{100 * last[OPTIMAL]:.0f} %",
             ]
         )  # fmt: skip
@@ -111,7 +111,8 @@ def trees(lab: Lab) -> Report:
             stuck.append(f"- {problem}, {leaf}, {rule}: {last[CHOSEN]:.4f}, n^{falls[CHOSEN]:+.2f}")
     head = ["world", "leaves", "rule", "chosen", "order", "mean", "order", "optimal choices"]
     about = "\n".join(
-        f"- {name}: {problem.about}; the next best action loses {stakes[name]['gap']:.3f} (median)"
+        f"- {name}: {problem.about}; the best action that is not optimal loses "
+        f"{stakes[name]['gap']:.3f} (median)"
         for name, problem in PROBLEMS.items()
     )
     text = f"""# Tree search against truth
@@ -119,14 +120,15 @@ def trees(lab: Lab) -> Report:
 {about}
 
 Error |V - V*| after {counts[-1]} simulations, in units of the range between the best V* and the
-least value of the random policy; mean over {lab.seeds} seeds of {roots} roots each. "Chosen" is Q
-of the action that is chosen, the most visited (Gumbel's is the best of the most visited); "mean" is
-that of all simulations at the root, exploring ones too. The orders are the powers of n with which
-they change from {_from(counts)} simulations on: -0.5 is that of a Monte Carlo mean.
+least value of the random policy; mean over {lab.seeds} seeds of {roots} roots each. "Chosen" is the
+Q of the chosen action, which is the most visited one (for Gumbel, the best of the most visited);
+"mean" is the mean of all simulations at the root, exploring ones too. "Order" is the power of n
+with which the error before it changes from {_fit_start(counts)} simulations on; a Monte Carlo mean
+has -0.5.
 
-UCT and PUCT give other actions an ever smaller share of the simulations, so both values have the
-same limit, which the mean reaches later. Gumbel's halving gives them a constant share: only the
-value of the chosen action can converge to V*.
+UCT and PUCT give the actions that are not chosen an ever smaller share of the simulations, so both
+values have the same limit, which the mean reaches later. Gumbel's halving gives them a constant
+share, so only the value of the chosen action can converge to V*.
 
 {labs.table(head, rows)}
 
@@ -157,20 +159,20 @@ The error of the chosen action's value falls more slowly than n^{SLOW:g} in:
     return Report(numbers, text)
 
 
-def _from(counts: Sequence[int]) -> int:
-    """Where the second half of the counts begins, by powers."""
+def _fit_start(counts: Sequence[int]) -> int:
+    """The first count of the second half, from which on orders are fitted."""
     return counts[len(counts) // 2]
 
 
-def _in_words(error: float, fall: float) -> tuple[str, str]:
-    """An error and the power with which it falls."""
+def _error_cells(error: float, fall: float) -> tuple[str, str]:
+    """Table cells of an error and its order of convergence."""
     return (f"{error:.4f}", f"{fall:+.2f}") if error > EXACT else ("0", "exact")
 
 
 def measured(
     problem: str, leaf: str, rule: str, seeds: int, roots: int, counts: Sequence[int]
 ) -> dict[str, list[list[float]]]:
-    """Of searches from some roots a seed: each of `MEASURES` (counts, seeds), means over roots.
+    """Each of `MEASURES` of searches, (counts, seeds), means over the roots of a seed.
 
     "chosen" and "mean" are |V - V*| of the chosen action's value and of the mean at the root;
     "optimal" is the share of roots whose chosen action is one of the best. Each number of
@@ -207,7 +209,7 @@ def modelled(worlds: Sequence[FiniteMDP], leaf: str, rng: np.random.Generator) -
 def searched(
     model: ScaledTreeModel, start: np.ndarray, rule: str, simulations: int, **options: Any
 ) -> Tree:
-    """Trees from states (B,); each number of simulations has random numbers of its own."""
+    """Search trees from states (B,); the number of simulations seeds the random numbers."""
     generator = torch.Generator().manual_seed(simulations)
     return model.search(
         start, RULES[rule], simulations=simulations, least=LEFT, generator=generator, **options
@@ -220,7 +222,7 @@ Found = Mapping[tuple[str, str, str], Mapping[str, np.ndarray]]
 
 def error_figure(found: Found, counts: Sequence[int]) -> Figure:
     """|V - V*| by simulations, of the chosen action with its 95 % band and of the mean, dashed."""
-    title, ylabel = "Does tree search come to V*?", "|V - V*|, V in a range of 1"
+    title, ylabel = "Does tree search converge to V*?", "|V - V*|, V in a range of 1"
     styles = {"value of the chosen action": "-", "mean at the root": "--", "1/√n": ":"}
     figure = _by_simulations(found, counts, CHOSEN, title, ylabel, styles)
     lowest = min(float(kinds[k].mean(1).min()) for kinds in found.values() for k in (CHOSEN, MEAN))
@@ -237,7 +239,7 @@ def error_figure(found: Found, counts: Sequence[int]) -> Figure:
 
 def choice_figure(found: Found, counts: Sequence[int], blind: Mapping[str, float]) -> Figure:
     """Shares of roots whose chosen action is optimal, with their 95 % bands, by simulations."""
-    title, ylabel = "Does tree search choose what is best?", "roots with an optimal choice"
+    title, ylabel = "Does tree search choose an optimal action?", "roots with an optimal choice"
     figure = _by_simulations(found, counts, OPTIMAL, title, ylabel, {"chosen by chance": ":"})
     for ax, (problem, _) in zip(figure.axes, PLACES, strict=True):
         ax.axhline(blind[problem], color=plots.GREY, ls=":", lw=1.6)
@@ -247,10 +249,10 @@ def choice_figure(found: Found, counts: Sequence[int], blind: Mapping[str, float
 
 
 def at_stake(problem: str, seeds: int, roots: int) -> dict[str, float]:
-    """What a choice at the roots can gain or lose.
+    """How much the choice at the roots matters.
 
-    "by chance" is the mean share of actions that are optimal; "gap" the loss of the best action
-    that is not, a median over roots that have one.
+    "by chance" is the share of actions that are optimal, a mean over roots; "gap" is the loss of
+    the best action that is not optimal, a median over roots that have one.
     """
     model, start = laboratory(problem, ROUGH, seeds, roots)
     share, gaps = model.stakes(start)
@@ -258,7 +260,7 @@ def at_stake(problem: str, seeds: int, roots: int) -> dict[str, float]:
 
 
 PLACES = [(problem, leaf) for leaf in LEAVES for problem in PROBLEMS]
-"""Panels of the figures: a column a world and a row a kind of leaves."""
+"""Panels of the figures: a column for each world and a row for each kind of leaves."""
 
 
 def _by_simulations(
@@ -298,7 +300,7 @@ def _curve(counts: Sequence[int], scores: np.ndarray) -> plots.Curve:
 
 
 def draw_one(folder: Path) -> None:
-    """A tree of the lake without slipping, near the goal: tree.png, tree.json and tree.dot."""
+    """Write a tree of the lake without slipping, near the goal: tree.png, .json and .dot."""
     rng = np.random.default_rng(0)
     model = modelled([frozen_lake(slippery=False)], ROLLOUTS, rng)
     tree = searched(model, np.array([9]), "UCT", 200)

@@ -1,10 +1,11 @@
 """Versions 0.5, 1.0 and 1.5 of model-based RL at equal environment steps.
 
-The three steps of Levine's lectures (CS 285) with the parts of PETS (Chua et al. 2018). 0.5: random
-data, a model, one plan an episode. 1.0: what was carried out joins the data. 1.5: replan as often
-as the preset does. A model is accurate only where it has data, and good plans leave the states that
-random actions visit: version 0.5 has no data there, version 1.0 collects it by carrying out its
-plans. No open-loop plan balances a pole, so the gain of 1.0 shows on the arm, which is stable.
+The three versions of Levine's lectures (CS 285), built from the parts of PETS (Chua et al. 2018).
+0.5: random data, a model, one plan per episode. 1.0: the steps taken are added to the data. 1.5:
+replan as often as the preset does. A model is accurate only where it has data, and good plans leave
+the states that random actions visit: version 0.5 has no data there, version 1.0 collects it by
+carrying out its plans. No open-loop plan balances a pole, so the gain of 1.0 shows on the arm,
+which is stable.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ VERSIONS = ("0.5", "1.0", "1.5")
 WHOLE_EPISODE = PlannerConfig(
     horizon=150, knots=50, interpolation="linear", population=200, iterations=10, elites=20
 )
-"""The search of the open-loop versions. They plan 150 actions at once, and only once an episode, so
-they get knots three steps apart and some 1,100 candidates for a plan, five to ten times what
-version 1.5 has."""
+"""The search of the open-loop versions. They plan 150 actions at once, only once per episode, so
+they have knots three steps apart and about 1,100 candidates per plan, five to ten times as many as
+version 1.5."""
 
 
 def versions(lab: Lab) -> Report:
@@ -64,7 +65,7 @@ def versions(lab: Lab) -> Report:
             margin = gain(scores(env, better, "return"), scores(env, worse, "return"))
             numbers[f"{env}, {better} over {worse}"] = margin
             margins.append(f"- {env}: {better} returns {labs.shown(margin)} more than {worse}.")
-    # Returns of arms and poles have no scale in common.
+    # Returns of arms and poles have different scales.
     poles, arms = ENVIRONMENTS[:2], ENVIRONMENTS[2:]
     parts = [
         plots.bars(
@@ -91,11 +92,11 @@ def versions(lab: Lab) -> Report:
             ylabel="error, in stds of a random step",
         )
         plots.save(figure, lab.folder / f"mismatch-{env}.png")
-    head = ["environment", "version", "return", "promised by the plan"]
+    head = ["environment", "version", "return", "predicted by the plan"]
     head += ["error on random data", "error on its own plans"]
     text = f"""# Versions 0.5, 1.0, 1.5
 
-Each agent after equal environment steps, over {episodes} fresh episodes; interquartile mean over
+Each agent after equal environment steps, over {episodes} new episodes; interquartile mean over
 {lab.seeds} seeds [95 % bootstrap interval].
 
 {labs.table(head, rows)}
@@ -108,13 +109,13 @@ By seed:
 once with the same search ({WHOLE_EPISODE.population} candidates, {WHOLE_EPISODE.iterations}
 iterations, {WHOLE_EPISODE.knots} knots); 1.5 has the preset's. The error is the root mean square
 over observations of the one-step error of the ensemble's mean, in standard deviations of what one
-random step changes. A plan promises its mean return under the model that it was made with.
+random step changes. A plan's predicted return is its mean return under the model it was made with.
 """
     return Report(numbers, text)
 
 
 def config(lab: Lab, env: str, name: Any) -> RunConfig:
-    """A version's run; both open-loop versions search alike, as wide as the preset does."""
+    """A version's run. Both open-loop versions have the same search, with the preset's sigma."""
     run = lab.pets(env)
     agent = run.agent
     if name != "1.5":
@@ -127,7 +128,7 @@ def config(lab: Lab, env: str, name: Any) -> RunConfig:
 
 
 def examine(path: Path, episodes: int) -> dict[str, list[float]]:
-    """Returns, what the plans promised, and the model's errors, one number an episode."""
+    """Returns, returns predicted by the plans, and the model's errors, one number per episode."""
     loaded, agent = labs.trained(path)
     seed = labs.EVALUATION + int(path.name.rpartition("-")[2])
     found = mismatch(agent, loaded.env, episodes=episodes, seed=seed)
