@@ -11,11 +11,13 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache
 from typing import TypeVar
 
 import torch
+
+from mbrl.types import OwnThreads
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -72,6 +74,16 @@ def single_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def threads_beside(model: object) -> Callable[[], AbstractContextManager[None]]:
+    """What makes the context in which to plan through a model.
+
+    In it torch uses one thread where the model steps on threads of its own (`OwnThreads`): torch's
+    threads keep cores busy between small products, and the model needs these cores.
+    """
+    own = isinstance(model, OwnThreads) and model.own_threads
+    return single_thread if own else nullcontext
 
 
 def apart(start: Callable[[], T]) -> tuple[T, Callable[[], None]]:

@@ -21,8 +21,9 @@ from envs.worlds import CHANGES, dyna_maze, world_env
 from experiments import plots
 from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
+from mbrl.agents.tabular import Tabular
 from mbrl.statistics import mean_error
-from mbrl.tabular.dyna import Dyna, DynaActor, DynaConfig
+from mbrl.tabular import Dyna, DynaConfig
 from mbrl.training.collect import Episodes, collect, vector
 from mbrl.training.executor import Work, stop_if_asked
 
@@ -173,11 +174,11 @@ def steps_of(
     acting, imagining = (torch.Generator().manual_seed(2 * seed + i) for i in range(2))
     spaces: Any = env.observation_space, env.action_space
     states, actions = (int(space.n) for space in spaces)
-    agent = Dyna(states, actions, config)
-    actor, running = DynaActor(agent, acting=acting, imagining=imagining), Episodes(seed)
-    for step in collect(actor, vector(SeededOnce(env)), running, steps=steps):
+    agent = Tabular(Dyna(states, actions, config), acting=acting, learning=imagining)
+    running = Episodes(seed)
+    for step in collect(agent, vector(SeededOnce(env)), running, steps=steps):
         stop_if_asked()
-        actor.observe(step)
+        agent.observe(step)
         yield float(step.reward), running
 
 

@@ -132,7 +132,7 @@ def family(kind: str) -> str:
     given = ALGORITHMS[kind]
     if "trace_decay" in given:
         return TRACES
-    steps = given.get("steps", 1)
+    steps = given.get("n_step", 1)
     return WHOLE if steps is None else ONE if steps == 1 else SEVERAL
 
 
@@ -147,7 +147,7 @@ def measured(name: str, kind: str, counts: Sequence[int], seed: int) -> list[flo
     config = settings(mdp, kind)
     learner = TabularLearner(mdp.states, mdp.actions, config)
     single = family(kind) == ONE and config.target != "sarsa"
-    ways: list[dict[str, Any]] = [{"limit": 50 if config.steps is None else 1 if single else 5}]
+    ways: list[dict[str, Any]] = [{"limit": 50 if config.n_step is None else 1 if single else 5}]
     if config.epsilon_decay:
         ways.insert(0, {"limit": 1, "policy": mdp.uniform_policy})
     return errors_by_steps(

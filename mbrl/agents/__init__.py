@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from mbrl.agents.random import RandomAgent
 
 AGENTS: Mapping[str, str] = {
+    "dyna-q": "mbrl.agents.dyna_q",
     "pets": "mbrl.agents.pets",
     "random": "mbrl.agents.random",
+    "tabular": "mbrl.agents.tabular",
 }
 """Module of each agent, by name."""
 

@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -19,16 +18,9 @@ from torch import Generator, Tensor
 
 from mbrl.agents.mpc import MPCConfig, planner_kinds
 from mbrl.checks import check_state
-from mbrl.imagination import rollout, score_fn
-from mbrl.parallel import single_thread
-from mbrl.types import (
-    DistinctWorlds,
-    Dynamics,
-    OwnThreads,
-    RewardFn,
-    SmoothDynamics,
-    TerminatedFn,
-)
+from mbrl.imagination import score_fn, state_ahead
+from mbrl.parallel import threads_beside
+from mbrl.types import Dynamics, RewardFn, SmoothDynamics, TerminatedFn
 from planners import MPC, MPCState, Plan, ScoreFn, Smooth, maximised
 
 KINDS = planner_kinds()
@@ -87,9 +79,7 @@ class Controller:
         self.model, self.mpc, self.config = model, mpc, config
         self.reward, self.terminated, self.generator = reward, terminated, generator
         self.state_of = self._encode if state_of is None else state_of
-        # Torch's threads keep cores busy between small products, and the model needs these cores.
-        own_threads = isinstance(model, OwnThreads) and model.own_threads
-        self._threads = single_thread if own_threads else nullcontext
+        self._threads = threads_beside(model)
         self._maximised = _maximised(self)
         self.reset()
 
@@ -311,27 +301,10 @@ class Pipelined(Controller):
         began = time.perf_counter()
         with self._threads():
             if decided:
-                state = self._ahead(state, torch.stack(decided))
+                actions = torch.stack(decided)
+                state = state_ahead(self.model, state, actions, generator=self.generator)
             plan = self.mpc.search(lambda: self.score(state), last, spent, generator=self.generator)
         return plan, time.perf_counter() - began
-
-    def _ahead(self, state: Tensor, actions: Tensor) -> Tensor:
-        """The model state (S,) that actions (H, A) lead to, without noise.
-
-        Members usually are estimates of one world, so their mean is taken. Where they are different
-        worlds, as in a randomised simulator, the model's `nominal` is the real one.
-        """
-        nominal = self.model.nominal if isinstance(self.model, DistinctWorlds) else None
-        imagined = rollout(
-            self.model,
-            state,
-            actions[None],
-            particles=self.model.members,
-            propagation="expectation" if nominal is None else "tsinf",
-            sample=False,
-            generator=self.generator,
-        )
-        return imagined.state[nominal or 0, 0, -1]
 
     def _adopt(self, found: tuple[Plan, float], begun: int) -> Plan:
         plan, seconds = found

@@ -2,7 +2,7 @@
 
 from mbrl.imagination.objectives import Objective, disagreement, objective
 from mbrl.imagination.propagation import BLOCK_ROWS
-from mbrl.imagination.rollout import Imagined, rollout
+from mbrl.imagination.rollout import Imagined, rollout, state_ahead
 from mbrl.imagination.score import score_fn
 from mbrl.particles import Propagation
 
@@ -15,4 +15,5 @@ __all__ = [
     "objective",
     "rollout",
     "score_fn",
+    "state_ahead",
 ]

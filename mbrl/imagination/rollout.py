@@ -19,7 +19,15 @@ from mbrl.imagination.propagation import (
 )
 from mbrl.parallel import parallel_map
 from mbrl.particles import Propagation
-from mbrl.types import Dynamics, GaussianDynamics, Policy, RewardFn, TerminatedFn, Transition
+from mbrl.types import (
+    DistinctWorlds,
+    Dynamics,
+    GaussianDynamics,
+    Policy,
+    RewardFn,
+    TerminatedFn,
+    Transition,
+)
 
 DROP = 0.75
 """Once no more than this share of the trajectories goes on, the ended ones are left out."""
@@ -185,6 +193,34 @@ def rollout(
     if len(parts) == 1:
         return parts[0]
     return Imagined(*(torch.cat(part, 1) for part in zip(*parts, strict=True)))
+
+
+def state_ahead(
+    model: Dynamics,
+    state: Float[Tensor, S],
+    actions: Float[Tensor, "H A"],
+    *,
+    generator: Generator,
+) -> Float[Tensor, S]:
+    """The model state that actions lead to, without noise.
+
+    Members usually are estimates of one world, so the mean over members is taken at each step.
+    Where they are different worlds, as in a randomised simulator, only the member that is the real
+    one counts (`DistinctWorlds.nominal`).
+
+    Raises ValueError as `rollout` does.
+    """
+    nominal = model.nominal if isinstance(model, DistinctWorlds) else None
+    imagined = rollout(
+        model,
+        state,
+        actions[None],
+        particles=model.members,
+        propagation="expectation" if nominal is None else "tsinf",
+        sample=False,
+        generator=generator,
+    )
+    return imagined.state[nominal or 0, 0, -1]
 
 
 class ImaginedStep(NamedTuple):

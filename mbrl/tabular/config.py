@@ -1,15 +1,18 @@
-"""Settings of `TabularLearner`, also as numbers for compiled code."""
+"""Settings of `TabularLearner`, also as numbers for compiled code, and of `Dyna`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args
 
 import numpy as np
+from annotated_types import Interval
 
-from mbrl.checks import PositiveInt, PositiveShare, Share, check_fields
-from mbrl.types import FiniteMDP
+from planners.checks import NonNegativeFloat, PositiveInt, PositiveShare, Share, check_fields
+
+if TYPE_CHECKING:
+    from mbrl.types import FiniteMDP
 
 Target = Literal["sarsa", "expected", "tree", "q", "double"]
 """The target of updates. π is the ε-greedy policy of `TabularLearner.act`.
@@ -31,6 +34,20 @@ Traces = Literal["accumulating", "replacing", "dutch"]
 """What a new visit does to a trace: accumulating adds to it, replacing resets it to its first
 value, and dutch mixes both, which gives true online Sarsa(λ) (van Seijen et al. 2016)."""
 
+States = Literal["visited", "start", "priority"]
+"""Where imagined steps start. visited: a state acted in before, uniformly. start: the first state
+of an episode, in proportion to its episodes. priority: the pair whose value would change most."""
+
+Actions = Literal["taken", "any", "policy"]
+"""The first imagined action. taken: one tried in that state before. any: any action. policy: the
+policy's."""
+
+Memory = Literal["last", "all"]
+"""What the model stores of a pair. last: its last next state and reward, for deterministic worlds.
+all: counts of all its next states."""
+
+_Repeats = Annotated[int, Interval(ge=0, le=1_000_000)]
+
 TARGETS = {name: code for code, name in enumerate(get_args(Target))}
 SARSA, EXPECTED, TREE, Q, DOUBLE = range(5)
 TRACES = {name: code for code, name in enumerate(get_args(Traces))}
@@ -43,7 +60,7 @@ class TabularConfig:
 
     target: Target = "q"
     """The target of updates; see `Target`."""
-    steps: PositiveInt | None = 1
+    n_step: PositiveInt | None = 1
     """n, the number of rewards summed before bootstrapping. None sums all rewards of the episode
     (Monte Carlo), and values then change only at the ends of episodes."""
     first_visit: bool = False
@@ -73,16 +90,52 @@ class TabularConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        one_step = self.steps == 1
-        require(not self.trace_decay or one_step, "steps", "1 with trace_decay above 0", self.steps)
-        require(
-            not self.first_visit or self.steps is None, "steps", "None with first_visit", self.steps
-        )
+        n, one_step = self.n_step, self.n_step == 1
+        require(not self.trace_decay or one_step, "n_step", "1 with trace_decay above 0", n)
+        require(not self.first_visit or n is None, "n_step", "None with first_visit", n)
         if self.target == "double":
             require(one_step and not self.trace_decay, "target",
                     "other than double with several steps or traces", self.target)  # fmt: skip
         if self.trace_decay and self.traces == "dutch":
             require(self.target == "sarsa", "target", "sarsa with dutch traces", self.target)
+
+
+@dataclass(frozen=True)
+class DynaConfig:
+    """Settings of `Dyna`; the defaults are Dyna-Q with five planning steps."""
+
+    planning: _Repeats = 5
+    """Imagined starts after each real step, at least 0; 0 is Q-learning."""
+    states: States = "visited"
+    """Where they start; see `States`."""
+    actions: Actions = "taken"
+    """What is done there; see `Actions`. Not used with priority."""
+    further: _Repeats = 0
+    """Model steps by the policy after the first, N >= 0, until an end or a pair never tried."""
+    memory: Memory = "last"
+    """What the model remembers; see `Memory`."""
+    bonus: NonNegativeFloat = 0.0
+    """κ: an imagined reward gains κ √τ, τ the real steps since the pair was tried (Dyna-Q+). Pairs
+    never tried are then modelled as staying in their state and earning 0; without a bonus they are
+    not imagined."""
+    threshold: NonNegativeFloat = 1e-4
+    """θ: with priority, the smallest change of a value for which it is updated."""
+    discount: Share = 0.95
+    """γ, in [0, 1]."""
+    step_size: PositiveShare = 0.1
+    """α, in (0, 1], of real and imagined steps."""
+    epsilon: Share = 0.1
+    """ε of the policy, in [0, 1]."""
+    initial: float = 0.0
+    """The initial value of every pair; a high one encourages exploration."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.states == "priority":
+            for name in ("further", "bonus"):
+                require(
+                    getattr(self, name) == 0, name, "0 with states priority", getattr(self, name)
+                )
 
 
 class Settings(NamedTuple):
@@ -104,7 +157,7 @@ class Settings(NamedTuple):
         """The numbers of a config."""
         return cls(
             target=TARGETS[config.target],
-            steps=config.steps or 0,
+            steps=config.n_step or 0,
             discount=float(config.discount),
             step_size=float(config.step_size),
             step_decay=float(config.step_decay),
@@ -127,11 +180,11 @@ ALGORITHMS: Mapping[str, Mapping[str, Any]] = {
     "double Q": {"target": "double"},
     "expected Sarsa": {"target": "expected"},
     "Sarsa": {"target": "sarsa"},
-    "3-step Sarsa": {"target": "sarsa", "steps": 3},
-    "3-step Q": {"target": "q", "steps": 3},
-    "3-step tree": {"target": "tree", "steps": 3},
-    "MC, every visit": {"target": "sarsa", "steps": None},
-    "MC, first visit": {"target": "sarsa", "steps": None, "first_visit": True},
+    "3-step Sarsa": {"target": "sarsa", "n_step": 3},
+    "3-step Q": {"target": "q", "n_step": 3},
+    "3-step tree": {"target": "tree", "n_step": 3},
+    "MC, every visit": {"target": "sarsa", "n_step": None},
+    "MC, first visit": {"target": "sarsa", "n_step": None, "first_visit": True},
     "Sarsa(λ)": {"target": "sarsa", "trace_decay": 0.5, "traces": "replacing"},
     "true online": {"target": "sarsa", "trace_decay": 0.5, "traces": "dutch"},
     "Q(λ)": {"target": "q", "trace_decay": 0.5, "traces": "replacing"},

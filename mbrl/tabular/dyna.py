@@ -19,75 +19,22 @@ it suits some thousands of states at most.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Annotated, Literal, get_args
+from collections.abc import Mapping
+from typing import Any, get_args
 
 import numpy as np
 import torch
-from annotated_types import Interval
 from torch import Generator
 
-from mbrl.checks import NonNegativeFloat, PositiveShare, Share, check_fields
-from mbrl.tabular.config import TabularConfig
+from mbrl.tabular.config import Actions, DynaConfig, States, TabularConfig
 from mbrl.tabular.targets import epsilon_greedy
 from mbrl.tabular.td import TabularLearner, checked
-from mbrl.types import Transition
 from planners.compile import compiled
-
-States = Literal["visited", "start", "priority"]
-"""Where imagined steps start. visited: a state acted in before, uniformly. start: the first state
-of an episode, in proportion to its episodes. priority: the pair whose value would change most."""
-
-Actions = Literal["taken", "any", "policy"]
-"""The first imagined action. taken: one tried in that state before. any: any action. policy: the
-policy's."""
-
-Memory = Literal["last", "all"]
-"""What the model stores of a pair. last: its last next state and reward, for deterministic worlds.
-all: counts of all its next states."""
-
-Repeats = Annotated[int, Interval(ge=0, le=1_000_000)]
 
 _STATES = {name: i for i, name in enumerate(get_args(States))}
 _ACTIONS = {name: i for i, name in enumerate(get_args(Actions))}
 _VISITED, _START, _PRIORITY = _STATES.values()
 _TAKEN, _ANY, _POLICY = _ACTIONS.values()
-
-
-@dataclass(frozen=True)
-class DynaConfig:
-    """Settings of `Dyna`; the defaults are Dyna-Q with five planning steps."""
-
-    planning: Repeats = 5
-    """Imagined starts after each real step, at least 0; 0 is Q-learning."""
-    states: States = "visited"
-    """Where they start; see `States`."""
-    actions: Actions = "taken"
-    """What is done there; see `Actions`. Not used with priority."""
-    further: Repeats = 0
-    """Model steps by the policy after the first, N >= 0, until an end or a pair never tried."""
-    memory: Memory = "last"
-    """What the model remembers; see `Memory`."""
-    bonus: NonNegativeFloat = 0.0
-    """κ: an imagined reward gains κ √τ, τ the real steps since the pair was tried (Dyna-Q+). Pairs
-    never tried are then modelled as staying in their state and earning 0; without a bonus they are
-    not imagined."""
-    threshold: NonNegativeFloat = 1e-4
-    """θ: with priority, the smallest change of a value for which it is updated."""
-    discount: Share = 0.95
-    """γ, in [0, 1]."""
-    step_size: PositiveShare = 0.1
-    """α, in (0, 1], of real and imagined steps."""
-    epsilon: Share = 0.1
-    """ε of the policy, in [0, 1]."""
-    initial: float = 0.0
-    """The initial value of every pair; a high one encourages exploration."""
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if self.states == "priority":
-            for name in ("further", "bonus"):
-                _require(getattr(self, name) == 0, name, "0 with states priority", self)
 
 
 class Dyna:
@@ -126,6 +73,11 @@ class Dyna:
         self._starts = np.zeros(states, dtype=np.int64)  # episodes begun in a state
         self._steps = 0
         self._fresh = True  # the next step begins an episode
+
+    @property
+    def any_order(self) -> bool:
+        """Whether steps may be given in any order: where no start of an episode is counted."""
+        return self.config.states != "start"
 
     @property
     def action_values(self) -> np.ndarray:
@@ -208,36 +160,41 @@ class Dyna:
             met = (self._visited[: self._seen], self._starts, self._when, self._steps)
             _imagine(*learning, *choosing, *met, float(config.bonus), lots)
 
+    def state_dict(self) -> dict[str, Any]:
+        """The values, the model and all counters."""
+        arrays = {name: torch.from_numpy(array.copy()) for name, array in self._arrays().items()}
+        counts = {name: getattr(self, f"_{name}") for name in _COUNTERS}
+        return {"values": self._learner.state_dict(), "arrays": arrays} | counts
 
-class DynaActor:
-    """`Dyna` in a vector of one environment, for `mbrl.training.collect`.
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned.
 
-    Acting and imagining have generators of their own, so that agents which imagine more or less
-    act by the same random numbers.
+        Raises:
+            ValueError: an array is missing or of another shape.
+        """
+        held, found = self._arrays(), state["arrays"]
+        if found.keys() != held.keys():
+            raise ValueError(f"Dyna's arrays are {[*held]}, got {[*found]}")
+        for name, array in held.items():
+            if found[name].shape != array.shape:
+                raise ValueError(
+                    f"{name} of shape {tuple(found[name].shape)} does not fit {self.states} states "
+                    f"and {self.actions} actions, which take {array.shape}"
+                )
+        self._learner.load_state_dict(state["values"])
+        self._values = self._learner.tables[0]
+        for name, array in held.items():
+            array[...] = found[name].cpu().numpy()
+        for name in _COUNTERS:
+            setattr(self, f"_{name}", state[name])
 
-    Args:
-        agent: acts and learns.
-        acting, imagining: their randomness.
-    """
-
-    def __init__(self, agent: Dyna, *, acting: Generator, imagining: Generator) -> None:
-        self.agent, self._acting, self._imagining = agent, acting, imagining
-
-    def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
-        """An action (1,) for the state (1,)."""
-        return np.array([self.agent.act(int(obs[0]), explore=explore, generator=self._acting)])
-
-    def observe(self, step: Transition) -> None:
-        """Learn from one step, of leading dimension 1."""
-        self.agent.observe(
-            int(step.obs), int(step.action), float(step.reward), int(step.next_obs),
-            bool(step.terminated), bool(step.truncated), generator=self._imagining,
-        )  # fmt: skip
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return {name: getattr(self, f"_{name}") for name in _ARRAYS}
 
 
-def _require(holds: bool, name: str, accepted: str, config: DynaConfig) -> None:
-    if not holds:
-        raise ValueError(f"{name} must be {accepted}, got {getattr(config, name)!r}")
+_ARRAYS = ("counts", "gains", "tried", "ends", "when", "priority", "visited", "starts")
+_COUNTERS = ("seen", "steps", "fresh")
+"""What a `Dyna` holds beside its values."""
 
 
 @compiled

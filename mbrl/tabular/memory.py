@@ -39,7 +39,7 @@ def empty_memory(states: int, actions: int, config: TabularConfig) -> Memory:
     """The memory of a new learner."""
     shape = (2 if config.target == "double" else 1, states, actions)
     tables = np.full(shape, float(config.initial))
-    capacity = max(64, 2 * (config.steps or 0))
+    capacity = max(64, 2 * (config.n_step or 0))
     pairs = states * actions if config.trace_decay else 0
     return Memory(
         tables=tables,

@@ -7,8 +7,6 @@ float64; states and actions are integers. The updates are in `targets`, `n_step`
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -62,6 +60,12 @@ class TabularLearner:
         self.config = config = TabularConfig() if config is None else config
         self._settings = Settings.of(config)
         self._memory = empty_memory(states, actions, config)
+
+    @property
+    def any_order(self) -> bool:
+        """Whether steps may be given in any order, as from several environments or a model."""
+        config = self.config
+        return config.n_step == 1 and not config.trace_decay and config.target != "sarsa"
 
     @property
     def tables(self) -> np.ndarray:
@@ -206,60 +210,6 @@ def _index(value: int, count: int, name: str) -> int:
     if not 0 <= value < count or int(value) != value:
         raise ValueError(f"{name} must be an integer in 0..{count - 1}, got {value!r}")
     return int(value)
-
-
-class Environment(Protocol):
-    """The methods that `run` uses of a gymnasium.Env with discrete observations and actions."""
-
-    def reset(self, *, seed: int | None = None) -> tuple[Any, dict[str, Any]]:
-        """First state and info."""
-        ...
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Next state, reward, terminated, truncated, info."""
-        ...
-
-
-def run(
-    env: Environment,
-    learner: TabularLearner,
-    *,
-    episodes: int,
-    limit: int | None = None,
-    policy: Callable[[int], int] | None = None,
-    generator: Generator,
-) -> list[float]:
-    """Learn from whole episodes; returns their undiscounted returns.
-
-    It does not use `mbrl.training.collect`, which takes four times as long per step.
-
-    Args:
-        env: the environment, which is seeded from the generator at the first reset.
-        learner: learns from every step, and acts if `policy` is not given.
-        episodes: number of episodes.
-        limit: number of steps after which an episode is truncated, if `env` has not ended it.
-        policy: chooses the actions instead of the learner, for prediction or off-policy learning.
-        generator: random stream of the seed, the exploration and the tables of target double.
-    """
-    returns = []
-    seed: int | None = int(torch.randint(2**31, (), generator=generator, device=generator.device))
-    for _ in range(episodes):
-        state, _ = env.reset(seed=seed)
-        seed, steps, total, over = None, 0, 0.0, False
-        while not over:
-            if policy is None:
-                action = learner.act(state, explore=True, generator=generator)
-            else:
-                action = policy(state)
-            next_state, reward, terminated, truncated, _ = env.step(action)
-            steps += 1
-            truncated = truncated or steps == limit
-            learner.observe(
-                state, action, reward, next_state, terminated, truncated, generator=generator
-            )
-            state, over, total = next_state, terminated or truncated, total + float(reward)
-        returns.append(total)
-    return returns
 
 
 @compiled(inline="always")

@@ -22,6 +22,10 @@ from mbrl.types import Agent, Metrics
 CHECKPOINT_EVERY = 1000
 """Environment steps after which a run is saved even if no episode has ended."""
 
+SAVING = 0.1
+"""Where an episode ends a checkpoint is left out that would raise the share of time spent on saving
+above this, as where episodes last a few milliseconds."""
+
 
 @dataclass
 class Progress:
@@ -71,10 +75,11 @@ def run_agent(
 ) -> Progress:
     """Run an agent for `steps` environment steps in all, continuing from the newest checkpoint.
 
-    A checkpoint is saved where an episode ends, every `checkpoint_every` steps, when asked to
-    stop and at the end. If the process dies at any moment, the next one continues from the last
-    checkpoint and logs the same numbers: running episodes are replayed from their seeds and
-    actions. In an environment that these do not determine, new episodes begin in their place.
+    A checkpoint is saved where an episode ends (unless saving takes too long, see `SAVING`), every
+    `checkpoint_every` steps, when asked to stop and at the end. If the process dies at any moment,
+    the next one continues from the last checkpoint and logs the same numbers: running episodes are
+    replayed from their seeds and actions. In an environment that these do not determine, new
+    episodes begin in their place.
 
     Args:
         agent: fresh; its state is loaded if there is a checkpoint.
@@ -117,14 +122,19 @@ def run_agent(
         if log is not None:
             log.write(kind, episodes.steps, values)
 
+    rested = 0.0  # a checkpoint at an episode's end is due from this time on
+
     def save() -> None:
+        nonlocal rested
         progress.saved = episodes.steps
         if run is None or log is None:
             return
         start = time.perf_counter()
         state = {"agent": agent.state_dict(), "episodes": episodes.state_dict()}
         run.save(progress.saved, state | {"log_bytes": log.sync()})
-        progress.learning["save"] += time.perf_counter() - start
+        done = time.perf_counter()
+        progress.learning["save"] += done - start
+        rested = done + (done - start) * (1 / SAVING - 1)
 
     for step in collect(agent, environments, episodes, steps=steps):
         start = time.perf_counter()
@@ -155,7 +165,8 @@ def run_agent(
         callback(progress)
         stopping = stop()
         regular = episodes.steps // every > (episodes.steps - len(step.reward)) // every
-        if len(ended) or regular or stopping:
+        resting = time.perf_counter() < rested
+        if regular or stopping or (len(ended) and not resting):
             save()
         if stopping:
             return progress

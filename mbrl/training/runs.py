@@ -107,8 +107,7 @@ class RunConfig:
         except ValueError as error:
             raise RunError(f"{file}: {shown(str(error), most=200)}") from None
         own = _read(module.Config, given.pop("agent", None), file, "agent")
-        rest = _read(_Rest, given, file)
-        return cls(agent=own, **dataclasses.asdict(rest))
+        return dataclasses.replace(_read(cls, given | {"agent": None}, file), agent=own)
 
 
 _PARTS = {
@@ -127,16 +126,6 @@ def _own_parts(config: Any) -> Iterator[tuple[str, str]]:
             found = found.get(name) if isinstance(found, Mapping) else None
         if isinstance(found, str) and ":" in found:
             yield place, found
-
-
-@dataclass(frozen=True)
-class _Rest:
-    algo: str
-    env: str
-    seed: NonNegativeInt
-    steps: PositiveInt
-    device: str
-    num_envs: Annotated[int, Interval(ge=1, le=65_536)] = 1
 
 
 def _read(kind: Any, given: Any, file: Path | str, place: str = "") -> Any:

@@ -21,6 +21,8 @@ SPEC = Spec(
     episode_steps=6,
 )
 
+FINITE = Spec(gymnasium.spaces.Discrete(4), gymnasium.spaces.Discrete(2))
+
 
 def pets(**settings):
     def make(seed=0):
@@ -99,15 +101,18 @@ def test_every_agent_and_its_player_satisfy_the_protocols(make):
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_every_agent_in_the_table_is_made_from_a_spec_alone(name):
-    module = agent(name)
-    config = module.Config.suited(SPEC)
-    made = module.make(SPEC, config, generator=seeded())
+    module, spec = agent(name), FINITE if name in ("tabular", "dyna-q") else SPEC
+    config = module.Config.suited(spec)
+    made = module.make(spec, config, generator=seeded())
     assert isinstance(made, Agent) and name_of(config) == name
-    assert made.act(np.zeros((COUNT, OBS), np.float32), explore=True).shape == (COUNT, 2)
+    obs = np.zeros((COUNT, *spec.obs.shape), spec.obs.dtype)
+    assert made.act(obs, explore=True).shape == (COUNT, *spec.action.shape)
 
 
 def test_an_unknown_agent_is_named_with_those_there_are():
-    with pytest.raises(ValueError, match="agent 'petz' is unknown; there are pets, random"):
+    with pytest.raises(
+        ValueError, match="agent 'petz' is unknown; there are dyna-q, pets, random, tabular"
+    ):
         agent("petz")
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import tensor
 
-from mbrl.imagination import rollout, score_fn
+from mbrl.imagination import rollout, score_fn, state_ahead
 from mbrl.types import Step
 from tests.lines import PROPAGATIONS, Line, plans, seeded, spring, start, stay
 
@@ -326,3 +326,19 @@ def test_actions_of_another_shape_are_refused(shape):
 def test_wrong_shapes_of_a_rollout_are_refused(state, actions, horizon, message):
     with pytest.raises(ValueError, match=message):
         rollout(Line([1.0]), state, actions, horizon=horizon, particles=1, generator=seeded())
+
+
+# Ahead of a robot
+
+
+def test_the_state_ahead_is_the_members_mean_or_the_real_worlds():
+    """s' = a·s + action: from 1 by actions 0.5, 0.25; the mean of a = 1, 0.5 is 0.75."""
+    actions = tensor([[0.5], [0.25]], dtype=torch.float64)
+    estimates = Line([1.0, 0.5], sigma=0.3)
+    ahead = state_ahead(estimates, start(1.0), actions, generator=seeded())
+    assert ahead.tolist() == pytest.approx([0.75 * (0.75 + 0.5) + 0.25])
+    for real, state in enumerate((1.75, 0.5 * (0.5 + 0.5) + 0.25)):
+        worlds = Line([1.0, 0.5], sigma=0.3)
+        worlds.nominal = real
+        ahead = state_ahead(worlds, start(1.0), actions, generator=seeded())
+        assert ahead.tolist() == pytest.approx([state])

@@ -8,11 +8,12 @@ import torch
 
 from envs.tabular import FiniteMDP
 from envs.worlds import blocking_maze, dyna_maze, frozen_lake, world_env
+from mbrl.agents.tabular import Tabular
 from mbrl.dynamics.finite import Counts, FiniteModel
-from mbrl.tabular import TabularConfig, TabularLearner, run
-from mbrl.tabular.dyna import Dyna, DynaActor, DynaConfig
+from mbrl.tabular import Dyna, DynaConfig, TabularConfig, TabularLearner
 from mbrl.training.collect import Episodes, collect, vector
 from mbrl.types import Transition
+from tests.tables import learn
 
 
 def seeded(seed=0):
@@ -265,7 +266,7 @@ def test_only_an_exploration_bonus_finds_a_changed_way_soon():
 def test_the_one_loop_drives_it_and_seeds_repeat():
     def played(seed):
         agent = Dyna(4, 2, DynaConfig(planning=3, epsilon=0.3))
-        returns = run(CORRIDOR.env(), agent, episodes=30, generator=seeded(seed))
+        returns = learn(CORRIDOR.env(), agent, episodes=30, seed=seed)
         assert returns == [1.0] * 30
         return agent
 
@@ -332,7 +333,7 @@ def test_an_actor_collects_what_the_agent_would_by_itself():
     """The same steps, and so the same values, as a loop of its own over the environment."""
     states = dyna_maze().states
     made = [Dyna(states, 4, DynaConfig(planning=3)) for _ in range(2)]
-    actor = DynaActor(made[0], acting=seeded(1), imagining=seeded(2))
+    actor = Tabular(made[0], acting=seeded(1), learning=seeded(2))
     taken = []
     for step in collect(actor, vector(dyna_maze().env()), Episodes(0), steps=400):
         actor.observe(step)

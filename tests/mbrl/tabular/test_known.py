@@ -17,11 +17,11 @@ KINDS = {
     "expected": {"target": "expected"},
     "q": {"target": "q"},
     "double": {"target": "double"},
-    "n-step sarsa": {"target": "sarsa", "steps": 3},
-    "n-step q": {"target": "q", "steps": 3},
-    "tree": {"target": "tree", "steps": 3},
-    "Monte Carlo": {"target": "sarsa", "steps": None},
-    "first visits": {"target": "sarsa", "steps": None, "first_visit": True},
+    "n-step sarsa": {"target": "sarsa", "n_step": 3},
+    "n-step q": {"target": "q", "n_step": 3},
+    "tree": {"target": "tree", "n_step": 3},
+    "Monte Carlo": {"target": "sarsa", "n_step": None},
+    "first visits": {"target": "sarsa", "n_step": None, "first_visit": True},
     "sarsa(λ)": {"target": "sarsa", "trace_decay": 0.5, "traces": "replacing"},
     "true online": {"target": "sarsa", "trace_decay": 0.5, "traces": "dutch"},
     "q(λ)": {"target": "q", "trace_decay": 0.5},
@@ -98,7 +98,7 @@ def test_it_is_observe_step_by_step(kind, follows):
 def test_the_path_grows_while_an_episode_does():
     """Monte Carlo over one episode of 300 steps, which ends by the count: -(1 - γⁿ) / (1 - γ)."""
     loop = FiniteMDP(np.ones((1, 1, 1)), -np.ones((1, 1)), 0.99, 0, [])
-    made = learner(loop, target="sarsa", steps=None, first_visit=True, step_size=1.0)
+    made = learner(loop, target="sarsa", n_step=None, first_visit=True, step_size=1.0)
     assert run_known(loop, made, steps=300, generator=seeded()) == 1
     assert made.values[0] == pytest.approx(-(1 - 0.99**300) / 0.01)
 

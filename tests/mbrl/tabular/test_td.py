@@ -5,13 +5,16 @@ import itertools
 import math
 import random
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium.wrappers import TimeLimit
 
 from envs.tabular import FiniteMDP
 from envs.worlds import garnet
-from mbrl.tabular import TabularConfig, TabularLearner, run
+from mbrl.tabular import TabularConfig, TabularLearner
+from tests.tables import learn, learned
 
 
 def seeded(seed=0):
@@ -26,10 +29,12 @@ def corridor(discount=1.0):
     return FiniteMDP(rows, -np.ones((4, 2)), discount, 0, [3])
 
 
-class Walk:
+class Walk(gymnasium.Env):
     """An environment of an MDP; `gain` (S, S) pays by where it arrives instead."""
 
     def __init__(self, mdp, gain=None):
+        self.observation_space = gymnasium.spaces.Discrete(mdp.states)
+        self.action_space = gymnasium.spaces.Discrete(mdp.actions)
         self.mdp, self.gain, self.rng = mdp, gain, None
         starts, self.after = mdp.transitions.indptr.tolist(), mdp.transitions.indices.tolist()
         self.spans = list(itertools.pairwise(starts))
@@ -38,9 +43,8 @@ class Walk:
         ]
         self.first = int(mdp.start.argmax())
 
-    def reset(self, *, seed=None):
-        if seed is not None:
-            self.rng = random.Random(seed)
+    def reset(self, *, seed=None, options=None):
+        self.rng = random.Random(seed)
         self.state = self.first
         return self.state, {}
 
@@ -84,7 +88,7 @@ def wander(learner, steps=300, *, seed=0, truncates=True):
 def test_two_step_td_by_hand():
     """γ = α = ½. First episode: 1 + ½ · 2 + ¼ · 0, 2 + ½ · 4 and 4, halved. Second: V₀ goes
     half-way from 1 to 1 + 1 + ¼ · 2."""
-    made = learner(steps=2, discount=0.5, step_size=0.5, target="sarsa")
+    made = learner(n_step=2, discount=0.5, step_size=0.5, target="sarsa")
     path = [(0, 0, 1.0), (1, 0, 2.0), (2, 0, 4.0), 3]
     assert feed(made, path).values.tolist() == [1, 2, 2, 0]
     made.observe(0, 0, 1.0, 1, False)
@@ -101,7 +105,9 @@ def test_truncation_bootstraps_and_termination_does_not():
         for decay in (0.0, 1.0) if steps == 1 else (0.0,):
             values = [
                 feed(
-                    learner(steps=steps, trace_decay=decay, discount=0.5, step_size=1.0, initial=8),
+                    learner(
+                        n_step=steps, trace_decay=decay, discount=0.5, step_size=1.0, initial=8
+                    ),
                     [(0, 0, 1.0), (1, 0, 2.0), 2],
                     terminated=terminated,
                 ).values.tolist()
@@ -145,7 +151,7 @@ def test_tree_backup_and_the_cut_by_hand():
         for action, worth in enumerate(worths):
             for steps in (2, None):
                 made = learner(
-                    actions=2, target=target, steps=steps, discount=0.5, step_size=1.0, epsilon=0.5
+                    actions=2, target=target, n_step=steps, discount=0.5, step_size=1.0, epsilon=0.5
                 )
                 feed(made, [(1, 0, 4.0), 3])
                 feed(made, [(1, 1, 8.0), 3])
@@ -239,10 +245,10 @@ def test_a_trace_decay_near_0_equals_one_step_learning(target, traces):
 def test_as_many_steps_as_an_episode_has_are_monte_carlo(target):
     """n = 12 is S&B's section 5.4, every visit, constant α, worked out here."""
     settings = {"actions": 2, "target": target, "discount": 0.9, "step_size": 0.3}
-    long, whole = (wander(learner(**settings, steps=steps)) for steps in (12, None))
+    long, whole = (wander(learner(**settings, n_step=steps)) for steps in (12, None))
     np.testing.assert_allclose(long, whole, rtol=1e-12)
     made = learner(
-        actions=2, steps=None, target=target, discount=0.9, step_size=1.0, step_decay=1.0
+        actions=2, n_step=None, target=target, discount=0.9, step_size=1.0, step_decay=1.0
     )
     path = [(0, 0, 1.0), (1, 1, 2.0), (0, 0, 3.0), (2, 0, 4.0), 3]
     feed(made, path)
@@ -251,7 +257,7 @@ def test_as_many_steps_as_an_episode_has_are_monte_carlo(target):
     found = made.action_values
     np.testing.assert_allclose([found[0, 0], found[1, 1], found[2, 0]], wanted)
     first = learner(
-        actions=2, steps=None, first_visit=True, target=target, discount=0.9, step_size=1.0,
+        actions=2, n_step=None, first_visit=True, target=target, discount=0.9, step_size=1.0,
         step_decay=1.0,
     )  # fmt: skip
     for _ in range(2):  # a first visit in each episode
@@ -265,7 +271,7 @@ def test_true_online_with_lambda_one_is_monte_carlo():
     for decay in (0.0, 0.6):
         settings["step_decay"] = decay
         traced = wander(learner(**settings, traces="dutch", trace_decay=1.0), truncates=False)
-        whole = wander(learner(**settings, steps=None), truncates=False)
+        whole = wander(learner(**settings, n_step=None), truncates=False)
         np.testing.assert_allclose(traced, whole, rtol=1e-9)
 
 
@@ -273,7 +279,7 @@ def test_accumulating_with_lambda_one_is_monte_carlo_where_no_state_comes_again(
     path = [(2, 0, 1.0), (0, 0, -2.0), (1, 0, 5.0), 3]
     found = [
         feed(feed(learner(discount=0.9, **settings), path), path).values
-        for settings in ({"trace_decay": 1.0}, {"steps": None})
+        for settings in ({"trace_decay": 1.0}, {"n_step": None})
     ]
     np.testing.assert_allclose(*found, rtol=1e-12)
 
@@ -310,8 +316,8 @@ def test_true_online_is_the_online_lambda_return_algorithm():
     "settings",
     [
         {"target": "q"},
-        {"target": "q", "steps": 3},
-        {"target": "q", "steps": None},
+        {"target": "q", "n_step": 3},
+        {"target": "q", "n_step": None},
         {"target": "q", "trace_decay": 0.8, "traces": "replacing"},
         {"target": "double"},
     ],
@@ -321,7 +327,7 @@ def test_off_policy_targets_find_the_optimum_for_any_behaviour_policy(settings):
     """Deterministic, so that α = 1 is exact; actions uniformly at random."""
     mdp = corridor(0.9)
     made = learner(actions=2, discount=0.9, step_size=1.0, epsilon=1.0, **settings)
-    run(Walk(mdp), made, episodes=300, limit=50, generator=seeded())
+    learn(TimeLimit(Walk(mdp), 50), made, episodes=300)
     np.testing.assert_allclose(made.values, mdp.optimum().values, atol=1e-9)
     assert (made.policy[:3] == 1).all()
 
@@ -330,7 +336,7 @@ def test_off_policy_targets_find_the_optimum_for_any_behaviour_policy(settings):
     "settings",
     [
         {"target": "expected"},
-        {"target": "tree", "steps": 3},
+        {"target": "tree", "n_step": 3},
         {"target": "tree", "trace_decay": 0.5, "traces": "replacing"},
     ],
     ids=str,
@@ -339,7 +345,7 @@ def test_on_policy_targets_find_the_values_of_their_policy(settings):
     """Of the ε-greedy policy, ε = 0.3, in the MDP itself."""
     mdp = corridor(0.9)
     made = learner(actions=2, discount=0.9, step_size=1.0, epsilon=0.3, **settings)
-    run(Walk(mdp), made, episodes=500, generator=seeded())
+    learn(Walk(mdp), made, episodes=500)
     wanted = mdp.action_values(mdp.evaluate(made.probabilities))
     np.testing.assert_allclose(made.action_values[:3], wanted[:3], atol=1e-6)
 
@@ -365,10 +371,10 @@ def test_learners_refuse_by_name():
         learner(states=0)
     for settings, name in [
         ({"target": "best"}, "target must be one of"), ({"traces": "none"}, "traces must be one"),
-        ({"steps": 0}, "steps"), ({"steps": 2, "trace_decay": 0.5}, "steps must be 1 with"),
-        ({"first_visit": True}, "steps must be None with"), ({"step_size": 0.0}, "step_size"),
+        ({"n_step": 0}, "n_step"), ({"n_step": 2, "trace_decay": 0.5}, "n_step must be 1 with"),
+        ({"first_visit": True}, "n_step must be None with"), ({"step_size": 0.0}, "step_size"),
         ({"epsilon": 1.5}, "epsilon"), ({"discount": math.nan}, "discount"),
-        ({"target": "double", "steps": 2}, "other than double"),
+        ({"target": "double", "n_step": 2}, "other than double"),
         ({"traces": "dutch", "trace_decay": 0.5}, "sarsa with dutch"),
         ({"initial": math.inf}, "initial"),
     ]:  # fmt: skip
@@ -393,9 +399,9 @@ def random_walk(states):
     "settings",
     [
         {"step_decay": 0.7},
-        {"steps": 3, "step_decay": 0.8},
-        {"steps": None, "step_decay": 1.0},
-        {"steps": None, "first_visit": True, "step_decay": 1.0},
+        {"n_step": 3, "step_decay": 0.8},
+        {"n_step": None, "step_decay": 1.0},
+        {"n_step": None, "first_visit": True, "step_decay": 1.0},
         {"trace_decay": 0.5, "step_decay": 0.8},
         {"trace_decay": 0.5, "step_decay": 0.8, "traces": "replacing"},
         {"trace_decay": 0.5, "step_decay": 0.8, "traces": "dutch", "target": "sarsa"},
@@ -408,7 +414,7 @@ def test_prediction_of_the_five_state_walk(settings):
     mdp, gain = random_walk(5)
     np.testing.assert_allclose(mdp.evaluate(np.zeros(7, dtype=int))[1:6], np.arange(1, 6) / 6)
     made = learner(states=7, discount=1.0, step_size=1.0, **settings)
-    run(Walk(mdp, gain), made, episodes=2000, generator=seeded())
+    learn(Walk(mdp, gain), made, episodes=2000)
     assert abs(made.values[1:6] - np.arange(1, 6) / 6).max() < 5 * 0.5 / math.sqrt(2000)
 
 
@@ -418,16 +424,14 @@ def walk_error(**settings):
     truth, errors = np.arange(-18, 20, 2) / 20, []
     for seed in range(50):
         made = learner(states=21, discount=1.0, **settings)
-        env, generator = Walk(mdp, gain), seeded(seed)
-        for _ in range(10):
-            run(env, made, episodes=1, generator=generator)
+        for _ in learned(Walk(mdp, gain), made, episodes=10, seed=seed):
             errors.append(np.sqrt(((made.values[1:20] - truth) ** 2).mean()))
     return np.mean(errors)
 
 
 def test_the_nineteen_state_walk_of_figure_7_2():
     """At their best steps n = 4 has an error of about a quarter and n = 1 more."""
-    four, one = walk_error(steps=4, step_size=0.4), walk_error(step_size=0.8)
+    four, one = walk_error(n_step=4, step_size=0.4), walk_error(step_size=0.8)
     assert 0.22 < four < 0.28 and four < one - 0.02
 
 
@@ -438,7 +442,7 @@ def test_glie_sarsa_finds_the_optimum():
         actions=2, target="sarsa", discount=0.9, step_size=1.0, step_decay=0.6, epsilon=1.0,
         epsilon_decay=1.0,
     )  # fmt: skip
-    run(Walk(mdp), made, episodes=2000, generator=seeded())
+    learn(Walk(mdp), made, episodes=2000)
     np.testing.assert_allclose(made.values, mdp.optimum().values, atol=1e-3)
     assert (made.probabilities[:3, 0] < 0.01).all() and (made.probabilities[:3, 0] > 0).all()
 
