@@ -262,6 +262,7 @@ def test_continuous_wet_chicken():
         after, reward, terminated, truncated, _ = env.step(action)
         assert reward == float(worlds.WetChicken.reward(obs, action, after)) == after[1]
         assert not terminated and not worlds.WetChicken.terminated(after)
+    assert not worlds.WetChicken.terminated(np.array([1.0, -0.1]))  # as a model may predict
         speed = 3 * obs[0] / 5
         gust = (after[1] - (obs[1] + action[1] - 1 + speed)) / (3.5 - speed)
         if after[1] > 0:  # neither a fall nor at the upper end
