@@ -274,6 +274,7 @@ def test_continuous_wet_chicken():
     batch = torch.rand(3, 4, 2)
     assert worlds.WetChicken.reward(None, None, batch).shape == (3, 4)
     assert worlds.WetChicken.terminated(batch).dtype == torch.bool
+    assert not worlds.WetChicken.terminated(np.array([1.0, -0.1]))  # as a model may predict
 
 
 def test_turbulence_is_uniform():
