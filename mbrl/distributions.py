@@ -449,8 +449,8 @@ def quantile_midpoints(
 
 
 def _finite(log_probs: Tensor) -> Tensor:
-    """Without -inf, which times a probability of 0 would be NaN."""
-    return log_probs.clamp_min(torch.finfo(log_probs.dtype).min)
+    """0 in place of -inf, which times a probability of 0 would be NaN."""
+    return log_probs.masked_fill(log_probs == -math.inf, 0)
 
 
 def _argmax(logits: Tensor) -> Tensor:
