@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from experiments.cli import names, options, own
 from experiments.presets import mpc_preset
-from mbrl.agents import MPCConfig, PlannerConfig
+from mbrl.agents import MPCConfig
 from mbrl.parts import named as part
 from mbrl.settings import DriveConfig
 
@@ -31,7 +31,7 @@ class DriveRobot(options.Common):
     """Seed of the first episode: of its start and of the planner's draws."""
     seeds: int = 1
     """Number of episodes, whose seeds count up from --seed."""
-    steps: Annotated[int | None, options.unset("until it ends")] = None
+    steps: Annotated[int | None, options.unset("until the episode ends")] = None
     """Most control steps of an episode."""
     video: bool = False
     """Film the first episode: an mp4 and a sheet of frames in the folder."""
@@ -52,7 +52,7 @@ def run(args: list[str]) -> int:
     tuned = mpc_preset(env_id)
     mpc = tuned or MPCConfig()
     if planner is not None and planner != mpc.planner.name:
-        mpc = replace(mpc, planner=mpc.planner.named(planner))
+        mpc = replace(mpc, planner=own.planned_by(mpc.planner, planner))
     name = mpc.planner.name
     start = DriveRobot(drive=DriveConfig(env=env_id, mpc=mpc))
     parsed = options.parse(DriveRobot, "mbrl mpc", args, start, _own_options(name, args))
@@ -121,11 +121,8 @@ def _cost(config: DriveConfig) -> str:
 
 
 def _own_options(planner: str, args: Sequence[str]) -> dict[str, type]:
-    """Options of a planner and of a model of the user's own."""
-    found, model = {}, options.peek(args, "--model", "planning")
-    if own.is_own("planner", planner):
-        kind = PlannerConfig(planner).kind
-        found["planner"] = own.options("planner", planner, kind, 3, PlannerConfig)
+    """Options of the planner, and of a model of the user's own."""
+    found, model = {"planner": own.planner_options(planner, args)}, options.peek(args, "--model", "planning")
     if own.is_own("model", model) and not Path(model).exists():
         found["model_settings"] = own.settings_options(model, part("model", model, {}), 2)
     return found
