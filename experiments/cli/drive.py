@@ -122,7 +122,10 @@ def _cost(config: DriveConfig) -> str:
 
 def _own_options(planner: str, args: Sequence[str]) -> dict[str, type]:
     """Options of the planner, and of a model of the user's own."""
-    found, model = {"planner": own.planner_options(planner, args)}, options.peek(args, "--model", "planning")
+    found, model = (
+        {"planner": own.planner_options(planner, args)},
+        options.peek(args, "--model", "planning"),
+    )
     if own.is_own("model", model) and not Path(model).exists():
         found["model_settings"] = own.settings_options(model, part("model", model, {}), 2)
     return found

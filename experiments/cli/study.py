@@ -18,7 +18,9 @@ class Study(options.Common):
 
     name: Annotated[tyro.conf.Positional[str], options.REQUIRED] = ""
     """One of `mbrl list studies`."""
-    seeds: Annotated[int | None, options.unset("that of the study, which mbrl study NAME --help shows")] = None
+    seeds: Annotated[
+        int | None, options.unset("that of the study, which mbrl study NAME --help shows")
+    ] = None
     """How many seeds."""
     workers: Annotated[int | None, options.unset("all cores")] = None
     """Processes side by side."""
@@ -36,8 +38,9 @@ def run(args: list[str]) -> int:
     """Run a study; returns the exit status."""
     there = names.studies()
     fast = "--fast" in args
-    seeds = {"seeds": f"{names.study_seeds(arg, fast=fast)}" for arg in args if arg in there}
-    parsed = options.parse(Study, "mbrl study", args, meanings=seeds)
+    named = next((arg for arg in args if arg in there), None)
+    said = {} if named is None else {"seeds": f"{names.study_seeds(named, fast=fast)}"}
+    parsed = options.parse(Study, "mbrl study", args, meanings=said)
     names.check_name("study", parsed.name, there)
     options.check_least(parsed, seeds=1, workers=1, threads=1)
     options.check_folder(parsed.out / parsed.name)

@@ -24,9 +24,7 @@ class Training(options.Common):
 
     checkpoint_every: int = 1000
     """Environment steps between checkpoints. Each episode's end has one too."""
-    log: Annotated[
-        tuple[Literal["tensorboard", "wandb"], ...], options.unset("nowhere else")
-    ] = ()
+    log: Annotated[tuple[Literal["tensorboard", "wandb"], ...], options.unset("nowhere else")] = ()
     """Where to log besides metrics.jsonl, which is always written."""
 
 

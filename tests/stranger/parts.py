@@ -130,6 +130,51 @@ class Bees:
         return plan._replace(actions=moved, mean=moved, elites=moved[None])
 
 
+class Rooms:
+    """What `corridor` does, from memory: indices are floats, as for every model."""
+
+    members = 1
+    noise_shape = (0,)
+
+    def __init__(
+        self, obs_size: int, action_size: int, *, pay: float = 1.0, generator: torch.Generator
+    ) -> None:
+        self.pay = pay
+
+    def encode(self, obs: Tensor, *, state: Any = None, action: Any = None) -> Tensor:
+        """The room's number."""
+        return obs
+
+    def decode(self, state: Tensor) -> Tensor:
+        """The room's number."""
+        return state
+
+    def step(self, state: Tensor, action: Tensor, *, noise: Tensor | None) -> Step:
+        """One room back or on."""
+        after = (state + 2 * action - 1).clamp(0, 4)
+        arrived = (after == 4).squeeze(-1)
+        return Step(after, self.pay * arrived.float(), arrived)
+
+
+class Slippery(Rooms):
+    """`Rooms` in which a step on fails half of the time; it draws noise."""
+
+    noise_shape = (1,)
+
+    def step(self, state: Tensor, action: Tensor, *, noise: Tensor | None) -> Step:
+        """Stays where it is if the noise is below zero."""
+        moved = super().step(state, action, noise=None)
+        if noise is None:
+            return moved
+        stays = noise < 0
+        still = stays.squeeze(-1)
+        return Step(
+            torch.where(stays, state, moved.state),
+            torch.where(still, 0.0, moved.reward),
+            moved.terminated & ~still,
+        )
+
+
 class Linear:
     """Next observation and reward as linear functions, by least squares."""
 
