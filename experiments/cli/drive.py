@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from experiments.cli import names, options, own
+from experiments.cli.names import Wrong
 from experiments.presets import mpc_preset
 from mbrl.agents import MPCConfig
 from mbrl.parts import named as part
 from mbrl.settings import DriveConfig
 
 if TYPE_CHECKING:
-    from mbrl.control import Drive, Tick
+    from mbrl.control import Drive, Driver, Tick
 from mbrl.plain import file_name
 
 
@@ -55,7 +57,10 @@ def run(args: list[str]) -> int:
         mpc = replace(mpc, planner=own.planned_by(mpc.planner, planner))
     name = mpc.planner.name
     start = DriveRobot(drive=DriveConfig(env=env_id, mpc=mpc))
-    parsed = options.parse(DriveRobot, "mbrl mpc", args, start, _own_options(name, args))
+    members = {"particles": "the members that step"} if mpc.particles == 1 else {}
+    parsed = options.parse(
+        DriveRobot, "mbrl mpc", args, start, _own_options(name, args), meanings=members
+    )
     options.check_least(parsed, seed=0, seeds=1, steps=1, threads=1)
     if parsed.out is not None and not parsed.viewer:
         options.check_new(parsed.out)
@@ -66,6 +71,8 @@ def run(args: list[str]) -> int:
         import envs
 
         envs.simulated(env_id)  # says of which environments there is a simulator
+    if options.peek(args, "--particles", ""):
+        _check_particles(parsed.drive)
     if parsed.viewer:
         from experiments.cli.live import live
 
@@ -98,17 +105,40 @@ def run(args: list[str]) -> int:
     return 0
 
 
-def _cost(config: DriveConfig) -> str:
-    """What a plan costs, and which budget keeps up, where nobody has tuned the settings."""
+@contextmanager
+def _driver(config: DriveConfig) -> Iterator[Driver]:
     import envs
-    from mbrl.control import build_driver, plan_seconds
+    from mbrl.control import build_driver
 
     driver = build_driver(config, make_env=envs.make, seed=0)
     try:
-        needed = 1e3 * plan_seconds(driver)
+        yield driver
     finally:
         driver.controller.close()
         driver.env.close()
+
+
+def _check_particles(config: DriveConfig) -> None:
+    """Check that a search can have so many particles.
+
+    Raises:
+        Wrong: it would take another number.
+    """
+    with _driver(config) as driver:
+        asked, taken = config.mpc.particles, driver.controller.config.particles
+        noisy = driver.controller.model.noise_shape != (0,)
+    if taken != asked:
+        accepted = f"a multiple of its {taken} members" if noisy else f"{taken}, its members"
+        why = "" if noisy else ": it draws no noise, so more would be copies"
+        raise Wrong(f"--particles of this model must be {accepted}, got {asked}{why}")
+
+
+def _cost(config: DriveConfig) -> str:
+    """What a plan costs, and which budget keeps up, where nobody has tuned the settings."""
+    from mbrl.control import plan_seconds
+
+    with _driver(config) as driver:
+        needed = 1e3 * plan_seconds(driver)
     held = config.mpc.action_repeat * max(config.mpc.replan_every, 1)
     there = 1e3 * driver.control_step * held
     line = f"{config.env} has no preset: a plan takes {needed:.3g} ms, "

@@ -85,10 +85,10 @@ def flat(
     Args:
         kind: the dataclass.
         own: the options of a planner or of a part of the user's own, by the field that has it.
-        meanings: what takes effect where a field is None, by its name, beside what `UNSET` says.
+        meanings: what takes effect where an option is not given, by the field's name.
     """
     hints = get_type_hints(kind, include_extras=True)
-    said = {**UNSET.get(f"{kind.__module__}.{kind.__qualname__}", {}), **meanings}
+    said = UNSET.get(f"{kind.__module__}.{kind.__qualname__}", {})
     fields: list[Any] = []
     for field in dataclasses.fields(cast(Any, kind)):
         hint = config_of(hints[field.name])
@@ -104,6 +104,10 @@ def flat(
         elif get_origin(hint) is Mapping:  # settings by name, which only a part of one's own has
             marked = Annotated[hint, tyro.conf.Suppress]
             fields.append((field.name, marked, dataclasses.field(default_factory=dict)))
+        elif field.name in meanings:
+            words = tyro.conf.arg(help_behavior_hint=f"(default: {meanings[field.name]})")
+            start = dataclasses.field(default=field.default)
+            fields.append((field.name, Annotated[hint, words], start))
         elif field.default is None and field.name in said:
             marked = Annotated[hint, unset(said[field.name])]
             fields.append((field.name, marked, dataclasses.field(default=None)))

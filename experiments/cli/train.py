@@ -62,7 +62,8 @@ usage: mbrl train ALGO --env ID ...                learn on an environment
        mbrl train --resume RUN [--steps STEPS] ... continue a run, or train it on
 
 ALGO is one of {}; mbrl train ALGO --help lists its options, in which
---planner NAME takes another planner: it keeps those settings of the preset that it has too.
+--planner NAME takes another planner: it keeps those settings of the preset that it has too,
+and --model module:Class takes a model of your own.
 """
 
 
@@ -114,14 +115,19 @@ def _exchanged(args: list[str], config: Any) -> tuple[list[str], Any, dict[str, 
     have neither, may have options of the same names.
     """
     parts: dict[str, type] = {}
-    if own.planner_of(config) is not None:
+    has = {field.name for field in dataclasses.fields(config)}
+    takes = {"planner": own.planner_of(config) is not None, "model": own.takes_model(config)}
+    for kind, taken in takes.items():
+        if options.peek(args, f"--{kind}", "") and not taken and kind not in has:
+            raise Wrong(f"--{kind}: this algorithm has no {kind} to exchange")
+    if takes["planner"]:
         args, planner = own.named(args)
         before = config.mpc.planner
         after = before if planner is None else own.planned_by(before, planner)
         config = dataclasses.replace(config, mpc=dataclasses.replace(config.mpc, planner=after))
         parts["planner"] = own.planner_options(after.name, args)
     model = options.peek(args, "--model", "")
-    if own.takes_model(config) and model:
+    if takes["model"] and model:
         from mbrl.dynamics import OwnModel
 
         flags = {n: getattr(config.model, n) for n in ("learn_reward", "learn_termination")}

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import envs
 import planners
-from mbrl.types import Step
+from mbrl.types import Outcomes, Step
 
 
 def observation(physics: envs.Physics) -> Any:
@@ -173,6 +173,34 @@ class Slippery(Rooms):
             torch.where(still, 0.0, moved.reward),
             moved.terminated & ~still,
         )
+
+
+class Listed(Slippery):
+    """`Slippery` that lists both outcomes with their chances."""
+
+    most_outcomes = 2
+
+    def outcomes(self, state: Tensor, action: Tensor) -> Outcomes:
+        """To move, and to stay."""
+        moved = super().step(state, action, noise=None)
+        over = torch.stack((moved.terminated, torch.zeros_like(moved.terminated)), -1)
+        return Outcomes(
+            torch.stack((moved.state, state), -2),
+            moved.reward / 2,
+            over,
+            torch.full_like(over, 0.5, dtype=state.dtype),
+        )
+
+
+class Doubting(Rooms):
+    """Two members that do not agree on what the last room pays: once and three times as much."""
+
+    members = 2
+
+    def step(self, state: Tensor, action: Tensor, *, noise: Tensor | None) -> Step:
+        """As `Rooms`, with another reward for each member."""
+        moved = super().step(state, action, noise=noise)
+        return moved._replace(reward=moved.reward * torch.tensor([[1.0], [3.0]]))
 
 
 class Linear:
