@@ -151,7 +151,7 @@ def models() -> dict[str, str]:
     """What `--model` takes by name, beside the folder of a run."""
     return {
         "planning": "mbrl mpc: the task's cheaper simulator, if it has one",
-        "true": "mbrl mpc: the task's own simulator",
+        "true": "mbrl mpc and tree: the task's own simulator, or the world itself",
     }
 
 
