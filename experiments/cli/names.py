@@ -59,7 +59,7 @@ def check_env(name: str) -> None:
         Wrong: it is not; the message gives the nearest. "module:name" is not checked here.
     """
     ours = [row["name"] for rows in catalogue().values() for row in rows]
-    if ":" in name or name in ours or name in installed("env"):
+    if ":" in name or name in ours or name in installed("env") or name in _gymnasiums():
         return
     import gymnasium
 
@@ -128,18 +128,14 @@ def known(env: str) -> tuple[bool, bool] | None:
     None where only the environment can tell: it is neither the library's nor gymnasium's own, or
     something may have been registered of it.
     """
-    if "envs" in sys.modules:
+    if "envs" in sys.modules or "gymnasium" in sys.modules:
         return None
     tables = catalogue()
     for row in tables["envs"]:
         if row["name"] == env:
             return row["reward_known"], row["terminated_known"]
-    if any(row["name"] == env for row in tables["worlds"]):
-        return False, False
-    import gymnasium
-
-    spec = gymnasium.registry.get(env)
-    return (False, False) if f"{spec and spec.entry_point}".startswith("gymnasium.") else None
+    ours = any(row["name"] == env for row in tables["worlds"])
+    return (False, False) if ours or env in _gymnasiums() else None
 
 
 def discount(env: str) -> float | None:
@@ -201,6 +197,12 @@ def _table(module: str, name: str) -> dict[str, ast.expr]:
             pairs = zip(node.value.keys, node.value.values, strict=True)
             return {ast.literal_eval(key): value for key, value in pairs if key is not None}
     raise LookupError(f"{module} has no table {name}")
+
+
+@cache
+def _gymnasiums() -> set[str]:
+    """Ids that gymnasium registers itself."""
+    return set(re.findall(r'^ *id="([^"]+)"', _text("gymnasium.envs"), re.M))
 
 
 def _settings(module: str, name: str) -> dict[str, Any]:

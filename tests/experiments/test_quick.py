@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import get_args
 
+import gymnasium
 import pytest
 import torch
 
@@ -56,14 +57,8 @@ QUICK = {
     **{
         f"{command} on {env}": ([*command.split(), "--env", env, "--help"], 0, set())
         for command in ("mpc", "train pets")
-        for env in ("wet-chicken", "Hopper-v5", "panda-reach", "frozen-lake")
+        for env in ("wet-chicken", "Hopper-v5", "panda-reach", "MountainCarContinuous-v0")
     },
-    "mpc on gymnasium's": (["mpc", "--env", "MountainCarContinuous-v0", "-h"], 0, {"gymnasium"}),
-    "train on gymnasium's": (
-        ["train", "pets", "--env", "MountainCarContinuous-v0", "-h"],
-        0,
-        {"gymnasium"},
-    ),
     "tree on a task": (["tree", "--env", "cartpole-swingup", "--help"], 0, set()),
     "a planner's lacking setting": (["mpc", "--planner", "cem", "--planner.beta", "1"], 2, set()),
     "a tree's model": (["tree", "--model", "planning"], 2, set()),
@@ -131,6 +126,7 @@ def test_names_read_from_the_sources_are_those_of_the_tables():
     for table, real in ((names.studies(), STUDIES), (names.benchmarks(), BENCHES)):
         for name, function in real.items():
             assert table[name] == function.__doc__.strip().split("\n")[0]
+    assert names._gymnasiums() <= set(gymnasium.registry)
     for name, study in STUDIES.items():
         assert names.study_seeds(name) == study.args[1]
         assert names.study_seeds(name, fast=True) == study.args[2]
@@ -153,6 +149,7 @@ def test_what_is_said_to_be_known_of_an_environment_is_what_it_says_itself(monke
         assert names.known(env_id) is None  # something may have been registered
         with monkeypatch.context() as patch:
             patch.delitem(sys.modules, "envs")
+            patch.delitem(sys.modules, "gymnasium")
             assert names.known(env_id) == (spec.reward is not None, not spec.ends), env_id
 
 
@@ -409,7 +406,8 @@ def test_options_completed_are_those_of_the_help_text(command, capsys):
         for name in KINDS:
             given += defaults(capsys, command, "--planner", name)
     assert offered <= {*given, "--planner"} and set(given) - {"--help"} <= {
-        *offered, "--env", "--planner", "--video", "--delay", "--objective", "--asynchronous",
+        *offered, "--env", "--planner", "--model", "--video", "--delay", "--objective",
+        "--asynchronous",
     }  # fmt: skip
 
 
