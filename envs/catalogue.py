@@ -51,6 +51,8 @@ class World(NamedTuple):
     states: int | None
     """Number of states; None if they are continuous."""
     actions: tuple[str, ...]
+    discount: float | None
+    """None where the environment defines none."""
     summary: str
 
 
@@ -58,9 +60,12 @@ def worlds() -> list[World]:
     """Rows of the finite worlds, then of `CLASSICS`; builds each world to count its states."""
     found = []
     for name, build in WORLDS.items():
-        summary = (build.__doc__ or "").split("\n")[0]
-        found.append(World(name, build().states, ACTION_NAMES[name], summary))
-    return found + [World(name, None, ACTION_NAMES[name], what) for name, what in CLASSICS.items()]
+        world, summary = build(), (build.__doc__ or "").split("\n")[0]
+        found.append(World(name, world.states, ACTION_NAMES[name], world.discount, summary))
+    classics = [
+        World(name, None, ACTION_NAMES[name], None, what) for name, what in CLASSICS.items()
+    ]
+    return found + classics
 
 
 def simulators() -> tuple[str, ...]:

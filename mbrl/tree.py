@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 import torch
+from gymnasium.spaces import Discrete
 from jaxtyping import Float
 from torch import Tensor
 
@@ -21,14 +22,15 @@ from mbrl.agents.tree_search import (
     TreeSearchConfig,
     uniform_actions,
 )
-from mbrl.dynamics import Classic, FiniteModel, Simulator
+from mbrl.dynamics import Classic, FiniteModel, OwnModel, Simulator
 from mbrl.dynamics.simulator import PhysicalTask, physics_state
 from mbrl.rng import generator
 from mbrl.settings import SearchConfig
+from mbrl.spaces import bounds, obs_size, spec_of
 from mbrl.training.checkpoint import write_json, written_whole
 from mbrl.training.collect import Episodes, collect, vector
-from mbrl.types import Dynamics
-from planners.mcts import PUCT, UCT, Gumbel, Tree
+from mbrl.types import Dynamics, Enumerable, RewardFn, TerminatedFn
+from planners.mcts import PUCT, UCT, Gumbel, Tree, Widening
 from planners.mcts.export import Node, most_visited, sample_name, to_dot, to_json
 
 _WRITTEN = 2
@@ -47,11 +49,19 @@ class Game(NamedTuple):
     state_of: Callable[[Any], Tensor] | None = None
     """Model states of observations, as for `TreeSearch`."""
     stochastic: bool = False
-    """Whether the model is a `FiniteModel` whose actions have several outcomes."""
+    """Whether the model lists several outcomes of an action; all of them are searched."""
     exact: tuple[np.ndarray, np.ndarray] | None = None
     """V* (S,) and Q* (S, A) of a finite world."""
     place: tuple[str, Callable[[Node], str]] | None = None
     """What names a node's state in a finite world, such as "row, column", and that name."""
+    drawn: bool = False
+    """Whether outcomes are drawn by the model's noise."""
+    reward: RewardFn | None = None
+    """Takes the place of the model's own, as for `TreeModel`."""
+    terminated: TerminatedFn | None = None
+    """Likewise."""
+    own: OwnModel | None = None
+    """The name and settings of a model of a user's own."""
 
 
 def build_game(
@@ -61,8 +71,9 @@ def build_game(
     names: tuple[str, ...] | None = None,
     world: Any = None,
     task: PhysicalTask | None = None,
+    own: OwnModel | None = None,
 ) -> Game:
-    """An environment with its true model.
+    """An environment with its true model, or with a model of a user's own.
 
     Args:
         env: closed by the caller.
@@ -72,10 +83,17 @@ def build_game(
         world: the finite world that the environment plays, such as an `envs.FiniteMDP`.
         task: the physics that the environment runs, such as an `envs.Task`. Without a world or a
             task the environment is one that is its own model; see `Classic`.
+        own: a model to search through in place of the true one. It is called with the sizes of an
+            observation and an action; an index has size 1. Reward and termination are the model's
+            own where the environment does not have them as functions.
 
     Raises:
-        ValueError: a world whose exact values do not exist at its discount.
+        ValueError: a world whose exact values do not exist at its discount; a model of a user's own
+            that cannot be built or does not keep its contract, or an environment that it does not
+            suit.
     """
+    if own is not None:
+        return _with_own(env, config, own, names, world)
     if world is not None:
         best = world.optimum()
         return Game(
@@ -107,6 +125,75 @@ def build_game(
         discount,
         state_of=lambda _: physics_state(env)[None],
     )
+
+
+def _with_own(
+    env: gymnasium.Env,
+    config: SearchConfig,
+    own: OwnModel,
+    names: tuple[str, ...] | None,
+    world: Any,
+) -> Game:
+    spec = spec_of(env)
+    count = max(_indices(spec.obs), _indices(spec.action), 4)
+    obs, action = _rows(spec.obs, count, 0), _rows(spec.action, count, 1)
+    drawing = generator(config.seed, 2)
+    model = own.make(obs.shape[1], action.shape[1], generator=drawing, rows=(obs, action))
+    state, listed = model.encode(obs), isinstance(model, Enumerable) and model.members == 1
+    if listed:
+        _check_outcomes(own.name, model, state, action)
+    actions: int | Sampler
+    if isinstance(spec.action, Discrete):
+        actions = int(spec.action.n)
+        names = names or tuple(f"action {k}" for k in range(actions))
+    else:
+        actions = uniform_actions(*bounds(spec.action), config.samples)
+    best = None if world is None else world.optimum()
+    known = spec.discount if world is None else world.discount
+    said = config.discount if world is None else None
+    return Game(
+        env,
+        model,
+        actions,
+        next((each for each in (said, known) if each is not None), 0.99),
+        names if isinstance(actions, int) else None,
+        stochastic=listed and model.most_outcomes > 1,
+        exact=None if best is None else (best.values, best.action_values),
+        # the map names states by their index, which a model may encode in another way
+        place=_place(world) if world is not None and torch.equal(state, obs) else None,
+        drawn=not listed and isinstance(spec.obs, Discrete) and model.noise_shape != (0,),
+        reward=spec.reward,
+        terminated=spec.terminated,
+        own=own,
+    )
+
+
+def _indices(space: gymnasium.Space) -> int:
+    """How many indices there are; 0 where a space has real numbers."""
+    return int(space.n) if isinstance(space, Discrete) else 0
+
+
+def _rows(space: gymnasium.Space, count: int, stream: int) -> Float[Tensor, "N X"]:
+    """Observations or actions to check a model on: the indices in turn, or drawn numbers."""
+    if isinstance(space, Discrete):
+        if space.start != 0:
+            raise ValueError(f"a tree needs indices that begin at 0, not {space}")
+        return torch.arange(count).remainder(int(space.n))[:, None].float()
+    size = len(bounds(space)[0]) if stream else obs_size(space)
+    return torch.randn(count, size, generator=generator(0, stream))
+
+
+def _check_outcomes(name: str, model: Any, state: Tensor, action: Tensor) -> None:
+    """Check the shapes of the outcomes that a model of one member lists; see `Outcomes`."""
+    then = model.outcomes(state[None], action.to(state)[None])
+    rows, size = state.shape
+    each = (1, rows, model.most_outcomes)
+    shapes = {"state": (*each, size), "reward": each[:2], "terminated": each, "chance": each}
+    for field, shape in shapes.items():
+        found = getattr(then, field, None)
+        if not isinstance(found, Tensor) or found.shape != shape:
+            got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise ValueError(f"model {name!r}: outcomes: wanted {field} {shape}, got {got}")
 
 
 def _place(world: Any) -> tuple[str, Callable[[Node], str]]:
@@ -168,15 +255,20 @@ def search_game(game: Game, config: SearchConfig, *, actions: Sequence[str] = ()
     assert tree is not None
     if tree.actions is not None and tree.actions.shape[-1] > _WRITTEN:
         names = tuple(f"#{k}" for k in range(config.samples))
-    # `TreeModel` appends two numbers to the state of a node.
     nodes = [
-        node._replace(state=node.state[:-2])
+        node._replace(state=_unpacked(node.state, game.model.members))
         for node in most_visited(tree, nodes=tree.visits.shape[1])
     ]
     optimum, best = None, None
     if game.exact is not None:
         optimum, best = float(game.exact[0][int(obs)]), game.exact[1][int(obs)]
     return Found(tree, nodes, _choices(tree, names, best), float(tree.value[0]), optimum, names)
+
+
+def _unpacked(state: Sequence[float], members: int) -> list[float]:
+    """The model states of all members in a node, where `TreeModel` appends two numbers to each."""
+    size = len(state) // members
+    return [x for k in range(members) for x in state[k * size : (k + 1) * size - 2]]
 
 
 def _played(game: Game, config: SearchConfig) -> tuple[TreeSearch, Any]:
@@ -188,16 +280,17 @@ def _played(game: Game, config: SearchConfig) -> tuple[TreeSearch, Any]:
         discount=game.discount,
         rollouts=config.rollouts,
         depth=config.depth,
-        outcomes="all" if game.stochastic else None,
-        merge=game.exact is not None,
+        outcomes="all" if game.stochastic else Widening() if game.drawn else None,
+        merge=game.exact is not None and game.model.members == 1 and not game.drawn,
         backup=config.backup,
     )
+    functions = {"reward": game.reward, "terminated": game.terminated}
     player = TreeSearch(
         game.model, game.actions, settings, state_of=game.state_of,
-        generator=generator(config.seed, 2),
+        generator=generator(config.seed, 2), **functions,
     )  # fmt: skip
-    alone = replace(settings, rollouts=1)
-    probe = TreeModel(game.model, game.actions, alone, generator=generator(config.seed, 1))
+    alone, drawing = replace(settings, rollouts=1), generator(config.seed, 1)
+    probe = TreeModel(game.model, game.actions, alone, generator=drawing, **functions)
     assert running.obs is not None
     # UCT assumes returns in [0, 1]; scaling C by their range has the same effect as scaling them.
     c = return_range(probe, player.state_of(running.obs)[0]) / math.sqrt(2)
@@ -242,6 +335,10 @@ def _choices(tree: Tree, names: Sequence[str] | None, optimum: np.ndarray | None
     ]
 
 
+def _model(own: OwnModel | None) -> dict[str, Any]:
+    return {} if own is None else {"model": own.name, "model_settings": dict(own.settings)}
+
+
 def save_search(
     folder: Path, config: SearchConfig, game: Game, found: Found, *, nodes: int
 ) -> dict[str, Any]:
@@ -250,7 +347,7 @@ def save_search(
     Returns what search.json holds: the config and what the search says of its root.
     """
     said = {
-        "config": asdict(config) | {"discount": game.discount},
+        "config": asdict(config) | {"discount": game.discount} | _model(game.own),
         "state": found.nodes[0].state,
         "value": found.value,
         "optimum": found.optimum,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -16,6 +17,7 @@ from experiments.cli.options import (
     emit,
     parse,
     set_threads,
+    unset,
 )
 
 
@@ -27,8 +29,8 @@ class Measure(Common):
     """Some of `mbrl list benchmarks`, or all."""
     repeats: int = 7
     """Timed repeats of each measurement."""
-    out: Path | None = None
-    """Folder for the numbers, as one JSON file for each benchmark; if unset, none are written."""
+    out: Annotated[Path | None, unset("nothing is written")] = None
+    """Folder for the numbers, as one JSON file for each benchmark."""
 
 
 def run(args: list[str]) -> int:

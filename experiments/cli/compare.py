@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 from rich.table import Table
@@ -18,9 +18,11 @@ from mbrl.plain import shown
 class Compare(options.Common):
     """Compare runs of one environment, grouped by algorithm and settings, or by --label."""
 
-    runs: tyro.conf.Positional[tuple[str, ...]] = ()
+    runs: Annotated[tyro.conf.Positional[tuple[str, ...]], options.REQUIRED] = ()
     """Run folders."""
-    label: tuple[str, ...] = ()
+    label: Annotated[
+        tuple[str, ...], options.unset("the algorithm, and the settings that differ")
+    ] = ()
     """One label for each run; runs with the same label are seeds of the same thing."""
     last: int = 1
     """Episodes at the end of a run whose mean return is its result."""

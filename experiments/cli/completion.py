@@ -6,7 +6,7 @@ import dataclasses
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -17,7 +17,7 @@ from experiments.cli.compare import Compare
 from experiments.cli.drive import DriveRobot
 from experiments.cli.evaluate import Evaluate
 from experiments.cli.listing import List
-from experiments.cli.options import FLAT, config_of, parse
+from experiments.cli.options import FLAT, config_of, parse, unset
 from experiments.cli.plot import Plot
 from experiments.cli.study import Study
 from experiments.cli.train import Resume, train_of
@@ -34,11 +34,18 @@ class Completion:
 
     shell: tyro.conf.Positional[Literal["bash", "zsh", "fish"]] = "bash"
     """The shell."""
+    agent: Annotated[str | None, unset("print a script")] = None
+    """Print the options of mbrl train AGENT instead. A script asks for those of installed packages'
+    agents when they are wanted, as their modules may take long to import."""
 
 
 def run(args: list[str]) -> int:
     """Print the script; returns the exit status."""
     parsed = parse(Completion, "mbrl completion", args)
+    if parsed.agent is not None:
+        names.check_name("algorithm", parsed.agent, [*names.algorithms(), *installed("agent")])
+        print(" ".join(training(parsed.agent)))
+        return 0
     print({"bash": _bash, "zsh": _zsh, "fish": _fish}[parsed.shell](words()))
     return 0
 
@@ -48,8 +55,6 @@ def words() -> dict[str, list[str]]:
 
     The key "" has the commands; "--env" what may follow that option, whatever the command.
     """
-    from mbrl.agents import agent
-
     algorithms, listings = list(names.algorithms()), get_type_hints(List)["what"]
     environments = [row["name"] for rows in names.catalogue().values() for row in rows]
     environments += installed("env")
@@ -68,14 +73,7 @@ def words() -> dict[str, list[str]]:
         "list": [*get_args(listings), *_options(List)],
         "completion": list(get_args(get_type_hints(Completion)["shell"])),
     }
-    for name in algorithms:
-        options = _options(train_of(agent(name).Config))
-        parts = [
-            f"--{part}"
-            for part in ("planner", "model")
-            if any(option.startswith(f"--{part}.") for option in options)
-        ]
-        found[f"train {name}"] = [*parts, *options]
+    found |= {f"train {name}": training(name) for name in algorithms}
     return found | {
         "--env": environments,
         "--planner": planners,
@@ -83,6 +81,20 @@ def words() -> dict[str, list[str]]:
         "--model": models,
         "--resume": ["latest"],
     }
+
+
+def training(name: str) -> list[str]:
+    """Options of `mbrl train` with an agent, whose module is imported."""
+    from mbrl.agents import agent
+
+    options = _options(train_of(agent(name).Config))
+    prefixes = {option.split(".")[0] for option in options}
+    return [*(part for part in ("--planner", "--model") if part in prefixes), *options]
+
+
+def _asked() -> list[str]:
+    """Installed agents that are none of ours, whose options a script asks for."""
+    return [name for name in installed("agent") if name not in names.algorithms()]
 
 
 def _options(kind: Any, prefix: str = "") -> list[str]:
@@ -126,7 +138,15 @@ complete -o default -F _mbrl mbrl"""
 
 
 def _bash(words: dict[str, list[str]]) -> str:
-    cases = [f"    '{key}') echo {shlex.quote(' '.join(each))} ;;" for key, each in words.items()]
+    cases = [
+        f"    {shlex.quote(key)}) echo {shlex.quote(' '.join(each))} ;;"
+        for key, each in words.items()
+    ]
+    cases += [
+        f"    {shlex.quote(f'train {name}')}) mbrl completion --agent {shlex.quote(name)} "
+        "2>/dev/null ;;"
+        for name in _asked()
+    ]
     return _BASH % "\n".join(cases)
 
 
@@ -146,4 +166,8 @@ def _fish(words: dict[str, list[str]]) -> str:
         plain = shlex.quote(" ".join(word for word in each if not word.startswith("--")))
         lines += [f"complete -c mbrl -n {where} -l {option}" for option in options]
         lines += [f"complete -c mbrl -n {where} -a {plain}"]
+    for name in _asked():
+        where = f"__fish_seen_subcommand_from train; and __fish_seen_subcommand_from {name}"
+        ask = f"(mbrl completion --agent {shlex.quote(name)} 2>/dev/null | string split ' ')"
+        lines += [f"complete -c mbrl -n {shlex.quote(where)} -a {shlex.quote(ask)}"]
     return "\n".join(lines)

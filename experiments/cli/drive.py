@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from experiments.cli import names, options, own
+from experiments.cli.names import Wrong
 from experiments.presets import mpc_preset
-from mbrl.agents import MPCConfig, PlannerConfig
+from mbrl.agents import MPCConfig
 from mbrl.parts import named as part
 from mbrl.settings import DriveConfig
 
 if TYPE_CHECKING:
-    from mbrl.control import Drive, Tick
+    from mbrl.control import Drive, Driver, Tick
 from mbrl.plain import file_name
 
 
@@ -31,7 +33,7 @@ class DriveRobot(options.Common):
     """Seed of the first episode: of its start and of the planner's draws."""
     seeds: int = 1
     """Number of episodes, whose seeds count up from --seed."""
-    steps: Annotated[int | None, options.unset("until it ends")] = None
+    steps: Annotated[int | None, options.unset("until the episode ends")] = None
     """Most control steps of an episode."""
     video: bool = False
     """Film the first episode: an mp4 and a sheet of frames in the folder."""
@@ -52,10 +54,13 @@ def run(args: list[str]) -> int:
     tuned = mpc_preset(env_id)
     mpc = tuned or MPCConfig()
     if planner is not None and planner != mpc.planner.name:
-        mpc = replace(mpc, planner=mpc.planner.named(planner))
+        mpc = replace(mpc, planner=own.planned_by(mpc.planner, planner))
     name = mpc.planner.name
     start = DriveRobot(drive=DriveConfig(env=env_id, mpc=mpc))
-    parsed = options.parse(DriveRobot, "mbrl mpc", args, start, _own_options(name, args))
+    members = {"particles": "the members that step"} if mpc.particles == 1 else {}
+    parsed = options.parse(
+        DriveRobot, "mbrl mpc", args, start, _own_options(name, args), meanings=members
+    )
     options.check_least(parsed, seed=0, seeds=1, steps=1, threads=1)
     if parsed.out is not None and not parsed.viewer:
         options.check_new(parsed.out)
@@ -66,6 +71,8 @@ def run(args: list[str]) -> int:
         import envs
 
         envs.simulated(env_id)  # says of which environments there is a simulator
+    if options.peek(args, "--particles", ""):
+        _check_particles(parsed.drive)
     if parsed.viewer:
         from experiments.cli.live import live
 
@@ -98,17 +105,40 @@ def run(args: list[str]) -> int:
     return 0
 
 
-def _cost(config: DriveConfig) -> str:
-    """What a plan costs, and which budget keeps up, where nobody has tuned the settings."""
+@contextmanager
+def _driver(config: DriveConfig) -> Iterator[Driver]:
     import envs
-    from mbrl.control import build_driver, plan_seconds
+    from mbrl.control import build_driver
 
     driver = build_driver(config, make_env=envs.make, seed=0)
     try:
-        needed = 1e3 * plan_seconds(driver)
+        yield driver
     finally:
         driver.controller.close()
         driver.env.close()
+
+
+def _check_particles(config: DriveConfig) -> None:
+    """Check that a search can have so many particles.
+
+    Raises:
+        Wrong: it would take another number.
+    """
+    with _driver(config) as driver:
+        asked, taken = config.mpc.particles, driver.controller.config.particles
+        noisy = driver.controller.model.noise_shape != (0,)
+    if taken != asked:
+        accepted = f"a multiple of its {taken} members" if noisy else f"{taken}, its members"
+        why = "" if noisy else ": it draws no noise, so more would be copies"
+        raise Wrong(f"--particles of this model must be {accepted}, got {asked}{why}")
+
+
+def _cost(config: DriveConfig) -> str:
+    """What a plan costs, and which budget keeps up, where nobody has tuned the settings."""
+    from mbrl.control import plan_seconds
+
+    with _driver(config) as driver:
+        needed = 1e3 * plan_seconds(driver)
     held = config.mpc.action_repeat * max(config.mpc.replan_every, 1)
     there = 1e3 * driver.control_step * held
     line = f"{config.env} has no preset: a plan takes {needed:.3g} ms, "
@@ -121,11 +151,11 @@ def _cost(config: DriveConfig) -> str:
 
 
 def _own_options(planner: str, args: Sequence[str]) -> dict[str, type]:
-    """Options of a planner and of a model of the user's own."""
-    found, model = {}, options.peek(args, "--model", "planning")
-    if own.is_own("planner", planner):
-        kind = PlannerConfig(planner).kind
-        found["planner"] = own.options("planner", planner, kind, 3, PlannerConfig)
+    """Options of the planner, and of a model of the user's own."""
+    found, model = (
+        {"planner": own.planner_options(planner, args)},
+        options.peek(args, "--model", "planning"),
+    )
     if own.is_own("model", model) and not Path(model).exists():
         found["model_settings"] = own.settings_options(model, part("model", model, {}), 2)
     return found

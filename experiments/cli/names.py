@@ -10,6 +10,7 @@ import ast
 import difflib
 import json
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.util import find_spec
@@ -58,7 +59,7 @@ def check_env(name: str) -> None:
         Wrong: it is not; the message gives the nearest. "module:name" is not checked here.
     """
     ours = [row["name"] for rows in catalogue().values() for row in rows]
-    if ":" in name or name in ours or name in installed("env"):
+    if ":" in name or name in ours or name in installed("env") or name in _gymnasiums():
         return
     import gymnasium
 
@@ -109,11 +110,44 @@ def planners() -> dict[str, str]:
     return _first_lines("planners.table", "PLANNERS") | {"ilqr": _said("planners.ilqr", "ILQR")}
 
 
+def planner_settings(name: str) -> dict[str, Any]:
+    """Settings of one of the library's planners and their defaults, from the source of its class.
+
+    They are those that `mbrl.parts.settings` finds in the class, which imports torch.
+    """
+    if name == "ilqr":
+        return _settings("planners.ilqr", "ILQR")
+    kind = _table("planners.table", "PLANNERS")[name]
+    assert isinstance(kind, ast.Name)
+    return _settings("planners.table", kind.id)
+
+
+def known(env: str) -> tuple[bool, bool] | None:
+    """Whether the reward and the termination of an environment are known as functions.
+
+    None where only the environment can tell: it is neither the library's nor gymnasium's own, or
+    something may have been registered of it.
+    """
+    if "envs" in sys.modules or "gymnasium" in sys.modules:
+        return None
+    tables = catalogue()
+    for row in tables["envs"]:
+        if row["name"] == env:
+            return row["reward_known"], row["terminated_known"]
+    ours = any(row["name"] == env for row in tables["worlds"])
+    return (False, False) if ours or env in _gymnasiums() else None
+
+
+def discount(env: str) -> float | None:
+    """The discount of one of the library's worlds; None if it has none or is not one of them."""
+    return next((r["discount"] for r in catalogue()["worlds"] if r["name"] == env), None)
+
+
 def models() -> dict[str, str]:
     """What `--model` takes by name, beside the folder of a run."""
     return {
         "planning": "mbrl mpc: the task's cheaper simulator, if it has one",
-        "true": "mbrl mpc: the task's own simulator",
+        "true": "mbrl mpc and tree: the task's own simulator, or the world itself",
     }
 
 
@@ -127,11 +161,12 @@ def benchmarks() -> dict[str, str]:
     return _first_lines("experiments.bench", "BENCHES")
 
 
-def study_seeds(name: str) -> int:
-    """The number of seeds that a study takes by itself."""
+def study_seeds(name: str, *, fast: bool = False) -> int:
+    """The number of seeds that a study takes by itself, or its fast version."""
     call = _table("experiments.studies", "STUDIES")[name]
     assert isinstance(call, ast.Call)
-    return next(ast.literal_eval(k.value) for k in call.keywords if k.arg == "seeds")
+    said = {k.arg: ast.literal_eval(k.value) for k in call.keywords}
+    return said.get("fast_seeds", 1) if fast else said["seeds"]
 
 
 def _folder(package: str) -> Path:
@@ -162,6 +197,28 @@ def _table(module: str, name: str) -> dict[str, ast.expr]:
             pairs = zip(node.value.keys, node.value.values, strict=True)
             return {ast.literal_eval(key): value for key, value in pairs if key is not None}
     raise LookupError(f"{module} has no table {name}")
+
+
+@cache
+def _gymnasiums() -> set[str]:
+    """Ids that gymnasium registers itself."""
+    return set(re.findall(r'^ *id="([^"]+)"', _text("gymnasium.envs"), re.M))
+
+
+def _settings(module: str, name: str) -> dict[str, Any]:
+    """Fields with a default of a dataclass, of this module or imported by it, and their values."""
+    found: dict[str, Any] = {}
+    for node in _source(module).body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            for base in node.bases:
+                assert isinstance(base, ast.Name)
+                found |= _settings(module, base.id)
+            for line in node.body:
+                if isinstance(line, ast.AnnAssign) and line.value is not None:
+                    assert isinstance(line.target, ast.Name)
+                    found[line.target.id] = ast.literal_eval(line.value)
+            return found
+    return _settings(_homes(module)[name], name)
 
 
 def _homes(module: str) -> dict[str, str]:

@@ -29,10 +29,14 @@ T = TypeVar("T")
 
 
 def unset(meaning: str) -> Any:
-    """What a help text says of an option that has no value of its own."""
+    """What a help text says of an option that is None or empty: what takes effect then."""
     return tyro.conf.arg(
-        help_behavior_hint=lambda text: f"(default: {meaning if text == 'None' else text})"
+        help_behavior_hint=lambda text: f"(default: {meaning if text in ('None', '') else text})"
     )
+
+
+REQUIRED = tyro.conf.arg(help_behavior_hint="(required)")
+"""What a help text says of an argument that is checked after parsing, in words of our own."""
 
 
 @dataclass(frozen=True)
@@ -54,19 +58,37 @@ FLAT = ("agent", "drive", "mpc", "search")
 """Fields whose options have no prefix: --horizon and not --mpc.horizon."""
 
 
-UNSET = {
-    "PlannerConfig": "the planner's own",
-    "SearchConfig": "the world's own, else 0.99",
+UNSET: Mapping[str, Mapping[str, str]] = {
+    "mbrl.agents.mpc.MPCConfig": {"budget_ms": "no limit"},
+    "mbrl.agents.pets.config.Config": {
+        "fit_every": "never; where episodes have no time limit, --random-steps"
+    },
+    "mbrl.dynamics.configs.EnsembleConfig": {"elites": "all members"},
+    "mbrl.settings.DriveConfig": {
+        "delay": "with --asynchronous as many as the last search took, else 0"
+    },
+    "mbrl.settings.SearchConfig": {"discount": "that of the environment, 0.99 if it has none"},
 }
-"""What None means in a config of the library; in others "unset", which the help text explains."""
+"""What takes effect where a setting of a config of the library is None. Those of `PlannerConfig`
+depend on the planner (see `experiments.cli.own`); in a config of a user's own None is what it is.
+"""
 
 
-def flat(kind: type[T], own: Mapping[str, type] = MappingProxyType({})) -> type[T]:
+_NONE: Mapping[str, Any] = MappingProxyType({})
+
+
+def flat(
+    kind: type[T], own: Mapping[str, type] = _NONE, meanings: Mapping[str, str] = _NONE
+) -> type[T]:
     """The dataclass as its options: no prefix for those of `FLAT`, a word for what None means.
 
-    `own` has, by the name of a field, the options of a part of the user's own.
+    Args:
+        kind: the dataclass.
+        own: the options of a planner or of a part of the user's own, by the field that has it.
+        meanings: what takes effect where an option is not given, by the field's name.
     """
     hints = get_type_hints(kind, include_extras=True)
+    said = UNSET.get(f"{kind.__module__}.{kind.__qualname__}", {})
     fields: list[Any] = []
     for field in dataclasses.fields(cast(Any, kind)):
         hint = config_of(hints[field.name])
@@ -75,15 +97,19 @@ def flat(kind: type[T], own: Mapping[str, type] = MappingProxyType({})) -> type[
             marked = Annotated[own[field.name], prefix]
             fields.append((field.name, marked, dataclasses.field(default_factory=own[field.name])))
         elif isinstance(hint, type) and dataclasses.is_dataclass(hint):
-            nested = flat(hint, own)
+            nested = flat(hint, own, meanings)
             start = _start(field, hint, nested)
             marked = Annotated[nested, tyro.conf.arg(name="")] if field.name in FLAT else nested
             fields.append((field.name, marked, start))
         elif get_origin(hint) is Mapping:  # settings by name, which only a part of one's own has
             marked = Annotated[hint, tyro.conf.Suppress]
             fields.append((field.name, marked, dataclasses.field(default_factory=dict)))
-        elif field.default is None and not hasattr(hint, "__metadata__"):
-            marked = Annotated[hint, unset(UNSET.get(kind.__name__, "unset"))]
+        elif field.name in meanings:
+            words = tyro.conf.arg(help_behavior_hint=f"(default: {meanings[field.name]})")
+            start = dataclasses.field(default=field.default)
+            fields.append((field.name, Annotated[hint, words], start))
+        elif field.default is None and field.name in said:
+            marked = Annotated[hint, unset(said[field.name])]
             fields.append((field.name, marked, dataclasses.field(default=None)))
     if not fields:
         return kind
@@ -133,14 +159,15 @@ def parse(
     prog: str,
     args: Sequence[str],
     default: T | None = None,
-    own: Mapping[str, type] = MappingProxyType({}),
+    own: Mapping[str, type] = _NONE,
+    meanings: Mapping[str, str] = _NONE,
 ) -> T:
-    """Parse by tyro, whose boxed complaint becomes one line; `own` as in `flat`.
+    """Parse by tyro, whose boxed complaint becomes one line; `own` and `meanings` as in `flat`.
 
     Raises:
         Wrong: an unknown option, or a value that is none.
     """
-    complaint, taken = io.StringIO(), flat(kind, own)
+    complaint, taken = io.StringIO(), flat(kind, own, meanings)
     try:
         with contextlib.redirect_stderr(complaint):
             start = tyro.MISSING_NONPROP if default is None else _as(taken, default)

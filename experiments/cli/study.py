@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,11 @@ from experiments.cli import names, options
 class Study(options.Common):
     """Run a study: all its runs, their numbers and its figure, in results/NAME."""
 
-    name: tyro.conf.Positional[str] = ""
+    name: Annotated[tyro.conf.Positional[str], options.REQUIRED] = ""
     """One of `mbrl list studies`."""
-    seeds: Annotated[int | None, options.unset("the study's own number")] = None
+    seeds: Annotated[
+        int | None, options.unset("that of the study, which mbrl study NAME --help shows")
+    ] = None
     """How many seeds."""
     workers: Annotated[int | None, options.unset("all cores")] = None
     """Processes side by side."""
@@ -29,16 +30,17 @@ class Study(options.Common):
     """A small version that only shows that everything runs."""
     executor: Literal["processes", "ray"] = "processes"
     """Where the work is done: processes (this machine) or ray (a cluster, extra `cluster`)."""
-    address: Annotated[str | None, options.unset("auto")] = None
+    address: Annotated[str | None, options.unset("auto with --executor ray")] = None
     """Address of the Ray cluster: HOST:PORT, or auto for the one that this machine is in."""
 
 
 def run(args: list[str]) -> int:
     """Run a study; returns the exit status."""
     there = names.studies()
-    own = next((f"{names.study_seeds(arg)}" for arg in args if arg in there), None)
-    kind = Study if own is None else _with_seeds(own)
-    parsed = options.parse(kind, "mbrl study", args)
+    fast = "--fast" in args
+    named = next((arg for arg in args if arg in there), None)
+    said = {} if named is None else {"seeds": f"{names.study_seeds(named, fast=fast)}"}
+    parsed = options.parse(Study, "mbrl study", args, meanings=said)
     names.check_name("study", parsed.name, there)
     options.check_least(parsed, seeds=1, workers=1, threads=1)
     options.check_folder(parsed.out / parsed.name)
@@ -56,11 +58,3 @@ def run(args: list[str]) -> int:
     folder = STUDIES[parsed.name](parsed.out, **settings, executor=executor)
     options.emit(parsed, json.loads((folder / "results.json").read_text()))
     return 0
-
-
-def _with_seeds(own: str) -> type[Study]:
-    """`Study` whose help text has the number of seeds of the study that is named."""
-    field = ("seeds", Annotated[int | None, options.unset(own)], None)
-    made = dataclasses.make_dataclass("Study", [field], bases=(Study,), frozen=True)
-    made.__doc__ = Study.__doc__
-    return made

@@ -24,7 +24,7 @@ class Training(options.Common):
 
     checkpoint_every: int = 1000
     """Environment steps between checkpoints. Each episode's end has one too."""
-    log: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    log: Annotated[tuple[Literal["tensorboard", "wandb"], ...], options.unset("nowhere else")] = ()
     """Where to log besides metrics.jsonl, which is always written."""
 
 
@@ -62,7 +62,8 @@ usage: mbrl train ALGO --env ID ...                learn on an environment
        mbrl train --resume RUN [--steps STEPS] ... continue a run, or train it on
 
 ALGO is one of {}; mbrl train ALGO --help lists its options, in which
---planner NAME takes another planner: it keeps those settings of the preset that it has too.
+--planner NAME takes another planner: it keeps those settings of the preset that it has too,
+and --model module:Class takes a model of your own.
 """
 
 
@@ -77,8 +78,6 @@ def run(args: list[str]) -> int:
     algo, *rest = args
     if not own.is_own("agent", algo):
         names.check_name("algorithm", algo, [*algorithms, *installed("agent")])
-    rest, planner = own.named(rest)
-    model = options.peek(rest, "--model", "")
     env_id = options.peek(rest, "--env", "cartpole-swingup")
     names.check_env(env_id)
     from experiments.presets import preset
@@ -86,24 +85,8 @@ def run(args: list[str]) -> int:
 
     # Help texts and wrong options are answered without it: torch and MuJoCo take seconds to import.
     world = functools.cache(lambda: _world(env_id))
-    steps, config = preset(algo, env_id, lambda: world()[0])
-    parts: dict[str, type] = {}
-    if planner is not None:
-        from mbrl.agents import PlannerConfig
-        from mbrl.training.runs import changed
-
-        config = changed(config, planner=planner)
-        if own.is_own("planner", planner):
-            kind = PlannerConfig(planner).kind
-            parts["planner"] = own.options("planner", planner, kind, 3, PlannerConfig)
-    if model:
-        from mbrl.dynamics import OwnModel
-        from mbrl.training.runs import changed
-
-        config = changed(config, model=model)
-        parts["model"] = own.options("model", model, part("model", model, {}), 2, OwnModel)
-        rest = [arg.replace("--model=", "--model.name=") for arg in rest]
-        rest = ["--model.name" if arg == "--model" else arg for arg in rest]
+    steps, config = preset(algo, env_id, lambda: world()[0], known=names.known(env_id))
+    rest, config, parts = _exchanged(rest, config)
     kind = train_of(agent(algo).Config)
     start = kind(agent=config, env=env_id, steps=steps)
     parsed = options.parse(kind, f"mbrl train {algo}", rest, start, parts)
@@ -123,6 +106,36 @@ def run(args: list[str]) -> int:
         options.say(f"{env_id}: {why}")
     path = parsed.run or new_folder(parsed.root, env_id, algo, parsed.seed)
     return _go(made, path, parsed, numbered=parsed.run is None)
+
+
+def _exchanged(args: list[str], config: Any) -> tuple[list[str], Any, dict[str, type]]:
+    """The arguments and settings with the planner and the model that are asked for.
+
+    Third, the options of both, by the field that has them. An agent of a user's own, whose settings
+    have neither, may have options of the same names.
+    """
+    parts: dict[str, type] = {}
+    has = {field.name for field in dataclasses.fields(config)}
+    takes = {"planner": own.planner_of(config) is not None, "model": own.takes_model(config)}
+    for kind, taken in takes.items():
+        if options.peek(args, f"--{kind}", "") and not taken and kind not in has:
+            raise Wrong(f"--{kind}: this algorithm has no {kind} to exchange")
+    if takes["planner"]:
+        args, planner = own.named(args)
+        before = config.mpc.planner
+        after = before if planner is None else own.planned_by(before, planner)
+        config = dataclasses.replace(config, mpc=dataclasses.replace(config.mpc, planner=after))
+        parts["planner"] = own.planner_options(after.name, args)
+    model = options.peek(args, "--model", "")
+    if takes["model"] and model:
+        from mbrl.dynamics import OwnModel
+
+        flags = {n: getattr(config.model, n) for n in ("learn_reward", "learn_termination")}
+        config = dataclasses.replace(config, model=OwnModel(model, **flags))
+        parts["model"] = own.options("model", model, part("model", model, {}), 2, OwnModel)
+        args = [arg.replace("--model=", "--model.name=") for arg in args]
+        args = ["--model.name" if arg == "--model" else arg for arg in args]
+    return args, config, parts
 
 
 def _world(env_id: str) -> tuple[Spec, str]:

@@ -1,14 +1,17 @@
-"""`mbrl tree`: search a tree from a state of a named environment, through its true model."""
+"""`mbrl tree`: search a tree from a state of a named environment, through a model of it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.table import Table
 
-from experiments.cli import names
+from experiments.cli import names, own
+from experiments.cli.names import Wrong
 from experiments.cli.options import (
     Common,
     check_folder,
@@ -16,11 +19,14 @@ from experiments.cli.options import (
     check_new,
     emit,
     parse,
+    peek,
     say,
     set_threads,
     show,
     unset,
 )
+from mbrl.dynamics.own import OwnModel
+from mbrl.parts import named as part
 from mbrl.settings import SearchConfig
 
 if TYPE_CHECKING:
@@ -32,7 +38,7 @@ _BACKUPS = {"mean": "mean over simulations", "max": "best action's value"}
 
 @dataclass(frozen=True)
 class SearchTree(Common):
-    """Search a tree through a world's true model, draw it, and compare its root with the truth.
+    """Search a tree through a model of a world, draw it, and compare its root with the truth.
 
     tree.png and tree.dot have the most visited nodes, tree.json all of them, search.json the
     table that is printed. Where the world is a finite MDP, nodes of one state share their subtree,
@@ -40,20 +46,33 @@ class SearchTree(Common):
     """
 
     search: SearchConfig = field(default_factory=SearchConfig)
+    model: str = "true"
+    """The model to search through. true: the world's own, or the task's simulator. Or module:Class:
+    a model of your own that needs no fitting."""
+    model_settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of a model of your own, by name."""
     nodes: int = 40
     """Number of nodes drawn, the most visited; more than about 60 are hard to read."""
-    actions: tuple[str, ...] = ()
-    """Names of the actions; the world's own if there are none."""
+    actions: Annotated[tuple[str, ...], unset("the world's own")] = ()
+    """Names of the actions."""
     out: Annotated[Path | None, unset("a new one under --root")] = None
     """The folder, which must not exist yet."""
 
 
 def run(args: list[str]) -> int:
     """Search, print the root and write the tree; returns the exit status."""
-    parsed = parse(SearchTree, "mbrl tree", args)
+    env, model = (
+        peek(args, name, start) for name, start in (("--env", "frozen-lake"), ("--model", "true"))
+    )
+    if model == "true":
+        names.check_searchable(env)
+    elif own.is_own("model", model):
+        names.check_env(env)
+    else:
+        raise Wrong(f"--model {model!r}: there is true, and a model of your own as module:Class")
+    parsed = parse(SearchTree, "mbrl tree", args, own=_own_options(model), meanings=_effects(env))
     check_least(parsed, nodes=1, threads=1)
     config = parsed.search
-    names.check_searchable(config.env)
     if parsed.out is not None:
         check_new(parsed.out)
     else:
@@ -64,7 +83,9 @@ def run(args: list[str]) -> int:
     from mbrl.tree import save_search
 
     path = parsed.out or new_folder(parsed.root, config.env, f"tree-{config.rule}", config.seed)
-    game, found = searched(config, actions=parsed.actions)
+    game, found = searched(
+        config, model=parsed.model, settings=parsed.model_settings, actions=parsed.actions
+    )
     path = make_folder(path, numbered=parsed.out is None)
     _draw(config, game, found, path, nodes=parsed.nodes)
     said = save_search(path, config, game, found, nodes=parsed.nodes)
@@ -76,6 +97,21 @@ def run(args: list[str]) -> int:
     say(f"folder {path}")
     emit(parsed, {"path": str(path), **said})
     return 0
+
+
+def _own_options(model: str) -> dict[str, type]:
+    if model == "true":
+        return {}
+    return {"model_settings": own.settings_options(model, part("model", model, {}), 2)}
+
+
+def _effects(env: str) -> dict[str, str]:
+    """What takes effect in an environment where a setting is not given."""
+    rows = {row["name"]: row for rows in names.catalogue().values() for row in rows}
+    if env not in rows:
+        return {}
+    discount = rows[env].get("discount")
+    return {"discount": str(0.99 if discount is None else discount)}
 
 
 def _table(found: Found) -> Table:
@@ -92,8 +128,20 @@ def _table(found: Found) -> Table:
     return table
 
 
-def searched(config: SearchConfig, *, actions: tuple[str, ...] = ()) -> tuple[Game, Found]:
-    """The environment with its true model, and what `search_game` finds there.
+def searched(
+    config: SearchConfig,
+    *,
+    model: str = "true",
+    settings: Mapping[str, Any] = MappingProxyType({}),
+    actions: tuple[str, ...] = (),
+) -> tuple[Game, Found]:
+    """The environment with a model of it, and what `search_game` finds there.
+
+    Args:
+        config: the environment and the search.
+        model: "true", or the name of a model of a user's own.
+        settings: of a model of a user's own.
+        actions: names of the actions; the world's own if there are none.
 
     Raises:
         ValueError: as `build_game` and `search_game` do; a discount that the world does not take.
@@ -105,18 +153,21 @@ def searched(config: SearchConfig, *, actions: tuple[str, ...] = ()) -> tuple[Ga
     from mbrl.tree import build_game, search_game
 
     known: dict[str, Any] = {"names": ACTION_NAMES.get(config.env)}
+    if model != "true":
+        known["own"] = OwnModel(model, settings)
     if config.env in envs.WORLDS:
-        own = {} if config.discount is None else {"discount": config.discount}
-        known["world"] = envs.WORLDS[config.env](**own)
+        asked = {} if config.discount is None else {"discount": config.discount}
+        known["world"] = envs.WORLDS[config.env](**asked)
         env = known["world"].env()
     elif config.env in CLASSICS:
         env = gymnasium.make(config.env)
-    elif (own := envs.entry(config.env).world) is not None:
-        world = own() if config.discount is None else own().discounted(config.discount)
+    elif (build := envs.entry(config.env).world) is not None:
+        world = build() if config.discount is None else build().discounted(config.discount)
         known |= {"world": world, "names": tuple(f"action {a}" for a in range(world.actions))}
         env = world.env()
     else:
-        env, known["task"] = envs.make(config.env), envs.simulated(config.env)
+        env = envs.make(config.env)
+        known["task"] = envs.simulated(config.env) if model == "true" else None
     try:
         game = build_game(env, config, **known)
         return game, search_game(game, config, actions=actions)
@@ -129,7 +180,8 @@ def _draw(config: SearchConfig, game: Game, found: Found, folder: Path, *, nodes
     from experiments.plots import save
     from experiments.plots.tree import draw
 
-    title = f"{_RULES[config.rule]} on {config.env}, {config.simulations} simulations"
+    through = "" if game.own is None else f" through {game.own.name}"
+    title = f"{_RULES[config.rule]} on {config.env}{through}, {config.simulations} simulations"
     looks: dict[str, Any] = {"actions": found.names, "chosen": int(found.tree.action[0])}
     if game.place is not None:
         where, label = game.place

@@ -18,7 +18,9 @@ STEPS = 20_000
 """Environment steps of an algorithm that has no file of presets."""
 
 
-def preset(algo: str, env: str, spec: Callable[[], Spec]) -> tuple[int, Any]:
+def preset(
+    algo: str, env: str, spec: Callable[[], Spec], *, known: tuple[bool, bool] | None = None
+) -> tuple[int, Any]:
     """Environment steps and settings for an algorithm on an environment.
 
     An algorithm without presets gets `STEPS` and `Config.suited(spec())`. An environment without
@@ -30,6 +32,8 @@ def preset(algo: str, env: str, spec: Callable[[], Spec]) -> tuple[int, Any]:
         env: the environment's id.
         spec: returns the environment's `Spec`. Building an environment takes time, so this is
             called only if the settings depend on it.
+        known: whether reward and termination are known as functions, where that can be said
+            without building it.
     """
     registered = _registered(env, algo)
     if registered is not None:
@@ -41,9 +45,11 @@ def preset(algo: str, env: str, spec: Callable[[], Spec]) -> tuple[int, Any]:
         return presets.PRESETS[env]
     steps, config = presets.OTHERS
     if hasattr(config, "model"):
-        suited, learned = agent(algo).Config.suited(spec()), ("learn_reward", "learn_termination")
-        model = dataclasses.replace(config.model, **{n: getattr(suited.model, n) for n in learned})
-        config = dataclasses.replace(config, model=model)
+        if known is None:
+            suited = agent(algo).Config.suited(spec()).model
+            known = not suited.learn_reward, not suited.learn_termination
+        learned = {"learn_reward": not known[0], "learn_termination": not known[1]}
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, **learned))
     return steps, config
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mbrl.parts import check_settings, named
 
 if TYPE_CHECKING:
-    from torch import Generator
+    from torch import Generator, Tensor
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,18 @@ class OwnModel:
     learn_termination: bool = False
     """Take termination from the model, though it is known as a function."""
 
-    def make(self, obs_size: int, action_size: int, *, generator: Generator) -> Any:
-        """A fresh model of observations (O,) and actions (A,), on the CPU."""
+    def make(
+        self,
+        obs_size: int,
+        action_size: int,
+        *,
+        generator: Generator,
+        rows: tuple[Tensor, Tensor] | None = None,
+    ) -> Any:
+        """A fresh model of observations (O,) and actions (A,), on the CPU.
+
+        `rows` are observations (B, O) and actions (B, A) to check it on; drawn numbers if None.
+        """
         import torch
 
         from mbrl.contract import check_model
@@ -49,6 +59,10 @@ class OwnModel:
                 f"model {self.name!r} cannot be built from (obs_size, action_size, *, generator, "
                 f"settings): {type(error).__name__}: {said}"
             ) from error
-        rows = torch.randn(4, obs_size + action_size, generator=torch.Generator().manual_seed(0))
-        check_model(made, *rows.split([obs_size, action_size], dim=1))
+        if rows is None:
+            drawn = torch.randn(
+                4, obs_size + action_size, generator=torch.Generator().manual_seed(0)
+            )
+            rows = drawn[:, :obs_size], drawn[:, obs_size:]
+        check_model(made, *rows)
         return made

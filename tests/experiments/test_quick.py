@@ -1,28 +1,38 @@
 """What the command does before and around its work: quick answers, streams, names, completion."""
 
+import dataclasses
 import json
 import os
 import re
 import subprocess
 import sys
+from contextlib import closing
 from importlib import metadata
 from pathlib import Path
 from typing import get_args
 
+import gymnasium
 import pytest
+import torch
 
 import envs
-from envs import catalogue
+from envs import WORLDS, catalogue
 from experiments.bench import BENCHES
 from experiments.cli import names
 from experiments.cli.command import COMMANDS, run
 from experiments.cli.completion import words
-from experiments.cli.options import UNSET
+from experiments.cli.own import planned_by
 from experiments.cli.streams import readable
+from experiments.cli.tree import searched
+from experiments.presets import mpc_preset, pets
+from experiments.presets.mpc import PRESETS
 from experiments.studies import STUDIES
-from mbrl.agents import AGENTS, KINDS, agent
+from mbrl.agents import AGENTS, KINDS, MPCConfig, PlannerConfig, agent
 from mbrl.agents.mpc import PlannerName
+from mbrl.parts import settings
 from mbrl.plain import file_name
+from mbrl.settings import SearchConfig
+from mbrl.spaces import spec_of
 from mbrl.training.checkpoint import CONFIG
 
 ROOT = Path(__file__).parents[2]
@@ -39,6 +49,19 @@ QUICK = {
     "completion": (["completion", "bash"], 0, set()),
     "another task's help": (["train", "pets", "--env", "arm-reacher", "--help"], 0, set()),
     **{f"{name} --help": ([name, "--help"], 0, set()) for name in COMMANDS},
+    **{
+        f"{command} --planner {name}": ([*command.split(), "--planner", name, "--help"], 0, set())
+        for command in ("mpc", "train pets")
+        for name in get_args(PlannerName)
+    },
+    **{
+        f"{command} on {env}": ([*command.split(), "--env", env, "--help"], 0, set())
+        for command in ("mpc", "train pets")
+        for env in ("wet-chicken", "Hopper-v5", "panda-reach", "MountainCarContinuous-v0")
+    },
+    "tree on a task": (["tree", "--env", "cartpole-swingup", "--help"], 0, set()),
+    "a planner's lacking setting": (["mpc", "--planner", "cem", "--planner.beta", "1"], 2, set()),
+    "a tree's model": (["tree", "--model", "planning"], 2, set()),
     **{
         f"list {name}": (["list", name], 0, set())
         for name in (
@@ -103,8 +126,31 @@ def test_names_read_from_the_sources_are_those_of_the_tables():
     for table, real in ((names.studies(), STUDIES), (names.benchmarks(), BENCHES)):
         for name, function in real.items():
             assert table[name] == function.__doc__.strip().split("\n")[0]
+    assert names._gymnasiums() <= set(gymnasium.registry)
     for name, study in STUDIES.items():
         assert names.study_seeds(name) == study.args[1]
+        assert names.study_seeds(name, fast=True) == study.args[2]
+
+
+def test_settings_read_from_the_sources_are_those_of_the_planners():
+    for name, kind in KINDS.items():
+        defaults = {n: p.default for n, p in settings(name, kind, 3).items()}
+        assert names.planner_settings(name) == defaults
+    for config in PRESETS.values():
+        for name in KINDS:
+            assert planned_by(config.planner, name) == config.planner.named(name)
+
+
+def test_what_is_said_to_be_known_of_an_environment_is_what_it_says_itself(monkeypatch):
+    rows = [row["name"] for row in names.catalogue()["envs"]]
+    for env_id in [*rows, "frozen-lake", "MountainCarContinuous-v0", "CartPole-v1"]:
+        with closing(envs.make(env_id)) as env:
+            spec = spec_of(env)
+        assert names.known(env_id) is None  # something may have been registered
+        with monkeypatch.context() as patch:
+            patch.delitem(sys.modules, "envs")
+            patch.delitem(sys.modules, "gymnasium")
+            assert names.known(env_id) == (spec.reward is not None, not spec.ends), env_id
 
 
 def test_the_catalogue_is_what_the_environments_are():
@@ -131,20 +177,89 @@ def helped(capsys, *args):
     return " ".join(re.sub("[│╭╰─╮╯]", " ", capsys.readouterr().out).split())
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "train pets", "train random", "study dyna"])
-def test_no_help_text_gives_none_as_a_default(command, capsys):
-    assert "default: None" not in helped(capsys, *command.split())
+def defaults(capsys, *args):
+    """What the help text says takes effect without an option, by the option; "" if nothing."""
+    with pytest.raises(SystemExit):
+        run([*args, "--help"])
+    found = {}
+    for entry in re.split(r"\n {1,2}(?=\S)", capsys.readouterr().out):
+        said = " ".join(entry.split())
+        option = said.split()[0].rstrip(",")
+        hints = re.findall(r"\((?:default: ([^()]*)|(required|repeatable))\)$", said)
+        if re.match("--[a-z]", option):
+            found[option] = "".join(hints[0]) if hints else ""
+    return found
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *COMMANDS,
+        *(f"train {name}" for name in AGENTS),
+        *(f"study {name}" for name in STUDIES),
+        *(f"{command} --planner {name}" for command in ("mpc", "train pets") for name in KINDS),
+        "train pets --env Hopper-v5",
+        "tree --env CartPole-v1",
+        "mpc --env panda-push",
+    ],
+)
+def test_help_says_what_takes_effect_where_an_option_is_not_given(line, capsys):
+    text = helped(capsys, *line.split())
+    said = defaults(capsys, *line.split())
+    assert "--root" in said or line == "completion"
+    said["by place"] = " ".join(re.findall(r"\(default: ?([^()]*)\)", text))
+    for option, value in said.items():
+        assert value and not re.search(r"\bNone\b|\bunset\b|planner's own", value), option
+    assert "(default: )" not in text
+
+
+@pytest.mark.parametrize("command", ["mpc", "train pets"])
+@pytest.mark.parametrize("env", ["half-cheetah", "cartpole-swingup", "wet-chicken"])
+@pytest.mark.parametrize("name", KINDS)
+def test_help_gives_the_settings_of_the_planner_that_is_built(command, env, name, capsys):
+    args = [*command.split(), "--env", env, "--planner", name]
+    said = {
+        option.removeprefix("--planner.").replace("-", "_"): value
+        for option, value in defaults(capsys, *args).items()
+        if option.startswith("--planner.")
+    }
+    preset = (mpc_preset(env) or MPCConfig()) if command == "mpc" else None
+    if preset is None:
+        preset = pets.PRESETS[env][1].mpc if env in pets.PRESETS else pets.OTHERS[1].mpc
+    built = preset.planner.named(name).build(torch.zeros(2), torch.ones(2))
+    has = {*settings(name, KINDS[name], 3)} & {f.name for f in dataclasses.fields(PlannerConfig)}
+    assert {*said} == {"name", "horizon", *has}
+    assert said.pop("name") == name
+    for setting, value in said.items():
+        held = getattr(built, setting)
+        assert value == ("one for each action" if held is None else str(held)), setting
+
+
+def test_help_gives_the_discount_that_a_search_takes(capsys):
+    for env in [*WORLDS, "CartPole-v1", "cartpole-swingup"]:
+        game, _ = searched(SearchConfig(env, simulations=1, depth=1, rollouts=1))
+        assert defaults(capsys, "tree", "--env", env)["--discount"] == str(game.discount)
 
 
 def test_help_gives_the_values_that_hold(capsys):
     assert "Worker threads. (default: all cores)" in helped(capsys, "evaluate")
-    assert "How many seeds. (default: the study's own number)" in helped(capsys, "study")
-    assert "How many seeds. (default: 30)" in helped(capsys, "study", "dyna")
+    assert defaults(capsys, "study")["--seeds"].startswith("that of the study")
+    assert defaults(capsys, "study", "dyna")["--seeds"] == "30"
+    assert defaults(capsys, "study", "dyna", "--fast")["--seeds"] == "2"
     train = helped(capsys, "train")
     assert "--resume" in train and "--steps" in train and "--planner NAME" in train
     assert "(default: 1000)" in train
-    mpc = helped(capsys, "mpc", "--env", "walker-run")
-    assert "(default: 0.3)" in mpc and f"(default: {UNSET['PlannerConfig']})" in mpc
+    assert defaults(capsys, "mpc", "--env", "walker-run")["--planner.sigma"] == "0.3"
+
+
+@pytest.mark.parametrize("command", ["mpc", "train pets"])
+def test_a_setting_that_a_planner_lacks_is_said_with_those_it_has(command, capsys):
+    args = [*command.split(), "--planner", "mppi", "--planner.elites", "5"]
+    assert run(args) == 2
+    assert capsys.readouterr().err == (
+        "mbrl: --planner.elites: planner 'mppi' has no setting 'elites'; it has population, knots, "
+        "interpolation, iterations, sigma, temperature, beta\n"
+    )
 
 
 def test_training_with_another_planner_keeps_what_it_has_of_the_preset(tmp_path, capsys):
@@ -228,6 +343,32 @@ def test_parts_of_installed_packages_are_listed_and_completed(listing, name, par
     assert "parts" not in sys.modules
 
 
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_script_asks_for_the_options_of_installed_agents(shell, package, capsys):
+    assert run(["completion", shell]) == 0
+    assert "mbrl completion --agent holder" in capsys.readouterr().out
+    assert "parts" not in sys.modules
+    assert run(["completion", "--agent", "holder"]) == 0
+    assert {"--tries", "--env", "--steps"} <= set(capsys.readouterr().out.split())
+    assert run(["completion", "--agent", "holde"]) == 2
+    assert "unknown algorithm 'holde': did you mean holder" in capsys.readouterr().err
+
+
+def test_bash_completes_the_options_of_an_installed_agent(package, tmp_path, capsys):
+    assert run(["completion", "bash"]) == 0
+    (tmp_path / "mbrl.bash").write_text(capsys.readouterr().out)
+    line = (
+        f'mbrl() {{ "{sys.executable}" -m experiments.cli.command "$@"; }}; source mbrl.bash; '
+        'COMP_WORDS=(mbrl train holder --tr); COMP_CWORD=3; _mbrl; echo "${COMPREPLY[@]}"'
+    )
+    folders = f"{ROOT}:{tmp_path / 'site'}:{ROOT / 'tests' / 'stranger'}"
+    done = subprocess.run(
+        ["bash", "-c", line], env=os.environ | {"PYTHONPATH": folders}, cwd=tmp_path,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("--tries\n", "")
+
+
 def test_parts_of_installed_packages_are_used_by_their_names(package, tmp_path, capsys):
     root = ["--root", str(tmp_path / "runs"), "--json"]
     steps = ["--steps", "40", "--random-steps", "30", "--particles", "1"]
@@ -259,10 +400,14 @@ def test_other_shells_have_the_same_words(shell, capsys):
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c != "completion"])
 def test_options_completed_are_those_of_the_help_text(command, capsys):
-    given = re.findall(r"--[a-z][a-z.-]*[a-z]", helped(capsys, command))
+    given = re.findall(r"--[a-z][a-z.-]*[a-z](?![a-z.])", helped(capsys, command))
     offered = {word for word in words()[command] if word.startswith("--")}
+    if command == "mpc":  # each planner's help has its own settings
+        for name in KINDS:
+            given += defaults(capsys, command, "--planner", name)
     assert offered <= {*given, "--planner"} and set(given) - {"--help"} <= {
-        *offered, "--env", "--planner", "--video", "--delay", "--objective", "--asynchronous",
+        *offered, "--env", "--planner", "--model", "--video", "--delay", "--objective",
+        "--asynchronous",
     }  # fmt: skip
 
 

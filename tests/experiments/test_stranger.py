@@ -1,4 +1,4 @@
-"""A stranger's task, environment, finite world, planner, model and agent, in every command."""
+"""A stranger's task, environment, finite world, planner, models and agent, in every command."""
 
 import json
 import sys
@@ -44,6 +44,12 @@ def said(line, tmp_path, capsys):
         "mpc --env cartpole-swingup --steps 3 --planner parts:Bees --planner.horizon 5",
         "tree --env parts:corridor --simulations 20",
         "tree --env parts:SLIDER --simulations 5 --depth 5",
+        "tree --env parts:corridor --simulations 20 --model parts:Rooms --model.pay 2",
+        "tree --env parts:corridor --simulations 20 --model parts:Slippery",
+        "tree --env parts:SLIDER --simulations 5 --depth 5 --model parts:Linear",
+        "tree --env parts:Drift --simulations 5 --depth 5 --model parts:Linear --model.ridge 0.1",
+        "tree --env frozen-lake --simulations 5 --depth 5 --model parts:Linear",
+        "tree --env Pendulum-v1 --simulations 5 --depth 5 --model parts:Linear",
     ],
 )
 def test_one_command_with_parts_of_ones_own(line, tmp_path, capsys):
@@ -79,6 +85,14 @@ def test_a_run_with_parts_of_ones_own_is_resumed_evaluated_plotted_and_compared(
     assert [row["env_steps"] for row in rows] == [90]
 
 
+def test_a_search_records_its_model(tmp_path, capsys):
+    line = "tree --env parts:corridor --simulations 20 --model parts:Rooms --model.pay 2"
+    found = said(line, tmp_path, capsys)
+    config = json.loads((Path(found["path"]) / "search.json").read_text())["config"]
+    assert (config["model"], config["model_settings"]) == ("parts:Rooms", {"pay": 2.0})
+    assert found["optimum"] == pytest.approx(0.9**3)
+
+
 def test_a_runs_model_drives_by_a_planner_of_ones_own(tmp_path, capsys):
     line = f"train pets --env parts:SLIDER {PETS} --model parts:Linear"
     where = said(line, tmp_path, capsys)["run"]
@@ -111,6 +125,9 @@ def test_settings_are_in_the_help_with_their_defaults(capsys):
             run([*line.split(), "--help"])
         out = capsys.readouterr().out
         assert "--planner.bees" in out and "40" in out and "--planner.momentum" not in out
+    with pytest.raises(SystemExit):
+        run(["tree", "--env", "parts:corridor", "--model", "parts:Rooms", "--help"])
+    assert "--model.pay" in capsys.readouterr().out
 
 
 def test_without_a_preset_the_cost_of_a_plan_is_said(tmp_path, capsys):
@@ -138,6 +155,17 @@ def test_without_a_preset_the_cost_of_a_plan_is_said(tmp_path, capsys):
         ("train parts:Bees --env parts:Drift", "its module has no|Config"),
         ("train nowhere:make --env parts:Drift", "nowhere cannot be imported"),
         ("tree --env parts:Drift", "no simulator"),
+        ("tree --env parts:corridor --model parts:Nothing", "parts has no Nothing"),
+        ("tree --env parts:corridor --model parts:Bees", "parts:Bees"),
+        ("tree --env parts:corridor --model parts:Rooms --model.pay x", "--model.pay must be"),
+        ("tree --env parts:corridor --model parts:Rooms --model.gold 2", "--model.gold"),
+        ("tree --env parts:Drift --model parts:Rooms", "model Rooms: step: wanted reward"),
+        ("tree --env parts:corridor --model nowhere", "there is true, and a model of your own"),
+        ("tree --env Blackjack-v1 --model parts:Linear", "observations that are a vector"),
+        ("train parts:make --env parts:Drift --planner cem", "has no planner to exchange"),
+        ("train random --env parts:Drift --model parts:Linear", "has no model to exchange"),
+        ("mpc --env parts:SLIDER --planner parts:Bees --planner.elites 3", "bees, rounds, spread"),
+        ("mpc --env parts:SLIDER --particles 3", "--particles of this model must be 1"),
         ("train pets --env nowhere:X", "nowhere cannot be imported"),
     ],
 )

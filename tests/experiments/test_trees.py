@@ -7,6 +7,7 @@ import pytest
 from matplotlib.collections import PathCollection
 from PIL import Image
 
+import envs
 from envs import WORLDS
 from envs.catalogue import ACTION_NAMES, CLASSICS
 from experiments import plots
@@ -14,6 +15,7 @@ from experiments.cli.tree import searched
 from experiments.plots.tree import draw
 from mbrl.tree import SearchConfig
 from planners.mcts.export import Node
+from tests.stranger import parts
 
 
 def node(number, parent, action, visits, value, reward, *state, discount=0.9):
@@ -123,3 +125,52 @@ def test_an_action_of_many_numbers_has_a_number_for_a_name():
 def test_a_pole_is_kept_up_for_a_while():
     _, found = searched(SearchConfig("CartPole-v1", simulations=10, steps=25, rollouts=1, depth=12))
     assert abs(found.nodes[0].state[2]) < 0.2 and len(found.nodes[0].state) == 4
+
+
+def rooms(model, **settings):
+    """A search of the stranger's corridor through a model of their own."""
+    config = SearchConfig("tests.stranger.parts:corridor", simulations=120, backup="max")
+    return searched(config, model=f"tests.stranger.parts:{model}", settings=settings)
+
+
+@pytest.fixture
+def corridor():
+    yield parts.corridor()
+    envs.unregister("tests.stranger.parts:corridor")
+
+
+def test_a_right_model_of_ones_own_finds_the_exact_values(corridor):
+    game, found = rooms("Rooms")
+    assert found.optimum == pytest.approx(corridor.optimum().values[0])
+    for choice in found.choices:
+        assert choice.value == pytest.approx(choice.optimum)
+    assert game.place is not None and game.place[0] == "state"
+    assert {game.place[1](node) for node in found.nodes} == set("01234")
+    _, twice = rooms("Rooms", pay=2.0)
+    assert twice.value == pytest.approx(2 * found.value)
+
+
+@pytest.mark.parametrize("name", ["Listed", "Slippery"])
+def test_outcomes_of_ones_own_model_are_listed_or_drawn(name, corridor):
+    moves = corridor.transitions.toarray().reshape(5, 2, 5)
+    slips = moves / 2 + np.eye(5)[:, None] / 2
+    truth = envs.FiniteMDP(slips, corridor.rewards / 2, 0.9, 0, [4], name="slips").optimum()
+    game, found = rooms(name)
+    assert (game.stochastic, game.drawn) == (name == "Listed", name == "Slippery")
+    if game.stochastic:  # every outcome by its chance, so the values are exact
+        assert found.value == pytest.approx(truth.values[0], abs=1e-3)
+    assert found.optimum == pytest.approx(0.9**3) and 0 < found.value < 0.9**3
+
+
+def test_members_of_ones_own_model_are_averaged(corridor):
+    game, found = rooms("Doubting")
+    assert game.model.members == 2 and found.optimum is not None
+    assert found.value == pytest.approx(2 * found.optimum)
+    assert found.nodes[0].state == [0, 0] and all(len(node.state) == 2 for node in found.nodes)
+
+
+def test_ones_own_model_of_a_task_takes_the_tasks_reward():
+    config = SearchConfig("cartpole-swingup", simulations=6, samples=3, rollouts=2, depth=2)
+    game, found = searched(config, model="tests.stranger.parts:Linear")
+    assert game.reward is not None and len(found.nodes[0].state) == 5
+    assert len(found.choices) == 3 and any(choice.value for choice in found.choices)

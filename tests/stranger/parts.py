@@ -16,7 +16,7 @@ from torch import Tensor
 
 import envs
 import planners
-from mbrl.types import Step
+from mbrl.types import Outcomes, Step
 
 
 def observation(physics: envs.Physics) -> Any:
@@ -128,6 +128,79 @@ class Bees:
         rows = torch.arange(self.horizon).add(steps).clamp(max=self.horizon - 1)
         moved = plan.actions[rows]
         return plan._replace(actions=moved, mean=moved, elites=moved[None])
+
+
+class Rooms:
+    """What `corridor` does, from memory: indices are floats, as for every model."""
+
+    members = 1
+    noise_shape = (0,)
+
+    def __init__(
+        self, obs_size: int, action_size: int, *, pay: float = 1.0, generator: torch.Generator
+    ) -> None:
+        self.pay = pay
+
+    def encode(self, obs: Tensor, *, state: Any = None, action: Any = None) -> Tensor:
+        """The room's number."""
+        return obs
+
+    def decode(self, state: Tensor) -> Tensor:
+        """The room's number."""
+        return state
+
+    def step(self, state: Tensor, action: Tensor, *, noise: Tensor | None) -> Step:
+        """One room back or on."""
+        after = (state + 2 * action - 1).clamp(0, 4)
+        arrived = (after == 4).squeeze(-1)
+        return Step(after, self.pay * arrived.float(), arrived)
+
+
+class Slippery(Rooms):
+    """`Rooms` in which a step on fails half of the time; it draws noise."""
+
+    noise_shape = (1,)
+
+    def step(self, state: Tensor, action: Tensor, *, noise: Tensor | None) -> Step:
+        """Stays where it is if the noise is below zero."""
+        moved = super().step(state, action, noise=None)
+        if noise is None:
+            return moved
+        stays = noise < 0
+        still = stays.squeeze(-1)
+        return Step(
+            torch.where(stays, state, moved.state),
+            torch.where(still, 0.0, moved.reward),
+            moved.terminated & ~still,
+        )
+
+
+class Listed(Slippery):
+    """`Slippery` that lists both outcomes with their chances."""
+
+    most_outcomes = 2
+
+    def outcomes(self, state: Tensor, action: Tensor) -> Outcomes:
+        """To move, and to stay."""
+        moved = super().step(state, action, noise=None)
+        over = torch.stack((moved.terminated, torch.zeros_like(moved.terminated)), -1)
+        return Outcomes(
+            torch.stack((moved.state, state), -2),
+            moved.reward / 2,
+            over,
+            torch.full_like(over, 0.5, dtype=state.dtype),
+        )
+
+
+class Doubting(Rooms):
+    """Two members that do not agree on what the last room pays: once and three times as much."""
+
+    members = 2
+
+    def step(self, state: Tensor, action: Tensor, *, noise: Tensor | None) -> Step:
+        """As `Rooms`, with another reward for each member."""
+        moved = super().step(state, action, noise=noise)
+        return moved._replace(reward=moved.reward * torch.tensor([[1.0], [3.0]]))
 
 
 class Linear:
