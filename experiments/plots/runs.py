@@ -22,11 +22,17 @@ from mbrl.uncertainty import calibration_curve, calibration_error, spread
 
 
 def plot_runs(
-    paths: Sequence[Path], *, episodes: int, seed: int, tell: Callable[[str], None]
+    paths: Sequence[Path],
+    *,
+    episodes: int,
+    seed: int,
+    device: str | None = None,
+    tell: Callable[[str], None],
 ) -> dict[str, Any]:
     """All figures of each run into RUN/plots, with their numbers in RUN/plots/numbers.json.
 
     The returns of several runs of one environment share one figure, in the first run's folder.
+    Models are on `device`, or on that of their run if it is None.
 
     Raises:
         RunError: see `load_run` and `learning`.
@@ -37,7 +43,8 @@ def plot_runs(
     for path, config in zip(paths, configs, strict=True):
         name = as_text(f"{config.algo} on {config.env}")
         curves.setdefault(name, []).append(learning(path))
-    opened = [load_run(path, make_env=envs.make) for path in paths]  # before anything is drawn
+    # all are opened before anything is drawn
+    opened = [load_run(path, make_env=envs.make, device=device) for path in paths]
     target = paths[0] / "plots"
     target.mkdir(exist_ok=True)
     tell(str(plots.save(plots.learning_curve(curves), target / "return.png")))
