@@ -293,10 +293,11 @@ class FiniteMDP:
         # The multipliers are the visits under π*, so π* terminates where it must, even with ties.
         policy = np.zeros(self.states, dtype=int)
         policy[live] = found.ineqlin.marginals.reshape(len(live), -1).argmin(1)
+        unit = min(1.0, np.abs(self.rewards).max())  # of rounding error, where rewards are small
         for _ in range(self.states):  # solved to 1e-7, so that almost always one pass is enough
             values = self.evaluate(policy)
             action_values = self.action_values(values)
-            better = action_values.max(1) > values + 1e-9 * (1 + np.abs(values))
+            better = action_values.max(1) > values + 1e-9 * (unit + np.abs(values))
             if not better.any():
                 return Optimum(values, action_values, policy)
             policy = np.where(better, action_values.argmax(1), policy)

@@ -76,12 +76,18 @@ def build_driver(config: DriveConfig, *, make_env: MakeEnv, seed: int) -> Driver
         RunError: a model that is not a run, or is one of another environment.
     """
     mpc = config.mpc
-    if config.model not in ("true", "planning") and config.members > 1:
+    simulated = config.model in ("true", "planning")
+    if not simulated and config.members > 1:
         raise ValueError(
             f"--members {config.members}: only simulators can be randomised; --model "
             f"{config.model} has members of its own"
         )
-    if config.model in ("true", "planning"):
+    if config.device is not None and (simulated or _is_own(config.model)):
+        raise ValueError(
+            f"--device {config.device}: only a model learned in a run has a device; --model is "
+            f"{config.model}"
+        )
+    if simulated:
         env = _made(config, make_env)
         task = _simulated(env, config.env)
         model: Any = Simulator(
@@ -111,7 +117,7 @@ def build_driver(config: DriveConfig, *, make_env: MakeEnv, seed: int) -> Driver
             mpc = replace(mpc, particles=model.members)
         step = _control_step(env, config)
     else:
-        loaded = load_run(Path(config.model), make_env=make_env)
+        loaded = load_run(Path(config.model), make_env=make_env, device=config.device)
         if loaded.config.env != config.env:
             raise ValueError(
                 f"--model {config.model} was learned on {loaded.config.env}, not {config.env}"

@@ -22,7 +22,7 @@ from mbrl.rng import generator
 from mbrl.spaces import spec_of
 from mbrl.statistics import probability_of_improvement, summarise
 from mbrl.training.checkpoint import Run, write_json
-from mbrl.training.collect import Episodes, play, vector
+from mbrl.training.collect import Episodes, most_steps, play, vector
 from mbrl.training.runs import MakeEnv, RunConfig, learning, load_run
 from mbrl.training.runs import labels as run_labels
 from mbrl.training.seeds import Interruptible
@@ -48,13 +48,15 @@ def record(
 ) -> list[Episode]:
     """Play episodes in one environment, reset with `episode_seed(seed, first..)`, and keep them.
 
-    Where the player plans (`mbrl.agents.Controllers`), what each plan promised is kept too.
+    Where the player plans (`mbrl.agents.Controllers`), what each plan promised is kept too. Where
+    the environment has no time limit, an episode is cut off after 10,000 steps.
     """
     recorded: list[Episode] = []
     steps, promised, plans = [], [], 0
     running = Episodes(seed, first=first)
     planning = player if isinstance(player, PlanningPlayer) else None
-    for step in play(player, vector(env), running):
+    environments = vector(env)
+    for step in play(player, environments, running, steps=most_steps(environments)):
         if planning is not None and planning.each and planning.each[0].plans > plans:
             controller = planning.each[0]
             promised.append((len(steps), float(controller.state.plan.score)))
@@ -79,10 +81,10 @@ def horizon_errors(
 ) -> tuple[Float[Tensor, "N H"], Float[Tensor, "N H"]]:
     """Error of the particles' mean, 1..H steps after each start, and of predicting no change.
 
-    Root mean square over observations, each in units of its std over the episodes. Starts are
-    every third step.
+    Root mean square over observations, each in units of its std over the episodes; those that are
+    constant there are left as they are. Starts are every third step.
     """
-    scale = torch.cat([episode.obs for episode in played]).std(0).clamp_min(1e-6)
+    scale = _scale(torch.cat([episode.obs for episode in played]))
     errors, unchanged = [], []
     for episode in played:
         starts = range(0, len(episode.obs) - horizon + 1, 3)
@@ -103,6 +105,11 @@ def horizon_errors(
         errors.append(((mean - truth) / scale).square().mean(-1).sqrt())
         unchanged.append(((obs.unsqueeze(1) - truth) / scale).square().mean(-1).sqrt())
     return torch.cat(errors), torch.cat(unchanged)
+
+
+def _scale(obs: Float[Tensor, "T O"]) -> Float[Tensor, O]:
+    """The std of each observation; 1 for those that are constant."""
+    return torch.where(moments(obs)[1] > 0, obs.std(0), 1.0)
 
 
 def promises(
@@ -246,8 +253,8 @@ def plan_spread(
     """The spread along the first episode's first actions, predicted from its start, and the error.
 
     Variances are means over observations, each in units of its std over the episode, or over all
-    episodes where it has one step; the error is the root mean square of the particles' mean in
-    these units.
+    episodes where it has one step; those that are constant there are left as they are. The error
+    is the root mean square of the particles' mean in these units.
     """
     episode = played[0]
     imagined = rollout(
@@ -260,7 +267,7 @@ def plan_spread(
     )
     states = imagined.state[:, 0, 1:].cpu().double()  # (P, H, O)
     obs = episode.obs if len(episode.obs) > 1 else torch.cat([one.obs for one in played])
-    scale = obs.std(0).clamp_min(1e-6)
+    scale = _scale(obs)
     parts = particle_spread(states / scale, members=model.members)
     error = ((states.mean(0) - episode.next_obs[:horizon]) / scale).square().mean(-1).sqrt()
     return Spread(*(part.mean(-1) for part in parts)), error
@@ -356,6 +363,7 @@ def evaluate_run(
     make_env: MakeEnv,
     episodes: int,
     seed: int,
+    steps: int | None = None,
     device: str | None = None,
     callback: Callable[[int, float, int], None] = lambda number, total, steps: None,
 ) -> tuple[dict[str, Any], str, list[np.ndarray]]:
@@ -366,6 +374,7 @@ def evaluate_run(
         make_env: makes the environment by its id.
         episodes: how many, at least one.
         seed: of the episodes and of the player's draws.
+        steps: of an episode, at most; if None, 10,000 where the environment has no time limit.
         device: of the model; that of the run if None.
         callback: called after each episode with its number from 1, its return and its steps.
 
@@ -380,7 +389,8 @@ def evaluate_run(
     loaded = load_run(path, make_env=make_env, device=device)
     player = loaded.agent.player(generator=generator(seed, 1))
     running, returns, first = Episodes(seed), [], []
-    for step in play(player, loaded.env, running):
+    most = most_steps(loaded.env) if steps is None else steps
+    for step in play(player, loaded.env, running, steps=most):
         if not returns:
             first.append(step.action[0].numpy())
         if running.over[0]:

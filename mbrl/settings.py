@@ -28,6 +28,8 @@ class DriveConfig:
     of your own that needs no fitting."""
     model_settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings of a model of your own, by name."""
+    device: str | None = None
+    """Device of a model learned in a run. If unset, that of the run."""
     members: PositiveInt = 1
     """Number of simulators to plan through: the task's own, and others with random parameters.
     --objective combines the returns of a plan in all of them."""

@@ -48,7 +48,8 @@ def bounds(space: Space, *, device: torch.device | str = "cpu") -> tuple[Tensor,
     """Low and high (A,) of a box of actions, as float32 numbers that lie in the box.
 
     Raises:
-        ValueError: the space is not a box, is unbounded, holds integers or is not a vector.
+        ValueError: the space is not a box, is unbounded or wider than float32 can express, holds
+            integers or is not a vector.
     """
     if not isinstance(space, Box):
         raise ValueError(f"a planner needs a bounded box of actions, not {space}")
@@ -56,7 +57,13 @@ def bounds(space: Space, *, device: torch.device | str = "cpu") -> tuple[Tensor,
         raise ValueError(f"a planner needs a bounded box of actions; {space} is unbounded")
     if len(space.shape) != 1 or not np.issubdtype(space.dtype, np.floating):
         raise ValueError(f"a planner needs a box of real actions of shape (A,), not {space}")
-    low, high = space.low.astype(np.float32), space.high.astype(np.float32)
+    with np.errstate(over="ignore"):
+        low, high = space.low.astype(np.float32), space.high.astype(np.float32)
+        finite = np.isfinite(high - low).all()
+    if not finite:
+        raise ValueError(
+            f"a planner needs a bounded box of actions; {space} is too wide for float32"
+        )
     # the nearest float32 may lie outside the box, where the environment would refuse it
     low = np.where(low < space.low, np.nextafter(low, np.float32(np.inf)), low)
     high = np.where(high > space.high, np.nextafter(high, np.float32(-np.inf)), high)

@@ -76,6 +76,11 @@ class Search:
             bool((low < high).all()),
             f"low must be below high everywhere, got {low.tolist()} and {high.tolist()}",
         )
+        require(
+            bool((high - low).isfinite().all()),
+            f"low and high must be less than {torch.finfo(low.dtype).max:.3g} apart, "
+            f"got {low.tolist()} and {high.tolist()}",
+        )
         check_fields(self)
         require(
             self.elites <= self.population,

@@ -270,6 +270,7 @@ numbers(
         "steps": ["0", "-1", "ten", HUGE],
         "threads": ["0", "-1", "99999", "x"],
         "members": ["0", "-2", "x", "100000000"],
+        "device": ["cpu", "gpu", ""],
         "delay": ["-1", "0", str(10**12), "x"],
         "replan-every": ["-1", "x", HUGE],
         "action-repeat": ["0", "-1", HUGE],
@@ -351,11 +352,16 @@ numbers(
     {
         "episodes": ["0", "-1", "x", "1.5", HUGE, ""],
         "seed": ["-1", "x", HUGE],
+        "steps": ["0", "-1", "x", HUGE],
         "device": ["gpu", "", "cuda:7", "meta", "\x1b[31m"],
         "threads": ["0", "x"],
     },
 )
-numbers("plot run", {"episodes": ["0", "-1", "x", HUGE], "seed": ["-1", "x", HUGE]})
+numbers(
+    "plot run",
+    {"episodes": ["0", "-1", "x", HUGE], "seed": ["-1", "x", HUGE], "device": ["gpu", ""]},
+)
+numbers("train --resume=run", {"device": ["gpu", "", "cuda:7", "meta"]})
 numbers("compare run", {"last": ["0", "-1", "x", HUGE], "threads": ["0"]})
 numbers(
     "study bandits --fast",

@@ -21,6 +21,10 @@ class Evaluate(options.Common):
     """Number of episodes."""
     seed: int = 1000
     """Seed of the start states and of the planner's draws."""
+    steps: Annotated[
+        int | None, options.unset("until it ends; 10,000 if the environment has no time limit")
+    ] = None
+    """Most steps of an episode."""
     video: bool = False
     """Film the first episode: an mp4 and a sheet of frames in RUN/videos."""
     device: Annotated[str | None, options.unset("that of the run")] = None
@@ -30,7 +34,7 @@ class Evaluate(options.Common):
 def run(args: list[str]) -> int:
     """Evaluate a run; returns the exit status."""
     parsed = options.parse(Evaluate, "mbrl evaluate", args)
-    options.check_least(parsed, episodes=1, seed=0, threads=1)
+    options.check_least(parsed, episodes=1, seed=0, steps=1, threads=1)
     options.check_runs(parsed, parsed.run)
     options.set_threads(parsed)
     import envs
@@ -47,6 +51,7 @@ def run(args: list[str]) -> int:
         make_env=envs.make,
         episodes=parsed.episodes,
         seed=seed,
+        steps=parsed.steps,
         device=parsed.device,
         callback=lambda number, total, steps: options.say(
             f"episode {number:3}  return {total:8.1f}  steps {steps}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import tyro
 
@@ -19,6 +20,8 @@ class Plot(options.Common):
     """Fresh episodes played to measure the model on."""
     seed: int = 2000
     """Seed of these episodes."""
+    device: Annotated[str | None, options.unset("that of each run")] = None
+    """Device of the model."""
 
 
 def run(args: list[str]) -> int:
@@ -33,7 +36,12 @@ def run(args: list[str]) -> int:
     paths = [find_run(name, parsed.root) for name in parsed.runs]
     for path in paths:
         options.check_writable(path / "plots" / "numbers.json")
-    options.emit(
-        parsed, plot_runs(paths, episodes=parsed.episodes, seed=parsed.seed, tell=options.say)
+    numbers = plot_runs(
+        paths,
+        episodes=parsed.episodes,
+        seed=parsed.seed,
+        device=parsed.device,
+        tell=options.say,
     )
+    options.emit(parsed, numbers)
     return 0

@@ -55,6 +55,8 @@ class Resume(Training):
     """The run's folder, or latest."""
     steps: Annotated[int | None, options.unset("the run's own")] = None
     """Continue until so many environment steps in all, more than before to train on."""
+    device: Annotated[str | None, options.unset("that of the run")] = None
+    """Device of the model."""
 
 
 USAGE = """\
@@ -169,7 +171,11 @@ def _resume(parsed: Resume) -> int:
 
     begun = Run.open(find_run(parsed.resume, parsed.root))
     config = RunConfig.of(begun)
-    check_device(config.device, f"the run {begun.path} lives on")
+    if parsed.device is None:
+        check_device(config.device, f"the run {begun.path} lives on")
+    else:
+        check_device(parsed.device, "--device asks for the")
+        config = dataclasses.replace(config, device=parsed.device)
     if parsed.steps is not None and parsed.steps != config.steps:
         if parsed.steps < (begun.latest() or 0):
             raise Wrong(f"--steps {parsed.steps}: the run is at step {begun.latest()} already")

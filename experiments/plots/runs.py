@@ -22,11 +22,17 @@ from mbrl.uncertainty import calibration_curve, calibration_error, spread
 
 
 def plot_runs(
-    paths: Sequence[Path], *, episodes: int, seed: int, tell: Callable[[str], None]
+    paths: Sequence[Path],
+    *,
+    episodes: int,
+    seed: int,
+    device: str | None = None,
+    tell: Callable[[str], None],
 ) -> dict[str, Any]:
     """Write all figures of each run to RUN/plots, and their numbers to RUN/plots/numbers.json.
 
-    The returns of all runs share one figure, in the first run's folder. Returns the numbers by run.
+    The returns of several runs of one environment share one figure, in the first run's folder.
+    Models are on `device`, or on that of their run if it is None. Returns the numbers by run.
 
     Raises:
         RunError: see `load_run` and `learning`.
@@ -38,7 +44,7 @@ def plot_runs(
         name = as_text(f"{config.algo} on {config.env}")
         curves.setdefault(name, []).append(learning(path))
     # All runs are loaded first, so that a broken one leaves no figures of the others.
-    opened = [load_run(path, make_env=envs.make) for path in paths]
+    opened = [load_run(path, make_env=envs.make, device=device) for path in paths]
     target = paths[0] / "plots"
     target.mkdir(exist_ok=True)
     tell(str(plots.save(plots.learning_curve(curves), target / "return.png")))

@@ -151,6 +151,7 @@ def policy_iteration(
     states, actions = table.rewards.shape
     if policy is None:
         policy = _ending(table) if table.discount == 1 else np.zeros(states, dtype=np.int64)
+    unit = min(1.0, np.abs(table.rewards).max())  # of rounding error, where rewards are small
     chosen = np.array(policy)
     if chosen.shape != (states,) or not np.issubdtype(chosen.dtype, np.integer):
         raise ValueError(f"a policy is (S,) = ({states},) integers, got {chosen.shape}")
@@ -161,7 +162,7 @@ def policy_iteration(
         solution, _ = _measure(table, values, done)
         own = np.take_along_axis(solution.action_values, chosen[:, None], 1)[:, 0]
         gain = solution.action_values.max(1) - own
-        better = gain > 1e-12 * (1 + np.abs(values).max())
+        better = gain > 1e-12 * (unit + np.abs(values).max())
         if not better.any():
             break
         chosen = np.where(better, solution.policy, chosen)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mbrl.checks import check_memory, check_state
 from mbrl.rng import episode_seed
+from mbrl.spaces import spec_of
 from mbrl.training.answers import (
     EnvironmentError,
     called,
@@ -119,6 +120,9 @@ class _InTurn(SyncVectorEnv):
     def _of_arrays(self) -> bool:
         return isinstance(self.observation_space, ARRAYS) and isinstance(self.action_space, ARRAYS)
 
+
+LONGEST = 10_000
+"""Most steps of an evaluation episode in an environment without a time limit, as it may not end."""
 
 ARRAYS = (Box, MultiDiscrete)
 """Spaces of N environments whose values are one array."""
@@ -455,17 +459,42 @@ def _tensor(column: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(column))
 
 
-def play(player: Player, env: VectorEnv, episodes: Episodes) -> Iterator[Transition]:
-    """Steps of evaluation episodes, without exploration; see `collect`."""
-    return collect(player, env, episodes, explore=False, begin=player.reset)
+def play(
+    player: Player, env: VectorEnv, episodes: Episodes, *, steps: int | None = None
+) -> Iterator[Transition]:
+    """Steps of evaluation episodes, without exploration; see `collect`.
+
+    Episodes of `steps` steps are cut off, which `truncated` and `episodes.over` say.
+    """
+    for step in collect(player, env, episodes, explore=False, begin=player.reset):
+        if steps is not None and np.count_nonzero(episodes.lengths >= steps):
+            episodes.over = episodes.over | (episodes.lengths >= steps)
+            cut = torch.from_numpy(episodes.over) & ~step.terminated
+            step = step._replace(truncated=cut)
+        yield step
+
+
+def most_steps(env: VectorEnv) -> int | None:
+    """At most how many steps an evaluation episode gets: `LONGEST` without a time limit."""
+    return LONGEST if spec_of(env).episode_steps is None else None
 
 
 def evaluate(
-    player: Player, env: gymnasium.Env | VectorEnv, *, episodes: int, seed: int
+    player: Player,
+    env: gymnasium.Env | VectorEnv,
+    *,
+    episodes: int,
+    seed: int,
+    steps: int | None = None,
 ) -> list[float]:
-    """Returns of `episodes` episodes, reset with `episode_seed(seed, 0..)`, in this order."""
+    """Returns of `episodes` episodes, reset with `episode_seed(seed, 0..)`, in this order.
+
+    An episode has at most `steps` steps; if None, `LONGEST` where there is no time limit.
+    """
     running, returns = Episodes(seed), {}
-    for _ in play(player, vector(env), running):
+    environments = vector(env)
+    most = most_steps(environments) if steps is None else steps
+    for _ in play(player, environments, running, steps=most):
         for i in np.flatnonzero(running.over):
             returns[int(running.numbers[i])] = float(running.returns[i])
         if all(number in returns for number in range(episodes)):

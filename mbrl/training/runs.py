@@ -390,7 +390,7 @@ def _opened(config: RunConfig, path: Path) -> Run:
         return Run.create(path, config.to_json())
     run = Run.open(path)
     there = RunConfig.from_json(run.config, path / CONFIG)
-    if dataclasses.replace(there, steps=config.steps) != config:
+    if dataclasses.replace(there, steps=config.steps, device=config.device) != config:
         raise RunError(f"{path} was begun with another config; name another folder")
     if config.steps < (run.latest() or 0):
         raise RunError(f"{path} is at step {run.latest()} already, beyond {config.steps}")

@@ -361,6 +361,7 @@ NAN = math.nan
         ({"low": torch.tensor([NAN, 0.0])}, "low must be finite"),
         ({"high": torch.tensor([1.0, math.inf])}, "high must be finite"),
         ({"low": torch.tensor([-1.0, 2.0])}, "low must be below high"),
+        ({"low": torch.tensor([-3e38, 0.0]), "high": torch.tensor([3e38, 1.0])}, "apart"),
         ({"low": torch.tensor([-1.0])}, r"low and high must agree.*\(1,\).*\(2,\)"),
         ({"low": LOW.double()}, "low and high must agree.*float64.*float32"),
         ({"low": torch.tensor([-1, -1])}, "low must be a floating-point tensor.*int64"),

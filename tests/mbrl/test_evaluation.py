@@ -18,12 +18,15 @@ from mbrl.evaluation import (
     act_milliseconds,
     compare_runs,
     evaluate_run,
+    horizon_errors,
     mismatch,
     motion_error,
+    plan_spread,
     step_errors,
 )
 from mbrl.rng import episode_seed
 from mbrl.types import Gaussian
+from tests.models import LinearGaussian
 
 
 def test_the_motion_of_the_true_simulator_has_no_error_and_that_of_another_has():
@@ -63,6 +66,8 @@ def test_a_run_is_evaluated_into_its_folder(runs):
     again = sum(float(np.float32(world.step(action)[1])) for action in first)
     assert again == pytest.approx(summary["returns"][0], rel=1e-5) and len(first) == heard[0][2]
     assert evaluate_run(runs[0], **arguments)[0] == summary
+    cut = evaluate_run(runs[0], **arguments, steps=3)
+    assert len(cut[2]) == 3 and cut[0]["returns"][0] < summary["returns"][0]  # no reward is < 0
 
 
 def test_runs_with_one_label_are_seeds_of_the_same_thing(runs):
@@ -101,6 +106,24 @@ def test_step_errors_are_in_stds_of_the_given_moves_over_what_moves():
     wrong = episode([[0, 0], [0, 0]], [[0.5], [0.9]], [[0.5, 0], [4.5, 0]])
     found = step_errors(Off(), [right, wrong], moves=moves)
     assert found == pytest.approx([0, np.sqrt((0 + (4 / 2) ** 2) / 2)])
+
+
+def test_errors_ahead_do_not_depend_on_the_unit_and_constants_are_left_as_they_are():
+    """The model says that nothing moves; the first observation grows by 1, the second stays 7."""
+    model = LinearGaussian(np.eye(2), np.zeros((2, 1)), np.zeros(2))
+    for unit in (1.0, 2.0**-40):  # powers of two, so that no rounding changes
+        obs = np.array([[unit * t, 7.0] for t in range(7)])
+        played = [episode(obs[:-1], np.zeros((6, 1)), obs[1:])]
+        std = np.arange(6).std(ddof=1)
+        errors, unchanged = horizon_errors(model, played, 2, generator=torch.Generator())
+        assert errors.tolist() == unchanged.tolist()
+        assert errors.numpy() == pytest.approx(np.array([[1, 2], [1, 2]]) / std / np.sqrt(2))
+        _, ahead = plan_spread(model, played, 2, generator=torch.Generator())
+        assert ahead.numpy() == pytest.approx(errors[0].numpy())
+    obs[1:, 1] = 8  # never seen to differ: it is off by its own 1, not by a million
+    off = [episode(obs[:1].repeat(2, 0), np.zeros((2, 1)), obs[1:3])]
+    errors, _ = horizon_errors(model, off, 1, generator=torch.Generator())
+    assert errors.numpy() == pytest.approx(np.sqrt((0 + 1) / 2))
 
 
 class Line(gymnasium.Env):

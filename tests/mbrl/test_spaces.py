@@ -27,6 +27,8 @@ def test_bounds_lie_in_the_box_however_it_is_given(start, width):
     [
         (Discrete(3), "a bounded box of actions, not Discrete"),
         (Box(-np.inf, 1, (2,)), "is unbounded"),
+        (Box(-3e38, 3e38, (2,)), "too wide for float32"),
+        (Box(-1e300, 1e300, (2,), np.float64), "too wide for float32"),
         (Box(0, 5, (2,), np.int64), "a box of real actions"),
         (Box(0, 1, (2, 2)), r"of shape \(A,\)"),
     ],
@@ -34,6 +36,9 @@ def test_bounds_lie_in_the_box_however_it_is_given(start, width):
 def test_spaces_that_no_planner_can_search_are_refused(space, message):
     with pytest.raises(ValueError, match=message):
         bounds(space)
+    if isinstance(space, Box):
+        with pytest.raises(ValueError, match=message):
+            random_actions(space, 2, generator=torch.Generator())
 
 
 def test_a_model_needs_a_vector():

@@ -155,6 +155,18 @@ def test_one_sweep_and_its_bound_by_hand():
     assert found.iterations == 1 and found.policy[1:3].tolist() == [1, 1]
 
 
+@pytest.mark.parametrize("unit", [2.0**-80, 2.0**-50, 2.0**40])
+def test_the_best_policy_does_not_depend_on_the_unit_of_reward(unit):
+    """A power of two, so that no rounding changes."""
+    mdp = random_world(3)
+    parts = {name: getattr(mdp, name) for name in ("transitions", "discount", "start", "terminal")}
+    scaled = FiniteMDP(rewards=mdp.rewards * unit, **parts)
+    whole, found = policy_iteration(mdp), policy_iteration(scaled)
+    np.testing.assert_array_equal(found.policy, whole.policy)
+    np.testing.assert_array_equal(found.values, whole.values * unit)
+    np.testing.assert_allclose(scaled.optimum().values, whole.values * unit, rtol=1e-9)
+
+
 def test_policy_iteration_goes_on_from_a_policy():
     mdp = random_world(4)
     found = policy_iteration(mdp)

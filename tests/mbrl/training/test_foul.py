@@ -151,6 +151,28 @@ STATES = {
 }
 
 
+def test_a_run_of_another_machines_device_is_used_on_the_one_asked_for(path, tmp_path, capsys):
+    """Resumed there, it goes on with the numbers that it would have had."""
+    twin = Path(shutil.copytree(path, tmp_path / "twin"))
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | {"device": "cuda:7"}))
+    mpc = ["mpc", "--steps", "1", "--out", str(tmp_path / "out"), "--model"]
+    resume = ["train", "--steps", "180", "--resume"]
+    for line in (
+        ["evaluate", "--episodes", "1", "--steps", "2"], ["plot", "--episodes", "1"], mpc, resume
+    ):  # fmt: skip
+        before = contents(path)
+        assert command([*line, str(path)]) == 2
+        assert "another with --device" in capsys.readouterr().err and contents(path) == before
+        assert command([*line, str(path), "--device", "cpu"]) == 0
+    assert command([*resume, str(twin)]) == 0
+    for file in ("metrics.jsonl", "checkpoints/180/model.safetensors"):
+        assert (path / file).read_bytes() == (twin / file).read_bytes()
+    env = envs.make("cartpole-swingup")
+    mbrl.train(mbrl.make("pets", env, config=TINY), env, path, steps=185)
+    assert (path / "checkpoints/185").exists()
+
+
 @pytest.mark.parametrize("place", STATES)
 def test_values_of_other_types_and_sizes_are_refused_before_anything_is_touched(
     path, place, capsys

@@ -65,6 +65,13 @@ class Drift(gymnasium.Env):
         return obs, reward, bool(self.at[0] > 3), self.steps >= 10, {}
 
 
+class Endless(Drift):
+    """Drift that never ends; its reward is 1."""
+
+    def step(self, action):
+        return super().step(0 * action)[0], 1.0, False, False, {}
+
+
 class Forgetful(Drift):
     """Its random numbers are not those of its seed, so that no replay comes out as it was."""
 
@@ -186,10 +193,6 @@ def test_an_episode_that_cannot_be_replayed_is_left_and_told(tmp_path):
 
 
 def test_an_endless_episode_is_saved_on_the_way_and_at_the_end(tmp_path):
-    class Endless(Drift):
-        def step(self, action):
-            return (*super().step(0 * action)[:2], False, False, {})
-
     saved = []
     go(tmp_path / "run", env := Endless(), random_agent(env), 2300,
        watch=lambda progress: saved.append(Run.open(tmp_path / "run").latest()))  # fmt: skip
@@ -380,6 +383,30 @@ def test_evaluation_over_several_environments_gives_the_same_episodes(count):
     one = evaluate(constant(0.3), Drift(), episodes=7, seed=2)
     env = several("a stranger's", count=count)
     assert evaluate(constant(0.3), env, episodes=7, seed=2) == one and len(set(one)) == 7
+
+
+def test_an_evaluation_episode_that_would_not_end_is_cut_off():
+    assert evaluate(constant(0.3), Endless(), episodes=2, seed=0) == [10_000, 10_000]
+    assert evaluate(constant(0.3), Endless(), episodes=2, seed=0, steps=30) == [30, 30]
+    limited = Endless()
+    limited.spec = gymnasium.envs.registration.EnvSpec("Endless-v0")
+    limited = gymnasium.wrappers.TimeLimit(limited, 12_000)
+    assert evaluate(constant(0.3), limited, episodes=1, seed=0) == [12_000]
+
+
+@pytest.mark.parametrize("mode", ["Disabled", "NextStep", "SameStep"])
+def test_episodes_of_several_environments_are_cut_off_each_at_its_own_step(mode):
+    """Drift ends after ten steps, so that its environment is ahead of the endless one."""
+    env = SyncVectorEnv([Drift, Endless], autoreset_mode=mode)
+    running, ends = Episodes(2), []
+    for step in play(constant(0.3), env, running, steps=25):
+        for i in np.flatnonzero(running.over):
+            ends.append((int(i), int(running.lengths[i]), bool(step.terminated[i])))
+            assert bool(step.truncated[i]) is not bool(step.terminated[i])
+        if running.steps == 2 * 50:
+            break
+    lengths = [[length for place, length, _ in ends if place == i] for i in range(2)]
+    assert len(lengths[0]) >= 5 and max(lengths[0]) <= 10 and lengths[1] == [25, 25]
 
 
 @pytest.mark.parametrize("name", ["CartPole-v1", "Taxi-v4", "MountainCarContinuous-v0"])
