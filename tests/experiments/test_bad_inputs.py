@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.bad_inputs import CASES, run
+from tests.bad_inputs.runner import run
+from tests.bad_inputs.table import CASES
 
 QUICK = [case for case in CASES if not case.shell]
 SAMPLE = QUICK[:: len(QUICK) // 60]
