@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from planners import Evolution
-from planners.evolution import _ladder, _weights
+from planners.evolution import _step_sizes, _weights
 
 LOW, HIGH = torch.tensor([-1.0]).double(), torch.tensor([1.0]).double()
 CPU = torch.device("cpu")
@@ -18,8 +18,8 @@ def planner(**settings):
     return Evolution(LOW, HIGH, 8, **settings)
 
 
-def test_ladder_and_weights_by_hand():
-    steps, logs = _ladder(5, 4.0, torch.float64, CPU)
+def test_step_sizes_and_weights_by_hand():
+    steps, logs = _step_sizes(5, 4.0, torch.float64, CPU)
     torch.testing.assert_close(steps[:, 0], torch.tensor([4, 2, 1, 0.5, 0.25]).double())
     torch.testing.assert_close(logs.exp(), torch.tensor([4, 2, 1, 0.5, 0.25, 0.25]).double())
     # log 2.5 - log 1, log 2.5 - log 2, normalised
@@ -46,12 +46,12 @@ def test_refit_recombines_elites_and_their_steps():
     )
 
 
-def test_draws_have_the_ladders_steps_and_are_linear_between_knots():
+def test_draws_have_the_step_sizess_steps_and_are_linear_between_knots():
     one = planner(noise_knots=2)
     mean, std = torch.full((8, 1), 0.3).double(), torch.full((8, 1), 0.1).double()
     draws = torch.stack([one.sample(mean, std, 5, generator=seeded(i)) for i in range(3000)])
     noise = draws - mean
-    wanted = 0.1 * _ladder(5, 4.0, torch.float64, CPU)[0][:, 0]
+    wanted = 0.1 * _step_sizes(5, 4.0, torch.float64, CPU)[0][:, 0]
     for end in (0, -1):
         torch.testing.assert_close(noise[:, :, end, 0].std(0), wanted, rtol=0.06, atol=0)
     torch.testing.assert_close(noise.diff(dim=2).diff(dim=2), torch.zeros(3000, 5, 6, 1).double())

@@ -102,7 +102,7 @@ def test_transpositions_by_hand():
 
 def test_what_does_not_go_with_transpositions_is_named():
     root, step, options, _, _ = world()
-    with pytest.raises(ValueError, match="merge takes neither a start nor outcomes that are drawn"):
+    with pytest.raises(ValueError, match="merge cannot be combined with a start or with drawn"):
         search(root, step, simulations=5, merge=True, **options | {"outcomes": Widening()})
 
 

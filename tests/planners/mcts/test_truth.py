@@ -494,7 +494,7 @@ def test_what_a_model_gets_wrong_is_named_with_its_simulation(wrong, message):
         ({}, {"discount": -1}, r"discount must lie in \[0, 1\], got -1"),
         ({}, {"noise": torch.zeros(2, 4)}, r"noise must be \(2, 3\), got \(2, 4\)"),
         ({"state": torch.zeros(2)}, {}, r"the root's state must be \(B, S\), got \(2,\)"),
-        ({"logits": None}, {}, "the root must say how many actions there are"),
+        ({"logits": None}, {}, "the root must give the number of actions"),
         ({"logits": torch.zeros(3, 3)}, {}, r"must begin with \(B, K\) = \(2, 3\), got \(3, 3\)"),
         ({"value": NAN}, {}, "root, tree 1: the model gave a value that is not finite"),
         ({"invalid": torch.ones(2, 3) > 0}, {}, "root, tree 0: .* no action that can be taken"),
