@@ -164,7 +164,7 @@ def test_every_model_satisfies_the_protocol(model):
 
 
 @pytest.mark.parametrize("rows", [1, 7])
-def test_shapes_and_dtypes(case, model, rows):
+def test_results_have_the_shapes_and_dtypes_of_the_protocol(case, model, rows):
     state, action, noise = inputs(case, rows)
     step = model.step(state, action, noise=noise)
     assert isinstance(step, Step)
@@ -202,7 +202,7 @@ def test_a_model_with_memory_encodes_by_the_previous_state(case, model):
 
 
 @those("simulator")
-def test_the_whole_physics_cannot_be_encoded_but_is_seen(case, model):
+def test_a_simulator_decodes_its_state_but_does_not_encode(case, model):
     state = case.state((2, 3), seeded())
     obs = model.decode(state)
     assert obs.shape[:-1] == (2, 3)
@@ -211,7 +211,7 @@ def test_the_whole_physics_cannot_be_encoded_but_is_seen(case, model):
 
 
 @those("memory")
-def test_a_model_that_cannot_decode_is_imagined_and_planned_through(case, model):
+def test_a_model_without_decode_is_used_for_rollouts_and_planning(case, model):
     """Its reward is minus the distance and its end beyond 3: from 2.5 and 1 a step it ends."""
     with pytest.raises(NotImplementedError):
         model.decode(torch.zeros(2))
@@ -228,7 +228,7 @@ def test_a_model_that_cannot_decode_is_imagined_and_planned_through(case, model)
     assert steps.next_obs.tolist() == [[3.25, 0.75]]
 
 
-def test_the_same_noise_gives_the_same_step_and_arguments_are_left_alone(case, model):
+def test_the_same_noise_gives_the_same_step_and_arguments_are_not_changed(case, model):
     state, action, noise = inputs(case)
     kept = [part.clone() for part in (state, action, noise)]
     global_state = torch.get_rng_state()
@@ -275,7 +275,7 @@ def test_rows_do_not_depend_on_one_another(case, model):
 
 
 @those(*NEURAL)
-def test_it_fits_a_toy_problem(case, model):
+def test_a_fitted_model_predicts_a_toy_problem(case, model):
     """The error in the next state is below a tenth of what saying "no change" makes."""
     assert isinstance(model, Fittable)
     steps = data()
@@ -322,7 +322,7 @@ def test_nan_input_gives_no_finite_state(case, model, where):
     assert step.state[:, [0, 2, 3, 4]].isfinite().all()
 
 
-def test_a_plan_that_is_not_a_number_scores_minus_infinity(case, model):
+def test_a_plan_with_nan_scores_minus_infinity(case, model):
     score = score_fn(
         model, case.state((), seeded()), particles=model.members, horizon=3, generator=seeded()
     )
@@ -344,7 +344,7 @@ def test_wrong_shapes_are_refused_by_name(case, model, which, more):
 
 @those("linear")
 @pytest.mark.parametrize("propagation", ["ts1", "tsinf", "distribution"])
-def test_particles_spread_as_the_kalman_filter_predicts(case, model, propagation):
+def test_particles_have_the_moments_that_the_kalman_filter_predicts(case, model, propagation):
     """20,000 particles after each of 6 steps; four standard errors of means and variances."""
     count, g = 20_000, seeded(3)
     start, actions = torch.tensor([1.0, -0.5]).double(), case.action((6,), g)

@@ -42,7 +42,7 @@ def make(request):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("knots", [None, 3])
-def test_shapes_and_dtypes(make, dtype, knots):
+def test_plans_have_the_shapes_and_dtypes_of_the_protocol(make, dtype, knots):
     planner = make(LOW.to(dtype), HIGH.to(dtype), 7, knots=knots, interpolation="cubic")
     plan = planner.plan(bowl, None, generator=seeded())
     rows = knots or 7
@@ -56,7 +56,7 @@ def test_shapes_and_dtypes(make, dtype, knots):
     assert plan.rounds == planner.iterations
 
 
-def test_counts_what_it_scores(make):
+def test_plans_count_the_scored_candidates(make):
     seen = []
     score = lambda actions: seen.append(len(actions)) or bowl(actions)  # noqa: E731
     planner = make(LOW, HIGH, 5)
@@ -66,7 +66,7 @@ def test_counts_what_it_scores(make):
     assert planner.plan(score, first, generator=seeded()).evaluated == sum(seen)
 
 
-def test_same_seed_same_plan_to_the_bit_and_other_seed_another(make):
+def test_plans_are_equal_to_the_bit_only_for_equal_seeds(make):
     planner = make(LOW, HIGH, 5)
     first = planner.plan(bowl, None, generator=seeded(3))
     assert_same(first, planner.plan(bowl, None, generator=seeded(3)))
@@ -79,7 +79,7 @@ def test_same_seed_same_plan_to_the_bit_and_other_seed_another(make):
     assert_same(warm, planner.plan(bowl, first, generator=seeded(5)))
 
 
-def test_leaves_the_global_stream_and_its_arguments_alone(make):
+def test_a_search_does_not_change_the_global_stream_or_its_arguments(make):
     planner = make(LOW, HIGH, 5)
     before = torch.get_rng_state(), np.random.get_state(legacy=False), random.getstate()
     start = planner.plan(bowl, None, generator=seeded())
@@ -104,13 +104,13 @@ def test_a_score_that_writes_to_its_argument_changes_nothing(make):
     )
 
 
-def test_score_is_that_of_the_returned_actions(make):
+def test_the_score_is_that_of_the_returned_actions(make):
     planner = make(LOW, HIGH, 8, knots=4, interpolation="cubic")
     plan = planner.plan(bowl, None, generator=seeded())
     torch.testing.assert_close(plan.score, bowl(plan.actions[None])[0])
 
 
-def test_start_is_scored_anew_never_trusted(make):
+def test_the_score_of_a_start_is_not_reused(make):
     """A start that was brilliant under another score brings no stale number along."""
     planner = make(LOW, HIGH, 5)
     start = planner.plan(lambda a: bowl(a) + 1e6, None, generator=seeded())
@@ -137,7 +137,7 @@ LOSES_NOTHING: dict[str, list[dict[str, Any]]] = {
     seed=st.integers(0, 10**6),
     hills=st.floats(0, 1),
 )
-def test_a_warm_start_keeps_its_plan(name, choice, knots, seed, hills):
+def test_a_search_from_a_plan_returns_no_lower_score(name, choice, knots, seed, hills):
     """Under the same score a search from a plan returns no less, though there are many tops."""
     low, high = LOW.double(), HIGH.double()
     variants = LOSES_NOTHING[name]
@@ -156,7 +156,7 @@ def test_a_warm_start_keeps_its_plan(name, choice, knots, seed, hills):
         plan = again
 
 
-def test_warm_starts_improve(make):
+def test_a_search_from_a_shifted_plan_loses_less_than_a_fresh_one(make):
     """The third search in a row loses less than half of what a fresh one does on average.
 
     Random shooting only ever gains the best of three populations in place of one; predictive
@@ -178,7 +178,7 @@ def test_warm_starts_improve(make):
 
 
 @pytest.mark.parametrize("bad", [math.nan, -math.inf, math.inf])
-def test_forbidden_candidates_never_win(make, bad):
+def test_forbidden_candidates_are_never_returned(make, bad):
     """The best half of the box, where the optimum lies, is forbidden."""
 
     def score(actions):
@@ -257,7 +257,7 @@ def test_candidates_and_plans_stay_in_the_box(name, box, horizon, share, kind, p
         assert (low <= start.mean).all() and (start.mean <= high).all()
 
 
-def test_a_deadline_in_the_past_leaves_one_round(make):
+def test_with_a_deadline_in_the_past_one_round_runs(make):
     """The best of it is returned, a mean that no time is left to score is not."""
     calls = []
 
@@ -280,7 +280,7 @@ def test_a_deadline_far_away_changes_nothing(make):
     assert_same(free, ample)
 
 
-def test_no_round_begins_that_the_slowest_so_far_would_make_late(make, monkeypatch):
+def test_no_round_starts_that_would_end_late_at_the_slowest_rate_so_far(make, monkeypatch):
     """On a clock that only a score moves: the first round takes 3 s, the others 1 s.
 
     The mean, where it is the answer, is budgeted as one more round.
@@ -303,7 +303,7 @@ def test_no_round_begins_that_the_slowest_so_far_would_make_late(make, monkeypat
     assert now[0] <= 10.0
 
 
-def test_shift_rolls_and_holds_the_last_action(make):
+def test_shift_rolls_the_actions_and_holds_the_last(make):
     planner = make(LOW, HIGH, 5)
     plan = planner.plan(bowl, None, generator=seeded())
     moved = planner.shift(plan, 2)

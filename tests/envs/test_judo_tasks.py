@@ -9,7 +9,7 @@ import pytest
 from envs import MujocoEnv, cartpole_servo, cylinder_push
 
 
-def test_cartpole_servo_costs_by_hand():
+def test_cartpole_servo_costs_equal_hand_computed_values():
     upright, hanging, off = [0, 0, 1, 0, 0], [0, 0, -1, 0, 0], [0.3, 0.6, 0.8, 2, -1]
     obs = np.array([upright, hanging, off], dtype=float)
     action = np.array([[0.0], [1.0], [-0.5]])
@@ -20,7 +20,7 @@ def test_cartpole_servo_costs_by_hand():
     np.testing.assert_allclose(-cartpole_servo.reward(obs, action, obs), cost, atol=1e-6)
 
 
-def test_cylinder_push_costs_by_hand():
+def test_cylinder_push_costs_equal_hand_computed_values():
     obs = np.zeros((4, 8))
     obs[0, :4] = 2.25, 0, 2, 0  # just behind the cart at 2 m: 0.05 · 4 is left
     obs[1, :4] = 0, 0, 0.3, 0.4  # behind is (0.45, 0.6), 0.75 m away
@@ -30,7 +30,7 @@ def test_cylinder_push_costs_by_hand():
     np.testing.assert_allclose(-cylinder_push.reward(obs, obs[:, :2], obs), cost, atol=2e-6)
 
 
-def test_weights_are_judos():
+def test_weights_equal_those_of_judo():
     weights = {"vertical": 10.0, "centred": 10.0, "velocity": 0.1, "control": 0.1}
     assert cartpole_servo.TASK.weights == weights
     assert cylinder_push.TASK.weights == {"proximity": 0.5, "goal": 0.1}
@@ -66,7 +66,7 @@ def test_models_move_as_those_of_judo(task, qpos, control, position, velocity):
     np.testing.assert_allclose(data.qvel, velocity, atol=1e-9)
 
 
-def test_actions_are_judos_controls():
+def test_control_ranges_and_rates_equal_those_of_judo():
     for task, reach in ((cartpole_servo.TASK, 1.8), (cylinder_push.TASK, 10.0)):
         assert (task.compile().actuator_ctrlrange == [-reach, reach]).all()
         env = MujocoEnv(task)
@@ -74,7 +74,7 @@ def test_actions_are_judos_controls():
         assert task.episode_steps * task.frame_skip * env.model.opt.timestep == pytest.approx(10)
 
 
-def test_starts_are_judos():
+def test_initial_states_have_the_distribution_of_judo():
     rng = np.random.default_rng(0)
     starts = np.array([np.concatenate(cartpole_servo.initial(rng)) for _ in range(4000)])
     np.testing.assert_allclose(starts.mean(0), [1, np.pi, 0, 0], atol=0.07)  # 4 standard errors
@@ -85,7 +85,7 @@ def test_starts_are_judos():
     np.testing.assert_allclose(qpos.mean(0), 0, atol=0.1)
 
 
-def test_success():
+def test_success_depends_on_the_distance_to_the_goal():
     upright = np.array([0.05, np.sin(0.05), np.cos(0.05), 0, 0])
     assert cartpole_servo.success(upright)
     assert not cartpole_servo.success(upright * [4, 1, 1, 1, 1])

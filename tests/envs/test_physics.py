@@ -47,7 +47,7 @@ def test_pendulum_small_swings_have_the_closed_form_period():
     assert found == pytest.approx(2 * np.pi * np.sqrt(2 / (3 * G)), rel=1e-4)
 
 
-def test_cartpole_keeps_its_energy_and_momentum():
+def test_cartpole_conserves_energy_and_momentum():
     model = cartpole.TASK.compile()
     model.opt.integrator = int(mujoco.mjtIntegrator.mjINT_RK4)
     model.opt.timestep = 2e-3
@@ -86,7 +86,7 @@ def test_cartpole_stays_on_its_rail():
     assert 2.5 < reach < 2.65  # a soft stop
 
 
-def test_cartpole_reward_by_hand():
+def test_cartpole_rewards_equal_hand_computed_values():
     up, down, off = [0, 0, 1, 0, 0], [0, 0, -1, 0, 0], [0.3, -0.5, np.sqrt(0.75), 9, 9]
     next_obs = np.array([up, down, off])
     action = np.array([[0.0], [1.0], [-0.5]])
@@ -96,7 +96,7 @@ def test_cartpole_reward_by_hand():
     np.testing.assert_allclose(cartpole.reward(next_obs, action, next_obs), expected, atol=1e-9)
 
 
-def test_pendulum_cannot_be_lifted_at_once():
+def test_full_torque_cannot_lift_the_pendulum_in_one_swing():
     model = pendulum.TASK.compile()
     gravity = 1.0 * G * 0.5
     assert model.actuator_gear[0, 0] < 0.5 * gravity
@@ -106,13 +106,13 @@ def test_pendulum_cannot_be_lifted_at_once():
     assert max(heights) < 0  # full torque all along never gets it to the horizontal
 
 
-def test_pendulum_reward_by_hand():
+def test_pendulum_rewards_equal_hand_computed_values():
     next_obs = np.array([[0, 1, 0], [1, 0, 3], [0, -1, 0]], dtype=float)
     expected = [1 - 0.01, np.exp(-2) - 0.01, np.exp(-4) - 0.01]
     np.testing.assert_allclose(pendulum.reward(next_obs, np.ones((3, 1)), next_obs), expected)
 
 
-def test_reacher_kinematics_are_the_models():
+def test_reacher_kinematics_equal_those_of_the_model():
     model = reacher.TASK.compile()
     data = mujoco.MjData(model)
     rng = np.random.default_rng(0)
@@ -124,7 +124,7 @@ def test_reacher_kinematics_are_the_models():
         np.testing.assert_allclose(data.body("target").xpos, data.qpos[7:], atol=1e-12)
 
 
-def test_reacher_reward_by_hand():
+def test_reacher_rewards_equal_hand_computed_values():
     # Stretched out along x: 0.1 + 0.4 + 0.321 + 0.168 = 0.989 m; the target in PETS's mean place.
     obs = np.zeros(17)
     obs[14:] = [0, 0.25, 0]
@@ -134,7 +134,7 @@ def test_reacher_reward_by_hand():
     assert reacher.reward(obs, action, obs) == pytest.approx(expected, rel=1e-12)
 
 
-def test_pusher_reward_by_hand():
+def test_pusher_rewards_equal_hand_computed_values():
     obs = np.zeros(20)
     obs[14:17] = [0.5, 0.1, -0.275]
     obs[17:20] = [0.6, -0.3, -0.275]
@@ -143,7 +143,7 @@ def test_pusher_reward_by_hand():
     assert pusher.reward(obs, action, obs) == pytest.approx(expected, rel=1e-12)
 
 
-def test_pusher_goal_and_sensors_are_the_models():
+def test_pusher_goal_and_sensors_equal_those_of_the_model():
     env = MujocoEnv(pusher.TASK)
     obs, _ = env.reset(seed=0)
     np.testing.assert_allclose(env.data.body("goal").xpos, pusher.GOAL, atol=1e-12)
@@ -178,7 +178,7 @@ def test_half_cheetah_reward_is_its_forward_velocity():
     assert reward == pytest.approx(env.data.qvel[0] - 0.1 * 6 * 0.25, abs=1e-6)
 
 
-def test_gusts_have_the_stated_size_and_are_held():
+def test_gusts_have_the_stated_size_and_duration():
     task = envs.TASKS["cartpole-swingup-noisy"]
     env = MujocoEnv(task)
     env.reset(seed=0)
@@ -222,7 +222,7 @@ def test_a_plan_made_once_fails_under_gusts():
     assert opened < 20
 
 
-def test_frames_render_whatever_was_imported_first():
+def test_frames_render_for_any_order_of_imports():
     """MuJoCo picks its OpenGL at import; `mbrl` imports it too."""
     pytest.importorskip("OpenGL.EGL", reason="no OpenGL")
     code = (

@@ -122,7 +122,7 @@ def test_every_task_has_a_scene_that_follows_its_bodies(task):
         np.testing.assert_allclose(viewer._world.position, (-gone[0], -gone[1], 0), atol=1e-6)
 
 
-def test_geoms_have_their_place_size_and_colour(scene):
+def test_geoms_have_the_models_place_size_and_colour(scene):
     viewer, model, _ = scene
     names = {
         m.name: m
@@ -146,7 +146,7 @@ def test_geoms_have_their_place_size_and_colour(scene):
     assert sum(type(m).__name__ == "BoxMessage" for m in names.values()) == 1
 
 
-def test_a_named_camera_is_where_one_begins(scene):
+def test_the_view_begins_at_the_named_camera(scene):
     viewer, _, _ = scene
     camera = viewer.server.initial_camera
     np.testing.assert_allclose(camera.position, (0, -4, 0), atol=1e-12)
@@ -154,7 +154,7 @@ def test_a_named_camera_is_where_one_begins(scene):
     assert camera.fov == pytest.approx(np.pi / 4)
 
 
-def test_the_numbers_are_written(scene):
+def test_the_page_shows_the_status_numbers(scene):
     viewer, _, data = scene
     viewer.show(data, STATUS)
     text = viewer._reading.content
@@ -196,7 +196,7 @@ def test_a_click_is_reported_once(scene):
     assert viewer.take().closed
 
 
-def test_a_push_goes_where_the_joints_let_it(scene):
+def test_a_push_acts_along_the_directions_that_the_joints_allow(scene):
     viewer, model, _ = scene
     viewer._body.value = "ball"  # on a slide along x
     for _ in range(5):
@@ -207,7 +207,7 @@ def test_a_push_goes_where_the_joints_let_it(scene):
         np.testing.assert_allclose(push.impulse[1:], 0, atol=1e-9)
 
 
-def test_weights_go_from_nothing_to_four_times_their_value(scene):
+def test_weight_sliders_range_from_zero_to_four_times_the_value(scene):
     sliders = {name: slider for name, (slider, _) in scene[0]._weights.items()}
     assert [(s.min, s.max, s.value) for s in sliders.values()] == [
         (0, 8, 2.0),
@@ -216,7 +216,7 @@ def test_weights_go_from_nothing_to_four_times_their_value(scene):
     ]
 
 
-def test_a_goal_follows_the_task_and_the_hand(scene):
+def test_a_goal_follows_the_task_and_the_users_dragging(scene):
     viewer, model, data = scene
     (handle,) = viewer._handles
     np.testing.assert_allclose(handle.position, (0.8, 0, 0.5))
@@ -263,14 +263,14 @@ def test_traces_are_redrawn_in_place(scene):
     assert not viewer._traces["tip", False].visible and not viewer._traces["tip", True].visible
 
 
-def test_better_candidates_are_stronger(scene):
+def test_better_candidates_have_stronger_colours(scene):
     viewer, _, _ = scene
     viewer.traces({"tip": np.zeros((24, 25, 3))}, {})
     colours = viewer._traces["tip", False].colors.reshape(24, -1, 3).astype(int)
     assert (np.diff(colours[:, 0].sum(axis=-1)) < 0).all()  # drawn worst first, paler
 
 
-def test_a_taken_port_is_named_with_a_free_one(scene):
+def test_a_port_in_use_is_refused_with_the_name_of_a_free_one(scene):
     port = scene[0].server.get_port()
     with pytest.raises(ValueError, match=f"^port {port}: .*in use.*--viewer-port") as caught:
         Viewer(scene[1], title="second", settings={}, weights={}, port=port)
@@ -281,7 +281,7 @@ def test_a_taken_port_is_named_with_a_free_one(scene):
 
 
 @pytest.mark.parametrize("port", [-1, 65536])
-def test_a_port_that_is_none_is_refused(scene, port):
+def test_an_invalid_port_is_refused(scene, port):
     with pytest.raises(ValueError, match=f"port: want 0 to 65535, got {port}"):
         Viewer(scene[1], title="second", settings={}, weights={}, port=port)
 
@@ -301,7 +301,7 @@ def test_without_viser_the_error_names_what_to_install(scene, monkeypatch):
         Viewer(scene[1], title="second", settings={}, weights={}, port=0)
 
 
-def test_standard_output_stays_clean(capsys):
+def test_the_viewer_prints_nothing_to_stdout(capsys):
     model = mujoco.MjModel.from_xml_string(MJCF)
     with Viewer(model, title="quiet", settings={}, weights={}, port=0):
         pass
@@ -410,7 +410,7 @@ def browser(scene, tmp_path):
 
 
 @pytest.mark.timeout(600)
-def test_in_a_browser(scene, browser):
+def test_buttons_sliders_and_dragging_work_in_a_browser(scene, browser):
     viewer, model, data = scene
 
     def asked(wish):
@@ -460,7 +460,7 @@ def test_in_a_browser(scene, browser):
 
 
 @pytest.mark.timeout(300)
-def test_a_page_of_another_site_cannot_steer_it_from_a_browser(scene, browser, tmp_path):
+def test_a_page_of_another_site_cannot_control_the_viewer(scene, browser, tmp_path):
     """Script of a page that another server on this machine sends tries what the page may do."""
     viewer, _, _ = scene
     port, name = viewer.server.get_port(), f"viser-v{viser.__version__}"

@@ -49,7 +49,7 @@ def test_at_the_start_the_soles_are_level_just_above_the_floor(model):
     assert data.ncon == 0
 
 
-def test_the_velocity_is_the_centre_of_mass():
+def test_the_velocity_is_that_of_the_centre_of_mass():
     env = MujocoEnv(walker.TASK)
     env.reset(seed=0)
     env.data.qvel[:] = [2.0, -0.5, *np.zeros(7)]
@@ -60,7 +60,7 @@ def test_the_velocity_is_the_centre_of_mass():
     np.testing.assert_allclose(obs[10:], env.data.qvel[1:])
 
 
-def test_reward_by_hand():
+def test_rewards_equal_hand_computed_values():
     obs, action = running(), np.zeros(6)
     paid = walker.reward
     assert paid(obs, action, obs) == pytest.approx(1.0)
@@ -76,7 +76,7 @@ def test_reward_by_hand():
     assert paid(obs, action, obs, speed=5.0) == pytest.approx(0.1 + 0.9 * 0.55)
 
 
-def test_success_is_on_its_feet_and_moving():
+def test_success_is_upright_and_moving():
     good, slow, fallen = running(), running(), running()
     slow[8], fallen[0] = 0.9, 0.5
     assert walker.success(np.stack([good, slow, fallen])).tolist() == [True, False, False]

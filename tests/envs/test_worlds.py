@@ -64,7 +64,7 @@ def shortest(mdp: FiniteMDP) -> int:
     ],
     ids=["lake", "lake 8", "firm lake", "firm lake 8", "cliff", "slippery cliff"],
 )
-def test_tables_are_gymnasiums(mdp, id, kwargs):
+def test_tables_equal_those_of_gymnasium(mdp, id, kwargs):
     rows, rewards, ends, start = tables(id, **kwargs)
     np.testing.assert_array_equal(mdp.terminal, ends)
     rows[ends], rewards[ends] = 0, 0
@@ -100,7 +100,7 @@ def test_lakes_reach_what_gymnasium_calls_their_optimum(size, steps, threshold):
     ],
     ids=lambda value: f"{value.name}" if isinstance(value, FiniteMDP) else str(value),
 )
-def test_shortest_paths(mdp, steps):
+def test_shortest_paths_have_the_published_lengths(mdp, steps):
     """The book's 14, 15 and 13, and by breadth-first search; the linear programme agrees."""
     assert shortest(mdp) == steps
     optimum = float(mdp.start @ mdp.optimum().values)
@@ -111,13 +111,13 @@ def test_shortest_paths(mdp, steps):
         assert optimum == pytest.approx(-paid, rel=1e-9)
 
 
-def test_sizes_of_the_books():
+def test_worlds_have_the_sizes_of_the_books():
     assert worlds.dyna_maze().states == worlds.blocking_maze().states == 47
     assert worlds.four_rooms().states == 104
     assert worlds.windy_grid().states == 70
 
 
-def test_four_rooms_move_as_meant_two_thirds_of_the_time():
+def test_four_rooms_moves_as_intended_with_probability_two_thirds():
     mdp = worlds.four_rooms()
     number = {tuple(cell): state for state, cell in enumerate(mdp.layout.cells)}
     middle = number[2, 3]  # no wall about it
@@ -130,7 +130,7 @@ def test_four_rooms_move_as_meant_two_thirds_of_the_time():
         worlds.four_rooms(goal=(0, 0))
 
 
-def test_chain_in_closed_form():
+def test_values_of_the_chain_equal_the_closed_form():
     """Always on: V_i = q γ V_{i+1} + (1 - q)(2 + γ V_0), and q (10 + γ V_n) at the end."""
     n, q, g = 5, 0.8, 0.95
     mdp = worlds.chain()
@@ -147,7 +147,7 @@ def test_chain_in_closed_form():
 
 
 @pytest.mark.parametrize("size", [2, 10, 30])
-def test_going_right_in_deep_sea_returns_0_99(size):
+def test_moving_right_in_deep_sea_returns_0_99(size):
     mdp = worlds.deep_sea(size)
     assert mdp.start @ mdp.optimum().values == pytest.approx(0.99)
     coin = np.full((mdp.states, 2), 0.5)
@@ -162,7 +162,7 @@ def test_going_right_in_deep_sea_returns_0_99(size):
         assert 0 < best[diagonal].mean() < 1
 
 
-def test_windy_deep_sea_in_closed_form():
+def test_values_of_windy_deep_sea_equal_the_closed_form():
     """On until the first slip: q^(N-1) for the reward, and the cost of each move until then."""
     size = 10
     q = 1 - 1 / size
@@ -171,7 +171,7 @@ def test_windy_deep_sea_in_closed_form():
     assert mdp.start @ mdp.optimum().values == pytest.approx(q ** (size - 1) - cost, rel=1e-12)
 
 
-def test_garnet_rows():
+def test_garnet_draws_rows_and_rewards_from_their_distributions():
     mdp = worlds.garnet(30, 3, 4, rng=np.random.default_rng(0))
     rows = mdp.transitions
     np.testing.assert_array_equal(np.diff(rows.indptr), 4)
@@ -190,7 +190,7 @@ def test_garnet_rows():
     np.testing.assert_array_equal(ended.transitions[:75].toarray(), rows[:75].toarray())
 
 
-def test_stochastic_wind():
+def test_stochastic_wind_lifts_by_one_of_three_amounts():
     mdp = worlds.windy_grid(stochastic=True)
     rows = mdp.transitions.toarray().reshape(70, 4, 70)
     state = 6 * 10 + 6  # at the bottom where the wind is 2; to the right
@@ -200,7 +200,7 @@ def test_stochastic_wind():
     assert -30 < mdp.start @ mdp.optimum().values < -15
 
 
-def test_open_grid_of_a_million_states():
+def test_an_open_grid_of_a_million_states_is_evaluated_exactly():
     mdp = worlds.open_grid(1000)
     assert mdp.states == 10**6 and mdp.transitions.nnz == 4 * (10**6 - 1)
     row, column = np.divmod(np.arange(10**6), 1000)
@@ -213,7 +213,7 @@ def test_open_grid_of_a_million_states():
 
 
 @pytest.mark.slow
-def test_random_walk_on_a_million_states():
+def test_a_random_walk_on_a_million_states_solves_bellmans_equation():
     mdp = worlds.open_grid(1000)
     anyhow = np.full((10**6, 4), 0.25)
     values = mdp.evaluate(anyhow)
@@ -223,7 +223,7 @@ def test_random_walk_on_a_million_states():
     assert (occupancy * mdp.rewards).sum() == pytest.approx(values[0], rel=1e-10)
 
 
-def test_slips_go_to_the_sides():
+def test_slips_move_to_either_side():
     mdp = worlds.open_grid(5, slip=0.2)
     rows = mdp.transitions.toarray().reshape(25, 4, 25)
     np.testing.assert_allclose(rows[12, 0, [7, 11, 13, 17]], [0.8, 0.1, 0.1, 0])
@@ -232,7 +232,7 @@ def test_slips_go_to_the_sides():
 # The wet chicken
 
 
-def test_discrete_wet_chicken_is_what_sampling_and_rounding_give():
+def test_the_discrete_wet_chicken_equals_rounded_samples_of_the_continuous_one():
     mdp = worlds.wet_chicken()
     rows = mdp.transitions.toarray().reshape(25, 5, 25)
     moves = ((0, 0), (-1, 0), (-2, 0), (0, 1), (0, -1))
@@ -249,7 +249,7 @@ def test_discrete_wet_chicken_is_what_sampling_and_rounding_give():
     np.testing.assert_allclose(mdp.rewards, rows @ (np.arange(25) // 5), atol=1e-12)
 
 
-def test_continuous_wet_chicken():
+def test_the_continuous_wet_chicken_follows_its_equations():
     env = envs.make("wet-chicken")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -276,7 +276,7 @@ def test_continuous_wet_chicken():
     assert worlds.WetChicken.terminated(batch).dtype == torch.bool
 
 
-def test_turbulence_is_uniform():
+def test_the_turbulence_of_the_wet_chicken_is_uniform():
     env = worlds.WetChicken()
     env.reset(seed=1)
     gusts = []
@@ -289,7 +289,7 @@ def test_turbulence_is_uniform():
     assert stats.binomtest(len(gusts) - len(below), len(gusts), 0.25).pvalue > 0.01
 
 
-def test_wet_chicken_errors():
+def test_the_wet_chicken_refuses_bad_actions_by_name():
     env = worlds.WetChicken()
     with pytest.raises(gymnasium.error.ResetNeeded):
         env.step(np.zeros(2))
@@ -305,7 +305,7 @@ def test_wet_chicken_errors():
 
 
 @pytest.mark.parametrize("name", worlds.WORLDS)
-def test_each_world_is_an_environment_by_name(name):
+def test_each_world_is_made_by_name(name):
     env = envs.make(name, render_mode="rgb_array")
     inner = env.unwrapped
     assert isinstance(inner, TabularEnv)
@@ -329,7 +329,7 @@ def test_robots_are_listed_without_the_worlds():
 
 
 @pytest.mark.parametrize(("name", "at"), [("blocking-maze", 1000), ("shortcut-maze", 3000)])
-def test_mazes_change_when_the_book_says(name, at):
+def test_mazes_change_at_the_step_of_the_book(name, at):
     env = envs.make(name)
     before = worlds.WORLDS[name]()
     after = worlds.WORLDS[name](changed=True)
@@ -348,7 +348,7 @@ def test_mazes_change_when_the_book_says(name, at):
     np.testing.assert_array_equal(inner.mdp.transitions.toarray(), before.transitions.toarray())
 
 
-def test_change_at_another_step():
+def test_a_maze_changes_at_a_given_step():
     env = envs.make("blocking-maze", change_at=2)
     env.reset(seed=0)
     env.step(0)
@@ -380,7 +380,7 @@ def test_change_at_another_step():
         ),
     ],
 )
-def test_wrong_sizes_are_named(build, message):
+def test_wrong_sizes_are_refused_by_name(build, message):
     with pytest.raises(ValueError, match=message) as error:
         build()
     assert "\n" not in str(error.value)

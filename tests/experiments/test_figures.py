@@ -48,7 +48,7 @@ def drawn(path):
     return {figure.stem for figure in (path / "plots").glob("*.png")}
 
 
-def test_episodes_of_one_step_are_drawn_and_what_needs_more_is_said(trained, capsys):
+def test_episodes_of_one_step_are_drawn_and_skipped_figures_are_reported(trained, capsys):
     assert mbrl("plot", trained, "--episodes", "1", "--threads", "1", "--json") == 0
     out, err = capsys.readouterr()
     assert "no model_error.png, no plan_spread.png" in err and "--episodes" in err

@@ -22,7 +22,7 @@ def wheel(tmp_path_factory):
     return Path(next(iter(builder(str(ROOT)).build(directory=str(folder)))))
 
 
-def test_the_wheel_holds_all_that_the_packages_hold(wheel):
+def test_the_wheel_contains_all_files_of_the_packages(wheel):
     inside = set(zipfile.ZipFile(wheel).namelist())
     tracked = {
         str(path.relative_to(ROOT))
@@ -62,7 +62,7 @@ def _names(code):
 
 
 @pytest.mark.parametrize("package", ("mbrl", "envs", "experiments"))
-def test_every_global_name_is_there(package):
+def test_every_global_name_is_defined(package):
     """Shapes in annotations look undefined to linters, so none of them checks names."""
     for found in pkgutil.walk_packages([str(ROOT / package)], f"{package}."):
         module = importlib.import_module(found.name)

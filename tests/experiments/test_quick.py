@@ -89,7 +89,7 @@ def test_help_listings_and_typos_import_nothing_heavy(case, tmp_path):
     assert set((tmp_path / "imported").read_text().split()) <= allowed
 
 
-def test_names_read_from_the_sources_are_those_of_the_tables():
+def test_names_read_from_the_sources_equal_those_of_the_tables():
     assert list(names.algorithms()) == list(AGENTS)
     assert list(names.planners()) == list(KINDS)
     assert set(names.planners()) == set(get_args(PlannerName))
@@ -107,7 +107,7 @@ def test_names_read_from_the_sources_are_those_of_the_tables():
         assert names.study_seeds(name) == study.args[1]
 
 
-def test_the_catalogue_is_what_the_environments_are():
+def test_the_catalogue_agrees_with_the_environments():
     """`python -m envs.catalogue` writes it anew."""
     assert catalogue.FILE.read_text(encoding="utf-8") == catalogue.text()
     assert names.catalogue() == json.loads(catalogue.text())
@@ -116,7 +116,7 @@ def test_the_catalogue_is_what_the_environments_are():
             assert len(row["actions"]) == envs.WORLDS[row["name"]]().actions
 
 
-def test_the_version_names_what_numbers_depend_on(capsys):
+def test_the_version_option_names_all_packages_that_affect_numbers(capsys):
     assert run(["--version"]) == 0
     said = capsys.readouterr().out
     kept = [
@@ -136,7 +136,7 @@ def test_no_help_text_gives_none_as_a_default(command, capsys):
     assert "default: None" not in helped(capsys, *command.split())
 
 
-def test_help_gives_the_values_that_hold(capsys):
+def test_help_shows_the_values_in_effect(capsys):
     assert "Worker threads. (default: all cores)" in helped(capsys, "evaluate")
     assert "How many seeds. (default: the study's own number)" in helped(capsys, "study")
     assert "How many seeds. (default: 30)" in helped(capsys, "study", "dyna")
@@ -147,7 +147,7 @@ def test_help_gives_the_values_that_hold(capsys):
     assert "(default: 0.3)" in mpc and f"(default: {UNSET['PlannerConfig']})" in mpc
 
 
-def test_training_with_another_planner_keeps_what_it_has_of_the_preset(tmp_path, capsys):
+def test_another_planner_keeps_the_presets_settings_that_it_has(tmp_path, capsys):
     path = tmp_path / "run"
     options = ["--steps", "2", "--threads", "1", "--run", str(path)]
     assert run(["train", "pets", "--planner", "mppi", "--planner.horizon=7", *options]) == 0
@@ -185,7 +185,7 @@ def test_a_script_completes_commands_options_and_names(tmp_path):
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A package is installed whose entry points name the parts of `tests/stranger/parts.py`."""
+    """A package is installed whose entry points name the parts of `tests/own_parts/parts.py`."""
     folder = tmp_path / "site" / "stranger-1.dist-info"
     folder.mkdir(parents=True)
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1\n")
@@ -249,7 +249,7 @@ def test_parts_of_installed_packages_are_used_by_their_names(package, tmp_path, 
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_other_shells_have_the_same_words(shell, capsys):
+def test_completions_for_other_shells_offer_the_same_words(shell, capsys):
     assert run(["completion", shell]) == 0
     script = capsys.readouterr().out
     for key, each in words().items():
@@ -258,7 +258,7 @@ def test_other_shells_have_the_same_words(shell, capsys):
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c != "completion"])
-def test_options_completed_are_those_of_the_help_text(command, capsys):
+def test_completed_options_are_those_of_the_help_text(command, capsys):
     given = re.findall(r"--[a-z][a-z.-]*[a-z]", helped(capsys, command))
     offered = {word for word in words()[command] if word.startswith("--")}
     assert offered <= {*given, "--planner"} and set(given) - {"--help"} <= {
@@ -276,7 +276,7 @@ def test_terminals_of_few_characters_get_readable_text(coding, args, tmp_path):
     assert "?" not in text.replace("?.", "") and "\\u" not in done.stderr.decode(coding)
 
 
-def test_substitutes_are_what_a_reader_would_write():
+def test_characters_that_cannot_be_encoded_get_readable_substitutes():
     assert readable("cvar:α → ≥ 2 × μ…") == "cvar:alpha -> >= 2 x mu..."
     assert readable("│─┌┼é") == "|-++e"
     assert readable("日") == "?"
@@ -284,7 +284,7 @@ def test_substitutes_are_what_a_reader_would_write():
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("args", [["list"], ["list", "planners", "--json"], ["mpc", "--help"]])
-def test_a_reader_that_leaves_ends_it_silently(args, unbuffered, tmp_path):
+def test_a_closed_pipe_ends_the_command_silently(args, unbuffered, tmp_path):
     child = subprocess.Popen(
         [*COMMAND, *args], env=ENV | {"PYTHONUNBUFFERED": unbuffered}, cwd=tmp_path,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -297,7 +297,7 @@ def test_a_reader_that_leaves_ends_it_silently(args, unbuffered, tmp_path):
 
 @pytest.mark.parametrize("args", ["--help", "--version", "list --json", "list", "tree --help"])
 @pytest.mark.parametrize("target", ["/dev/full", "&-"])
-def test_output_that_cannot_be_written_is_said_in_one_line(args, target, tmp_path):
+def test_output_that_cannot_be_written_ends_in_one_line(args, target, tmp_path):
     line = f'"{sys.executable}" -m experiments.cli.command {args} >{target}'
     done = subprocess.run(
         ["bash", "-c", line], env=ENV, cwd=tmp_path, capture_output=True, text=True
@@ -326,7 +326,7 @@ main()
 @pytest.mark.parametrize(
     "module", ["tyro", "torch", "torch._ops", "numpy", "numpy.linalg", "mujoco", "matplotlib"]
 )
-def test_ctrl_c_while_it_loads_says_one_line(module, tmp_path):
+def test_ctrl_c_during_loading_ends_in_one_line(module, tmp_path):
     code = LOADING.replace("WHERE", repr(module))
     done = subprocess.run(
         [sys.executable, "-c", code], env=ENV, cwd=tmp_path, capture_output=True, text=True

@@ -21,7 +21,7 @@ def uniform_values(world):
 
 
 @pytest.mark.parametrize("problem", trees.PROBLEMS)
-def test_values_are_those_of_the_worlds_in_a_range_of_one(problem):
+def test_values_are_those_of_the_worlds_scaled_to_a_range_of_one(problem):
     model, start = trees.laboratory(problem, trees.ROUGH, 2, 5)
     assert len(start) == 10
     for w, world in enumerate(model.mdps):
@@ -41,7 +41,7 @@ def test_roots_are_states_that_can_be_reached():
 
 
 @pytest.mark.parametrize("world", [frozen_lake(), garnet(6, 3, 2, rng=np.random.default_rng(3))])
-def test_steps_give_what_the_world_may_do(world):
+def test_steps_are_possible_in_the_world(world):
     other = garnet(world.states, world.actions, 4, rng=np.random.default_rng(4))
     model = trees.modelled([other, world], trees.ROUGH, np.random.default_rng(0))
     unit = world.optimum().values.max() - uniform_values(world).min()
@@ -70,7 +70,7 @@ def test_rollouts_estimate_the_value_of_the_random_policy():
         assert abs(returns.mean() - want[state]) < 5 * returns.std() / np.sqrt(draws)
 
 
-def test_what_is_at_stake():
+def test_the_loss_of_each_action_equals_hand_computed_values():
     # On the chain of γ 0.8 to go on is best from everywhere, by what the next ones lose.
     unit = np.ptp([10 / 0.2, uniform_values(worlds("chain", 1)[0]).min()])
     _, start = trees.laboratory("chain", trees.ROUGH, 3, 4)
@@ -100,7 +100,7 @@ def test_sequential_halving_keeps_exploring_at_the_root():
     assert found[trees.MEAN][0] == pytest.approx(gap / 2, abs=0.03)
 
 
-def test_the_fast_study_leaves_pictures_and_numbers(tmp_path, inline):
+def test_the_fast_study_writes_pictures_and_numbers(tmp_path, inline):
     folder = STUDIES["trees"](tmp_path, fast=True, say=lambda _: None)
     assert folder == tmp_path / "trees"
     numbers = json.loads((folder / "results.json").read_text())["numbers"]

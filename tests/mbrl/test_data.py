@@ -41,7 +41,7 @@ ends = st.sampled_from(["goes on", "terminated", "truncated", "both"])
     pieces=st.lists(st.lists(ends, min_size=1, max_size=10), max_size=6),
     singly=st.booleans(),
 )
-def test_it_is_a_list_of_the_last_ones(capacity, pieces, singly):
+def test_the_buffer_equals_a_list_of_the_last_transitions(capacity, pieces, singly):
     """Against a Python list, appended to in batches of any length or one by one."""
     buffer, reference, k = Replay(capacity, 2, 1), [], 0
     for piece in pieces:
@@ -77,7 +77,7 @@ def test_it_is_a_list_of_the_last_ones(capacity, pieces, singly):
 
 
 @pytest.mark.parametrize("count", [3, 5, 8, 13])
-def test_a_state_dict_brings_everything_back_and_the_ring_goes_on_turning(count):
+def test_a_loaded_buffer_equals_the_saved_one_and_overwrites_its_oldest_rows(count):
     buffer, copy = Replay(5, 2, 1), Replay(5, 2, 1)
     for k in range(count):
         buffer.append(transition(k, terminated=k == count - 2, truncated=k % 4 == 3))
@@ -109,7 +109,7 @@ def test_state_dicts_of_other_buffers_are_refused():
             other.load_state_dict(full.state_dict())
 
 
-def test_sampling_is_uniform_and_its_generators_alone():
+def test_sampling_is_uniform_and_draws_only_from_its_generator():
     buffer = Replay(4, 2, 1)
     buffer.append(batch([transition(k) for k in range(6)]))
     global_state = torch.get_rng_state()
@@ -186,7 +186,7 @@ print(reserved, resident() - before)
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/smaps_rollup"), reason="needs Linux's /proc")
-def test_a_million_transitions_cost_no_more_than_a_fifth_over_their_floats():
+def test_a_million_transitions_take_at_most_a_fifth_more_than_their_floats():
     """23 + 18 floats: what the process really holds, looked at from outside the library."""
     out = subprocess.run(
         [sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True, timeout=120
@@ -205,7 +205,7 @@ def test_moments_are_exact_far_from_zero():
     assert std.tolist() == [1.0, 0.0]  # the second column does not move
 
 
-def test_a_normaliser_scales_and_takes_it_back():
+def test_a_normalisers_inverse_undoes_its_scaling():
     x = torch.tensor([[1.0, 5.0, 1e-9], [3.0, 5.0, 3e-9]])
     normaliser = Normaliser(3)
     assert torch.equal(normaliser.scale(x), x)
@@ -269,7 +269,7 @@ def test_images_indices_and_further_columns_are_kept_as_they_are(count):
     assert torch.equal(again.action, drawn["action"])
 
 
-def test_float_vectors_of_any_shape_lie_in_one_block():
+def test_float_arrays_of_any_shape_are_stored_in_one_block():
     """A matrix as the observation comes back as it was; only its capacity costs memory."""
     buffer = Replay(4, (2, 3), (1, 2))
     obs, action = torch.randn(6, 2, 3), torch.randn(6, 1, 2)

@@ -36,7 +36,7 @@ def some_actions(sim, horizon, scale=0.5):
 
 
 @pytest.mark.parametrize("name", ["cartpole-swingup", "pendulum-swingup", "quadruped-walk"])
-def test_dynamics_are_mujocos_own_chained_over_substeps(name):
+def test_derivatives_of_the_dynamics_are_mujocos_chained_over_substeps(name):
     """`mjd_transitionFD` differentiates one MuJoCo step; a control step is several."""
     sim, _, model = smooth(name)
     actions = some_actions(sim, 3, 0.2)
@@ -126,7 +126,7 @@ def test_ilqr_does_not_stall_on_its_bounds():
     assert plan.score > 20
 
 
-def test_gradients_of_the_cost_equal_those_of_the_return():
+def test_gradients_of_the_cost_equal_minus_those_of_the_return():
     sim, state, model = smooth("cartpole-swingup", action_repeat=2)
     actions = some_actions(sim, 6)
     states, cost = rolled(model, actions)
@@ -162,7 +162,7 @@ def linear_cart(**weights):
     )
 
 
-def test_it_reaches_the_lqr_optimum_in_one_iteration():
+def test_ilqr_reaches_the_lqr_optimum_in_one_iteration():
     sim = Simulator(linear_cart())
     horizon, dt = 20, sim.control_step
     start = np.array([0.01, 0.0])
@@ -189,7 +189,7 @@ def test_it_reaches_the_lqr_optimum_in_one_iteration():
     assert np.abs(plan.actions.numpy() - np.array(best)).max() < 1e-6
 
 
-def test_it_drives_a_robot():
+def test_ilqr_drives_a_robot():
     task = envs.TASKS["cartpole-swingup"]
     sim = Simulator(task)
     config = MPCConfig(PlannerConfig("ilqr", horizon=25, iterations=10))

@@ -99,7 +99,7 @@ def test_predictions_are_calibrated_on_held_out_data(learned):
     assert calibration_error(LEVELS, observed) < 0.025
 
 
-def test_data_takes_away_the_epistemic_part_and_leaves_the_aleatoric(learned):
+def test_more_data_reduces_the_epistemic_variance_but_not_the_aleatoric(learned):
     """From 200 to 3000 steps: disagreement falls to below half, noise stays within a fifth."""
     fresh = data(500, seed=9)
     few, _ = fitted(200, FEW)
@@ -117,7 +117,7 @@ def test_data_takes_away_the_epistemic_part_and_leaves_the_aleatoric(learned):
     assert spread(mean, std).epistemic[:, 0].mean().sqrt() < doubt_few / 2
 
 
-def test_members_disagree_where_there_was_no_data(learned):
+def test_members_disagree_outside_the_data(learned):
     inside, outside = torch.tensor([[0.0]]), torch.tensor([[3.0]])
     spreads = [
         learned.predict(*rows(learned, x, torch.zeros(1, 1))).mean[..., 0].std()
@@ -188,7 +188,7 @@ def test_constant_columns_are_only_shifted():
     assert gradient.isfinite().all()
 
 
-def test_scale_is_the_std_of_the_change():
+def test_the_scale_is_the_std_of_the_change():
     steps = data(300)
     model = made(replace(CONFIG, epochs=1))
     model.fit(steps, generator=seeded())
@@ -275,7 +275,9 @@ def test_members_do_not_depend_on_one_another(monkeypatch, stacked):
 
 @pytest.mark.parametrize("stacked", [True, False])
 @pytest.mark.parametrize("holdout", [0.0, 0.1])
-def test_a_fit_that_diverges_says_so_and_leaves_the_model_alone(monkeypatch, stacked, holdout):
+def test_a_fit_that_diverges_raises_an_error_and_does_not_change_the_model(
+    monkeypatch, stacked, holdout
+):
     monkeypatch.setattr(fitting, "STACKED_WORK", math.inf if stacked else 0)
     model = made(replace(CONFIG, epochs=3, holdout=holdout, learning_rate=1e30, warm=False))
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -292,7 +294,7 @@ def test_a_fit_that_diverges_says_so_and_leaves_the_model_alone(monkeypatch, sta
 @pytest.mark.parametrize("stacked", [True, False])
 @pytest.mark.parametrize("holdout", [0.0, 0.1])
 @pytest.mark.parametrize("rate", [1.0, 10.0])
-def test_a_fit_that_only_got_worse_says_so(monkeypatch, stacked, holdout, rate):
+def test_a_fit_that_only_got_worse_raises_an_error(monkeypatch, stacked, holdout, rate):
     """All numbers are finite, but the model is far worse than one of random weights."""
     monkeypatch.setattr(fitting, "STACKED_WORK", math.inf if stacked else 0)
     wide = replace(CONFIG, hidden=(100, 100), epochs=5, holdout=holdout, learning_rate=rate)
@@ -322,7 +324,7 @@ def test_the_fit_is_the_same_to_the_bit_for_any_number_of_threads(monkeypatch, s
             assert torch.equal(a, b)
 
 
-def test_the_same_seed_gives_the_same_fit_and_the_global_stream_is_left_alone():
+def test_the_same_seed_gives_the_same_fit_and_the_global_stream_is_not_used():
     before = torch.get_rng_state()
     config = replace(CONFIG, epochs=2)
     (a, first), (b, again), (_, other) = (
@@ -333,7 +335,7 @@ def test_the_same_seed_gives_the_same_fit_and_the_global_stream_is_left_alone():
 
 
 @pytest.mark.parametrize("warm", [True, False])
-def test_a_refit_starts_warm_or_cold(learned, warm):
+def test_a_refit_starts_from_the_old_weights_or_from_new_ones(learned, warm):
     """One pass with a step too small to matter shows where it started."""
     model = made(replace(CONFIG, warm=warm, epochs=1, learning_rate=1e-9), seed=5)
     model.load_state_dict(learned.state_dict())
@@ -345,7 +347,7 @@ def test_a_refit_starts_warm_or_cold(learned, warm):
     assert all(shared) or warm
 
 
-def test_weight_decay_pulls_on_the_layers_it_names():
+def test_weight_decay_applies_to_the_given_layers():
     config = replace(CONFIG, epochs=30, holdout=0.0)
 
     def norms(*decay):
@@ -411,7 +413,7 @@ def assert_as_by_hand(model, tolerance):
 
 
 @pytest.mark.parametrize("config", VARIANTS.values(), ids=list(VARIANTS))
-def test_it_predicts_what_the_plain_nets_say(config):
+def test_predictions_equal_those_of_the_plain_nets(config):
     """And goes on doing so whatever changes: a fit, a load, a cast, a weight."""
     config = replace(config, epochs=2)
     model = made(config)
@@ -439,7 +441,7 @@ def test_it_predicts_what_the_plain_nets_say(config):
     assert_as_by_hand(other, 1e-11)
 
 
-def test_the_log_variance_keeps_within_its_bounds(learned):
+def test_the_log_variance_stays_within_its_bounds(learned):
     values = learned.state_dict()
     unit = values["targets.std"]
     low, high = ((0.5 * values[f"heads.{name}_log_var"]).exp() * unit for name in ("min", "max"))
@@ -466,7 +468,7 @@ def test_gradients_match_finite_differences(learned):
     assert torch.autograd.gradcheck(lambda s, a: tuple(model.predict(s, a)), (state, action))
 
 
-def test_predicting_from_many_threads_at_once_after_a_change(learned):
+def test_predictions_of_many_threads_agree_after_a_change_of_weights(learned):
     """Workers that find the weights changed must not see one another half-way."""
     from concurrent.futures import ThreadPoolExecutor
 
@@ -532,7 +534,7 @@ def test_bad_settings_are_refused(change, message):
         ({"reward": torch.full((20,), math.inf)}, "reward holds a number that is not finite"),
     ],
 )
-def test_bad_data_is_refused_and_changes_nothing(change, message):
+def test_bad_data_are_refused_and_change_nothing(change, message):
     model = made()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(ValueError, match=message):

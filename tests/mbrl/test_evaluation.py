@@ -26,7 +26,7 @@ from mbrl.rng import episode_seed
 from mbrl.types import Gaussian
 
 
-def test_the_motion_of_the_true_simulator_has_no_error_and_that_of_another_has():
+def test_only_the_true_simulator_has_no_motion_error():
     task = envs.TASKS["cartpole-swingup"]
     true, other = Simulator(task), Simulator(task)
     other.model.opt.gravity[:] = 0
@@ -49,7 +49,7 @@ def runs(tmp_path_factory):
     return [folder / f"{seed}" for seed in range(3)]
 
 
-def test_a_run_is_evaluated_into_its_folder(runs):
+def test_the_evaluation_of_a_run_is_written_into_its_folder(runs):
     heard = []
     arguments = {"make_env": envs.make, "episodes": 2, "seed": 5}
     summary, env, first = evaluate_run(
@@ -65,7 +65,7 @@ def test_a_run_is_evaluated_into_its_folder(runs):
     assert evaluate_run(runs[0], **arguments)[0] == summary
 
 
-def test_runs_with_one_label_are_seeds_of_the_same_thing(runs):
+def test_runs_with_one_label_are_treated_as_seeds(runs):
     env, curves, numbers = compare_runs(runs)
     assert env == "pendulum-swingup" and list(curves) == ["random"]
     assert numbers["random"]["n"] == 3 and numbers["random"]["better_than_first"] is None
@@ -94,7 +94,7 @@ def episode(obs, action, next_obs):
     return Episode(columns[0], columns[1], torch.zeros(len(obs)), columns[2], [])
 
 
-def test_step_errors_are_in_stds_of_the_given_moves_over_what_moves():
+def test_step_errors_are_in_stds_of_the_observations_that_change():
     # One step changes the first observation by 1 or 5 (std 2) and never the second.
     moves = [episode([[0, 7], [0, 7]], [[0.0], [0.0]], [[1, 7], [5, 7]])]
     right = episode([[0, 0]], [[0.5]], [[0.5, 9]])
@@ -134,7 +134,7 @@ class Forward:
         return np.ones((len(obs), 1), np.float32)
 
 
-def test_a_mismatch_is_measured_on_random_and_on_own_episodes():
+def test_model_errors_are_measured_on_random_and_on_own_episodes():
     agent = SimpleNamespace(player=lambda *, generator: Forward(), model=Off())
     found = mismatch(agent, Line(), episodes=2, seed=0)
     assert found.returns == [4, 4] and found.promised == [3.5, 3.5]
@@ -144,7 +144,7 @@ def test_a_mismatch_is_measured_on_random_and_on_own_episodes():
     assert mismatch(agent, Line(), episodes=2, seed=0) == found
 
 
-def test_controllers_are_timed_in_turns_without_the_actions_that_warm_up(monkeypatch):
+def test_controllers_are_timed_alternately_without_their_first_actions(monkeypatch):
     now, order = [0.0], []
 
     class Timed:

@@ -52,7 +52,7 @@ def bayesian():
     return model, *linear_posterior(x, y, noise=noise, prior=prior)
 
 
-def test_a_variational_posterior_is_the_closed_form_s(bayesian):
+def test_a_variational_posterior_equals_the_closed_form(bayesian):
     """Means are exact, variances are 1 / Λᵢᵢ (smaller than the marginals of Λ⁻¹)."""
     model, mean, precision = bayesian
     std = precision.diagonal().rsqrt().unsqueeze(-1)
@@ -191,7 +191,7 @@ def test_any_module_can_be_the_net(monkeypatch, net, stacked):
         assert (model.net.frozen == 1).all() and (model.net.gate != 1).all()
 
 
-def test_elites_of_members_that_cannot_be_told_apart_are_refused():
+def test_elites_are_refused_for_nets_whose_members_are_not_separable():
     with pytest.raises(ValueError, match="elites must be unset: Averaged"):
         NeuralDynamics(2, 1, AnyConfig(members=3, elites=2), generator=seeded())
 
@@ -253,7 +253,7 @@ def test_gradients_reach_the_weights_through_a_rollout():
     by_differences(model, value)
 
 
-def test_weights_in_use_and_cached_say_the_same_to_the_bit():
+def test_cached_and_current_weights_predict_the_same_to_the_bit():
     """And the cache serves where the weights need no gradient, or gradients are off."""
     model = fitted(learn_termination=True)
     state, action = torch.randn(4, 9, 2, generator=seeded(3)), torch.randn(4, 9, 1)
@@ -308,7 +308,7 @@ def test_a_regression_beats_a_straight_line(homoscedastic):
     assert abs(louder - 1) < 1e-6 if homoscedastic else louder > 2
 
 
-def test_rows_without_weight_are_not_learned_from():
+def test_rows_of_weight_zero_are_not_learned():
     """Half of the rows are far off; their weights are 0, by row or for one member alone."""
     x, y = waves(1000, 1)
     wrong = torch.arange(1000) % 2 == 0
@@ -356,7 +356,7 @@ def test_bad_inputs_are_refused():
 
 
 @pytest.mark.parametrize("unit", [1e-9, 1e-12, 1e9])
-def test_units_do_not_matter(unit):
+def test_fits_do_not_depend_on_the_units(unit):
     """The same world in other units is fitted alike, though all its numbers are tiny or huge."""
     steps, errors = transitions(), []
     for scale in (1.0, unit):

@@ -90,7 +90,7 @@ def halve(state, *, generator, explore):
     return -state / 2
 
 
-def test_a_policy_plays_the_rollouts_and_a_reward_and_an_end_take_the_models_place():
+def test_rollouts_follow_a_given_policy_reward_and_termination():
     made = TreeModel(
         Linear(1.0), torch.ones(1, 1), config(rollouts=1, depth=5), policy=halve,
         reward=lambda obs, action, after: (obs + 10 * action + 100 * after)[..., 0],
@@ -119,7 +119,7 @@ def test_the_value_of_a_path_is_the_objective_of_its_plan(kappa, edge):
     assert float(found.value) == pytest.approx(np.mean(plans), rel=1e-5)
 
 
-def test_optimism_prefers_disagreement_and_caution_avoids_it():
+def test_optimism_prefers_actions_on_which_members_disagree_and_pessimism_avoids_them():
     """Of two actions that the members agree or disagree on, their means alike."""
     model = Linear(-1.0, 1.0)
     for kappa, want in ((1.0, 1), (-1.0, 0)):
@@ -131,13 +131,13 @@ def test_optimism_prefers_disagreement_and_caution_avoids_it():
         assert found.action.tolist() == [want]
 
 
-def test_the_members_variance_goes_along():
+def test_the_variance_of_the_members_is_backed_up():
     _, found = tree(Linear(-1.0, 1.0), torch.ones(1, 1), config(simulations=1), start=0.0,
                        reward=lambda obs, action, after: after[..., 0])  # fmt: skip
     assert found.variances[0, 1] == pytest.approx(1 / 0.81)  # of a return of ±1, a step ago
 
 
-def test_all_outcomes_of_a_finite_world_come_with_their_chances():
+def test_all_outcomes_of_a_finite_world_have_their_probabilities():
     """With V* at the leaves, an action tried once is worth Q*."""
     world = garnet(8, 3, 3, rng=np.random.default_rng(1), discount=0.5)
     settings = config(simulations=3, discount=0.5, outcomes="all")
@@ -156,14 +156,14 @@ def test_all_outcomes_of_a_finite_world_come_with_their_chances():
             assert found.chances[0, below].sum().item() == pytest.approx(1)
 
 
-def test_all_outcomes_are_said_by_few_models():
+def test_models_that_cannot_list_outcomes_are_refused():
     with pytest.raises(ValueError, match="outcomes='all' needs a model of one member"):
         TreeModel(Linear(1.0), 2, config(outcomes="all"), generator=seeded())
     with pytest.raises(ValueError, match="outcomes must be a Widening, 'all' or None, got 'some'"):
         config(outcomes="some")
 
 
-def test_noise_is_drawn_where_outcomes_are():
+def test_noise_is_drawn_only_if_outcomes_are_drawn():
     for outcomes, several in ((None, False), (Widening(1.0, 0.5), True)):
         settings = config(simulations=16, max_depth=1, outcomes=outcomes)
         _, found = tree(Linear(1.0, std=1.0), torch.zeros(1, 1), settings, start=0.0)
@@ -173,7 +173,7 @@ def test_noise_is_drawn_where_outcomes_are():
 # ----------------------------------------------------------------------------------- actions
 
 
-def test_the_kth_sample_is_one_member_s_in_turn():
+def test_members_take_turns_to_sample_actions():
     def sampler(obs, generator):
         return (10 * obs[:, None] + torch.arange(5.0)[:, None]).contiguous()
 
@@ -193,7 +193,7 @@ def test_priors_are_means_over_members():
     assert after.logits.tolist() == [[1.5, -1.5]]
 
 
-def test_uniform_actions_fill_their_box():
+def test_uniform_actions_cover_the_box():
     low, high = torch.tensor([-1.0, 2.0]), torch.tensor([1.0, 2.5])
     drawn = uniform_actions(low, high, 500)(torch.zeros(3, 7), seeded())
     assert drawn.shape == (3, 500, 2)
@@ -229,7 +229,7 @@ class CartPole:
         return Step(after, torch.ones_like(after[..., 0]), ends)
 
 
-def test_the_cart_pole_of_these_tests_is_gymnasiums():
+def test_the_cart_pole_of_these_tests_equals_gymnasiums():
     env, model, rng = gymnasium.make("CartPole-v1").unwrapped, CartPole(), np.random.default_rng(0)
     for seed in range(20):
         env.reset(seed=seed)
@@ -242,7 +242,7 @@ def test_the_cart_pole_of_these_tests_is_gymnasiums():
             assert (float(step.reward), bool(step.terminated)) == (reward, over)
 
 
-def test_a_player_keeps_the_pole_up():
+def test_a_player_keeps_the_pole_upright_for_an_episode():
     """Random play lasts about 22 steps; here an episode is cut at 50."""
     env = gymnasium.make("CartPole-v1", max_episode_steps=50)
     settings = TreeSearchConfig(simulations=16, rule=UCT(5.0), discount=1.0, rollouts=8, depth=15)
@@ -252,7 +252,7 @@ def test_a_player_keeps_the_pole_up():
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_the_pole_stands_for_500_steps_by_random_rollouts():
+def test_search_with_random_rollouts_keeps_the_pole_upright_for_500_steps():
     """Three episodes side by side, 64 simulations a step, leaves by 16 random rollouts."""
     settings = TreeSearchConfig(simulations=64, rule=UCT(5.0), discount=1.0, rollouts=16, depth=20)
     made = TreeModel(CartPole(), 2, settings, generator=seeded())
@@ -405,7 +405,7 @@ def test_double_widening_controls_a_noisy_linear_quadratic_world_within_five_per
         ({"disagreement": math.inf}, "disagreement must be finite, got inf"),
     ],
 )
-def test_settings_out_of_range_are_named(change, message):
+def test_settings_out_of_range_are_refused_by_name(change, message):
     with pytest.raises(ValueError, match=message):
         TreeSearchConfig(**change)
 
@@ -426,7 +426,7 @@ def test_settings_out_of_range_are_named(change, message):
          "simulation 1, tree 0: the model gave a reward that is not finite"),
     ],
 )  # fmt: skip
-def test_arguments_that_do_not_match_are_named(actions, functions, message):
+def test_arguments_that_do_not_match_are_refused_by_name(actions, functions, message):
     with pytest.raises(ValueError, match=message):
         tree(Linear(1.0, 2.0), actions, config(simulations=3), **functions)
 

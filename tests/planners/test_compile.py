@@ -43,7 +43,7 @@ def run(program, *folders, **env):
     return done.stdout.split()
 
 
-def test_an_edited_callee_in_another_file_is_seen(tmp_path):
+def test_an_edited_callee_in_another_file_is_compiled_again(tmp_path):
     (tmp_path / "caller.py").write_text(CALLER)
     printed = []
     for factor in (2, 2, 3):

@@ -14,7 +14,7 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def test_through_knots_to_the_least_squares_fit():
+def test_ascent_on_knots_finds_the_least_squares_fit():
     """No plan of four knots is the target; the nearest one is a projection."""
     planner = GradientAscent(LOW, HIGH, 9, knots=4, interpolation="linear", iterations=200)
     wave = torch.stack((torch.linspace(0, 3, 9).sin(), torch.linspace(-1, 1, 9)), 1) / 2
@@ -23,7 +23,7 @@ def test_through_knots_to_the_least_squares_fit():
     torch.testing.assert_close(plan.actions, fit, atol=2e-3, rtol=0)
 
 
-def test_stops_on_the_bounds():
+def test_plans_stop_at_the_bounds():
     planner = GradientAscent(LOW, HIGH, 3)
     plan = planner.plan(lambda a: (a * torch.tensor([1.0, -1.0])).sum((1, 2)), None,
                         generator=seeded())  # fmt: skip
@@ -65,7 +65,7 @@ def test_a_score_without_gradient_raises_an_error():
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, math.inf, math.nan])
-def test_bad_settings(rate):
+def test_bad_settings_are_refused_by_name(rate):
     with pytest.raises(ValueError, match="rate must be finite and > 0"):
         GradientAscent(LOW, HIGH, 5, rate=rate)
 

@@ -70,7 +70,7 @@ def test_red_noise_is_smoother_than_white():
     assert expected > 0.75
 
 
-def test_truncated_normal_has_its_closed_form_std():
+def test_the_truncated_normal_has_the_closed_form_std():
     noise = truncated_normal(torch.empty(5, 2), 20_000, generator=torch.Generator().manual_seed(0))
     assert noise.abs().max() <= 2.0001
     assert noise.mean().abs() < 0.01

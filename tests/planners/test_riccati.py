@@ -61,7 +61,7 @@ def test_finite_horizon_solves_the_optimality_conditions(seed):
         x = p["fx"][t] @ x + p["fu"][t] @ u + p["constant"][t]
 
 
-def test_cost_to_go_is_the_cost_that_follows():
+def test_the_cost_to_go_equals_the_cost_of_the_rollout():
     """Two starts, so that the constant drops out."""
     p = problem(0)
     law = lqr(**p)
@@ -79,7 +79,7 @@ def test_cost_to_go_is_the_cost_that_follows():
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_infinite_horizon_is_scipys(seed):
+def test_the_infinite_horizon_solution_equals_scipys(seed):
     """Half of the systems are unstable."""
     rng = np.random.default_rng(seed)
     size, count = rng.integers(1, 8), rng.integers(1, 4)
@@ -125,7 +125,7 @@ def test_modes_without_cost_are_stabilised_as_by_scipy(seed):
     np.testing.assert_allclose(value, expected, atol=1e-6 * np.abs(expected).max())
 
 
-def test_an_unstable_mode_by_hand():
+def test_the_gain_of_an_unstable_mode_equals_a_hand_computed_value():
     """x' = 1.5 x + u at no cost but u²: the least that stabilises takes 1.5 to 1 / 1.5."""
     fx, lxx = np.diag([1.5, 0.5]), np.diag([0.0, 1.0])
     gain, value = stationary_lqr(fx, np.eye(2), lxx, np.eye(2))

@@ -67,7 +67,7 @@ def random_data(seed, count=2000):
 # The learner alone
 
 
-def test_regret_is_that_of_the_closed_form():
+def test_regret_equals_the_closed_form():
     gain = QuadraticWorld.riccati()[1]
     assert QuadraticWorld.regret(lambda x, **_: -gain * x) == pytest.approx(0, abs=1e-9)
     assert QuadraticWorld.regret(lambda x, **_: 0 * x) > 2  # doing nothing
@@ -96,7 +96,7 @@ def regression(**settings):
     return Regression(3, 2, config, generator=generator(2)), x, y
 
 
-def test_the_posterior_is_the_closed_form():
+def test_the_posterior_equals_the_closed_form():
     """Mean, covariance and the samples' moments, at a noise that is known."""
     model, x, y = regression(rounds=0)
     noise = [0.3, 0.05]
@@ -117,7 +117,7 @@ def test_the_posterior_is_the_closed_form():
         assert (apart < 4 * torch.outer(each, each) * math.sqrt(2 / 2000)).all()
 
 
-def test_the_noise_is_the_one_that_makes_the_data_likeliest():
+def test_the_noise_maximises_the_likelihood_of_the_data():
     """The evidence, the Gaussian density of y with the weights integrated out, is highest there."""
     model, x, y = regression(rounds=50)
     model.fit(x, y, generator=generator(3))
@@ -143,7 +143,7 @@ def trained(config, seed, steps, count=1):
     return agent
 
 
-def test_imagination_learns_from_fewer_environment_steps():
+def test_dyna_learns_from_fewer_environment_steps_than_model_free_learning():
     """Regret after 50 environment steps, medians over nine seeds.
 
     With imagination it is at most half of that of the same learner with as many updates, all from
@@ -163,7 +163,7 @@ def test_imagination_learns_from_fewer_environment_steps():
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_it_learns_online_in_one_environment_and_in_three(count):
+def test_dyna_learns_online_in_one_environment_and_in_three(count):
     """Within a fifth of the optimum; its evaluation plays by the same policy."""
     agent = trained(dyna.Config(), 0, 180, count)
     assert QuadraticWorld.regret(agent.learner.policy) < 0.2

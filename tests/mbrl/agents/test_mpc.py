@@ -70,7 +70,7 @@ def controller(planner, model, config=None):
     )
 
 
-def test_a_planner_that_does_not_say_what_it_maximises_gets_a_score():
+def test_a_planner_without_maximises_gets_a_score():
     driven = controller(Corners(), Follows())
     assert driven.act(torch.zeros(1).numpy()).tolist() == [1.0]
     assert driven.expected == 6.0 and driven.late == 0 and not driven.paced
@@ -82,7 +82,7 @@ def test_a_planner_gets_the_derivatives_that_a_users_model_offers():
     assert planner.given == ("derivatives", torch.tensor([0.5]), 2, None)
 
 
-def test_what_is_asked_and_not_offered_is_said_when_the_controller_is_made():
+def test_a_planner_that_needs_derivatives_is_refused_for_a_model_without_them():
     with pytest.raises(ValueError, match=r"^Smooth needs a model with derivatives .* a Follows$"):
         controller(Smooth(), Follows())
     with pytest.raises(ValueError, match="^Smooth takes no discount, penalty or terminal$"):

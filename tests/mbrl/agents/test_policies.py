@@ -5,7 +5,7 @@ from mbrl.agents.policies import PolicyPlayer
 from mbrl.types import Player
 
 
-def test_it_acts_by_the_policy_on_each_observation_as_float32():
+def test_a_policy_player_acts_on_each_observation_as_float32():
     gain = torch.tensor([[1.0], [2.0]], requires_grad=True)
 
     def policy(state, *, generator, explore):

@@ -28,7 +28,7 @@ from tests.lines import PROPAGATIONS, Line, plans, seeded, start
         ("mean-std:0", 4.0),
     ],
 )
-def test_objectives_worked_by_hand(name, value):
+def test_objectives_equal_hand_computed_values(name, value):
     returns = tensor([[3.0], [10.0], [1.0], [4.0], [2.0]]).double()
     both = torch.cat((returns, -returns.flip(0)), 1)
     out = objective(name)(both)
@@ -58,7 +58,7 @@ def test_an_objective_may_be_a_function():
 # Disagreement and penalty
 
 
-def test_disagreement_worked_by_hand():
+def test_disagreement_equals_a_hand_computed_value():
     """At 2, members say 2 and 6: std 2. In units of a scale of 4: one half."""
     model = Line([1.0, 3.0], sigma=5.0)
     assert isinstance(model, GaussianDynamics)
@@ -88,7 +88,7 @@ class Rift(Line):
 
 
 @pytest.mark.parametrize("propagation", PROPAGATIONS)
-def test_the_penalty_falls_where_members_disagree_and_only_there(propagation):
+def test_the_penalty_is_positive_only_where_members_disagree(propagation):
     model = Rift([1.0, 1.0], b=[0.9, 1.1], sigma=0.01)
     actions = plans([-1.0] * 3, [1.0] * 3)
     plain, penalised = (
@@ -101,7 +101,7 @@ def test_the_penalty_falls_where_members_disagree_and_only_there(propagation):
     assert (plain - penalised)[1].item() == pytest.approx(2 * 0.1 * (0.5 + 1.5), rel=0.15)
 
 
-def test_the_penalty_is_taken_off_the_imagined_reward():
+def test_the_penalty_is_subtracted_from_the_imagined_reward():
     model = Rift([1.0, 1.0], b=[0.9, 1.1])
     imagined = rollout(model, start(1.0), plans([0.0]), particles=2, penalty=2.0,
                        reward=lambda obs, action, next_obs: 0 * obs[..., 0],

@@ -13,7 +13,7 @@ from tests.lines import PROPAGATIONS, Bad, Line, plans, seeded, spring, start
 # Particles without noise, worked by hand
 
 
-def test_each_member_is_rolled_by_itself():
+def test_each_member_rolls_out_its_own_particles():
     """From 8 with actions (1, 2): s + u gives 9, 11 and s/2 + u gives 5, 4.5."""
     model = Line([1.0, 0.5])
     imagined = rollout(model, start(8.0), plans([1.0, 2.0]), particles=4, generator=seeded())
@@ -33,14 +33,14 @@ def test_each_member_is_rolled_by_itself():
     assert discounted(plans([1.0, 2.0])).item() == pytest.approx((14.5 + 7.25) / 2)
 
 
-def test_a_known_reward_takes_the_place_of_the_models_own():
+def test_a_given_reward_replaces_the_models_own():
     score = score_fn(Line([1.0]), start(2.0), particles=1, horizon=2, reward=spring,
                      generator=seeded())  # fmt: skip
     # states 1, 3
     assert score(plans([-1.0, 2.0])).item() == pytest.approx(-1 - 9 - 0.1 - 0.4)
 
 
-def test_shorter_plans_than_the_horizon_are_scored_as_such():
+def test_plans_shorter_than_the_horizon_are_scored_over_their_own_length():
     score = score_fn(Line([1.0]), start(), particles=1, horizon=5, generator=seeded())
     assert score(plans([1.0, 1.0])).item() == 3.0
 
@@ -54,7 +54,7 @@ def test_expectation_takes_the_mean_of_the_members_means():
     assert imagined.reward.flatten().tolist() == [6.0, 4.5]
 
 
-def test_ts1_assigns_anew_at_each_step_and_tsinf_never():
+def test_ts1_reassigns_members_at_each_step_and_tsinf_never():
     """Members add 1, 10, 100, so digits show which member moved a particle and how often."""
     model = Line([1.0] * 3, b=[1.0, 10.0, 100.0])
     walk = plans([1.0] * 4)
@@ -83,7 +83,7 @@ def test_refitting_keeps_the_mean_and_variance_of_the_mixture(propagation):
     assert imagined.reward.flatten().unique().tolist() == [6.0]
 
 
-def test_moment_matching_forgets_where_a_particle_was_and_distribution_sampling_does_not():
+def test_only_moment_matching_makes_particles_independent_of_their_last_states():
     model = Line([1.0], sigma=1.0)
     correlations = []
     for propagation in ("moment", "distribution"):
@@ -95,7 +95,7 @@ def test_moment_matching_forgets_where_a_particle_was_and_distribution_sampling_
     assert correlations[1] == pytest.approx(math.sqrt(0.5), abs=0.02)
 
 
-def test_noise_is_the_models_and_each_particles_own():
+def test_each_particle_draws_its_own_noise_of_the_models_size():
     model = Line([1.0, 1.0], sigma=0.5)
     imagined = rollout(model, start(), torch.zeros(50, 20, 1).double(), particles=200,
                        generator=seeded())  # fmt: skip
@@ -128,7 +128,7 @@ def test_rewards_after_a_termination_do_not_count():
     assert never(walk).item() == 21.0
 
 
-def test_particles_end_each_at_its_own_time():
+def test_each_particle_terminates_at_its_own_time():
     """The second member goes half as fast: 1 + 2 + 3, and 0.5 + 1 + ... + 3."""
     model = Line([1.0, 1.0], b=[1.0, 0.5], ends_above=2.75)
     score = score_fn(model, start(), particles=2, horizon=9, generator=seeded())
@@ -136,7 +136,7 @@ def test_particles_end_each_at_its_own_time():
 
 
 @pytest.mark.parametrize("propagation", ["expectation", "distribution"])
-def test_members_vote_on_the_end_where_all_see_the_particle(propagation):
+def test_a_majority_of_the_members_decides_termination_if_all_predict_each_particle(propagation):
     model = Line([1.0] * 3, b=[1.0, 1.0, -8.0], ends_above=0.5)
     imagined = rollout(model, start(), plans([1.0, 1.0]), particles=3, propagation=propagation,
                        generator=seeded())  # fmt: skip
@@ -147,7 +147,7 @@ def test_members_vote_on_the_end_where_all_see_the_particle(propagation):
 @pytest.mark.parametrize("what", ["state", "reward"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("propagation", ["ts1", "tsinf", "expectation"])
-def test_a_divergence_after_the_termination_forbids_nothing(what, value, propagation):
+def test_a_divergence_after_the_termination_rejects_no_plan(what, value, propagation):
     """The model diverges beyond 2.5, where every trajectory has terminated."""
     model = Bad(wall=3.5, value=value, what=what, ends_above=2.5)
     walk = plans([1.0] * 6)
@@ -190,7 +190,7 @@ def worst_tenth(returns):
     return np.sort(returns)[: -(-len(returns) // 10)].mean()
 
 
-def test_propagations_against_monte_carlo_truth():
+def test_only_tsinf_gives_the_true_distribution_of_returns_with_an_unknown_parameter():
     """TS∞ is unbiased; all that assign anew average the parameter away and see too little risk.
 
     Truth: 200 000 walks in numpy. Margins: TS∞ within four standard errors in the mean and 3 % in
@@ -232,7 +232,7 @@ def test_propagations_against_monte_carlo_truth():
     assert ends["expectation"] == 0.0
 
 
-def test_a_score_with_a_few_particles_is_an_unbiased_sample_of_the_truth():
+def test_scores_with_few_particles_are_unbiased():
     """The mean over 400 scores with TS∞ and 20 particles is the true mean return."""
     truth = true_returns()
     model = Line([1.0] * 5, b=STRIDES, sigma=SIGMA)
@@ -268,7 +268,7 @@ def test_moment_matching_leaves_out_particles_that_have_ended():
 
 
 @pytest.mark.parametrize("settings", [{"propagation": "moment"}, {"penalty": 1.0}])
-def test_a_model_without_a_gaussian_is_refused_where_one_is_needed(settings):
+def test_a_model_without_predict_is_refused_by_propagations_that_need_a_gaussian(settings):
     class Bare:
         members, noise_shape = 1, (1,)
 

@@ -50,7 +50,7 @@ def fed(bandit, counts, sums):
 # Indices.
 
 
-def test_ucb1_by_hand():
+def test_ucb1_indices_equal_hand_computed_values():
     """Four plays: arm 0 paid 1, 1, 0, arm 1 paid 0; arm 2 not yet."""
     bandit = UCB1(2, 3)
     for arm, reward in [(0, 1.0), (0, 1.0), (1, 0.0), (0, 0.0)]:
@@ -70,7 +70,7 @@ def test_ucb1_by_hand():
     assert {second for _, second in drawn} == {1, 2}
 
 
-def test_kl_ucb_solves_its_equation_everywhere():
+def test_kl_ucb_solves_its_equation_for_extreme_counts_and_means():
     """No play is so rare, no mean so extreme: KL(mean, q) n = ln t where q < 1, else all of it."""
     rng = np.random.default_rng(0)
     plays = np.exp(rng.uniform(0, np.log(1e6), 20_000)).round()
@@ -92,7 +92,7 @@ def test_kl_ucb_solves_its_equation_everywhere():
 
 
 @pytest.mark.parametrize("wins", [0, 1, 7, 19, 20])
-def test_kl_ucb_solves_its_equation(wins):
+def test_kl_ucb_equals_the_root_found_by_scipy(wins):
     """The root by scipy; for no wins 1 - t^(-1/n), for wins alone 1."""
     bandit = fed(KLUCB(1, 2), [20.0, 80.0], [float(wins), 40.0])
     found = bandit.index(generator=seeded())[0, 0].item()
@@ -120,7 +120,7 @@ def test_epsilon_greedy_explores_with_probability_epsilon():
 # Posteriors.
 
 
-def test_beta_draws_are_conjugate():
+def test_beta_draws_follow_the_conjugate_posterior():
     counts, sums = [3.0, 40.0, 0.0], [2.0, 11.0, 0.0]
     bandit = fed(Thompson(20_000, 3, posterior=BetaBernoulli(0.5, 2.0)), counts, sums)
     draws = bandit.index(generator=seeded()).numpy()
@@ -135,7 +135,7 @@ def test_beta_draws_are_conjugate():
         assert (mean[k].item(), std[k].item()) == pytest.approx((exact.mean(), exact.std()))
 
 
-def test_normal_draws_are_conjugate():
+def test_normal_draws_follow_the_conjugate_posterior():
     """n rewards of sum s: the posterior by a weighted least-squares solve, prior as a datum."""
     counts, sums = [4.0, 0.0], [6.0, 0.0]
     prior = NormalNormal(mean=-1.0, std=2.0, noise=3.0)
@@ -189,7 +189,7 @@ NARROW = [
 
 @pytest.mark.parametrize("prior", [BetaBernoulli(), NormalNormal(0.5, 1.0, 0.5)])
 @pytest.mark.parametrize("counts, sums", NARROW)
-def test_an_arm_much_better_known_than_the_others_is_integrated(prior, counts, sums):
+def test_the_probability_of_the_best_arm_is_accurate_for_a_narrow_posterior(prior, counts, sums):
     """As many points as `InformationDirected` takes, against sums over an arm's quantiles."""
     counts, sums = torch.tensor([counts]).double(), torch.tensor([sums]).double()
     found = best_arm(prior, counts, sums, points=128)
@@ -217,7 +217,7 @@ def test_an_arm_much_better_known_than_the_others_is_integrated(prior, counts, s
                 assert found.given[0, a, k].item() == pytest.approx(beaten, abs=1e-2)
 
 
-def test_expectations_stay_in_range_when_the_chance_of_being_best_underflows():
+def test_expectations_stay_in_range_if_the_probability_of_being_best_underflows():
     """One arm is far better: P(A* = a) of others underflows, and expectations stay in [0, 1]."""
     counts = torch.tensor([[84.0, 10.0, 206.0]]).double()
     found = best_arm(BetaBernoulli(), counts, torch.tensor([[1.0, 10.0, 32.0]]).double(), points=64)
@@ -230,7 +230,7 @@ def test_expectations_stay_in_range_when_the_chance_of_being_best_underflows():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_two_arms_have_the_least_information_ratio(seed):
+def test_no_mixture_of_all_arms_has_a_lower_information_ratio_than_one_of_two(seed):
     """No distribution over five arms does better: against scipy's minimum over the simplex."""
     rng = np.random.default_rng(seed)
     cost, gain = rng.uniform(0, 1, 5), rng.uniform(0, 0.3, 5)
@@ -254,7 +254,7 @@ def test_two_arms_have_the_least_information_ratio(seed):
     assert ratio(found) == pytest.approx(best, rel=1e-4)
 
 
-def test_the_least_information_ratio_of_all_mixtures_of_two():
+def test_the_information_ratio_is_minimal_over_all_mixtures_of_two_arms():
     """500 problems against a grid of 2,001 shares of every pair; and by hand, costs ½, 1 and gains
     0.1, 1: (1 - q / 2)² / (1 - 0.9 q) has its least 0.9877 = 80 / 81 at q = 2 / 9."""
     rng, share = np.random.default_rng(5), np.linspace(0, 1, 2001)[:, None, None]
@@ -273,7 +273,7 @@ def test_the_least_information_ratio_of_all_mixtures_of_two():
     assert mix.first != mix.second and share.item() == pytest.approx(2 / 9)
 
 
-def test_an_arm_without_cost_is_chosen_even_without_information():
+def test_an_arm_without_regret_is_chosen_even_without_information():
     """Its ratio is 0 / 0; its squared regret is 0, which no other distribution attains."""
     mix = least_ratio(torch.tensor([[0.3, 0.0, 0.0], [0.0, 0.2, 0.4]]), torch.tensor(
         [[0.1, 0.0, 0.2], [0.0, 0.1, 0.2]]
@@ -281,7 +281,7 @@ def test_an_arm_without_cost_is_chosen_even_without_information():
     assert mix.first.tolist() == mix.second.tolist() == [2, 0]
 
 
-def test_least_information_ratio_at_its_edges():
+def test_free_information_is_taken_and_without_information_the_arm_of_least_regret():
     """Free information is taken; with none to be had, the cheapest arm is."""
     free = least_ratio(torch.tensor([0.0, 0.5]), torch.tensor([0.1, 0.2]))
     share = torch.where(free.first == 0, free.share, 1 - free.share)
@@ -297,7 +297,7 @@ def test_least_information_ratio_at_its_edges():
 # Regret.
 
 
-def test_theory_by_hand():
+def test_theoretical_bounds_equal_hand_computed_values():
     """Arms 1/2 and 1/4: KL(1/4, 1/2) = ¼ ln ½ + ¾ ln 3/2."""
     kl = 0.25 * math.log(0.5) + 0.75 * math.log(1.5)
     assert lai_robbins([0.5, 0.25]) == pytest.approx(0.25 / kl)
@@ -320,19 +320,19 @@ def slope(curve, first, last):
     return float(curve[last - 1] - curve[first - 1]) / math.log(last / first)
 
 
-def test_ucb1_lies_between_its_bounds():
+def test_the_regret_of_ucb1_lies_between_its_bounds():
     """Under Auer's bound all along; steeper than Lai and Robbins's, as it is not optimal."""
     lost = curve(UCB1(300, 2), 5000)
     assert all(lost[t - 1] <= ucb1_bound(MEANS, t) for t in (10, 100, 1000, 5000))
     assert slope(lost, 500, 5000) > 2 * lai_robbins(MEANS)
 
 
-def test_kl_ucb_is_far_closer_to_lai_and_robbins():
+def test_the_regret_of_kl_ucb_is_closer_to_the_lai_robbins_bound_than_that_of_ucb1():
     found = slope(curve(KLUCB(150, 2), 3000), 300, 3000)
     assert lai_robbins(MEANS) < found < 1.6 * lai_robbins(MEANS)
 
 
-def test_thompson_approaches_the_slope_of_lai_and_robbins():
+def test_the_regret_of_thompson_approaches_the_lai_robbins_slope():
     """From below: steeper in the later decade, and never over it."""
     lost = curve(Thompson(300, 2), 10_000)
     early, late = slope(lost, 100, 1000), slope(lost, 1000, 10_000)
@@ -349,7 +349,7 @@ def test_regret_of_constant_epsilon_is_linear():
     assert (lost[-1] - lost[999]) / 1000 == pytest.approx(0.3 * (0 + 0.4 + 0.8) / 3, rel=0.02)
 
 
-def test_decaying_epsilon_is_logarithmic():
+def test_regret_of_decaying_epsilon_is_logarithmic():
     """Auer's schedule with c = 6 on a gap of 0.8."""
     schedule = EpsilonGreedy(1000, 2, epsilon=lambda t: min(1.0, 6 * 2 / (0.8**2 * t)))
     lost = regret(schedule, torch.tensor([0.9, 0.1]), steps=3000, generator=seeded()).mean(0)
@@ -398,7 +398,7 @@ CHANCES = {
 
 @pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("kind", CHANCES, ids=lambda kind: kind.__name__)
-def test_regret_is_what_every_history_adds_up_to(kind, compiled):
+def test_regret_equals_the_sum_over_all_histories(kind, compiled):
     """Two arms, 0.7 and 0.4, 25 plays: each count and sum with its probability, play by play."""
     means, plays, runs = (0.7, 0.4), 25, 20_000
     chances = {((0, 0), (0, 0)): 1.0}
@@ -426,14 +426,14 @@ def test_regret_is_what_every_history_adds_up_to(kind, compiled):
 
 
 @pytest.mark.parametrize("shape", [0.3, 1.0, 7.5])
-def test_gamma_variates_are_scipys(shape):
+def test_gamma_draws_have_scipys_distribution(shape):
     rng = np.random.default_rng(0)
     draws = [_bandit_loops._gamma(shape, rng) for _ in range(10_000)]
     assert stats.kstest(draws, stats.gamma(shape).cdf).pvalue > 1e-3
 
 
 @pytest.mark.parametrize("information", ["variance", "mutual"])
-def test_information_beats_thompson(information):
+def test_information_directed_sampling_has_less_regret_than_thompson(information):
     """On the same problems, by three standard errors."""
     means = torch.rand(300, 5, generator=seeded(1))
     bandit = InformationDirected(300, 5, information=information, points=64)
@@ -444,7 +444,7 @@ def test_information_beats_thompson(information):
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_every_bandit_with_one_arm_and_with_equal_arms(name):
+def test_every_bandit_has_no_regret_with_one_arm_and_plays_equal_arms_alike(name):
     alone = regret(EVERY[name](3, 1), torch.tensor([0.4]), steps=20, generator=seeded())
     assert alone.shape == (3, 20) and (alone == 0).all()
     bandit = EVERY[name](300, 3)
@@ -456,7 +456,7 @@ def test_every_bandit_with_one_arm_and_with_equal_arms(name):
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_every_bandit_finds_the_best_arm_and_repeats_itself(name):
+def test_every_bandit_finds_the_best_arm_and_repeats_itself_for_a_seed(name):
     def played(seed):
         bandit = EVERY[name](30, 3)
         regret(bandit, torch.tensor([0.05, 0.95, 0.1]), steps=150, generator=seeded(seed))
@@ -475,7 +475,7 @@ def linear_data(runs=3, size=4, plays=30):
     return rng.standard_normal((plays, runs, size)), rng.standard_normal((plays, runs))
 
 
-def test_ridge_is_the_regression():
+def test_linucb_estimates_equal_ridge_regression():
     x, r = linear_data()
     bandit = LinUCB(3, 4, ridge=0.5, noise=2.0, delta=0.1, norm=3.0)
     for row, reward in zip(x, r, strict=True):
@@ -497,7 +497,7 @@ def test_ridge_is_the_regression():
     assert (LinUCB(3, 4, alpha=1.5).radius == 1.5).all()
 
 
-def test_linear_thompson_draws_the_posterior():
+def test_linear_thompson_draws_from_the_posterior():
     """Mean and covariance of Bayesian regression with prior Normal(0, noise² / λ)."""
     x, r = linear_data(runs=1, size=2, plays=5)
     bandit = LinearThompson(20_000, 2, ridge=0.5, noise=2.0)
@@ -541,7 +541,7 @@ def held(said, runs=400, steps=300, noise=0.5, delta=0.1):
     return inside.double().mean()
 
 
-def test_ellipsoids_hold_the_truth_at_all_times():
+def test_confidence_ellipsoids_contain_the_parameters_at_all_times():
     assert held(said=0.5) >= 0.9
     assert held(said=0.1) < 0.8  # and would not, had the noise been five times what was said
 
@@ -584,12 +584,12 @@ def test_using_features_lowers_the_regret():
         ),
     ],
 )
-def test_bad_settings(make, message):
+def test_bad_settings_are_refused_by_name(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 
 
-def test_bad_observations():
+def test_bad_observations_are_refused_by_name():
     bandit, zero = Thompson(2, 3), torch.zeros(2, dtype=torch.int64)
     for rewards in (torch.tensor([0.0, math.nan]), torch.zeros(3)):
         with pytest.raises(ValueError, match=r"rewards must be finite, \(R,\) = \(2,\)"):
@@ -617,6 +617,6 @@ def test_bad_observations():
         )
 
 
-def test_divergence_by_hand():
+def test_bernoulli_kl_equals_hand_computed_values():
     found = bernoulli_kl(torch.tensor([0.0, 1.0, 0.5]), torch.tensor([0.5, 0.5, 0.5]))
     assert found.tolist() == pytest.approx([math.log(2), math.log(2), 0])

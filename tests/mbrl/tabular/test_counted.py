@@ -8,7 +8,7 @@ from envs.worlds import frozen_lake
 from mbrl.tabular.counted import counted_errors, counted_models
 
 
-def test_a_counted_model_is_as_far_off_as_a_mean():
+def test_a_counted_model_has_the_error_of_a_mean_of_its_draws():
     """A state that leads with chance ½ to one that pays 1, else ends: V is γ times the share."""
     rows = np.zeros((3, 1, 3))
     rows[0, 0, 1:] = 0.5
@@ -24,7 +24,7 @@ def test_a_counted_model_is_as_far_off_as_a_mean():
     assert np.sqrt(np.square(found).mean(0)) == pytest.approx(want, rel=0.25)
 
 
-def test_models_grow_and_know_the_rewards_of_what_was_drawn():
+def test_counted_models_grow_and_contain_the_drawn_rewards():
     lake = frozen_lake()
     few, many = counted_models(lake, [10, 200_000], rng=np.random.default_rng(0))
     known = lake.rewards[~lake.terminal]

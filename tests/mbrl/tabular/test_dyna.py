@@ -73,7 +73,7 @@ def test_without_planning_it_is_q_learning():
     np.testing.assert_array_equal(agent.action_values, other.action_values)
 
 
-def test_prioritised_sweeping_goes_back_from_the_reward():
+def test_prioritised_sweeping_updates_backwards_from_the_reward():
     """As many updates as there are steps to the end, each with its final value: γ² , γ, 1."""
     agent = Dyna(4, 2, DynaConfig(planning=3, states="priority", discount=0.5, step_size=1.0))
     for state in (0, 1):
@@ -92,7 +92,7 @@ def test_prioritised_sweeping_goes_back_from_the_reward():
     assert far.action_values[:, 0].tolist() == [0.0, 0.0, 1.0, 0.0]  # ½ is not worth an update
 
 
-def test_bonus_by_hand():
+def test_the_exploration_bonus_equals_hand_computed_values():
     """One state, two actions, the first tried at each of two steps: after the second step its
     bonus is κ √0, that of the other κ √2, and it is taken to stay and earn nothing."""
     config = DynaConfig(planning=400, actions="any", bonus=0.1, discount=0.0, step_size=1.0)
@@ -134,7 +134,7 @@ def test_imagination_follows_the_policy_from_the_start():
 # The model.
 
 
-def test_likeliest_model_has_the_frequencies_of_the_counts():
+def test_the_maximum_likelihood_model_has_the_frequencies_of_the_counts():
     mdp = frozen_lake()
     steps = list(walk(mdp, 2000))
     agent = Dyna(16, 4, DynaConfig(planning=0, memory="all"))
@@ -153,7 +153,7 @@ def test_likeliest_model_has_the_frequencies_of_the_counts():
     np.testing.assert_array_equal(ends, model.terminal)
 
 
-def test_a_memory_of_last_steps_keeps_only_the_last_one():
+def test_a_memory_of_last_steps_keeps_one_step_of_each_pair():
     agent = Dyna(3, 1, DynaConfig(planning=0))
     agent.observe(0, 0, 1.0, 1, False, generator=seeded())
     agent.observe(0, 0, 5.0, 2, True, generator=seeded())
@@ -198,7 +198,7 @@ def test_prioritised_sweeping_solves_its_model():
         {"states": "start", "actions": "any", "further": 40, "epsilon": 0.5},
     ],
 )
-def test_every_recipe_solves_a_deterministic_maze(change):
+def test_every_config_solves_a_deterministic_maze(change):
     """From 6000 random steps the values come to those of the maze itself, where they were tried."""
     mdp = dyna_maze()
     settings = {"planning": 100, "step_size": 1.0, "discount": 0.95} | change
@@ -211,7 +211,7 @@ def test_every_recipe_solves_a_deterministic_maze(change):
     np.testing.assert_allclose(agent.action_values[mdp.start.argmax()], start, atol=1e-6)
 
 
-def test_drawn_updates_average_over_a_stochastic_model():
+def test_sampled_updates_converge_to_the_expectation_of_a_stochastic_model():
     """Two terminal states with reward 0 and one that continues: E = p · γ · 1 by small steps."""
     agent = Dyna(4, 1, DynaConfig(planning=300, memory="all", step_size=0.01, discount=0.5))
     agent.observe(1, 0, 1.0, 3, True, generator=seeded())
@@ -227,7 +227,7 @@ def test_drawn_updates_average_over_a_stochastic_model():
 # Learning.
 
 
-def test_planning_saves_episodes():
+def test_planning_shortens_the_third_episode():
     """Sutton and Barto, figure 8.2, in small: the third episode, over five runs."""
     env = dyna_maze().env()
 
@@ -262,7 +262,7 @@ def test_only_an_exploration_bonus_finds_a_changed_way_soon():
     assert np.mean(bonus) > np.mean(plain) + 10
 
 
-def test_the_one_loop_drives_it_and_seeds_repeat():
+def test_dyna_runs_in_the_common_loop_and_repeats_for_a_seed():
     def played(seed):
         agent = Dyna(4, 2, DynaConfig(planning=3, epsilon=0.3))
         returns = run(CORRIDOR.env(), agent, episodes=30, generator=seeded(seed))
@@ -306,12 +306,12 @@ def test_the_policy_explores_with_the_stated_probability():
         ({"states": "priority", "further": 2}, "further must be 0 with states priority, got 2"),
     ],
 )
-def test_bad_settings(change, message):
+def test_bad_settings_are_refused_by_name(change, message):
     with pytest.raises(ValueError, match=message):
         DynaConfig(**change)
 
 
-def test_bad_steps():
+def test_bad_steps_are_refused_by_name():
     with pytest.raises(ValueError, match="states must be an integer >= 1, got 0"):
         Dyna(0, 2)
     agent = Dyna(3, 2)
@@ -328,7 +328,7 @@ def test_bad_steps():
     assert (agent.action_values == 0).all() and (agent.model[0] == 0).all()
 
 
-def test_an_actor_collects_what_the_agent_would_by_itself():
+def test_an_actor_takes_the_same_steps_as_the_agents_own_loop():
     """The same steps, and so the same values, as a loop of its own over the environment."""
     states = dyna_maze().states
     made = [Dyna(states, 4, DynaConfig(planning=3)) for _ in range(2)]

@@ -45,7 +45,7 @@ def corridor(discount=1.0):
 @pytest.mark.parametrize("ends", [0, 1])
 @pytest.mark.parametrize("discount", [0.5, 0.95, 0.99])
 @pytest.mark.parametrize("seed", range(3))
-def test_solutions_are_the_optimum(solve, seed, discount, ends):
+def test_solvers_find_the_optimum(solve, seed, discount, ends):
     mdp = random_world(seed, discount=discount, ends=ends)
     exact, found = mdp.optimum(), solve(mdp, tolerance=1e-9)
     assert found.bound <= 1e-9
@@ -108,7 +108,7 @@ def test_sweeps_converge_on_random_mdps(ends, discount):
 @pytest.mark.parametrize("solve", [value_iteration, modified_policy_iteration])
 @pytest.mark.parametrize("discount", [0.99, 0.999, 0.9999])
 @pytest.mark.parametrize("stay", [0.0, 0.1, 0.95, 0.98, 0.99])
-def test_two_states_that_never_end(stay, discount, solve):
+def test_values_of_two_states_without_termination_equal_the_closed_form(stay, discount, solve):
     """From 0, which pays 1, to 0 with chance p; from 1 to 0 with chance q = 1 - p / 2. Then
     V(0) - V(1) = 1 / (1 - γ (p - q)), and V(1) (1 - γ) = γ q (V(0) - V(1))."""
     back = 1 - stay / 2
@@ -143,7 +143,7 @@ def test_a_tolerance_below_rounding_ends_at_rounding(ends):
             np.testing.assert_allclose(found.values, mdp.optimum().values, rtol=0, atol=1e-9)
 
 
-def test_one_sweep_and_its_bound_by_hand():
+def test_one_sweep_and_its_bound_equal_hand_computed_values():
     """From -1 / (1 - γ) = -2 a sweep of the corridor gives V = (-2, -2, -1, 0), a synchronous
     backup T V = (-2, -1.5, -1, 0). T V - V lies in [0, ½], so V* - T V does, with γ = ½, and half
     of that from the middle. V* is (-1.75, -1.5, -1, 0)."""
@@ -155,7 +155,7 @@ def test_one_sweep_and_its_bound_by_hand():
     assert found.iterations == 1 and found.policy[1:3].tolist() == [1, 1]
 
 
-def test_policy_iteration_goes_on_from_a_policy():
+def test_policy_iteration_continues_from_a_given_policy():
     mdp = random_world(4)
     found = policy_iteration(mdp)
     assert policy_iteration(mdp, policy=found.policy).iterations == 1
@@ -163,7 +163,7 @@ def test_policy_iteration_goes_on_from_a_policy():
     np.testing.assert_array_equal(first.policy[:-1], first.action_values.argmax(1)[:-1])
 
 
-def test_solvers_refuse_by_name():
+def test_solvers_refuse_bad_arguments_by_name():
     mdp = corridor()
     with pytest.raises(ValueError, match="this one never ends from state 0"):
         policy_iteration(mdp, policy=np.zeros(4, dtype=int))

@@ -81,7 +81,7 @@ TOSSES = {int(torch.randint(2, (), generator=seeded(seed))): seed for seed in ra
 
 @kinds
 @pytest.mark.parametrize("follows", [True, False])
-def test_it_is_observe_step_by_step(kind, follows):
+def test_run_known_equals_observe_step_by_step(kind, follows):
     """Bit for bit, with episodes longer than the path's first room."""
     mdp = frozen_lake(discount=0.9)
     policy = None if follows else np.random.default_rng(0).dirichlet(np.ones(4), 16)
@@ -95,7 +95,7 @@ def test_it_is_observe_step_by_step(kind, follows):
     assert not np.array_equal(made.action_values, slow.action_values)  # of which one averages
 
 
-def test_the_path_grows_while_an_episode_does():
+def test_the_buffer_of_an_episode_grows_with_it():
     """Monte Carlo over one episode of 300 steps, which ends by the count: -(1 - γⁿ) / (1 - γ)."""
     loop = FiniteMDP(np.ones((1, 1, 1)), -np.ones((1, 1)), 0.99, 0, [])
     made = learner(loop, target="sarsa", steps=None, first_visit=True, step_size=1.0)
@@ -103,7 +103,7 @@ def test_the_path_grows_while_an_episode_does():
     assert made.values[0] == pytest.approx(-(1 - 0.99**300) / 0.01)
 
 
-def test_means_by_hand():
+def test_averaged_values_equal_hand_computed_values():
     """α = ½ and rewards 4, 8: values 2, 5, and their mean with weights 1 and 2."""
     made = TabularLearner(2, 1, TabularConfig(step_size=0.5, averaging=True, initial=0.0))
     for reward in (4.0, 8.0):
@@ -112,7 +112,7 @@ def test_means_by_hand():
 
 
 @kinds
-def test_saved_in_the_middle_it_goes_on_bit_for_bit(kind):
+def test_a_learner_loaded_within_an_episode_continues_bit_for_bit(kind):
     rng = np.random.default_rng(0)
     steps = [(*rng.integers((6, 3)), rng.normal(), rng.random() < 0.05) for _ in range(400)]
 
@@ -136,7 +136,7 @@ def test_saved_in_the_middle_it_goes_on_bit_for_bit(kind):
     ) if a.shape[:1] != (64,))  # fmt: skip
 
 
-def test_states_of_others_are_refused_by_name():
+def test_states_of_other_learners_are_refused_by_name():
     made = TabularLearner(6, 3)
     with pytest.raises(ValueError, match=r"tables of shape \(1, 5, 3\) does not fit"):
         made.load_state_dict(TabularLearner(5, 3).state_dict())
@@ -149,7 +149,7 @@ def test_states_of_others_are_refused_by_name():
         made.load_state_dict({"tables": saved["tables"]})
 
 
-def test_known_refuses_by_name():
+def test_run_known_refuses_bad_arguments_by_name():
     mdp, uniform = frozen_lake(), np.full((16, 4), 0.25)
 
     def refused(match, made=None, **given):
@@ -200,7 +200,7 @@ WORLDS = {
 
 @pytest.mark.parametrize("world", WORLDS.values(), ids=list(WORLDS))
 @pytest.mark.parametrize("kind", ["q", "n-step q", "q(λ)", "double", "expected", "tree"])
-def test_in_a_deterministic_world_it_is_exact(kind, world):
+def test_learners_are_exact_in_a_deterministic_world(kind, world):
     """α = 1, and targets that no draw but that of the next pair can move."""
     traces = {"traces": "replacing"} if kind == "q(λ)" else {}
     made = learner(world, **KINDS[kind], **traces, step_size=1.0, epsilon=0.3)
@@ -222,7 +222,7 @@ def test_learners_come_close_on_a_stochastic_world(kind):
 
 @pytest.mark.slow
 @kinds
-def test_every_learner_comes_within_a_thousandth(kind):
+def test_every_learner_has_an_error_below_a_thousandth(kind):
     """The slippery lake with γ = 0.7, and random rows and rewards with γ = 0.5, where the noise
     of a target is about 0.6."""
     random = garnet(6, 2, 3, rng=np.random.default_rng(0), ends=1, discount=0.5)
@@ -233,7 +233,7 @@ def test_every_learner_comes_within_a_thousandth(kind):
     assert max(errors) < 1e-3
 
 
-def test_errors_by_steps_are_those_between_runs():
+def test_errors_by_steps_equal_those_of_separate_runs():
     """Ways take turns; an error is the largest over states that are not terminal."""
     mdp = frozen_lake(discount=0.9)
     best = mdp.optimum().values
@@ -250,7 +250,7 @@ def test_errors_by_steps_are_those_between_runs():
         errors_by_steps(mdp, one, best, [400], ways=[], generator=seeded())
 
 
-def test_settings_that_converge():
+def test_the_settings_for_convergence_depend_on_the_algorithm_and_on_chance():
     still, slips = frozen_lake(slippery=False), frozen_lake()
     assert convergent("Q-learning", still) == TabularConfig(
         target="q", discount=still.discount, step_size=1.0, epsilon=0.3

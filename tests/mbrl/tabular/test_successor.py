@@ -32,7 +32,7 @@ def random_policy(rng, mdp):
 # The representation.
 
 
-def test_two_states_by_hand():
+def test_the_representation_of_two_states_equals_hand_computed_values():
     """0 goes to 1, which stays: with γ = ½, from 0 half of the time is spent in either."""
     mu = successor_representation(np.array([[0.0, 1.0], [0.0, 1.0]]), 0.5)
     assert mu == pytest.approx(np.array([[0.5, 0.5], [0.0, 1.0]]))
@@ -98,7 +98,7 @@ def test_deterministic_td_is_exact_and_stops_at_terminal_states():
 # Transfer.
 
 
-def test_action_values_are_successors_times_weights():
+def test_action_values_are_successor_features_times_weights():
     rng = np.random.default_rng(1)
     features, weights = rng.standard_normal((8, 3, 4)), rng.standard_normal(4)
     features[7] = 0.0  # the terminal state
@@ -109,7 +109,7 @@ def test_action_values_are_successors_times_weights():
     np.testing.assert_allclose(psi @ weights, exact, rtol=1e-9, atol=1e-12)
 
 
-def test_weights_by_regression():
+def test_regression_recovers_the_reward_weights():
     rng = np.random.default_rng(0)
     phi, w = rng.standard_normal((50, 4)), rng.standard_normal(4)
     np.testing.assert_allclose(reward_weights(phi, phi @ w), w, rtol=1e-10)
@@ -140,7 +140,7 @@ def test_improvement_is_no_worse_than_any_policy_of_the_set(seed):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_transfer_loses_no_more_than_the_tasks_differ(seed):
+def test_the_loss_of_transfer_is_bounded_by_the_difference_of_the_tasks(seed):
     """Theorem 2: Q* - Q of the improvement <= 2 / (1 - γ) · max |φ| · the nearest |w - w_k|."""
     rng = np.random.default_rng(seed)
     features = rng.uniform(-1, 1, (10, 4, 3))
@@ -205,6 +205,6 @@ def test_transfer_loses_no_more_than_the_tasks_differ(seed):
         ),
     ],
 )
-def test_bad_input(make, message):
+def test_bad_input_is_refused_by_name(make, message):
     with pytest.raises(ValueError, match=message):
         make()

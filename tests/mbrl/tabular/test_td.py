@@ -81,7 +81,7 @@ def wander(learner, steps=300, *, seed=0, truncates=True):
     return learner.action_values
 
 
-def test_two_step_td_by_hand():
+def test_two_step_td_equals_hand_computed_values():
     """γ = α = ½. First episode: 1 + ½ · 2 + ¼ · 0, 2 + ½ · 4 and 4, halved. Second: V₀ goes
     half-way from 1 to 1 + 1 + ¼ · 2."""
     made = learner(steps=2, discount=0.5, step_size=0.5, target="sarsa")
@@ -125,7 +125,7 @@ def test_sarsa_waits_for_the_next_action():
     assert made.action_values[0, 1] == 1 + 0.5 * 7
 
 
-def test_one_step_targets_by_hand():
+def test_one_step_targets_equal_hand_computed_values():
     """Q(1) = (4, 8), γ = ½, ε = ½: the best is 8, the expectation ¾ · 8 + ¼ · 4 = 7."""
     for target, wanted in (("q", 5.0), ("expected", 4.5), ("tree", 4.5)):
         made = learner(actions=2, target=target, discount=0.5, step_size=1.0, epsilon=0.5)
@@ -135,7 +135,7 @@ def test_one_step_targets_by_hand():
         assert made.action_values[0, 0] == wanted
 
 
-def test_tree_backup_and_the_cut_by_hand():
+def test_targets_of_each_policy_correction_equal_hand_computed_values():
     """Q(1) = (4, 8), γ = ½, ε = ½, π(0 | 1) = ¼. From 0 to 1, action 0 there, 20 and the end:
     sarsa and expected pass it on, 1 + ½ · 20. The tree mixes: 1 + ½ · (¾ · 8 + ¼ · 20). Greedy
     cuts: 1 + ½ · 8, but passes on what action 1 earned, 1 + ½ · 20. By traces, λ = 1, what comes
@@ -170,7 +170,7 @@ def test_tree_backup_and_the_cut_by_hand():
         ("dutch", [0.3075, 0.1]),
     ],
 )
-def test_traces_by_hand(traces, wanted):
+def test_traces_equal_hand_computed_values(traces, wanted):
     """0 → 0 → 1 → end, rewards 1, γ = 1, λ = ½, α = 0.1. After the first step V₀ = 0.1. At the
     second the trace, α in it, is 0.05 + 0.1, or 0.1, or 0.05 + 0.1 · 0.95; δ = 0.9, for dutch
     1 less 0.1 · 0.1 at the end. At the third it has halved, and δ = 1."""
@@ -179,7 +179,7 @@ def test_traces_by_hand(traces, wanted):
     np.testing.assert_allclose(made.values[:2], wanted, rtol=1e-12)
 
 
-def test_double_q_by_hand():
+def test_double_q_updates_equal_hand_computed_values():
     """Heads update one table by the other's value of its own best action; γ = ½, α = ½."""
     made, generator = learner(actions=2, target="double", discount=0.5, step_size=0.5), seeded(3)
     coins, tables = seeded(3), np.zeros((2, 4, 2))
@@ -197,7 +197,7 @@ def test_double_q_by_hand():
 
 @pytest.mark.parametrize("target", ["sarsa", "expected", "q"])
 @pytest.mark.parametrize("decay", [0.0, 0.7])
-def test_one_step_is_the_textbooks(target, decay):
+def test_one_step_learners_equal_the_textbooks_algorithms(target, decay):
     """S&B's boxes of sections 6.4 to 6.6, an episode at a time."""
     made = learner(
         actions=2, target=target, discount=0.9, step_size=0.3, step_decay=decay, epsilon=0.2
@@ -236,7 +236,7 @@ def test_a_trace_decay_near_0_equals_one_step_learning(target, traces):
 
 
 @pytest.mark.parametrize("target", ["sarsa", "expected"])
-def test_as_many_steps_as_an_episode_has_are_monte_carlo(target):
+def test_n_of_the_episodes_length_is_monte_carlo(target):
     """n = 12 is S&B's section 5.4, every visit, constant α, worked out here."""
     settings = {"actions": 2, "target": target, "discount": 0.9, "step_size": 0.3}
     long, whole = (wander(learner(**settings, steps=steps)) for steps in (12, None))
@@ -269,7 +269,7 @@ def test_true_online_with_lambda_one_is_monte_carlo():
         np.testing.assert_allclose(traced, whole, rtol=1e-9)
 
 
-def test_accumulating_with_lambda_one_is_monte_carlo_where_no_state_comes_again():
+def test_accumulating_traces_with_lambda_one_are_monte_carlo_if_no_state_repeats():
     path = [(2, 0, 1.0), (0, 0, -2.0), (1, 0, 5.0), 3]
     found = [
         feed(feed(learner(discount=0.9, **settings), path), path).values
@@ -278,7 +278,7 @@ def test_accumulating_with_lambda_one_is_monte_carlo_where_no_state_comes_again(
     np.testing.assert_allclose(*found, rtol=1e-12)
 
 
-def test_true_online_is_the_online_lambda_return_algorithm():
+def test_true_online_td_equals_the_online_lambda_return_algorithm():
     """Forward, from S&B's section 12.3: all updates up to h are made again for each horizon h,
     towards λ-returns truncated there."""
     rng, alpha, discount, decay = np.random.default_rng(1), 0.4, 0.9, 0.7
@@ -344,7 +344,7 @@ def test_on_policy_targets_find_the_values_of_their_policy(settings):
     np.testing.assert_allclose(made.action_values[:3], wanted[:3], atol=1e-6)
 
 
-def test_learners_refuse_by_name():
+def test_learners_refuse_bad_arguments_by_name():
     made = learner(actions=2, target="sarsa", epsilon=0.1)
     for reward in (math.nan, math.inf):
         with pytest.raises(ValueError, match="reward of state 1, action 0 is not finite"):
@@ -402,7 +402,7 @@ def random_walk(states):
     ],
     ids=str,
 )
-def test_prediction_of_the_five_state_walk(settings):
+def test_td_predicts_the_values_of_the_five_state_walk(settings):
     """1/6, ..., 5/6 (S&B, example 6.2) after 2000 episodes: five standard deviations of a mean of
     2000 outcomes of ±½."""
     mdp, gain = random_walk(5)
@@ -425,7 +425,7 @@ def walk_error(**settings):
     return np.mean(errors)
 
 
-def test_the_nineteen_state_walk_of_figure_7_2():
+def test_n_4_beats_n_1_on_the_nineteen_state_walk_as_in_figure_7_2():
     """At their best steps n = 4 has an error of about a quarter and n = 1 more."""
     four, one = walk_error(steps=4, step_size=0.4), walk_error(step_size=0.8)
     assert 0.22 < four < 0.28 and four < one - 0.02

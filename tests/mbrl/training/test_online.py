@@ -176,7 +176,7 @@ def test_one_environment_and_a_vector_of_it_write_the_same_bytes(tmp_path):
     assert metrics(tmp_path / "one") == metrics(tmp_path / "vector")
 
 
-def test_an_episode_that_cannot_be_replayed_is_left_and_told(tmp_path):
+def test_an_episode_that_cannot_be_replayed_is_abandoned_and_reported(tmp_path):
     go(tmp_path / "run", env := Forgetful(), random_agent(env), 60, stop_at=25)
     running = read_metrics(tmp_path / "run" / METRICS, "episode")[-1]["episode"] + 1
     last = go(tmp_path / "run", env := Forgetful(), random_agent(env), 60)
@@ -185,7 +185,7 @@ def test_an_episode_that_cannot_be_replayed_is_left_and_told(tmp_path):
     assert running not in episodes and running + 1 in episodes
 
 
-def test_an_endless_episode_is_saved_on_the_way_and_at_the_end(tmp_path):
+def test_an_endless_episode_is_saved_during_training_and_at_the_end(tmp_path):
     class Endless(Drift):
         def step(self, action):
             return (*super().step(0 * action)[:2], False, False, {})
@@ -239,7 +239,7 @@ class Alias(Drift):
 
 
 @pytest.mark.parametrize("copy", [True, False])
-def test_observations_and_actions_of_an_environment_are_copied(copy):
+def test_observations_and_actions_are_copied(copy):
     env = SyncVectorEnv([Alias, Alias], copy=copy)
     steps = collect(random_agent(env), env, Episodes(0), steps=60)
     taken = list(steps)
@@ -248,13 +248,13 @@ def test_observations_and_actions_of_an_environment_are_copied(copy):
         assert (step.action.abs() <= 1).all() and not torch.equal(step.obs, step.next_obs)
 
 
-def test_another_seed_writes_other_bytes(tmp_path):
+def test_other_seeds_write_other_bytes(tmp_path):
     for seed in (0, 1):
         go(tmp_path / str(seed), env := Drift(), pets(env, seed), 40)
     assert metrics(tmp_path / "0") != metrics(tmp_path / "1")
 
 
-def test_the_line_of_an_episode_has_its_numbers(tmp_path):
+def test_the_line_of_an_episode_contains_its_numbers(tmp_path):
     env = Drift()
     progress = go(tmp_path / "run", env, random_agent(env), 35)
     lines = read_metrics(tmp_path / "run" / METRICS, "episode")
@@ -270,7 +270,7 @@ def test_the_line_of_an_episode_has_its_numbers(tmp_path):
     assert total == pytest.approx(lines[0]["return"], rel=1e-6)
 
 
-def test_every_environment_of_several_has_lines_of_its_own(tmp_path):
+def test_each_of_several_environments_writes_its_own_lines(tmp_path):
     """Against the same episodes one by one, as a random walk's draws are its seed's."""
     env = several("a stranger's", "NextStep")
     go(tmp_path / "run", env, constant(0.05), 99)
@@ -320,7 +320,7 @@ def test_an_environment_that_breaks_is_named_with_its_step_and_can_be_resumed(
     assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
 
 
-def test_a_first_observation_that_is_not_finite_is_named_too(tmp_path):
+def test_a_first_observation_that_is_not_finite_is_named(tmp_path):
     class Stillborn(Drift):
         def reset(self, *, seed=None, options=None):
             return np.full(2, math.nan), {}
@@ -342,7 +342,7 @@ def test_checkpoints_of_other_agents_and_environments_are_refused(tmp_path):
     assert metrics(tmp_path / "run") == before
 
 
-def test_regular_checkpoints_come_within_episodes(tmp_path):
+def test_regular_checkpoints_are_saved_within_episodes(tmp_path):
     seen = []
 
     def look(progress):
@@ -353,7 +353,7 @@ def test_regular_checkpoints_come_within_episodes(tmp_path):
     assert Run.open(tmp_path / "run").latest() == 30
 
 
-def test_evaluation_is_reproducible_and_leaves_the_training_alone(tmp_path):
+def test_evaluation_is_reproducible_and_does_not_change_training(tmp_path):
     """Evaluation after every step does not change the run."""
     make = WORLDS["ours"]
     go(tmp_path / "plain", env := make(), pets(env), 50)
@@ -383,7 +383,7 @@ def test_evaluation_over_several_environments_gives_the_same_episodes(count):
 
 
 @pytest.mark.parametrize("name", ["CartPole-v1", "Taxi-v4", "MountainCarContinuous-v0"])
-def test_a_vector_steps_as_gymnasiums_does_and_never_rewrites_what_it_gave(name):
+def test_a_vector_steps_as_gymnasiums_does_and_never_overwrites_its_results(name):
     makers = [lambda: gymnasium.make(name)] * 2
     ours, theirs = vector(makers), SyncVectorEnv(makers, autoreset_mode="Disabled")
     given, wanted = [], []
@@ -404,7 +404,7 @@ def test_a_vector_steps_as_gymnasiums_does_and_never_rewrites_what_it_gave(name)
         assert not np.array_equal(given[last][0], given[last + 1][0])
 
 
-def test_playing_gives_each_step_and_tells_of_ends():
+def test_play_yields_each_step_and_reports_the_ends_of_episodes():
     env, running, begins = vector(WORLDS["ours"]()), Episodes(1), []
     agent = random_agent(env)
     agent.reset = lambda begun: begins.append((running.begun - 1, begun.tolist()))
@@ -423,7 +423,7 @@ def test_playing_gives_each_step_and_tells_of_ends():
 
 
 @pytest.mark.parametrize("id", ["CartPole-v1", "frozen-lake", "pixels", "multi"])
-def test_actions_of_every_kind_and_observations_of_any_shape_pass(id):
+def test_actions_of_every_kind_and_observations_of_any_shape_are_accepted(id):
     """Indices, pixels and several indices at once, from one environment and from several."""
 
     class Pixels(gymnasium.Env):

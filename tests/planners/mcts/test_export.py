@@ -57,7 +57,7 @@ def test_nodes_have_the_reward_and_discount_of_their_step(found):
     assert nodes[0].worth == nodes[0].value
 
 
-def test_sampled_actions_and_outcomes_come_along():
+def test_sampled_actions_and_outcomes_are_exported():
     draw = torch.Generator().manual_seed(1)
     samples = torch.tensor([[[-1.0], [0.5]]])
 
@@ -75,7 +75,7 @@ def test_sampled_actions_and_outcomes_come_along():
     assert from_json(to_json(nodes)) == nodes
 
 
-def test_json_comes_back(found):
+def test_nodes_are_read_back_from_json(found):
     nodes = most_visited(found, nodes=9)
     assert from_json(to_json(nodes)) == nodes
     assert set(json.loads(to_json(nodes))[0]) == set(Node._fields)
@@ -100,7 +100,7 @@ def test_dot_has_a_line_for_each_node_and_edge(found):
         ({"nodes": 0}, "nodes must be at least 1, got 0"),
     ],
 )
-def test_bad_input_says_so(found, options, message):
+def test_bad_input_is_refused_by_name(found, options, message):
     with pytest.raises(ValueError, match=message):
         most_visited(found, **options)
 

@@ -113,7 +113,7 @@ def coin_model(prices):
     return root, step
 
 
-def test_outcomes_are_opened_as_an_action_is_tried_and_weigh_alike():
+def test_drawn_outcomes_widen_with_visits_and_are_visited_alike():
     root, step = coin_model([1.0, -0.5, 0.75])
     tree = search(
         root,
@@ -136,7 +136,7 @@ def test_outcomes_are_opened_as_an_action_is_tried_and_weigh_alike():
     assert float(sure.children_values()[0, 0]) == 1.0  # the first outcome, taken to be the only one
 
 
-def test_actions_open_one_by_one():
+def test_actions_become_available_one_by_one():
     tree = search(
         Evaluation(torch.zeros(1, 1), torch.zeros(1), torch.zeros(1), torch.zeros(1, 20)),
         lambda state, action: Evaluation(
@@ -151,7 +151,7 @@ def test_actions_open_one_by_one():
     assert tried.tolist() == [True] * 8 + [False] * 12  # ceil(sqrt(63)), in their order
 
 
-def test_optimism_looks_where_members_disagree_and_caution_does_not():
+def test_optimism_visits_actions_on_which_members_disagree_and_pessimism_avoids_them():
     def step(state, action):
         return Evaluation(
             state, torch.zeros(1), torch.zeros(1), torch.zeros(1, 2), variance=1.0 * action
@@ -168,7 +168,7 @@ def test_optimism_looks_where_members_disagree_and_caution_does_not():
         assert visits(kind(optimism=-1.0))[0] > 60
 
 
-def test_variances_are_those_of_what_follows():
+def test_variances_are_backed_up_with_the_squared_discount():
     """A variance counts γ² a step up, and is a mean over the visits like the value."""
 
     def step(state, action):
@@ -183,7 +183,7 @@ def test_variances_are_those_of_what_follows():
     assert found.variances[0, 0] == pytest.approx((0 + 1 + 0.25) / 3)
 
 
-def test_the_answer_of_puct_is_drawn_by_visits():
+def test_the_action_of_puct_is_drawn_in_proportion_to_visits():
     root, step = table_model(golden.problem("puct"))
     rule = PUCT(dirichlet=0.0, temperature=0.5)
     g, counts = seeded(), torch.zeros(3, golden.ACTIONS)
@@ -240,7 +240,7 @@ def test_gumbel_does_not_support_widening():
         (lambda x: {"reward": x.reward[:, 0]}, r"a step's reward must be \(5, 3\), got \(5,\)"),
     ],
 )  # fmt: skip
-def test_what_a_step_cannot_give_is_named(change, message):
+def test_invalid_results_of_a_step_are_refused_by_name(change, message):
     root, step, options, _, _ = world()
 
     def wrong(state, action):
@@ -251,7 +251,7 @@ def test_what_a_step_cannot_give_is_named(change, message):
         search(root, wrong, simulations=5, **options)
 
 
-def test_a_root_of_wrong_shape_is_named_in_the_error():
+def test_a_root_of_wrong_shape_is_refused_by_name():
     root, step, options, _, _ = world()
     with pytest.raises(ValueError, match=r"the root's value must be \(5,\), got \(5, 1\)"):
         search(root._replace(value=root.value[:, None]), step, simulations=5, **options)

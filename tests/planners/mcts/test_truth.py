@@ -29,7 +29,7 @@ def seeded(seed=0):
 VALUES = {"": 0.0, "l": 0.6, "r": 0.4, "ll": 0.2, "lr": 0.8, "rl": 0.9, "rr": 0.1}
 
 
-def test_eight_simulations_of_uct_worked_by_hand():
+def test_eight_simulations_of_uct_equal_hand_computed_values():
     """A tree two deep whose step earns nothing. With C = 1/√2 a score is Q + 2 sqrt(ln N / n):
 
     simulation  N  l: Q, n      score   r: Q, n      score   goes to
@@ -110,7 +110,7 @@ def exploration(c, actions, simulations, discount):
     return regret / (1 - discount)
 
 
-def test_values_and_actions_of_deterministic_worlds_are_the_linear_programmes():
+def test_values_and_actions_in_deterministic_worlds_equal_the_linear_programme():
     copies, states, actions, discount, depth = 24, 5, 3, 0.5, 9
     c, simulations = 0.3, 4000
     mdp = side_by_side(np.random.default_rng(0), copies, states, actions, discount)
@@ -158,7 +158,7 @@ def layered(rng, layers, width, actions):
     return FiniteMDP(chances, rng.random((end + 1, actions)), 1.0, 0, [end])
 
 
-def test_worlds_of_chance_are_solved_as_outcomes_are_widened():
+def test_stochastic_worlds_are_solved_by_widening_outcomes():
     """Leaves are worth 0, so each new outcome tells too low a value: with n visits and n^0.4
     outcomes they are a share n^-0.6 of all. Without outcomes the first draw is taken for certain,
     and some actions come out wrong."""
@@ -374,7 +374,7 @@ ALONE = {
 
 
 @pytest.mark.parametrize("rule, kind", ALONE.values(), ids=ALONE)
-def test_a_batch_is_its_searches_one_by_one(rule, kind):
+def test_a_batch_equals_separate_searches(rule, kind):
     count, actions = 7, 4
     rng = np.random.default_rng(3)
     noise = {
@@ -479,7 +479,7 @@ NAN = torch.tensor([0.0, math.nan])
         ({"terminated": torch.zeros(1)}, r"a step's terminated must be \(2,\), got \(1,\)"),
     ],
 )
-def test_what_a_model_gets_wrong_is_named_with_its_simulation(wrong, message):
+def test_invalid_results_of_a_model_are_named_with_their_simulation(wrong, message):
     with pytest.raises(ValueError, match=message):
         search(START, broken(5, **wrong), simulations=6, generator=seeded())
 
@@ -501,7 +501,7 @@ def test_what_a_model_gets_wrong_is_named_with_its_simulation(wrong, message):
         ({"actions": torch.zeros(2, 3, 1)}, {}, "actions are a sample, so a step must give"),
     ],
 )
-def test_what_a_search_cannot_start_from_is_named(root, given, message):
+def test_invalid_arguments_of_a_search_are_refused_by_name(root, given, message):
     with pytest.raises(ValueError, match=message):
         search(
             START._replace(**root), broken(0), **{"simulations": 3, "generator": seeded()} | given

@@ -164,7 +164,9 @@ def agent_of(env):
 
 
 @pytest.mark.parametrize("what", [*STEPS, *RESETS])
-def test_an_answer_is_named_with_its_step_and_the_run_goes_on(tmp_path, capsys, broken, what):
+def test_an_invalid_result_of_an_environment_is_named_with_its_step_and_the_run_can_resume(
+    tmp_path, capsys, broken, what
+):
     said = {**STEPS, **RESETS}[what][1]
     where = (
         "at the start of episode 3 (after environment step 30)"
@@ -221,7 +223,7 @@ def test_an_environment_that_cannot_be_made_ends_in_one_line(tmp_path, capsys, b
     assert capsys.readouterr().err.splitlines() == [said] and not path.exists()
 
 
-def test_a_picture_that_is_none_skips_the_film(broken, tmp_path, capsys):
+def test_a_frame_of_none_skips_the_film(broken, tmp_path, capsys):
     env = gymnasium.make("Slide-v0", render_mode="rgb_array")
     with pytest.raises(EnvironmentError, match="render returned None, not a frame"):
         film(env, np.zeros((3, 1), np.float32), seed=0)
@@ -232,7 +234,7 @@ def test_a_picture_that_is_none_skips_the_film(broken, tmp_path, capsys):
     assert "video skipped: the environment's render returned None" in capsys.readouterr().err
 
 
-def test_answers_of_the_usual_kinds_are_taken(tmp_path):
+def test_lists_scalars_and_integer_flags_are_accepted(tmp_path):
     """Lists, numbers of 0 dimensions, integers and 0 or 1 for the flags."""
 
     class Loose(Slide):
@@ -251,7 +253,7 @@ def test_answers_of_the_usual_kinds_are_taken(tmp_path):
         assert [part.dtype for part in one[:4]] == [part.dtype for part in other[:4]]
 
 
-def test_a_vector_of_ones_own_is_checked_too():
+def test_a_users_vector_environment_is_checked_too():
     class Flat(gymnasium.vector.VectorEnv):
         num_envs = 2
         single_observation_space = observation_space = Box(-1, 1, (2,))
@@ -296,7 +298,7 @@ def test_a_fit_that_diverges_ends_the_run_in_one_line_with_its_step(tmp_path, ca
 @pytest.mark.parametrize(
     ("rejected", "said"), [(0, None), (3, "rejected 3 "), (40, "rejected every candidate ")]
 )
-def test_an_episode_whose_every_candidate_was_rejected_is_said(rejected, said):
+def test_an_episode_in_which_every_candidate_was_rejected_is_reported(rejected, said):
     last = {"episode": 0, "return": 1.0, "evaluated": 40, "rejected": rejected}
     text = _line(last, 20, 5.0, 3.0)
     assert said in text if said else "rejected" not in text
