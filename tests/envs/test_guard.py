@@ -1,4 +1,4 @@
-"""What a stranger's page or program may do to the viewer: nothing but what its user may."""
+"""Other pages and programs can do no more to the viewer than its user can."""
 
 import math
 import socket

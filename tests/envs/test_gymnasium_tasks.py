@@ -133,7 +133,7 @@ def test_other_gymnasium_ids_have_learned_rewards():
     assert envs.known("cartpole-swingup").terminated is envs.never
 
 
-class Stranger(gymnasium.Env):
+class WithMetadata(gymnasium.Env):
     """An environment with its own `metadata["known"]`."""
 
     observation_space = action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,))
@@ -141,11 +141,11 @@ class Stranger(gymnasium.Env):
 
 
 def test_metadata_of_other_environments_is_kept():
-    gymnasium.register("Stranger-v0", Stranger)
+    gymnasium.register("WithMetadata-v0", WithMetadata)
     try:
-        told = envs.make("Stranger-v0").metadata["known"]
+        told = envs.make("WithMetadata-v0").metadata["known"]
     finally:
-        del gymnasium.registry["Stranger-v0"]
+        del gymnasium.registry["WithMetadata-v0"]
     assert told == {"reward": len, "ends": False, "discount": 0.5, "why": "", "task": None}
     ours = envs.make("Pendulum-v1").metadata["known"]
     assert ours["reward"] is envs.known("Pendulum-v1").reward

@@ -16,7 +16,7 @@ from tests.own_parts import parts
 
 @pytest.fixture(autouse=True)
 def clean():
-    """What a test registers is forgotten after it."""
+    """Environments that a test registers are removed after it."""
     before = {*gymnasium.registry}
     yield
     for name in {*gymnasium.registry} - before:
@@ -24,8 +24,8 @@ def clean():
 
 
 @pytest.fixture
-def stranger(monkeypatch):
-    """The stranger's folder is the working folder."""
+def parts_module(monkeypatch):
+    """The name of the module `parts.py`, which can be imported."""
     monkeypatch.syspath_prepend(str(Path(parts.__file__).parent))
     monkeypatch.delitem(sys.modules, "parts", raising=False)
     return "parts"
@@ -96,9 +96,9 @@ def test_later_presets_are_added_to_earlier_ones():
     assert envs.entry("slider").task is not None
 
 
-def test_environments_are_made_by_module_and_name(stranger):
+def test_environments_are_made_by_module_and_name(parts_module):
     for name, kind in (("SLIDER", envs.MujocoEnv), ("Drift", gymnasium.Env)):
-        id = f"{stranger}:{name}"
+        id = f"{parts_module}:{name}"
         env = envs.make(id)
         assert isinstance(env.unwrapped, kind)
         assert env.spec is not None and env.spec.id == id
@@ -115,7 +115,7 @@ def test_environments_are_made_by_gymnasiums_module_and_id(tmp_path, monkeypatch
     assert envs.make("hidden:Hid-v0").observation_space.shape == (3,)
 
 
-def test_environments_are_made_by_an_entry_point_of_an_installed_package(stranger, monkeypatch):
+def test_environments_are_made_by_an_entry_point_of_an_installed_package(parts_module, monkeypatch):
     point = EntryPoint("rails", "parts:SLIDER", registry.GROUP)
 
     def entry_points(*, group, name):
@@ -142,7 +142,7 @@ def test_environments_are_made_by_an_entry_point_of_an_installed_package(strange
         ("", "unknown environment ''"),
     ],
 )
-def test_an_unknown_name_is_refused_in_one_line(stranger, id, line):
+def test_an_unknown_name_is_refused_in_one_line(parts_module, id, line):
     with pytest.raises(ValueError, match=line) as error:
         envs.make(id)
     assert "\n" not in str(error.value)

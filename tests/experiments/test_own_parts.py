@@ -1,4 +1,4 @@
-"""A stranger's task, environment, finite world, planner, model and agent, in every command."""
+"""A user's task, environment, finite world, planner, model and agent in every command."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ PETS = "--random-steps 30 --particles 1 --steps 60"
 
 @pytest.fixture(autouse=True)
 def folder(monkeypatch):
-    """The stranger works in the folder of `parts.py`; what the command registers is forgotten."""
+    """The folder of `parts.py` is the working folder; registered environments are removed later."""
     monkeypatch.chdir(CODE)
     path = [*sys.path]
     yield

@@ -186,9 +186,9 @@ def test_a_script_completes_commands_options_and_names(tmp_path):
 @pytest.fixture
 def package(tmp_path, monkeypatch):
     """A package is installed whose entry points name the parts of `tests/own_parts/parts.py`."""
-    folder = tmp_path / "site" / "stranger-1.dist-info"
+    folder = tmp_path / "site" / "own_parts-1.dist-info"
     folder.mkdir(parents=True)
-    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1\n")
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: own_parts\nVersion: 1\n")
     groups = {
         "envs": {"slider": "parts:SLIDER", "half-cheetah": "parts:Drift"},
         "planners": {"bees": "parts:Bees"},
@@ -201,7 +201,7 @@ def package(tmp_path, monkeypatch):
     ]
     (folder / "entry_points.txt").write_text("\n".join(lines))
     monkeypatch.syspath_prepend(tmp_path / "site")
-    monkeypatch.syspath_prepend(ROOT / "tests" / "stranger")
+    monkeypatch.syspath_prepend(ROOT / "tests" / "own_parts")
     yield
     sys.modules.pop("parts", None)
 

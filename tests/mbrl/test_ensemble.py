@@ -275,7 +275,7 @@ def test_members_do_not_depend_on_one_another(monkeypatch, stacked):
 
 @pytest.mark.parametrize("stacked", [True, False])
 @pytest.mark.parametrize("holdout", [0.0, 0.1])
-def test_a_fit_that_diverges_raises_an_error_and_does_not_change_the_model(
+def test_a_diverging_fit_raises_an_error_and_does_not_change_the_model(
     monkeypatch, stacked, holdout
 ):
     monkeypatch.setattr(fitting, "STACKED_WORK", math.inf if stacked else 0)

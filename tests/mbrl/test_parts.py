@@ -13,14 +13,14 @@ import mbrl
 from mbrl import parts
 from mbrl.agents import MPCConfig, PlannerConfig
 from mbrl.dynamics import OwnModel
-from tests import stranger
+from tests import own_parts
 
-CODE = Path(stranger.__file__).parent if stranger.__file__ else Path("tests/own_parts")
+CODE = Path(own_parts.__file__).parent if own_parts.__file__ else Path("tests/own_parts")
 
 
 @pytest.fixture(autouse=True)
 def folder(monkeypatch):
-    """The stranger's folder is searched, and what it registers is forgotten."""
+    """`parts.py` can be imported; after the test, registered environments are removed."""
     monkeypatch.syspath_prepend(str(CODE))
     yield
     for name in ("parts:SLIDER", "parts:Drift", "parts:corridor"):

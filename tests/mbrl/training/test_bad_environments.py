@@ -164,7 +164,7 @@ def agent_of(env):
 
 
 @pytest.mark.parametrize("what", [*STEPS, *RESETS])
-def test_an_invalid_result_of_an_environment_is_named_with_its_step_and_the_run_can_resume(
+def test_an_invalid_result_is_named_with_its_step_and_the_run_can_resume(
     tmp_path, capsys, broken, what
 ):
     said = {**STEPS, **RESETS}[what][1]

@@ -1,4 +1,4 @@
-"""Runs that a stranger, a failing disk or a slip has changed: one line, and nothing is touched."""
+"""Runs that were changed by someone else or damaged end in one line and are not changed."""
 
 import json
 import math

@@ -106,9 +106,7 @@ DEATHS = {
 @pytest.mark.parametrize("again", [False, True], ids=["another step", "the same step"])
 @pytest.mark.parametrize("which", DEATHS)
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
-def test_a_process_killed_while_saving_leaves_a_whole_checkpoint(
-    run, monkeypatch, which, count, again
-):
+def test_a_process_killed_while_saving_leaves_a_checkpoint(run, monkeypatch, which, count, again):
     """It dies in the count-th call of that kind, before or after the call did its work."""
     for late in (False, True):
         shutil.rmtree(run.path / "checkpoints", ignore_errors=True)

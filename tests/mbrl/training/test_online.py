@@ -76,7 +76,7 @@ class Forgetful(Drift):
 WORLDS = {
     "ours": lambda: envs.make("cartpole-swingup-noisy", max_episode_steps=17),
     "gymnasium's": lambda: envs.make("Hopper-v5", max_episode_steps=17),
-    "a stranger's": Drift,
+    "a user's": Drift,
 }
 MODES = ("Disabled", "NextStep", "SameStep")
 
@@ -272,7 +272,7 @@ def test_the_line_of_an_episode_contains_its_numbers(tmp_path):
 
 def test_each_of_several_environments_writes_its_own_lines(tmp_path):
     """Against the same episodes one by one, as a random walk's draws are its seed's."""
-    env = several("a stranger's", "NextStep")
+    env = several("a user's", "NextStep")
     go(tmp_path / "run", env, constant(0.05), 99)
     lines = read_metrics(tmp_path / "run" / METRICS, "episode")
     alone = evaluate(constant(0.05), Drift(), episodes=len(lines), seed=3)
@@ -378,7 +378,7 @@ def test_evaluation_is_reproducible_and_does_not_change_training(tmp_path):
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_evaluation_over_several_environments_gives_the_same_episodes(count):
     one = evaluate(constant(0.3), Drift(), episodes=7, seed=2)
-    env = several("a stranger's", count=count)
+    env = several("a user's", count=count)
     assert evaluate(constant(0.3), env, episodes=7, seed=2) == one and len(set(one)) == 7
 
 

@@ -84,9 +84,7 @@ def test_an_incomplete_archive_is_refused(run, tmp_path):
 
 
 @pytest.mark.parametrize("writes", range(1, 8))
-def test_a_process_killed_while_unpacking_leaves_the_old_or_the_new_run(
-    run, tmp_path, writes, monkeypatch
-):
+def test_a_process_killed_while_unpacking_leaves_a_whole_run(run, tmp_path, writes, monkeypatch):
     unpack(pack(run.path), away := tmp_path / "away-0")
     (away / "metrics.jsonl").write_text("{}\n{}\n")
     Run.open(away).save(20, {"steps": 20})
