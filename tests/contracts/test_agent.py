@@ -1,4 +1,4 @@
-"""What every agent promises to the loop that drives it. A new agent adds its maker to `MAKERS`."""
+"""The contract of agents with the loop that drives them. A new agent adds its maker to `MAKERS`."""
 
 import gymnasium
 import numpy as np
@@ -60,7 +60,7 @@ def make(request):
 
 
 class World:
-    """Walks in the plane, COUNT side by side, in episodes of six steps, each begun a step later."""
+    """COUNT parallel walks in the plane in episodes of six steps, each one step behind the last."""
 
     def __init__(self):
         self.at = np.zeros((COUNT, OBS), np.float32)
@@ -132,7 +132,7 @@ def test_saving_and_loading_give_the_same_next_actions(make, steps):
     agent, other, world, mirror = make(), make(7), World(), World()
     for _ in range(steps):
         world.go(agent)
-    walk(other, 15)  # whatever it did before must not linger
+    walk(other, 15)  # its state before loading must have no effect
     other.load_state_dict(copied(agent.state_dict()))
     mirror.at, mirror.steps = world.at.copy(), world.steps.copy()
     for _ in range(14):
@@ -158,7 +158,7 @@ def test_an_update_returns_no_metrics_if_none_is_due(make):
     assert [said for _, said in history] == [{}] * 3
     agent = make()
     walk(agent, 12)
-    assert agent.update() == {}  # it is done already
+    assert agent.update() == {}  # the update was done already
 
 
 def test_metrics_of_updates_are_finite_numbers(make):

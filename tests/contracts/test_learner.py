@@ -1,4 +1,4 @@
-"""What every learner promises. A new learner adds its maker to `MAKERS`."""
+"""The contract of learners. A new learner adds its maker to `MAKERS`."""
 
 import copy
 import math
@@ -33,7 +33,7 @@ def make(request):
 
 
 def batch(count=32, seed=0):
-    """The reward is how close the action comes to half the state; every step ends an episode."""
+    """The reward is greater the closer the action is to half the state; each step is an episode."""
     g = seeded(seed)
     state, after = torch.randn(2, count, STATE, generator=g)
     action = LOW + (HIGH - LOW) * torch.rand(count, ACTION, generator=g)
@@ -107,10 +107,10 @@ def test_an_update_does_not_change_the_batch(make):
 
 @pytest.mark.parametrize("before", [0, 4])
 def test_saving_and_loading_give_the_same_actions_and_the_same_next_updates(make, before, tmp_path):
-    """By way of a file of tensors and plain values alone."""
+    """The state is saved in a file of tensors and plain values."""
     learner, other = make(), make(7)
     updates(learner, before)
-    updates(other, 6)  # whatever it did before must not linger
+    updates(other, 6)  # its state before loading must have no effect
     torch.save(learner.state_dict(), tmp_path / "state.pt")
     other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     state = torch.randn(9, STATE, generator=seeded())
@@ -120,7 +120,7 @@ def test_saving_and_loading_give_the_same_actions_and_the_same_next_updates(make
 
 
 def test_updates_improve_the_policy_on_a_toy_problem(make):
-    """A bandit whose best action is half the state: the loss falls to a quarter."""
+    """In a bandit whose best action is half the state, the loss decreases to a quarter."""
     learner, data = make(), Replay(2000, STATE, ACTION)
     data.append(batch(2000))
     state = torch.randn(500, STATE, generator=seeded(9))

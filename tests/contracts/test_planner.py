@@ -1,4 +1,4 @@
-"""What every sampling planner promises."""
+"""The contract of sampling planners."""
 
 import math
 import random
@@ -92,14 +92,14 @@ def test_a_search_does_not_change_the_global_stream_or_its_arguments(make):
 
 
 def test_a_score_that_writes_to_its_argument_changes_nothing(make):
-    def vandal(actions):
+    def overwriting(actions):
         scores = bowl(actions)
         actions.fill_(math.nan)
         return scores
 
     planner = make(LOW, HIGH, 5)
     assert_same(
-        planner.plan(vandal, None, generator=seeded()),
+        planner.plan(overwriting, None, generator=seeded()),
         planner.plan(bowl, None, generator=seeded()),
     )
 
@@ -111,7 +111,7 @@ def test_the_score_is_that_of_the_returned_actions(make):
 
 
 def test_the_score_of_a_start_is_not_reused(make):
-    """A start that was brilliant under another score brings no stale number along."""
+    """The high score of a start under another score function is not returned."""
     planner = make(LOW, HIGH, 5)
     start = planner.plan(lambda a: bowl(a) + 1e6, None, generator=seeded())
     plan = planner.plan(bowl, start, generator=seeded(1))
@@ -138,7 +138,7 @@ LOSES_NOTHING: dict[str, list[dict[str, Any]]] = {
     hills=st.floats(0, 1),
 )
 def test_a_search_from_a_plan_returns_no_lower_score(name, choice, knots, seed, hills):
-    """Under the same score a search from a plan returns no less, though there are many tops."""
+    """With the same score function, which has many maxima."""
     low, high = LOW.double(), HIGH.double()
     variants = LOSES_NOTHING[name]
     planner = PLANNERS[name](
@@ -157,12 +157,11 @@ def test_a_search_from_a_plan_returns_no_lower_score(name, choice, knots, seed, 
 
 
 def test_a_search_from_a_shifted_plan_loses_less_than_a_fresh_one(make):
-    """The third search in a row loses less than half of what a fresh one does on average.
+    """On average the third search in a row loses less than half of what a fresh one loses.
 
-    Random shooting only ever gains the best of three populations in place of one; predictive
-    sampling loses 0.75 of a fresh search (it has had the draws of three) and CMA-ES 0.69 (each
-    search begins with a spread that its last had long left behind). Gradient ascent is at the
-    optimum to 1e-5 every time.
+    Exceptions: random shooting only has the best of three populations instead of one; predictive
+    sampling loses 0.75 of a fresh search, as it has made three times the draws; CMA-ES loses 0.69,
+    because each search begins with a large std. Gradient ascent always finds the optimum to 1e-5.
     """
     planner = make(LOW, HIGH, 10)
     fresh, warm = 0.0, 0.0
@@ -179,7 +178,7 @@ def test_a_search_from_a_shifted_plan_loses_less_than_a_fresh_one(make):
 
 @pytest.mark.parametrize("bad", [math.nan, -math.inf, math.inf])
 def test_forbidden_candidates_are_never_returned(make, bad):
-    """The best half of the box, where the optimum lies, is forbidden."""
+    """The half of the box that contains the optimum is forbidden."""
 
     def score(actions):
         return torch.where(actions[:, 0, 0] > 0, bad, bowl(actions))
@@ -258,7 +257,7 @@ def test_candidates_and_plans_stay_in_the_box(name, box, horizon, share, kind, p
 
 
 def test_with_a_deadline_in_the_past_one_round_runs(make):
-    """The best of it is returned, a mean that no time is left to score is not."""
+    """The best candidate is returned, because there is no time to score the mean."""
     calls = []
 
     def score(actions):
@@ -281,9 +280,9 @@ def test_a_deadline_far_away_changes_nothing(make):
 
 
 def test_no_round_starts_that_would_end_late_at_the_slowest_rate_so_far(make, monkeypatch):
-    """On a clock that only a score moves: the first round takes 3 s, the others 1 s.
+    """With a clock that only the score advances: the first round takes 3 s, the others 1 s.
 
-    The mean, where it is the answer, is budgeted as one more round.
+    If the answer is the mean, its score counts as one more round.
     """
     if "iterations" not in {f.name for f in fields(make)}:
         pytest.skip("searches in one round")
@@ -297,7 +296,7 @@ def test_no_round_starts_that_would_end_late_at_the_slowest_rate_so_far(make, mo
     monkeypatch.setattr("planners.search.time.perf_counter", lambda: now[0])
     planner = make(LOW, HIGH, 5, iterations=50)
     plan = planner.plan(score, None, generator=seeded(), deadline=10.0)
-    # Rounds begin at 0, 3, 4, ..., 7; with the mean to come, at 0, 3, 4, and the mean at 5.
+    # Rounds begin at 0, 3, 4, ..., 7; if the mean is scored last, at 0, 3, 4, and the mean at 5.
     assert plan.rounds == (3 if planner.answer == "mean" else 6)
     assert len(calls) == (4 if planner.answer == "mean" else 6)
     assert now[0] <= 10.0

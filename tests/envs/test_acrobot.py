@@ -1,4 +1,4 @@
-"""Acrobot swing-up: its rods, its servo and its reward, in numbers worked out by hand."""
+"""Acrobot swing-up: its rods, its servo and its reward against hand-computed numbers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_the_rods_swing_at_the_two_closed_form_frequencies():
         angles.append(data.qpos[0] - np.pi)
     power = np.abs(np.fft.rfft(np.array(angles) * np.hanning(20_000)))
     frequency = np.fft.rfftfreq(20_000, 1e-3)
-    for wanted in omega / (2 * np.pi):  # 0.60 and 1.60 Hz, each a peak within the resolution
+    for wanted in omega / (2 * np.pi):  # 0.60 and 1.60 Hz: each is a peak, to within the resolution
         near = np.abs(frequency - wanted) < 0.2
         assert frequency[near][power[near].argmax()] == pytest.approx(wanted, abs=0.05)
 

@@ -1,4 +1,4 @@
-"""Each wrong input ends with one line that names the culprit."""
+"""Bad input raises an error of one line that names the cause."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_action_beyond_the_bounds_acts_as_the_bound():
     one = at.step(np.array([1.0], np.float32))
     two = beyond.step(np.array([5.0], np.float32))
     np.testing.assert_array_equal(one[0], two[0])
-    assert one[1] - two[1] == pytest.approx(0.01 * 24, abs=1e-6)  # the reward sees what was asked
+    assert one[1] - two[1] == pytest.approx(0.01 * 24, abs=1e-6)  # unclipped
 
 
 def test_actions_map_linearly_to_the_control_range(tmp_path):
@@ -76,9 +76,9 @@ def test_a_divergence_is_reported_with_its_step(tmp_path, monkeypatch):
     with pytest.raises(envs.SimulationDiverged, match="slider.*step 2") as error:
         env.step(np.ones(1, np.float32))
     one_line(error)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.xml"]  # no log file of MuJoCo's
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.xml"]  # MuJoCo wrote no log file
     env.reset(seed=0)
-    env.step(np.zeros(1, np.float32))  # a reset puts it right
+    env.step(np.zeros(1, np.float32))  # works again after a reset
 
 
 def test_mjcf_that_does_not_compile_names_file_and_reason(tmp_path):
@@ -184,7 +184,7 @@ def test_rendering_without_opengl_names_what_to_install(monkeypatch):
     monkeypatch.setattr(mujoco, "Renderer", broken)
     env = envs.make("cartpole-swingup", render_mode="rgb_array")
     env.reset(seed=0)
-    env.step(np.zeros(1, np.float32))  # all but the picture works
+    env.step(np.zeros(1, np.float32))  # only rendering fails
     with pytest.raises(envs.RenderingUnavailable, match="apt install libegl1 libgl1") as error:
         env.render()
     one_line(error)
@@ -196,10 +196,10 @@ def test_environments_import_neither_torch_nor_the_library():
 
 
 def test_a_missing_sensor_is_refused_by_name():
-    def deaf(spec):
+    def without_sensor(spec):
         envs.TASKS["arm-pusher"].prepare(spec)
         spec.delete(spec.sensor("object"))
 
-    task = dataclasses.replace(envs.TASKS["arm-pusher"], prepare=deaf)
+    task = dataclasses.replace(envs.TASKS["arm-pusher"], prepare=without_sensor)
     with pytest.raises(ValueError, match="no sensor 'object', which arm-pusher observes; there"):
         task.compile()

@@ -1,4 +1,4 @@
-"""`check_task`: our own tasks pass, and each way to break one is said in one line."""
+"""`check_task` accepts the library's tasks and names each breach of the contract in one line."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -89,5 +89,5 @@ def test_each_breach_of_the_contract_is_named_in_one_line(change, line):
 
 
 def test_the_tasks_that_the_broken_ones_are_made_from_pass():
-    """So that each of the variants above fails for its own change alone."""
+    """So each variant above fails only because of its own change."""
     envs.check_task(replace(SLIDER, reward=reward, initial=initial, observation=observation))

@@ -54,7 +54,7 @@ def put(client, handle, value, **others):
 
 
 def settled(viewer, client):
-    """Wait until all that a client has sent is done: a last change has arrived."""
+    """Wait until all messages of a client are processed, by sending one more change."""
     wanted, end = not viewer._follow.value, time.monotonic() + 20
     put(client, viewer._follow, wanted)
     while viewer._follow.value != wanted:
@@ -97,7 +97,7 @@ def test_the_viewers_page_and_programs_can_connect(viewer, capsys, name):
 
 
 def test_a_foreign_host_name_of_this_machine_is_refused(viewer):
-    """A site's own name can be pointed at this machine; its pages then have this port too."""
+    """A site can make its name resolve to this machine; its pages then have this port too."""
     at = f"evil.example:{viewer.server.get_port()}"
     with socket.create_connection((HOST, viewer.server.get_port())) as raw:
         raw.sendall(
@@ -226,7 +226,7 @@ def test_a_goal_is_dragged_no_farther_than_ten_times_the_model(viewer):
     assert goal[1:] == pytest.approx([0.1, stat.center[2] - 10 * stat.extent])
 
 
-def deaf(viewer):
+def silent_client(viewer):
     """A connected client that never reads."""
     raw = socket.socket()
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -240,7 +240,7 @@ def deaf(viewer):
 
 
 def draw(viewer, seconds):
-    """Have the loop draw for a while; the longest that a call took."""
+    """Draw for a while; the longest time of a call, in seconds."""
     data, paths = mujoco.MjData(viewer.model), np.random.default_rng(0).random((24, 30, 3))
     longest, end = 0.0, time.monotonic() + seconds
     while time.monotonic() < end:
@@ -258,7 +258,7 @@ def draw(viewer, seconds):
 def test_a_client_that_never_reads_is_disconnected_and_delays_nothing(viewer, monkeypatch, capfd):
     monkeypatch.setattr(guard, "PATIENCE", 1.0)
     alive = viewer.server._websock_server._live_connections
-    with deaf(viewer):
+    with silent_client(viewer):
         assert draw(viewer, 0.5) < 0.3
         assert len(alive) == 1
         end = time.monotonic() + 60
@@ -269,7 +269,7 @@ def test_a_client_that_never_reads_is_disconnected_and_delays_nothing(viewer, mo
 
 
 def test_stopping_does_not_wait_for_a_client_that_never_reads(viewer):
-    with deaf(viewer), page(viewer) as good:
+    with silent_client(viewer), page(viewer) as good:
         draw(viewer, 2.0)
         began = time.monotonic()
         viewer.close()

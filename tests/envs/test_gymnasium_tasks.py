@@ -1,4 +1,4 @@
-"""Reward and termination as functions, held to what gymnasium's environments give."""
+"""Reward and termination functions against gymnasium's environments."""
 
 from __future__ import annotations
 

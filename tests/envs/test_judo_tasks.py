@@ -1,4 +1,4 @@
-"""judo's two tasks: its physics and costs, in numbers worked out by hand."""
+"""judo's two tasks: physics and costs against hand-computed numbers."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def test_cartpole_servo_costs_equal_hand_computed_values():
 
 def test_cylinder_push_costs_equal_hand_computed_values():
     obs = np.zeros((4, 8))
-    obs[0, :4] = 2.25, 0, 2, 0  # just behind the cart at 2 m: 0.05 · 4 is left
-    obs[1, :4] = 0, 0, 0.3, 0.4  # behind is (0.45, 0.6), 0.75 m away
+    obs[0, :4] = 2.25, 0, 2, 0  # just behind the cart at 2 m, only 0.05 · 4 remains
+    obs[1, :4] = 0, 0, 0.3, 0.4  # the point behind the cart is (0.45, 0.6), 0.75 m away
     obs[2, :4] = 0.5, 0, 1e-5, 0  # touching at rest at the goal: 0.25 · 0.25²
-    obs[3, :4] = 0.5, 0, 0, 0  # on the goal itself there is no behind
+    obs[3, :4] = 0.5, 0, 0, 0  # on the goal there is no point behind the cart
     cost = [0.2, 0.25 * 0.75**2 + 0.05 * 0.5**2, 0.015625, 0.25 * 0.5**2]
     np.testing.assert_allclose(-cylinder_push.reward(obs, obs[:, :2], obs), cost, atol=2e-6)
 
@@ -38,7 +38,7 @@ def test_weights_equal_those_of_judo():
 
 @pytest.mark.parametrize(
     ("task", "qpos", "control", "position", "velocity"),
-    # What judo 0.1.0's own MJCFs give after twenty of their time steps on MuJoCo 4.0.0.
+    # States of judo 0.1.0's models after twenty of their time steps, with MuJoCo 4.0.0.
     [
         (
             cartpole_servo.TASK,
@@ -96,7 +96,7 @@ def test_success_depends_on_the_distance_to_the_goal():
 
 
 def test_discs_are_planned_as_spheres_within_millimetres():
-    """A second of pushing off centre: the cart goes 0.7 m, the models part by 4 mm."""
+    """After a second of off-centre pushing the cart has moved 0.7 m; the models differ by 4 mm."""
     found = []
     for planning in (False, True):
         model = cylinder_push.TASK.compile(planning=planning)

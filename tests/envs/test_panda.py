@@ -1,4 +1,4 @@
-"""The Panda and its tasks against the robot's figures, and numbers worked out by hand."""
+"""The Panda and its tasks against the robot's data and hand-computed numbers."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def test_masses_and_ranges_equal_those_of_the_robot(arm):
 
 
 def test_lengths_equal_those_of_the_robot(arm):
-    """At zero the arm stands straight: 0.333 + 0.316 + 0.384 up, 0.107 + 0.1034 down again."""
+    """At zero the arm is straight: 0.333 + 0.316 + 0.384 m up, and 0.107 + 0.1034 m down again."""
     data = mujoco.MjData(arm)
     mujoco.mj_kinematics(arm, data)
     np.testing.assert_allclose(data.site("grasp").xpos, [0.088, 0, 0.8226], atol=1e-6)
-    data.qpos[3] = -np.pi / 2  # the elbow's offsets of 0.0825 m cancel only when it is straight
+    data.qpos[3] = -np.pi / 2  # the elbow's offsets of 0.0825 m cancel only if it is straight
     mujoco.mj_kinematics(arm, data)
     elbow = np.array([0.0825, 0, 0.649])
     wrist = elbow + np.array([0.384, 0, 0.0825])
@@ -99,7 +99,7 @@ def test_the_hand_moves_to_the_commanded_place():
 
 
 def test_a_grasped_cube_stays_in_the_fingers():
-    """Closed on the cube and lifted, the cube goes where the hand goes."""
+    """After closing and lifting, the cube moves with the hand."""
     env = MujocoEnv(panda_pick.TASK)
     env.reset(seed=0)
     env.data.qpos[9:] = [0.45, 0, 0.02, *DOWN]
@@ -199,7 +199,7 @@ def test_pick_goals_are_twenty_centimetres_up():
 
 @pytest.mark.parametrize("task", [panda_reach.TASK, panda_push.TASK, panda_pick.TASK])
 def test_the_planning_model_moves_the_hand_as_the_true_one_does(task):
-    """Within 6 % of the way after 0.2 s of random actions."""
+    """The difference is within 6 % of the way after 0.2 s of random actions."""
     rng = np.random.default_rng(0)
     true, planning = Simulator(task), Simulator(task, planning=True)
     start = true.state(*task.initial(rng), mocap_pos=task.goal(rng))

@@ -1,4 +1,4 @@
-"""The tasks' physics and rewards against closed forms and numbers worked out by hand."""
+"""Physics and rewards of the tasks against closed forms and hand-computed numbers."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_full_torque_cannot_lift_the_pendulum_in_one_swing():
     env = MujocoEnv(pendulum.TASK)
     env.reset(seed=0)
     heights = [env.step(np.array([1.0], np.float32))[0][1] for _ in range(60)]
-    assert max(heights) < 0  # full torque all along never gets it to the horizontal
+    assert max(heights) < 0  # constant full torque does not lift it to the horizontal
 
 
 def test_pendulum_rewards_equal_hand_computed_values():
@@ -125,7 +125,7 @@ def test_reacher_kinematics_equal_those_of_the_model():
 
 
 def test_reacher_rewards_equal_hand_computed_values():
-    # Stretched out along x: 0.1 + 0.4 + 0.321 + 0.168 = 0.989 m; the target in PETS's mean place.
+    # Stretched along x: 0.1 + 0.4 + 0.321 + 0.168 = 0.989 m; the target is PETS's mean place.
     obs = np.zeros(17)
     obs[14:] = [0, 0.25, 0]
     action = np.zeros(7)
@@ -155,7 +155,7 @@ def test_pusher_goal_and_sensors_equal_those_of_the_model():
     ("task", "reference"), [(half_cheetah.TASK, "HalfCheetah-v5"), (pusher.TASK, "Pusher-v5")]
 )
 def test_borrowed_models_move_as_gymnasiums_do(task, reference):
-    """Dressing a model changes how it looks and nothing else."""
+    """Colours and scenery change only the look of a model."""
     ours = MujocoEnv(task)
     theirs = gymnasium.make(reference).unwrapped
     ours.reset(seed=0)
@@ -194,7 +194,7 @@ def test_gusts_have_the_stated_size_and_duration():
 
 
 def test_a_plan_made_once_fails_under_gusts():
-    """A balanced pole: the noiseless actions hold it, the same actions under gusts do not."""
+    """Actions that balance the pole without noise do not balance it under gusts."""
     task, noisy = envs.TASKS["cartpole-swingup"], envs.TASKS["cartpole-swingup-noisy"]
     gain = np.array([-0.35, -4.2, 0.0, -0.55, -0.85])  # on (x, sin, cos, velocities)
 
@@ -223,7 +223,7 @@ def test_a_plan_made_once_fails_under_gusts():
 
 
 def test_frames_render_for_any_order_of_imports():
-    """MuJoCo picks its OpenGL at import; `mbrl` imports it too."""
+    """MuJoCo chooses its OpenGL library at import, and `mbrl` imports it too."""
     pytest.importorskip("OpenGL.EGL", reason="no OpenGL")
     code = (
         "import mujoco, mbrl.dynamics, envs\n"

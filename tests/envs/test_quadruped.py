@@ -1,4 +1,4 @@
-"""The Go1 and its tasks against the robot's figures, and numbers worked out by hand."""
+"""The Go1 and its tasks against the robot's data and hand-computed numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def model() -> mujoco.MjModel:
 
 
 def settled(task: Task) -> MujocoEnv:
-    """Standing for a second at action 0."""
+    """The state after a second of standing with action 0."""
     env = MujocoEnv(task)
     env.reset(seed=0)
     env.data.qpos[:] = go1.pose(0.29, 0.0, 0.0, np.array(go1.STANDING))
@@ -27,7 +27,7 @@ def settled(task: Task) -> MujocoEnv:
 
 
 def standing(task: Task) -> np.ndarray:
-    """An observation made by hand: still, upright, in the pose, 0.28 m up, 3 m from the flag."""
+    """The observation of a robot at rest, upright, in the pose, 0.28 m up, 3 m from the flag."""
     obs = np.zeros(34 if task is quadruped_standup.TASK else 37)
     obs[go1.HEIGHT], obs[3] = 0.28, 1.0
     obs[go1.JOINTS] = go1.STANDING
@@ -42,7 +42,7 @@ def test_masses_and_limits_equal_those_of_the_robot(model):
         assert parts == [0.68, 1.009, 0.195862]
         ranges = [model.joint(f"{leg} {part}").range for part in ("hip", "thigh", "calf")]
         np.testing.assert_array_equal(ranges, [[-0.863, 0.863], [-0.686, 4.501], [-2.818, -0.888]])
-    assert model.body_mass.sum() == pytest.approx(5.204 + 4 * 1.884862)  # nothing drawn weighs
+    assert model.body_mass.sum() == pytest.approx(5.204 + 4 * 1.884862)  # visual geoms have no mass
     np.testing.assert_array_equal(model.actuator_forcerange[:, 1], [23.7, 23.7, 35.55] * 4)
 
 
@@ -85,7 +85,7 @@ def test_the_model_has_only_primitives_and_a_small_file(task):
 @pytest.mark.parametrize("task", TASKS, ids=lambda t: t.name)
 def test_action_zero_stands_still_on_four_feet(task):
     env = settled(task)
-    assert env.data.qpos[2] == pytest.approx(0.277, abs=0.003)  # the servos give by 1 cm
+    assert env.data.qpos[2] == pytest.approx(0.277, abs=0.003)  # the servos sag by 1 cm
     assert np.abs(env.data.qvel).max() < 0.02
     assert env.data.ncon == 4
     force = np.zeros(6)
@@ -97,7 +97,7 @@ def test_action_zero_stands_still_on_four_feet(task):
 
 
 def test_observations_are_in_the_frame_of_the_trunk():
-    """Facing y, walking along y: the flag 2 m along x is to the right."""
+    """The robot faces and walks along y, so a flag 2 m along x is to its right."""
     env = MujocoEnv(quadruped_walk.TASK)
     env.reset(seed=0)
     env.data.qpos[:] = go1.pose(0.3, 0.0, np.pi / 2, np.array(go1.STANDING))
@@ -124,20 +124,20 @@ def test_walk_rewards_equal_hand_computed_values():
     going = obs.copy()
     going[go1.VELOCITY] = [1.0, 0, 0]
     assert paid(obs, action, going) == pytest.approx(1.0, abs=1e-5)
-    # Standing still misses 1 m/s of a margin of 1.5 m/s.
+    # Standing still is 1 m/s too slow, with a margin of 1.5 m/s.
     assert paid(obs, action, obs) == pytest.approx(1 - 0.9 / 1.5, abs=1e-5)
     assert paid(obs, np.full(12, 0.5), going) == pytest.approx(1 - 0.1 * 0.25, abs=1e-5)
     backwards = going.copy()
     backwards[34], backwards[go1.VELOCITY] = -3.0, [-1.0, 0, 0]
     assert paid(obs, action, backwards) == pytest.approx(0.5, abs=1e-5)
-    # A quarter of a metre from the flag, half the speed; over it, none.
+    # A quarter of a metre from the flag the target is half the speed; at the flag it is zero.
     near = going.copy()
     near[34], near[go1.VELOCITY] = 0.25, [0.5, 0, 0]
     assert paid(obs, action, near) == pytest.approx(1.0, abs=1e-5)
     over = obs.copy()
     over[34] = 0.0
     assert paid(obs, action, over) == pytest.approx(1.0, abs=1e-5)
-    # A whole margin too low.
+    # Too low by the whole margin.
     low = going.copy()
     low[go1.HEIGHT] = 0.10
     assert paid(obs, action, low) == pytest.approx(0.1, abs=1e-5)
@@ -200,7 +200,7 @@ def test_standup_starts_lying_and_stays_lying_without_control():
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda t: t.name)
 def test_the_planning_model_moves_almost_as_the_true_one(task):
-    """Over 0.2 s from standing, with targets drawn anew every 0.1 s: the trunk to a centimetre."""
+    """The trunk agrees to a centimetre over 0.2 s from standing, with new targets every 0.1 s."""
     models = task.compile(), task.compile(planning=True)
     rng = np.random.default_rng(0)
     off = []

@@ -1,4 +1,4 @@
-"""Environments of a user's own: by `register`, by `module:NAME`, by an entry point."""
+"""A user's environments: by `register`, by `module:NAME` and by an entry point."""
 
 import sys
 from importlib.metadata import EntryPoint

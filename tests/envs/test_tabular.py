@@ -44,7 +44,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 @settings(max_examples=40, deadline=None)
 @given(MDPS, SEEDS)
 def test_values_are_the_sum_of_a_long_series(mdp, seed):
-    """V = Σ γᵗ Pᵗ r, by products alone."""
+    """V = Σ γᵗ Pᵗ r, computed by products."""
     policy = random_policy(seed, mdp)
     chain, reward = mdp.under(policy)
     chain, values, term = chain.toarray(), np.zeros(mdp.states), reward
@@ -145,7 +145,7 @@ def test_gridworld_values_equal_those_of_the_book():
 @pytest.mark.parametrize("discount", [0.9, 0.9999])
 @pytest.mark.parametrize("kind", ["random graph", "grid", "slippery grid"])
 def test_many_states_solve_as_accurately_as_few(kind, discount):
-    """Above the size limit of elimination, a product checks the solution."""
+    """Above the size limit of elimination; the solution is checked by a product."""
     if kind == "random graph":
         mdp = worlds.garnet(6000, 2, 3, rng=np.random.default_rng(0), discount=discount)
     else:
@@ -162,7 +162,7 @@ def test_many_states_solve_as_accurately_as_few(kind, discount):
 
 
 def test_the_duration_of_gamblers_ruin_equals_the_closed_form():
-    """Even odds on 0..n, both ends terminal: i (n - i) steps from i (Feller 1968, XIV.3)."""
+    """On 0..n with equal odds and terminal ends: i (n - i) steps from i (Feller 1968, XIV.3)."""
     n = 3000
     here = np.arange(n + 1)
     down, up = np.maximum(here - 1, 0), np.minimum(here + 1, n)
@@ -187,7 +187,7 @@ def test_rewards_by_arrival_are_accepted_dense_sparse_and_undefined():
         np.testing.assert_array_equal(mdp.arrival.indices, mdp.transitions.indices)
         at = np.repeat(np.arange(8), np.diff(mdp.transitions.indptr)), mdp.transitions.indices
         np.testing.assert_array_equal(mdp.arrival.data, pay.reshape(8, 4)[at])
-    pay[rows == 0] = np.nan  # of what cannot happen
+    pay[rows == 0] = np.nan  # rewards of impossible transitions
     np.testing.assert_allclose(FiniteMDP(rows, pay, 0.9, 0, [3]).rewards, expected)
     again = dataclasses.replace(dense, discount=0.5)
     assert again.discount == 0.5
@@ -423,7 +423,7 @@ def test_the_step_of_a_change_is_counted_over_episodes():
     env = TabularEnv(one, changes={3: two})
     env.reset(seed=0)
     env.step(0)
-    env.reset()  # no seed: the clock goes on
+    env.reset()  # without a seed the clock continues
     env.step(0)
     assert env.mdp is one
     env.step(0)
@@ -462,7 +462,7 @@ def test_bad_actions_and_settings_are_refused_by_name():
     for wrong in (4, -1, 0.5):
         with pytest.raises(ValueError, match=rf"dyna-maze: actions are 0..3, got {wrong}"):
             env.step(wrong)
-    for action in (0, 0, *[1] * 6, 2, 2, 2, 2, 1, 1, 0, 0, 0, 0, 0):  # beside the wall, then up
+    for action in (0, 0, *[1] * 6, 2, 2, 2, 2, 1, 1, 0, 0, 0, 0, 0):  # along the wall, then up
         if env.step(action)[2]:
             break
     else:
@@ -483,7 +483,7 @@ def test_bad_actions_and_settings_are_refused_by_name():
 
 
 def test_a_later_seed_does_not_undo_changes_in_seeded_once():
-    """So a world that changes stays changed, while the first state still follows the seed."""
+    """The first reset is seeded as usual; a later one with a seed does not reset the clock."""
     old, new = worlds.blocking_maze(), worlds.blocking_maze(changed=True)
     bare, wrapped = (old.env(changes={2: new}) for _ in range(2))
     wrapped = SeededOnce(wrapped)
@@ -503,7 +503,7 @@ def test_properties_of_a_small_mdp_equal_hand_computed_values():
     assert not mdp.deterministic and worlds.cliff_walk().deterministic
     assert mdp.enterable.tolist() == [True, True, False, False]  # nothing leads to 2, 3 is terminal
     assert mdp.uniform_policy.tolist() == [[0.5, 0.5]] * 4
-    # from 0 to 1, from there back with chance ¼ or to the end: n = 1 + 1 + n / 4
+    # 0 leads to 1, which leads back with probability ¼ or to the end: n = 1 + 1 + n / 4
     assert mdp.expected_steps(mdp.uniform_policy) == pytest.approx(8 / 3)
     rows[2] = np.eye(4)[2]
     with pytest.raises(ValueError, match="state 2 reaches no terminal state"):

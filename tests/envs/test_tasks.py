@@ -1,4 +1,4 @@
-"""The contract that every task runs through: four functions, two array libraries, one env."""
+"""The contract of tasks: four functions, two array libraries, one environment."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_frames_show_something_that_moves(task):
         assert first.shape == (120, 160, 3) and first.dtype == np.uint8
         assert first.std() > 5
         changed = np.abs(first.astype(int) - last.astype(int)).max(axis=-1) > 20
-        assert 0.002 < changed.mean() < 0.7  # the robot moves; the scene stays
+        assert 0.002 < changed.mean() < 0.7  # the robot moves, the scene does not
     finally:
         env.close()
 
@@ -89,7 +89,7 @@ def test_functions_agree_in_numpy_and_torch_for_any_leading_dimensions(task, lea
 
 
 def test_rows_do_not_depend_on_one_another(task):
-    """A row's value does not depend on which rows stand beside it."""
+    """The values of a row do not depend on the other rows."""
     state = physics(task, (5,))
     action = np.random.default_rng(3).uniform(-1, 1, (5, task.compile().nu))
     obs = task.observation(state)
@@ -103,7 +103,7 @@ def test_gradients_flow_through_the_reward(task):
     action = torch.full((4, task.compile().nu), 0.3, dtype=obs.dtype, requires_grad=True)
     task.reward(obs, action, obs).sum().backward()
     assert obs.grad is not None and obs.grad.isfinite().all() and (obs.grad != 0).any()
-    if task.name != "cylinder-push":  # where actions are free, as they are in judo
+    if task.name != "cylinder-push":  # if actions cost nothing, as in judo
         assert action.grad is not None and (action.grad != 0).any()
 
 
@@ -120,7 +120,7 @@ def test_rewards_of_env_equal_the_reward_function_of_its_observations(task):
 
 
 def test_observations_and_sensors_belong_to_the_final_state(task):
-    """Observations and sensors equal those that MuJoCo computes anew at qpos and qvel."""
+    """Observations and sensors equal those that MuJoCo recomputes at qpos and qvel."""
     env = envs.make(task.name).unwrapped
     assert isinstance(env, MujocoEnv)
     obs, _ = env.reset(seed=5)

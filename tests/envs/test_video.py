@@ -11,7 +11,7 @@ FLOATS: Any = [np.zeros((4, 4, 3))]
 
 
 def grey(values, height=48, width=64):
-    """Frames of one grey each."""
+    """Frames, each of one shade of grey."""
     return [np.full((height, width, 3), v, np.uint8) for v in values]
 
 
@@ -45,9 +45,9 @@ def test_captions_are_drawn_at_the_lower_left(tmp_path):
     _, read_back = read(path)
     lower = read_back[:, 100:, :80].astype(int)
     assert lower[0].min() < 90 and lower[0].max() > 200  # the dark box and the white letters
-    assert np.abs(lower[0] - lower[1]).max() > 60  # 1 is not 2
+    assert np.abs(lower[0] - lower[1]).max() > 60  # the captions differ
     np.testing.assert_allclose(read_back[:, :90], 128, atol=6)
-    np.testing.assert_array_equal(frames[0], 128)  # drawn on a copy
+    np.testing.assert_array_equal(frames[0], 128)  # the frames were copied
 
 
 def test_a_contact_sheet_shows_evenly_spaced_frames(tmp_path):

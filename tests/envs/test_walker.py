@@ -1,4 +1,4 @@
-"""The planar biped against its closed forms, and its reward against numbers worked out by hand."""
+"""The planar biped against closed forms, and its reward against hand-computed numbers."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def model() -> mujoco.MjModel:
 
 
 def running() -> np.ndarray:
-    """An observation made by hand: upright, 1.2 m up, at 2.5 m/s."""
+    """The observation of an upright robot, 1.2 m up, at 2.5 m/s."""
     obs = np.zeros(18)
     obs[0], obs[8] = 1.2, 2.5
     return obs
 
 
 def capsule(radius: float, length: float) -> float:
-    """Its mass, kg, at 1000 kg/m³."""
+    """The mass of a capsule in kg, at 1000 kg/m³."""
     return 1000 * np.pi * radius**2 * (length + 4 / 3 * radius)
 
 
@@ -67,7 +67,7 @@ def test_rewards_equal_hand_computed_values():
     assert paid(obs, np.ones(6), obs) == pytest.approx(0.9)
     slow, fast, low, tipped = (running() for _ in range(4))
     slow[8], fast[8], low[0], tipped[1] = 0.0, 3.5, 0.72, np.pi / 2
-    # Standing: a tenth, and 0.9 times the tenth that the tolerance gives at its margin.
+    # Standing still: 0.1 + 0.9 · 0.1, where 0.1 is the value of the tolerance at its margin.
     assert paid(obs, action, slow) == pytest.approx(0.1 + 0.9 * 0.1)
     assert paid(obs, action, fast) == pytest.approx(1.0)
     assert paid(obs, action, low) == pytest.approx(0.1)

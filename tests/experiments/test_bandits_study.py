@@ -1,4 +1,4 @@
-"""The study of bandits: what it measures, and that it runs."""
+"""The study of bandits."""
 
 import json
 import math
@@ -16,7 +16,7 @@ def silent(_: str) -> None:
 
 
 def test_a_curve_in_parts_continues_from_the_last_part():
-    """Uniform play, ε = 1 in the decaying schedule at first: the mean gap of 0.15 a play."""
+    """The schedule begins with ε = 1, uniform play, which costs the mean gap, 0.15 a play."""
     found = bandits.lost("fixed", "ε-greedy, decaying", 400, 75, 0)
     assert found["plays"][-1] == 75
     # ε is 1 until c K / d² = 80 plays

@@ -63,7 +63,7 @@ def test_samples_alternate_after_an_untimed_one():
 def test_the_reference_counts_operations(monkeypatch):
     ticks = iter([10.0, 10.5])
     monkeypatch.setattr(time, "perf_counter", lambda: next(ticks))
-    # three products of 2·4³ operations in half a second, in works of 32
+    # three products of 2·4³ operations in half a second, in units of 32
     assert Bench(repeats=1, threads=1, matrix=4).matmul(32.0)() == 3 * 2 * 4**3 / 0.5 / 32
 
 
@@ -106,7 +106,7 @@ def test_without_a_peer_only_its_rows_are_missing():
 
 
 class FakeMctx(FakePeer):
-    """In the place of mctx: searches take it a half, a quarter and an eighth of a second."""
+    """Stands in for mctx; its searches take a half, a quarter and an eighth of a second."""
 
     def __enter__(self):
         return self
@@ -135,7 +135,7 @@ def test_tree_benchmark_reports_simulations_per_second_and_bytes_per_node(monkey
         (roots, actions), (size,) = sizes, space.ours
         assert {r.work for r in rows} == {f"search, {roots} roots x {actions} actions"}
         assert (rate.against, rate.reference, rate.wanted) == ("wanted", (wanted,) * 2, "≥ 1")
-        assert mctx.reference == (4 * roots / 0.25,) * 2  # all roots' simulations, by the median
+        assert mctx.reference == (4 * roots / 0.25,) * 2  # of all roots, by the median
         assert rate.ours == mctx.ours and min(rate.ours) > 0
         # four numbers for each action, twelve and a padded end; mctx's arrays by its source
         assert (size, space.lower) == (4 * (13 + 4 * actions), True)
@@ -153,7 +153,7 @@ def test_the_tree_benchmark_works_without_mctx(monkeypatch):
 
 def test_memory_grows_by_the_size_of_the_stored_rows():
     grown = memory._in_fresh_process(memory._replay_growth, 1, 100_000)
-    # 42 floats a row are kept; the rest is the batches' and the allocator's
+    # 42 floats a row are stored; the rest belongs to the batches and the allocator
     assert 0.98 < grown / (100_000 * 42 * 4e-6) < 2
 
 
@@ -235,4 +235,4 @@ def test_the_time_of_jobs_is_compared_with_that_of_two_workers(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # without Ray
     (found,) = BENCHES["executor"](TINY, jobs=3, seconds=0.1)  # type: ignore[call-arg]
     assert (found.work, found.against, found.wanted) == ("3 jobs, processes", "2 x wall", "≥ 0.9")
-    assert 0 < found.ours[0] < found.reference[0]  # its workers also had to start
+    assert 0 < found.ours[0] < found.reference[0]  # the wall time includes the start of the workers

@@ -232,10 +232,10 @@ def test_tree_draws_exports_and_compares_with_the_exact_values(tmp_path, capsys)
     row = next(line for line in printed if "on " in line and "│" in line)
     assert f"{on['value']:.4f}" in row and f"{on['optimum']:.4f}" in row
     assert "best" in row and ("chosen" in row) == on["chosen"]
-    arrivals = WORLDS["chain"]().transitions.nnz  # states are merged: no more than one each
+    arrivals = WORLDS["chain"]().transitions.nnz  # states are merged: at most one node each
     assert len(from_json((Path(said["path"]) / "tree.json").read_text())) == 1 + arrivals
     assert (Path(said["path"]) / "tree.dot").read_text().count("visits") == 9
-    assert mbrl("tree", *options, "--out", said["path"]) == 2  # not written over
+    assert mbrl("tree", *options, "--out", said["path"]) == 2  # not overwritten
     assert "exists already" in capsys.readouterr().err
 
 
@@ -260,7 +260,7 @@ def test_compare_refuses_runs_of_different_environments(trained, tmp_path, capsy
 
 
 def test_ctrl_c_saves_exits_130_and_the_resumed_run_is_the_same(tmp_path):
-    """Interrupted within an episode."""
+    """The run is interrupted within an episode."""
     train = [sys.executable, "-m", "experiments.cli.command", "train"]
     options = [*TINY, "--steps=400", "--threads=1"]
     env = os.environ | {"PYTHONUNBUFFERED": "1"}

@@ -1,4 +1,4 @@
-"""`mbrl mpc`: numbers, recorded controls, a figure, and errors that name the culprit."""
+"""`mbrl mpc`: numbers, recorded controls, a figure, and errors that name the cause."""
 
 import json
 
@@ -79,7 +79,7 @@ def test_members_and_delay_are_settings_of_the_command(tmp_path):
 
 
 def test_a_learned_model_replaces_the_simulator(tmp_path):
-    """The same command on a run's ensemble; the planner's settings are those asked for."""
+    """With the ensemble of a run the planner has the given settings too."""
     trained = tmp_path / "run"
     tiny = ["--model.hidden", "8", "--model.epochs", "1", "--random-steps", "20"]
     assert run(["train", "pets", "--steps", "20", "--run", str(trained), *tiny]) == 0

@@ -1,4 +1,4 @@
-"""The study of Dyna: its arithmetic by hand, and that it runs."""
+"""The study of Dyna."""
 
 import json
 
@@ -31,7 +31,7 @@ def test_the_first_short_episode_equals_a_hand_computed_value():
     # means 100, 20, 26, 19, 16, 16: three average 21.7 from the second, 20.3 from the third
     assert dyna.soon(array) == "episode 4"
     assert dyna.soon(array[:, :4]) == "not reached"
-    rewards = np.arange(12.0)[None]  # one point a reward: the last sixth has two
+    rewards = np.arange(12.0)[None]  # one point for each reward: the last sixth has two
     assert dyna.late(rewards).tolist() == [2.0]
 
 
@@ -45,7 +45,7 @@ def test_rewards_are_recorded_at_intervals():
     found = np.array(dyna.earned("blocking-maze", "Dyna-Q", 800, 700, 2))
     assert found.shape == (2, 800 // dyna.EVERY)
     assert (np.diff(found, axis=1) >= 0).all() and found[:, -1].min() > 5
-    assert (found[:, -1] == found[:, 700 // dyna.EVERY]).all()  # blocked, and not yet found again
+    assert (found[:, -1] == found[:, 700 // dyna.EVERY]).all()  # blocked; no other way found
 
 
 def test_the_study_writes_a_page_a_picture_and_numbers(tmp_path):

@@ -1,4 +1,4 @@
-"""Figures of runs whose episodes are too short for some of them; tables of one run."""
+"""Figures of runs with episodes that are too short for some figures; tables of one run."""
 
 import json
 
@@ -10,7 +10,7 @@ from experiments.cli.command import run
 
 
 class OneStep(gymnasium.Env):
-    """An arm to pull: every episode is over after one step."""
+    """A bandit: every episode ends after one step."""
 
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,))
     action_space = gymnasium.spaces.Box(-1, 1, (1,))

@@ -1,4 +1,4 @@
-"""judo as a peer: its two tasks are ours to the last step, and it can be asked for its work."""
+"""judo as a peer: its two tasks equal ours, and it reports the work that it does."""
 
 import sys
 from pathlib import Path
@@ -71,7 +71,7 @@ def test_our_tasks_have_the_costs_of_judo(task):
 
 @pytest.mark.skipif(not available(Judo), reason=Judo.how_to_install())
 def test_a_drive_by_judo_moves_the_cart_to_the_goal():
-    """From behind a cart 1 m off: judo's own loop ends near the least cost there is, 0.0156."""
+    """From behind a cart at 1 m, judo's own loop ends near the least possible cost, 0.0156."""
     start = [[1.5, 0.0, 1.0, 0.0], [0.0] * 4]
     with Judo() as peer:
         reply = peer.ask(work="drive", task="cylinder_push", starts=[start], length=5.0)

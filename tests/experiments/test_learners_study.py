@@ -1,4 +1,4 @@
-"""The study of tabular learners: what it measures by hand, and what it leaves."""
+"""The study of tabular learners: its measures and its files."""
 
 import json
 

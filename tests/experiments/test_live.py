@@ -1,4 +1,4 @@
-"""The loop behind `--viewer`: it does what the page asks."""
+"""The loop of `--viewer` carries out the requests of the page."""
 
 import signal
 import socket
@@ -23,7 +23,7 @@ SMALL = MPCConfig(PlannerConfig(horizon=6, population=8, iterations=1, elites=2)
 
 
 class Page:
-    """A page whose user follows a script: step -> requests."""
+    """A page with scripted requests: step -> requests."""
 
     url = "http://nowhere"
 
@@ -114,7 +114,7 @@ def test_weights_change_the_score(monkeypatch):
 
 
 def test_a_push_is_an_impulse(monkeypatch):
-    """N·s on the cart's centre of mass change the momentum of cart and pole by as much."""
+    """An impulse on the cart's centre of mass changes the momentum of cart and pole by as much."""
     model = envs.TASKS["cartpole-swingup"].compile()
     data = mujoco.MjData(model)
     Push(model.body("cart").id, np.array([0.5, 0.0, 0.0])).give(model, data)
@@ -166,7 +166,7 @@ def test_ctrl_c_ends_it_at_once_though_a_client_never_reads():
             upgrade = f"Upgrade: websocket\r\nConnection: Upgrade\r\n{key}\r\n{protocol}"
             deaf.sendall(f"GET / HTTP/1.1\r\nHost: here\r\n{upgrade}\r\n\r\n".encode())
             assert deaf.recv(12) == b"HTTP/1.1 101"
-            time.sleep(1)  # its buffers fill
+            time.sleep(1)  # until its buffers are full
             began = time.monotonic()
             process.send_signal(signal.SIGINT)
             assert process.wait(30) == 130

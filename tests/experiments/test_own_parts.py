@@ -27,7 +27,7 @@ def folder(monkeypatch):
 
 
 def said(line, tmp_path, capsys):
-    """The one line of JSON on stdout of a command that succeeds."""
+    """The line of JSON that a successful command prints."""
     assert run([*line.split(), "--root", str(tmp_path), "--json"]) == 0
     out = capsys.readouterr().out
     assert out.count("\n") == 1

@@ -52,7 +52,7 @@ def test_the_command_runs_from_the_wheel(wheel, tmp_path):
 
 
 def _names(code):
-    """Global names that a module's compiled code loads, functions' included."""
+    """Global names that a module's compiled code loads, including its functions."""
     for step in dis.get_instructions(code):
         if step.opname == "LOAD_GLOBAL":
             yield step.argval
@@ -63,7 +63,7 @@ def _names(code):
 
 @pytest.mark.parametrize("package", ("mbrl", "envs", "experiments"))
 def test_every_global_name_is_defined(package):
-    """Shapes in annotations look undefined to linters, so none of them checks names."""
+    """Linters do not check names, because shapes in annotations look undefined to them."""
     for found in pkgutil.walk_packages([str(ROOT / package)], f"{package}."):
         module = importlib.import_module(found.name)
         path = Path(str(module.__file__))

@@ -54,7 +54,7 @@ def test_a_refusal_names_request_and_reason_and_the_peer_stays_usable(fake):
 
 def test_the_error_of_a_dead_peer_names_its_last_line(fake):
     with MbrlLib(fake) as peer:
-        for _ in range(2):  # the second request meets a closed pipe
+        for _ in range(2):  # at the second request the pipe is closed
             with pytest.raises(PeerError, match=r"^mbrl-lib's process died: OutOfLuck: no more$"):
                 peer.ask(work="die")
 

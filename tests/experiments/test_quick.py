@@ -1,4 +1,4 @@
-"""What the command does before and around its work: quick answers, streams, names, completion."""
+"""The command apart from its work: help, listings, output streams, names, completion."""
 
 import json
 import os
@@ -108,7 +108,7 @@ def test_names_read_from_the_sources_equal_those_of_the_tables():
 
 
 def test_the_catalogue_agrees_with_the_environments():
-    """`python -m envs.catalogue` writes it anew."""
+    """`python -m envs.catalogue` rewrites it."""
     assert catalogue.FILE.read_text(encoding="utf-8") == catalogue.text()
     assert names.catalogue() == json.loads(catalogue.text())
     for row in names.catalogue()["worlds"]:
@@ -153,7 +153,7 @@ def test_another_planner_keeps_the_presets_settings_that_it_has(tmp_path, capsys
     assert run(["train", "pets", "--planner", "mppi", "--planner.horizon=7", *options]) == 0
     planner = json.loads((path / "config.json").read_text())["agent"]["mpc"]["planner"]
     assert (planner["name"], planner["population"], planner["horizon"]) == ("mppi", 40, 7)
-    assert planner["elites"] is None  # icem's alone
+    assert planner["elites"] is None  # only iCEM has it
 
 
 def test_a_script_completes_commands_options_and_names(tmp_path):
@@ -185,7 +185,7 @@ def test_a_script_completes_commands_options_and_names(tmp_path):
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A package is installed whose entry points name the parts of `tests/own_parts/parts.py`."""
+    """Installs a package whose entry points name the parts of `tests/own_parts/parts.py`."""
     folder = tmp_path / "site" / "own_parts-1.dist-info"
     folder.mkdir(parents=True)
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: own_parts\nVersion: 1\n")

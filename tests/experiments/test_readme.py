@@ -93,7 +93,7 @@ def test_the_uncertainty_example_runs_as_written(capsys):
 def test_cartpole_swings_up_within_six_episodes(seed, tmp_path, capsys):
     path = str(tmp_path / "run")
     assert run(["train", "pets", "--seed", str(seed), "--run", path]) == 0
-    # The return of the table is that of evaluation; the last training episode varies more, as
-    # processors round differently (114 to 128).
+    # The table gives the return of evaluation. That of the last training episode varies more,
+    # from 114 to 128, because processors round differently.
     assert run(["evaluate", path, "--episodes", "5", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["mean"] >= 120

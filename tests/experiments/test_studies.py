@@ -1,4 +1,4 @@
-"""The studies: what they measure by hand, and that they leave pages, pictures and numbers."""
+"""The studies: their measures, and their pages, pictures and numbers."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ def test_versions_differ_only_in_data_and_planning():
 
 
 def test_brute_force_and_statistics_equal_hand_computed_values():
-    # At rest on the top with a noise of a millionth, the ball stays: h steps return h.
+    # At rest on the top with a noise of 1e-6 the ball stays there: h steps return h.
     rng = np.random.default_rng(0)
     near = propagation.brute_force(np.array([[0.0, 0.0]]), 50, rng)
     assert near.shape == (1, 50, propagation.HORIZON)
@@ -48,7 +48,7 @@ def test_propagation_that_keeps_its_members_ranks_first(tmp_path):
     assert numbers["ranked"][0] == "tsinf"
     assert numbers["ranked"][-1] == "expectation"
     last = {name: errors["std"][-1] for name, errors in numbers["median error by horizon"].items()}
-    assert last["expectation"] == pytest.approx(1.0)  # it has no spread at all
+    assert last["expectation"] == pytest.approx(1.0)  # it predicts no spread
     assert last["tsinf"] < 0.6 * last["ts1"]
     assert Image.open(folder / "propagation.png").size[0] > 1000
 

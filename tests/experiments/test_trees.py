@@ -1,4 +1,4 @@
-"""Search trees drawn, and searches of named environments."""
+"""Figures of search trees, and searches of environments by name."""
 
 import re
 
@@ -39,11 +39,11 @@ def test_the_picture_shows_every_node_and_edge(tmp_path):
     ax = figure.axes[0]
     dots = [c for c in ax.collections if isinstance(c, PathCollection)]
     placed = {tuple(x): (s, v) for c in dots for x, s, v in zip(*_drawn(c), strict=True)}
-    assert len(placed) == 9  # none upon another
+    assert len(placed) == 9  # no two in the same place
     by_size = sorted(size for size, _ in placed.values())
     assert len(set(by_size)) == len({node.visits for node in NODES})
     assert sorted(v for _, v in placed.values()) == pytest.approx(sorted(n.worth for n in NODES))
-    assert placed[max(placed, key=lambda at: at[1])][0] == by_size[-1]  # the root, on top
+    assert placed[max(placed, key=lambda at: at[1])][0] == by_size[-1]  # the root is at the top
     depths = sorted(-y for _, y in placed)
     assert depths[0] == 0 and max(np.diff(depths)) == 1
     assert len(ax.lines) == 8

@@ -1,4 +1,4 @@
-"""The study of tree search: its model against exact values, its measures, and what it leaves."""
+"""The study of tree search: its model against exact values, its measures and its files."""
 
 import json
 
@@ -37,7 +37,7 @@ def test_values_are_those_of_the_worlds_scaled_to_a_range_of_one(problem):
 
 def test_roots_are_states_that_can_be_reached():
     (world,) = worlds("cliff walk", 1)
-    assert world.enterable.sum() == 48 - 10 - 1  # but the cliff, and the goal
+    assert world.enterable.sum() == 48 - 10 - 1  # all but the cliff and the goal
 
 
 @pytest.mark.parametrize("world", [frozen_lake(), garnet(6, 3, 2, rng=np.random.default_rng(3))])
@@ -71,7 +71,7 @@ def test_rollouts_estimate_the_value_of_the_random_policy():
 
 
 def test_the_loss_of_each_action_equals_hand_computed_values():
-    # On the chain of γ 0.8 to go on is best from everywhere, by what the next ones lose.
+    # On the chain with γ = 0.8 forward is best everywhere.
     unit = np.ptp([10 / 0.2, uniform_values(worlds("chain", 1)[0]).min()])
     _, start = trees.laboratory("chain", trees.ROUGH, 3, 4)
     on = [10 / 0.2 * 0.8 ** (4 - state % 5) for state in start]
@@ -93,7 +93,7 @@ def test_uct_converges_to_the_optimum_of_the_chain():
 
 def test_sequential_halving_keeps_exploring_at_the_root():
     found = trees.measured("chain", trees.ROUGH, "Gumbel", 4, 2, [1024])
-    # Half of the visits go to the worse of two actions, so that the mean stays half way.
+    # Half of the visits go to the worse of two actions, so the mean is half-way between.
     assert np.mean(found[trees.CHOSEN]) < 0.01
     model, start = trees.laboratory("chain", trees.ROUGH, 4, 2)
     gap = np.ptp(model.action_values[start], axis=1).reshape(4, 2).mean(1)

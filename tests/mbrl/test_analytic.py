@@ -1,4 +1,4 @@
-"""A model in closed form: each member keeps its own value of the unknown number."""
+"""A model in closed form whose members have different values of an unknown parameter."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""`check_model`: models of all kinds pass, and each way to break one is said in one line."""
+"""`check_model` accepts models of all kinds and names each breach of the contract in one line."""
 
 from typing import Any
 

@@ -16,7 +16,7 @@ CONFIG = DriveConfig(mpc=MPCConfig(planner=PlannerConfig("cem", 5, 8, 1, 2)))
 
 
 class Adding(gymnasium.Env):
-    """A level that actions add to; it ends above 10 and renders the level as its brightness."""
+    """A level to which actions add; it terminates above 10 and renders the level as brightness."""
 
     observation_space = gymnasium.spaces.Box(-100, 100, (1,))
     action_space = gymnasium.spaces.Box(0, 10, (1,))

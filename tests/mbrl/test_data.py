@@ -13,7 +13,7 @@ from mbrl.types import Transition
 
 
 def transition(k, *, terminated=False, truncated=False, obs=2, action=1):
-    """The k-th transition of a made-up stream, all numbers telling k."""
+    """The k-th transition of a stream, whose numbers all depend on k."""
     return Transition(
         torch.full((obs,), float(k)),
         torch.full((action,), k + 0.25),
@@ -42,7 +42,7 @@ ends = st.sampled_from(["goes on", "terminated", "truncated", "both"])
     singly=st.booleans(),
 )
 def test_the_buffer_equals_a_list_of_the_last_transitions(capacity, pieces, singly):
-    """Against a Python list, appended to in batches of any length or one by one."""
+    """Against a Python list, with batches of any length or single rows."""
     buffer, reference, k = Replay(capacity, 2, 1), [], 0
     for piece in pieces:
         fresh = [transition(k + i, terminated=end in ("terminated", "both"),
@@ -129,7 +129,7 @@ def test_sampling_is_uniform_and_draws_only_from_its_generator():
 @pytest.mark.parametrize("name", ["obs", "action", "reward", "next_obs"])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e39])
 def test_numbers_that_are_not_finite_in_float32_are_refused(name, value):
-    """1e39 is finite as float64 and infinite as it would be kept."""
+    """1e39 is finite in float64 and infinite in float32, in which it would be stored."""
     step = transition(0)
     wrong = step._replace(**{name: torch.full_like(getattr(step, name).double(), value)})
     buffer = Replay(3, 2, 1)
@@ -187,7 +187,7 @@ print(reserved, resident() - before)
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/smaps_rollup"), reason="needs Linux's /proc")
 def test_a_million_transitions_take_at_most_a_fifth_more_than_their_floats():
-    """23 + 18 floats: what the process really holds, looked at from outside the library."""
+    """Rows of 23 + 18 floats; the memory of the process is measured."""
     out = subprocess.run(
         [sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True, timeout=120
     )
@@ -197,12 +197,12 @@ def test_a_million_transitions_take_at_most_a_fifth_more_than_their_floats():
 
 
 def test_moments_are_exact_far_from_zero():
-    """Around 1e6 a float32 sum of squares keeps no digit of a std of one."""
+    """Around 1e6 a float32 sum of squares has no correct digit of a std of one."""
     x = 1e6 + torch.tensor([[-1.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [1.0, 0.0]])
     mean, std = moments(x)
     assert mean.dtype == std.dtype == torch.float64
     assert mean.tolist() == [1e6, 1e6]
-    assert std.tolist() == [1.0, 0.0]  # the second column does not move
+    assert std.tolist() == [1.0, 0.0]  # the second column is constant
 
 
 def test_a_normalisers_inverse_undoes_its_scaling():
@@ -214,7 +214,7 @@ def test_a_normalisers_inverse_undoes_its_scaling():
     wanted = torch.tensor([[-1.0, 0.0, -1.0], [1.0, 0.0, 1.0]])
     torch.testing.assert_close(scaled, wanted)
     torch.testing.assert_close(normaliser.unscale(scaled), x, rtol=1e-6, atol=0)
-    assert normaliser.unscale(torch.full((3,), 9.0))[1] == 5.0  # it never moved
+    assert normaliser.unscale(torch.full((3,), 9.0))[1] == 5.0  # it was constant
     other = Normaliser(3)
     other.load_state_dict(normaliser.state_dict())
     assert torch.equal(other.scale(x), scaled)
@@ -222,18 +222,18 @@ def test_a_normalisers_inverse_undoes_its_scaling():
 
 @pytest.mark.parametrize("unit", [1e-12, 1e-9, 1.0, 1e9])
 def test_whether_a_column_is_constant_does_not_depend_on_its_unit(unit):
-    """A change of a thousandth of the mean counts as movement, rounding errors do not."""
+    """A change by a thousandth of the mean counts, rounding errors do not."""
     wave = torch.sin(torch.arange(1000.0, dtype=torch.float64))
     columns = (wave, 1 + 1e-3 * wave, 1 + 1e-12 * wave, torch.full_like(wave, 0.1), 0 * wave)
     std = moments(unit * torch.stack(columns, -1))[1]
     assert (std > 0).tolist() == [True, True, False, False, False]
     torch.testing.assert_close(std[0] / unit, wave.std(correction=0))
-    dust = 1e-17 * wave.unsqueeze(-1)  # of a quantity around 1 that does not move
+    dust = 1e-17 * wave.unsqueeze(-1)  # of a constant near 1
     assert moments(dust)[1] == 0
 
 
 def image_transition(k):
-    """An image, an index as the action, and a further column, all telling k."""
+    """An image, an index as the action, and a further column, which all depend on k."""
     image = torch.full((3, 4, 4), k % 256, dtype=torch.uint8)
     fields = (image, torch.tensor(k), torch.tensor(k + 0.5), image + 1, torch.tensor(k % 5 == 4))
     return Transition(*fields, torch.tensor(False))
@@ -270,7 +270,7 @@ def test_images_indices_and_further_columns_are_kept_as_they_are(count):
 
 
 def test_float_arrays_of_any_shape_are_stored_in_one_block():
-    """A matrix as the observation comes back as it was; only its capacity costs memory."""
+    """Matrices as observations are returned unchanged."""
     buffer = Replay(4, (2, 3), (1, 2))
     obs, action = torch.randn(6, 2, 3), torch.randn(6, 1, 2)
     none = torch.zeros(6) > 0

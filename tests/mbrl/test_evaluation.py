@@ -84,7 +84,7 @@ class Off:
 
     def predict(self, obs, action):
         mean = obs + action.clamp(max=0.5)
-        mean = mean + torch.tensor([-1.0, 1.0]).reshape(2, 1, 1)  # both miss, their mean does not
+        mean = mean + torch.tensor([-1.0, 1.0]).reshape(2, 1, 1)  # only the mean is right
         reward = torch.zeros(*mean.shape[:-1], 1)
         return Gaussian(torch.cat((mean, reward), -1), torch.ones(*mean.shape[:-1], 3))
 
@@ -104,7 +104,7 @@ def test_step_errors_are_in_stds_of_the_observations_that_change():
 
 
 class Line(gymnasium.Env):
-    """A point that actions move; the reward is the action; four steps."""
+    """A point to which actions are added; the reward is the action; four steps."""
 
     observation_space = gymnasium.spaces.Box(-9, 9, (1,), np.float32)
     action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
@@ -119,7 +119,7 @@ class Line(gymnasium.Env):
 
 
 class Forward:
-    """Acts 1; its plans promise 2 and 5 in turns."""
+    """Acts 1; its plans predict returns of 2 and 5 in turn."""
 
     def __init__(self):
         self.each = [SimpleNamespace(plans=0, state=SimpleNamespace(plan=None))]
@@ -138,7 +138,7 @@ def test_model_errors_are_measured_on_random_and_on_own_episodes():
     agent = SimpleNamespace(player=lambda *, generator: Forward(), model=Off())
     found = mismatch(agent, Line(), episodes=2, seed=0)
     assert found.returns == [4, 4] and found.promised == [3.5, 3.5]
-    # A step of it is missed by 1/2; some random steps are, by less.
+    # Each of its steps has an error of 1/2; those of some random steps are smaller.
     (own, again), at_random = found.error_own, found.error_random
     assert own == again and min(at_random) > 0 and max(at_random) < own
     assert mismatch(agent, Line(), episodes=2, seed=0) == found

@@ -1,4 +1,4 @@
-"""Finite MDPs as a model: its draws against the rows, its scores against exact returns."""
+"""Finite MDPs as a model: draws against the rows, scores against exact returns."""
 
 import math
 
@@ -24,7 +24,7 @@ def random_world(seed=0, *, ends=1):
 
 
 def corridor():
-    """0 - 1 - 2 - 3, left or right for sure, -1 a step; 3 ends it."""
+    """States 0 - 1 - 2 - 3 with deterministic moves left and right, -1 a step; 3 is terminal."""
     rows = np.zeros((4, 2, 4))
     for s in range(4):
         rows[s, 0, max(s - 1, 0)] = rows[s, 1, min(s + 1, 3)] = 1
@@ -32,7 +32,7 @@ def corridor():
 
 
 def open_loop(mdp, plan, start=0):
-    """E of the discounted return of a plan, by carrying the distribution of the state along."""
+    """The expected discounted return of a plan, from the distribution of the state at each step."""
     where, total = np.eye(mdp.states)[start], 0.0
     for t, action in enumerate(plan):
         total += mdp.discount**t * where @ mdp.rewards[:, action]
@@ -41,7 +41,7 @@ def open_loop(mdp, plan, start=0):
 
 
 def everywhere(mdp, members=1):
-    """All pairs as state and action, (E, S · A, 1)."""
+    """All pairs of state and action, (E, S · A, 1)."""
     pairs = np.indices((mdp.states, mdp.actions)).reshape(2, 1, -1, 1)
     return [torch.tensor(part, dtype=torch.float32).expand(members, -1, -1) for part in pairs]
 
@@ -72,7 +72,7 @@ def test_draws_have_the_probabilities_of_the_rows():
 
 
 def test_noise_is_mapped_to_next_states_by_distribution_functions():
-    """Rows (0.2, 0.5, 0.3): the normal's quantiles of 0.2 and 0.7 part the next states."""
+    """Rows (0.2, 0.5, 0.3): the normal quantiles at 0.2 and 0.7 separate the next states."""
     rows = np.tile([0.2, 0.5, 0.3], (3, 1, 1))
     model = FiniteModel.of(FiniteMDP(rows.reshape(3, 1, 3), np.zeros((3, 1)), 0.9, 0, []))
     edges = stats.norm.ppf([0.2, 0.7])
@@ -249,7 +249,7 @@ def test_the_posterior_depends_on_its_generator_and_respects_a_sparse_prior():
 
 
 def test_the_posterior_converges_to_the_mdp():
-    """Scores of members: their mean nears the truth, their spread shrinks like 1 / √n."""
+    """The mean of the members' scores approaches the truth, their std decreases as 1 / √n."""
     mdp = random_world(8)
     plan = torch.tensor([0.0, 1, 2, 1]).view(1, 4, 1)
     spread = []
@@ -325,7 +325,7 @@ def test_wrong_input_is_refused_by_name():
 
 
 def corridor_of_six():
-    """On, back or stay, for sure; the last state ends it."""
+    """Deterministic moves forward, back and stay; the last state is terminal."""
     rows = np.zeros((6, 3, 6))
     for s in range(6):
         rows[s, range(3), [min(s + 1, 5), max(s - 1, 0), s]] = 1

@@ -1,4 +1,4 @@
-"""The fit alone, on linear nets whose outcome is known."""
+"""`fit` on linear nets, whose result is known."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""The controller over any model, in step with the robot and ahead of it."""
+"""Controllers over any model, planning in step with the robot or ahead of it."""
 
 import threading
 import time
@@ -73,7 +73,7 @@ def test_plans_are_the_same_with_one_thread_and_two():
 
 
 def test_a_compensated_delay_lowers_the_return_little():
-    """With a delay of n steps there is a plan every n steps; the reference plans as often."""
+    """With a delay of n steps both plan every n steps."""
     config = replace(SMALL, planner=replace(SMALL.planner, population=32))
     for delay in (1, 3):
         together = driven(150, replace(config, replan_every=delay))[0]
@@ -83,7 +83,7 @@ def test_a_compensated_delay_lowers_the_return_little():
 
 
 def test_a_delay_changes_the_plan():
-    """On a model without noise a plan made ahead starts from the very state that comes."""
+    """With a model without noise a plan made ahead starts from the exact future state."""
     seen, met = [], []
     env_states = []
 
@@ -108,7 +108,7 @@ def test_a_plan_is_used_from_its_first_step_on():
     _, controller, actions = pipelined(9, delay=4)
     first = driven(1, replace(SMALL, replan_every=20))[1].state.plan
     assert np.array_equal(actions[:4], first.actions[:4].numpy())
-    assert controller.plans == 3  # one to begin with, for step 4, for step 8
+    assert controller.plans == 3  # plans for steps 0, 4 and 8
 
 
 def test_a_late_plan_is_counted_and_still_used():
@@ -205,7 +205,7 @@ def through_memory(kind=Controller, **settings):
 
 @pytest.mark.parametrize("kind", [Controller, Pipelined])
 def test_a_model_with_memory_filters_observations(kind):
-    """Seen at 0, 0.5 and 0.7 the speed is 0, 0.5 and 0.2, and nothing is left after a reset."""
+    """For observations 0, 0.5 and 0.7 the speed is 0, 0.5 and 0.2; a reset clears it."""
     settings = {"control_step": 0.04, "delay": 1, "worker": False}
     controller = through_memory(kind, **(settings if kind is Pipelined else {}))
     for _ in range(2):

@@ -22,7 +22,7 @@ def seeded(seed=0):
 
 @pytest.fixture(params=["batched", "oneDNN"])
 def products(request, monkeypatch):
-    """Both ways to multiply; where torch has no oneDNN the second is the first."""
+    """Both ways to multiply; if torch has no oneDNN they are the same."""
     monkeypatch.setattr(mbrl.nn, "ONEDNN", mbrl.nn.onednn_works())
     for name in ("ONEDNN_ROWS", "ONEDNN_WORK", "ONEDNN_WORK_BACKWARD"):
         monkeypatch.setattr(mbrl.nn, name, math.inf if request.param == "batched" else 0)
@@ -71,7 +71,7 @@ def test_gradients_equal_those_of_the_members(products, activation):
 
 @pytest.mark.parametrize("wanted", ["inputs", "weights"])
 def test_gradients_of_inputs_or_weights_alone_equal_those_of_both(products, wanted):
-    """Those of both at once, whichever are asked for."""
+    """They equal those computed for both at once."""
     net = StackedMLP(2, (3, 8, 1), generator=seeded())
     x = torch.randn(2, 5, 3, generator=seeded(1), requires_grad=True)
     both = torch.autograd.grad(net(x).sum(), [x, *net.parameters()])
@@ -84,7 +84,7 @@ def test_gradients_of_inputs_or_weights_alone_equal_those_of_both(products, want
 
 
 def test_gradients_can_be_differentiated_again(products):
-    """A Hessian against differences of the gradient."""
+    """The Hessian against differences of the gradient."""
     net = StackedMLP(2, (3, 8, 1), generator=seeded())
     x = torch.randn(2, 5, 3, generator=seeded(1), requires_grad=True)
     along = torch.randn(x.shape, generator=seeded(2))

@@ -10,7 +10,7 @@ from mbrl.parallel import apart, cores, parallel_map
 
 @pytest.fixture
 def threads():
-    """Sets the caller's thread count, and puts it back."""
+    """Sets the caller's thread count, and restores it."""
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
@@ -40,7 +40,7 @@ def test_workers_are_other_threads_with_one_torch_thread(threads):
     meet = threading.Barrier(2, timeout=20)
 
     def here(_):
-        meet.wait()  # passes only if two run at once
+        meet.wait()  # passes only if two run simultaneously
         return threading.get_ident(), torch.get_num_threads()
 
     (first, ones), (second, more) = parallel_map(here, range(2))
@@ -86,7 +86,7 @@ def test_exceptions_are_raised_and_the_pool_can_be_used_again(threads, workers):
 
 
 def test_a_worker_that_maps_does_the_work_itself(threads):
-    """With nested maps on one pool, all workers would soon wait for workers."""
+    """Otherwise nested maps on one pool could leave all workers waiting for workers."""
     threads(2)
 
     def outer(_):
@@ -112,7 +112,7 @@ def test_the_threads_of_a_pool_do_not_run_on_the_callers_core():
     finally:
         os.sched_setaffinity(caller, free)
         pool.shutdown()
-    spread()  # the thread is gone: nothing to move, nothing raised
+    spread()  # the thread has ended: nothing is moved or raised
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Planners, models and agents of a user's own, in Python; the command has a test of its own."""
+"""A user's planners, models and agents in Python; the command is tested separately."""
 
 import importlib
 import sys

@@ -1,4 +1,4 @@
-"""Every number of every config is held to its range, and what is too large is said in one line."""
+"""Every number of every config is checked, and sizes beyond the memory end in one line."""
 
 import dataclasses
 import importlib
@@ -47,7 +47,7 @@ KINDS = [kind for kind in settings() if kind.__name__ not in RECORDS | ABSTRACT]
 
 
 def build(kind, **change):
-    """An object of that kind, with plausible values of what has no default."""
+    """An object of a class, with plausible values for fields without a default."""
     needed: dict[str, Any] = {
         "low": torch.tensor([-1.0, -1.0]), "high": torch.tensor([1.0, 1.0]), "horizon": 6,
         "name": "m:Class", "algo": "pets", "env": "x", "seed": 0, "steps": 1, "device": "cpu",
@@ -67,7 +67,7 @@ def build(kind, **change):
 
 
 def numbers():
-    """Every numeric field: its class, its name, int or float, its bounds, and whether None is."""
+    """Every numeric field: its class, its name, int or float, bounds, whether it may be None."""
     for kind in KINDS:
         hints = get_type_hints(kind, include_extras=True)
         for field in dataclasses.fields(kind):
@@ -93,7 +93,7 @@ def numbers():
 
 
 def edges(base, bounds):
-    """Values at the edges of a range, and those that are just outside."""
+    """Values at the edges of a range, and values just outside."""
     inside, outside = [], []
     for bound in bounds:
         upper = isinstance(bound, Lt | Le)
@@ -155,7 +155,7 @@ def test_every_number_is_checked_against_its_range(kind, name, base, bounds, opt
     known = {field.name for field in dataclasses.fields(kind)}
     for value in inside:
         also = {n: v for n, v in TOGETHER.get(name, {}).items() if n in known}
-        if name == "max_depth" or value <= 65_536:  # more would be too large, rightly
+        if name == "max_depth" or value <= 65_536:  # more would not fit into memory
             build(kind, **{name: value} | also)
     if optional:
         build(kind, **{name: None})
@@ -302,7 +302,7 @@ def test_more_environments_than_fit_are_refused_and_those_made_are_closed(monkey
             open_now.remove(self)
 
     monkeypatch.setattr(checks, "free_memory", lambda: 2.0**30)
-    # what the process holds also depends on what was freed before
+    # the memory of the process also depends on what was freed before
     monkeypatch.setattr(
         sys.modules["mbrl.training.collect"], "_resident", lambda: len(open_now) * 2**21
     )

@@ -1,4 +1,4 @@
-"""The simulator as a model: the environment's very numbers, in batches."""
+"""The simulator as a model: the numbers of the environment, in batches."""
 
 import dataclasses
 
@@ -24,7 +24,7 @@ def seeded(seed=0):
 
 
 def calm(name):
-    """The task without gusts and without a goal that moves within the horizon."""
+    """The task without gusts and without a goal that changes within the horizon."""
     return dataclasses.replace(envs.simulated(name), process_noise=(), goal_steps=0)
 
 
@@ -116,12 +116,12 @@ def test_rewards_stop_at_termination():
     assert out.terminated is not None
     alive = int(out.terminated[0, 0].to(torch.int).argmax())
     score = score_fn(sim, state, particles=1, horizon=20, generator=seeded())(actions)
-    assert alive < 10 and float(score) == alive  # the step that falls earns nothing
+    assert alive < 10 and float(score) == alive  # the step that falls has no reward
 
 
 @pytest.mark.parametrize("discount", [1.0, 0.9])
 def test_a_terminal_weight_counts_the_last_reward_more(discount):
-    """The same, natively and step by step (which `ts1` takes)."""
+    """Both natively and step by step, as with `ts1`."""
     sim, actions = Simulator(CARTPOLE), torch.ones(1, 6, 1)
     state = some_state(sim)
     rewards = sim.unroll(state, actions).reward[0, 0].double()
@@ -247,7 +247,7 @@ def limb(folder, *actuators):
 
 
 def forces(model, seed):
-    """What MuJoCo says that the actuators do, in a random state under random controls."""
+    """MuJoCo's actuator forces in a random state with random controls."""
     rng, data = np.random.default_rng(seed), mujoco.MjData(model)
     data.qpos[-1], data.qvel[:] = rng.uniform(-0.5, 0.5), rng.uniform(-1, 1, model.nv)
     data.ctrl[:], data.act[:] = rng.uniform(0, 1, model.nu), rng.uniform(0, 1, model.na)
@@ -257,7 +257,7 @@ def forces(model, seed):
 
 @pytest.mark.parametrize("kind", ACTUATORS)
 def test_a_gain_scales_the_force_of_every_kind_of_actuator(kind, tmp_path):
-    """By the factor that the generator gives next, whatever the state, and whatever the masses."""
+    """By the next factor of the generator, for any state and any masses."""
     model = limb(tmp_path, ACTUATORS[kind]).compile()
     for mass in (0.0, 0.5):
         rng, same = np.random.default_rng(3), np.random.default_rng(3)
@@ -270,7 +270,7 @@ def test_a_gain_scales_the_force_of_every_kind_of_actuator(kind, tmp_path):
 
 
 def test_gains_scale_actuators_with_several_inputs(tmp_path):
-    """MuJoCo 4 has them: more controls than actuators, also before and behind others."""
+    """MuJoCo 4 has actuators with several controls, also before and after others."""
     motor, quat = ACTUATORS["motor"], ACTUATORS["orientation"]
     task = limb(tmp_path, motor, quat, motor.replace("-1 1", "-2 2"))
     sim = Simulator(task, members=3, rng=np.random.default_rng(0))
@@ -314,7 +314,7 @@ def test_objectives_reduce_over_members():
 
 
 def test_plans_made_over_members_are_better_on_unseen_robots():
-    """From a leaning pole, over 100 fresh carts of other masses and motors."""
+    """From a leaning pole, over 100 new carts with other masses and motors."""
     far, box = Randomisation(mass=0.3, friction=0.3, gain=0.3), torch.ones(1)
     fresh = Simulator(CARTPOLE, members=101, randomisation=far, rng=np.random.default_rng(99))
     start = fresh.state(np.array([0.0, 0.3]), np.zeros(2))
@@ -339,7 +339,7 @@ def test_plans_made_over_members_are_better_on_unseen_robots():
 
 
 def exploding():
-    """A cart that a full push of its motor sends beyond what MuJoCo computes with."""
+    """A cart whose simulation diverges under the full force of its motor."""
 
     def prepare(spec):
         spec.actuators[0].gear[0] = 1e12

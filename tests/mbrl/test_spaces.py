@@ -13,7 +13,7 @@ from mbrl.training import vector
 
 @given(st.floats(-1e3, 1e3), st.floats(1e-3, 1e3))
 def test_bounds_in_float32_lie_in_a_float64_box(start, width):
-    """0.1 in float64 lies between two float32 numbers; the one outside would be refused."""
+    """0.1 in float64 lies between two float32 numbers, of which one is outside the box."""
     space = Box(np.array([start]), np.array([start + width]), dtype=np.float64)
     low, high = bounds(space)
     assert low.dtype == high.dtype == torch.float32
@@ -67,7 +67,7 @@ def test_random_actions_refuse_other_spaces():
 
 @pytest.mark.parametrize("wrap", [lambda env: env, vector])
 def test_the_spec_of_an_environment_has_its_known_functions(wrap):
-    """Our environments have known functions however they are made; others must be learned."""
+    """The library's environments have known functions, however they are made."""
     known = envs.known("cartpole-swingup")
     for env in (envs.make("cartpole-swingup"), gymnasium.make("cartpole-swingup")):
         spec = spec_of(wrap(env))

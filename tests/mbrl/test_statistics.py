@@ -26,7 +26,7 @@ def rng(seed=0):
         ([3.0], 3.0),
         ([4.0, 1.0], 2.5),
         ([0.0, 3.0, 9.0], (0.25 * 0 + 3 + 0.25 * 9) / 1.5),
-        ([1.0, 2.0, 6.0, 100.0], 4.0),  # one whole score from either end
+        ([1.0, 2.0, 6.0, 100.0], 4.0),  # one whole score from each end
         ([100.0, 4.0, 2.0, 8.0, 0.0], (0.75 * 2 + 4 + 0.75 * 8) / 2.5),
     ],
 )
@@ -61,7 +61,7 @@ def test_iqm_of_an_exponential_is_its_integral():
 
 @pytest.mark.parametrize(("statistic", "truth"), [(np.mean, 1.0), (iqm, 0.738)])
 def test_bootstrap_interval_has_the_stated_coverage(statistic, truth):
-    """30 runs × 2 tasks of Exp(1): a nominal 90 % interval should hold the truth 90 times."""
+    """30 runs × 2 tasks of Exp(1): a 90 % interval should contain the true mean in 90 % of trials."""
     draws, hits = rng(1), 0
     for _ in range(400):
         scores = draws.exponential(size=(30, 2))
@@ -72,7 +72,7 @@ def test_bootstrap_interval_has_the_stated_coverage(statistic, truth):
 
 
 def test_bootstrap_resamples_within_each_task():
-    """Tasks on different scales do not leak into each other: no spread within, none in the mean."""
+    """Constant tasks on different scales: no spread within a task, so none in the mean."""
     scores = np.tile([0.0, 1000.0], (5, 1))
     assert bootstrap_interval(scores, np.mean, rng=rng()) == (500.0, 500.0, 500.0)
 
@@ -183,7 +183,7 @@ def test_means_and_errors_equal_hand_computed_values():
 def test_the_order_of_a_power_law_is_its_exponent():
     counts = [2**p for p in range(4, 10)]
     errors = 3 * np.array(counts) ** -0.5
-    errors[:3] = 7.0  # the first half does not count
+    errors[:3] = 7.0  # the first half is not used
     assert order(counts, errors) == pytest.approx(-0.5)
     with pytest.raises(ValueError, match="all positive"):
         order([1, 2, 3], [1.0, 0.5, 0.0])

@@ -1,4 +1,4 @@
-"""Searches of an environment through its true model, and what they leave."""
+"""Searches of an environment through its true model, and their results."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Tree search through models: what a leaf, a member and an action are, and what it controls."""
+"""Tree search through models: leaves, members, actions, and control of environments."""
 
 import math
 
@@ -22,7 +22,7 @@ def seeded(seed=0):
 
 
 class Linear:
-    """x' = x + gain · u + noise, a gain a member; the step earns -x'² and ends beyond `edge`."""
+    """x' = x + gain · u + noise with a gain for each member; the reward is -x'², the end `edge`."""
 
     def __init__(self, *gains, edge=math.inf, std=0.0):
         self.gains, self.edge, self.std = torch.tensor(gains)[:, None, None], edge, std
@@ -59,7 +59,7 @@ def tree(model, actions, settings, start=1.0, **functions):
 
 
 def test_a_leaf_is_its_value_its_rollouts_or_their_weighted_mean():
-    """One action, u = 1 from x = 1: a rollout of three steps earns -4 - 0.9 · 9 - 0.81 · 16."""
+    """With one action, u = 1 from x = 1, a rollout of three steps returns -4 - 0.9 · 9 - 0.81 · 16."""
     played = -(4 + 0.9 * 9 + 0.81 * 16)
     one = torch.ones(1, 1)
     for settings, value, want in (
@@ -107,7 +107,7 @@ def test_rollouts_follow_a_given_policy_reward_and_termination():
 @pytest.mark.parametrize("kappa", [-0.7, 0.0, 1.5])
 @pytest.mark.parametrize("edge", [math.inf, 2.2, 1.2], ids=["endless", "some end", "all end"])
 def test_the_value_of_a_path_is_the_objective_of_its_plan(kappa, edge):
-    """With one action there is one path; simulation k adds the plan of k steps' score."""
+    """With one action there is one path; simulation k adds the score of the plan of k steps."""
     model, settings = Linear(0.3, 0.5, 0.9, edge=edge), config(simulations=4, disagreement=kappa)
     _, found = tree(model, torch.ones(1, 1), settings)
     name = f"mean+std:{kappa}" if kappa > 0 else f"mean-std:{-kappa}"
@@ -120,7 +120,7 @@ def test_the_value_of_a_path_is_the_objective_of_its_plan(kappa, edge):
 
 
 def test_optimism_prefers_actions_on_which_members_disagree_and_pessimism_avoids_them():
-    """Of two actions that the members agree or disagree on, their means alike."""
+    """Two actions with equal means; the members agree on one of them."""
     model = Linear(-1.0, 1.0)
     for kappa, want in ((1.0, 1), (-1.0, 0)):
         settings = config(simulations=40, disagreement=kappa, max_depth=1)
@@ -134,11 +134,11 @@ def test_optimism_prefers_actions_on_which_members_disagree_and_pessimism_avoids
 def test_the_variance_of_the_members_is_backed_up():
     _, found = tree(Linear(-1.0, 1.0), torch.ones(1, 1), config(simulations=1), start=0.0,
                        reward=lambda obs, action, after: after[..., 0])  # fmt: skip
-    assert found.variances[0, 1] == pytest.approx(1 / 0.81)  # of a return of ±1, a step ago
+    assert found.variances[0, 1] == pytest.approx(1 / 0.81)  # the returns are ±1, one step later
 
 
 def test_all_outcomes_of_a_finite_world_have_their_probabilities():
-    """With V* at the leaves, an action tried once is worth Q*."""
+    """With V* at the leaves, the value of an action that is tried once is Q*."""
     world = garnet(8, 3, 3, rng=np.random.default_rng(1), discount=0.5)
     settings = config(simulations=3, discount=0.5, outcomes="all")
     optimum = world.optimum()
@@ -243,7 +243,7 @@ def test_the_cart_pole_of_these_tests_equals_gymnasiums():
 
 
 def test_a_player_keeps_the_pole_upright_for_an_episode():
-    """Random play lasts about 22 steps; here an episode is cut at 50."""
+    """A random policy lasts about 22 steps; here episodes are truncated at 50."""
     env = gymnasium.make("CartPole-v1", max_episode_steps=50)
     settings = TreeSearchConfig(simulations=16, rule=UCT(5.0), discount=1.0, rollouts=8, depth=15)
     player = TreeSearch(CartPole(), 2, settings, generator=seeded())
@@ -253,7 +253,7 @@ def test_a_player_keeps_the_pole_upright_for_an_episode():
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_search_with_random_rollouts_keeps_the_pole_upright_for_500_steps():
-    """Three episodes side by side, 64 simulations a step, leaves by 16 random rollouts."""
+    """Three parallel episodes, 64 simulations a step, leaf values by 16 random rollouts."""
     settings = TreeSearchConfig(simulations=64, rule=UCT(5.0), discount=1.0, rollouts=16, depth=20)
     made = TreeModel(CartPole(), 2, settings, generator=seeded())
     worlds = [gymnasium.make("CartPole-v1") for _ in range(3)]
@@ -272,8 +272,8 @@ def test_search_with_random_rollouts_keeps_the_pole_upright_for_500_steps():
 
 
 class Quadratic:
-    """x' = x + u at a cost of x'² + u², for so many steps; the state holds x, steps left and the
-    unit that the reward is counted in, so that a search's values are about as large as 1."""
+    """x' = x + u at a cost of x'² + u², for a number of steps; the state is x, the steps left and the
+    unit of the reward, so that values in a search are of order 1."""
 
     members, noise_shape, horizon = 1, (0,), 10
 
@@ -291,8 +291,8 @@ class Quadratic:
 
 
 def test_widening_controls_a_linear_quadratic_world_within_five_percent():
-    """2000 simulations a step, 128 actions drawn from |u| <= |x|. A leaf is worth what the policy
-    u = -0.3 x gets from there, which alone costs 84 % more than Riccati's."""
+    """2000 simulations a step, 128 actions drawn from |u| <= |x|. The value of a leaf is that of the
+    policy u = -0.3 x, which by itself costs 84 % more than Riccati's."""
     model, horizon, repeats = Quadratic(), Quadratic.horizon, 3
     to_go = [0.0]
     for _ in range(horizon):
@@ -333,7 +333,7 @@ def test_widening_controls_a_linear_quadratic_world_within_five_percent():
 
 
 class NoisyQuadratic(Quadratic):
-    """The same, x' drawn with a standard deviation of 0.2."""
+    """The same with noise of std 0.2 in x'."""
 
     std, noise_shape = 0.2, (1,)
 
@@ -346,9 +346,9 @@ class NoisyQuadratic(Quadratic):
 
 @pytest.mark.slow
 def test_double_widening_controls_a_noisy_linear_quadratic_world_within_five_percent():
-    """As above, from x = 1, and what follows an action is drawn: 96 episodes whose noise Riccati's
-    controller, u = -(1 + P) / (2 + P) x with P' = (1 + P) / (2 + P), meets too. Ten draws or
-    so tell two near actions apart only where outcomes open faster than actions."""
+    """As above, from x = 1, with drawn outcomes: 96 episodes with the same noise as for Riccati's
+    controller, u = -(1 + P) / (2 + P) x with P' = (1 + P) / (2 + P). About ten draws distinguish
+    two near actions only if outcomes widen faster than actions."""
     model, horizon, roots = NoisyQuadratic(), Quadratic.horizon, 96
     worth, extra, riccati = [0.0], [0.0], [0.0]
     for _ in range(horizon):
@@ -386,7 +386,7 @@ def test_double_widening_controls_a_noisy_linear_quadratic_world_within_five_per
             total + state.square() + move.square()
             for total, state, move in ((cost, x, u), (best, y, v), (blind, z, w))
         )
-    assert blind.mean() / best.mean() > 1.3  # what the leaves know
+    assert blind.mean() / best.mean() > 1.3  # the policy of the leaves
     assert cost.mean() / best.mean() < 1.05, cost.mean() / best.mean()
 
 

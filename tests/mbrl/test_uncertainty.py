@@ -26,7 +26,7 @@ def generator(seed=0):
 
 
 def mixture(members, *shape, seed=0):
-    """Members that disagree, each with its own std."""
+    """Members with different means and stds."""
     g = generator(seed)
     mean = 1.5 * torch.randn(members, *shape, generator=g, dtype=torch.float64)
     std = 0.2 + torch.rand(members, *shape, generator=g, dtype=torch.float64)
@@ -34,7 +34,7 @@ def mixture(members, *shape, seed=0):
 
 
 def draw(mean, std, seed=1):
-    """One target from each mixture; each dimension draws its own member."""
+    """One target from each mixture; the member is drawn for each dimension."""
     g = generator(seed)
     member = torch.randint(len(mean), (1, *mean.shape[1:]), generator=g)
     noise = torch.randn(mean.shape[1:], generator=g, dtype=mean.dtype)
@@ -130,7 +130,7 @@ def test_calibration_of_a_mixture_uses_its_own_quantiles():
     target = draw(mean, std)
     observed = calibration_curve(mean, std, target, LEVELS)
     assert calibration_error(LEVELS, observed).item() < 0.01
-    # The interval of one mixture, inverted by scipy, holds the targets the PIT says it does.
+    # The interval of one mixture, inverted by scipy, contains the targets that the PIT gives.
     m, s = mean[:, 0, 0].numpy(), std[:, 0, 0].numpy()
     low, high = (
         optimize.root_scalar(lambda x, q=q: stats.norm.cdf(x, m, s).mean() - q, bracket=(-20, 20))
@@ -144,7 +144,7 @@ def test_calibration_of_a_mixture_uses_its_own_quantiles():
 
 
 def test_errors_of_two_dimensions_do_not_cancel():
-    """Too sure in one dimension, too unsure in the other: the pooled curve looks better."""
+    """Overconfident in one dimension, underconfident in the other: pooling hides both."""
     mean, std = mixture(1, 5000, 2)
     target = draw(mean, std)
     observed = calibration_curve(mean, std * torch.tensor([0.6, 1.8]), target, LEVELS)
@@ -213,7 +213,7 @@ def test_crps_of_particles_is_that_of_their_step_function():
 
 @pytest.mark.parametrize("score", [crps, negative_log_likelihood])
 def test_scores_are_proper(score):
-    """No change of the true model's mean or std improves its expected score."""
+    """Changes of the true model's mean or std do not improve its expected score."""
     mean, std = mixture(2, 20_000, 1)
     target = draw(mean, std)
     true = score(mean, std, target).mean()
@@ -237,7 +237,7 @@ def test_recalibration_of_a_mixture_maximises_the_likelihood():
     mean, std = mixture(5, 20_000, 1)
     target = draw(mean, std)
     scale = recalibration_scale(mean, std / 2, target)
-    # Averaging each member's own z² would say 5 or more: it charges them for disagreeing.
+    # Averaging each member's own z² would give 5 or more, because members disagree.
     assert scale.item() == pytest.approx(2, rel=0.03)
 
     def nll(s):

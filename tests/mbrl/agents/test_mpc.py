@@ -1,4 +1,4 @@
-"""What planners ask of models, and models offer, in a `Controller`."""
+"""How a `Controller` matches the needs of planners with what models provide."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ BOX = torch.ones(1)
 
 
 class Follows:
-    """A user's model, with what `Dynamics` asks and nothing else: the state goes on by the action,
+    """A user's model with only what `Dynamics` requires: the action is added to the state,
     and the reward is the action."""
 
     members, noise_shape = 1, (0,)
@@ -28,7 +28,7 @@ class Follows:
 
 
 class Corners:
-    """A user's planner: the better of two plans. It does not say what it maximises."""
+    """A user's planner without `maximises`: returns the better of two plans."""
 
     low, horizon = -BOX, 3
 
@@ -43,7 +43,7 @@ class Corners:
 
 
 class Smooth(Corners):
-    """One that asks for a model with derivatives, and gives back the first plan."""
+    """A planner that needs a model with derivatives, and returns the first plan."""
 
     maximises = "smooth"
 

@@ -59,7 +59,7 @@ def test_an_objective_may_be_a_function():
 
 
 def test_disagreement_equals_a_hand_computed_value():
-    """At 2, members say 2 and 6: std 2. In units of a scale of 4: one half."""
+    """At 2, members predict 2 and 6: std 2, which is one half in units of the scale, 4."""
     model = Line([1.0, 3.0], sigma=5.0)
     assert isinstance(model, GaussianDynamics)
     assert disagreement(model, start(2.0), start()).item() == 2.0
@@ -81,7 +81,7 @@ def test_disagreement_is_a_root_mean_square_over_dimensions():
 
 
 class Rift(Line):
-    """Members agree left of zero and part ways right of it."""
+    """Members agree left of zero and differ right of it."""
 
     def move(self, state, action):
         return state + action + (self.b - self.b.mean()) * state.clamp_min(0)
@@ -97,7 +97,7 @@ def test_the_penalty_is_positive_only_where_members_disagree(propagation):
         for penalty in (0.0, 2.0)
     )  # fmt: skip
     assert plain[0] == penalised[0]
-    # at 0.5 and 1.5, give or take, the members' std is a tenth of that
+    # near 0.5 and 1.5 the members' std is a tenth of the state
     assert (plain - penalised)[1].item() == pytest.approx(2 * 0.1 * (0.5 + 1.5), rel=0.15)
 
 

@@ -1,4 +1,4 @@
-"""Imagined trajectories: gradients, policies, transitions, refusals."""
+"""Imagined trajectories: gradients, policies, transitions, errors."""
 
 import math
 
@@ -47,7 +47,7 @@ def test_gradients_match_finite_differences(propagation):
 
 
 def test_gradients_reach_a_policys_parameters_and_stop_at_the_end():
-    """From 1 with gain k: s = 1 + k, ended there by the known termination."""
+    """From 1 with gain k: s = 1 + k, where it terminates."""
     gain = tensor(0.5, dtype=torch.float64, requires_grad=True)
 
     def policy(state, *, generator, explore):
@@ -121,11 +121,11 @@ def test_a_random_policy_draws_from_the_rollouts_generator():
     assert not torch.equal(runs[0].action, runs[2].action)
 
 
-# What an imagined trajectory hands on
+# Transitions of an imagined trajectory
 
 
 def test_transitions_contain_only_steps_before_termination():
-    """Both go 1 a step; the first ends beyond 2.5, the second is cut off by the horizon."""
+    """Both move by 1; the first terminates beyond 2.5, the second is truncated by the horizon."""
     model = Line([1.0, 1.0], b=[1.0, 0.5], ends_above=2.5)
     imagined = rollout(model, start(), plans([1.0] * 4), particles=2, generator=seeded())
     steps = imagined.transitions()
@@ -162,7 +162,7 @@ def test_without_sampling_each_member_predicts_its_mean_and_draws_nothing():
 
 
 class Countdown(Line):
-    """Counts the rows it steps; a member's point falls by one a step and ends at 0."""
+    """A state that decreases by 1 and terminates at 0; counts the rows of its steps."""
 
     def __init__(self):
         super().__init__([1.0])
@@ -184,7 +184,7 @@ def test_rollouts_of_a_policy_stop_when_all_particles_have_terminated():
     states = torch.arange(1.0, 101)[:, None].double()
     imagined = rollout(model, states, policy, horizon=200, particles=1, explore=False,
                        generator=seeded())  # fmt: skip
-    assert len(model.rows) == 100  # no step once all have ended
+    assert len(model.rows) == 100  # no step after all have terminated
     assert sum(model.rows) < 0.6 * 100 * 100
     assert not any(explored)
     lengths = imagined.alive[0].sum(1)
@@ -206,7 +206,7 @@ def test_scores_stop_when_all_particles_have_terminated():
 
 
 class Mute(Line):
-    """It has no observations to give."""
+    """A model that cannot decode."""
 
     def decode(self, state):
         raise NotImplementedError
@@ -260,7 +260,7 @@ def test_a_function_of_observations_of_another_shape_is_refused(known):
                 **{known: functions[known]})  # fmt: skip
 
 
-# Refusals
+# Errors
 
 
 @pytest.mark.parametrize("propagation", ["ts1", "tsinf", "moment"])

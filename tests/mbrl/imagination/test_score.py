@@ -1,4 +1,4 @@
-"""The score of a plan: models that blow up, and a pure function."""
+"""The score of a plan, also for models that diverge; it is a pure function."""
 
 import math
 
@@ -14,7 +14,7 @@ from mbrl.imagination import rollout, score_fn
 from planners import PLANNERS
 from tests.lines import PROPAGATIONS, Bad, Line, plans, seeded, spring, start
 
-# Models that blow up
+# Models that diverge
 
 
 @pytest.mark.parametrize("propagation", ["ts1", "tsinf", "expectation"])
@@ -36,7 +36,7 @@ def test_a_state_that_is_not_finite_is_rejected_even_if_the_reward_is_finite(val
 
 
 def test_one_particle_that_is_not_finite_rejects_the_candidate():
-    """One member in three explodes by squaring: the others' returns must not hide it."""
+    """One of three members diverges by squaring; the returns of the others must not hide it."""
     model = Line([1.0, 1.0, 1e30], dtype=torch.float32)
     for name in ("mean", "cvar:0.3", "mean+std:1"):
         score = score_fn(model, tensor([1.0]), particles=3, horizon=3, objective=name,
@@ -67,7 +67,7 @@ def test_no_planner_chooses_a_plan_whose_state_is_not_finite(planner, value):
 
 @pytest.fixture(scope="module")
 def net():
-    """An ensemble as it comes, with some disagreement and noise."""
+    """A new ensemble, with some disagreement and noise."""
     model = Ensemble(3, 2, EnsembleConfig(members=4, hidden=(16, 16)), generator=seeded())
     with torch.no_grad():
         model.heads.max_log_var.fill_(-3.0)

@@ -1,4 +1,4 @@
-"""Bandits: indices by hand, posteriors by scipy, and regret beside its theory."""
+"""Bandits: indices computed by hand, posteriors by scipy, and regret against theory."""
 
 import math
 
@@ -51,7 +51,7 @@ def fed(bandit, counts, sums):
 
 
 def test_ucb1_indices_equal_hand_computed_values():
-    """Four plays: arm 0 paid 1, 1, 0, arm 1 paid 0; arm 2 not yet."""
+    """Four plays: arm 0 paid 1, 1, 0, arm 1 paid 0; arm 2 is untried."""
     bandit = UCB1(2, 3)
     for arm, reward in [(0, 1.0), (0, 1.0), (1, 0.0), (0, 0.0)]:
         bandit.observe(torch.tensor([arm, arm]), torch.tensor([reward, reward]))
@@ -60,7 +60,7 @@ def test_ucb1_indices_equal_hand_computed_values():
     assert bandit.index(generator=seeded())[1].tolist() == pytest.approx(expected)
     assert bandit.choose(generator=seeded()).tolist() == [2, 2]
     bandit.observe(torch.tensor([2, 2]), torch.tensor([1.0, 0.0]))
-    # √(2 ln 5) over √3, 1, 1: run 0's third arm is best, run 1's two are as good as each other
+    # √(2 ln 5) over √3, 1, 1: in run 0 the third arm is best, in run 1 two arms are equal
     index = bandit.index(generator=seeded())
     assert index[0].tolist() == pytest.approx(
         [2 / 3 + math.sqrt(2 * math.log(5) / 3)] + [math.sqrt(2 * math.log(5)) + x for x in (0, 1)]
@@ -71,7 +71,7 @@ def test_ucb1_indices_equal_hand_computed_values():
 
 
 def test_kl_ucb_solves_its_equation_for_extreme_counts_and_means():
-    """No play is so rare, no mean so extreme: KL(mean, q) n = ln t where q < 1, else all of it."""
+    """KL(mean, q) n = ln t if q < 1, for all counts and means."""
     rng = np.random.default_rng(0)
     plays = np.exp(rng.uniform(0, np.log(1e6), 20_000)).round()
     wins = np.floor(rng.choice([0, 1e-3, 0.5, 0.999, 1], 20_000) * plays + rng.random(20_000))
@@ -93,7 +93,7 @@ def test_kl_ucb_solves_its_equation_for_extreme_counts_and_means():
 
 @pytest.mark.parametrize("wins", [0, 1, 7, 19, 20])
 def test_kl_ucb_equals_the_root_found_by_scipy(wins):
-    """The root by scipy; for no wins 1 - t^(-1/n), for wins alone 1."""
+    """The root by scipy; without wins 1 - t^(-1/n), with only wins 1."""
     bandit = fed(KLUCB(1, 2), [20.0, 80.0], [float(wins), 40.0])
     found = bandit.index(generator=seeded())[0, 0].item()
     level = math.log(100) / 20
@@ -136,7 +136,7 @@ def test_beta_draws_follow_the_conjugate_posterior():
 
 
 def test_normal_draws_follow_the_conjugate_posterior():
-    """n rewards of sum s: the posterior by a weighted least-squares solve, prior as a datum."""
+    """n rewards of sum s: the posterior by weighted least squares, with the prior as a datum."""
     counts, sums = [4.0, 0.0], [6.0, 0.0]
     prior = NormalNormal(mean=-1.0, std=2.0, noise=3.0)
     bandit = fed(Thompson(20_000, 2, posterior=prior), counts, sums)
@@ -190,7 +190,7 @@ NARROW = [
 @pytest.mark.parametrize("prior", [BetaBernoulli(), NormalNormal(0.5, 1.0, 0.5)])
 @pytest.mark.parametrize("counts, sums", NARROW)
 def test_the_probability_of_the_best_arm_is_accurate_for_a_narrow_posterior(prior, counts, sums):
-    """As many points as `InformationDirected` takes, against sums over an arm's quantiles."""
+    """With as many points as `InformationDirected` uses, against sums over an arm's quantiles."""
     counts, sums = torch.tensor([counts]).double(), torch.tensor([sums]).double()
     found = best_arm(prior, counts, sums, points=128)
     if isinstance(prior, BetaBernoulli):
@@ -218,7 +218,7 @@ def test_the_probability_of_the_best_arm_is_accurate_for_a_narrow_posterior(prio
 
 
 def test_expectations_stay_in_range_if_the_probability_of_being_best_underflows():
-    """One arm is far better: P(A* = a) of others underflows, and expectations stay in [0, 1]."""
+    """One arm is far better, so P(A* = a) of the others underflows."""
     counts = torch.tensor([[84.0, 10.0, 206.0]]).double()
     found = best_arm(BetaBernoulli(), counts, torch.tensor([[1.0, 10.0, 32.0]]).double(), points=64)
     assert found.chance[0, 1] == pytest.approx(1)
@@ -231,7 +231,7 @@ def test_expectations_stay_in_range_if_the_probability_of_being_best_underflows(
 
 @pytest.mark.parametrize("seed", range(5))
 def test_no_mixture_of_all_arms_has_a_lower_information_ratio_than_one_of_two(seed):
-    """No distribution over five arms does better: against scipy's minimum over the simplex."""
+    """Against scipy's minimum over all distributions over five arms."""
     rng = np.random.default_rng(seed)
     cost, gain = rng.uniform(0, 1, 5), rng.uniform(0, 0.3, 5)
     mix = least_ratio(torch.tensor(cost), torch.tensor(gain))
@@ -255,7 +255,7 @@ def test_no_mixture_of_all_arms_has_a_lower_information_ratio_than_one_of_two(se
 
 
 def test_the_information_ratio_is_minimal_over_all_mixtures_of_two_arms():
-    """500 problems against a grid of 2,001 shares of every pair; and by hand, costs ½, 1 and gains
+    """500 problems against a grid of 2,001 shares of every pair; and by hand: costs ½, 1 and gains
     0.1, 1: (1 - q / 2)² / (1 - 0.9 q) has its least 0.9877 = 80 / 81 at q = 2 / 9."""
     rng, share = np.random.default_rng(5), np.linspace(0, 1, 2001)[:, None, None]
     for _ in range(500):
@@ -274,7 +274,7 @@ def test_the_information_ratio_is_minimal_over_all_mixtures_of_two_arms():
 
 
 def test_an_arm_without_regret_is_chosen_even_without_information():
-    """Its ratio is 0 / 0; its squared regret is 0, which no other distribution attains."""
+    """Its ratio is 0 / 0; only its squared regret is 0."""
     mix = least_ratio(torch.tensor([[0.3, 0.0, 0.0], [0.0, 0.2, 0.4]]), torch.tensor(
         [[0.1, 0.0, 0.2], [0.0, 0.1, 0.2]]
     ))  # fmt: skip
@@ -282,7 +282,7 @@ def test_an_arm_without_regret_is_chosen_even_without_information():
 
 
 def test_free_information_is_taken_and_without_information_the_arm_of_least_regret():
-    """Free information is taken; with none to be had, the cheapest arm is."""
+    """Information without regret is chosen; without any information, the arm of least regret."""
     free = least_ratio(torch.tensor([0.0, 0.5]), torch.tensor([0.1, 0.2]))
     share = torch.where(free.first == 0, free.share, 1 - free.share)
     assert share == 1 or free.first == free.second == 0
@@ -316,12 +316,12 @@ def curve(bandit, steps):
 
 
 def slope(curve, first, last):
-    """What regret grew by with ln t between two plays."""
+    """Slope of the regret over ln t between two plays."""
     return float(curve[last - 1] - curve[first - 1]) / math.log(last / first)
 
 
 def test_the_regret_of_ucb1_lies_between_its_bounds():
-    """Under Auer's bound all along; steeper than Lai and Robbins's, as it is not optimal."""
+    """Always under Auer's bound; steeper than that of Lai and Robbins, as it is not optimal."""
     lost = curve(UCB1(300, 2), 5000)
     assert all(lost[t - 1] <= ucb1_bound(MEANS, t) for t in (10, 100, 1000, 5000))
     assert slope(lost, 500, 5000) > 2 * lai_robbins(MEANS)
@@ -333,7 +333,7 @@ def test_the_regret_of_kl_ucb_is_closer_to_the_lai_robbins_bound_than_that_of_uc
 
 
 def test_the_regret_of_thompson_approaches_the_lai_robbins_slope():
-    """From below: steeper in the later decade, and never over it."""
+    """From below: it is steeper in the later decade, and never exceeds it."""
     lost = curve(Thompson(300, 2), 10_000)
     early, late = slope(lost, 100, 1000), slope(lost, 1000, 10_000)
     assert 0.4 * lai_robbins(MEANS) < early < late - 0.05 < lai_robbins(MEANS)
@@ -367,7 +367,7 @@ def thompson_chance(one, two):
 
 
 def ucb_chance(upper):
-    """Of the first of two arms, by an index of mean, n and t."""
+    """Probability of the first of two arms, by an index of mean, n and t."""
 
     def chance(one, two):
         if not (one[0] and two[0]):
@@ -399,7 +399,7 @@ CHANCES = {
 @pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("kind", CHANCES, ids=lambda kind: kind.__name__)
 def test_regret_equals_the_sum_over_all_histories(kind, compiled):
-    """Two arms, 0.7 and 0.4, 25 plays: each count and sum with its probability, play by play."""
+    """Two arms, 0.7 and 0.4, 25 plays: the probability of each count and sum after each play."""
     means, plays, runs = (0.7, 0.4), 25, 20_000
     chances = {((0, 0), (0, 0)): 1.0}
     exact, expected = [], 0.0
@@ -522,7 +522,7 @@ def arms_on_a_sphere(runs, arms, size):
 
 
 def held(said, runs=400, steps=300, noise=0.5, delta=0.1):
-    """Share of the runs whose ellipsoid, by the noise `said`, held θ at all of the steps."""
+    """Share of the runs whose ellipsoid, for the noise `said`, contains θ at all steps."""
     generator = seeded()
     theta = torch.randn(runs, 3, generator=generator).double()
     theta /= theta.norm(dim=1, keepdim=True)
@@ -543,11 +543,11 @@ def held(said, runs=400, steps=300, noise=0.5, delta=0.1):
 
 def test_confidence_ellipsoids_contain_the_parameters_at_all_times():
     assert held(said=0.5) >= 0.9
-    assert held(said=0.1) < 0.8  # and would not, had the noise been five times what was said
+    assert held(said=0.1) < 0.8  # not if the noise is five times as large as assumed
 
 
 def test_using_features_lowers_the_regret():
-    """Fifty arms that share three numbers: UCB1 has to try them all, these do not."""
+    """Fifty arms with three features: UCB1 must try all arms, linear bandits need not."""
     table = torch.randn(50, 3, generator=seeded(3)).double()
     table /= table.norm(dim=1, keepdim=True)
     theta = torch.tensor([0.5, -0.3, 0.4]).double()

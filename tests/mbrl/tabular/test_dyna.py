@@ -1,4 +1,4 @@
-"""Dyna: each member of the family against the book, and against exact solutions of its model."""
+"""Dyna: each variant against the book and against exact solutions of its model."""
 
 import math
 
@@ -20,7 +20,7 @@ def seeded(seed=0):
 
 
 def walk(mdp, steps, seed=0):
-    """Random steps (state, action, reward, next state, terminated), anew after each end."""
+    """Random steps (state, action, reward, next state, terminated), with a reset after each end."""
     env, rng = mdp.env(), np.random.default_rng(seed)
     state, _ = env.reset(seed=seed)
     for _ in range(steps):
@@ -48,7 +48,7 @@ def lengths(agent, env, episodes, seed=0, limit=10_000):
 
 
 def best(mdp, policy):
-    """Whether a policy is optimal from the start, exactly evaluated."""
+    """Whether a policy is optimal from the start, by exact evaluation."""
     return mdp.start @ (mdp.optimum().values - mdp.evaluate(policy)) < 1e-9
 
 
@@ -74,7 +74,7 @@ def test_without_planning_it_is_q_learning():
 
 
 def test_prioritised_sweeping_updates_backwards_from_the_reward():
-    """As many updates as there are steps to the end, each with its final value: γ² , γ, 1."""
+    """As many updates as there are steps to the end, each of them to the final value: γ², γ, 1."""
     agent = Dyna(4, 2, DynaConfig(planning=3, states="priority", discount=0.5, step_size=1.0))
     for state in (0, 1):
         agent.observe(state, 0, 0.0, state + 1, False, generator=seeded())
@@ -94,18 +94,18 @@ def test_prioritised_sweeping_updates_backwards_from_the_reward():
 
 def test_the_exploration_bonus_equals_hand_computed_values():
     """One state, two actions, the first tried at each of two steps: after the second step its
-    bonus is κ √0, that of the other κ √2, and it is taken to stay and earn nothing."""
+    bonus is κ √0, that of the other κ √2, which is assumed to stay and earn nothing."""
     config = DynaConfig(planning=400, actions="any", bonus=0.1, discount=0.0, step_size=1.0)
     agent = Dyna(2, 2, config)
     for _ in range(2):
         agent.observe(0, 0, 5.0, 1, True, generator=seeded())
     assert agent.action_values[0].tolist() == pytest.approx([5.0, 0.1 * math.sqrt(2)])
-    # a third step, of the other action, whose bonus then is for one step ago
+    # a third step takes the other action
     agent.observe(0, 1, 1.0, 1, True, generator=seeded())
     assert agent.action_values[0].tolist() == pytest.approx([5.0 + 0.1, 1.0])
     plain = Dyna(2, 2, DynaConfig(planning=400, actions="any", discount=0.0, step_size=1.0))
     plain.observe(0, 0, 5.0, 1, True, generator=seeded())
-    assert plain.action_values[0].tolist() == [5.0, 0.0]  # nothing is imagined of the untried
+    assert plain.action_values[0].tolist() == [5.0, 0.0]  # untried actions are not imagined
 
 
 def test_imagination_follows_the_policy_from_the_start():
@@ -123,7 +123,7 @@ def test_imagination_follows_the_policy_from_the_start():
     for i in range(30):
         agent.observe(2, 0, 1.0, 3, True, generator=seeded(i))
     assert agent.action_values[:, 0].tolist() == [0.25, 0.5, 1.0, 0.0]
-    # a start at 2, where the fourth step began an episode, leaves the others as they are
+    # a start at 2, where the fourth step began an episode, does not change the others
     first = DynaConfig(planning=50, states="start", actions="taken", discount=0.5, step_size=1.0)
     agent = Dyna(4, 2, first)
     for state in (0, 1, 2):
@@ -167,7 +167,7 @@ def test_a_memory_of_last_steps_keeps_one_step_of_each_pair():
 
 
 def solution_of(agent):
-    """Q* of an agent's model, by a linear programme; untried pairs stay and earn 0."""
+    """Q* of an agent's model by linear programming; untried pairs stay and earn 0."""
     transitions, rewards, ends = agent.model
     untried = transitions.sum(-1) == 0
     stay = np.broadcast_to(np.eye(agent.states)[:, None], transitions.shape)
@@ -176,7 +176,7 @@ def solution_of(agent):
 
 
 def test_prioritised_sweeping_solves_its_model():
-    """A slippery lake, 2000 random steps, then sweeps until no priority is above the threshold."""
+    """A slippery lake: 2000 random steps, then sweeps until all priorities are small."""
     config = DynaConfig(
         planning=300, states="priority", memory="all", step_size=1.0, threshold=1e-9, discount=0.9
     )
@@ -199,7 +199,7 @@ def test_prioritised_sweeping_solves_its_model():
     ],
 )
 def test_every_config_solves_a_deterministic_maze(change):
-    """From 6000 random steps the values come to those of the maze itself, where they were tried."""
+    """After 6000 random steps the values of tried pairs are those of the maze."""
     mdp = dyna_maze()
     settings = {"planning": 100, "step_size": 1.0, "discount": 0.95} | change
     agent = Dyna(mdp.states, 4, DynaConfig(**settings))
@@ -212,7 +212,7 @@ def test_every_config_solves_a_deterministic_maze(change):
 
 
 def test_sampled_updates_converge_to_the_expectation_of_a_stochastic_model():
-    """Two terminal states with reward 0 and one that continues: E = p · γ · 1 by small steps."""
+    """Two terminal states with reward 0 and one that continues: E = p · γ · 1, by small steps."""
     agent = Dyna(4, 1, DynaConfig(planning=300, memory="all", step_size=0.01, discount=0.5))
     agent.observe(1, 0, 1.0, 3, True, generator=seeded())
     generator = seeded()
@@ -228,7 +228,7 @@ def test_sampled_updates_converge_to_the_expectation_of_a_stochastic_model():
 
 
 def test_planning_shortens_the_third_episode():
-    """Sutton and Barto, figure 8.2, in small: the third episode, over five runs."""
+    """A small version of figure 8.2 of Sutton and Barto: the third episode of five runs."""
     env = dyna_maze().env()
 
     def third(planning):
@@ -240,7 +240,7 @@ def test_planning_shortens_the_third_episode():
 
 
 def test_only_an_exploration_bonus_finds_a_changed_way_soon():
-    """The blocking maze, its gap moved after 1000 of 2000 steps: rewards of ten runs."""
+    """Rewards of ten runs in the blocking maze, which changes after 1000 of 2000 steps."""
 
     def earned(config, seed):
         env, generator = world_env("blocking-maze"), seeded(seed)
@@ -329,7 +329,7 @@ def test_bad_steps_are_refused_by_name():
 
 
 def test_an_actor_takes_the_same_steps_as_the_agents_own_loop():
-    """The same steps, and so the same values, as a loop of its own over the environment."""
+    """Steps and values equal those of the agent in a loop over the environment."""
     states = dyna_maze().states
     made = [Dyna(states, 4, DynaConfig(planning=3)) for _ in range(2)]
     actor = DynaActor(made[0], acting=seeded(1), imagining=seeded(2))

@@ -1,4 +1,4 @@
-"""Dynamic programming against the exact optimum, and its bounds wherever it stops."""
+"""Dynamic programming against the exact optimum, and its bounds after any number of sweeps."""
 
 import math
 from types import SimpleNamespace
@@ -25,16 +25,16 @@ def random_world(seed=0, *, ends=1, discount=0.95):
 
 
 def journey(seed=0):
-    """Undiscounted costs with certain ends from everywhere; some policies never end."""
+    """Undiscounted costs; some policies end from every state, some never."""
     mdp = random_world(seed)
     rows = mdp.transitions.toarray().reshape(12, 3, 12)
     rows[:, 0] = 0.9 * rows[:, 0] + 0.1 * np.eye(12)[-1]
-    rows[:, 2] = np.eye(12)  # for ever here
+    rows[:, 2] = np.eye(12)  # stays forever
     return FiniteMDP(rows, -0.1 - abs(mdp.rewards), 1.0, 0, mdp.terminal)
 
 
 def corridor(discount=1.0):
-    """0 - 1 - 2 - 3, left or right for sure, -1 a step; 3 ends it."""
+    """States 0 - 1 - 2 - 3 with deterministic moves left and right, -1 a step; 3 is terminal."""
     rows = np.zeros((4, 2, 4))
     for s in range(4):
         rows[s, 0, max(s - 1, 0)] = rows[s, 1, min(s + 1, 3)] = 1
@@ -68,7 +68,7 @@ def test_with_discount_1_solvers_find_the_optimum_but_no_bound(solve, mdp):
 @pytest.mark.parametrize("ends", [0, 1])
 @pytest.mark.parametrize("sweeps", [1, 2, 3, 5, 8, 13])
 def test_bounds_hold_after_any_number_of_sweeps(solve, sweeps, ends):
-    """Values, action values and the policy, far from convergence; 1e-10 for the oracle."""
+    """For values, action values and policy, far from convergence; the oracle is exact to 1e-10."""
     for seed in range(10):
         mdp = random_world(seed, ends=ends)
         exact, found = mdp.optimum(), solve(mdp, sweeps=sweeps)
@@ -81,7 +81,7 @@ def test_bounds_hold_after_any_number_of_sweeps(solve, sweeps, ends):
 
 
 def test_span_bounds_stop_long_before_the_supremum_norm():
-    """Without terminal states a common gain needs no sweeps: a tenth of log tol / log γ."""
+    """Without terminal states it takes a tenth of the log tol / log γ sweeps of the norm."""
     found = value_iteration(random_world(ends=0, discount=0.999), tolerance=1e-6)
     assert found.bound <= 1e-6
     assert found.iterations < 0.1 * math.log(1e-6 * 1e-3) / math.log(0.999)
@@ -91,7 +91,7 @@ def test_span_bounds_stop_long_before_the_supremum_norm():
 @pytest.mark.parametrize("ends", [0, 1])
 def test_sweeps_converge_on_random_mdps(ends, discount):
     """200 MDPs in all, with and without terminal states, against the linear programme's policy
-    evaluated by a linear solve. Solved alike, 1e-8 for the oracle's own rounding."""
+    evaluated by a linear solve, to 1e-8."""
     for seed in range(50):
         rng = np.random.default_rng(seed)
         states, actions, outcomes = (int(rng.integers(2, n)) for n in (12, 5, 4))
@@ -122,8 +122,8 @@ def test_values_of_two_states_without_termination_equal_the_closed_form(stay, di
 
 
 def test_a_cycle_takes_fewer_sweeps_than_its_discount_alone():
-    """Three states in a circle, the first pays 1: V = (1, γ², γ) / (1 - γ³). Plain backups repeat
-    themselves with period 3 and take ln(tolerance) / ln γ, 20,000 sweeps."""
+    """A cycle of three states, the first of which pays 1: V = (1, γ², γ) / (1 - γ³). Plain backups
+    have period 3 and take ln(tolerance) / ln γ, 20,000 sweeps."""
     circle = np.roll(np.eye(3), 1, axis=1)[:, None]
     mdp = FiniteMDP(circle, np.array([[1.0], [0.0], [0.0]]), 0.999, 0, [])
     for solve in (value_iteration, modified_policy_iteration):

@@ -1,4 +1,4 @@
-"""Environments that answer what no agent can use: one line says what, and the run can go on."""
+"""Invalid results of an environment are named in one line, and the run can be resumed."""
 
 import math
 
@@ -18,7 +18,7 @@ BROKEN = None
 
 
 class Slide(gymnasium.Env):
-    """A point that the action moves; episodes of ten steps. From its step 25 on it is broken."""
+    """A point that the action moves, in episodes of ten steps. From its step 25 on it is broken."""
 
     metadata = {"render_modes": ["rgb_array"]}
     action_space = Box(-1.0, 1.0, (1,))
@@ -190,12 +190,12 @@ def test_an_invalid_result_is_named_with_its_step_and_the_run_can_resume(
     assert not any("Traceback" in line for line in lines)
 
     metrics = []
-    if what not in ("no index", "fraction"):  # whose space is another when nothing is broken
+    if what not in ("no index", "fraction"):  # whose space differs only if it is broken
         broken(None)
     else:
         broken("index" if what == "no index" else "nothing")
     if what == "fraction":
-        return  # a world of another space is another run
+        return  # an environment with another space makes another run
     for folder in (path, other):
         assert command(["train", "--resume", str(folder)]) == 0
         metrics.append((folder / "metrics.jsonl").read_bytes())
@@ -235,7 +235,7 @@ def test_a_frame_of_none_skips_the_film(broken, tmp_path, capsys):
 
 
 def test_lists_scalars_and_integer_flags_are_accepted(tmp_path):
-    """Lists, numbers of 0 dimensions, integers and 0 or 1 for the flags."""
+    """Lists, arrays of 0 dimensions, integers, and 0 or 1 as flags."""
 
     class Loose(Slide):
         def step(self, action):
@@ -282,7 +282,7 @@ def test_a_fit_that_diverges_ends_the_run_in_one_line_with_its_step(tmp_path, ca
     start = ["train", "pets", "--env", "cartpole-swingup", "--steps", "60", "--fit-every", "30"]
     rate = ["--model.learning-rate", "1e10", "--checkpoint-every", "20"]
     assert command([*start, *small, *rate, "--run", str(path)]) == 2
-    for _ in range(2):  # a resumed run ends in the same fit
+    for _ in range(2):  # a resumed run fails in the same fit
         lines = capsys.readouterr().err.splitlines()
         said = [line for line in lines if line.startswith("mbrl: ")]
         assert len(said) == 1 and not any("Traceback" in line for line in lines)

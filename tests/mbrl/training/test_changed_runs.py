@@ -45,7 +45,7 @@ def contents(path):
 
 
 def refused(path, *said, resume=True, capsys=None):
-    """Loading and resuming end in a RunError of one line and change nothing."""
+    """Assert that loading and resuming raise a RunError of one line and change nothing."""
     before = contents(path)
     with pytest.raises(RunError) as error:
         load_run(path, make_env=envs.make)
@@ -109,7 +109,7 @@ def test_an_unknown_device_of_a_config_is_refused_by_name(path, device, capsys):
 
 
 def put(state, place, value):
-    """`state` with another value, or without it for `del`, at a place such as "agent/fits"."""
+    """`state` with another value at a place such as "agent/fits", or without it for `del`."""
     *outer, last = place.split("/")
     for name in outer:
         state = state[int(name) if isinstance(state, list) else name]
@@ -160,7 +160,7 @@ def test_values_of_other_types_and_sizes_are_refused_before_anything_is_changed(
         state = run.load()
         put(state, place, value)
         run.save(170, state)
-        if place.startswith(("episodes", "log_bytes")):  # which only a resume needs
+        if place.startswith(("episodes", "log_bytes")):  # which is needed only to resume
             before = contents(path)
             assert command(["train", "--resume", str(path), "--steps", "5000"]) == 2, value
             out, err = capsys.readouterr()
@@ -288,7 +288,7 @@ def test_a_module_is_imported_only_where_the_user_names_it(tmp_path, monkeypatch
     monkeypatch.syspath_prepend(tmp_path / "lib")
     path = tmp_path / "run"
     args = ["train", "random", "--env", f"{name}:Own-v0", "--steps", 40, "--run", path]
-    assert command([str(arg) for arg in args]) == 0  # the user names it here
+    assert command([str(arg) for arg in args]) == 0  # the user names the module
     out = ["--out", tmp_path / "c.png"]
     commands = (
         ["evaluate", path, "--episodes", 1],
@@ -309,7 +309,7 @@ def test_a_module_is_imported_only_where_the_user_names_it(tmp_path, monkeypatch
             load_run(path, make_env=envs.make)
         status = command([*(str(arg) for arg in args), "--module", "json", f"--module={name}"])
         assert status == (2 if args[0] == "mpc" else 0) and name in sys.modules
-    assert "was learned on" in capsys.readouterr().err  # mpc opened it, and it is of another world
+    assert "was learned on" in capsys.readouterr().err  # mpc read the run, which is of another environment
     assert load_run(path, make_env=envs.make).env_steps == 60
 
 

@@ -87,10 +87,10 @@ def test_the_checkpoint_with_the_greatest_number_is_kept_and_the_others_are_dele
 
 
 class Died(BaseException):
-    """Stands for a process that ends here."""
+    """Raised where the process is killed."""
 
 
-# Every call that touches the disk while a checkpoint is saved.
+# Every call that writes to the disk while a checkpoint is saved.
 DEATHS = {
     "weights": (safetensors.torch, "save_file"),
     "state": (torch, "save"),
@@ -107,7 +107,7 @@ DEATHS = {
 @pytest.mark.parametrize("which", DEATHS)
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_a_process_killed_while_saving_leaves_a_checkpoint(run, monkeypatch, which, count, again):
-    """It dies in the count-th call of that kind, before or after the call did its work."""
+    """It is killed in the count-th call of a kind, before or after the call has its effect."""
     for late in (False, True):
         shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
         saved(run, 10)
@@ -216,7 +216,7 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(run, tmp_path, name, pack):
     assert not marker.exists()
     again = io.BytesIO(file.read_bytes())
     torch.load(again, weights_only=False) if pack == "torch" else pickle.load(again)
-    assert marker.exists()  # so the bomb was live
+    assert marker.exists()  # so the pickle did contain a command
 
 
 def test_existing_folders_are_not_overwritten(run):
@@ -243,7 +243,7 @@ def test_folders_that_are_no_runs_are_refused(tmp_path):
 
 
 def signed(run, folder):
-    """Write the digests that fit the files, as whoever forges a checkpoint would."""
+    """Write digests that match the files, as a forger of checkpoints would."""
     (folder / DIGESTS).write_bytes(run._digests(int(folder.name), folder))
 
 
@@ -379,12 +379,12 @@ def test_a_file_in_the_place_of_a_checkpoint_is_refused_and_kept(run, tmp_path, 
     elif what == "file":
         place.write_text("x")
     if (what, name) == ("folder", "5.old"):
-        saved(run, 5)  # needs that name only where step 5 is saved again
+        saved(run, 5)  # this name is needed only if step 5 is saved again
     else:
         with pytest.raises(RunError, match=f"/checkpoints/{name}[ :]") as error:
             run.save(5, content(5))
         assert "\n" not in str(error.value)
-        if not (what == "link" and name != ".5.tmp"):  # such a link is refused by the reader too
+        if not (what == "link" and name != ".5.tmp"):  # the reader refuses such a link too
             assert_holds(run, 3)
     assert mine.read_text() == "x" and [p.name for p in mine.parent.iterdir()] == ["mine.txt"]
 
@@ -480,7 +480,7 @@ def test_a_renamed_checkpoint_and_a_changed_config_are_refused(run):
     assert_holds(run, 10)
     run.extend(500)
     assert Run.open(run.path).config == {"algo": "pets", "seed": 3, "steps": 500}
-    assert_holds(Run.open(run.path), 10)  # more steps leave it the same run
+    assert_holds(Run.open(run.path), 10)  # with more steps it is the same run
     write_json(run.path / CONFIG, run.config | {"seed": 4})
     with pytest.raises(RunError, match=f"{DIGESTS} is of another run, or .*{CONFIG} was changed"):
         Run.open(run.path).load()

@@ -1,4 +1,4 @@
-"""Work on a Ray cluster: three nodes on the loopback interface, one of which is lost."""
+"""Work on a Ray cluster of three nodes on the loopback interface, one of which is removed."""
 
 import os
 import socket
@@ -6,7 +6,7 @@ import sys
 from dataclasses import replace
 from statistics import fmean
 
-# Before Ray is imported: it tells nobody of its use, and its nodes stay on the loopback interface.
+# Before Ray is imported: it sends no usage data, and its nodes use the loopback interface.
 os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0")
 
 import pytest
@@ -48,7 +48,7 @@ def ray(nodes):
 
 
 def small(lab: Lab) -> Report:
-    """Two tiny runs a seed, measured."""
+    """Train two tiny runs for each seed and measure them."""
     config = replace(jobs.TINY, steps=1200, agent=replace(jobs.AGENT, random_steps=300))
     paths = lab.train({"a": config, "b": replace(config, steps=310)})
     asked = {
@@ -70,7 +70,7 @@ def test_a_study_that_loses_a_node_gives_the_same_bytes(nodes, ray, tmp_path, mo
         begin(worker, work)
 
     def say(line: str) -> None:
-        """The first run on a removable node to have a checkpoint and much to do loses its node."""
+        """Remove the node of the first run that has a checkpoint and many steps left."""
         lines.append(line)
         name, _, said = line.partition(":")
         victims = [node for node in nodes.worker_nodes if node.node_id == at.get(name)]
@@ -120,7 +120,7 @@ def test_the_first_error_stops_the_other_jobs_and_is_raised(ray, tmp_path):
     waits, fails = Work(jobs.wait_for_stop, (), ""), Work(jobs.fail, ("os", path), "")
     with pytest.raises(OSError) as told:
         ray.compute({"waits": waits, "fails": fails}, say=silent)
-    assert str(told.value) == f"no such thing: {path}"  # and not the copy's
+    assert str(told.value) == f"no such thing: {path}"  # not that of the copy
     assert "in fail" in str(told.value.__cause__)
 
 
@@ -177,7 +177,7 @@ def test_modules_of_the_working_folder_are_sent_to_the_workers(nodes, ray, tmp_p
         assert there.compute(work, say=silent) == {0: 42}
         there.close()
     finally:
-        ray.__init__(nodes.address, home_every=0)  # the other tests' connection
+        ray.__init__(nodes.address, home_every=0)  # restores the connection for other tests
 
 
 def test_a_machine_with_other_versions_is_refused(ray, monkeypatch):

@@ -51,7 +51,7 @@ def test_the_first_error_stops_the_other_jobs_and_is_raised(kind, error, text):
     waits, fails = Work(jobs.wait_for_stop, (), ""), Work(jobs.fail, (kind,), "")
     with pytest.raises(error, match=text) as told:
         compute({"waits": waits, "fails": fails})
-    assert time.monotonic() - began < 60  # the one that waits would for ever
+    assert time.monotonic() - began < 60  # a job that waits would never end
     assert "in fail" in str(told.value.__cause__)  # the worker's traceback
 
 
@@ -95,7 +95,7 @@ def test_a_run_whose_worker_is_killed_resumes_from_its_last_checkpoint(tmp_path)
 
 def test_runs_train_in_the_given_executor(tmp_path):
     class Here:
-        """Does the work in this process."""
+        """Computes in this process."""
 
         def compute(self, work, *, workers, say, done=lambda key, answer: None):
             assert workers is None and [job.writes for job in work.values()] == list(work)

@@ -11,7 +11,7 @@ from mbrl.training.metrics import METRICS, MetricsLog, read_metrics
 
 
 class Lines(list):
-    """A sink that remembers."""
+    """A sink that stores the lines."""
 
     closed = False
 
@@ -74,7 +74,7 @@ def test_rewinding_drops_later_lines_and_continues_there(tmp_path):
     log.write("x", 9, {})
     log.close()
     with (tmp_path / METRICS).open("a") as file:
-        file.write('{"kind": "x", "env_st')  # what a dying process leaves
+        file.write('{"kind": "x", "env_st')  # what a killed process leaves
     assert [line["env_steps"] for line in read_metrics(tmp_path / METRICS)] == [5, 9]
 
     log = MetricsLog(tmp_path)

@@ -37,7 +37,7 @@ TINY = Config(
 
 
 class Drift(gymnasium.Env):
-    """A noisy walk of ten steps; at its step `broken`, `what` is `value`."""
+    """A noisy walk of ten steps; at step `broken` its result `what` is `value`."""
 
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,))
     action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,))
@@ -66,7 +66,7 @@ class Drift(gymnasium.Env):
 
 
 class Forgetful(Drift):
-    """Its random numbers are not those of its seed, so that no replay comes out as it was."""
+    """Its random numbers do not depend on its seed, so episodes cannot be replayed."""
 
     def step(self, action):
         self.np_random.standard_normal(np.random.default_rng().integers(1, 100))
@@ -94,7 +94,7 @@ def random_agent(env, seed=0):
 
 
 def go(path, env, agent, steps, *, stop_at=None, every=None, watch=None):
-    """Start or go on with the run in `path`; returns the progress."""
+    """Start or resume the run in `path`; returns the progress."""
     run = Run.open(path) if path.exists() else Run.create(path, {})
     seen = []
 
@@ -121,7 +121,7 @@ def metrics(path):
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("stops", [(1,), (8, 25, 40), (17, 20, 33, 54)])
 def test_a_run_that_is_stopped_and_resumed_writes_the_same_bytes(tmp_path, world, stops):
-    """Before the first fit, within an episode, at its end, and between."""
+    """Stopped before the first fit, within an episode, and at the end of one."""
     make = WORLDS[world]
     whole = go(tmp_path / "whole", env := make(), pets(env), 60)
     for stop in stops:
@@ -142,7 +142,7 @@ def test_a_run_that_is_stopped_and_resumed_writes_the_same_bytes(tmp_path, world
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("world", WORLDS)
 def test_several_environments_resume_to_the_byte_in_every_autoreset_mode(tmp_path, world, mode):
-    """Their episodes end at different steps where they can; the modes write the same bytes too."""
+    """Their episodes end at different steps if possible; all modes write the same bytes."""
     env = several(world)
     go(tmp_path / "whole", env, pets(env), 90)
     for stop in (3, 24, 51, 60):
@@ -160,7 +160,7 @@ def test_several_environments_resume_to_the_byte_in_every_autoreset_mode(tmp_pat
 def test_environments_in_processes_of_their_own_give_the_same_bytes(tmp_path):
     for name, kind in (("here", SyncVectorEnv), ("there", AsyncVectorEnv)):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # gymnasium's, of spaces it cannot compare
+            warnings.simplefilter("ignore")  # gymnasium warns of spaces that it cannot compare
             env = kind([Drift, Drift])
         try:
             for stop in (14, 60):
@@ -224,7 +224,7 @@ def test_a_vector_that_cannot_reset_one_alone_is_refused():
 
 
 class Alias(Drift):
-    """Hands out its own state, and goes on changing it; changes the actions that it is handed."""
+    """Returns its own state, which it changes later; changes the actions that it is given."""
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -271,7 +271,7 @@ def test_the_line_of_an_episode_contains_its_numbers(tmp_path):
 
 
 def test_each_of_several_environments_writes_its_own_lines(tmp_path):
-    """Against the same episodes one by one, as a random walk's draws are its seed's."""
+    """Against the same episodes one by one; their random numbers depend only on their seeds."""
     env = several("a user's", "NextStep")
     go(tmp_path / "run", env, constant(0.05), 99)
     lines = read_metrics(tmp_path / "run" / METRICS, "episode")
@@ -280,7 +280,7 @@ def test_each_of_several_environments_writes_its_own_lines(tmp_path):
 
 
 class constant:
-    """Always the same action; an agent and a player."""
+    """An agent and a player with a constant action."""
 
     def __init__(self, value):
         self.value = value
@@ -354,7 +354,7 @@ def test_regular_checkpoints_are_saved_within_episodes(tmp_path):
 
 
 def test_evaluation_is_reproducible_and_does_not_change_training(tmp_path):
-    """Evaluation after every step does not change the run."""
+    """The run is evaluated after every step."""
     make = WORLDS["ours"]
     go(tmp_path / "plain", env := make(), pets(env), 50)
     other, results = make(), []
@@ -424,7 +424,7 @@ def test_play_yields_each_step_and_reports_the_ends_of_episodes():
 
 @pytest.mark.parametrize("id", ["CartPole-v1", "frozen-lake", "pixels", "multi"])
 def test_actions_of_every_kind_and_observations_of_any_shape_are_accepted(id):
-    """Indices, pixels and several indices at once, from one environment and from several."""
+    """Indices, pixels and vectors of indices, with one environment and with several."""
 
     class Pixels(gymnasium.Env):
         observation_space = gymnasium.spaces.Box(0, 255, (4, 4, 3), np.uint8)

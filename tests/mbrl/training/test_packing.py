@@ -1,4 +1,4 @@
-"""Runs as bytes: what is packed, and what is not unpacked."""
+"""Runs as bytes: packing, and what is refused in unpacking."""
 
 import contextlib
 import json
@@ -47,7 +47,7 @@ def test_unpacking_a_newer_run_replaces_only_log_and_checkpoint(run, tmp_path):
     assert [p.name for p in (run.path / "checkpoints").iterdir()] == ["20"]
     assert (run.path / "metrics.jsonl").read_text() == "{}\n{}\n"
     assert (run.path / "plots" / "return.png").read_bytes() == b"PNG"
-    Run.open(away).save(20, {"steps": 21})  # the same place again
+    Run.open(away).save(20, {"steps": 21})  # into the same folder again
     unpack(pack(away), run.path)
     assert run.load() == {"steps": 21}
 
@@ -107,7 +107,7 @@ def test_a_process_killed_while_unpacking_leaves_a_whole_run(run, tmp_path, writ
     state = Run.open(run.path).load()
     assert state["steps"] in (10, 20)
     lines = (run.path / "metrics.jsonl").read_text().splitlines()
-    assert len(lines) >= state["steps"] // 10  # a checkpoint never comes before its log
+    assert len(lines) >= state["steps"] // 10  # a checkpoint is never written before its log
     assert json.loads((run.path / "config.json").read_text()) == {"algo": "random"}
 
 

@@ -59,7 +59,7 @@ def test_runs_are_equal_only_for_equal_seeds():
 
 
 def test_runs_are_continued_by_python_and_by_the_command_with_the_same_bytes(tmp_path, capsys):
-    """Half of it from Python and half by the command, either way round: the same bytes."""
+    """One half is trained by Python and one by the command, in either order."""
     for first in ("python", "command"):
         path = tmp_path / first
 

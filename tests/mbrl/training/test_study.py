@@ -1,4 +1,4 @@
-"""The study engine: runs and answers are continued, kept and recomputed; a study's folder."""
+"""The study engine: its runs, stored results and folder."""
 
 import json
 import os
@@ -84,7 +84,7 @@ def test_ctrl_c_saves_the_runs_and_leaves_no_process_or_traceback(tmp_path):
     _, errors = process.communicate(timeout=60)
     assert errors.count("Traceback") == 1  # the caller's own KeyboardInterrupt
     with pytest.raises(ProcessLookupError):
-        for _ in range(100):  # the interpreter's own tracker outlives it by a moment
+        for _ in range(100):  # the interpreter's resource tracker ends a little later
             os.killpg(process.pid, 0)
             time.sleep(0.1)
     for seed in (0, 1):
@@ -110,7 +110,7 @@ def test_training_resumes_existing_runs_and_rejects_another_config(tmp_path, inl
     with pytest.raises(RunError, match=r"a-0 was begun with another config"):
         whole.train({"a": replace(TINY, steps=200)})
 
-    # Answers about it are kept until the run changes.
+    # Results for a run are stored until the run changes.
     asked = {
         "x": Work(studies.final_returns, (path, 1, {"replan_every": 3}, envs.make), "evaluate")
     }
@@ -160,7 +160,7 @@ def test_results_are_computed_again_only_for_other_arguments(tmp_path, inline):
 
 
 def test_pages_and_intervals_equal_hand_computed_values():
-    """Of four equal scores the interval is a point; 1.96 standard errors make the normal's."""
+    """The interval of four equal scores is a point; a normal interval is 1.96 standard errors."""
     assert studies.summary([2.0] * 4) == {
         "seeds": [2.0] * 4, "estimate": 2.0, "low": 2.0, "high": 2.0,
     }  # fmt: skip
