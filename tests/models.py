@@ -8,7 +8,7 @@ from mbrl.types import Gaussian, Step
 class LinearGaussian:
     """x' = F x + G u + noise of std σ (S,) with the reward -|x'|²: a model in closed form.
 
-    It has one member and no termination. `forecast` returns the exact mean and covariance after k steps.
+    One member, no termination. `forecast` gives the exact mean and covariance after k steps.
     """
 
     members = 1

@@ -61,7 +61,7 @@ def test_iqm_of_an_exponential_is_its_integral():
 
 @pytest.mark.parametrize(("statistic", "truth"), [(np.mean, 1.0), (iqm, 0.738)])
 def test_bootstrap_interval_has_the_stated_coverage(statistic, truth):
-    """30 runs × 2 tasks of Exp(1): a 90 % interval should contain the true mean in 90 % of trials."""
+    """30 runs × 2 tasks of Exp(1): a 90 % interval should contain the truth in 90 % of trials."""
     draws, hits = rng(1), 0
     for _ in range(400):
         scores = draws.exponential(size=(30, 2))

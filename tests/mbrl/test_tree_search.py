@@ -59,7 +59,7 @@ def tree(model, actions, settings, start=1.0, **functions):
 
 
 def test_a_leaf_is_its_value_its_rollouts_or_their_weighted_mean():
-    """With one action, u = 1 from x = 1, a rollout of three steps returns -4 - 0.9 · 9 - 0.81 · 16."""
+    """With one action, u = 1 from x = 1, three steps return -4 - 0.9 · 9 - 0.81 · 16."""
     played = -(4 + 0.9 * 9 + 0.81 * 16)
     one = torch.ones(1, 1)
     for settings, value, want in (
@@ -272,8 +272,8 @@ def test_search_with_random_rollouts_keeps_the_pole_upright_for_500_steps():
 
 
 class Quadratic:
-    """x' = x + u at a cost of x'² + u², for a number of steps; the state is x, the steps left and the
-    unit of the reward, so that values in a search are of order 1."""
+    """x' = x + u at a cost of x'² + u², for some steps; the state is x, the steps left and the unit
+    of the reward, so that values in a search are of order 1."""
 
     members, noise_shape, horizon = 1, (0,), 10
 
@@ -291,7 +291,7 @@ class Quadratic:
 
 
 def test_widening_controls_a_linear_quadratic_world_within_five_percent():
-    """2000 simulations a step, 128 actions drawn from |u| <= |x|. The value of a leaf is that of the
+    """2000 simulations a step, 128 actions drawn from |u| <= |x|. Leaves have the value of the
     policy u = -0.3 x, which by itself costs 84 % more than Riccati's."""
     model, horizon, repeats = Quadratic(), Quadratic.horizon, 3
     to_go = [0.0]

@@ -72,7 +72,7 @@ def test_cem_finds_the_minimum_of_a_bowl(sampling):
     [("truncated", 0.2), ("clipped", 0.01)],
 )
 def test_clipped_draws_find_an_optimum_on_the_bounds(sampling, within):
-    """The bowl's bottom lies beyond a corner; PETS's truncation stops short of bounds."""
+    """The minimum is beyond a corner; PETS's truncation does not reach bounds."""
     target = torch.tensor([3.0, -4.0])
     planner = CEM(LOW, HIGH, 3, iterations=10, sampling=sampling)
     plan = planner.plan(lambda a: -((a - target) ** 2).sum((1, 2)), None, generator=seeded())
@@ -81,7 +81,7 @@ def test_clipped_draws_find_an_optimum_on_the_bounds(sampling, within):
 
 
 def test_cem_finds_the_minimum_of_rosenbrocks_function():
-    """A bent valley that ends at (1, 1), from the middle (0, 2) of the box."""
+    """A bent valley with its minimum at (1, 1), from the middle (0, 2) of the box."""
 
     def score(actions):
         x, y = actions[:, 0].unbind(-1)
@@ -121,7 +121,7 @@ def test_the_answer_is_the_best_candidate_or_the_final_mean():
 
 
 def test_a_rejected_mean_is_replaced_by_the_best_candidate():
-    """Good plans on either side of a forbidden strip average to one inside it."""
+    """The mean of good plans on both sides of a forbidden strip is inside it."""
     low, high = -torch.ones(1), torch.ones(1)
 
     def score(actions):

@@ -1,4 +1,4 @@
-"""CMA-ES where its covariance matters, on bounds, and with the randomness it is given."""
+"""CMA-ES on problems that need its covariance, on bounds, and with a given generator."""
 
 import math
 
@@ -16,13 +16,13 @@ def seeded(seed=0):
 
 
 def ridge(actions):
-    """Only sums of neighbours matter much: a valley 1000 times as long as it is wide."""
+    """The score depends mainly on sums of neighbours: a valley 1000 times as long as wide."""
     x = actions.flatten(1)
     return -((x[:, 1:] + x[:, :-1] - 0.4) ** 2).sum(1) - 1e-3 * (x - 0.2).square().sum(1)
 
 
 def test_cma_follows_a_ridge_that_a_diagonal_gaussian_does_not():
-    """On 1,600 evaluations each. Measured over five seeds: CEM loses 690 times as much or more."""
+    """With 1,600 evaluations each. Over five seeds CEM loses at least 690 times as much."""
     for seed in range(3):
         full = CMA(LOW, HIGH, 4, iterations=100).plan(ridge, None, generator=seeded(seed))
         diagonal = CEM(LOW, HIGH, 4, population=160, elites=16, iterations=10, sampling="clipped")

@@ -1,4 +1,4 @@
-"""`check_planner`: our own planners pass, and each way to break one is said in one line."""
+"""`check_planner` accepts the library's planners and names each breach in one line."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""iCEM: its population, its memory and its last candidate."""
+"""iCEM: its population, its kept elites and its last candidate."""
 
 import math
 
@@ -58,7 +58,7 @@ def test_the_answer_is_the_best_candidate_seen():
 
 
 def test_without_noise_colour_memory_and_decay_icem_is_clipped_cem():
-    """White noise, no memory and no decay leave CEM, but for the mean candidate at the end."""
+    """With white noise, no kept elites and no decay it is CEM plus the mean as last candidate."""
     common = {"population": 80, "elites": 8, "answer": "best"}
     icem = ICEM(LOW, HIGH, 3, beta=0.0, keep=0.0, decay=1.0, iterations=4, **common)
     cem = CEM(LOW, HIGH, 3, sampling="clipped", iterations=4, **common)
@@ -70,7 +70,7 @@ def test_without_noise_colour_memory_and_decay_icem_is_clipped_cem():
 
 
 def test_coloured_noise_moves_a_mass_further():
-    """The paper's point: correlated forces get a double integrator away, white ones cancel.
+    """As in the paper: correlated forces move a double integrator far, white ones cancel.
 
     Position after H unit steps is sum_t (H - t - 1/2) u_t, whose spread over first-iteration
     draws has a closed form for white noise.

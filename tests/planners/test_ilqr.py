@@ -1,4 +1,4 @@
-"""iLQR: exact where the problem is linear-quadratic, monotone where it is not, in its bounds."""
+"""iLQR: exact on linear-quadratic problems, monotone on others, within its bounds."""
 
 import itertools
 import math
@@ -18,7 +18,7 @@ WIDE = torch.tensor([1e6], dtype=torch.float64)
 
 
 class LinearQuadratic:
-    """A cart from rest at 1: x' = F x + B u, cost ½ (xᵀ Q x + R u²) and 10 times at the end."""
+    """A cart from rest at 1: x' = F x + B u, cost ½ (xᵀ Q x + R u²), ten times that at the end."""
 
     fx = torch.tensor([[1.0, DT], [0.0, 1.0]], dtype=torch.float64)
     fu = torch.tensor([[0.0], [DT]], dtype=torch.float64)
@@ -62,7 +62,7 @@ class LinearQuadratic:
 
 
 class Pendulum:
-    """Swing up from hanging: the angle is a unit vector, so X = 3 numbers and S = 2.
+    """Swing-up of a pendulum, whose angle is a unit vector, so X = 3 and S = 2.
 
     Derivatives by autograd in the tangent space; the cost is 1 + cos of the angle, a little of
     the speed² and the torque², and ten times that at the end.
@@ -165,7 +165,7 @@ def test_bounded_optimum_is_that_of_bounded_least_squares():
 
 def test_ilqr_improves_monotonically_and_swings_up_within_its_bounds():
     model = Pendulum()
-    low = torch.tensor([-6.0], dtype=torch.float64)  # too weak to lift it in one go
+    low = torch.tensor([-6.0], dtype=torch.float64)  # too weak to lift it in one swing
     plan, before = None, math.inf
     planner = ILQR(low, -low, 60, iterations=5)
     for _ in range(12):
@@ -190,7 +190,6 @@ def test_the_score_is_minus_the_cost_of_its_actions():
 
 
 def test_mpc_with_four_rounds_per_search_swings_the_pendulum_up():
-    """From its shifted plan three rounds are as good as fifty from nothing, or nearly."""
     low = torch.tensor([-6.0], dtype=torch.float64)
     mpc = MPC(ILQR(low, -low, 60, iterations=4), replan_every=6)  # pyright: ignore
     model, state, x = Pendulum(), MPCState(), Pendulum().first
@@ -250,7 +249,7 @@ def test_box_qp_meets_the_optimality_conditions(seed):
 
 
 def least_of_all_active_sets(hessian, slope, low, high):
-    """The minimum of a small box QP: every entry on its low bound, on its high one, or free."""
+    """The minimum of a small box QP over all choices of bounds and free entries."""
     best = math.inf
     for sides in itertools.product((-1, 0, 1), repeat=len(slope)):
         held = np.array(sides)
@@ -264,7 +263,7 @@ def least_of_all_active_sets(hessian, slope, low, high):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_box_qp_finds_the_minimum_from_any_guess(seed):
-    """Most entries of a guess lie beside a bound, by 1e-17 to 1e-5; H is at worst near singular."""
+    """Most entries of a guess are within 1e-17 to 1e-5 of a bound; some H are nearly singular."""
     rng = np.random.default_rng(seed)
     for _ in range(200):
         size = rng.integers(2, 5)

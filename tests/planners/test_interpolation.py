@@ -1,4 +1,4 @@
-"""Interpolation matrices: hand-worked rows, what they reproduce, and shifting."""
+"""Interpolation matrices: hand-computed rows, exactness on polynomials, and shifting."""
 
 import numpy as np
 import pytest

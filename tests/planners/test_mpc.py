@@ -1,4 +1,4 @@
-"""MPC: when it plans, what it starts from, what it holds, and why closing the loop pays."""
+"""MPC: replanning, warm starts, action repeat, budgets, and closed against open loop."""
 
 import math
 import time
@@ -16,7 +16,7 @@ def seeded(seed=0):
 
 @dataclass
 class Script:
-    """A planner whose j-th plan is the actions 100 j, 100 j + 1, ...; it notes its starts."""
+    """A planner whose j-th plan is the actions 100 j, 100 j + 1, ...; it records its starts."""
 
     horizon: int = 4
     starts: list = field(default_factory=list)
@@ -137,7 +137,7 @@ def test_bad_settings_are_refused_by_name(change, message):
 
 
 def napping(seconds, calls=None):
-    """A score that takes at least so long; it notes its calls."""
+    """A score that takes at least a given time, and records its calls."""
 
     def score(actions):
         if calls is not None:
@@ -149,7 +149,7 @@ def napping(seconds, calls=None):
 
 
 def test_a_budget_limits_the_rounds_of_a_search():
-    """Rounds of 20 ms each in 110 ms: at most five, and one more would have been too late."""
+    """At most five rounds of 20 ms each fit into 110 ms."""
     planner = CEM(-torch.ones(1), torch.ones(1), 6, iterations=1000, population=20, elites=5)
     mpc = MPC(planner, budget_ms=110)
     calls, state = [], MPCState()
@@ -162,7 +162,7 @@ def test_a_budget_limits_the_rounds_of_a_search():
 
 
 def test_a_budget_that_is_not_reached_does_not_change_the_plan():
-    """The warm-up draws from a generator of its own."""
+    """The timing of rounds uses another generator."""
     planner = CEM(-torch.ones(1), torch.ones(1), 6, iterations=3)
     free, ample = seeded(), seeded()
     one, state = MPC(planner).act(lambda: napping(0), MPCState(), generator=free)
@@ -178,7 +178,7 @@ def test_a_round_is_timed_only_before_the_first_search():
     calls = []
     mpc = MPC(CEM(-torch.ones(1), torch.ones(1), 6, iterations=1), budget_ms=1e6)
     _, state = mpc.act(lambda: napping(0, calls), MPCState(), generator=seeded())
-    assert len(calls) == 5  # three to try, one round and its mean
+    assert len(calls) == 5  # three to measure, one round, and its mean
     calls.clear()
     mpc.act(lambda: napping(0, calls), state, generator=seeded())
     mpc.act(lambda: napping(0, calls), MPCState(), generator=seeded())
@@ -197,7 +197,7 @@ def test_a_budget_shorter_than_a_round_is_refused():
 STEPS, DT, NOISE = 20, 0.2, 0.15
 MOVE = torch.tensor([[1.0, DT], [0.0, 1.0]])  # a unit mass: position and velocity
 FORCE = torch.tensor([DT**2, DT])
-WEIGHT = torch.tensor([1.0, 0.1])  # of position² and velocity², beside 0.1 force²
+WEIGHT = torch.tensor([1.0, 0.1])  # of position² and velocity², in addition to 0.1 force²
 
 
 def cost(x, u):
@@ -250,7 +250,7 @@ def test_without_noise_the_score_equals_the_cost_of_the_episode():
 
 
 def test_closed_loop_beats_open_loop_under_noise():
-    """Replanning at every step against carrying out the first plan, on the same 20 noises.
+    """Replanning at every step against executing the first plan, with the same 20 noises.
 
     Measured: lower cost on 18 of 20, and a mean of 6.8 against 14.1.
     """

@@ -1,4 +1,4 @@
-"""MPPI: its weights by hand, its limits, and that every setting matters."""
+"""MPPI: its weights, its limits and its settings."""
 
 import math
 from typing import Any
@@ -12,7 +12,7 @@ from tests.planners.bowl import HIGH, LOW, TARGET, bowl, seeded
 
 
 def test_weights_equal_hand_computed_values():
-    """Best 3, lower median of (-5, 0, 1, 3) 0, λ = 1/3: one unit of score is one exponent."""
+    """Best 3, lower median of (-5, 0, 1, 3) 0, λ = 1/3: the exponent is score - best."""
     scores = torch.tensor([0.0, 3.0, 1.0, -math.inf, -5.0])
     weights = exponential_weights(scores, 1 / 3)
     raw = [math.exp(-3), 1.0, math.exp(-2), 0.0, math.exp(-8)]
@@ -49,7 +49,7 @@ def test_one_very_low_score_does_not_flatten_the_weights():
 
 
 def test_plans_do_not_depend_on_the_scale_of_the_score():
-    """Times eight is exact in binary, so the plan is the same to the bit."""
+    """A factor of eight is exact in binary, so plans are equal to the bit."""
     planner = MPPI(LOW, HIGH, 4)
     plan = planner.plan(bowl, None, generator=seeded())
     scaled = planner.plan(lambda a: 8 * bowl(a), None, generator=seeded())
@@ -80,7 +80,7 @@ def test_sigma_is_the_std_of_the_candidates_in_every_iteration(sigma):
 
 
 def test_coloured_draws_of_neighbouring_steps_are_correlated():
-    """With beta = 3 neighbouring steps move together, with 0 they do not."""
+    """With beta = 3 neighbouring steps are correlated, with 0 they are not."""
     correlation = {}
     for beta in (0.0, 3.0):
         draws = MPPI(LOW, HIGH, 16, beta=beta).sample(
@@ -92,7 +92,7 @@ def test_coloured_draws_of_neighbouring_steps_are_correlated():
 
 
 def test_mppi_finds_optima_inside_and_near_the_bounds():
-    """At a bound the constant spread keeps the mean a sigma or two away."""
+    """Near a bound the constant std keeps the mean one or two sigma away."""
     planner = MPPI(LOW, HIGH, 3, iterations=20, sigma=0.05)
     inside = planner.plan(bowl, None, generator=seeded())
     assert ((inside.actions - TARGET).abs() / (HIGH - LOW)).max() < 0.02

@@ -1,4 +1,4 @@
-"""Coloured noise has the spectrum and the variance it promises."""
+"""The spectrum and variance of coloured noise."""
 
 import math
 
@@ -42,7 +42,7 @@ def test_white_noise_through_the_spectrum_is_white():
 
 
 def test_no_exponent_overflows():
-    """In the limit of a large exponent only the constant and the lowest wave remain."""
+    """For a large exponent only the constant and the lowest frequency remain."""
     noise = draw(8, 500.0)[..., 0]
     assert noise.isfinite().all()
     power = torch.fft.rfft(noise).abs().square().mean(0)

@@ -1,4 +1,4 @@
-"""Predictive sampling: never worse than the plan it had."""
+"""Predictive sampling: no worse than the last plan."""
 
 import torch
 

@@ -10,7 +10,7 @@ from planners import RandomShooting
 
 @pytest.mark.parametrize("population", [1, 3, 10, 100])
 def test_the_best_of_n_draws_has_the_closed_form_mean(population):
-    """On a linear score the best of N uniforms is Beta(N, 1): mean N/(N+1)."""
+    """With a linear score the best of N uniform draws is Beta(N, 1), with mean N/(N+1)."""
     planner = RandomShooting(torch.zeros(1), torch.ones(1), 1, population=population)
     generator = torch.Generator().manual_seed(0)
     seeds = 400

@@ -309,7 +309,7 @@ def test_a_module_is_imported_only_where_the_user_names_it(tmp_path, monkeypatch
             load_run(path, make_env=envs.make)
         status = command([*(str(arg) for arg in args), "--module", "json", f"--module={name}"])
         assert status == (2 if args[0] == "mpc" else 0) and name in sys.modules
-    assert "was learned on" in capsys.readouterr().err  # mpc read the run, which is of another environment
+    assert "was learned on" in capsys.readouterr().err  # mpc read the run of another environment
     assert load_run(path, make_env=envs.make).env_steps == 60
 
 

@@ -1,4 +1,4 @@
-"""Outcomes that the model gives with their probabilities."""
+"""Outcomes that a model returns with their probabilities."""
 
 import numpy as np
 import pytest
