@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from planners.lazy import lazy
 
 if TYPE_CHECKING:
-    from planners.base import Demanding, Plan, Planner, RecedingPlanner, ScoreFn, maximised
+    from planners.base import Plan, Planner, RecedingPlanner, ScoreFn, maximised
     from planners.cem import CEM
     from planners.cma import CMA
     from planners.contract import check_planner
@@ -37,7 +37,6 @@ __all__ = [
     "MPC",
     "MPPI",
     "PLANNERS",
-    "Demanding",
     "Evolution",
     "Expansion",
     "Feedback",
@@ -63,7 +62,6 @@ __getattr__ = lazy(
     __name__,
     {
         "planners.base": (
-            "Demanding",
             "Plan",
             "Planner",
             "RecedingPlanner",

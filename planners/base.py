@@ -1,9 +1,9 @@
-"""The score that planners take, the plan that they return, and their protocols."""
+"""The score that planners take, the plan that they return, and the protocols of planners."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol
 
 from torch import Generator, Tensor
 
@@ -38,16 +38,16 @@ class Planner(Protocol):
         generator: Generator,
         deadline: float | None = None,
     ) -> Plan:
-        """The best plan found, searching from `start` if there is one.
+        """The best plan found in a search, which begins at `start` if that is given.
 
-        No round is started that is expected to end after the `deadline`, a time of
-        `time.perf_counter`; the first round always runs.
+        A round is started only if it is expected to end before the `deadline`, a time of
+        `time.perf_counter`. The first round always runs.
         """
         ...
 
 
 class RecedingPlanner(Planner, Protocol):
-    """A planner that can start from its last plan after some actions of that were executed."""
+    """A planner that can continue its last plan after some of the actions were executed."""
 
     @property
     def low(self) -> Tensor:
@@ -60,20 +60,14 @@ class RecedingPlanner(Planner, Protocol):
         ...
 
     def shift(self, plan: Plan, steps: int) -> Plan:
-        """`plan` as seen `steps` actions later, holding its last action at the tail."""
-        ...
-
-
-@runtime_checkable
-class Demanding(Protocol):
-    """A planner that says what its `plan` takes first."""
-
-    @property
-    def maximises(self) -> str:
-        """Either "score", or "smooth" for a model with derivatives (`Smooth`)."""
+        """`plan` without its first `steps` actions, its last action repeated at the end."""
         ...
 
 
 def maximised(planner: object) -> str:
-    """What a planner's `plan` takes first: what it says, else "score"."""
-    return planner.maximises if isinstance(planner, Demanding) else "score"
+    """The kind of the first argument of a planner's `plan`.
+
+    Either "score", or "smooth" for a model with derivatives (`Smooth`): the planner's attribute
+    `maximises`, or "score" for a planner without one.
+    """
+    return getattr(planner, "maximises", "score")

@@ -1,10 +1,10 @@
-"""Settings held to their ranges, and arrays to the memory of the machine, each in one place.
+"""Checks of settings against their ranges, and of arrays against the free memory.
 
-The range of a field stands in its annotation, as pydantic and others read it too:
+The annotation of a field gives its range, in the form that pydantic also reads:
 
     learning_rate: Annotated[float, Gt(0)] = 1e-3
 
-`check_fields`, called from a dataclass's `__post_init__`, holds every field to its annotation.
+`check_fields`, called from a dataclass's `__post_init__`, checks every field.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ if TYPE_CHECKING:
 PositiveInt = Annotated[int, Ge(1)]
 NonNegativeInt = Annotated[int, Ge(0)]
 Rounds = Annotated[int, Interval(ge=1, le=1_000_000)]
-"""How often a loop runs that does nothing else: more would look like a program that hangs."""
+"""Iterations of a loop that shows no progress: with more of them the program would seem to hang."""
 PositiveFloat = Annotated[float, Gt(0)]
 NonNegativeFloat = Annotated[float, Ge(0)]
 Share = Annotated[float, Interval(ge=0, le=1)]
 PositiveShare = Annotated[float, Interval(gt=0, le=1)]
 
-_LONGEST = 2**63
-"""Integers from here on do not fit into 64 bits, with which torch and numpy count."""
+_INT_LIMIT = 2**63
+"""The least positive integer that does not fit into the 64 bits of torch and numpy."""
 
-_SHOWN = 60
-"""Characters of a wrong value that a message repeats."""
+_MAX_SHOWN = 60
+"""Maximum number of characters of a wrong value in a message."""
 
-_SMALL = 2**26
-"""Bytes for which the free memory is not looked up: 64 MiB."""
+_UNCHECKED = 2**26
+"""Smaller sizes, in bytes, are accepted without reading the free memory: 64 MiB."""
 
 
 class _Accepted(NamedTuple):
-    """Which values an annotation accepts."""
+    """The values that an annotation accepts, as a function and in words."""
 
     accepts: Callable[[Any], bool]
     words: str
@@ -67,15 +67,15 @@ def require(holds: bool, message: str) -> None:
 
 
 def check_fields(config: Any) -> None:
-    """Hold every field of a dataclass to its annotation, the first wrong one is named.
+    """Check every field of a dataclass against its annotation.
 
-    Numbers must be of their type (a bool is none, an integer is a float too), finite, below 2**63
-    and in the range that `annotated_types` give; a `Literal` must be one of its values, and None is
-    accepted only where the annotation says so. Fields of types that are not known to this
-    function, such as functions and protocols, are not checked.
+    Numbers must be of their type (a bool is not a number, an integer is also a float), finite,
+    below 2**63 and in the range that `annotated_types` give. A `Literal` must be one of its values,
+    and None is accepted only if the annotation includes it. Fields of other types, such as
+    functions and protocols, are not checked.
 
     Raises:
-        ValueError: "learning_rate must be finite and > 0, got nan".
+        ValueError: for the first wrong field: "learning_rate must be finite and > 0, got nan".
     """
     for name, accepted in _fields(type(config)):
         value = getattr(config, name)
@@ -84,15 +84,15 @@ def check_fields(config: Any) -> None:
 
 
 def first_refused(kind: type, given: Any, place: str = "") -> str | None:
-    """What `check_fields` would say of a config that is given as plain values, with its place.
+    """The error that `check_fields` would raise for a config that is given as plain values.
 
     Args:
         kind: the config's dataclass.
-        given: its fields by name, such as JSON has them; those that are missing are not checked.
-        place: of the config in what is read.
+        given: its fields by name, as read from JSON; missing ones are not checked.
+        place: name of the config within the whole that was read.
 
     Returns:
-        "model.learning_rate must be finite and > 0, got nan"; None where no field is refused.
+        "model.learning_rate must be finite and > 0, got nan"; None if every field is accepted.
     """
     if not isinstance(given, Mapping):
         return f"{place or 'the config'} must be an object, got {shown(given)}"
@@ -115,7 +115,7 @@ def first_refused(kind: type, given: Any, place: str = "") -> str | None:
 
 
 def _config_of(hint: Any, value: Any) -> Any:
-    """Of several configs that a field may hold, the one with most of the names in `value`."""
+    """The annotation; of several configs, the one that shares the most names with `value`."""
     configs = [each for each in get_args(hint) if dataclasses.is_dataclass(each)]
     if not configs or not isinstance(value, Mapping):
         return hint
@@ -123,16 +123,16 @@ def _config_of(hint: Any, value: Any) -> Any:
 
 
 def _bits(value: Any) -> str:
-    """What else is wrong with a number: that nothing can count so far."""
-    return " and of 64 bits" if isinstance(value, int) and abs(value) >= _LONGEST else ""
+    """An addition to the message for integers that need more than 64 bits."""
+    return " and of 64 bits" if isinstance(value, int) and abs(value) >= _INT_LIMIT else ""
 
 
 def shown(value: Any) -> str:
-    """A value as a message shows it: its repr, cut where it is long."""
-    if isinstance(value, int) and abs(value) >= 10**_SHOWN:
+    """A value for a message: its repr, shortened if it is long."""
+    if isinstance(value, int) and abs(value) >= 10**_MAX_SHOWN:
         return f"a number of about {round(value.bit_length() * math.log10(2)):,} digits"
     text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
 
 
 @cache
@@ -141,14 +141,14 @@ def _fields(kind: type) -> tuple[tuple[str, _Accepted], ...]:
     for base in reversed(kind.__mro__):
         try:
             hints |= get_type_hints(base, include_extras=True)
-        except NameError:  # annotations of a user's class may name what only a type checker imports
+        except NameError:  # a user's class may import some annotations for type checkers only
             continue
     found = ((f.name, _accepted(hints.get(f.name, Any))) for f in dataclasses.fields(kind))
     return tuple((name, accepted) for name, accepted in found if accepted is not None)
 
 
 def _accepted(hint: Any) -> _Accepted | None:
-    """What an annotation accepts; None where that is not known here."""
+    """The values that an annotation accepts; None for types that are not checked."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return _annotated(arguments[0], arguments[1:])
@@ -196,7 +196,7 @@ def _annotated(kind: Any, metadata: tuple[Any, ...]) -> _Accepted | None:
         if not isinstance(value, family) or isinstance(value, bool):
             return False
         number: Any = value
-        if not (abs(number) < _LONGEST if kind is int else abs(number) < math.inf):
+        if not (abs(number) < _INT_LIMIT if kind is int else abs(number) < math.inf):
             return False
         return (low < number if above else low <= number) and (
             number < high if below else number <= high
@@ -244,21 +244,21 @@ def _union(hints: tuple[Any, ...]) -> _Accepted | None:
 
 
 def check_memory(what: str, size: float, *, device: torch.device | str = "cpu") -> None:
-    """Refuse what would not fit into the memory that is free now.
+    """Raise an error if an array would not fit into the free memory.
 
     Args:
-        what: it is, with the settings that make it large.
-        size: bytes that it takes at least.
-        device: whose memory it takes.
+        what: name of the array, after the settings that determine its size.
+        size: least number of bytes that it takes.
+        device: device that stores it.
 
     Raises:
         ValueError: "simulations 1000000000: the tree would take 120 GiB, this machine has 24 GiB
             free",
             where `what` is "simulations 1000000000: the tree".
     """
-    if size < _SMALL:
+    if size < _UNCHECKED:
         return
-    import torch  # here alone, so that settings are read without it
+    import torch  # here, so that settings can be checked without importing it
 
     device = torch.device(device)
     if device.type == "cuda":
@@ -270,9 +270,9 @@ def check_memory(what: str, size: float, *, device: torch.device | str = "cpu") 
 
 
 def free_memory() -> float:
-    """Bytes that this process can still take, by what the system and its control group say.
+    """Bytes that this process can still allocate, by the system and by its control groups.
 
-    Infinite where neither says anything.
+    Infinite if neither gives a number.
     """
     return max(0.0, min(_free_of_system(), _free_of_group()))
 
@@ -284,14 +284,14 @@ def _free_of_system() -> float:
                 return 1024.0 * int(line.split()[1])
     except (OSError, ValueError, IndexError):
         pass
-    try:  # other systems say at least how much there is
+    try:  # other systems give only the total
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (AttributeError, OSError, ValueError):
         return math.inf
 
 
 def _free_of_group(root: Path = Path("/sys/fs/cgroup"), own: str | None = None) -> float:
-    """By the limits of the control groups that the process is in, of version 2 or 1."""
+    """Free bytes by the limits of the process's control groups, version 2 or 1."""
     if own is None:
         try:
             own = Path("/proc/self/cgroup").read_text()
@@ -308,7 +308,7 @@ def _free_of_group(root: Path = Path("/sys/fs/cgroup"), own: str | None = None) 
         else:
             continue
         group = base / place.strip("/")
-        # A limit holds for all groups inside. In a container the path may be that outside it.
+        # A limit applies to all groups inside. In a container the path may be the one outside.
         for folder in {base, group, *group.parents} - {*base.parents}:
             free = min(free, _free_in(folder, limit, used, cache))
     return free
@@ -320,13 +320,13 @@ def _free_in(folder: Path, limit: str, used: str, cache: str) -> float:
         if most == "max":
             return math.inf
         kept = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        return float(int(most) - now + int(kept.get(cache, 0)))  # files kept in memory can go
+        return float(int(most) - now + int(kept.get(cache, 0)))  # cached files can be dropped
     except (OSError, ValueError):
         return math.inf
 
 
 def _written(size: float) -> str:
-    """Bytes in the unit that fits: 1.5 GiB."""
+    """A number of bytes with a suitable unit: 1.5 GiB."""
     units = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
     step = min(len(units) - 1, int(math.log2(max(size, 1)) // 10))
     number = size / 1024**step

@@ -1,4 +1,4 @@
-"""What a planner promises to MPC, as a function that a planner's author can call."""
+"""A check of a planner against the contract that MPC relies on, for authors of planners."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from torch import Generator, Tensor
 from planners.base import Plan, RecedingPlanner
 
 LOW, HIGH, HORIZON = (-1.0, -3.0), (1.0, 2.0), 5
-"""The box of two actions and the horizon that a class is built with."""
+"""Bounds of two actions and horizon with which a class is built."""
 
 
 def check_planner(planner: RecedingPlanner | Callable[..., Any], **settings: Any) -> None:
-    """Hold a planner to what MPC takes for granted.
+    """Check that a planner fulfils the contract that MPC relies on.
 
-    A plan is a `Plan` of finite actions in the box, with their score; the same generator gives the
-    same plan and the global stream is left alone; a plan that was shifted is a start for the next
-    search; where every candidate is forbidden the actions are finite all the same; a deadline in
-    the past is taken.
+    A plan is a `Plan` of finite actions in the box, with their score. The same generator gives the
+    same plan, and torch's global stream is not used. A shifted plan is accepted as the start of the
+    next search. If every candidate is forbidden, the actions are finite nevertheless. A deadline in
+    the past is accepted.
 
     Args:
-        planner: one that maximises a score, or its class, which is called with `low` (A,), `high`
-            (A,), `horizon` and the settings.
-        settings: of the class.
+        planner: a planner that maximises a score, or its class, which is called with `low` (A,),
+            `high` (A,), `horizon` and the settings.
+        settings: settings of the class.
 
     Raises:
-        ValueError: it does not keep one of them; one line names the planner, the method, and what
-            was wanted and returned.
+        ValueError: the planner breaks the contract; one line names the planner and the method, and
+            what was expected and returned.
     """
     name = getattr(planner, "__name__", type(planner).__name__)
     made: Any = planner
@@ -46,7 +46,7 @@ def check_planner(planner: RecedingPlanner | Callable[..., Any], **settings: Any
 
 
 def settings_of(kind: Callable[..., Any], given: int = 3) -> dict[str, inspect.Parameter]:
-    """The settings of a class: its constructor's parameters but the first `given`, by name."""
+    """The settings of a class: its constructor's parameters after the first `given`, by name."""
     parameters = list(inspect.signature(kind).parameters.values())[given:]
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return {p.name: p for p in parameters if p.kind in named}
@@ -60,7 +60,7 @@ def _built(name: str, kind: Any, settings: dict[str, Any]) -> Any:
             raise ValueError(f"planner {name}: there is no setting {setting!r}; there are {there}")
     try:
         return kind(torch.tensor(LOW), torch.tensor(HIGH), HORIZON, **settings)
-    except Exception as error:  # a stranger's constructor may raise anything
+    except Exception as error:  # a user's constructor may raise anything
         raise ValueError(
             f"planner {name}: cannot be built from (low, high, horizon, settings): "
             f"{type(error).__name__}: {said(error)}"
@@ -128,14 +128,14 @@ def _wrong(plan: Any, low: Tensor, high: Tensor, horizon: int, what: str) -> Ite
 
 
 class Raised(Exception):
-    """A stranger's function raised; the message says which, and what."""
+    """A user's function raised an exception; the message names the function and the exception."""
 
 
 def called(name: str, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-    """What a stranger's function returns.
+    """The result of a user's function.
 
     Raises:
-        Raised: it did.
+        Raised: the function raised an exception.
     """
     try:
         return function(*arguments, **named)
@@ -144,10 +144,10 @@ def called(name: str, function: Callable[..., Any], *arguments: Any, **named: An
 
 
 def said(error: Exception) -> str:
-    """An error's text in one line."""
+    """An error's message on one line."""
     return " ".join(str(error).split()) or "nothing more"
 
 
 def shown(value: Any) -> str:
-    """The shape of a tensor, or what else a value is."""
+    """The shape of a tensor, or the type of another value."""
     return f"{tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"

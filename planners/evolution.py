@@ -47,7 +47,7 @@ class Evolution(Search):
     spread: Annotated[float, Ge(1)] = 4.0
     """Ratio of the largest step to the std, and of the std to the smallest; at least 1."""
     widen: Annotated[float, Ge(1)] = 2.0
-    """Factor on the std of a start, since the state has changed after it; at least 1."""
+    """Factor on the std of a start, because the state has changed since; at least 1."""
     noise_knots: PositiveInt = 4
     """Knots of the noise, at most as many as the plan's; at least 1."""
 
@@ -64,14 +64,14 @@ class Evolution(Search):
         """As in `Search`, but the std is also that of the start."""
         mean, std, elites = super().begin(start)
         if start is not None:
-            std = torch.minimum(torch.maximum(start.std * self.widen, self._finest), std)
+            std = torch.minimum(torch.maximum(start.std * self.widen, self._least_std), std)
         return mean, std, elites
 
     def sample(self, mean: Tensor, std: Tensor, count: int, *, generator: Generator) -> Tensor:
         """Draws around the mean, the widest first, to be clipped."""
         options = {"generator": generator, "device": mean.device, "dtype": mean.dtype}
         smooth, size = self._smooth, mean.shape[1]
-        steps, _ = _ladder(count, self.spread, mean.dtype, mean.device)
+        steps, _ = _step_sizes(count, self.spread, mean.dtype, mean.device)
         draws = torch.randn(count, size * len(smooth), **options).mul_(steps)
         noise = torch.mm(draws.view(-1, len(smooth)), smooth).view(count, size, -1)
         return torch.addcmul(mean, noise.transpose(1, 2), std)
@@ -86,14 +86,14 @@ class Evolution(Search):
         """The weighted elites and their steps."""
         best = scores.topk(len(elites)).indices
         weights = _weights(len(elites), mean.dtype, mean.device)
-        _, logs = _ladder(self.population, self.spread, mean.dtype, mean.device)
+        _, logs = _step_sizes(self.population, self.spread, mean.dtype, mean.device)
         # Candidates after the first `count` were not drawn; they use the last log.
         factor = torch.dot(weights, logs.index_select(0, best.clamp_max_(self.population))).exp_()
         new = torch.mv(elites.view(len(elites), -1).t(), weights).view_as(mean)
         return new, std * factor
 
     @cached_property
-    def _finest(self) -> Tensor:
+    def _least_std(self) -> Tensor:
         return self.floor / self.sigma * self._prior[1]
 
     @cached_property
@@ -105,7 +105,7 @@ class Evolution(Search):
 
 
 @lru_cache(maxsize=64)
-def _ladder(
+def _step_sizes(
     count: int, spread: float, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Step sizes of `count` draws, (count, 1), and their logs with one more, (count + 1,).

@@ -56,7 +56,7 @@ class _Ascent:
             self.second = torch.zeros_like(self.points)
         elif self.all_rejected and self.best_score is not None:
             self.points = (self.points + mean) / 2
-        self.all_rejected = True  # until `refit` is called, which happens unless they are
+        self.all_rejected = True  # unless `refit` is called, which sets this to False
         return self.points
 
     def evaluate(self, score: ScoreFn, knots: Tensor) -> Tensor:

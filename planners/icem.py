@@ -19,10 +19,9 @@ from planners.search import Answer, EliteSearch
 class ICEM(EliteSearch):
     """Pinneri et al. 2020, "Sample-efficient cross-entropy method for real-time planning".
 
-    Draws are clipped into the box, as in the paper. Iteration i draws
-    max(N γ^-i, 2 M) candidates; a fraction of the elites of the iteration before (in the
-    first iteration: of the start's) is scored again with them, and in the last iteration
-    so is the mean. These are in addition to the drawn candidates.
+    Draws are clipped into the box, as in the paper. Iteration i draws max(N γ^-i, 2 M) candidates.
+    In addition it scores a fraction of the elites of the previous iteration (in the first
+    iteration, of the start), and the last iteration scores the mean.
     """
 
     population: PositiveInt = 100

@@ -16,8 +16,8 @@ from planners.base import Plan
 from planners.checks import NonNegativeFloat, PositiveInt, Rounds, check_fields, require
 from planners.search import Clock, Search
 
-SHRINK = tuple(10 ** (-3 * i / 10) for i in range(11))
-"""Step lengths that are tried in one batch (Tassa et al. 2012)."""
+STEP_LENGTHS = tuple(10 ** (-3 * i / 10) for i in range(11))
+"""Step lengths tried in one batch (Tassa et al. 2012)."""
 
 
 class Expansion(NamedTuple):
@@ -99,7 +99,7 @@ class ILQR:
         return Search(self.low, self.high, self.horizon)
 
     def shift(self, plan: Plan, steps: int) -> Plan:
-        """`plan` as seen `steps` actions later, holding its last action at the tail."""
+        """`plan` without its first `steps` actions, its last action repeated at the end."""
         return self._box.shift(plan, steps)
 
     @torch.no_grad()
@@ -130,15 +130,15 @@ class ILQR:
         while rounds < self.iterations and math.isfinite(cost):
             if expansion is None:
                 with torch.enable_grad():  # the model may use autograd
-                    found = model.expand(states, actions)
-                expansion = [part.detach().double().cpu().numpy() for part in found]
+                    derivatives = model.expand(states, actions)
+                expansion = [part.detach().double().cpu().numpy() for part in derivatives]
                 require(
                     all(np.isfinite(part).all() for part in expansion),
                     "the model's derivatives are not finite",
                 )
             law, regularisation = self._backward(expansion, actions, regularisation)
             new_states, new_actions, new_cost, bad = self._roll(model, actions, (states, *law))
-            evaluated, rejected, rounds = evaluated + len(SHRINK), rejected + bad, rounds + 1
+            evaluated, rejected, rounds = evaluated + len(STEP_LENGTHS), rejected + bad, rounds + 1
             gained = cost - new_cost
             if gained > 0:
                 states, actions, cost, expansion = new_states, new_actions, new_cost, None
@@ -168,11 +168,11 @@ class ILQR:
         `law` is the reference states, the offsets (H, A) and the gains (H, A, S); without it the
         actions are executed open loop.
         """
-        count = 1 if law is None else len(SHRINK)
+        count = 1 if law is None else len(STEP_LENGTHS)
         taken = actions.repeat(count, 1, 1)
         if law is not None:
             origin, offset, gain = law[0], *(torch.as_tensor(x).to(actions) for x in law[1:])
-            lengths = actions.new_tensor(SHRINK)[:, None]
+            lengths = actions.new_tensor(STEP_LENGTHS)[:, None]
 
         def policy(t: int, states: Tensor) -> Tensor:
             if law is not None:

@@ -11,8 +11,8 @@ def lazy(package: str, homes: Mapping[str, Sequence[str]]) -> Callable[[str], An
     """The `__getattr__` of a package.
 
     Args:
-        package: its name, for messages.
-        homes: each module and the names that the package takes from it.
+        package: the package's name, for messages.
+        homes: each module with the names that the package takes from it.
     """
     home = {name: module for module, names in homes.items() for name in names}
 

@@ -38,7 +38,7 @@ class MPC:
     """Environment steps for which each planned action is held. The score takes the repeated
     actions, (N, H · action_repeat, A)."""
     budget_ms: PositiveFloat | None = None
-    """Time limit of a search in milliseconds, including the making of its score; None sets no
+    """Time limit of a search in milliseconds, including the time to make its score; None sets no
     limit. The planner starts no round that would end later, so set more iterations than can fit."""
     _round_ms: list[float] = field(default_factory=list, init=False, repr=False)
 

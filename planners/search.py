@@ -89,7 +89,7 @@ class Search:
         )
         knots = self.horizon if self.knots is None else self.knots
         number, actions = self.low.element_size(), len(low)
-        # float64 and its copy of the bounds' type; draws, noise, actions and elites at least
+        # at least the matrix, in float64 and in the bounds' type; noise, knots and actions
         matrix, drawn = (8 + number) * self.horizon * knots, number * self.population * actions
         check_memory(
             f"population {self.population}, horizon {self.horizon}: the search",
@@ -155,7 +155,7 @@ class Search:
         if self.matrix.shape[0] == self.matrix.shape[1]:
             return knots.clamp(self.low, self.high)
         spread, low, high = self._spread
-        # Splines overshoot, hence the clip.
+        # Clipped, because splines overshoot their knots.
         flat = torch.mm(knots.reshape(-1, spread.shape[0]), spread).clamp_(low, high)
         return flat.view(*knots.shape[:-2], self.horizon, self.low.shape[0])
 
@@ -194,10 +194,10 @@ class Search:
         seen. `elites` are the last iteration's, without rejected ones, or the best candidate alone
         (`carries_best`). Memory does not depend on the number of iterations.
 
-        With a `deadline`, a time of `time.perf_counter`, the search stops before an
-        iteration that would end after it if it took as long as the slowest of this call.
-        A mean that is still to be scored counts as one more iteration; if that does not fit
-        either, the best candidate is returned. The first iteration always runs.
+        With a `deadline`, a time of `time.perf_counter`, the search stops before an iteration that
+        would end too late if it took as long as the slowest one of this call. If the final mean is
+        still to be scored, that counts as one more iteration; if there is no time for it, the best
+        candidate is returned. The first iteration always runs.
         """
         if generator.device.type != self.low.device.type:
             raise ValueError(f"generator must be on {self.low.device}, got {generator.device}")
@@ -218,8 +218,8 @@ class Search:
             rounds += 1
 
             elite_scores, best = scores.topk(max(self.elites, 1))
-            # This waits for the device, once a round, and saves the masks that would be needed
-            # below.
+            # Reading these numbers waits for the device once per round, but makes masks
+            # unnecessary below.
             top, lowest = float(elite_scores[0]), float(scores.min())
             bad = int(scores.isneginf().sum()) if lowest == -math.inf else 0
             rejected += bad
@@ -257,9 +257,9 @@ class Search:
         )
 
     def shift(self, plan: Plan, steps: int) -> Plan:
-        """`plan` as seen `steps` actions later, to start the next search from.
+        """`plan` without its first `steps` actions, as the start of the next search.
 
-        Actions move forward in time, and the last one is repeated at the end. Knots (mean, std,
+        The last action is repeated at the end. Knots (mean, std,
         elites) take the least-squares fit of their own rolled actions, clipped into the bounds:
         exact for K = H. The score is then unknown, NaN, and nothing counts as evaluated. Raises
         ValueError for negative `steps`.
@@ -341,7 +341,7 @@ class Clock:
         self.deadline, self.slowest, self.now = deadline, 0.0, time.perf_counter()
 
     def tick(self, rounds: int) -> bool:
-        """Record the end of a round; whether `rounds` more fit before the deadline."""
+        """Record the end of a round; return whether `rounds` more fit before the deadline."""
         now = time.perf_counter()
         self.slowest, self.now = max(self.slowest, now - self.now), now
         return self.fits(rounds)
@@ -403,7 +403,7 @@ def checked(score: ScoreFn, actions: Tensor) -> Tensor:
 def _on_flat_knots(matrix: np.ndarray, like: Tensor) -> Tensor:
     """`matrix` (R, K) as (K · A, R · A), so that flat knots (N, K · A) take one plain product.
 
-    A batched product of small matrices takes far longer, although this one does A² times the work.
+    A batched product of small matrices takes far longer, although it does A times less work.
     """
     whole = np.kron(matrix, np.eye(len(like))).T
     return torch.as_tensor(whole, dtype=like.dtype, device=like.device).contiguous()

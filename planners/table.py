@@ -22,5 +22,5 @@ PLANNERS: dict[str, type[Search]] = {
     "evolution": Evolution,
     "gradient": GradientAscent,
 }
-"""Planners that need nothing but a score, `gradient` one that can be differentiated; each is
-built from (low, high, horizon, ...). `ILQR` is not among them: it needs a model."""
+"""Planners that need only a score, which `gradient` must be able to differentiate. Each is built
+from (low, high, horizon, ...). `ILQR` is not included, because it needs a model."""

@@ -5,7 +5,7 @@ from mbrl.training.executor import Processes
 
 @pytest.fixture
 def inline(monkeypatch):
-    """Studies do their work in this process."""
+    """Makes studies compute in this process."""
 
     def compute(self, work, *, workers, say, done=lambda key, answer: None):
         answers = {key: job.function(*job.arguments) for key, job in work.items()}

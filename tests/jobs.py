@@ -1,4 +1,4 @@
-"""Jobs that tests give to workers, and a small run."""
+"""Jobs for workers, and a small run."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def wait_for_stop() -> None:
 
 
 class Odd(Exception):
-    """Needs more to be made than its text, so that it does not unpickle."""
+    """An exception that cannot be unpickled, because its constructor takes more than a message."""
 
     def __init__(self, first: str, second: str) -> None:
         super().__init__(f"{first} {second}")
@@ -62,7 +62,7 @@ def die() -> None:
 
 
 def die_until(path: Path, times: int) -> int:
-    """Killed so often; counts in a file."""
+    """Kill this process the first so many times, counted in a file."""
     count = len(path.read_text()) if path.exists() else 0
     if count < times:
         path.write_text("x" * (count + 1))
@@ -71,7 +71,7 @@ def die_until(path: Path, times: int) -> int:
 
 
 def train_and_tell(config: RunConfig, path: Path) -> None:
-    """Train a run, and say where it was saved when it was asked to stop."""
+    """Train a run until it is asked to stop, and report where it was saved."""
     try:
         train_to_end(config, path, path.name, envs.make)
     except executor.Stopped:
@@ -80,9 +80,9 @@ def train_and_tell(config: RunConfig, path: Path) -> None:
 
 
 def train_and_die(config: RunConfig, path: Path, name: str, marks: Path, at: int) -> None:
-    """Train a run; the first attempt is killed some steps after a checkpoint.
+    """Train a run, the first attempt being killed some steps after a checkpoint.
 
-    Leaves in `marks` where each attempt began.
+    Writes into `marks` where each attempt began.
     """
     began = (Run.open(path).latest() or 0) if path.exists() else 0
     first = not marks.exists()
@@ -94,7 +94,7 @@ def train_and_die(config: RunConfig, path: Path, name: str, marks: Path, at: int
         def die_soon(line: str) -> None:
             tell(line)
             if f"step {at} " in line:
-                time.sleep(1)  # so that what was said has arrived
+                time.sleep(1)  # so that the reported lines have arrived
                 die()
 
         executor.tell = die_soon

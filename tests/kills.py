@@ -1,10 +1,10 @@
-"""Kills a training run at random moments, resumes it, and compares all that it leaves.
+"""Kills a training run at random moments, resumes it, and compares its files.
 
     python -m tests.kills --kills 100
 
-Each time a process is killed by SIGKILL, the next one continues the run. Once it is finished, its
-metrics and its checkpoint are compared byte for byte with those of a run that nobody disturbed;
-then another run of the same seed begins, until there were as many kills as asked for.
+After each SIGKILL a new process continues the run. When the run is finished, its metrics and its
+checkpoint are compared byte for byte with those of an undisturbed run. Then another run of the same
+seed begins, until the requested number of kills is reached.
 """
 
 from __future__ import annotations
@@ -63,13 +63,13 @@ def train(path: Path) -> None:
 
 
 def left(path: Path) -> dict[str, bytes]:
-    """All files that must be the same: everything but durations and the lock."""
+    """All files that must be the same: all but the durations and the lock."""
     files = [path / "config.json", path / "metrics.jsonl", *(path / "checkpoints").rglob("*")]
     return {str(f.relative_to(path)): f.read_bytes() for f in files if f.is_file()}
 
 
 def killed(path: Path, after: float) -> bool:
-    """Train in a process of its own, killed after so many seconds; False if it ended before.
+    """Train in another process and kill it after so many seconds; False if it ended before.
 
     Raises:
         RuntimeError: it failed.
@@ -96,19 +96,19 @@ def killed(path: Path, after: float) -> bool:
 
 
 def check(folder: Path, kills: int, seed: int = 0) -> list[int]:
-    """Kill runs `kills` times in all; the kills that each finished run went through.
+    """Kill runs `kills` times in all; returns the number of kills of each finished run.
 
     Raises:
-        AssertionError: a run left other bytes than one that nobody disturbed.
+        AssertionError: the files of a run differ from those of an undisturbed one.
     """
     torch.set_num_threads(1)
     draw, path, finished, count = random.Random(seed), folder / "killed", [], 0
-    train(folder / "warm")  # imports and compiles, so that the next one's time is a run's own
+    train(folder / "warm")  # compiles, so that the next run's time has no compilation in it
     began = time.perf_counter()
     train(folder / "whole")
     whole, seconds = left(folder / "whole"), time.perf_counter() - began
     while sum(finished) + count < kills:
-        # short enough for several kills a run, long enough to get on in between
+        # short enough for several kills of a run, long enough for progress in between
         if killed(path, draw.uniform(0, seconds / 4)):
             count += 1
             continue

@@ -50,7 +50,7 @@ class Line:
 
 
 class Bad(Line):
-    """A line that blows up behind `wall`, in the state or only in the reward."""
+    """A line whose state, or only reward, is not finite beyond `wall`."""
 
     def __init__(self, wall, value, what="state", **kwargs):
         super().__init__([1.0, 1.0], **kwargs)
@@ -74,7 +74,7 @@ def start(value=0.0):
 
 
 def stay(state, *, generator, explore):
-    """A policy that takes the state for its action."""
+    """A policy whose action is the state."""
     return state
 
 

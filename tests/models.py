@@ -1,4 +1,4 @@
-"""Models as unlike one another as the protocol allows, for tests."""
+"""Models for tests that use different parts of the protocol."""
 
 import torch
 
@@ -6,9 +6,9 @@ from mbrl.types import Gaussian, Step
 
 
 class LinearGaussian:
-    """x' = F x + G u + noise of std σ (S,), the reward -|x'|²: a model in closed form.
+    """x' = F x + G u + noise of std σ (S,) with the reward -|x'|²: a model in closed form.
 
-    One member and no end. `forecast` returns the exact mean and covariance after k steps.
+    One member, no termination. `forecast` gives the exact mean and covariance after k steps.
     """
 
     members = 1
@@ -52,10 +52,10 @@ class LinearGaussian:
 
 
 class Remembering:
-    """A latent model with memory: of a point whose place alone is seen, it keeps the speed too.
+    """A latent model with memory, which infers the speed of a point from its observed places.
 
-    The state is (place, speed). `encode` filters: the speed is the change of place since the state
-    before, plus what the action adds. It has no decoder; reward and end are its own.
+    The state is (place, speed). `encode` filters: the speed is the change of place since the last
+    state, plus the effect of the action. It has its own reward and termination, and no decoder.
     """
 
     members, noise_shape = 1, (1,)

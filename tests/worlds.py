@@ -1,4 +1,4 @@
-"""Small models and worlds whose right answer is known in closed form."""
+"""Small models and environments with a solution in closed form."""
 
 import math
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ class BayesianLinear(Net):
     """Linear regression by variational inference with a factorised Gaussian over the weights.
 
     Bayes by backprop (Blundell et al. 2015) on one layer without a bias, prior N(0, prior²). It
-    trains with the local reparameterisation (Kingma et al. 2015), E draws a row, and predicts with
-    E samples of the weights.
+    trains with the local reparameterisation (Kingma et al. 2015), E draws for each row, and
+    predicts with E samples of the weights.
     """
 
     def __init__(
@@ -100,14 +100,14 @@ class QuadraticWorld(gymnasium.Env):
 
     @classmethod
     def riccati(cls):
-        """p of the least discounted cost p x² without noise, and k of the best action -k x."""
+        """p of the minimal discounted cost p x² without noise, and k of the optimal action -k x."""
         a, b = math.sqrt(cls.DISCOUNT) * cls.A, math.sqrt(cls.DISCOUNT) * cls.B
         p = float(scipy.linalg.solve_discrete_are(*(np.eye(1) * v for v in (a, b, 1, 1)))[0, 0])
         return p, a * b * p / (1 + b * b * p)
 
     @classmethod
     def regret(cls, policy):
-        """How far a policy's discounted cost without noise exceeds the least, as a share of it.
+        """Excess of a policy's discounted cost without noise over the minimum, relative to it.
 
         Costs are sums over 200 steps from 41 starts in [-1, 1].
         """

@@ -1,4 +1,4 @@
-"""Search trees as plain nodes, for other programs: JSON, Graphviz's dot, and where to draw them."""
+"""Search trees as plain nodes, in JSON and Graphviz's dot, and their layout in a figure."""
 
 from __future__ import annotations
 
@@ -37,14 +37,15 @@ class Node(NamedTuple):
 
     @property
     def worth(self) -> float:
-        """Reward of the step into it plus its discounted value: a sample of Q of its action."""
+        """Reward of the step into it plus its discounted value; for the root, its value."""
         return self.reward + self.discount * self.value if self.parent >= 0 else self.value
 
 
 def most_visited(tree: Tree, *, root: int = 0, nodes: int = 40) -> list[Node]:
-    """The most visited nodes of the tree from root `root`, parents before children.
+    """The most visited nodes of the tree of root `root`, parents before children.
 
-    Starting with the root, the most visited node whose parent is in the list is added each time.
+    The list begins with the root; then the most visited node whose parent is in the list is added,
+    until there are `nodes` nodes.
 
     Raises:
         ValueError: a root out of range, or fewer than one node.
@@ -85,9 +86,9 @@ def most_visited(tree: Tree, *, root: int = 0, nodes: int = 40) -> list[Node]:
 
 
 def layout(nodes: Sequence[Node]) -> tuple[np.ndarray, np.ndarray]:
-    """Where to draw nodes, parents before children: x and y, each (nodes,).
+    """Positions x and y, each (nodes,), at which to draw nodes, given parents before children.
 
-    Leaves lie one apart from left to right, each parent is above the middle of its children, and
+    The distance of neighbouring leaves is 1, each parent is above the middle of its children, and
     y is minus the depth.
 
     Raises:

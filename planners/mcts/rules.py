@@ -71,7 +71,7 @@ class Rule(ABC):
         return
 
     def quiet(self) -> Rule:
-        """The rule as it is used to act best: without noise or a random answer."""
+        """The rule for evaluation: without noise and with the best action as the answer."""
         return self
 
 
@@ -81,7 +81,7 @@ def root_visits(forest: Forest) -> Int[np.ndarray, "B K"]:
 
 
 def _shares(visits: np.ndarray) -> np.ndarray:
-    return visits / visits.sum(1, keepdims=True).clip(1)  # without a visit where a root is terminal
+    return visits / visits.sum(1, keepdims=True).clip(1)  # a terminal root has no visits
 
 
 # ------------------------------------------------------------------------------------- UCT
@@ -323,7 +323,7 @@ def _follow_improved_policy(edges, b, node, completed):
 
 @dataclass(frozen=True)
 class Gumbel(Rule):
-    """Sequential halving of a sample of the root's actions; below it the improved policy.
+    """Sequential halving over a sample of the root's actions; below the root, the improved policy.
 
     Danihelka et al. 2022, "Policy improvement by planning with Gumbel". Values of untried actions
     are completed from the network's value, and the improved policy is better than the prior for

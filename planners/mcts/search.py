@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from planners.mcts.kernel import TreeBuilder
+from planners.mcts.builder import TreeBuilder
 from planners.mcts.rules import PUCT, Rule
 from planners.mcts.types import Evaluation, Settings, StepFn, Tree, Widening
 
@@ -81,7 +81,7 @@ def search(
     if backup not in ("mean", "max"):
         raise ValueError(f"backup must be 'mean' or 'max', got {backup!r}")
     if merge and (start is not None or isinstance(outcomes, Widening)):
-        raise ValueError("merge takes neither a start nor outcomes that are drawn")
+        raise ValueError("merge cannot be combined with a start or with drawn outcomes")
     if start is not None:
         _check_start(start, root, actions)
     builder = TreeBuilder(
@@ -133,17 +133,17 @@ def _settings(
 
 def _check_start(start: Tree, root: Evaluation, actions: int) -> None:
     """Raise ValueError unless the trees to continue match the roots in sizes and types."""
-    had, wanted = (
+    given, expected = (
         (size, tuple(states.shape[-1:]), states.dtype, samples is None)
         for size, states, samples in (
             (tuple(start.policy.shape), start.states, start.actions),
             ((len(root.state), actions), root.state, root.actions),
         )
     )
-    if had != wanted:
+    if given != expected:
         raise ValueError(
-            f"start must have the root's (B, K), (S,), type and whether actions are indices, "
-            f"{wanted}, got {had}"
+            f"start must match the root in (B, K), (S,), dtype and whether actions are indices: "
+            f"expected {expected}, got {given}"
         )
 
 
@@ -169,7 +169,7 @@ def _check(
     roots = len(root.state)
     wide = [x for x in (root.logits, root.invalid, root.actions) if x is not None]
     if not wide:
-        raise ValueError("the root must say how many actions there are: by logits, even if all 0")
+        raise ValueError("the root must give the number of actions: by logits, even if all 0")
     actions = wide[0].shape[1]
     for x in wide:
         if x.shape[:2] != (roots, actions):

@@ -31,7 +31,7 @@ class Evaluation(NamedTuple):
     logits: Float[Tensor, "B K"] | None = None  # logits of the prior; None for a uniform prior
     terminated: Bool[Tensor, B] | None = None  # None if no state is terminal
     discount: Float[Tensor, B] | None = None  # used instead of γ; -1 if the opponent moves next
-    variance: Float[Tensor, B] | None = None  # epistemic variance of the value, as by members
+    variance: Float[Tensor, B] | None = None  # epistemic variance of the value, e.g. over members
     invalid: Bool[Tensor, "B K"] | None = None  # actions that cannot be taken in the state
     actions: Float[Tensor, "B K A"] | None = None  # the K actions, if they are sampled
     chance: Float[Tensor, "B C"] | None = None  # probability of each outcome; 0 for padding

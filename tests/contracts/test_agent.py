@@ -1,4 +1,4 @@
-"""What every agent promises to the loop that drives it. A new agent adds its maker to `MAKERS`."""
+"""The contract of agents with the loop that drives them. A new agent adds its maker to `MAKERS`."""
 
 import gymnasium
 import numpy as np
@@ -62,7 +62,7 @@ def make(request):
 
 
 class World:
-    """Walks in the plane, COUNT side by side, in episodes of six steps, each begun a step later."""
+    """COUNT parallel walks in the plane in episodes of six steps, each one step behind the last."""
 
     def __init__(self):
         self.at = np.zeros((COUNT, OBS), np.float32)
@@ -109,7 +109,7 @@ def test_every_agent_in_the_table_is_made_from_a_spec_alone(name):
     assert made.act(obs, explore=True).shape == (COUNT, *spec.action.shape)
 
 
-def test_an_unknown_agent_is_named_with_those_there_are():
+def test_an_unknown_agent_is_refused_with_the_known_names():
     with pytest.raises(
         ValueError, match="agent 'petz' is unknown; there are dyna-q, pets, random, tabular"
     ):
@@ -123,7 +123,7 @@ def test_actions_are_arrays_within_bounds(make):
         assert (action >= LOW).all() and (action <= HIGH).all()
 
 
-def test_the_same_seed_gives_the_same_actions_and_another_others(make):
+def test_actions_are_equal_only_for_equal_seeds(make):
     global_state = torch.get_rng_state()
     first, again, other = (walk(make(seed), 24) for seed in (0, 0, 1))
     for (a, said), (b, says) in zip(first, again, strict=True):
@@ -137,7 +137,7 @@ def test_saving_and_loading_give_the_same_next_actions(make, steps):
     agent, other, world, mirror = make(), make(7), World(), World()
     for _ in range(steps):
         world.go(agent)
-    walk(other, 15)  # whatever it did before must not linger
+    walk(other, 15)  # its state before loading must have no effect
     other.load_state_dict(copied(agent.state_dict()))
     mirror.at, mirror.steps = world.at.copy(), world.steps.copy()
     for _ in range(14):
@@ -145,7 +145,7 @@ def test_saving_and_loading_give_the_same_next_actions(make, steps):
         assert np.array_equal(a, b) and said == says
 
 
-def test_a_state_is_tensors_and_plain_values(make, tmp_path):
+def test_a_state_consists_of_tensors_and_plain_values(make, tmp_path):
     agent = make()
     walk(agent, 15)
     torch.save(agent.state_dict(), tmp_path / "state.pt")
@@ -156,23 +156,23 @@ def test_a_state_is_tensors_and_plain_values(make, tmp_path):
     assert np.array_equal(agent.act(obs, explore=True), other.act(obs, explore=True))
 
 
-def test_an_update_says_nothing_when_nothing_is_due(make):
+def test_an_update_returns_no_metrics_if_none_is_due(make):
     agent = make()
     assert agent.update() == {}
     history = walk(agent, 3)
     assert [said for _, said in history] == [{}] * 3
     agent = make()
     walk(agent, 12)
-    assert agent.update() == {}  # it is done already
+    assert agent.update() == {}  # the update was done already
 
 
-def test_updates_are_finite_numbers(make):
+def test_metrics_of_updates_are_finite_numbers(make):
     for _, said in walk(make(), 24):
         assert all(isinstance(name, str) for name in said)
         assert np.isfinite([float(value) for value in said.values()]).all()
 
 
-def test_playing_does_not_change_the_agent(make):
+def test_a_player_does_not_change_the_agent(make):
     agent, twin = make(), make()
     world, mirror = World(), World()
     every = np.ones(COUNT, bool)

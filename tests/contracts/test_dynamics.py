@@ -1,4 +1,4 @@
-"""What every model of the world promises. A new model adds its maker to `MAKERS`."""
+"""The contract of models. A new model adds its maker to `MAKERS`."""
 
 import math
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ def seeded(seed=0):
 
 
 def data(count=300):
-    """A damped point pushed about, with a little noise; it ends when far to the right."""
+    """Steps of a damped point that is pushed, with small noise; it terminates far right."""
     g = seeded()
     obs = torch.randn(count, OBS, generator=g)
     action = torch.randn(count, ACTION, generator=g)
@@ -41,7 +41,7 @@ class Case:
     model: Any
     state: Any  # state(lead, generator) -> states (*lead, S)
     action: Any  # action(lead, generator) -> actions (*lead, A)
-    again: Any = None  # makes another model, to load what this one has learned
+    again: Any = None  # makes another model, to load the state of this one
 
 
 def ensemble(**settings):
@@ -164,7 +164,7 @@ def test_every_model_satisfies_the_protocol(model):
 
 
 @pytest.mark.parametrize("rows", [1, 7])
-def test_shapes_and_dtypes(case, model, rows):
+def test_results_have_the_shapes_and_dtypes_of_the_protocol(case, model, rows):
     state, action, noise = inputs(case, rows)
     step = model.step(state, action, noise=noise)
     assert isinstance(step, Step)
@@ -193,7 +193,7 @@ def test_a_model_without_memory_ignores_the_previous_state(case, model):
 
 @those("memory")
 def test_a_model_with_memory_encodes_by_the_previous_state(case, model):
-    """Seen at 1, 1.5 and 2.5, the point is as fast as it last moved."""
+    """The place is observed at 1, 1.5 and 2.5; the speed is the last difference."""
     state = model.encode(torch.tensor([1.0]))
     assert state.tolist() == [1.0, 0.0]
     for place, speed in ((1.5, 0.5), (2.5, 1.0)):
@@ -202,7 +202,7 @@ def test_a_model_with_memory_encodes_by_the_previous_state(case, model):
 
 
 @those("simulator")
-def test_the_whole_physics_cannot_be_encoded_but_is_seen(case, model):
+def test_a_simulator_decodes_its_state_but_does_not_encode(case, model):
     state = case.state((2, 3), seeded())
     obs = model.decode(state)
     assert obs.shape[:-1] == (2, 3)
@@ -211,8 +211,8 @@ def test_the_whole_physics_cannot_be_encoded_but_is_seen(case, model):
 
 
 @those("memory")
-def test_a_model_that_cannot_decode_is_imagined_and_planned_through(case, model):
-    """Its reward is minus the distance and its end beyond 3: from 2.5 and 1 a step it ends."""
+def test_a_model_without_decode_is_used_for_rollouts_and_planning(case, model):
+    """The reward is minus the distance; beyond 3 it terminates: from 2.5 by one step of 1."""
     with pytest.raises(NotImplementedError):
         model.decode(torch.zeros(2))
     state = torch.tensor([2.5, 1.0])
@@ -228,7 +228,7 @@ def test_a_model_that_cannot_decode_is_imagined_and_planned_through(case, model)
     assert steps.next_obs.tolist() == [[3.25, 0.75]]
 
 
-def test_the_same_noise_gives_the_same_step_and_arguments_are_left_alone(case, model):
+def test_the_same_noise_gives_the_same_step_and_arguments_are_not_changed(case, model):
     state, action, noise = inputs(case)
     kept = [part.clone() for part in (state, action, noise)]
     global_state = torch.get_rng_state()
@@ -240,7 +240,7 @@ def test_the_same_noise_gives_the_same_step_and_arguments_are_left_alone(case, m
 
 @those(*NEURAL, "simulator", "linear", "memory")
 def test_a_step_without_noise_is_the_mean(case, model):
-    """Of every model but those of integers, which have none: there it is the likeliest."""
+    """For models of integer states, which have no mean, it is the most likely state."""
     state, action, noise = inputs(case)
     mean = model.step(state, action, noise=None)
     nought = model.step(state, action, noise=0 * noise)
@@ -275,8 +275,8 @@ def test_rows_do_not_depend_on_one_another(case, model):
 
 
 @those(*NEURAL)
-def test_it_fits_a_toy_problem(case, model):
-    """The error in the next state is below a tenth of what saying "no change" makes."""
+def test_a_fitted_model_predicts_a_toy_problem(case, model):
+    """The error in the next state is below a tenth of that of predicting no change."""
     assert isinstance(model, Fittable)
     steps = data()
     state = model.encode(steps.obs).expand(model.members, -1, -1)
@@ -289,7 +289,7 @@ def test_it_fits_a_toy_problem(case, model):
 def test_saving_and_loading_give_the_same_step(case, model):
     state, action, noise = inputs(case)
     other = case.again(seed=9)
-    other.step(state, action, noise=noise)  # whatever it keeps from before must not linger
+    other.step(state, action, noise=noise)  # its state before loading must have no effect
     other.load_state_dict({name: value.clone() for name, value in model.state_dict().items()})
     for a, b in zip(model.step(state, action, noise=noise),
                     other.step(state, action, noise=noise), strict=True):  # fmt: skip
@@ -305,7 +305,7 @@ def test_gradients_reach_state_and_action(case, model):
     (step.state.sum() + step.reward.sum()).backward()
     for grad in (state.grad, action.grad):
         assert grad.isfinite().all() and (grad.abs().sum(-1) > 0).all()
-    # a row's outcome depends on that row alone
+    # the outcome of a row depends only on that row
     state.grad = None
     model.step(state, action, noise=noise).state[0, 1].sum().backward()
     assert state.grad[0, 1].any()
@@ -322,7 +322,7 @@ def test_nan_input_gives_no_finite_state(case, model, where):
     assert step.state[:, [0, 2, 3, 4]].isfinite().all()
 
 
-def test_a_plan_that_is_not_a_number_scores_minus_infinity(case, model):
+def test_a_plan_with_nan_scores_minus_infinity(case, model):
     score = score_fn(
         model, case.state((), seeded()), particles=model.members, horizon=3, generator=seeded()
     )
@@ -344,8 +344,8 @@ def test_wrong_shapes_are_refused_by_name(case, model, which, more):
 
 @those("linear")
 @pytest.mark.parametrize("propagation", ["ts1", "tsinf", "distribution"])
-def test_particles_spread_as_the_kalman_filter_predicts(case, model, propagation):
-    """20,000 particles after each of 6 steps; four standard errors of means and variances."""
+def test_particles_have_the_moments_that_the_kalman_filter_predicts(case, model, propagation):
+    """Means and variances of 20,000 particles over 6 steps, within four standard errors."""
     count, g = 20_000, seeded(3)
     start, actions = torch.tensor([1.0, -0.5]).double(), case.action((6,), g)
     means, covariances = model.forecast(start, actions)

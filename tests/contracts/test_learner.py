@@ -1,4 +1,4 @@
-"""What every learner promises. A new learner adds its maker to `MAKERS`."""
+"""The contract of learners. A new learner adds its maker to `MAKERS`."""
 
 import copy
 import math
@@ -33,7 +33,7 @@ def make(request):
 
 
 def batch(count=32, seed=0):
-    """The reward is how close the action comes to half the state; every step ends an episode."""
+    """The reward is greater the closer the action is to half the state; each step is an episode."""
     g = seeded(seed)
     state, after = torch.randn(2, count, STATE, generator=g)
     action = LOW + (HIGH - LOW) * torch.rand(count, ACTION, generator=g)
@@ -69,13 +69,13 @@ def test_a_policy_takes_any_leading_dimensions_and_stays_in_the_bounds(make, lea
     assert ((action >= LOW) & (action <= HIGH)).all()
 
 
-def test_its_policy_acts_on_each_state_by_itself(make):
+def test_the_policy_acts_on_each_state_separately(make):
     learner, state = make(), torch.randn(3, 4, STATE, generator=seeded())
     each = torch.stack([act(learner, one) for one in state.flatten(0, 1)])
     torch.testing.assert_close(each, act(learner, state).flatten(0, 1))
 
 
-def test_exploration_draws_from_the_generator_alone(make):
+def test_exploration_draws_only_from_the_generator(make):
     learner, state = make(), torch.zeros(64, STATE)
     global_state = torch.get_rng_state()
     first, again, other = (act(learner, state, explore=True, seed=seed) for seed in (1, 1, 2))
@@ -84,7 +84,7 @@ def test_exploration_draws_from_the_generator_alone(make):
     assert torch.equal(global_state, torch.get_rng_state())
 
 
-def test_the_same_seed_learns_the_same_and_another_something_else(make):
+def test_updates_are_equal_only_for_equal_seeds(make):
     first, again, other = make(), make(), make(1)
     assert updates(first, 5) == updates(again, 5) != updates(other, 5)
     state = torch.randn(9, STATE, generator=seeded())
@@ -98,7 +98,7 @@ def test_metrics_of_an_update_are_finite_numbers_by_name(make):
         assert all(math.isfinite(float(value)) for value in said.values())
 
 
-def test_the_batch_is_left_alone(make):
+def test_an_update_does_not_change_the_batch(make):
     given = batch()
     kept = [part.clone() for part in given]
     make().update(given, generator=seeded())
@@ -107,10 +107,10 @@ def test_the_batch_is_left_alone(make):
 
 @pytest.mark.parametrize("before", [0, 4])
 def test_saving_and_loading_give_the_same_actions_and_the_same_next_updates(make, before, tmp_path):
-    """By way of a file of tensors and plain values alone."""
+    """The state is saved in a file of tensors and plain values."""
     learner, other = make(), make(7)
     updates(learner, before)
-    updates(other, 6)  # whatever it did before must not linger
+    updates(other, 6)  # its state before loading must have no effect
     torch.save(learner.state_dict(), tmp_path / "state.pt")
     other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     state = torch.randn(9, STATE, generator=seeded())
@@ -119,8 +119,8 @@ def test_saving_and_loading_give_the_same_actions_and_the_same_next_updates(make
         assert updates(learner, 2) == updates(other, 2)
 
 
-def test_updates_improve_the_policy_on_a_toy(make):
-    """A bandit whose best action is half the state: the loss falls to a quarter."""
+def test_updates_improve_the_policy_on_a_toy_problem(make):
+    """In a bandit whose best action is half the state, the loss decreases to a quarter."""
     learner, data = make(), Replay(2000, STATE, ACTION)
     data.append(batch(2000))
     state = torch.randn(500, STATE, generator=seeded(9))
@@ -147,7 +147,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_batch_that_nothing_can_be_learned_from_is_refused_and_changes_nothing(make, name):
+def test_an_invalid_batch_is_refused_and_changes_nothing(make, name):
     column, spoil, said = WRONG[name]
     learner, given = make(), batch()
     updates(learner, 2)
@@ -169,6 +169,6 @@ def same(a, b):
     return a == b
 
 
-def test_what_another_learner_saved_is_refused(make):
+def test_the_state_of_another_learner_is_refused(make):
     with pytest.raises((ValueError, KeyError, RuntimeError)):
         make().load_state_dict({"nets": {}})

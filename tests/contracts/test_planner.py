@@ -1,4 +1,4 @@
-"""What every sampling planner promises."""
+"""The contract of sampling planners."""
 
 import math
 import random
@@ -42,7 +42,7 @@ def make(request):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("knots", [None, 3])
-def test_shapes_and_dtypes(make, dtype, knots):
+def test_plans_have_the_shapes_and_dtypes_of_the_protocol(make, dtype, knots):
     planner = make(LOW.to(dtype), HIGH.to(dtype), 7, knots=knots, interpolation="cubic")
     plan = planner.plan(bowl, None, generator=seeded())
     rows = knots or 7
@@ -56,7 +56,7 @@ def test_shapes_and_dtypes(make, dtype, knots):
     assert plan.rounds == planner.iterations
 
 
-def test_counts_what_it_scores(make):
+def test_plans_count_the_scored_candidates(make):
     seen = []
     score = lambda actions: seen.append(len(actions)) or bowl(actions)  # noqa: E731
     planner = make(LOW, HIGH, 5)
@@ -66,7 +66,7 @@ def test_counts_what_it_scores(make):
     assert planner.plan(score, first, generator=seeded()).evaluated == sum(seen)
 
 
-def test_same_seed_same_plan_to_the_bit_and_other_seed_another(make):
+def test_plans_are_equal_to_the_bit_only_for_equal_seeds(make):
     planner = make(LOW, HIGH, 5)
     first = planner.plan(bowl, None, generator=seeded(3))
     assert_same(first, planner.plan(bowl, None, generator=seeded(3)))
@@ -79,7 +79,7 @@ def test_same_seed_same_plan_to_the_bit_and_other_seed_another(make):
     assert_same(warm, planner.plan(bowl, first, generator=seeded(5)))
 
 
-def test_leaves_the_global_stream_and_its_arguments_alone(make):
+def test_a_search_does_not_change_the_global_stream_or_its_arguments(make):
     planner = make(LOW, HIGH, 5)
     before = torch.get_rng_state(), np.random.get_state(legacy=False), random.getstate()
     start = planner.plan(bowl, None, generator=seeded())
@@ -92,26 +92,26 @@ def test_leaves_the_global_stream_and_its_arguments_alone(make):
 
 
 def test_a_score_that_writes_to_its_argument_changes_nothing(make):
-    def vandal(actions):
+    def overwriting(actions):
         scores = bowl(actions)
         actions.fill_(math.nan)
         return scores
 
     planner = make(LOW, HIGH, 5)
     assert_same(
-        planner.plan(vandal, None, generator=seeded()),
+        planner.plan(overwriting, None, generator=seeded()),
         planner.plan(bowl, None, generator=seeded()),
     )
 
 
-def test_score_is_that_of_the_returned_actions(make):
+def test_the_score_is_that_of_the_returned_actions(make):
     planner = make(LOW, HIGH, 8, knots=4, interpolation="cubic")
     plan = planner.plan(bowl, None, generator=seeded())
     torch.testing.assert_close(plan.score, bowl(plan.actions[None])[0])
 
 
-def test_start_is_scored_anew_never_trusted(make):
-    """A start that was brilliant under another score brings no stale number along."""
+def test_the_score_of_a_start_is_not_reused(make):
+    """The high score of a start under another score function is not returned."""
     planner = make(LOW, HIGH, 5)
     start = planner.plan(lambda a: bowl(a) + 1e6, None, generator=seeded())
     plan = planner.plan(bowl, start, generator=seeded(1))
@@ -137,8 +137,8 @@ LOSES_NOTHING: dict[str, list[dict[str, Any]]] = {
     seed=st.integers(0, 10**6),
     hills=st.floats(0, 1),
 )
-def test_a_warm_start_keeps_its_plan(name, choice, knots, seed, hills):
-    """Under the same score a search from a plan returns no less, though there are many tops."""
+def test_a_search_from_a_plan_returns_no_lower_score(name, choice, knots, seed, hills):
+    """With the same score function, which has many maxima."""
     low, high = LOW.double(), HIGH.double()
     variants = LOSES_NOTHING[name]
     planner = PLANNERS[name](
@@ -156,13 +156,12 @@ def test_a_warm_start_keeps_its_plan(name, choice, knots, seed, hills):
         plan = again
 
 
-def test_warm_starts_improve(make):
-    """The third search in a row loses less than half of what a fresh one does on average.
+def test_a_search_from_a_shifted_plan_loses_less_than_a_fresh_one(make):
+    """On average the third search in a row loses less than half of what a fresh one loses.
 
-    Random shooting only ever gains the best of three populations in place of one; predictive
-    sampling loses 0.75 of a fresh search (it has had the draws of three) and CMA-ES 0.69 (each
-    search begins with a spread that its last had long left behind). Gradient ascent is at the
-    optimum to 1e-5 every time.
+    Exceptions: random shooting only has the best of three populations instead of one; predictive
+    sampling loses 0.75 of a fresh search, as it has made three times the draws; CMA-ES loses 0.69,
+    because each search begins with a large std. Gradient ascent always finds the optimum to 1e-5.
     """
     planner = make(LOW, HIGH, 10)
     fresh, warm = 0.0, 0.0
@@ -178,8 +177,8 @@ def test_warm_starts_improve(make):
 
 
 @pytest.mark.parametrize("bad", [math.nan, -math.inf, math.inf])
-def test_forbidden_candidates_never_win(make, bad):
-    """The best half of the box, where the optimum lies, is forbidden."""
+def test_forbidden_candidates_are_never_returned(make, bad):
+    """The half of the box that contains the optimum is forbidden."""
 
     def score(actions):
         return torch.where(actions[:, 0, 0] > 0, bad, bowl(actions))
@@ -257,8 +256,8 @@ def test_candidates_and_plans_stay_in_the_box(name, box, horizon, share, kind, p
         assert (low <= start.mean).all() and (start.mean <= high).all()
 
 
-def test_a_deadline_in_the_past_leaves_one_round(make):
-    """The best of it is returned, a mean that no time is left to score is not."""
+def test_with_a_deadline_in_the_past_one_round_runs(make):
+    """The best candidate is returned, because there is no time to score the mean."""
     calls = []
 
     def score(actions):
@@ -280,10 +279,10 @@ def test_a_deadline_far_away_changes_nothing(make):
     assert_same(free, ample)
 
 
-def test_no_round_begins_that_the_slowest_so_far_would_make_late(make, monkeypatch):
-    """On a clock that only a score moves: the first round takes 3 s, the others 1 s.
+def test_no_round_starts_that_would_end_late_at_the_slowest_rate_so_far(make, monkeypatch):
+    """With a clock that only the score advances: the first round takes 3 s, the others 1 s.
 
-    The mean, where it is the answer, is budgeted as one more round.
+    If the answer is the mean, its score counts as one more round.
     """
     if "iterations" not in {f.name for f in fields(make)}:
         pytest.skip("searches in one round")
@@ -297,13 +296,13 @@ def test_no_round_begins_that_the_slowest_so_far_would_make_late(make, monkeypat
     monkeypatch.setattr("planners.search.time.perf_counter", lambda: now[0])
     planner = make(LOW, HIGH, 5, iterations=50)
     plan = planner.plan(score, None, generator=seeded(), deadline=10.0)
-    # Rounds begin at 0, 3, 4, ..., 7; with the mean to come, at 0, 3, 4, and the mean at 5.
+    # Rounds begin at 0, 3, 4, ..., 7; if the mean is scored last, at 0, 3, 4, and the mean at 5.
     assert plan.rounds == (3 if planner.answer == "mean" else 6)
     assert len(calls) == (4 if planner.answer == "mean" else 6)
     assert now[0] <= 10.0
 
 
-def test_shift_rolls_and_holds_the_last_action(make):
+def test_shift_rolls_the_actions_and_holds_the_last(make):
     planner = make(LOW, HIGH, 5)
     plan = planner.plan(bowl, None, generator=seeded())
     moved = planner.shift(plan, 2)

@@ -1,4 +1,4 @@
-"""What every test of environments needs."""
+"""Fixtures for tests of environments."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ import envs
 
 @pytest.fixture(params=list(envs.TASKS), ids=str)
 def task(request: pytest.FixtureRequest) -> envs.Task:
-    """Each of our tasks."""
+    """Each of the library's tasks."""
     return envs.TASKS[request.param]

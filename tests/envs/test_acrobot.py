@@ -1,4 +1,4 @@
-"""Acrobot swing-up: its rods, its servo and its reward, in numbers worked out by hand."""
+"""Acrobot swing-up: its rods, its servo and its reward against hand-computed numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def seen(shoulder: float, elbow: float, turning: float = 0.0, bending: float = 0
     return np.array([*angles, turning, bending])
 
 
-def test_swings_at_the_double_rods_two_frequencies():
+def test_the_rods_swing_at_the_two_closed_form_frequencies():
     # Linearised about hanging, M = m l² [[4/3, 1/2], [1/2, 1/3]] and K = m g l [3/2, 1/2] for the
     # angles of the two rods against the vertical.
     mass = 0.25 * np.array([[4 / 3, 1 / 2], [1 / 2, 1 / 3]])
@@ -33,7 +33,7 @@ def test_swings_at_the_double_rods_two_frequencies():
         angles.append(data.qpos[0] - np.pi)
     power = np.abs(np.fft.rfft(np.array(angles) * np.hanning(20_000)))
     frequency = np.fft.rfftfreq(20_000, 1e-3)
-    for wanted in omega / (2 * np.pi):  # 0.60 and 1.60 Hz, each a peak within the resolution
+    for wanted in omega / (2 * np.pi):  # 0.60 and 1.60 Hz: each is a peak, to within the resolution
         near = np.abs(frequency - wanted) < 0.2
         assert frequency[near][power[near].argmax()] == pytest.approx(wanted, abs=0.05)
 
@@ -50,7 +50,7 @@ def test_the_servo_cannot_lift_the_rods():
     assert max(lifted) < 0.25
 
 
-def test_tip_is_the_models():
+def test_the_tip_equals_that_of_the_model():
     env = MujocoEnv(acrobot.TASK)
     env.reset(seed=0)
     for qpos in ([0.3, -0.8], [2.0, 1.0]):
@@ -60,7 +60,7 @@ def test_tip_is_the_models():
         np.testing.assert_allclose(env.data.sensor("tip").data, [x, 0, z], atol=1e-12)
 
 
-def test_reward_by_hand():
+def test_rewards_equal_hand_computed_values():
     obs = np.array([seen(0, 0), seen(np.pi, 0), seen(0, 0, 3, 4), seen(np.pi / 2, -np.pi / 2)])
     action = np.array([[0.0], [0.0], [1.0], [0.0]])
     # Upright; hanging 2 m off; upright at 5 rad/s under the farthest target; level and then up,
@@ -69,7 +69,7 @@ def test_reward_by_hand():
     np.testing.assert_allclose(acrobot.reward(obs, action, obs), wanted, atol=1e-5)
 
 
-def test_success():
+def test_success_is_upright_and_slow():
     assert acrobot.success(seen(0.1, -0.2, 0.5, -0.5))
     assert not acrobot.success(seen(0.1, -0.2, 0.5, -1.5))
     assert not acrobot.success(seen(0.6, -0.6))

@@ -1,4 +1,4 @@
-"""Each wrong input ends with one line that names the culprit."""
+"""Bad input raises an error of one line that names the cause."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def one_line(error: pytest.ExceptionInfo) -> str:
     return text
 
 
-def test_actions_that_are_not_actions():
+def test_actions_of_wrong_shape_or_not_finite_are_refused():
     env = envs.make("arm-pusher")
     env.reset(seed=0)
     with pytest.raises(ValueError, match=r"action has shape \(6,\), expected \(7,\)"):
@@ -57,10 +57,10 @@ def test_action_beyond_the_bounds_acts_as_the_bound():
     one = at.step(np.array([1.0], np.float32))
     two = beyond.step(np.array([5.0], np.float32))
     np.testing.assert_array_equal(one[0], two[0])
-    assert one[1] - two[1] == pytest.approx(0.01 * 24, abs=1e-6)  # the reward sees what was asked
+    assert one[1] - two[1] == pytest.approx(0.01 * 24, abs=1e-6)  # unclipped
 
 
-def test_affine_map_to_the_control_range(tmp_path):
+def test_actions_map_linearly_to_the_control_range(tmp_path):
     env = MujocoEnv(slider(tmp_path / "a.xml", 'ctrlrange="-1 3"'))
     env.reset(seed=0)
     for action, ctrl in ((-1, -1), (0, 1), (1, 3)):
@@ -68,7 +68,7 @@ def test_affine_map_to_the_control_range(tmp_path):
         assert env.data.ctrl[0] == ctrl
 
 
-def test_divergence_names_the_step(tmp_path, monkeypatch):
+def test_a_divergence_is_reported_with_its_step(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     env = MujocoEnv(slider(tmp_path / "a.xml", 'ctrlrange="-1 1" gear="1e15"'))
     env.reset(seed=0)
@@ -76,9 +76,9 @@ def test_divergence_names_the_step(tmp_path, monkeypatch):
     with pytest.raises(envs.SimulationDiverged, match="slider.*step 2") as error:
         env.step(np.ones(1, np.float32))
     one_line(error)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.xml"]  # no log file of MuJoCo's
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.xml"]  # MuJoCo wrote no log file
     env.reset(seed=0)
-    env.step(np.zeros(1, np.float32))  # a reset puts it right
+    env.step(np.zeros(1, np.float32))  # works again after a reset
 
 
 def test_mjcf_that_does_not_compile_names_file_and_reason(tmp_path):
@@ -103,13 +103,13 @@ def test_mjcf_that_does_not_compile_names_file_and_reason(tmp_path):
         ),
     ],
 )
-def test_unfit_models_name_what_is_unfit(tmp_path, motor, sensor, message):
+def test_unsupported_actuators_and_sensors_are_refused_by_name(tmp_path, motor, sensor, message):
     with pytest.raises(ValueError, match=message) as error:
         slider(tmp_path / "a.xml", motor, sensor).compile()
     one_line(error)
 
 
-def test_noise_of_the_wrong_length():
+def test_noise_of_the_wrong_length_is_refused():
     with pytest.raises(ValueError, match="needs 2 values.*got 3"):
         dataclasses.replace(TASK, process_noise=(1.0, 0.0, 0.0)).compile()
 
@@ -123,14 +123,14 @@ def test_noise_of_the_wrong_length():
         ("zzzzzz", "arm-reacher"),
     ],
 )
-def test_unknown_environments_name_the_nearest(id, nearest):
+def test_an_unknown_environment_is_refused_with_the_nearest_name(id, nearest):
     for function in (envs.make, envs.known, envs.describe):
         with pytest.raises(envs.UnknownEnvironment, match=nearest) as error:
             function(id)
         one_line(error)
 
 
-def test_a_planner_needs_a_bounded_box():
+def test_action_spaces_other_than_a_bounded_box_are_refused():
     with pytest.raises(ValueError, match="CartPole-v1: a planner needs a bounded box.*Discrete"):
         envs.check_box(envs.make("CartPole-v1"))
     env = envs.make("cartpole-swingup")
@@ -168,7 +168,7 @@ def test_an_environment_whose_constructor_takes_no_arguments_can_be_made():
         del gymnasium.registry["bare-v0"]
 
 
-def test_listing():
+def test_environments_are_listed_with_their_sizes():
     assert envs.names()[: len(envs.TASKS)] == tuple(envs.TASKS)
     found = envs.describe("arm-reacher")
     assert found[:6] == ("arm-reacher", 17, 7, 150, True, True)
@@ -177,14 +177,14 @@ def test_listing():
         assert envs.TASKS[id].summary
 
 
-def test_rendering_without_opengl_says_how_to_get_it(monkeypatch):
+def test_rendering_without_opengl_names_what_to_install(monkeypatch):
     def broken(*args: object) -> None:
         raise AttributeError("'NoneType' object has no attribute 'glGetError'")
 
     monkeypatch.setattr(mujoco, "Renderer", broken)
     env = envs.make("cartpole-swingup", render_mode="rgb_array")
     env.reset(seed=0)
-    env.step(np.zeros(1, np.float32))  # all but the picture works
+    env.step(np.zeros(1, np.float32))  # only rendering fails
     with pytest.raises(envs.RenderingUnavailable, match="apt install libegl1 libgl1") as error:
         env.render()
     one_line(error)
@@ -195,11 +195,11 @@ def test_environments_import_neither_torch_nor_the_library():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_a_sensor_that_is_observed_and_missing_is_named():
-    def deaf(spec):
+def test_a_missing_sensor_is_refused_by_name():
+    def without_sensor(spec):
         envs.TASKS["arm-pusher"].prepare(spec)
         spec.delete(spec.sensor("object"))
 
-    task = dataclasses.replace(envs.TASKS["arm-pusher"], prepare=deaf)
+    task = dataclasses.replace(envs.TASKS["arm-pusher"], prepare=without_sensor)
     with pytest.raises(ValueError, match="no sensor 'object', which arm-pusher observes; there"):
         task.compile()

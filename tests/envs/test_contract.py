@@ -1,4 +1,4 @@
-"""`check_task`: our own tasks pass, and each way to break one is said in one line."""
+"""`check_task` accepts the library's tasks and names each breach of the contract in one line."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 import envs
-from tests.stranger.parts import SLIDER, initial, observation, reward
+from tests.own_parts.parts import SLIDER, initial, observation, reward
 
 
 @pytest.mark.parametrize("task", envs.TASKS.values(), ids=list(envs.TASKS))
-def test_our_own_tasks_pass(task):
+def test_the_librarys_tasks_pass(task):
     envs.check_task(task)
 
 
-def test_a_strangers_task_passes():
+def test_a_users_task_passes():
     envs.check_task(SLIDER)
 
 
@@ -81,13 +81,13 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("change", "line"), BROKEN)
-def test_what_is_wrong_is_said_in_one_line(change, line):
+def test_each_breach_of_the_contract_is_named_in_one_line(change, line):
     with pytest.raises(ValueError, match=line) as error:
         envs.check_task(replace(SLIDER, **change))
     assert "\n" not in str(error.value)
     assert "slider" in str(error.value) or "nowhere.xml" in str(error.value)
 
 
-def test_the_parts_that_broken_tasks_are_made_from_are_whole():
-    """So that each of the variants above fails for its own change alone."""
+def test_the_tasks_that_the_broken_ones_are_made_from_pass():
+    """So each variant above fails only because of its own change."""
     envs.check_task(replace(SLIDER, reward=reward, initial=initial, observation=observation))

@@ -1,4 +1,4 @@
-"""What a stranger's page or program may do to the viewer: nothing but what its user may."""
+"""Other pages and programs can do no more to the viewer than its user can."""
 
 import math
 import socket
@@ -54,7 +54,7 @@ def put(client, handle, value, **others):
 
 
 def settled(viewer, client):
-    """Wait until all that a client has sent is done: a last change has arrived."""
+    """Wait until all messages of a client are processed, by sending one more change."""
     wanted, end = not viewer._follow.value, time.monotonic() + 20
     put(client, viewer._follow, wanted)
     while viewer._follow.value != wanted:
@@ -79,7 +79,7 @@ def settled(viewer, client):
         "",
     ],
 )
-def test_other_pages_are_refused(viewer, capsys, origin):
+def test_pages_of_other_origins_are_refused(viewer, capsys, origin):
     origin = origin.format(port=viewer.server.get_port())
     with pytest.raises(InvalidStatus) as refused:
         page(viewer, additional_headers={"Origin": origin})
@@ -88,7 +88,7 @@ def test_other_pages_are_refused(viewer, capsys, origin):
 
 
 @pytest.mark.parametrize("name", ["localhost", "127.0.0.1"])
-def test_the_page_itself_and_programs_connect(viewer, capsys, name):
+def test_the_viewers_page_and_programs_can_connect(viewer, capsys, name):
     at = f"{name}:{viewer.server.get_port()}"
     for origin in (f"http://{at}", None):
         with connect(f"ws://{at}", subprotocols=PROTOCOL, max_size=None, origin=origin) as client:
@@ -96,8 +96,8 @@ def test_the_page_itself_and_programs_connect(viewer, capsys, name):
     assert capsys.readouterr().err == ""
 
 
-def test_a_name_that_leads_here_from_elsewhere_is_refused(viewer):
-    """A site's own name can be pointed at this machine; its pages then have this port too."""
+def test_a_foreign_host_name_of_this_machine_is_refused(viewer):
+    """A site can make its name resolve to this machine; its pages then have this port too."""
     at = f"evil.example:{viewer.server.get_port()}"
     with socket.create_connection((HOST, viewer.server.get_port())) as raw:
         raw.sendall(
@@ -109,7 +109,7 @@ def test_a_name_that_leads_here_from_elsewhere_is_refused(viewer):
         assert raw.recv(100).startswith(b"HTTP/1.1 403")
 
 
-def test_a_page_of_another_version_is_told_and_nothing_is_printed(viewer, capsys):
+def test_a_page_of_another_version_is_informed_and_nothing_is_printed(viewer, capsys):
     with pytest.raises(InvalidStatus) as refused:
         connect(address(viewer), subprotocols=["viser-v0.0.1"])
     assert refused.value.response.status_code == 400
@@ -128,7 +128,7 @@ def test_a_page_of_another_version_is_told_and_nothing_is_printed(viewer, capsys
         ("sigma", 0.25, 0.25),
     ],
 )
-def test_values_are_held_to_the_ends_of_their_sliders(viewer, capsys, name, sent, got):
+def test_values_are_clipped_to_the_range_of_their_sliders(viewer, capsys, name, sent, got):
     with page(viewer) as client:
         put(client, viewer._settings[name][0], sent)
         settled(viewer, client)
@@ -192,7 +192,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_the_page_would_not_send_is_ignored_with_one_line(viewer, capfd, what):
+def test_invalid_messages_are_ignored_with_one_line(viewer, capfd, what):
     act, said = REFUSED[what]
     with page(viewer) as client:
         for _ in range(3):
@@ -206,7 +206,7 @@ def test_what_the_page_would_not_send_is_ignored_with_one_line(viewer, capfd, wh
     assert err.startswith("viewer: ignored what a page sent: ") and said in err
 
 
-def test_messages_that_nothing_listens_to_are_left_out(viewer, capfd):
+def test_messages_without_a_listener_are_ignored(viewer, capfd):
     with page(viewer) as client:
         send(client, "FileTransferStartUpload", source_component_uuid="x", size_bytes=10**12)
         send(client, "ShareUrlRequest")
@@ -226,7 +226,7 @@ def test_a_goal_is_dragged_no_farther_than_ten_times_the_model(viewer):
     assert goal[1:] == pytest.approx([0.1, stat.center[2] - 10 * stat.extent])
 
 
-def deaf(viewer):
+def silent_client(viewer):
     """A connected client that never reads."""
     raw = socket.socket()
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -240,7 +240,7 @@ def deaf(viewer):
 
 
 def draw(viewer, seconds):
-    """Have the loop draw for a while; the longest that a call took."""
+    """Draw for a while; the longest time of a call, in seconds."""
     data, paths = mujoco.MjData(viewer.model), np.random.default_rng(0).random((24, 30, 3))
     longest, end = 0.0, time.monotonic() + seconds
     while time.monotonic() < end:
@@ -255,10 +255,10 @@ def draw(viewer, seconds):
     return longest
 
 
-def test_a_client_that_never_reads_is_dropped_and_holds_nothing_up(viewer, monkeypatch, capfd):
+def test_a_client_that_never_reads_is_disconnected_and_delays_nothing(viewer, monkeypatch, capfd):
     monkeypatch.setattr(guard, "PATIENCE", 1.0)
     alive = viewer.server._websock_server._live_connections
-    with deaf(viewer):
+    with silent_client(viewer):
         assert draw(viewer, 0.5) < 0.3
         assert len(alive) == 1
         end = time.monotonic() + 60
@@ -268,8 +268,8 @@ def test_a_client_that_never_reads_is_dropped_and_holds_nothing_up(viewer, monke
     assert capfd.readouterr().err == "viewer: dropped a page that takes no data\n"
 
 
-def test_stopping_does_not_wait_for_one_that_never_reads(viewer):
-    with deaf(viewer), page(viewer) as good:
+def test_stopping_does_not_wait_for_a_client_that_never_reads(viewer):
+    with silent_client(viewer), page(viewer) as good:
         draw(viewer, 2.0)
         began = time.monotonic()
         viewer.close()
@@ -279,7 +279,7 @@ def test_stopping_does_not_wait_for_one_that_never_reads(viewer):
                 good.recv(timeout=20)
 
 
-def test_noise_on_the_port_prints_nothing(viewer, capfd):
+def test_random_bytes_on_the_port_print_nothing(viewer, capfd):
     for noise in (b"", b"GET", b"\x00\xff\r\n\r\n", b"POST / HTTP/1.1\r\n\r\n"):
         with socket.create_connection((HOST, viewer.server.get_port())) as raw:
             raw.sendall(noise)

@@ -1,4 +1,4 @@
-"""Reward and termination as functions, held to what gymnasium's environments give."""
+"""Reward and termination functions against gymnasium's environments."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def transitions(id: str, steps: int = 300) -> list[tuple]:
 
 
 @pytest.mark.parametrize("id", sorted({*REWARD, *TERMINATED}))
-def test_functions_give_what_the_environment_gives(id):
+def test_functions_equal_the_rewards_and_terminations_of_the_environment(id):
     obs, action, reward, next_obs, terminated = map(np.array, zip(*transitions(id), strict=True))
     known = envs.known(id)
     if known.reward is not None:
@@ -93,7 +93,7 @@ def at(id: str, **changes: float) -> tuple[Any, np.ndarray]:
         ("Humanoid-v5", {"qpos2": np.nan}, True),
     ],
 )
-def test_the_edges_of_the_healthy_range(id, changes, fallen):
+def test_terminations_agree_at_the_edges_of_the_healthy_range(id, changes, fallen):
     env, obs = at(id, **changes)
     terminated = envs.known(id).terminated
     assert terminated is not None
@@ -102,7 +102,7 @@ def test_the_edges_of_the_healthy_range(id, changes, fallen):
     assert bool(terminated(torch.from_numpy(obs))) == fallen
 
 
-def test_inverted_pendulum_edges():
+def test_inverted_pendulum_terminations_agree_at_the_edges():
     reward, terminated, _ = envs.known("InvertedPendulum-v5")
     assert reward is not None and terminated is not None
     obs = np.array([[0, 0.2, 0, 0], [0, -0.2001, 0, 0], [np.nan, 0, 0, 0], [0, 0, np.inf, 0]])
@@ -110,7 +110,7 @@ def test_inverted_pendulum_edges():
     assert reward(obs, np.zeros((4, 1)), obs).tolist() == [1, 0, 0, 0]
 
 
-def test_humanoid_standup_pays_for_impacts_up_to_ten():
+def test_humanoid_standup_charges_for_impacts_up_to_ten():
     reward = envs.known("HumanoidStandup-v5").reward
     assert reward is not None
     next_obs = np.zeros((2, 348))
@@ -133,19 +133,19 @@ def test_other_gymnasium_ids_have_learned_rewards():
     assert envs.known("cartpole-swingup").terminated is envs.never
 
 
-class Stranger(gymnasium.Env):
+class WithMetadata(gymnasium.Env):
     """An environment with its own `metadata["known"]`."""
 
     observation_space = action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,))
     metadata = {"render_modes": [], "known": {"reward": len, "ends": False, "discount": 0.5}}
 
 
-def test_metadata_of_other_environments_is_kept_and_ours_is_set():
-    gymnasium.register("Stranger-v0", Stranger)
+def test_metadata_of_other_environments_is_kept():
+    gymnasium.register("WithMetadata-v0", WithMetadata)
     try:
-        told = envs.make("Stranger-v0").metadata["known"]
+        told = envs.make("WithMetadata-v0").metadata["known"]
     finally:
-        del gymnasium.registry["Stranger-v0"]
+        del gymnasium.registry["WithMetadata-v0"]
     assert told == {"reward": len, "ends": False, "discount": 0.5, "why": "", "task": None}
     ours = envs.make("Pendulum-v1").metadata["known"]
     assert ours["reward"] is envs.known("Pendulum-v1").reward

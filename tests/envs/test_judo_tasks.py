@@ -1,4 +1,4 @@
-"""judo's two tasks: its physics and costs, in numbers worked out by hand."""
+"""judo's two tasks: physics and costs against hand-computed numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from envs import MujocoEnv, cartpole_servo, cylinder_push
 
 
-def test_cartpole_servo_costs_by_hand():
+def test_cartpole_servo_costs_equal_hand_computed_values():
     upright, hanging, off = [0, 0, 1, 0, 0], [0, 0, -1, 0, 0], [0.3, 0.6, 0.8, 2, -1]
     obs = np.array([upright, hanging, off], dtype=float)
     action = np.array([[0.0], [1.0], [-0.5]])
@@ -20,17 +20,17 @@ def test_cartpole_servo_costs_by_hand():
     np.testing.assert_allclose(-cartpole_servo.reward(obs, action, obs), cost, atol=1e-6)
 
 
-def test_cylinder_push_costs_by_hand():
+def test_cylinder_push_costs_equal_hand_computed_values():
     obs = np.zeros((4, 8))
-    obs[0, :4] = 2.25, 0, 2, 0  # just behind the cart at 2 m: 0.05 · 4 is left
-    obs[1, :4] = 0, 0, 0.3, 0.4  # behind is (0.45, 0.6), 0.75 m away
+    obs[0, :4] = 2.25, 0, 2, 0  # just behind the cart at 2 m, only 0.05 · 4 remains
+    obs[1, :4] = 0, 0, 0.3, 0.4  # the point behind the cart is (0.45, 0.6), 0.75 m away
     obs[2, :4] = 0.5, 0, 1e-5, 0  # touching at rest at the goal: 0.25 · 0.25²
-    obs[3, :4] = 0.5, 0, 0, 0  # on the goal itself there is no behind
+    obs[3, :4] = 0.5, 0, 0, 0  # on the goal there is no point behind the cart
     cost = [0.2, 0.25 * 0.75**2 + 0.05 * 0.5**2, 0.015625, 0.25 * 0.5**2]
     np.testing.assert_allclose(-cylinder_push.reward(obs, obs[:, :2], obs), cost, atol=2e-6)
 
 
-def test_weights_are_judos():
+def test_weights_equal_those_of_judo():
     weights = {"vertical": 10.0, "centred": 10.0, "velocity": 0.1, "control": 0.1}
     assert cartpole_servo.TASK.weights == weights
     assert cylinder_push.TASK.weights == {"proximity": 0.5, "goal": 0.1}
@@ -38,7 +38,7 @@ def test_weights_are_judos():
 
 @pytest.mark.parametrize(
     ("task", "qpos", "control", "position", "velocity"),
-    # What judo 0.1.0's own MJCFs give after twenty of their time steps on MuJoCo 4.0.0.
+    # States of judo 0.1.0's models after twenty of their time steps, with MuJoCo 4.0.0.
     [
         (
             cartpole_servo.TASK,
@@ -66,7 +66,7 @@ def test_models_move_as_those_of_judo(task, qpos, control, position, velocity):
     np.testing.assert_allclose(data.qvel, velocity, atol=1e-9)
 
 
-def test_actions_are_judos_controls():
+def test_control_ranges_and_rates_equal_those_of_judo():
     for task, reach in ((cartpole_servo.TASK, 1.8), (cylinder_push.TASK, 10.0)):
         assert (task.compile().actuator_ctrlrange == [-reach, reach]).all()
         env = MujocoEnv(task)
@@ -74,7 +74,7 @@ def test_actions_are_judos_controls():
         assert task.episode_steps * task.frame_skip * env.model.opt.timestep == pytest.approx(10)
 
 
-def test_starts_are_judos():
+def test_initial_states_have_the_distribution_of_judo():
     rng = np.random.default_rng(0)
     starts = np.array([np.concatenate(cartpole_servo.initial(rng)) for _ in range(4000)])
     np.testing.assert_allclose(starts.mean(0), [1, np.pi, 0, 0], atol=0.07)  # 4 standard errors
@@ -85,7 +85,7 @@ def test_starts_are_judos():
     np.testing.assert_allclose(qpos.mean(0), 0, atol=0.1)
 
 
-def test_success():
+def test_success_depends_on_the_distance_to_the_goal():
     upright = np.array([0.05, np.sin(0.05), np.cos(0.05), 0, 0])
     assert cartpole_servo.success(upright)
     assert not cartpole_servo.success(upright * [4, 1, 1, 1, 1])
@@ -96,7 +96,7 @@ def test_success():
 
 
 def test_discs_are_planned_as_spheres_within_millimetres():
-    """A second of pushing off centre: the cart goes 0.7 m, the models part by 4 mm."""
+    """After a second of off-centre pushing the cart has moved 0.7 m; the models differ by 4 mm."""
     found = []
     for planning in (False, True):
         model = cylinder_push.TASK.compile(planning=planning)

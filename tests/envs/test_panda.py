@@ -1,4 +1,4 @@
-"""The Panda and its tasks against the robot's figures, and numbers worked out by hand."""
+"""The Panda and its tasks against the robot's data and hand-computed numbers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def arm() -> mujoco.MjModel:
     return panda_pick.TASK.compile()
 
 
-def test_masses_and_ranges_are_the_robots(arm):
+def test_masses_and_ranges_equal_those_of_the_robot(arm):
     masses = [4.970684, 0.646926, 3.228604, 3.587895, 1.225946, 1.666555, 0.735522]
     np.testing.assert_allclose([arm.body(f"link{i + 1}").mass[0] for i in range(7)], masses)
     assert arm.body("hand").mass[0] + 2 * arm.body("left finger").mass[0] == pytest.approx(0.76)
@@ -29,12 +29,12 @@ def test_masses_and_ranges_are_the_robots(arm):
     np.testing.assert_allclose(arm.jnt_actfrcrange[:7, 1], [87] * 4 + [12] * 3)
 
 
-def test_lengths_are_the_robots(arm):
-    """At zero the arm stands straight: 0.333 + 0.316 + 0.384 up, 0.107 + 0.1034 down again."""
+def test_lengths_equal_those_of_the_robot(arm):
+    """At zero the arm is straight: 0.333 + 0.316 + 0.384 m up, and 0.107 + 0.1034 m down again."""
     data = mujoco.MjData(arm)
     mujoco.mj_kinematics(arm, data)
     np.testing.assert_allclose(data.site("grasp").xpos, [0.088, 0, 0.8226], atol=1e-6)
-    data.qpos[3] = -np.pi / 2  # the elbow's offsets of 0.0825 m cancel only when it is straight
+    data.qpos[3] = -np.pi / 2  # the elbow's offsets of 0.0825 m cancel only if it is straight
     mujoco.mj_kinematics(arm, data)
     elbow = np.array([0.0825, 0, 0.649])
     wrist = elbow + np.array([0.384, 0, 0.0825])
@@ -42,7 +42,7 @@ def test_lengths_are_the_robots(arm):
     np.testing.assert_allclose(data.body("link5").xpos, wrist, atol=1e-9)
 
 
-def test_ready_points_straight_down_at_the_middle(arm):
+def test_in_the_ready_pose_the_hand_points_straight_down(arm):
     data = mujoco.MjData(arm)
     data.qpos[:7] = panda.READY
     mujoco.mj_kinematics(arm, data)
@@ -53,7 +53,7 @@ def test_ready_points_straight_down_at_the_middle(arm):
 
 
 @pytest.mark.parametrize("task", [panda_reach.TASK, panda_push.TASK, panda_pick.TASK])
-def test_only_primitives_and_a_small_file(task):
+def test_the_model_has_only_primitives_and_a_small_file(task):
     model = task.compile()
     assert model.nmesh == 0
     assert sum(path.stat().st_size for path in panda.ASSETS.glob("panda*.xml")) < 50_000
@@ -69,7 +69,7 @@ def test_the_arm_carries_its_own_weight():
     np.testing.assert_allclose(env.data.qpos, start, atol=1e-6)
 
 
-def test_joints_move_at_the_velocity_asked_for():
+def test_joints_move_at_the_commanded_velocity():
     env = MujocoEnv(panda_reach.TASK)
     env.reset(seed=0)
     action = np.array([0.5, 0, 0, 0, -0.5, 0, 1], np.float32)
@@ -80,7 +80,7 @@ def test_joints_move_at_the_velocity_asked_for():
     np.testing.assert_allclose(env.data.qvel, asked, atol=0.3)
 
 
-def test_the_hand_goes_where_it_is_told():
+def test_the_hand_moves_to_the_commanded_place():
     env = MujocoEnv(panda_pick.TASK)
     env.reset(seed=0)
     centre, scale = (
@@ -99,7 +99,7 @@ def test_the_hand_goes_where_it_is_told():
 
 
 def test_a_grasped_cube_stays_in_the_fingers():
-    """Closed on the cube and lifted, the cube goes where the hand goes."""
+    """After closing and lifting, the cube moves with the hand."""
     env = MujocoEnv(panda_pick.TASK)
     env.reset(seed=0)
     env.data.qpos[9:] = [0.45, 0, 0.02, *DOWN]
@@ -120,7 +120,7 @@ def test_a_grasped_cube_stays_in_the_fingers():
     assert env.data.qpos[11] == pytest.approx(0.30, abs=0.01)
 
 
-def test_reach_reward_and_success_by_hand():
+def test_reach_rewards_and_success_equal_hand_computed_values():
     obs = np.zeros((3, 20))
     obs[:, 17:] = [0.5, 0.1, 0.3]
     obs[:, 14:17] = obs[:, 17:] + [[0, 0, 0], [0.03, 0, 0.04], [0, 0.02, 0]]
@@ -132,7 +132,7 @@ def test_reach_reward_and_success_by_hand():
     np.testing.assert_array_equal(panda_reach.success(obs), [True, False, True])
 
 
-def test_reach_goal_jumps_after_three_seconds():
+def test_the_reach_goal_changes_after_three_seconds():
     env = MujocoEnv(panda_reach.TASK)
     goals = [env.reset(seed=0)[0][17:]]
     for _ in range(80):
@@ -155,7 +155,7 @@ def push_obs(cube: list[float], hand: list[float], goal: list[float]) -> np.ndar
     return obs
 
 
-def test_push_reward_and_success_by_hand():
+def test_push_rewards_and_success_equal_hand_computed_values():
     # The goal lies 12 cm along -y: 5 cm of the way from it is y = 5 · 12 / 13 cm behind the cube.
     far = push_obs([0.5, 0, 0.02], [0.5, 0.05 * 12 / 13, 0.02], [0.5, -0.12, 0.02])
     there = push_obs([0.5, 0, 0.02], [0.5, 0, 0.07], [0.5, 0, 0.02])
@@ -173,7 +173,7 @@ def pick_obs(cube: list[float], hand: list[float], goal: list[float], opening: f
     return obs
 
 
-def test_pick_reward_and_success_by_hand():
+def test_pick_rewards_and_success_equal_hand_computed_values():
     goal, action = [0.5, 0, 0.25], np.zeros(7)
     held = pick_obs(goal, goal, goal, 0.02)
     under = pick_obs([0.5, 0, 0.15], [0.5, 0, 0.15], goal, 0.02)
@@ -199,7 +199,7 @@ def test_pick_goals_are_twenty_centimetres_up():
 
 @pytest.mark.parametrize("task", [panda_reach.TASK, panda_push.TASK, panda_pick.TASK])
 def test_the_planning_model_moves_the_hand_as_the_true_one_does(task):
-    """Within 6 % of the way after 0.2 s of random actions."""
+    """The difference is within 6 % of the way after 0.2 s of random actions."""
     rng = np.random.default_rng(0)
     true, planning = Simulator(task), Simulator(task, planning=True)
     start = true.state(*task.initial(rng), mocap_pos=task.goal(rng))

@@ -1,4 +1,4 @@
-"""The tasks' physics and rewards against closed forms and numbers worked out by hand."""
+"""Physics and rewards of the tasks against closed forms and hand-computed numbers."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_pendulum_small_swings_have_the_closed_form_period():
     assert found == pytest.approx(2 * np.pi * np.sqrt(2 / (3 * G)), rel=1e-4)
 
 
-def test_cartpole_keeps_its_energy_and_momentum():
+def test_cartpole_conserves_energy_and_momentum():
     model = cartpole.TASK.compile()
     model.opt.integrator = int(mujoco.mjtIntegrator.mjINT_RK4)
     model.opt.timestep = 2e-3
@@ -86,7 +86,7 @@ def test_cartpole_stays_on_its_rail():
     assert 2.5 < reach < 2.65  # a soft stop
 
 
-def test_cartpole_reward_by_hand():
+def test_cartpole_rewards_equal_hand_computed_values():
     up, down, off = [0, 0, 1, 0, 0], [0, 0, -1, 0, 0], [0.3, -0.5, np.sqrt(0.75), 9, 9]
     next_obs = np.array([up, down, off])
     action = np.array([[0.0], [1.0], [-0.5]])
@@ -96,23 +96,23 @@ def test_cartpole_reward_by_hand():
     np.testing.assert_allclose(cartpole.reward(next_obs, action, next_obs), expected, atol=1e-9)
 
 
-def test_pendulum_cannot_be_lifted_at_once():
+def test_full_torque_cannot_lift_the_pendulum_in_one_swing():
     model = pendulum.TASK.compile()
     gravity = 1.0 * G * 0.5
     assert model.actuator_gear[0, 0] < 0.5 * gravity
     env = MujocoEnv(pendulum.TASK)
     env.reset(seed=0)
     heights = [env.step(np.array([1.0], np.float32))[0][1] for _ in range(60)]
-    assert max(heights) < 0  # full torque all along never gets it to the horizontal
+    assert max(heights) < 0  # constant full torque does not lift it to the horizontal
 
 
-def test_pendulum_reward_by_hand():
+def test_pendulum_rewards_equal_hand_computed_values():
     next_obs = np.array([[0, 1, 0], [1, 0, 3], [0, -1, 0]], dtype=float)
     expected = [1 - 0.01, np.exp(-2) - 0.01, np.exp(-4) - 0.01]
     np.testing.assert_allclose(pendulum.reward(next_obs, np.ones((3, 1)), next_obs), expected)
 
 
-def test_reacher_kinematics_are_the_models():
+def test_reacher_kinematics_equal_those_of_the_model():
     model = reacher.TASK.compile()
     data = mujoco.MjData(model)
     rng = np.random.default_rng(0)
@@ -124,8 +124,8 @@ def test_reacher_kinematics_are_the_models():
         np.testing.assert_allclose(data.body("target").xpos, data.qpos[7:], atol=1e-12)
 
 
-def test_reacher_reward_by_hand():
-    # Stretched out along x: 0.1 + 0.4 + 0.321 + 0.168 = 0.989 m; the target in PETS's mean place.
+def test_reacher_rewards_equal_hand_computed_values():
+    # Stretched along x: 0.1 + 0.4 + 0.321 + 0.168 = 0.989 m; the target is PETS's mean place.
     obs = np.zeros(17)
     obs[14:] = [0, 0.25, 0]
     action = np.zeros(7)
@@ -134,7 +134,7 @@ def test_reacher_reward_by_hand():
     assert reacher.reward(obs, action, obs) == pytest.approx(expected, rel=1e-12)
 
 
-def test_pusher_reward_by_hand():
+def test_pusher_rewards_equal_hand_computed_values():
     obs = np.zeros(20)
     obs[14:17] = [0.5, 0.1, -0.275]
     obs[17:20] = [0.6, -0.3, -0.275]
@@ -143,7 +143,7 @@ def test_pusher_reward_by_hand():
     assert pusher.reward(obs, action, obs) == pytest.approx(expected, rel=1e-12)
 
 
-def test_pusher_goal_and_sensors_are_the_models():
+def test_pusher_goal_and_sensors_equal_those_of_the_model():
     env = MujocoEnv(pusher.TASK)
     obs, _ = env.reset(seed=0)
     np.testing.assert_allclose(env.data.body("goal").xpos, pusher.GOAL, atol=1e-12)
@@ -155,7 +155,7 @@ def test_pusher_goal_and_sensors_are_the_models():
     ("task", "reference"), [(half_cheetah.TASK, "HalfCheetah-v5"), (pusher.TASK, "Pusher-v5")]
 )
 def test_borrowed_models_move_as_gymnasiums_do(task, reference):
-    """Dressing a model changes how it looks and nothing else."""
+    """Colours and scenery change only the look of a model."""
     ours = MujocoEnv(task)
     theirs = gymnasium.make(reference).unwrapped
     ours.reset(seed=0)
@@ -178,7 +178,7 @@ def test_half_cheetah_reward_is_its_forward_velocity():
     assert reward == pytest.approx(env.data.qvel[0] - 0.1 * 6 * 0.25, abs=1e-6)
 
 
-def test_gusts_have_the_stated_size_and_are_held():
+def test_gusts_have_the_stated_size_and_duration():
     task = envs.TASKS["cartpole-swingup-noisy"]
     env = MujocoEnv(task)
     env.reset(seed=0)
@@ -194,7 +194,7 @@ def test_gusts_have_the_stated_size_and_are_held():
 
 
 def test_a_plan_made_once_fails_under_gusts():
-    """A balanced pole: the noiseless actions hold it, the same actions under gusts do not."""
+    """Actions that balance the pole without noise do not balance it under gusts."""
     task, noisy = envs.TASKS["cartpole-swingup"], envs.TASKS["cartpole-swingup-noisy"]
     gain = np.array([-0.35, -4.2, 0.0, -0.55, -0.85])  # on (x, sin, cos, velocities)
 
@@ -222,8 +222,8 @@ def test_a_plan_made_once_fails_under_gusts():
     assert opened < 20
 
 
-def test_frames_render_whatever_was_imported_first():
-    """MuJoCo picks its OpenGL at import; `mbrl` imports it too."""
+def test_frames_render_for_any_order_of_imports():
+    """MuJoCo chooses its OpenGL library at import, and `mbrl` imports it too."""
     pytest.importorskip("OpenGL.EGL", reason="no OpenGL")
     code = (
         "import mujoco, mbrl.dynamics, envs\n"

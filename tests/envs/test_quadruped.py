@@ -1,4 +1,4 @@
-"""The Go1 and its tasks against the robot's figures, and numbers worked out by hand."""
+"""The Go1 and its tasks against the robot's data and hand-computed numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def model() -> mujoco.MjModel:
 
 
 def settled(task: Task) -> MujocoEnv:
-    """Standing for a second at action 0."""
+    """The state after a second of standing with action 0."""
     env = MujocoEnv(task)
     env.reset(seed=0)
     env.data.qpos[:] = go1.pose(0.29, 0.0, 0.0, np.array(go1.STANDING))
@@ -27,7 +27,7 @@ def settled(task: Task) -> MujocoEnv:
 
 
 def standing(task: Task) -> np.ndarray:
-    """An observation made by hand: still, upright, in the pose, 0.28 m up, 3 m from the flag."""
+    """The observation of a robot at rest, upright, in the pose, 0.28 m up, 3 m from the flag."""
     obs = np.zeros(34 if task is quadruped_standup.TASK else 37)
     obs[go1.HEIGHT], obs[3] = 0.28, 1.0
     obs[go1.JOINTS] = go1.STANDING
@@ -35,14 +35,14 @@ def standing(task: Task) -> np.ndarray:
     return obs
 
 
-def test_masses_and_limits_are_the_robots(model):
+def test_masses_and_limits_equal_those_of_the_robot(model):
     assert model.body("trunk").mass[0] == 5.204
     for leg in ("FR", "FL", "RR", "RL"):
         parts = [model.body(f"{leg} {part}").mass[0] for part in ("hip", "thigh", "calf")]
         assert parts == [0.68, 1.009, 0.195862]
         ranges = [model.joint(f"{leg} {part}").range for part in ("hip", "thigh", "calf")]
         np.testing.assert_array_equal(ranges, [[-0.863, 0.863], [-0.686, 4.501], [-2.818, -0.888]])
-    assert model.body_mass.sum() == pytest.approx(5.204 + 4 * 1.884862)  # nothing drawn weighs
+    assert model.body_mass.sum() == pytest.approx(5.204 + 4 * 1.884862)  # visual geoms have no mass
     np.testing.assert_array_equal(model.actuator_forcerange[:, 1], [23.7, 23.7, 35.55] * 4)
 
 
@@ -51,7 +51,7 @@ def test_reflected_inertia_is_the_rotors_times_the_gear_ratio_squared(model):
     np.testing.assert_allclose(model.dof_armature[6:], 1.11842e-4 * ratio**2, rtol=1e-5)
 
 
-def test_legs_have_the_robots_lengths(model):
+def test_legs_have_the_lengths_of_the_robot(model):
     """Hips at ±0.1881, ±0.04675 m, thighs 0.08 m further out, then 0.213 m and 0.213 m."""
     data = mujoco.MjData(model)
     data.qpos[:] = go1.pose(1.0, 0.0, 0.0, np.zeros(12))
@@ -63,7 +63,7 @@ def test_legs_have_the_robots_lengths(model):
     )
 
 
-def test_left_and_right_weigh_the_same(model):
+def test_left_and_right_have_equal_masses(model):
     data = mujoco.MjData(model)
     data.qpos[:] = go1.pose(0.3, 0.0, 0.0, np.array(go1.STANDING))
     mujoco.mj_fwdPosition(model, data)
@@ -76,7 +76,7 @@ def test_left_and_right_weigh_the_same(model):
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda t: t.name)
-def test_only_primitives_and_a_small_file(task):
+def test_the_model_has_only_primitives_and_a_small_file(task):
     assert task.compile().nmesh == 0
     assert go1.MJCF.stat().st_size < 50_000
     assert "Unitree Robotics" in go1.MJCF.with_suffix(".LICENSE").read_text()
@@ -85,7 +85,7 @@ def test_only_primitives_and_a_small_file(task):
 @pytest.mark.parametrize("task", TASKS, ids=lambda t: t.name)
 def test_action_zero_stands_still_on_four_feet(task):
     env = settled(task)
-    assert env.data.qpos[2] == pytest.approx(0.277, abs=0.003)  # the servos give by 1 cm
+    assert env.data.qpos[2] == pytest.approx(0.277, abs=0.003)  # the servos sag by 1 cm
     assert np.abs(env.data.qvel).max() < 0.02
     assert env.data.ncon == 4
     force = np.zeros(6)
@@ -96,8 +96,8 @@ def test_action_zero_stands_still_on_four_feet(task):
     assert carried == pytest.approx(9.81 * 12.743448, rel=0.01)
 
 
-def test_observation_is_in_the_trunks_frame():
-    """Facing y, walking along y: the flag 2 m along x is to the right."""
+def test_observations_are_in_the_frame_of_the_trunk():
+    """The robot faces and walks along y, so a flag 2 m along x is to its right."""
     env = MujocoEnv(quadruped_walk.TASK)
     env.reset(seed=0)
     env.data.qpos[:] = go1.pose(0.3, 0.0, np.pi / 2, np.array(go1.STANDING))
@@ -118,26 +118,26 @@ def test_observation_is_in_the_trunks_frame():
     )
 
 
-def test_walk_reward_by_hand():
+def test_walk_rewards_equal_hand_computed_values():
     obs, action = standing(quadruped_walk.TASK), np.zeros(12)
     paid = quadruped_walk.reward
     going = obs.copy()
     going[go1.VELOCITY] = [1.0, 0, 0]
     assert paid(obs, action, going) == pytest.approx(1.0, abs=1e-5)
-    # Standing still misses 1 m/s of a margin of 1.5 m/s.
+    # Standing still is 1 m/s too slow, with a margin of 1.5 m/s.
     assert paid(obs, action, obs) == pytest.approx(1 - 0.9 / 1.5, abs=1e-5)
     assert paid(obs, np.full(12, 0.5), going) == pytest.approx(1 - 0.1 * 0.25, abs=1e-5)
     backwards = going.copy()
     backwards[34], backwards[go1.VELOCITY] = -3.0, [-1.0, 0, 0]
     assert paid(obs, action, backwards) == pytest.approx(0.5, abs=1e-5)
-    # A quarter of a metre from the flag, half the speed; over it, none.
+    # A quarter of a metre from the flag the target is half the speed; at the flag it is zero.
     near = going.copy()
     near[34], near[go1.VELOCITY] = 0.25, [0.5, 0, 0]
     assert paid(obs, action, near) == pytest.approx(1.0, abs=1e-5)
     over = obs.copy()
     over[34] = 0.0
     assert paid(obs, action, over) == pytest.approx(1.0, abs=1e-5)
-    # A whole margin too low.
+    # Too low by the whole margin.
     low = going.copy()
     low[go1.HEIGHT] = 0.10
     assert paid(obs, action, low) == pytest.approx(0.1, abs=1e-5)
@@ -151,7 +151,7 @@ def test_walk_succeeds_within_40_cm_of_the_flag_and_upright():
     assert quadruped_walk.success(np.stack([near, far, fallen])).tolist() == [True, False, False]
 
 
-def test_flags_stand_two_to_three_metres_off_all_round():
+def test_flags_are_two_to_three_metres_away_in_all_directions():
     rng = np.random.default_rng(0)
     flags = np.array([quadruped_walk.goal(rng)[0] for _ in range(400)])
     distance = np.linalg.norm(flags, axis=1)
@@ -160,7 +160,7 @@ def test_flags_stand_two_to_three_metres_off_all_round():
     assert (np.histogram(angle, 4, (-np.pi, np.pi))[0] > 60).all()
 
 
-def test_standup_reward_by_hand():
+def test_standup_rewards_equal_hand_computed_values():
     obs, action = standing(quadruped_standup.TASK), np.zeros(12)
     paid = quadruped_standup.reward
     assert paid(obs, action, obs) == pytest.approx(1.0, abs=1e-5)
@@ -178,7 +178,7 @@ def test_standup_reward_by_hand():
     assert paid(obs, action, side) == pytest.approx(stands * (1 - 0.5 * stands**2 * 0.45), abs=1e-5)
 
 
-def test_standup_succeeds_when_it_stands_still():
+def test_standup_succeeds_if_the_robot_stands_still():
     still, fast, low, tilted = (standing(quadruped_standup.TASK) for _ in range(4))
     fast[go1.SPIN], low[go1.HEIGHT] = [1.0, 0, 0], 0.2
     tilted[go1.UP] = [0, np.sin(0.4), np.cos(0.4)]
@@ -188,7 +188,7 @@ def test_standup_succeeds_when_it_stands_still():
     assert quadruped_standup.success(quadruped_standup.observation(env._physics))
 
 
-def test_standup_starts_down_and_stays_down_by_itself():
+def test_standup_starts_lying_and_stays_lying_without_control():
     for seed in range(5):
         env = MujocoEnv(quadruped_standup.TASK)
         env.reset(seed=seed)
@@ -199,8 +199,8 @@ def test_standup_starts_down_and_stays_down_by_itself():
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda t: t.name)
-def test_the_planning_model_moves_nearly_as_the_true_one(task):
-    """Over 0.2 s from standing, with targets drawn anew every 0.1 s: the trunk to a centimetre."""
+def test_the_planning_model_moves_almost_as_the_true_one(task):
+    """The trunk agrees to a centimetre over 0.2 s from standing, with new targets every 0.1 s."""
     models = task.compile(), task.compile(planning=True)
     rng = np.random.default_rng(0)
     off = []

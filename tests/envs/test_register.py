@@ -1,4 +1,4 @@
-"""Environments of a user's own: by `register`, by `module:NAME`, by an entry point."""
+"""A user's environments: by `register`, by `module:NAME` and by an entry point."""
 
 import sys
 from importlib.metadata import EntryPoint
@@ -11,12 +11,12 @@ import pytest
 
 import envs
 from envs import registry
-from tests.stranger import parts
+from tests.own_parts import parts
 
 
 @pytest.fixture(autouse=True)
 def clean():
-    """What a test registers is forgotten after it."""
+    """Environments that a test registers are removed after it."""
     before = {*gymnasium.registry}
     yield
     for name in {*gymnasium.registry} - before:
@@ -24,8 +24,8 @@ def clean():
 
 
 @pytest.fixture
-def stranger(monkeypatch):
-    """The stranger's folder is the working folder."""
+def parts_module(monkeypatch):
+    """The name of the module `parts.py`, which can be imported."""
     monkeypatch.syspath_prepend(str(Path(parts.__file__).parent))
     monkeypatch.delitem(sys.modules, "parts", raising=False)
     return "parts"
@@ -37,7 +37,7 @@ def played(env, steps=3):
     return [env.step(env.action_space.sample()) for _ in range(steps)]
 
 
-def test_a_task():
+def test_a_task_is_registered():
     assert envs.register(parts.SLIDER) == "slider"
     env = envs.make("slider")
     assert env.spec is not None and env.spec.max_episode_steps == 30
@@ -47,7 +47,7 @@ def test_a_task():
     assert len(played(env)) == 3
 
 
-def test_a_class_with_its_reward_as_a_function():
+def test_a_class_is_registered_with_its_reward_and_termination():
     def reward(obs, action, next_obs):
         return -abs(next_obs[..., 0])
 
@@ -61,7 +61,7 @@ def test_a_class_with_its_reward_as_a_function():
     assert envs.entry("Drift").summary.startswith("A point that drifts")
 
 
-def test_a_finite_world_by_its_function():
+def test_a_function_that_makes_a_finite_world_is_registered():
     name = envs.register(parts.corridor)
     env = envs.make(name)
     env.reset(seed=0)
@@ -70,12 +70,12 @@ def test_a_finite_world_by_its_function():
     assert world is not None and world().optimum().values[0] == pytest.approx(0.9**3)
 
 
-def test_a_finite_world_itself():
+def test_a_finite_world_is_registered():
     assert envs.register(parts.corridor()) == "corridor"
     assert played(envs.make("corridor"))
 
 
-def test_an_id_of_gymnasium_gets_its_functions():
+def test_functions_are_registered_for_an_id_of_gymnasium():
     def reward(obs, action, next_obs):
         return next_obs[..., 0] * 0 + 1
 
@@ -89,16 +89,16 @@ def test_an_id_of_gymnasium_gets_its_functions():
     assert envs.known("CartPole-v1").reward is None and "CartPole-v1" in gymnasium.registry
 
 
-def test_presets_are_kept_and_added_to():
+def test_later_presets_are_added_to_earlier_ones():
     envs.register(parts.SLIDER, preset={"random": (10, None)})
     envs.register("slider", preset={"mpc": 3})
     assert envs.entry("slider").presets == {"random": (10, None), "mpc": 3}
     assert envs.entry("slider").task is not None
 
 
-def test_by_module_and_name(stranger):
+def test_environments_are_made_by_module_and_name(parts_module):
     for name, kind in (("SLIDER", envs.MujocoEnv), ("Drift", gymnasium.Env)):
-        id = f"{stranger}:{name}"
+        id = f"{parts_module}:{name}"
         env = envs.make(id)
         assert isinstance(env.unwrapped, kind)
         assert env.spec is not None and env.spec.id == id
@@ -106,7 +106,7 @@ def test_by_module_and_name(stranger):
     assert envs.make("parts:corridor").action_space == gymnasium.spaces.Discrete(2)
 
 
-def test_gymnasiums_own_module_and_id(tmp_path, monkeypatch):
+def test_environments_are_made_by_gymnasiums_module_and_id(tmp_path, monkeypatch):
     (tmp_path / "hidden.py").write_text(
         "import gymnasium\n"
         "gymnasium.register('Hid-v0', entry_point='gymnasium.envs.classic_control:PendulumEnv')\n"
@@ -115,7 +115,7 @@ def test_gymnasiums_own_module_and_id(tmp_path, monkeypatch):
     assert envs.make("hidden:Hid-v0").observation_space.shape == (3,)
 
 
-def test_by_an_entry_point_of_an_installed_package(stranger, monkeypatch):
+def test_environments_are_made_by_an_entry_point_of_an_installed_package(parts_module, monkeypatch):
     point = EntryPoint("rails", "parts:SLIDER", registry.GROUP)
 
     def entry_points(*, group, name):
@@ -142,14 +142,14 @@ def test_by_an_entry_point_of_an_installed_package(stranger, monkeypatch):
         ("", "unknown environment ''"),
     ],
 )
-def test_a_name_that_is_none_is_said_in_one_line(stranger, id, line):
+def test_an_unknown_name_is_refused_in_one_line(parts_module, id, line):
     with pytest.raises(ValueError, match=line) as error:
         envs.make(id)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("text", ["1 +", "raise RuntimeError('no\\nway')", "import nothing_like"])
-def test_a_module_that_fails_on_import_is_said_in_one_line(tmp_path, monkeypatch, text):
+def test_a_module_that_fails_on_import_is_refused_in_one_line(tmp_path, monkeypatch, text):
     (tmp_path / "broken_part.py").write_text(text)
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(envs.UnknownEnvironment, match="broken_part cannot be imported") as error:
@@ -161,7 +161,7 @@ def column(obs, action, next_obs):
     return np.zeros((len(next_obs), 1))
 
 
-def test_functions_that_do_not_fit_leave_nothing_registered():
+def test_functions_that_differ_from_the_environment_are_refused_and_nothing_is_registered():
     wrong = {
         r"Drift: reward: wanted shape \(2,\) for 2 rows, got \(2, 1\)": {"reward": column},
         "Drift: reward: gives 5 at step 1 where the environment gave": {

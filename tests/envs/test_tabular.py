@@ -44,7 +44,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 @settings(max_examples=40, deadline=None)
 @given(MDPS, SEEDS)
 def test_values_are_the_sum_of_a_long_series(mdp, seed):
-    """V = Σ γᵗ Pᵗ r, by products alone."""
+    """V = Σ γᵗ Pᵗ r, computed by products."""
     policy = random_policy(seed, mdp)
     chain, reward = mdp.under(policy)
     chain, values, term = chain.toarray(), np.zeros(mdp.states), reward
@@ -55,7 +55,7 @@ def test_values_are_the_sum_of_a_long_series(mdp, seed):
 
 @settings(max_examples=40, deadline=None)
 @given(MDPS, SEEDS)
-def test_occupancy_is_the_sum_of_visits_and_makes_the_return(mdp, seed):
+def test_occupancy_is_the_sum_of_visits_and_gives_the_return(mdp, seed):
     policy = random_policy(seed, mdp)
     occupancy = mdp.occupancy(policy)
     chain, _ = mdp.under(policy)
@@ -83,7 +83,7 @@ def test_optimum_solves_bellmans_equation_and_no_policy_is_better(mdp):
 
 @settings(max_examples=40, deadline=None)
 @given(MDPS, SEEDS)
-def test_policy_gradient_is_that_of_finite_differences(mdp, seed):
+def test_policy_gradient_equals_finite_differences(mdp, seed):
     logits = np.random.default_rng(seed).normal(size=(mdp.states, mdp.actions))
 
     def value(moved: np.ndarray) -> float:
@@ -98,7 +98,7 @@ def test_policy_gradient_is_that_of_finite_differences(mdp, seed):
         assert gradient[state, action] == pytest.approx(slope, rel=1e-5, abs=1e-6)
 
 
-def test_numbers_worked_out_by_hand():
+def test_values_of_the_4_by_4_grid_equal_the_books():
     """Sutton and Barto 2018, example 4.1: 4 × 4 cells, two terminal corners, the random policy."""
     row, column = np.divmod(np.arange(16), 4)
     to = np.clip(np.stack([row, column], 1)[:, None] + [(-1, 0), (0, 1), (1, 0), (0, -1)], 0, 3)
@@ -111,7 +111,7 @@ def test_numbers_worked_out_by_hand():
     np.testing.assert_allclose(mdp.optimum().values.reshape(4, 4), best, atol=1e-10)
 
 
-def test_gridworld_values_are_those_of_the_book():
+def test_gridworld_values_equal_those_of_the_book():
     """Sutton and Barto 2018, examples 3.5 and 3.8: figures 3.2 and 3.5, to the printed digit."""
     rows, rewards = np.zeros((25, 4, 25)), np.zeros((25, 4))
     for state in range(25):
@@ -145,7 +145,7 @@ def test_gridworld_values_are_those_of_the_book():
 @pytest.mark.parametrize("discount", [0.9, 0.9999])
 @pytest.mark.parametrize("kind", ["random graph", "grid", "slippery grid"])
 def test_many_states_solve_as_accurately_as_few(kind, discount):
-    """Above the size limit of elimination, a product checks the solution."""
+    """Above the size limit of elimination; the solution is checked by a product."""
     if kind == "random graph":
         mdp = worlds.garnet(6000, 2, 3, rng=np.random.default_rng(0), discount=discount)
     else:
@@ -161,8 +161,8 @@ def test_many_states_solve_as_accurately_as_few(kind, discount):
     assert (occupancy * mdp.rewards).sum() == pytest.approx(exact, rel=1e-9)
 
 
-def test_gamblers_ruin_on_a_long_chain_without_discount():
-    """Even odds on 0..n, both ends terminal: i (n - i) steps from i (Feller 1968, XIV.3)."""
+def test_the_duration_of_gamblers_ruin_equals_the_closed_form():
+    """On 0..n with equal odds and terminal ends: i (n - i) steps from i (Feller 1968, XIV.3)."""
     n = 3000
     here = np.arange(n + 1)
     down, up = np.maximum(here - 1, 0), np.minimum(here + 1, n)
@@ -173,7 +173,7 @@ def test_gamblers_ruin_on_a_long_chain_without_discount():
     np.testing.assert_allclose(steps, here * (n - here), rtol=1e-7)
 
 
-def test_arrival_rewards_three_ways():
+def test_rewards_by_arrival_are_accepted_dense_sparse_and_undefined():
     rng = np.random.default_rng(0)
     rows = rng.dirichlet(np.ones(4), (4, 2)) * (rng.random((4, 2, 4)) < 0.7)
     rows[..., 0] += 0.1
@@ -187,7 +187,7 @@ def test_arrival_rewards_three_ways():
         np.testing.assert_array_equal(mdp.arrival.indices, mdp.transitions.indices)
         at = np.repeat(np.arange(8), np.diff(mdp.transitions.indptr)), mdp.transitions.indices
         np.testing.assert_array_equal(mdp.arrival.data, pay.reshape(8, 4)[at])
-    pay[rows == 0] = np.nan  # of what cannot happen
+    pay[rows == 0] = np.nan  # rewards of impossible transitions
     np.testing.assert_allclose(FiniteMDP(rows, pay, 0.9, 0, [3]).rewards, expected)
     again = dataclasses.replace(dense, discount=0.5)
     assert again.discount == 0.5
@@ -260,7 +260,7 @@ def changed(array: np.ndarray, index: tuple[int, ...], value: float) -> np.ndarr
         ),
     ],
 )
-def test_wrong_arrays_are_named(arguments, message):
+def test_wrong_arrays_are_refused_by_name(arguments, message):
     given = {"transitions": ROWS, "rewards": PAY, "discount": 0.9, "start": 0, "terminal": []}
     with pytest.raises(ValueError, match=message) as error:
         FiniteMDP(**(given | arguments), name="lake")
@@ -279,7 +279,7 @@ def test_wrong_arrays_are_named(arguments, message):
         (np.array([0, -1, 0]), r"a policy's actions must lie in 0..1"),
     ],
 )
-def test_wrong_policies_are_named(policy, message):
+def test_wrong_policies_are_refused_by_name(policy, message):
     mdp = FiniteMDP(ROWS, PAY, 0.9, 0, [])
     for function in (mdp.evaluate, mdp.occupancy, mdp.expected_return, mdp.under):
         with pytest.raises(ValueError, match=message) as error:
@@ -287,7 +287,7 @@ def test_wrong_policies_are_named(policy, message):
         assert "\n" not in str(error.value)
 
 
-def test_wrong_logits_are_named():
+def test_wrong_logits_are_refused_by_name():
     mdp = FiniteMDP(ROWS, PAY, 0.9, 0, [])
     for wrong in (np.zeros(3), np.zeros((2, 2)), np.full((3, 2), np.nan)):
         with pytest.raises(ValueError, match=r"logits must be finite and \(S, A\) = \(3, 2\)"):
@@ -318,7 +318,7 @@ def test_with_discount_1_a_policy_must_terminate():
         ({"cells": np.array([(0, 0), (1, 0)])}, "cells must lie in"),
     ],
 )
-def test_layouts_that_do_not_fit(arguments, message):
+def test_layouts_that_do_not_match_are_refused(arguments, message):
     given = {
         "walls": np.zeros((1, 2), bool),
         "cells": np.array([(0, 0), (0, 1)]),
@@ -354,7 +354,7 @@ def counts(mdp: FiniteMDP, steps: int, seed: int) -> tuple[np.ndarray, np.ndarra
     return seen, first, paid
 
 
-def test_frequencies_are_those_of_the_arrays():
+def test_frequencies_of_steps_match_the_arrays():
     rng = np.random.default_rng(3)
     rows = rng.dirichlet(np.ones(5), (5, 2))
     pay = rng.normal(size=rows.shape)
@@ -371,7 +371,7 @@ def test_frequencies_are_those_of_the_arrays():
     np.testing.assert_array_equal(paid[seen > 0], pay[seen > 0])
 
 
-def test_expected_rewards_where_the_arrival_does_not_count():
+def test_rewards_are_the_expected_ones_if_given_by_state_and_action():
     mdp = worlds.garnet(4, 2, 2, rng=np.random.default_rng(0))
     _, _, paid = counts(mdp, 2000, seed=0)
     for state, action in np.ndindex(4, 2):
@@ -379,7 +379,7 @@ def test_expected_rewards_where_the_arrival_does_not_count():
         np.testing.assert_array_equal(row[~np.isnan(row)], mdp.rewards[state, action])
 
 
-def test_mean_return_is_the_expected_return():
+def test_the_mean_return_of_episodes_is_the_expected_return():
     mdp = worlds.frozen_lake(4, discount=0.99)
     policy = mdp.optimum().policy
     env = mdp.env()
@@ -396,7 +396,7 @@ def test_mean_return_is_the_expected_return():
     assert abs(np.mean(returns) - mdp.expected_return(policy)) < 3 * error
 
 
-def test_check_env_without_a_warning():
+def test_gymnasiums_check_env_passes_without_a_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_env(worlds.dyna_maze().env(render_mode="rgb_array"), skip_render_check=True)
@@ -412,18 +412,18 @@ def test_the_seed_determines_the_episode():
     assert episode(7) == episode(7) != episode(8)
 
 
-def test_truncation_is_the_clocks():
+def test_episodes_are_truncated_after_max_steps():
     env = worlds.chain().env(max_steps=3)
     env.reset(seed=0)
     assert [env.step(0)[2:4] for _ in range(3)] == [(False, False)] * 2 + [(False, True)]
 
 
-def test_changes_keep_time_over_episodes():
+def test_the_step_of_a_change_is_counted_over_episodes():
     one, two = (worlds.blocking_maze(changed=changed) for changed in (False, True))
     env = TabularEnv(one, changes={3: two})
     env.reset(seed=0)
     env.step(0)
-    env.reset()  # no seed: the clock goes on
+    env.reset()  # without a seed the clock continues
     env.step(0)
     assert env.mdp is one
     env.step(0)
@@ -434,7 +434,7 @@ def test_changes_keep_time_over_episodes():
     assert env.mdp is one and env.steps == 0
 
 
-def test_frame_shows_where_the_agent_is():
+def test_the_frame_shows_the_agents_cell():
     mdp = worlds.dyna_maze()
     env = mdp.env(render_mode="rgb_array")
     state, _ = env.reset(seed=0)
@@ -453,7 +453,7 @@ def test_frame_shows_where_the_agent_is():
     assert still.render() is None
 
 
-def test_environment_errors():
+def test_bad_actions_and_settings_are_refused_by_name():
     maze = worlds.dyna_maze()
     env = maze.env()
     with pytest.raises(gymnasium.error.ResetNeeded):
@@ -462,7 +462,7 @@ def test_environment_errors():
     for wrong in (4, -1, 0.5):
         with pytest.raises(ValueError, match=rf"dyna-maze: actions are 0..3, got {wrong}"):
             env.step(wrong)
-    for action in (0, 0, *[1] * 6, 2, 2, 2, 2, 1, 1, 0, 0, 0, 0, 0):  # beside the wall, then up
+    for action in (0, 0, *[1] * 6, 2, 2, 2, 2, 1, 1, 0, 0, 0, 0, 0):  # along the wall, then up
         if env.step(action)[2]:
             break
     else:
@@ -482,8 +482,8 @@ def test_environment_errors():
         assert "\n" not in str(error.value)
 
 
-def test_only_the_first_reset_is_seeded_once():
-    """So a world that changes stays changed, while the first state still follows the seed."""
+def test_a_later_seed_does_not_undo_changes_in_seeded_once():
+    """The first reset is seeded as usual; a later one with a seed does not reset the clock."""
     old, new = worlds.blocking_maze(), worlds.blocking_maze(changed=True)
     bare, wrapped = (old.env(changes={2: new}) for _ in range(2))
     wrapped = SeededOnce(wrapped)
@@ -495,7 +495,7 @@ def test_only_the_first_reset_is_seeded_once():
     assert bare.unwrapped.mdp is old and wrapped.unwrapped.mdp is new
 
 
-def test_chance_entries_and_uniform_policies_by_hand():
+def test_properties_of_a_small_mdp_equal_hand_computed_values():
     rows = np.zeros((4, 2, 4))
     rows[0, :, 1] = rows[1, 0, 3] = rows[2, :, 0] = 1.0
     rows[1, 1, [0, 3]] = 0.5
@@ -503,7 +503,7 @@ def test_chance_entries_and_uniform_policies_by_hand():
     assert not mdp.deterministic and worlds.cliff_walk().deterministic
     assert mdp.enterable.tolist() == [True, True, False, False]  # nothing leads to 2, 3 is terminal
     assert mdp.uniform_policy.tolist() == [[0.5, 0.5]] * 4
-    # from 0 to 1, from there back with chance ¼ or to the end: n = 1 + 1 + n / 4
+    # 0 leads to 1, which leads back with probability ¼ or to the end: n = 1 + 1 + n / 4
     assert mdp.expected_steps(mdp.uniform_policy) == pytest.approx(8 / 3)
     rows[2] = np.eye(4)[2]
     with pytest.raises(ValueError, match="state 2 reaches no terminal state"):

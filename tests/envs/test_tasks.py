@@ -1,4 +1,4 @@
-"""The contract that every task runs through: four functions, two array libraries, one env."""
+"""The contract of tasks: four functions, two array libraries, one environment."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def physics(task: Task, lead: tuple[int, ...], seed: int = 0) -> Physics:
     )
 
 
-def test_check_env_without_a_warning(task):
+def test_gymnasiums_check_env_passes_without_a_warning(task):
     env = envs.make(task.name)
     try:
         with warnings.catch_warnings():
@@ -53,13 +53,13 @@ def test_frames_show_something_that_moves(task):
         assert first.shape == (120, 160, 3) and first.dtype == np.uint8
         assert first.std() > 5
         changed = np.abs(first.astype(int) - last.astype(int)).max(axis=-1) > 20
-        assert 0.002 < changed.mean() < 0.7  # the robot moves; the scene stays
+        assert 0.002 < changed.mean() < 0.7  # the robot moves, the scene does not
     finally:
         env.close()
 
 
 @pytest.mark.parametrize("lead", [(), (3,), (2, 3), (2, 1, 4)], ids=str)
-def test_numpy_and_torch_agree_for_any_leading_dimensions(task, lead):
+def test_functions_agree_in_numpy_and_torch_for_any_leading_dimensions(task, lead):
     one = physics(task, lead)
     rng = np.random.default_rng(1)
     action = rng.uniform(-1, 1, (*lead, task.compile().nu))
@@ -88,8 +88,8 @@ def test_numpy_and_torch_agree_for_any_leading_dimensions(task, lead):
         np.testing.assert_array_equal(t_terminated.numpy(), terminated)
 
 
-def test_rows_do_not_mix(task):
-    """A row's value does not depend on which rows stand beside it."""
+def test_rows_do_not_depend_on_one_another(task):
+    """The values of a row do not depend on the other rows."""
     state = physics(task, (5,))
     action = np.random.default_rng(3).uniform(-1, 1, (5, task.compile().nu))
     obs = task.observation(state)
@@ -103,7 +103,7 @@ def test_gradients_flow_through_the_reward(task):
     action = torch.full((4, task.compile().nu), 0.3, dtype=obs.dtype, requires_grad=True)
     task.reward(obs, action, obs).sum().backward()
     assert obs.grad is not None and obs.grad.isfinite().all() and (obs.grad != 0).any()
-    if task.name != "cylinder-push":  # where actions are free, as they are in judo
+    if task.name != "cylinder-push":  # if actions cost nothing, as in judo
         assert action.grad is not None and (action.grad != 0).any()
 
 
@@ -119,8 +119,8 @@ def test_rewards_of_env_equal_the_reward_function_of_its_observations(task):
         obs = next_obs
 
 
-def test_observation_is_of_the_state_and_not_a_substep_before(task):
-    """Observations and sensors equal those that MuJoCo computes anew at qpos and qvel."""
+def test_observations_and_sensors_belong_to_the_final_state(task):
+    """Observations and sensors equal those that MuJoCo recomputes at qpos and qvel."""
     env = envs.make(task.name).unwrapped
     assert isinstance(env, MujocoEnv)
     obs, _ = env.reset(seed=5)
@@ -149,7 +149,7 @@ def test_the_seed_determines_the_episode(task):
     assert not np.array_equal(episode(7)[0], episode(8)[0])
 
 
-def test_the_episode_is_cut_and_not_terminated(task):
+def test_episodes_are_truncated_and_not_terminated(task):
     env = envs.make(task.name)
     env.reset(seed=0)
     action = np.zeros_like(envs.check_box(env).low)

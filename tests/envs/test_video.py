@@ -11,7 +11,7 @@ FLOATS: Any = [np.zeros((4, 4, 3))]
 
 
 def grey(values, height=48, width=64):
-    """Frames of one grey each."""
+    """Frames, each of one shade of grey."""
     return [np.full((height, width, 3), v, np.uint8) for v in values]
 
 
@@ -24,7 +24,7 @@ def read(path):
     return meta, np.stack(frames)
 
 
-def test_a_video_reads_back(tmp_path):
+def test_a_written_video_is_read_back(tmp_path):
     path = write_video(iter(grey(range(0, 240, 20))), tmp_path / "new" / "a.mp4", fps=25)
     meta, frames = read(path)
     assert frames.shape == (12, 48, 64, 3)
@@ -33,7 +33,7 @@ def test_a_video_reads_back(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["a.mp4"]
 
 
-def test_odd_sides_are_lengthened(tmp_path):
+def test_odd_sides_are_padded_to_even(tmp_path):
     _, frames = read(write_video(grey([200] * 3, 33, 47), tmp_path / "a.mp4", fps=10))
     assert frames.shape == (3, 34, 48, 3)
     np.testing.assert_allclose(frames, 200, atol=4)
@@ -45,12 +45,12 @@ def test_captions_are_drawn_at_the_lower_left(tmp_path):
     _, read_back = read(path)
     lower = read_back[:, 100:, :80].astype(int)
     assert lower[0].min() < 90 and lower[0].max() > 200  # the dark box and the white letters
-    assert np.abs(lower[0] - lower[1]).max() > 60  # 1 is not 2
+    assert np.abs(lower[0] - lower[1]).max() > 60  # the captions differ
     np.testing.assert_allclose(read_back[:, :90], 128, atol=6)
-    np.testing.assert_array_equal(frames[0], 128)  # drawn on a copy
+    np.testing.assert_array_equal(frames[0], 128)  # the frames were copied
 
 
-def test_contact_sheet_takes_the_first_the_last_and_those_between(tmp_path):
+def test_a_contact_sheet_shows_evenly_spaced_frames(tmp_path):
     path = contact_sheet(grey(range(101)), tmp_path / "a.png", 3, rows=2, width=204)
     with Image.open(path) as image:
         assert image.format == "PNG" and image.size == (3 * 64 + 2 * 6, 2 * 48 + 6)
@@ -59,7 +59,7 @@ def test_contact_sheet_takes_the_first_the_last_and_those_between(tmp_path):
     np.testing.assert_array_equal(centres, [[0, 20, 40], [60, 80, 100]])
 
 
-def test_contact_sheet_shrinks_to_its_width_and_shows_no_frame_twice(tmp_path):
+def test_a_contact_sheet_fits_its_width_and_repeats_no_frame(tmp_path):
     frames = grey([10, 250], 400, 600)
     path = contact_sheet(frames, tmp_path / "a.png", 5, width=306, captions=["a", "b"])
     with Image.open(path) as image:
@@ -80,7 +80,7 @@ def test_contact_sheet_shrinks_to_its_width_and_shows_no_frame_twice(tmp_path):
         (lambda p: contact_sheet(grey([1]), p, 1, captions=[]), "captions: want one for each"),
     ],
 )
-def test_bad_input_names_the_culprit_and_leaves_the_old_file(call, culprit, tmp_path):
+def test_bad_input_is_refused_by_name_and_the_old_file_kept(call, culprit, tmp_path):
     path = tmp_path / "a.mp4"
     path.write_text("old")
     with pytest.raises(ValueError, match=culprit):
@@ -99,7 +99,7 @@ def test_bad_input_names_the_culprit_and_leaves_the_old_file(call, culprit, tmp_
         (None, "no video encoder found"),
     ],
 )
-def test_a_failing_encoder_says_so_in_one_line(script, message, tmp_path, monkeypatch):
+def test_a_failing_encoder_raises_an_error_of_one_line(script, message, tmp_path, monkeypatch):
     encoder = tmp_path / "ffmpeg"
     if script is not None:
         encoder.write_text(script)
@@ -111,7 +111,7 @@ def test_a_failing_encoder_says_so_in_one_line(script, message, tmp_path, monkey
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_an_environment_that_breaks_off_leaves_no_video(tmp_path):
+def test_an_environment_that_fails_leaves_no_video(tmp_path):
     def frames():
         yield from grey([1, 2])
         raise ArithmeticError("simulation diverged")

@@ -80,14 +80,14 @@ def scene():
 
 
 def _turn(model, geom):
-    """(3, 3): what turns a geom's frame into its body's, transposed."""
+    """Rotation (3, 3) from a geom's frame into its body's, transposed."""
     matrix = np.zeros(9)
     mujoco.mju_quat2Mat(matrix, model.geom(geom).quat)
     return matrix.reshape(3, 3).T
 
 
 def pose(viewer, name):
-    """Position and orientation of a node in a page that opens now."""
+    """Position and orientation of a node in a new page."""
     found = {"position": (0, 0, 0), "wxyz": (1, 0, 0, 0)}
     for message in viewer.server._websock_server._broadcast_buffer.message_from_id.values():
         if getattr(message, "name", None) == name:
@@ -117,12 +117,12 @@ def test_every_task_has_a_scene_that_follows_its_bodies(task):
                 np.testing.assert_allclose(wxyz, data.xquat[body])
                 shown += 1
         assert shown
-        # The page follows a tracked body by moving the world the other way.
+        # The page follows a tracked body by moving the world in the opposite direction.
         gone = data.xpos[viewer._followed] - viewer._start
         np.testing.assert_allclose(viewer._world.position, (-gone[0], -gone[1], 0), atol=1e-6)
 
 
-def test_geoms_have_their_place_size_and_colour(scene):
+def test_geoms_have_the_models_place_size_and_colour(scene):
     viewer, model, _ = scene
     names = {
         m.name: m
@@ -142,11 +142,11 @@ def test_geoms_have_their_place_size_and_colour(scene):
     np.testing.assert_allclose(capsule.vertices.min(0), (-0.05, -0.05, -0.2), atol=2e-3)
     wedge = next(p for p in meshes.values() if len(p.faces) == 4)
     np.testing.assert_allclose(np.ptp(wedge.vertices @ _turn(model, "wedge"), axis=0), 0.2)
-    # A collision geom (group 3) is not among them: 1 box, the goal's.
+    # Collision geoms (group 3) are left out, so the only box is that of the goal.
     assert sum(type(m).__name__ == "BoxMessage" for m in names.values()) == 1
 
 
-def test_a_named_camera_is_where_one_begins(scene):
+def test_the_view_begins_at_the_named_camera(scene):
     viewer, _, _ = scene
     camera = viewer.server.initial_camera
     np.testing.assert_allclose(camera.position, (0, -4, 0), atol=1e-12)
@@ -154,7 +154,7 @@ def test_a_named_camera_is_where_one_begins(scene):
     assert camera.fov == pytest.approx(np.pi / 4)
 
 
-def test_the_numbers_are_written(scene):
+def test_the_page_shows_the_status_numbers(scene):
     viewer, _, data = scene
     viewer.show(data, STATUS)
     text = viewer._reading.content
@@ -196,7 +196,7 @@ def test_a_click_is_reported_once(scene):
     assert viewer.take().closed
 
 
-def test_a_push_goes_where_the_joints_let_it(scene):
+def test_a_push_acts_along_the_directions_that_the_joints_allow(scene):
     viewer, model, _ = scene
     viewer._body.value = "ball"  # on a slide along x
     for _ in range(5):
@@ -207,7 +207,7 @@ def test_a_push_goes_where_the_joints_let_it(scene):
         np.testing.assert_allclose(push.impulse[1:], 0, atol=1e-9)
 
 
-def test_weights_go_from_nothing_to_four_times_their_value(scene):
+def test_weight_sliders_range_from_zero_to_four_times_the_value(scene):
     sliders = {name: slider for name, (slider, _) in scene[0]._weights.items()}
     assert [(s.min, s.max, s.value) for s in sliders.values()] == [
         (0, 8, 2.0),
@@ -216,11 +216,11 @@ def test_weights_go_from_nothing_to_four_times_their_value(scene):
     ]
 
 
-def test_a_goal_follows_the_task_and_the_hand(scene):
+def test_a_goal_follows_the_task_and_the_users_dragging(scene):
     viewer, model, data = scene
     (handle,) = viewer._handles
     np.testing.assert_allclose(handle.position, (0.8, 0, 0.5))
-    data.mocap_pos[0] = (0.1, 0.2, 0.3)  # the task draws another goal: nobody asked for it
+    data.mocap_pos[0] = (0.1, 0.2, 0.3)  # the task draws another goal, not the user
     mujoco.mj_forward(model, data)
     viewer.show(data, STATUS)
     np.testing.assert_allclose(handle.position, (0.1, 0.2, 0.3))
@@ -231,7 +231,7 @@ def test_a_goal_follows_the_task_and_the_hand(scene):
     handle.position = (0.5, 0.0, 0.4)  # dragged
     goals = viewer.take().goals
     np.testing.assert_allclose(goals[0], (0.5, 0, 0.4))
-    handle.position = (0.6, 0.0, 0.4)  # and on, before the loop has moved the goal
+    handle.position = (0.6, 0.0, 0.4)  # dragged on, before the loop has moved the goal
     data.mocap_pos[0] = goals[0]
     viewer.show(data, STATUS)
     np.testing.assert_allclose(handle.position, (0.6, 0, 0.4))
@@ -253,7 +253,7 @@ def test_traces_are_redrawn_in_place(scene):
         np.testing.assert_allclose(plan[-1, 1], paths[0, -1], atol=1e-6)
         best = viewer._traces["tip", False].points[-1, 1]
         np.testing.assert_allclose(best, paths[0, -1], atol=1e-6)
-    assert sizes[1:] == [sizes[1]] * 4  # nothing piles up for a page that opens late
+    assert sizes[1:] == [sizes[1]] * 4  # no messages accumulate for a page that opens late
 
     before = viewer._traces["tip", False].points.copy()
     viewer.traces({"tip": np.full((4, 5, 3), np.nan)}, {"tip": np.full((5, 3), np.inf)})
@@ -263,14 +263,14 @@ def test_traces_are_redrawn_in_place(scene):
     assert not viewer._traces["tip", False].visible and not viewer._traces["tip", True].visible
 
 
-def test_better_candidates_are_stronger(scene):
+def test_better_candidates_have_stronger_colours(scene):
     viewer, _, _ = scene
     viewer.traces({"tip": np.zeros((24, 25, 3))}, {})
     colours = viewer._traces["tip", False].colors.reshape(24, -1, 3).astype(int)
-    assert (np.diff(colours[:, 0].sum(axis=-1)) < 0).all()  # drawn worst first, paler
+    assert (np.diff(colours[:, 0].sum(axis=-1)) < 0).all()  # the worst is drawn first, and paler
 
 
-def test_a_taken_port_is_named_with_a_free_one(scene):
+def test_a_port_in_use_is_refused_with_the_name_of_a_free_one(scene):
     port = scene[0].server.get_port()
     with pytest.raises(ValueError, match=f"^port {port}: .*in use.*--viewer-port") as caught:
         Viewer(scene[1], title="second", settings={}, weights={}, port=port)
@@ -281,7 +281,7 @@ def test_a_taken_port_is_named_with_a_free_one(scene):
 
 
 @pytest.mark.parametrize("port", [-1, 65536])
-def test_a_port_that_is_none_is_refused(scene, port):
+def test_an_invalid_port_is_refused(scene, port):
     with pytest.raises(ValueError, match=f"port: want 0 to 65535, got {port}"):
         Viewer(scene[1], title="second", settings={}, weights={}, port=port)
 
@@ -301,7 +301,7 @@ def test_without_viser_the_error_names_what_to_install(scene, monkeypatch):
         Viewer(scene[1], title="second", settings={}, weights={}, port=0)
 
 
-def test_standard_output_stays_clean(capsys):
+def test_the_viewer_prints_nothing_to_stdout(capsys):
     model = mujoco.MjModel.from_xml_string(MJCF)
     with Viewer(model, title="quiet", settings={}, weights={}, port=0):
         pass
@@ -343,7 +343,7 @@ class Browser:
             if message.get("method") == "Network.requestWillBeSent":
                 self.requested.add(message["params"]["request"]["url"])
             if message.get("id") == number:
-                return message.get("result", {})  # without one while the page is loading
+                return message.get("result", {})  # a page that is loading has none
 
     def evaluate(self, code):
         reply = self("Runtime.evaluate", expression=code, returnByValue=True)
@@ -380,7 +380,7 @@ class Browser:
         self.click(*self.place(f"[...{buttons})")[:2])
 
     def picture(self):
-        """(h, w, 3) of what is on the screen."""
+        """The screen, (h, w, 3)."""
         png = base64.b64decode(self("Page.captureScreenshot", format="png")["data"])
         return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
 
@@ -391,7 +391,7 @@ class Browser:
 
 
 def until(happens, seconds=120):
-    """Wait for something to be true, and say it."""
+    """Wait until something is true, and return it."""
     end = time.monotonic() + seconds
     while not (result := happens()):
         assert time.monotonic() < end, "waited in vain"
@@ -410,14 +410,14 @@ def browser(scene, tmp_path):
 
 
 @pytest.mark.timeout(600)
-def test_in_a_browser(scene, browser):
+def test_buttons_sliders_and_dragging_work_in_a_browser(scene, browser):
     viewer, model, data = scene
 
     def asked(wish):
         return until(lambda: wish(viewer.take()))
 
     def ball():
-        """Where the red ball is on the screen, in pixels from the left; None where it is not."""
+        """Pixels from the left to the red ball on the screen; None if it is not visible."""
         viewer.show(data, STATUS)
         red, green, blue = np.moveaxis(browser.picture(), -1, 0)
         where = np.argwhere((red > 100) & (green < red / 3) & (blue < red / 3))
@@ -448,7 +448,7 @@ def test_in_a_browser(scene, browser):
     browser.mouse("mousePressed", x, y, 1)
     for moved in range(5, 45, 5):
         browser.mouse("mouseMoved", x, y - moved, 1)
-        browser.picture()  # lets it draw
+        browser.picture()  # lets the page draw
     browser.mouse("mouseReleased", x, y - 40)
     asked(lambda wishes: wishes.goals)
     until(lambda: abs(viewer._handles[0].position[2] - 0.5 - 40 * 4 / focal) < 0.05)
@@ -460,11 +460,11 @@ def test_in_a_browser(scene, browser):
 
 
 @pytest.mark.timeout(300)
-def test_a_page_of_another_site_cannot_steer_it_from_a_browser(scene, browser, tmp_path):
-    """Script of a page that another server on this machine sends tries what the page may do."""
+def test_a_page_of_another_site_cannot_control_the_viewer(scene, browser, tmp_path):
+    """A page from another server on this machine tries what the viewer's page may do."""
     viewer, _, _ = scene
     port, name = viewer.server.get_port(), f"viser-v{viser.__version__}"
-    until(lambda: viewer.server._websock_server._live_connections)  # the page itself is let in
+    until(lambda: viewer.server._websock_server._live_connections)  # the viewer's page is admitted
     script = (
         "window.said = ''; const s = new WebSocket('ws://%s:%d', '%s');"
         "s.onopen = () => { window.said = 'open' }; s.onerror = () => { window.said = 'refused' };"

@@ -1,4 +1,4 @@
-"""The planar biped against its closed forms, and its reward against numbers worked out by hand."""
+"""The planar biped against closed forms, and its reward against hand-computed numbers."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def model() -> mujoco.MjModel:
 
 
 def running() -> np.ndarray:
-    """An observation made by hand: upright, 1.2 m up, at 2.5 m/s."""
+    """The observation of an upright robot, 1.2 m up, at 2.5 m/s."""
     obs = np.zeros(18)
     obs[0], obs[8] = 1.2, 2.5
     return obs
 
 
 def capsule(radius: float, length: float) -> float:
-    """Its mass, kg, at 1000 kg/m³."""
+    """The mass of a capsule in kg, at 1000 kg/m³."""
     return 1000 * np.pi * radius**2 * (length + 4 / 3 * radius)
 
 
@@ -49,7 +49,7 @@ def test_at_the_start_the_soles_are_level_just_above_the_floor(model):
     assert data.ncon == 0
 
 
-def test_the_velocity_is_the_centre_of_mass():
+def test_the_velocity_is_that_of_the_centre_of_mass():
     env = MujocoEnv(walker.TASK)
     env.reset(seed=0)
     env.data.qvel[:] = [2.0, -0.5, *np.zeros(7)]
@@ -60,14 +60,14 @@ def test_the_velocity_is_the_centre_of_mass():
     np.testing.assert_allclose(obs[10:], env.data.qvel[1:])
 
 
-def test_reward_by_hand():
+def test_rewards_equal_hand_computed_values():
     obs, action = running(), np.zeros(6)
     paid = walker.reward
     assert paid(obs, action, obs) == pytest.approx(1.0)
     assert paid(obs, np.ones(6), obs) == pytest.approx(0.9)
     slow, fast, low, tipped = (running() for _ in range(4))
     slow[8], fast[8], low[0], tipped[1] = 0.0, 3.5, 0.72, np.pi / 2
-    # Standing: a tenth, and 0.9 times the tenth that the tolerance gives at its margin.
+    # Standing still: 0.1 + 0.9 · 0.1, where 0.1 is the value of the tolerance at its margin.
     assert paid(obs, action, slow) == pytest.approx(0.1 + 0.9 * 0.1)
     assert paid(obs, action, fast) == pytest.approx(1.0)
     assert paid(obs, action, low) == pytest.approx(0.1)
@@ -76,7 +76,7 @@ def test_reward_by_hand():
     assert paid(obs, action, obs, speed=5.0) == pytest.approx(0.1 + 0.9 * 0.55)
 
 
-def test_success_is_on_its_feet_and_moving():
+def test_success_is_upright_and_moving():
     good, slow, fallen = running(), running(), running()
     slow[8], fallen[0] = 0.9, 0.5
     assert walker.success(np.stack([good, slow, fallen])).tolist() == [True, False, False]

@@ -1,4 +1,4 @@
-"""The classics against gymnasium's tables, shortest paths, closed forms and published numbers."""
+"""The worlds against gymnasium's tables, shortest paths, closed forms and published numbers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from envs.tabular import FiniteMDP, TabularEnv
 
 
 def tables(id: str, **kwargs: object) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """gymnasium's P: transitions (S, A, S), expected rewards (S, A), which arrivals end, starts."""
+    """gymnasium's transitions (S, A, S), expected rewards (S, A), terminal states, starts."""
     env = gymnasium.make(id, **kwargs).unwrapped
     table, states = env.P, len(env.P)
     rows = np.zeros((states, len(table[0]), states))
@@ -64,7 +64,7 @@ def shortest(mdp: FiniteMDP) -> int:
     ],
     ids=["lake", "lake 8", "firm lake", "firm lake 8", "cliff", "slippery cliff"],
 )
-def test_tables_are_gymnasiums(mdp, id, kwargs):
+def test_tables_equal_those_of_gymnasium(mdp, id, kwargs):
     rows, rewards, ends, start = tables(id, **kwargs)
     np.testing.assert_array_equal(mdp.terminal, ends)
     rows[ends], rewards[ends] = 0, 0
@@ -76,7 +76,7 @@ def test_tables_are_gymnasiums(mdp, id, kwargs):
 
 @pytest.mark.parametrize(("size", "steps", "threshold"), [(4, 100, 0.74), (8, 200, 0.91)])
 def test_lakes_reach_what_gymnasium_calls_their_optimum(size, steps, threshold):
-    """0.74 in 100 steps and 0.91 in 200, in gymnasium's registration."""
+    """gymnasium registers 0.74 in 100 steps and 0.91 in 200."""
     lake = worlds.frozen_lake(size, discount=1.0)
     values = np.zeros(lake.states)
     for _ in range(steps):
@@ -100,8 +100,8 @@ def test_lakes_reach_what_gymnasium_calls_their_optimum(size, steps, threshold):
     ],
     ids=lambda value: f"{value.name}" if isinstance(value, FiniteMDP) else str(value),
 )
-def test_shortest_paths(mdp, steps):
-    """The book's 14, 15 and 13, and by breadth-first search; the linear programme agrees."""
+def test_shortest_paths_have_the_published_lengths(mdp, steps):
+    """By the book (14, 15 and 13) or breadth-first search, and by the linear programme."""
     assert shortest(mdp) == steps
     optimum = float(mdp.start @ mdp.optimum().values)
     if mdp.rewards.max() > 0:  # 1 on arrival
@@ -111,16 +111,16 @@ def test_shortest_paths(mdp, steps):
         assert optimum == pytest.approx(-paid, rel=1e-9)
 
 
-def test_sizes_of_the_books():
+def test_worlds_have_the_sizes_of_the_books():
     assert worlds.dyna_maze().states == worlds.blocking_maze().states == 47
     assert worlds.four_rooms().states == 104
     assert worlds.windy_grid().states == 70
 
 
-def test_four_rooms_move_as_meant_two_thirds_of_the_time():
+def test_four_rooms_moves_as_intended_with_probability_two_thirds():
     mdp = worlds.four_rooms()
     number = {tuple(cell): state for state, cell in enumerate(mdp.layout.cells)}
-    middle = number[2, 3]  # no wall about it
+    middle = number[2, 3]  # no wall beside it
     rows = mdp.transitions.toarray().reshape(104, 4, 104)[middle]
     around = [number[1, 3], number[2, 4], number[3, 3], number[2, 2]]
     np.testing.assert_allclose(rows[:, around], np.full((4, 4), 1 / 9) + np.eye(4) * 5 / 9)
@@ -130,8 +130,8 @@ def test_four_rooms_move_as_meant_two_thirds_of_the_time():
         worlds.four_rooms(goal=(0, 0))
 
 
-def test_chain_in_closed_form():
-    """Always on: V_i = q γ V_{i+1} + (1 - q)(2 + γ V_0), and q (10 + γ V_n) at the end."""
+def test_values_of_the_chain_equal_the_closed_form():
+    """Always forward: V_i = q γ V_{i+1} + (1 - q)(2 + γ V_0), and q (10 + γ V_n) at the end."""
     n, q, g = 5, 0.8, 0.95
     mdp = worlds.chain()
     # V_i = a_i + b_i V_0 from the end on, then V_0 = a_0 / (1 - b_0).
@@ -141,17 +141,17 @@ def test_chain_in_closed_form():
         a, b = q * g * a + (1 - q) * 2, q * g * b + (1 - q) * g
     assert mdp.optimum().values[0] == pytest.approx(a / (1 - b), rel=1e-12)
     np.testing.assert_array_equal(mdp.optimum().policy, 0)
-    slips = worlds.chain(slip=1.0)  # then each action does what the other says
+    slips = worlds.chain(slip=1.0)  # then each action has the effect of the other
     np.testing.assert_array_equal(slips.optimum().policy, 1)
     assert slips.optimum().values[-1] == pytest.approx(10 / (1 - g))
 
 
 @pytest.mark.parametrize("size", [2, 10, 30])
-def test_going_right_in_deep_sea_returns_0_99(size):
+def test_moving_right_in_deep_sea_returns_0_99(size):
     mdp = worlds.deep_sea(size)
     assert mdp.start @ mdp.optimum().values == pytest.approx(0.99)
     coin = np.full((mdp.states, 2), 0.5)
-    # One dive in 2^N is paid, and half the moves cost.
+    # One episode in 2^N is rewarded, and half of the moves cost.
     assert mdp.expected_return(coin) == pytest.approx(0.5**size - 0.005)
     drawn = worlds.deep_sea(size, rng=np.random.default_rng(0))
     assert drawn.start @ drawn.optimum().values == pytest.approx(0.99)
@@ -162,8 +162,8 @@ def test_going_right_in_deep_sea_returns_0_99(size):
         assert 0 < best[diagonal].mean() < 1
 
 
-def test_windy_deep_sea_in_closed_form():
-    """On until the first slip: q^(N-1) for the reward, and the cost of each move until then."""
+def test_values_of_windy_deep_sea_equal_the_closed_form():
+    """Right until the first slip: q^(N-1) for the reward, and the cost of each move until then."""
     size = 10
     q = 1 - 1 / size
     mdp = worlds.deep_sea(size, windy=True)
@@ -171,12 +171,12 @@ def test_windy_deep_sea_in_closed_form():
     assert mdp.start @ mdp.optimum().values == pytest.approx(q ** (size - 1) - cost, rel=1e-12)
 
 
-def test_garnet_rows():
+def test_garnet_draws_rows_and_rewards_from_their_distributions():
     mdp = worlds.garnet(30, 3, 4, rng=np.random.default_rng(0))
     rows = mdp.transitions
     np.testing.assert_array_equal(np.diff(rows.indptr), 4)
     np.testing.assert_allclose(rows.sum(1), 1)
-    # Uniform cuts: a part of four is Beta(1, 3), whichever it is.
+    # Uniform cuts: each of the four parts is Beta(1, 3).
     assert stats.kstest(rows.data[::4], stats.beta(1, 3).cdf).pvalue > 0.01
     assert stats.kstest(mdp.rewards.ravel(), stats.norm.cdf).pvalue > 0.01
     same = worlds.garnet(30, 3, 4, rng=np.random.default_rng(0))
@@ -190,17 +190,17 @@ def test_garnet_rows():
     np.testing.assert_array_equal(ended.transitions[:75].toarray(), rows[:75].toarray())
 
 
-def test_stochastic_wind():
+def test_stochastic_wind_lifts_by_one_of_three_amounts():
     mdp = worlds.windy_grid(stochastic=True)
     rows = mdp.transitions.toarray().reshape(70, 4, 70)
-    state = 6 * 10 + 6  # at the bottom where the wind is 2; to the right
+    state = 6 * 10 + 6  # at the bottom, where the wind is 2, moving right
     for lift in (1, 2, 3):
         assert rows[state, 1, (6 - lift) * 10 + 7] == pytest.approx(1 / 3)
-    assert rows[0, 1, 1] == 1  # no wind, none that varies
+    assert rows[0, 1, 1] == 1  # without wind nothing varies
     assert -30 < mdp.start @ mdp.optimum().values < -15
 
 
-def test_open_grid_of_a_million_states():
+def test_an_open_grid_of_a_million_states_is_evaluated_exactly():
     mdp = worlds.open_grid(1000)
     assert mdp.states == 10**6 and mdp.transitions.nnz == 4 * (10**6 - 1)
     row, column = np.divmod(np.arange(10**6), 1000)
@@ -213,7 +213,7 @@ def test_open_grid_of_a_million_states():
 
 
 @pytest.mark.slow
-def test_random_walk_on_a_million_states():
+def test_a_random_walk_on_a_million_states_solves_bellmans_equation():
     mdp = worlds.open_grid(1000)
     anyhow = np.full((10**6, 4), 0.25)
     values = mdp.evaluate(anyhow)
@@ -223,7 +223,7 @@ def test_random_walk_on_a_million_states():
     assert (occupancy * mdp.rewards).sum() == pytest.approx(values[0], rel=1e-10)
 
 
-def test_slips_go_to_the_sides():
+def test_slips_move_to_either_side():
     mdp = worlds.open_grid(5, slip=0.2)
     rows = mdp.transitions.toarray().reshape(25, 4, 25)
     np.testing.assert_allclose(rows[12, 0, [7, 11, 13, 17]], [0.8, 0.1, 0.1, 0])
@@ -232,7 +232,7 @@ def test_slips_go_to_the_sides():
 # The wet chicken
 
 
-def test_discrete_wet_chicken_is_what_sampling_and_rounding_give():
+def test_the_discrete_wet_chicken_equals_rounded_samples_of_the_continuous_one():
     mdp = worlds.wet_chicken()
     rows = mdp.transitions.toarray().reshape(25, 5, 25)
     moves = ((0, 0), (-1, 0), (-2, 0), (0, 1), (0, -1))
@@ -249,7 +249,7 @@ def test_discrete_wet_chicken_is_what_sampling_and_rounding_give():
     np.testing.assert_allclose(mdp.rewards, rows @ (np.arange(25) // 5), atol=1e-12)
 
 
-def test_continuous_wet_chicken():
+def test_the_continuous_wet_chicken_follows_its_equations():
     env = envs.make("wet-chicken")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -264,7 +264,7 @@ def test_continuous_wet_chicken():
         assert not terminated and not worlds.WetChicken.terminated(after)
         speed = 3 * obs[0] / 5
         gust = (after[1] - (obs[1] + action[1] - 1 + speed)) / (3.5 - speed)
-        if after[1] > 0:  # neither a fall nor at the upper end
+        if after[1] > 0:  # neither after a fall nor at the upper end
             gusts.append(float(gust))
             assert after[0] == pytest.approx(np.clip(obs[0] + action[0], 0, 5), abs=1e-6)
         falls += bool((after == 0).all())
@@ -277,7 +277,7 @@ def test_continuous_wet_chicken():
     assert not worlds.WetChicken.terminated(np.array([1.0, -0.1]))  # as a model may predict
 
 
-def test_turbulence_is_uniform():
+def test_the_turbulence_of_the_wet_chicken_is_uniform():
     env = worlds.WetChicken()
     env.reset(seed=1)
     gusts = []
@@ -285,12 +285,12 @@ def test_turbulence_is_uniform():
         env._position = np.array([2.5, 2.5], np.float32)
         after, *_ = env.step(np.array([0.0, 1.0]))  # y = 2.5 + 1.5 + 2 τ, in [2, 6]
         gusts.append((after[1] - 4) / 2 if after[1] else 1.0)
-    below = [gust for gust in gusts if gust < 0.5]  # above it one falls
+    below = [gust for gust in gusts if gust < 0.5]  # above 0.5 the boat falls
     assert stats.kstest(below, stats.uniform(-1, 1.5).cdf).pvalue > 0.01
     assert stats.binomtest(len(gusts) - len(below), len(gusts), 0.25).pvalue > 0.01
 
 
-def test_wet_chicken_errors():
+def test_the_wet_chicken_refuses_bad_actions_by_name():
     env = worlds.WetChicken()
     with pytest.raises(gymnasium.error.ResetNeeded):
         env.step(np.zeros(2))
@@ -306,7 +306,7 @@ def test_wet_chicken_errors():
 
 
 @pytest.mark.parametrize("name", worlds.WORLDS)
-def test_each_world_is_an_environment_by_name(name):
+def test_each_world_is_made_by_name(name):
     env = envs.make(name, render_mode="rgb_array")
     inner = env.unwrapped
     assert isinstance(inner, TabularEnv)
@@ -330,7 +330,7 @@ def test_robots_are_listed_without_the_worlds():
 
 
 @pytest.mark.parametrize(("name", "at"), [("blocking-maze", 1000), ("shortcut-maze", 3000)])
-def test_mazes_change_when_the_book_says(name, at):
+def test_mazes_change_at_the_step_of_the_book(name, at):
     env = envs.make(name)
     before = worlds.WORLDS[name]()
     after = worlds.WORLDS[name](changed=True)
@@ -349,7 +349,7 @@ def test_mazes_change_when_the_book_says(name, at):
     np.testing.assert_array_equal(inner.mdp.transitions.toarray(), before.transitions.toarray())
 
 
-def test_change_at_another_step():
+def test_a_maze_changes_at_a_given_step():
     env = envs.make("blocking-maze", change_at=2)
     env.reset(seed=0)
     env.step(0)
@@ -381,7 +381,7 @@ def test_change_at_another_step():
         ),
     ],
 )
-def test_wrong_sizes_are_named(build, message):
+def test_wrong_sizes_are_refused_by_name(build, message):
     with pytest.raises(ValueError, match=message) as error:
         build()
     assert "\n" not in str(error.value)

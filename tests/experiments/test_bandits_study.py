@@ -1,4 +1,4 @@
-"""The study of bandits: what it measures, and that it runs."""
+"""The study of bandits."""
 
 import json
 import math
@@ -15,8 +15,8 @@ def silent(_: str) -> None:
     pass
 
 
-def test_a_curve_in_pieces_goes_on_from_the_last():
-    """Uniform play, ε = 1 in the decaying schedule at first: the mean gap of 0.15 a play."""
+def test_a_curve_in_parts_continues_from_the_last_part():
+    """The schedule begins with ε = 1, uniform play, which costs the mean gap, 0.15 a play."""
     found = bandits.lost("fixed", "ε-greedy, decaying", 400, 75, 0)
     assert found["plays"][-1] == 75
     # ε is 1 until c K / d² = 80 plays
@@ -26,7 +26,7 @@ def test_a_curve_in_pieces_goes_on_from_the_last():
     assert 15 < longer["mean"][-1] < 250 * 0.15
 
 
-def test_the_study_leaves_a_page_a_picture_and_its_numbers(tmp_path):
+def test_the_study_writes_a_page_a_picture_and_numbers(tmp_path):
     folder = STUDIES["bandits"](tmp_path, fast=True, workers=1, say=silent)
     numbers = json.loads((folder / "results.json").read_text())["numbers"]
     assert numbers["Lai-Robbins slope"] == pytest.approx(lai_robbins(bandits.MEANS))

@@ -37,7 +37,7 @@ def test_a_benchmark_row_takes_the_median_of_paired_ratios():
     assert (row["ours_best"], row["reference_best"], row["ratio_best"]) == (3.0, 1.0, 3.0)
 
 
-def test_samples_take_turns_after_an_untimed_one():
+def test_samples_alternate_after_an_untimed_one():
     calls = []
 
     def sample(name):
@@ -63,11 +63,11 @@ def test_samples_take_turns_after_an_untimed_one():
 def test_the_reference_counts_operations(monkeypatch):
     ticks = iter([10.0, 10.5])
     monkeypatch.setattr(time, "perf_counter", lambda: next(ticks))
-    # three products of 2·4³ operations in half a second, in works of 32
+    # three products of 2·4³ operations in half a second, in units of 32
     assert Bench(repeats=1, threads=1, matrix=4).matmul(32.0)() == 3 * 2 * 4**3 / 0.5 / 32
 
 
-def test_operations_of_the_named_net():
+def test_the_named_net_has_a_hand_computed_number_of_operations():
     # 23→200→200→200→200→36: mean and variance of 18 outputs
     model = ensemble(17, 6, learn_reward=True)
     assert forward_flops(model) == 2 * (23 * 200 + 3 * 200 * 200 + 200 * 36)
@@ -84,7 +84,7 @@ def test_operations_of_the_named_net():
         ("collect", {"steps": 16}, 2),
     ],
 )
-def test_each_measures_all_it_names(name, sizes, rows):
+def test_each_benchmark_measures_all_its_rows(name, sizes, rows):
     peer = FakePeer()
     found = BENCHES[name](Bench(2, 1, peer, matrix=16), **sizes)  # type: ignore[arg-type]
     assert len(found) == rows
@@ -106,7 +106,7 @@ def test_without_a_peer_only_its_rows_are_missing():
 
 
 class FakeMctx(FakePeer):
-    """In the place of mctx: searches take it a half, a quarter and an eighth of a second."""
+    """Stands in for mctx; its searches take a half, a quarter and an eighth of a second."""
 
     def __enter__(self):
         return self
@@ -135,7 +135,7 @@ def test_tree_benchmark_reports_simulations_per_second_and_bytes_per_node(monkey
         (roots, actions), (size,) = sizes, space.ours
         assert {r.work for r in rows} == {f"search, {roots} roots x {actions} actions"}
         assert (rate.against, rate.reference, rate.wanted) == ("wanted", (wanted,) * 2, "≥ 1")
-        assert mctx.reference == (4 * roots / 0.25,) * 2  # all roots' simulations, by the median
+        assert mctx.reference == (4 * roots / 0.25,) * 2  # of all roots, by the median
         assert rate.ours == mctx.ours and min(rate.ours) > 0
         # four numbers for each action, twelve and a padded end; mctx's arrays by its source
         assert (size, space.lower) == (4 * (13 + 4 * actions), True)
@@ -144,16 +144,16 @@ def test_tree_benchmark_reports_simulations_per_second_and_bytes_per_node(monkey
     assert peer.asked[0] == asked | {"roots": 1, "actions": 2}
 
 
-def test_trees_without_mctx(monkeypatch):
+def test_the_tree_benchmark_works_without_mctx(monkeypatch):
     monkeypatch.setattr(mcts, "available", lambda _: False)
     found = BENCHES["mcts"](TINY, **TINY_SEARCH)
     assert [result.against for result in found] == ["wanted", "mctx"] * 2
     assert [result.unit for result in found] == ["simulations/s", "bytes a node"] * 2
 
 
-def test_memory_grows_by_what_is_kept():
+def test_memory_grows_by_the_size_of_the_stored_rows():
     grown = memory._in_fresh_process(memory._replay_growth, 1, 100_000)
-    # 42 floats a row are kept; the rest is the batches' and the allocator's
+    # 42 floats a row are stored; the rest belongs to the batches and the allocator
     assert 0.98 < grown / (100_000 * 42 * 4e-6) < 2
 
 
@@ -166,7 +166,7 @@ def test_memory_is_measured_for_a_buffer_and_a_longer_plan(monkeypatch):
     assert (plan["work"], plan["against"], plan["ratio"]) == ("plan, 30 iterations", "3", 1.25)
 
 
-def test_the_busy_process_ends_with_its_block():
+def test_the_busy_process_ends_with_the_context():
     with pytest.raises(KeyError), busy_neighbour() as child:
         assert child.poll() is None
         raise KeyError
@@ -204,7 +204,7 @@ def fakes(monkeypatch):
     monkeypatch.setattr(package, "available", lambda: False)
 
 
-def test_tables_rows_and_files(fakes, tmp_path):
+def test_a_benchmark_writes_tables_rows_and_files(fakes, tmp_path):
     before = torch.get_num_threads()
     with Console(width=140, record=True, file=open(os.devnull, "w")) as console:
         rows = bench(["one", "two"], threads=3, repeats=1, console=console, out=tmp_path / "b")
@@ -225,14 +225,14 @@ def test_tables_rows_and_files(fakes, tmp_path):
         (["one"], {"repeats": 0}, "repeats must be >= 1, got 0"),
     ],
 )
-def test_bad_input_says_so(fakes, names, options, message):
+def test_bad_input_is_refused_by_name(fakes, names, options, message):
     with pytest.raises(ValueError) as told:
         bench(names, **options)
     assert str(told.value) == message
 
 
-def test_jobs_are_told_beside_the_time_that_two_workers_had(monkeypatch):
+def test_the_time_of_jobs_is_compared_with_that_of_two_workers(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # without Ray
     (found,) = BENCHES["executor"](TINY, jobs=3, seconds=0.1)  # type: ignore[call-arg]
     assert (found.work, found.against, found.wanted) == ("3 jobs, processes", "2 x wall", "≥ 0.9")
-    assert 0 < found.ours[0] < found.reference[0]  # its workers also had to start
+    assert 0 < found.ours[0] < found.reference[0]  # the wall time includes the start of the workers

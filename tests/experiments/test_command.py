@@ -98,7 +98,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_input_ends_in_one_line_and_touches_no_file(name, tmp_path, monkeypatch, capsys):
+def test_wrong_input_ends_in_one_line_and_writes_no_file(name, tmp_path, monkeypatch, capsys):
     args, said = WRONG[name]
     monkeypatch.chdir(tmp_path)
     assert mbrl(*args) == 2
@@ -115,7 +115,7 @@ def test_help_names_every_command(capsys):
         assert f"  {name} " in out
 
 
-def test_a_run_leaves_what_it_should(trained):
+def test_a_run_writes_config_metrics_and_checkpoint(trained):
     config = json.loads((trained / "config.json").read_text())
     assert config["agent"]["model"]["hidden"] == [16] and config["steps"] == 300
     assert set(config["versions"]) >= {"mujoco", "torch", "gymnasium", "numpy", "python"}
@@ -129,7 +129,7 @@ def test_a_run_leaves_what_it_should(trained):
 
 
 @pytest.mark.parametrize("decay", [["1e-4"], ["1e-4", "2e-4"]])
-def test_weight_decay_is_one_number_or_one_a_layer(decay, tmp_path):
+def test_weight_decay_is_one_number_or_one_per_layer(decay, tmp_path):
     path = tmp_path / "run"
     options = ["--model.hidden", "8", "--steps", "2", "--threads", "1", "--run", path]
     assert mbrl("train", "pets", *options, "--model.weight-decay", *decay) == 0
@@ -145,7 +145,7 @@ def test_a_run_that_exists_is_not_overwritten(trained, capsys):
     assert (trained / "metrics.jsonl").read_bytes() == before
 
 
-def test_evaluate_is_reproducible_and_told_as_json(trained, capsys):
+def test_evaluate_is_reproducible_and_prints_json(trained, capsys):
     said = []
     for _ in range(2):
         assert mbrl("evaluate", trained, "--episodes=2", "--threads=1", "--json") == 0
@@ -154,7 +154,7 @@ def test_evaluate_is_reproducible_and_told_as_json(trained, capsys):
     assert len(said[0]["returns"]) == 2 and said[0]["iqm_low"] <= said[0]["iqm_high"]
 
 
-def test_evaluate_films_or_says_why_not(trained, capsys, monkeypatch):
+def test_evaluate_reports_why_a_film_is_skipped(trained, capsys, monkeypatch):
     import experiments.plots.film as films
     from envs import RenderingUnavailable
 
@@ -182,7 +182,7 @@ def test_plot_draws_every_figure(trained, capsys):
     assert 0 <= numbers["calibration_error"] <= 0.5
 
 
-def test_compare_and_list(trained, tmp_path, capsys):
+def test_compare_draws_a_figure_and_list_finds_runs(trained, tmp_path, capsys):
     other = tmp_path / "cartpole-swingup" / "random" / "1"
     assert mbrl("train", "random", "--steps=300", "--run", other) == 0
     capsys.readouterr()
@@ -195,7 +195,7 @@ def test_compare_and_list(trained, tmp_path, capsys):
     assert listed == [{"run": str(other), "env_steps": 300}]
 
 
-def test_list_envs_has_all_that_tree_takes_and_says_what_it_is(capsys):
+def test_list_envs_describes_every_environment_that_tree_accepts(capsys):
     assert mbrl("list", "envs", "--json") == 0
     listed = json.loads(capsys.readouterr().out)
     assert mbrl("list", "envs") == 0
@@ -214,7 +214,7 @@ def test_list_envs_has_all_that_tree_takes_and_says_what_it_is(capsys):
     assert {*worlds, *tasks} == {name for name in rows if name}
 
 
-def test_a_tree_is_drawn_exported_and_held_to_the_truth(tmp_path, capsys):
+def test_tree_draws_exports_and_compares_with_the_exact_values(tmp_path, capsys):
     options = ["--env=chain", "--rule=puct", "--simulations=60", "--nodes=9", "--json"]
     assert mbrl("tree", *options, "--root", tmp_path) == 0
     out, err = capsys.readouterr()
@@ -232,10 +232,10 @@ def test_a_tree_is_drawn_exported_and_held_to_the_truth(tmp_path, capsys):
     row = next(line for line in printed if "on " in line and "│" in line)
     assert f"{on['value']:.4f}" in row and f"{on['optimum']:.4f}" in row
     assert "best" in row and ("chosen" in row) == on["chosen"]
-    arrivals = WORLDS["chain"]().transitions.nnz  # states are merged: no more than one each
+    arrivals = WORLDS["chain"]().transitions.nnz  # states are merged: at most one node each
     assert len(from_json((Path(said["path"]) / "tree.json").read_text())) == 1 + arrivals
     assert (Path(said["path"]) / "tree.dot").read_text().count("visits") == 9
-    assert mbrl("tree", *options, "--out", said["path"]) == 2  # not written over
+    assert mbrl("tree", *options, "--out", said["path"]) == 2  # not overwritten
     assert "exists already" in capsys.readouterr().err
 
 
@@ -260,7 +260,7 @@ def test_compare_refuses_runs_of_different_environments(trained, tmp_path, capsy
 
 
 def test_ctrl_c_saves_exits_130_and_the_resumed_run_is_the_same(tmp_path):
-    """Interrupted within an episode."""
+    """The run is interrupted within an episode."""
     train = [sys.executable, "-m", "experiments.cli.command", "train"]
     options = [*TINY, "--steps=400", "--threads=1"]
     env = os.environ | {"PYTHONUNBUFFERED": "1"}
@@ -284,7 +284,7 @@ def test_ctrl_c_saves_exits_130_and_the_resumed_run_is_the_same(tmp_path):
     assert (cut / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
 
 
-def test_a_resume_can_go_further(trained, tmp_path, capsys):
+def test_a_resumed_run_can_have_more_steps(trained, tmp_path, capsys):
     import shutil
 
     longer = tmp_path / "longer"

@@ -1,4 +1,4 @@
-"""`mbrl mpc`: numbers, recorded controls, a figure, and errors that name the culprit."""
+"""`mbrl mpc`: numbers, recorded controls, a figure, and errors that name the cause."""
 
 import json
 
@@ -23,7 +23,7 @@ def mpc(tmp_path, *args):
     return status, folder
 
 
-def test_it_leaves_numbers_controls_and_a_figure(tmp_path, capsys):
+def test_mpc_writes_numbers_controls_and_a_figure(tmp_path, capsys):
     status, folder = mpc(tmp_path, "--env", "cartpole-swingup", "--seeds", "2", "--json")
     assert status == 0
     said = capsys.readouterr()
@@ -40,7 +40,7 @@ def test_it_leaves_numbers_controls_and_a_figure(tmp_path, capsys):
     assert rewards == pytest.approx([arrays[f"{seed}/rewards"].sum() for seed in "01"])
 
 
-def test_recorded_controls_play_the_episode_again(tmp_path):
+def test_recorded_controls_reproduce_the_episode(tmp_path):
     config = DriveConfig("cartpole-swingup", SMALL)
     played = drive(build_driver(config, make_env=envs.make, seed=3), seed=7, steps=10)
     env = envs.make("cartpole-swingup")
@@ -51,7 +51,7 @@ def test_recorded_controls_play_the_episode_again(tmp_path):
     assert played.states.shape[0] == 11 and len(played.plan_ms) == 10
 
 
-def test_the_same_seed_drives_the_same(tmp_path):
+def test_the_same_seed_gives_the_same_episode(tmp_path):
     config = DriveConfig("cartpole-swingup", SMALL)
     one, two = (
         drive(build_driver(config, make_env=envs.make, seed=1), seed=2, steps=8) for _ in range(2)
@@ -61,7 +61,7 @@ def test_the_same_seed_drives_the_same(tmp_path):
     assert not np.array_equal(one.actions, other.actions)
 
 
-def test_planner_by_name(tmp_path):
+def test_planners_are_chosen_by_name(tmp_path):
     for planner in ("mppi", "predictive", "cem"):
         status, folder = mpc(tmp_path / planner, "--planner", planner)
         assert status == 0
@@ -71,7 +71,7 @@ def test_planner_by_name(tmp_path):
         )
 
 
-def test_members_and_delay(tmp_path):
+def test_members_and_delay_are_settings_of_the_command(tmp_path):
     status, folder = mpc(tmp_path, "--members", "3", "--objective", "worst", "--delay", "2")
     assert status == 0
     config = json.loads((folder / "drive.json").read_text())["config"]
@@ -79,7 +79,7 @@ def test_members_and_delay(tmp_path):
 
 
 def test_a_learned_model_replaces_the_simulator(tmp_path):
-    """The same command on a run's ensemble; the planner's settings are those asked for."""
+    """With the ensemble of a run the planner has the given settings too."""
     trained = tmp_path / "run"
     tiny = ["--model.hidden", "8", "--model.epochs", "1", "--random-steps", "20"]
     assert run(["train", "pets", "--steps", "20", "--run", str(trained), *tiny]) == 0
@@ -108,14 +108,14 @@ def test_a_learned_model_replaces_the_simulator(tmp_path):
         (["--planner", "mppi", "--planner.elites", "3"], "'mppi' has no setting 'elites'"),
     ],
 )
-def test_wrong_input_is_one_line_and_touches_no_file(tmp_path, capsys, args, message):
+def test_wrong_input_ends_in_one_line_and_writes_no_file(tmp_path, capsys, args, message):
     status, folder = mpc(tmp_path, *args)
     err = capsys.readouterr().err.strip()
     assert status == 2 and message in err and len(err.splitlines()) == 1
     assert not folder.exists()
 
 
-def test_a_folder_that_exists_is_left_alone(tmp_path, capsys):
+def test_an_existing_folder_is_not_overwritten(tmp_path, capsys):
     (tmp_path / "drive").mkdir()
     status, folder = mpc(tmp_path)
     assert status == 2 and "exists already" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The study of Dyna: its arithmetic by hand, and that it runs."""
+"""The study of Dyna."""
 
 import json
 
@@ -26,12 +26,12 @@ def test_a_random_walk_takes_as_long_as_the_linear_solve_says():
     assert abs(np.mean(found) - dyna.wandering()) < 3.5 * error
 
 
-def test_when_episodes_become_short_by_hand():
+def test_the_first_short_episode_equals_a_hand_computed_value():
     array = np.array([[100, 30, 10, 19, 16, 16], [100, 10, 42, 19, 16, 16]])
     # means 100, 20, 26, 19, 16, 16: three average 21.7 from the second, 20.3 from the third
     assert dyna.soon(array) == "episode 4"
     assert dyna.soon(array[:, :4]) == "not reached"
-    rewards = np.arange(12.0)[None]  # one point a reward: the last sixth has two
+    rewards = np.arange(12.0)[None]  # one point for each reward: the last sixth has two
     assert dyna.late(rewards).tolist() == [2.0]
 
 
@@ -41,14 +41,14 @@ def test_first_episodes_are_the_same_and_planning_shortens_the_next():
     assert many[:, 1].mean() < 0.2 * none[:, 1].mean()
 
 
-def test_rewards_are_kept_every_few_steps():
+def test_rewards_are_recorded_at_intervals():
     found = np.array(dyna.earned("blocking-maze", "Dyna-Q", 800, 700, 2))
     assert found.shape == (2, 800 // dyna.EVERY)
     assert (np.diff(found, axis=1) >= 0).all() and found[:, -1].min() > 5
-    assert (found[:, -1] == found[:, 700 // dyna.EVERY]).all()  # blocked, and not yet found again
+    assert (found[:, -1] == found[:, 700 // dyna.EVERY]).all()  # blocked; no other way found
 
 
-def test_the_study_leaves_a_page_a_picture_and_its_numbers(tmp_path):
+def test_the_study_writes_a_page_a_picture_and_numbers(tmp_path):
     folder = STUDIES["dyna"](tmp_path, fast=True, workers=1, say=silent)
     numbers = json.loads((folder / "results.json").read_text())["numbers"]
     steps = numbers["steps per episode"]

@@ -1,4 +1,4 @@
-"""Figures of runs whose episodes are too short for some of them; tables of one run."""
+"""Figures of runs with episodes that are too short for some figures; tables of one run."""
 
 import json
 
@@ -10,7 +10,7 @@ from experiments.cli.command import run
 
 
 class OneStep(gymnasium.Env):
-    """An arm to pull: every episode is over after one step."""
+    """A bandit: every episode ends after one step."""
 
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,))
     action_space = gymnasium.spaces.Box(-1, 1, (1,))
@@ -48,7 +48,7 @@ def drawn(path):
     return {figure.stem for figure in (path / "plots").glob("*.png")}
 
 
-def test_episodes_of_one_step_are_drawn_and_what_needs_more_is_said(trained, capsys):
+def test_episodes_of_one_step_are_drawn_and_skipped_figures_are_reported(trained, capsys):
     assert mbrl("plot", trained, "--episodes", "1", "--threads", "1", "--json") == 0
     out, err = capsys.readouterr()
     assert "no model_error.png, no plan_spread.png" in err and "--episodes" in err

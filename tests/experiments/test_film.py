@@ -12,7 +12,7 @@ from mbrl.rng import episode_seed
 
 
 class Fading(gymnasium.Env):
-    """It renders its brightness, which an action adds to."""
+    """Renders its brightness, to which actions add."""
 
     observation_space = gymnasium.spaces.Box(0, 255, (1,))
     action_space = gymnasium.spaces.Box(0, 100, (1,))

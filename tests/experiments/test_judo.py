@@ -1,4 +1,4 @@
-"""judo as a peer: its two tasks are ours to the last step, and it can be asked for its work."""
+"""judo as a peer: its two tasks equal ours, and it reports the work that it does."""
 
 import sys
 from pathlib import Path
@@ -13,7 +13,7 @@ from experiments.peers import Judo, PeerError, available
 OURS = {"cartpole": "cartpole-servo", "cylinder_push": "cylinder-push"}
 
 
-def test_a_peer_whose_python_lacks_the_package_says_so():
+def test_a_peer_whose_python_lacks_the_package_raises_an_error():
     script = str(Path(peers.__file__).with_name("judo.py"))
     with (
         Judo([sys.executable, script]) as peer,
@@ -24,7 +24,7 @@ def test_a_peer_whose_python_lacks_the_package_says_so():
         peer.ask(work="info")
 
 
-def test_an_absent_peer_names_how_to_install_it(monkeypatch, tmp_path):
+def test_an_absent_peer_raises_an_error_that_explains_the_installation(monkeypatch, tmp_path):
     monkeypatch.setenv("MBRL_JUDO", str(tmp_path))
     assert not available(Judo)
     with pytest.raises(PeerError, match="^judo is not installed.*make peers"), Judo():
@@ -32,7 +32,7 @@ def test_an_absent_peer_names_how_to_install_it(monkeypatch, tmp_path):
 
 
 @pytest.mark.skipif(not available(Judo), reason=Judo.how_to_install())
-def test_the_real_one_counts_its_work():
+def test_judo_reports_its_candidates_steps_and_times():
     with Judo() as peer:
         assert peer.ask(work="info")["versions"]["judo-rai"] == "0.1.0"
         for task, steps in (("cartpole", 25), ("cylinder_push", 50)):
@@ -70,8 +70,8 @@ def test_our_tasks_have_the_costs_of_judo(task):
 
 
 @pytest.mark.skipif(not available(Judo), reason=Judo.how_to_install())
-def test_a_drive_gets_the_cart_to_the_goal():
-    """From behind a cart 1 m off: judo's own loop ends near the least cost there is, 0.0156."""
+def test_a_drive_by_judo_moves_the_cart_to_the_goal():
+    """From behind a cart at 1 m, judo's own loop ends near the least possible cost, 0.0156."""
     start = [[1.5, 0.0, 1.0, 0.0], [0.0] * 4]
     with Judo() as peer:
         reply = peer.ask(work="drive", task="cylinder_push", starts=[start], length=5.0)

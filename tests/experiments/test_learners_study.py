@@ -1,4 +1,4 @@
-"""The study of tabular learners: what it measures by hand, and what it leaves."""
+"""The study of tabular learners: its measures and its files."""
 
 import json
 
@@ -12,7 +12,7 @@ from mbrl.tabular.config import ALGORITHMS
 from mbrl.tabular.counted import counted_errors
 
 
-def test_every_named_world_is_there_at_one_discount():
+def test_every_named_world_exists_with_one_discount():
     mdps = [build() for build in learners.WORLDS.values()]
     assert {mdp.name for mdp in mdps} == {*WORLDS, "garnet"}
     assert {mdp.discount for mdp in mdps} == {learners.DISCOUNT}
@@ -21,7 +21,7 @@ def test_every_named_world_is_there_at_one_discount():
 
 
 @pytest.mark.parametrize("kind", ALGORITHMS)
-def test_without_chance_every_kind_comes_near(kind):
+def test_every_learner_is_accurate_in_deterministic_worlds(kind):
     early, late = learners.measured("frozen lake", kind, [40, 100_000], 0)
     assert late < 4e-4 < early  # a thousandth of the range, which is 0.41
     if ALGORITHMS[kind]["target"] in ("q", "double"):
@@ -29,7 +29,7 @@ def test_without_chance_every_kind_comes_near(kind):
 
 
 @pytest.mark.parametrize("kind", ["Q-learning", "double Q", "Sarsa", "MC, every visit", "Sarsa(λ)"])
-def test_in_a_stochastic_world_errors_fall_to_those_of_counted_models(kind):
+def test_errors_in_a_stochastic_world_decrease_to_those_of_counted_models(kind):
     name, counts = "frozen lake, slippery", [10**4, 3 * 10**5]
     early, late = learners.measured(name, kind, counts, 0)
     mdp = learners.WORLDS[name]()
@@ -42,7 +42,7 @@ def test_errors_below_a_thousandth_are_bold():
     assert [*map(learners.shown, (0.002, 0.0009, 0.0))] == ["2.0e-03", "**9.0e-04**", "**0**"]
 
 
-def test_q_learning_takes_most_steps_where_there_is_chance():
+def test_q_learning_is_trained_longest_in_stochastic_worlds():
     chance = {name for name, build in learners.WORLDS.items() if not build().deterministic}
     assert chance == {*learners.LONGEST}
     slow = learners.taken("four rooms", "Q-learning", False)
@@ -50,7 +50,7 @@ def test_q_learning_takes_most_steps_where_there_is_chance():
     assert learners.taken("chain", "Q-learning", False) == slow[:3]
 
 
-def test_the_fast_study_leaves_a_page_a_picture_and_its_numbers(tmp_path, inline):
+def test_the_fast_study_writes_a_page_a_picture_and_numbers(tmp_path, inline):
     folder = STUDIES["learners"](tmp_path, fast=True, say=lambda _: None)
     found = json.loads((folder / "results.json").read_text())["numbers"]["found"]
     assert [*found] == ["frozen lake", "frozen lake, slippery"]

@@ -1,4 +1,4 @@
-"""The loop behind `--viewer`: it does what the page asks."""
+"""The loop of `--viewer` carries out the requests of the page."""
 
 import signal
 import socket
@@ -23,7 +23,7 @@ SMALL = MPCConfig(PlannerConfig(horizon=6, population=8, iterations=1, elites=2)
 
 
 class Page:
-    """A page whose user follows a script: step -> requests."""
+    """A page with scripted requests: step -> requests."""
 
     url = "http://nowhere"
 
@@ -72,7 +72,7 @@ def test_the_live_view_shows_every_step_and_prints_its_address(monkeypatch):
 
 
 @pytest.mark.parametrize("name", envs.TASKS)
-def test_every_task_has_something_to_draw_its_plans_by(name):
+def test_every_task_has_sensors_that_trace_its_plans(name):
     task = envs.TASKS[name]
     sim = live.Simulator(task.traced())
     state = sim.state(*task.initial(np.random.default_rng(0)))
@@ -80,7 +80,7 @@ def test_every_task_has_something_to_draw_its_plans_by(name):
     assert task.traces and all(path.shape == (1, 4, 3) for path in paths.values())
 
 
-def test_stop_pause_and_reset(monkeypatch):
+def test_stop_pause_and_reset_take_effect(monkeypatch):
     assert watch(monkeypatch, {2: {"closed": True}})[1] == 2
     page, taken, _ = watch(monkeypatch, {k: {"paused": True} for k in (2, 3)}, steps=3)
     assert taken == 3 and len(page.shown) == 5
@@ -98,7 +98,7 @@ def test_settings_reach_the_planner(monkeypatch):
     assert lengths[:3] == [(7, 3)] * 3 and lengths[3:] == [(10, 3)] * 2
 
 
-def test_settings_that_do_not_match_are_refused_and_named(monkeypatch):
+def test_settings_out_of_range_are_refused_by_name(monkeypatch):
     _, taken, said = watch(monkeypatch, {1: {"settings": {"population": 0.0}}})
     assert taken == 6 and "kept the old settings" in said[1]
 
@@ -114,7 +114,7 @@ def test_weights_change_the_score(monkeypatch):
 
 
 def test_a_push_is_an_impulse(monkeypatch):
-    """N·s on the cart's centre of mass change the momentum of cart and pole by as much."""
+    """An impulse on the cart's centre of mass changes the momentum of cart and pole by as much."""
     model = envs.TASKS["cartpole-swingup"].compile()
     data = mujoco.MjData(model)
     Push(model.body("cart").id, np.array([0.5, 0.0, 0.0])).give(model, data)
@@ -127,14 +127,14 @@ def test_a_push_is_an_impulse(monkeypatch):
     assert page.shown[2][1][0] - page.shown[1][1][0] > 1.0
 
 
-def test_goals_are_moved(monkeypatch):
+def test_a_dragged_goal_moves_in_the_simulation(monkeypatch):
     name = next(name for name, task in envs.TASKS.items() if task.goal)
     place = np.array([0.4, 0.1, 0.3])
     page, *_ = watch(monkeypatch, {1: {"goals": {0: place}}}, env=name, steps=2)
     assert np.array_equal(page.shown[1][2][0], place)
 
 
-def test_the_command(monkeypatch, capsys):
+def test_the_command_opens_the_viewer_and_refuses_gymnasiums_environments(monkeypatch, capsys):
     monkeypatch.setattr(live, "Viewer", Page({}))
     assert run(["mpc", "--viewer", "--steps", "2", "--planner.population", "8", "--json"]) == 0
     assert '"steps": 2' in capsys.readouterr().out
@@ -142,8 +142,8 @@ def test_the_command(monkeypatch, capsys):
     assert "gymnasium steps itself" in capsys.readouterr().err
 
 
-def test_a_task_of_ones_own_is_shown(monkeypatch):
-    page, taken, said = watch(monkeypatch, {}, env="tests.stranger.parts:SLIDER", steps=3)
+def test_a_users_task_is_shown(monkeypatch):
+    page, taken, said = watch(monkeypatch, {}, env="tests.own_parts.parts:SLIDER", steps=3)
     assert taken == 3 and len(page.shown) == 3 and said[0].startswith("open ")
     assert set(page.made["weights"]) == {"effort"} and "middle" in page.drawn[0][0]
 
@@ -153,7 +153,7 @@ def test_ctrl_c_ends_it_at_once_though_a_client_never_reads():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    task = ["--env", "tests.stranger.parts:SLIDER"]
+    task = ["--env", "tests.own_parts.parts:SLIDER"]
     command = [sys.executable, "-m", "experiments.cli.command", "mpc", "--viewer", *task]
     process = subprocess.Popen(
         [*command, "--viewer-port", str(port)], stderr=subprocess.PIPE, text=True
@@ -166,7 +166,7 @@ def test_ctrl_c_ends_it_at_once_though_a_client_never_reads():
             upgrade = f"Upgrade: websocket\r\nConnection: Upgrade\r\n{key}\r\n{protocol}"
             deaf.sendall(f"GET / HTTP/1.1\r\nHost: here\r\n{upgrade}\r\n\r\n".encode())
             assert deaf.recv(12) == b"HTTP/1.1 101"
-            time.sleep(1)  # its buffers fill
+            time.sleep(1)  # until its buffers are full
             began = time.monotonic()
             process.send_signal(signal.SIGINT)
             assert process.wait(30) == 130

@@ -22,7 +22,7 @@ def wheel(tmp_path_factory):
     return Path(next(iter(builder(str(ROOT)).build(directory=str(folder)))))
 
 
-def test_the_wheel_holds_all_that_the_packages_hold(wheel):
+def test_the_wheel_contains_all_files_of_the_packages(wheel):
     inside = set(zipfile.ZipFile(wheel).namelist())
     tracked = {
         str(path.relative_to(ROOT))
@@ -52,7 +52,7 @@ def test_the_command_runs_from_the_wheel(wheel, tmp_path):
 
 
 def _names(code):
-    """Global names that a module's compiled code loads, functions' included."""
+    """Global names that a module's compiled code loads, including its functions."""
     for step in dis.get_instructions(code):
         if step.opname == "LOAD_GLOBAL":
             yield step.argval
@@ -62,8 +62,8 @@ def _names(code):
 
 
 @pytest.mark.parametrize("package", ("mbrl", "envs", "experiments"))
-def test_every_global_name_is_there(package):
-    """Shapes in annotations look undefined to linters, so none of them checks names."""
+def test_every_global_name_is_defined(package):
+    """Linters do not check names, because shapes in annotations look undefined to them."""
     for found in pkgutil.walk_packages([str(ROOT / package)], f"{package}."):
         module = importlib.import_module(found.name)
         path = Path(str(module.__file__))

@@ -32,7 +32,7 @@ def fake(tmp_path):
     return [sys.executable, "-I", str(script)]
 
 
-def test_answers_come_in_turn(fake):
+def test_replies_keep_the_order_of_the_requests(fake):
     with MbrlLib(fake) as one, MbrlLib(fake) as other:
         assert one.ask(work="step", rows=10)["got"] == {"work": "step", "rows": 10}
         assert other.ask(work="info")["count"] == 1
@@ -45,7 +45,7 @@ def test_a_peer_that_prints_much_does_not_block(fake):
         assert peer.ask(work="shout")["count"] == 2
 
 
-def test_a_refusal_names_request_and_reason_and_is_not_the_end(fake):
+def test_a_refusal_names_request_and_reason_and_the_peer_stays_usable(fake):
     with MbrlLib(fake) as peer:
         with pytest.raises(PeerError, match=r"'rows': 7.*rows is not a multiple of 5$"):
             peer.ask(work="refuse", rows=7)
@@ -54,7 +54,7 @@ def test_a_refusal_names_request_and_reason_and_is_not_the_end(fake):
 
 def test_the_error_of_a_dead_peer_names_its_last_line(fake):
     with MbrlLib(fake) as peer:
-        for _ in range(2):  # the second request meets a closed pipe
+        for _ in range(2):  # at the second request the pipe is closed
             with pytest.raises(PeerError, match=r"^mbrl-lib's process died: OutOfLuck: no more$"):
                 peer.ask(work="die")
 
@@ -64,7 +64,7 @@ def test_the_error_of_a_peer_dead_without_output_names_its_exit_status(fake):
         peer.ask(work="leave")
 
 
-def test_the_process_ends_with_the_block(fake):
+def test_the_process_ends_with_the_context(fake):
     with MbrlLib(fake) as peer:
         peer.ask(work="info")
         child = peer._child
@@ -72,7 +72,7 @@ def test_the_process_ends_with_the_block(fake):
     assert child.poll() is not None
 
 
-def test_an_absent_peer_names_how_to_install_it(monkeypatch, tmp_path):
+def test_an_absent_peer_raises_an_error_that_explains_the_installation(monkeypatch, tmp_path):
     monkeypatch.setenv("MBRL_PEERS", str(tmp_path))
     assert not available()
     with pytest.raises(PeerError) as told, MbrlLib():
@@ -80,7 +80,7 @@ def test_an_absent_peer_names_how_to_install_it(monkeypatch, tmp_path):
     assert str(told.value) == HOW_TO_INSTALL
 
 
-def test_starts_its_script_isolated_in_the_environment_named(monkeypatch, tmp_path, fake):
+def test_the_script_runs_isolated_in_the_named_environment(monkeypatch, tmp_path, fake):
     python = tmp_path / "venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.write_text(f'#!/bin/sh\nexec "{fake[0]}" -I "{fake[2]}" "$@"\n')
@@ -93,7 +93,7 @@ def test_starts_its_script_isolated_in_the_environment_named(monkeypatch, tmp_pa
     assert Path(script) == Path(peers.__file__).with_name("mbrl_lib.py")
 
 
-def test_the_script_knows_our_package_from_theirs(monkeypatch):
+def test_the_script_imports_the_peers_package_and_not_ours(monkeypatch):
     folder = Path(peers.__file__).parent
     monkeypatch.setenv("PYTHONPATH", str(folder.parents[1]))
     with (
@@ -104,7 +104,7 @@ def test_the_script_knows_our_package_from_theirs(monkeypatch):
 
 
 @pytest.mark.skipif(not available(), reason=HOW_TO_INSTALL)
-def test_the_real_one_counts_its_work(monkeypatch):
+def test_mbrl_lib_reports_its_work(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(peers.__file__).parents[2]))
     tiny = {"horizon": 2, "population": 20, "iterations": 2, "particles": 5, "threads": 1}
     with MbrlLib() as peer:

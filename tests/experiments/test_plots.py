@@ -37,7 +37,7 @@ def check_png(figure, path, width, height):
     assert (pixels != 255).any(axis=2).mean() > 0.01, "an empty page"
 
 
-def test_learning_curve(tmp_path):
+def test_learning_curve_shows_means_and_intervals(tmp_path):
     steps = np.arange(150, 1500, 150)
     values = rng().normal(100, 10, size=(5, 9))
     figure = plots.learning_curve(
@@ -69,7 +69,7 @@ def test_long_learning_curves_are_thinned():
     np.testing.assert_allclose(y, np.sqrt(np.floor(x)) / 2)
 
 
-def test_model_error(tmp_path):
+def test_model_error_shows_quartiles_by_horizon(tmp_path):
     errors = np.abs(rng().normal(size=(40, 12))) + 0.1
     still = np.linspace(0.2, 3, 12)
     figure = plots.model_error({"model": errors}, baseline=still)
@@ -85,7 +85,7 @@ def test_model_error(tmp_path):
     assert figure.axes[0].get_yscale() == "linear"
 
 
-def test_predicted_return(tmp_path):
+def test_predicted_return_shows_correlation_and_bias(tmp_path):
     realised = np.array([10.0, 20.0, 30.0, 40.0])
     predicted = realised + np.array([4.0, 6.0, 6.0, 4.0])
     figure = plots.predicted_return(predicted, realised)
@@ -101,7 +101,7 @@ def test_predicted_return(tmp_path):
     assert "2 plans: correlation none, bias -1.5" in legend(figure.axes[0])
 
 
-def test_calibration(tmp_path):
+def test_calibration_shows_coverage_and_area(tmp_path):
     levels = np.array([0.25, 0.5, 0.75])
     sure = np.array([[0.0, 0.2], [0.2, 0.4], [0.4, 0.6]])  # two dimensions, 0.1, 0.3, 0.5 pooled
     figure = plots.calibration(levels, {"true": levels, "sure": sure})
@@ -114,7 +114,7 @@ def test_calibration(tmp_path):
     np.testing.assert_allclose(y, [0, 0.1, 0.3, 0.5, 1])
 
 
-def test_spread(tmp_path):
+def test_spread_shows_stds_and_errors_of_each_dimension(tmp_path):
     t = np.arange(50) * 0.04
     aleatoric, epistemic = rng(1).uniform(0.5, 1, (50, 5)), rng(2).uniform(0, 2, (50, 5))
     error = rng(3).normal(size=(50, 5)) * np.sqrt(aleatoric + epistemic)
@@ -134,7 +134,7 @@ def test_spread(tmp_path):
     check_png(figure, tmp_path / "b.png", 7.4, 1 + 2 * 1.74)
 
 
-def test_horizon_spread(tmp_path):
+def test_horizon_spread_stacks_aleatoric_and_epistemic_std(tmp_path):
     aleatoric, epistemic = np.array([1.0, 4.0, 9.0]), np.array([0.0, 5.0, 16.0])
     error = [0.5, -1.0, 6.0]
     figure = plots.horizon_spread(aleatoric, epistemic, error=error)
@@ -146,7 +146,7 @@ def test_horizon_spread(tmp_path):
     assert ax.get_title(loc="left") == "64 % of the last step's variance is epistemic"
 
 
-def test_bars(tmp_path):
+def test_bars_show_means_intervals_and_seeds(tmp_path):
     values = {"0.5": rng(1).normal(40, 5, 5), "1.5": rng(2).normal(-120, 5, 4)}
     figure = plots.bars(values, title="versions")
     check_png(figure, tmp_path / "a.png", 7.4, 4.4)
@@ -178,7 +178,7 @@ def test_grouped_bars_keep_place_and_colour():
     assert colour[1.5] == colour[0.5] != colour[3.0] == colour[4.0]
 
 
-def test_frontier(tmp_path):
+def test_frontier_shows_points_with_intervals(tmp_path):
     points = [(50.0, 120.0, 110.0, 125.0), (5.0, 90.0, 70.0, 95.0)]
     figure = plots.frontier({"iCEM": points})
     check_png(figure, tmp_path / "a.png", 7.4, 4.4)
@@ -189,7 +189,7 @@ def test_frontier(tmp_path):
     np.testing.assert_allclose(bars.get_segments(), [[[5, 70], [5, 95]], [[50, 110], [50, 125]]])
 
 
-def test_same_data_same_picture(tmp_path):
+def test_the_same_data_give_the_same_bytes(tmp_path):
     runs = [(np.arange(5), v) for v in rng().normal(size=(4, 5))]
     a = plots.save(plots.learning_curve({"a": runs}), tmp_path / "a.png").read_bytes()
     np.random.seed(7)
@@ -266,12 +266,12 @@ NAN = [1.0, np.nan]
         (lambda: plots.frontier({"a": [(1, 1, 2, 3)]}), "a: want low <= return"),
     ],
 )
-def test_bad_input_names_the_culprit(call, culprit):
+def test_bad_input_is_refused_by_name(call, culprit):
     with pytest.raises(ValueError, match=culprit):
         call()
 
 
-def test_a_run_of_one_episode_is_a_point_that_can_be_seen():
+def test_a_run_of_one_episode_is_drawn_as_a_point():
     figure = plots.learning_curve({"one": [([150], [3.0])]})
     marked = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
     assert len(marked) == 1 and marked[0].get_xydata().tolist() == [[150.0, 3.0]]

@@ -1,4 +1,4 @@
-"""What the command does before and around its work: quick answers, streams, names, completion."""
+"""The command apart from its work: help, listings, output streams, names, completion."""
 
 import dataclasses
 import json
@@ -112,7 +112,7 @@ def test_help_listings_and_typos_import_nothing_heavy(case, tmp_path):
     assert set((tmp_path / "imported").read_text().split()) <= allowed
 
 
-def test_names_read_from_the_sources_are_those_of_the_tables():
+def test_names_read_from_the_sources_equal_those_of_the_tables():
     assert list(names.algorithms()) == list(AGENTS)
     assert list(names.planners()) == list(KINDS)
     assert set(names.planners()) == set(get_args(PlannerName))
@@ -153,8 +153,8 @@ def test_what_is_said_to_be_known_of_an_environment_is_what_it_says_itself(monke
             assert names.known(env_id) == (spec.reward is not None, not spec.ends), env_id
 
 
-def test_the_catalogue_is_what_the_environments_are():
-    """`python -m envs.catalogue` writes it anew."""
+def test_the_catalogue_agrees_with_the_environments():
+    """`python -m envs.catalogue` rewrites it."""
     assert catalogue.FILE.read_text(encoding="utf-8") == catalogue.text()
     assert names.catalogue() == json.loads(catalogue.text())
     for row in names.catalogue()["worlds"]:
@@ -162,7 +162,7 @@ def test_the_catalogue_is_what_the_environments_are():
             assert len(row["actions"]) == envs.WORLDS[row["name"]]().actions
 
 
-def test_the_version_names_what_numbers_depend_on(capsys):
+def test_the_version_option_names_all_packages_that_affect_numbers(capsys):
     assert run(["--version"]) == 0
     said = capsys.readouterr().out
     kept = [
@@ -241,7 +241,7 @@ def test_help_gives_the_discount_that_a_search_takes(capsys):
         assert defaults(capsys, "tree", "--env", env)["--discount"] == str(game.discount)
 
 
-def test_help_gives_the_values_that_hold(capsys):
+def test_help_shows_the_values_in_effect(capsys):
     assert "Worker threads. (default: all cores)" in helped(capsys, "evaluate")
     assert defaults(capsys, "study")["--seeds"].startswith("that of the study")
     assert defaults(capsys, "study", "dyna")["--seeds"] == "30"
@@ -262,13 +262,13 @@ def test_a_setting_that_a_planner_lacks_is_said_with_those_it_has(command, capsy
     )
 
 
-def test_training_with_another_planner_keeps_what_it_has_of_the_preset(tmp_path, capsys):
+def test_another_planner_keeps_the_presets_settings_that_it_has(tmp_path, capsys):
     path = tmp_path / "run"
     options = ["--steps", "2", "--threads", "1", "--run", str(path)]
     assert run(["train", "pets", "--planner", "mppi", "--planner.horizon=7", *options]) == 0
     planner = json.loads((path / "config.json").read_text())["agent"]["mpc"]["planner"]
     assert (planner["name"], planner["population"], planner["horizon"]) == ("mppi", 40, 7)
-    assert planner["elites"] is None  # icem's alone
+    assert planner["elites"] is None  # only iCEM has it
 
 
 def test_a_script_completes_commands_options_and_names(tmp_path):
@@ -300,10 +300,10 @@ def test_a_script_completes_commands_options_and_names(tmp_path):
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A package is installed whose entry points name the parts of `tests/stranger/parts.py`."""
-    folder = tmp_path / "site" / "stranger-1.dist-info"
+    """Installs a package whose entry points name the parts of `tests/own_parts/parts.py`."""
+    folder = tmp_path / "site" / "own_parts-1.dist-info"
     folder.mkdir(parents=True)
-    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1\n")
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: own_parts\nVersion: 1\n")
     groups = {
         "envs": {"slider": "parts:SLIDER", "half-cheetah": "parts:Drift"},
         "planners": {"bees": "parts:Bees"},
@@ -316,7 +316,7 @@ def package(tmp_path, monkeypatch):
     ]
     (folder / "entry_points.txt").write_text("\n".join(lines))
     monkeypatch.syspath_prepend(tmp_path / "site")
-    monkeypatch.syspath_prepend(ROOT / "tests" / "stranger")
+    monkeypatch.syspath_prepend(ROOT / "tests" / "own_parts")
     yield
     sys.modules.pop("parts", None)
 
@@ -390,7 +390,7 @@ def test_parts_of_installed_packages_are_used_by_their_names(package, tmp_path, 
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_other_shells_have_the_same_words(shell, capsys):
+def test_completions_for_other_shells_offer_the_same_words(shell, capsys):
     assert run(["completion", shell]) == 0
     script = capsys.readouterr().out
     for key, each in words().items():
@@ -399,7 +399,7 @@ def test_other_shells_have_the_same_words(shell, capsys):
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c != "completion"])
-def test_options_completed_are_those_of_the_help_text(command, capsys):
+def test_completed_options_are_those_of_the_help_text(command, capsys):
     given = re.findall(r"--[a-z][a-z.-]*[a-z](?![a-z.])", helped(capsys, command))
     offered = {word for word in words()[command] if word.startswith("--")}
     if command == "mpc":  # each planner's help has its own settings
@@ -421,7 +421,7 @@ def test_terminals_of_few_characters_get_readable_text(coding, args, tmp_path):
     assert "?" not in text.replace("?.", "") and "\\u" not in done.stderr.decode(coding)
 
 
-def test_substitutes_are_what_a_reader_would_write():
+def test_characters_that_cannot_be_encoded_get_readable_substitutes():
     assert readable("cvar:α → ≥ 2 × μ…") == "cvar:alpha -> >= 2 x mu..."
     assert readable("│─┌┼é") == "|-++e"
     assert readable("日") == "?"
@@ -429,7 +429,7 @@ def test_substitutes_are_what_a_reader_would_write():
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("args", [["list"], ["list", "planners", "--json"], ["mpc", "--help"]])
-def test_a_reader_that_leaves_ends_it_silently(args, unbuffered, tmp_path):
+def test_a_closed_pipe_ends_the_command_silently(args, unbuffered, tmp_path):
     child = subprocess.Popen(
         [*COMMAND, *args], env=ENV | {"PYTHONUNBUFFERED": unbuffered}, cwd=tmp_path,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -442,7 +442,7 @@ def test_a_reader_that_leaves_ends_it_silently(args, unbuffered, tmp_path):
 
 @pytest.mark.parametrize("args", ["--help", "--version", "list --json", "list", "tree --help"])
 @pytest.mark.parametrize("target", ["/dev/full", "&-"])
-def test_output_that_cannot_be_written_is_said_in_one_line(args, target, tmp_path):
+def test_output_that_cannot_be_written_ends_in_one_line(args, target, tmp_path):
     line = f'"{sys.executable}" -m experiments.cli.command {args} >{target}'
     done = subprocess.run(
         ["bash", "-c", line], env=ENV, cwd=tmp_path, capture_output=True, text=True
@@ -471,7 +471,7 @@ main()
 @pytest.mark.parametrize(
     "module", ["tyro", "torch", "torch._ops", "numpy", "numpy.linalg", "mujoco", "matplotlib"]
 )
-def test_ctrl_c_while_it_loads_says_one_line(module, tmp_path):
+def test_ctrl_c_during_loading_ends_in_one_line(module, tmp_path):
     code = LOADING.replace("WHERE", repr(module))
     done = subprocess.run(
         [sys.executable, "-c", code], env=ENV, cwd=tmp_path, capture_output=True, text=True

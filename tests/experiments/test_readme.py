@@ -21,7 +21,7 @@ def anchors(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_picture_and_link_is_there(page):
+def test_every_picture_and_link_exists(page):
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if target.startswith("http"):
@@ -32,14 +32,14 @@ def test_every_picture_and_link_is_there(page):
         assert not anchor or anchor in anchors(linked), target
 
 
-def test_every_page_is_on_the_map():
+def test_every_page_is_in_the_table_of_contents():
     there = (ROOT / "docs" / "index.md").read_text()
     for page in ROOT.glob("docs/**/*.md"):
         name = str(page.relative_to(ROOT / "docs"))
         assert name == "index.md" or f"({name})" in there, name
 
 
-def test_agents_commands_and_studies_have_their_page():
+def test_agents_commands_and_studies_have_a_page():
     for agent in AGENTS:
         assert (ROOT / "docs" / "agents" / f"{agent}.md").exists()
     assert set(COMMANDS) <= anchors(ROOT / "docs" / "command.md")
@@ -47,7 +47,7 @@ def test_agents_commands_and_studies_have_their_page():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_python_name_that_a_page_imports_is_there(page):
+def test_every_python_name_that_a_page_imports_exists(page):
     text = page.read_text()
     for module, names in re.findall(r"^from ([\w.]+) import ([\w, ]+)$", text, re.MULTILINE):
         for name in names.split(","):
@@ -55,7 +55,7 @@ def test_every_python_name_that_a_page_imports_is_there(page):
             assert hasattr(importlib.import_module(module), name.strip()), f"{module}.{name}"
 
 
-def test_every_make_target_it_names_is_there():
+def test_every_make_target_that_is_named_exists():
     makefile = (ROOT / "Makefile").read_text()
     for target in set(re.findall(r"^make (\S+)", README, re.MULTILINE)):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
@@ -93,7 +93,7 @@ def test_the_uncertainty_example_runs_as_written(capsys):
 def test_cartpole_swings_up_within_six_episodes(seed, tmp_path, capsys):
     path = str(tmp_path / "run")
     assert run(["train", "pets", "--seed", str(seed), "--run", path]) == 0
-    # The return of the table is that of evaluation; the last training episode varies more, as
-    # processors round differently (114 to 128).
+    # The table gives the return of evaluation. That of the last training episode varies more,
+    # from 114 to 128, because processors round differently.
     assert run(["evaluate", path, "--episodes", "5", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["mean"] >= 120

@@ -1,11 +1,11 @@
-"""A run that is killed at any moment ends with the numbers it would have had."""
+"""A run that is killed and resumed gives the same numbers as one that is not killed."""
 
 import json
 import subprocess
 import sys
 
-# One process imports everything and forks its children, so that an attempt costs no imports. It
-# runs a config to its end, then again while it kills each attempt, and prints what it did.
+# One process imports everything and forks its children, so that they need not import. It trains a
+# config to its end, then again while it kills each attempt, and prints what it did.
 DRIVER = """
 import json, os, random, shutil, signal, sys, threading, time, traceback
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The studies: what they measure by hand, and that they leave pages, pictures and numbers."""
+"""The studies: their measures, and their pages, pictures and numbers."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ def silent(_: str) -> None:
     pass
 
 
-def test_versions_differ_in_nothing_but_data_and_plans():
+def test_versions_differ_only_in_data_and_planning():
     at = Lab(Path("nowhere"), 1, 1, False, silent)
     old, middle, new = (config(at, "cartpole-swingup", name) for name in ("0.5", "1.0", "1.5"))
     assert old.steps == middle.steps == new.steps
@@ -30,8 +30,8 @@ def test_versions_differ_in_nothing_but_data_and_plans():
 # The experiments that need no training.
 
 
-def test_brute_force_and_statistics_by_hand():
-    # At rest on the top with a noise of a millionth, the ball stays: h steps return h.
+def test_brute_force_and_statistics_equal_hand_computed_values():
+    # At rest on the top with a noise of 1e-6 the ball stays there: h steps return h.
     rng = np.random.default_rng(0)
     near = propagation.brute_force(np.array([[0.0, 0.0]]), 50, rng)
     assert near.shape == (1, 50, propagation.HORIZON)
@@ -42,18 +42,18 @@ def test_brute_force_and_statistics_by_hand():
     assert std == pytest.approx(np.sqrt((20**2 - 1) / 12))
 
 
-def test_propagation_ranks_what_keeps_its_member_first(tmp_path):
+def test_propagation_that_keeps_its_members_ranks_first(tmp_path):
     folder = STUDIES["propagation"](tmp_path, fast=True, seeds=4, say=silent)
     numbers = json.loads((folder / "results.json").read_text())["numbers"]
     assert numbers["ranked"][0] == "tsinf"
     assert numbers["ranked"][-1] == "expectation"
     last = {name: errors["std"][-1] for name, errors in numbers["median error by horizon"].items()}
-    assert last["expectation"] == pytest.approx(1.0)  # it has no spread at all
+    assert last["expectation"] == pytest.approx(1.0)  # it predicts no spread
     assert last["tsinf"] < 0.6 * last["ts1"]
     assert Image.open(folder / "propagation.png").size[0] > 1000
 
 
-def test_caution_improves_the_tail_and_optimism_does_not():
+def test_pessimistic_objectives_improve_the_tail_and_optimistic_ones_do_not():
     budget = objectives.Budget(100, 8, 50, 4000)
     found = {
         name: objectives.outcome(*objectives.OBJECTIVES[name], 0, budget)
@@ -64,7 +64,7 @@ def test_caution_improves_the_tail_and_optimism_does_not():
     assert found["penalty"]["clearance"] > found["mean"]["clearance"] + 0.1
 
 
-def test_robots_have_pages_with_pictures_and_numbers(tmp_path):
+def test_the_robot_study_writes_pages_pictures_and_numbers(tmp_path):
     folder = STUDIES["robots"](tmp_path, fast=True, workers=1, say=silent)
     page = (folder / "table.md").read_text()
     found = json.loads((folder / "results.json").read_text())["numbers"]

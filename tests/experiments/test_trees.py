@@ -1,4 +1,4 @@
-"""Search trees drawn, and searches of named environments."""
+"""Figures of search trees, and searches of environments by name."""
 
 import re
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.collections import PathCollection
 from PIL import Image
+from tests.stranger import parts
 
 import envs
 from envs import WORLDS
@@ -15,7 +16,6 @@ from experiments.cli.tree import searched
 from experiments.plots.tree import draw
 from mbrl.tree import SearchConfig
 from planners.mcts.export import Node
-from tests.stranger import parts
 
 
 def node(number, parent, action, visits, value, reward, *state, discount=0.9):
@@ -35,17 +35,17 @@ NODES = [
 ]
 
 
-def test_the_picture_is_a_tree(tmp_path):
+def test_the_picture_shows_every_node_and_edge(tmp_path):
     figure = draw(NODES, actions=("on", "end"))
     assert Image.open(plots.save(figure, tmp_path / "tree.png")).format == "PNG"
     ax = figure.axes[0]
     dots = [c for c in ax.collections if isinstance(c, PathCollection)]
     placed = {tuple(x): (s, v) for c in dots for x, s, v in zip(*_drawn(c), strict=True)}
-    assert len(placed) == 9  # none upon another
+    assert len(placed) == 9  # no two in the same place
     by_size = sorted(size for size, _ in placed.values())
     assert len(set(by_size)) == len({node.visits for node in NODES})
     assert sorted(v for _, v in placed.values()) == pytest.approx(sorted(n.worth for n in NODES))
-    assert placed[max(placed, key=lambda at: at[1])][0] == by_size[-1]  # the root, on top
+    assert placed[max(placed, key=lambda at: at[1])][0] == by_size[-1]  # the root is at the top
     depths = sorted(-y for _, y in placed)
     assert depths[0] == 0 and max(np.diff(depths)) == 1
     assert len(ax.lines) == 8
@@ -60,7 +60,7 @@ def _drawn(dots: PathCollection):
     return np.round(np.asarray(dots.get_offsets()), 6), dots.get_sizes(), values
 
 
-def test_a_picture_of_nothing_or_of_orphans_says_so():
+def test_a_picture_of_no_nodes_or_without_parents_is_refused():
     with pytest.raises(ValueError, match="nodes: is empty"):
         draw([])
     with pytest.raises(ValueError, match="want the parent of every node"):
@@ -73,7 +73,7 @@ def test_a_tree_of_one_node_is_drawn(tmp_path):
     assert plots.save(draw(NODES[:1]), tmp_path / "one.png").exists()
 
 
-def test_the_chosen_action_is_orange_and_names_do_not_meet():
+def test_the_chosen_action_is_orange_and_labels_do_not_overlap():
     actions = [f"go {k}" for k in range(30)]
     tree = [node(0, -1, -1, 100, 0.0, 0.0, 0.0)]
     tree += [node(k + 1, 0, k, 3, k / 30, 0.0, 1.0) for k in range(30)]
@@ -93,7 +93,7 @@ def test_every_world_has_a_name_for_each_action():
 
 
 @pytest.mark.parametrize("rule", ["uct", "puct", "gumbel"])
-def test_a_search_by_each_rule_says_what_it_did_and_does_it_again(rule):
+def test_a_search_by_each_rule_reports_its_result_and_is_reproducible(rule):
     config = SearchConfig("dyna-maze", rule, simulations=40, steps=2, rollouts=2, depth=20)
     _, found = searched(config)
     assert [c.action for c in found.choices] == ["up", "right", "down", "left"]
@@ -104,7 +104,7 @@ def test_a_search_by_each_rule_says_what_it_did_and_does_it_again(rule):
     assert (again.choices, again.nodes) == (found.choices, found.nodes)
 
 
-def test_continuous_actions_are_sampled_and_the_state_is_the_simulators_own():
+def test_continuous_actions_are_sampled_in_a_search_with_the_simulator():
     config = SearchConfig("cartpole-swingup", simulations=12, samples=3, rollouts=1, depth=2)
     _, found = searched(config)
     assert len(found.choices) == 3 and found.optimum is None
@@ -112,7 +112,7 @@ def test_continuous_actions_are_sampled_and_the_state_is_the_simulators_own():
     assert found.nodes[0].visits == 13 and all(node.sample for node in found.nodes[1:])
 
 
-def test_an_action_of_many_numbers_has_a_number_for_a_name():
+def test_an_action_of_many_numbers_is_labelled_by_its_index():
     """An action of seven numbers is written in the table, because an edge has no room for it."""
     _, found = searched(SearchConfig("panda-reach", simulations=4, samples=2, rollouts=1, depth=1))
     assert found.names == ("#0", "#1")
@@ -122,7 +122,7 @@ def test_an_action_of_many_numbers_has_a_number_for_a_name():
     )
 
 
-def test_a_pole_is_kept_up_for_a_while():
+def test_tree_search_keeps_a_pole_upright_for_some_steps():
     _, found = searched(SearchConfig("CartPole-v1", simulations=10, steps=25, rollouts=1, depth=12))
     assert abs(found.nodes[0].state[2]) < 0.2 and len(found.nodes[0].state) == 4
 

@@ -1,4 +1,4 @@
-"""The study of tree search: its model against exact values, its measures, and what it leaves."""
+"""The study of tree search: its model against exact values, its measures and its files."""
 
 import json
 
@@ -21,7 +21,7 @@ def uniform_values(world):
 
 
 @pytest.mark.parametrize("problem", trees.PROBLEMS)
-def test_values_are_those_of_the_worlds_in_a_range_of_one(problem):
+def test_values_are_those_of_the_worlds_scaled_to_a_range_of_one(problem):
     model, start = trees.laboratory(problem, trees.ROUGH, 2, 5)
     assert len(start) == 10
     for w, world in enumerate(model.mdps):
@@ -37,11 +37,11 @@ def test_values_are_those_of_the_worlds_in_a_range_of_one(problem):
 
 def test_roots_are_states_that_can_be_reached():
     (world,) = worlds("cliff walk", 1)
-    assert world.enterable.sum() == 48 - 10 - 1  # but the cliff, and the goal
+    assert world.enterable.sum() == 48 - 10 - 1  # all but the cliff and the goal
 
 
 @pytest.mark.parametrize("world", [frozen_lake(), garnet(6, 3, 2, rng=np.random.default_rng(3))])
-def test_steps_give_what_the_world_may_do(world):
+def test_steps_are_possible_in_the_world(world):
     other = garnet(world.states, world.actions, 4, rng=np.random.default_rng(4))
     model = trees.modelled([other, world], trees.ROUGH, np.random.default_rng(0))
     unit = world.optimum().values.max() - uniform_values(world).min()
@@ -70,8 +70,8 @@ def test_rollouts_estimate_the_value_of_the_random_policy():
         assert abs(returns.mean() - want[state]) < 5 * returns.std() / np.sqrt(draws)
 
 
-def test_what_is_at_stake():
-    # On the chain of γ 0.8 to go on is best from everywhere, by what the next ones lose.
+def test_the_loss_of_each_action_equals_hand_computed_values():
+    # On the chain with γ = 0.8 forward is best everywhere.
     unit = np.ptp([10 / 0.2, uniform_values(worlds("chain", 1)[0]).min()])
     _, start = trees.laboratory("chain", trees.ROUGH, 3, 4)
     on = [10 / 0.2 * 0.8 ** (4 - state % 5) for state in start]
@@ -93,14 +93,14 @@ def test_uct_converges_to_the_optimum_of_the_chain():
 
 def test_sequential_halving_keeps_exploring_at_the_root():
     found = trees.measured("chain", trees.ROUGH, "Gumbel", 4, 2, [1024])
-    # Half of the visits go to the worse of two actions, so that the mean stays half way.
+    # Half of the visits go to the worse of two actions, so the mean is half-way between.
     assert np.mean(found[trees.CHOSEN]) < 0.01
     model, start = trees.laboratory("chain", trees.ROUGH, 4, 2)
     gap = np.ptp(model.action_values[start], axis=1).reshape(4, 2).mean(1)
     assert found[trees.MEAN][0] == pytest.approx(gap / 2, abs=0.03)
 
 
-def test_the_fast_study_leaves_pictures_and_numbers(tmp_path, inline):
+def test_the_fast_study_writes_pictures_and_numbers(tmp_path, inline):
     folder = STUDIES["trees"](tmp_path, fast=True, say=lambda _: None)
     assert folder == tmp_path / "trees"
     numbers = json.loads((folder / "results.json").read_text())["numbers"]

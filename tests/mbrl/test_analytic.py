@@ -1,4 +1,4 @@
-"""A model in closed form: each member keeps its own value of the unknown number."""
+"""A model in closed form whose members have different values of an unknown parameter."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ def pushed(state, action, value):
     return state + value.unsqueeze(-1) * action
 
 
-def test_each_member_takes_its_own_value():
+def test_each_member_uses_its_own_value_of_the_parameter():
     model = Analytic(pushed, torch.tensor([0.0]), torch.tensor([1.0, 3.0]))
     assert isinstance(model, GaussianDynamics)
     found = rollout(
@@ -26,7 +26,7 @@ def test_each_member_takes_its_own_value():
     assert found.returns().flatten().tolist() == [1 + 2, 3 + 6]
 
 
-def test_steps_are_draws_from_what_it_predicts():
+def test_steps_are_drawn_from_the_prediction():
     model = Analytic(pushed, torch.tensor([0.5, 2.0]), torch.tensor([1.0, -1.0]))
     state, action = torch.zeros(2, 20_000, 2), torch.ones(2, 20_000, 2)
     predicted = model.predict(state, action)

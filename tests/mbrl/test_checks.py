@@ -29,7 +29,7 @@ def test_any_shapes_of_observations_and_actions_pass():
         ({"reward": torch.tensor([0.0, 0.0, math.inf])}, "reward holds a number that is not"),
     ],
 )
-def test_the_column_at_fault_is_named(change, said):
+def test_the_message_names_the_wrong_column(change, said):
     with pytest.raises(ValueError, match=said):
         check_batch(batch()._replace(**change), (4, 2), ())
 
@@ -67,7 +67,7 @@ def changed(**values):
         {"net": {"w": torch.ones(2, 3), "bound": torch.full((1,), -math.inf)}},
     ],
 )
-def test_what_a_fresh_state_may_grow_into_is_taken(values):
+def test_states_that_a_new_one_can_become_are_accepted(values):
     check_state(changed(**values), FRESH, "agent")
 
 
@@ -91,7 +91,7 @@ def test_what_a_fresh_state_may_grow_into_is_taken(values):
         ({"two": [1, "x"]}, "agent/two/1 must be an integer"),
     ],
 )
-def test_the_first_place_that_differs_is_named(values, said):
+def test_the_message_names_the_first_place_that_differs(values, said):
     with pytest.raises(ValueError, match=said) as error:
         check_state(changed(**values), FRESH, "agent")
     assert "\n" not in str(error.value)

@@ -1,4 +1,4 @@
-"""Gymnasium's classic control as models: each steps as the environment itself does."""
+"""Gymnasium's classic control as models, against the environments."""
 
 import gymnasium
 import numpy as np

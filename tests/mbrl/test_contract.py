@@ -1,4 +1,4 @@
-"""`check_model`: models of all kinds pass, and each way to break one is said in one line."""
+"""`check_model` accepts models of all kinds and names each breach of the contract in one line."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import torch
 from mbrl import check_model
 from mbrl.dynamics import Ensemble, EnsembleConfig
 from mbrl.types import Gaussian, Step, Transition
-from tests.stranger.parts import Linear
+from tests.own_parts.parts import Linear
 
 OBS, ACTION = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0))[..., :2].unbind()
 ACTION = ACTION[:, :1]
@@ -25,7 +25,7 @@ def data(count=40):
     return Transition(obs, action, -obs[:, 0].abs(), obs + 0.1 * action, over, over)
 
 
-def test_a_strangers_model_passes_fitted_or_not():
+def test_a_users_model_passes_fitted_or_not():
     model = Linear(2, 1, generator=seeded())
     check_model(model, OBS, ACTION)
     check_model(model, OBS, ACTION, data=data())
@@ -133,7 +133,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("kind", "line"), BROKEN, ids=[kind.__name__ for kind, _ in BROKEN])
-def test_what_is_wrong_is_said_in_one_line(kind, line):
+def test_each_breach_of_the_contract_is_named_in_one_line(kind, line):
     model: Any = kind() if kind is Stuck else kind(2, 1, generator=seeded())
     with pytest.raises(ValueError, match=f"model {kind.__name__}: {line}") as error:
         check_model(model, OBS, ACTION, data=data())

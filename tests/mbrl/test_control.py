@@ -16,7 +16,7 @@ CONFIG = DriveConfig(mpc=MPCConfig(planner=PlannerConfig("cem", 5, 8, 1, 2)))
 
 
 class Adding(gymnasium.Env):
-    """A level that actions add to; it ends above 10 and renders the level as its brightness."""
+    """A level to which actions add; it terminates above 10 and renders the level as brightness."""
 
     observation_space = gymnasium.spaces.Box(-100, 100, (1,))
     action_space = gymnasium.spaces.Box(0, 10, (1,))
@@ -49,7 +49,7 @@ def test_a_film_has_a_frame_and_the_return_so_far_after_each_step():
     assert [frame[0, 0, 0] for frame in frames] == [1, 4, 6] and returns == [2, 8, 12]
 
 
-def test_one_episode_is_that_of_the_driver_and_its_start():
+def test_drive_one_equals_a_drive_from_the_same_start():
     found, step = drive_one(CONFIG, make_env=envs.make, seed=1, start=5, number=2, steps=4)
     driver = build_driver(CONFIG, make_env=envs.make, seed=1)
     same = drive(driver, seed=5, number=2, steps=4)
@@ -58,7 +58,7 @@ def test_one_episode_is_that_of_the_driver_and_its_start():
     np.testing.assert_array_equal(found.states, same.states)
 
 
-def test_the_planning_error_is_that_of_the_cheaper_simulator(monkeypatch):
+def test_the_planning_error_is_the_error_of_the_planning_model(monkeypatch):
     def heavy(spec):
         spec.option.gravity = (0, 0, -30)
 

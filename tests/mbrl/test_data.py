@@ -13,7 +13,7 @@ from mbrl.types import Transition
 
 
 def transition(k, *, terminated=False, truncated=False, obs=2, action=1):
-    """The k-th transition of a made-up stream, all numbers telling k."""
+    """The k-th transition of a stream, whose numbers all depend on k."""
     return Transition(
         torch.full((obs,), float(k)),
         torch.full((action,), k + 0.25),
@@ -41,8 +41,8 @@ ends = st.sampled_from(["goes on", "terminated", "truncated", "both"])
     pieces=st.lists(st.lists(ends, min_size=1, max_size=10), max_size=6),
     singly=st.booleans(),
 )
-def test_it_is_a_list_of_the_last_ones(capacity, pieces, singly):
-    """Against a Python list, appended to in batches of any length or one by one."""
+def test_the_buffer_equals_a_list_of_the_last_transitions(capacity, pieces, singly):
+    """Against a Python list, with batches of any length or single rows."""
     buffer, reference, k = Replay(capacity, 2, 1), [], 0
     for piece in pieces:
         fresh = [transition(k + i, terminated=end in ("terminated", "both"),
@@ -77,7 +77,7 @@ def test_it_is_a_list_of_the_last_ones(capacity, pieces, singly):
 
 
 @pytest.mark.parametrize("count", [3, 5, 8, 13])
-def test_a_state_dict_brings_everything_back_and_the_ring_goes_on_turning(count):
+def test_a_loaded_buffer_equals_the_saved_one_and_overwrites_its_oldest_rows(count):
     buffer, copy = Replay(5, 2, 1), Replay(5, 2, 1)
     for k in range(count):
         buffer.append(transition(k, terminated=k == count - 2, truncated=k % 4 == 3))
@@ -109,7 +109,7 @@ def test_state_dicts_of_other_buffers_are_refused():
             other.load_state_dict(full.state_dict())
 
 
-def test_sampling_is_uniform_and_its_generators_alone():
+def test_sampling_is_uniform_and_draws_only_from_its_generator():
     buffer = Replay(4, 2, 1)
     buffer.append(batch([transition(k) for k in range(6)]))
     global_state = torch.get_rng_state()
@@ -129,7 +129,7 @@ def test_sampling_is_uniform_and_its_generators_alone():
 @pytest.mark.parametrize("name", ["obs", "action", "reward", "next_obs"])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e39])
 def test_numbers_that_are_not_finite_in_float32_are_refused(name, value):
-    """1e39 is finite as float64 and infinite as it would be kept."""
+    """1e39 is finite in float64 and infinite in float32, in which it would be stored."""
     step = transition(0)
     wrong = step._replace(**{name: torch.full_like(getattr(step, name).double(), value)})
     buffer = Replay(3, 2, 1)
@@ -186,8 +186,8 @@ print(reserved, resident() - before)
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/smaps_rollup"), reason="needs Linux's /proc")
-def test_a_million_transitions_cost_no_more_than_a_fifth_over_their_floats():
-    """23 + 18 floats: what the process really holds, looked at from outside the library."""
+def test_a_million_transitions_take_at_most_a_fifth_more_than_their_floats():
+    """Rows of 23 + 18 floats; the memory of the process is measured."""
     out = subprocess.run(
         [sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True, timeout=120
     )
@@ -197,15 +197,15 @@ def test_a_million_transitions_cost_no_more_than_a_fifth_over_their_floats():
 
 
 def test_moments_are_exact_far_from_zero():
-    """Around 1e6 a float32 sum of squares keeps no digit of a std of one."""
+    """Around 1e6 a float32 sum of squares has no correct digit of a std of one."""
     x = 1e6 + torch.tensor([[-1.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [1.0, 0.0]])
     mean, std = moments(x)
     assert mean.dtype == std.dtype == torch.float64
     assert mean.tolist() == [1e6, 1e6]
-    assert std.tolist() == [1.0, 0.0]  # the second column does not move
+    assert std.tolist() == [1.0, 0.0]  # the second column is constant
 
 
-def test_a_normaliser_scales_and_takes_it_back():
+def test_a_normalisers_inverse_undoes_its_scaling():
     x = torch.tensor([[1.0, 5.0, 1e-9], [3.0, 5.0, 3e-9]])
     normaliser = Normaliser(3)
     assert torch.equal(normaliser.scale(x), x)
@@ -214,7 +214,7 @@ def test_a_normaliser_scales_and_takes_it_back():
     wanted = torch.tensor([[-1.0, 0.0, -1.0], [1.0, 0.0, 1.0]])
     torch.testing.assert_close(scaled, wanted)
     torch.testing.assert_close(normaliser.unscale(scaled), x, rtol=1e-6, atol=0)
-    assert normaliser.unscale(torch.full((3,), 9.0))[1] == 5.0  # it never moved
+    assert normaliser.unscale(torch.full((3,), 9.0))[1] == 5.0  # it was constant
     other = Normaliser(3)
     other.load_state_dict(normaliser.state_dict())
     assert torch.equal(other.scale(x), scaled)
@@ -222,18 +222,18 @@ def test_a_normaliser_scales_and_takes_it_back():
 
 @pytest.mark.parametrize("unit", [1e-12, 1e-9, 1.0, 1e9])
 def test_whether_a_column_is_constant_does_not_depend_on_its_unit(unit):
-    """A change of a thousandth of the mean counts as movement, rounding errors do not."""
+    """A change by a thousandth of the mean counts, rounding errors do not."""
     wave = torch.sin(torch.arange(1000.0, dtype=torch.float64))
     columns = (wave, 1 + 1e-3 * wave, 1 + 1e-12 * wave, torch.full_like(wave, 0.1), 0 * wave)
     std = moments(unit * torch.stack(columns, -1))[1]
     assert (std > 0).tolist() == [True, True, False, False, False]
     torch.testing.assert_close(std[0] / unit, wave.std(correction=0))
-    dust = 1e-17 * wave.unsqueeze(-1)  # of a quantity around 1 that does not move
+    dust = 1e-17 * wave.unsqueeze(-1)  # of a constant near 1
     assert moments(dust)[1] == 0
 
 
 def image_transition(k):
-    """An image, an index as the action, and a further column, all telling k."""
+    """An image, an index as the action, and a further column, which all depend on k."""
     image = torch.full((3, 4, 4), k % 256, dtype=torch.uint8)
     fields = (image, torch.tensor(k), torch.tensor(k + 0.5), image + 1, torch.tensor(k % 5 == 4))
     return Transition(*fields, torch.tensor(False))
@@ -269,8 +269,8 @@ def test_images_indices_and_further_columns_are_kept_as_they_are(count):
     assert torch.equal(again.action, drawn["action"])
 
 
-def test_float_vectors_of_any_shape_lie_in_one_block():
-    """A matrix as the observation comes back as it was; only its capacity costs memory."""
+def test_float_arrays_of_any_shape_are_stored_in_one_block():
+    """Matrices as observations are returned unchanged."""
     buffer = Replay(4, (2, 3), (1, 2))
     obs, action = torch.randn(6, 2, 3), torch.randn(6, 1, 2)
     none = torch.zeros(6) > 0

@@ -1,4 +1,4 @@
-"""A simulator's derivatives against MuJoCo's own, and iLQR through them."""
+"""A simulator's derivatives against MuJoCo's, and iLQR with them."""
 
 import dataclasses
 
@@ -36,7 +36,7 @@ def some_actions(sim, horizon, scale=0.5):
 
 
 @pytest.mark.parametrize("name", ["cartpole-swingup", "pendulum-swingup", "quadruped-walk"])
-def test_dynamics_are_mujocos_own_chained_over_substeps(name):
+def test_derivatives_of_the_dynamics_are_mujocos_chained_over_substeps(name):
     """`mjd_transitionFD` differentiates one MuJoCo step; a control step is several."""
     sim, _, model = smooth(name)
     actions = some_actions(sim, 3, 0.2)
@@ -55,7 +55,7 @@ def test_dynamics_are_mujocos_own_chained_over_substeps(name):
             fx, fu = a @ fx, a @ fu + b
             mujoco.mj_step(m, data)
         fu = fu * (high - low) / 2
-        # contacts are stiff: there both differences are good to a share of the largest entry
+        # contacts are stiff: there both differences are accurate relative to the largest entry
         for mine, theirs in ((found.fx[t], fx), (found.fu[t], fu)):
             scale = max(1.0, np.abs(theirs).max())
             assert np.abs(mine.numpy() - theirs).max() <= 1e-3 * scale
@@ -65,7 +65,7 @@ def test_dynamics_are_mujocos_own_chained_over_substeps(name):
 
 @pytest.mark.parametrize("name", ["cartpole-swingup", "pendulum-swingup", "half-cheetah"])
 def test_actions_on_a_bound_are_differentiated_inside_it(name):
-    """Against one-sided differences of `mj_step` by hand; MuJoCo clamps values outside."""
+    """Against one-sided differences of `mj_step`; MuJoCo clamps values outside the bounds."""
     sim, state, model = smooth(name)
     size, h = sim.model.nu, 1e-7
     signs = torch.from_numpy(np.where(np.arange(size) % 2, -1.0, 1.0))
@@ -86,13 +86,13 @@ def test_actions_on_a_bound_are_differentiated_inside_it(name):
         slope = (velocities(signs.numpy()) - velocities(inside)) / (h * float(signs[i]))
         mine = found.fu[0, m.nv : 2 * m.nv, i].numpy()
         assert np.abs(mine - slope).max() <= 1e-4 * np.abs(slope).max()
-    # beyond the bound, where the control no longer changes, the derivative is none
+    # beyond the bound, where the control is constant, the derivative is zero
     beyond = model.expand(states, 1.5 * signs[None])
     assert beyond.fu[0, m.nv : 2 * m.nv].abs().max() == 0
 
 
 def test_activations_on_a_bound_are_differentiated_inside_it():
-    """An integrator at the end of its range: act' = act + dt u, until MuJoCo clamps it."""
+    """An integrator at the end of its range: act' = act + dt u, which MuJoCo clamps."""
 
     def prepare(spec):
         motor = spec.actuators[0]
@@ -118,7 +118,7 @@ def test_activations_on_a_bound_are_differentiated_inside_it():
 
 
 def test_ilqr_does_not_stall_on_its_bounds():
-    """Where half the actions end on a bound; with halved derivatives it stopped at 10.8."""
+    """Half of the actions end on a bound; with halved derivatives the search stopped at 10.8."""
     _, _, model = smooth("cartpole-swingup")
     box = torch.ones(1, dtype=torch.float64)
     plan = ILQR(-box, box, 40, iterations=60).plan(model, None, generator=torch.Generator())
@@ -126,7 +126,7 @@ def test_ilqr_does_not_stall_on_its_bounds():
     assert plan.score > 20
 
 
-def test_gradients_of_the_cost_equal_those_of_the_return():
+def test_gradients_of_the_cost_equal_minus_those_of_the_return():
     sim, state, model = smooth("cartpole-swingup", action_repeat=2)
     actions = some_actions(sim, 6)
     states, cost = rolled(model, actions)
@@ -162,7 +162,7 @@ def linear_cart(**weights):
     )
 
 
-def test_it_reaches_the_lqr_optimum_in_one_iteration():
+def test_ilqr_reaches_the_lqr_optimum_in_one_iteration():
     sim = Simulator(linear_cart())
     horizon, dt = 20, sim.control_step
     start = np.array([0.01, 0.0])
@@ -173,7 +173,7 @@ def test_it_reaches_the_lqr_optimum_in_one_iteration():
     fx = np.array([[1.0, dt], [0.0, 1.0]])
     fu = 10 * np.array([[dt**2 * (1 + 1 / 4) / 2], [dt]])
     weight, effort = np.diag([1.0, 0.1]), np.array([[0.01]])
-    # the reward looks at the next state: its cost moves to the state before it
+    # the reward is that of the next state, so its cost belongs to the state before
     law = lqr(
         fx,
         fu,
@@ -189,7 +189,7 @@ def test_it_reaches_the_lqr_optimum_in_one_iteration():
     assert np.abs(plan.actions.numpy() - np.array(best)).max() < 1e-6
 
 
-def test_it_drives_a_robot():
+def test_ilqr_drives_a_robot():
     task = envs.TASKS["cartpole-swingup"]
     sim = Simulator(task)
     config = MPCConfig(PlannerConfig("ilqr", horizon=25, iterations=10))

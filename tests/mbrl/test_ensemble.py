@@ -19,7 +19,7 @@ def seeded(seed=0):
 
 
 def noise_std(x):
-    """Four times as loud on the right as on the left."""
+    """The noise is four times as large on the right as on the left."""
     return 0.05 + 0.15 * torch.sigmoid(8 * x)
 
 
@@ -46,7 +46,7 @@ def fitted(count, config=CONFIG, seed=0):
 
 @pytest.fixture(scope="module")
 def learned():
-    """The ensemble that several tests look at: `CONFIG` on 3000 steps."""
+    """An ensemble fitted to 3000 steps, for several tests."""
     return fitted(3000)[0]
 
 
@@ -55,7 +55,7 @@ def rows(model, *parts):
 
 
 def by_hand(model, state, action):
-    """Mean and std of the change of obs (and reward), and the logit, without any folding."""
+    """Mean and std of the change of obs (and reward), and the logit, by the plain nets."""
     values = {name: value.double() for name, value in model.state_dict().items()}
     layers, size, count = len(model.config.hidden) + 1, model.heads.size, model.members
     unit = values["inputs.std"].where(values["inputs.std"] > 0, torch.ones(()))
@@ -76,7 +76,7 @@ def by_hand(model, state, action):
     return mean, std, x[..., -1]
 
 
-# What it learns
+# Learning
 
 
 def test_a_known_noise_is_recovered(learned):
@@ -87,20 +87,20 @@ def test_a_known_noise_is_recovered(learned):
     assert (mean.mean(0)[:, :1] - truth).square().mean().sqrt() < 0.03
     total = spread(mean, std).total[:, :1].sqrt()
     assert (total / noise_std(x) - 1).abs().mean() < 0.15
-    # and it is not one number for all places: truth is 4.0
+    # and it depends on the place: the true ratio is 4.0
     assert total[-8:].mean() / total[:8].mean() > 3
 
 
 def test_predictions_are_calibrated_on_held_out_data(learned):
-    """Each central interval holds its share to within 2.5 points on average."""
+    """On average each central interval contains its share to within 2.5 points."""
     fresh = data(5000, seed=9)
     mean, std = learned.predict(*rows(learned, fresh.obs, fresh.action))
     observed = calibration_curve(mean[..., :1], std[..., :1], fresh.next_obs, LEVELS)
     assert calibration_error(LEVELS, observed) < 0.025
 
 
-def test_data_takes_away_the_epistemic_part_and_leaves_the_aleatoric(learned):
-    """From 200 to 3000 steps: disagreement falls to below half, noise stays within a fifth."""
+def test_more_data_reduces_the_epistemic_variance_but_not_the_aleatoric(learned):
+    """From 200 to 3000 steps disagreement more than halves; noise changes by at most a fifth."""
     fresh = data(500, seed=9)
     few, _ = fitted(200, FEW)
     parts = []
@@ -113,11 +113,11 @@ def test_data_takes_away_the_epistemic_part_and_leaves_the_aleatoric(learned):
     assert abs(noise_few / noise_many - 1) < 0.2
     shared, _ = fitted(200, replace(FEW, bootstrap=False))
     mean, std = shared.predict(*rows(shared, fresh.obs, fresh.action))
-    # members that all see the same data agree too soon
+    # members with the same data would agree too much
     assert spread(mean, std).epistemic[:, 0].mean().sqrt() < doubt_few / 2
 
 
-def test_members_disagree_where_there_was_no_data(learned):
+def test_members_disagree_outside_the_data(learned):
     inside, outside = torch.tensor([[0.0]]), torch.tensor([[3.0]])
     spreads = [
         learned.predict(*rows(learned, x, torch.zeros(1, 1))).mean[..., 0].std()
@@ -138,7 +138,7 @@ def test_a_deterministic_ensemble_learns_the_mean_and_has_no_noise():
 
 
 def test_reward_and_termination_are_learned():
-    """Of a walk without noise: reward within 0.05, termination right in 97 of 100."""
+    """For a walk without noise: reward within 0.05, termination right in 97 of 100 cases."""
     config = replace(CONFIG, learn_reward=True, learn_termination=True, batch=32)
     steps, fresh = (
         seen._replace(
@@ -179,7 +179,7 @@ def test_constant_columns_are_only_shifted():
     model = made(obs=2)
     model.fit(steps, generator=seeded())
     assert model.scale[1] == 1.0
-    far = 10 * steps.obs  # in a long rollout a small drift would add up, a large one run away
+    far = 10 * steps.obs  # in a long rollout a drift would add up
     state, action = rows(model, far, steps.action)
     mean, std = model.predict(state.requires_grad_(), action)
     assert torch.equal(mean[..., 1], state[..., 1])
@@ -188,7 +188,7 @@ def test_constant_columns_are_only_shifted():
     assert gradient.isfinite().all()
 
 
-def test_scale_is_the_std_of_the_change():
+def test_the_scale_is_the_std_of_the_change():
     steps = data(300)
     model = made(replace(CONFIG, epochs=1))
     model.fit(steps, generator=seeded())
@@ -196,11 +196,11 @@ def test_scale_is_the_std_of_the_change():
     torch.testing.assert_close(model.scale, wanted)
 
 
-# How it is fitted
+# Fitting
 
 
 def held_out(count, seed, share=0.1):
-    """The rows a fit with this generator holds out: its first draw orders the data."""
+    """The rows that a fit with this generator holds out: its first draw permutes the data."""
     return torch.randperm(count, generator=seeded(seed))[: int(share * count)]
 
 
@@ -217,7 +217,7 @@ def held_out_loss(model, steps, index):
 
 @pytest.mark.parametrize("stacked", [True, False])
 def test_each_member_keeps_the_weights_of_its_own_best_pass(monkeypatch, stacked):
-    """Sixty rows are soon learned by heart: without stopping the held-out loss explodes."""
+    """Sixty rows are soon overfitted: without stopping the held-out loss becomes very large."""
     monkeypatch.setattr(fitting, "STACKED_WORK", math.inf if stacked else 0)
     config = replace(CONFIG, epochs=150, patience=15, batch=16, holdout=0.3, learning_rate=1e-2)
     steps = data(60)
@@ -255,7 +255,7 @@ def test_elites_are_the_best_on_held_out_data():
 
 @pytest.mark.parametrize("stacked", [True, False])
 def test_members_do_not_depend_on_one_another(monkeypatch, stacked):
-    """One starts far off: the others come out the same to the bit, and it comes last."""
+    """One starts far off: the others are fitted the same to the bit, and it is ranked last."""
     monkeypatch.setattr(fitting, "STACKED_WORK", math.inf if stacked else 0)
 
     def run(spoilt, holdout):
@@ -275,7 +275,9 @@ def test_members_do_not_depend_on_one_another(monkeypatch, stacked):
 
 @pytest.mark.parametrize("stacked", [True, False])
 @pytest.mark.parametrize("holdout", [0.0, 0.1])
-def test_a_fit_that_diverges_says_so_and_leaves_the_model_alone(monkeypatch, stacked, holdout):
+def test_a_diverging_fit_raises_an_error_and_does_not_change_the_model(
+    monkeypatch, stacked, holdout
+):
     monkeypatch.setattr(fitting, "STACKED_WORK", math.inf if stacked else 0)
     model = made(replace(CONFIG, epochs=3, holdout=holdout, learning_rate=1e30, warm=False))
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -292,7 +294,7 @@ def test_a_fit_that_diverges_says_so_and_leaves_the_model_alone(monkeypatch, sta
 @pytest.mark.parametrize("stacked", [True, False])
 @pytest.mark.parametrize("holdout", [0.0, 0.1])
 @pytest.mark.parametrize("rate", [1.0, 10.0])
-def test_a_fit_that_only_got_worse_says_so(monkeypatch, stacked, holdout, rate):
+def test_a_fit_that_only_got_worse_raises_an_error(monkeypatch, stacked, holdout, rate):
     """All numbers are finite, but the model is far worse than one of random weights."""
     monkeypatch.setattr(fitting, "STACKED_WORK", math.inf if stacked else 0)
     wide = replace(CONFIG, hidden=(100, 100), epochs=5, holdout=holdout, learning_rate=rate)
@@ -322,7 +324,7 @@ def test_the_fit_is_the_same_to_the_bit_for_any_number_of_threads(monkeypatch, s
             assert torch.equal(a, b)
 
 
-def test_the_same_seed_gives_the_same_fit_and_the_global_stream_is_left_alone():
+def test_the_same_seed_gives_the_same_fit_and_the_global_stream_is_not_used():
     before = torch.get_rng_state()
     config = replace(CONFIG, epochs=2)
     (a, first), (b, again), (_, other) = (
@@ -333,19 +335,19 @@ def test_the_same_seed_gives_the_same_fit_and_the_global_stream_is_left_alone():
 
 
 @pytest.mark.parametrize("warm", [True, False])
-def test_a_refit_starts_warm_or_cold(learned, warm):
-    """One pass with a step too small to matter shows where it started."""
+def test_a_refit_starts_from_the_old_weights_or_from_new_ones(learned, warm):
+    """One pass with a negligible learning rate shows the initial weights."""
     model = made(replace(CONFIG, warm=warm, epochs=1, learning_rate=1e-9), seed=5)
     model.load_state_dict(learned.state_dict())
     steps = data(3000)
     error = model.fit(steps, generator=seeded(2))["holdout_mse"]
-    # the noise is about a third of the variance of the change; an unfitted net explains nothing
+    # the noise is a third of the variance of the change, of which an unfitted net explains nothing
     assert error < 0.4 if warm else error > 0.8
     shared = [not torch.equal(model.net.weights[0][e], learned.net.weights[0][e]) for e in range(4)]
     assert all(shared) or warm
 
 
-def test_weight_decay_pulls_on_the_layers_it_names():
+def test_weight_decay_applies_to_the_given_layers():
     config = replace(CONFIG, epochs=30, holdout=0.0)
 
     def norms(*decay):
@@ -365,7 +367,7 @@ def test_weight_decay_pulls_on_the_layers_it_names():
 
 
 def test_bootstrap_gives_each_member_its_own_data():
-    """Nets that start alike end alike on shared data taken in one batch, and apart on resamples."""
+    """Nets with equal initial weights stay equal on the same data, and differ on resamples."""
     for bootstrap in (True, False):
         model = made(replace(CONFIG, bootstrap=bootstrap, batch=1000, epochs=20, holdout=0.0))
         with torch.no_grad():
@@ -376,7 +378,7 @@ def test_bootstrap_gives_each_member_its_own_data():
         assert apart > 1e-3 if bootstrap else apart < 1e-5
 
 
-# How it predicts
+# Prediction
 
 VARIANTS = {
     "plain": CONFIG,
@@ -411,8 +413,8 @@ def assert_as_by_hand(model, tolerance):
 
 
 @pytest.mark.parametrize("config", VARIANTS.values(), ids=list(VARIANTS))
-def test_it_predicts_what_the_plain_nets_say(config):
-    """And goes on doing so whatever changes: a fit, a load, a cast, a weight."""
+def test_predictions_equal_those_of_the_plain_nets(config):
+    """Also after a fit, a load, a cast and a change of a weight."""
     config = replace(config, epochs=2)
     model = made(config)
     assert_as_by_hand(model, 1e-5)
@@ -439,7 +441,7 @@ def test_it_predicts_what_the_plain_nets_say(config):
     assert_as_by_hand(other, 1e-11)
 
 
-def test_the_log_variance_keeps_within_its_bounds(learned):
+def test_the_log_variance_stays_within_its_bounds(learned):
     values = learned.state_dict()
     unit = values["targets.std"]
     low, high = ((0.5 * values[f"heads.{name}_log_var"]).exp() * unit for name in ("min", "max"))
@@ -466,8 +468,8 @@ def test_gradients_match_finite_differences(learned):
     assert torch.autograd.gradcheck(lambda s, a: tuple(model.predict(s, a)), (state, action))
 
 
-def test_predicting_from_many_threads_at_once_after_a_change(learned):
-    """Workers that find the weights changed must not see one another half-way."""
+def test_predictions_of_many_threads_agree_after_a_change_of_weights(learned):
+    """Workers must not use weights that another worker is still refreshing."""
     from concurrent.futures import ThreadPoolExecutor
 
     model = made()
@@ -482,7 +484,7 @@ def test_predicting_from_many_threads_at_once_after_a_change(learned):
             assert all(torch.equal(first, other) for other in others)
 
 
-# What it refuses
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -532,7 +534,7 @@ def test_bad_settings_are_refused(change, message):
         ({"reward": torch.full((20,), math.inf)}, "reward holds a number that is not finite"),
     ],
 )
-def test_bad_data_is_refused_and_changes_nothing(change, message):
+def test_bad_data_are_refused_and_change_nothing(change, message):
     model = made()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(ValueError, match=message):

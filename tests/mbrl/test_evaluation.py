@@ -29,7 +29,7 @@ from mbrl.types import Gaussian
 from tests.models import LinearGaussian
 
 
-def test_the_motion_of_the_true_simulator_has_no_error_and_that_of_another_has():
+def test_only_the_true_simulator_has_no_motion_error():
     task = envs.TASKS["cartpole-swingup"]
     true, other = Simulator(task), Simulator(task)
     other.model.opt.gravity[:] = 0
@@ -52,7 +52,7 @@ def runs(tmp_path_factory):
     return [folder / f"{seed}" for seed in range(3)]
 
 
-def test_a_run_is_evaluated_into_its_folder(runs):
+def test_the_evaluation_of_a_run_is_written_into_its_folder(runs):
     heard = []
     arguments = {"make_env": envs.make, "episodes": 2, "seed": 5}
     summary, env, first = evaluate_run(
@@ -70,7 +70,7 @@ def test_a_run_is_evaluated_into_its_folder(runs):
     assert len(cut[2]) == 3 and cut[0]["returns"][0] < summary["returns"][0]  # no reward is < 0
 
 
-def test_runs_with_one_label_are_seeds_of_the_same_thing(runs):
+def test_runs_with_one_label_are_treated_as_seeds(runs):
     env, curves, numbers = compare_runs(runs)
     assert env == "pendulum-swingup" and list(curves) == ["random"]
     assert numbers["random"]["n"] == 3 and numbers["random"]["better_than_first"] is None
@@ -89,7 +89,7 @@ class Off:
 
     def predict(self, obs, action):
         mean = obs + action.clamp(max=0.5)
-        mean = mean + torch.tensor([-1.0, 1.0]).reshape(2, 1, 1)  # both miss, their mean does not
+        mean = mean + torch.tensor([-1.0, 1.0]).reshape(2, 1, 1)  # only the mean is right
         reward = torch.zeros(*mean.shape[:-1], 1)
         return Gaussian(torch.cat((mean, reward), -1), torch.ones(*mean.shape[:-1], 3))
 
@@ -99,7 +99,7 @@ def episode(obs, action, next_obs):
     return Episode(columns[0], columns[1], torch.zeros(len(obs)), columns[2], [])
 
 
-def test_step_errors_are_in_stds_of_the_given_moves_over_what_moves():
+def test_step_errors_are_in_stds_of_the_observations_that_change():
     # One step changes the first observation by 1 or 5 (std 2) and never the second.
     moves = [episode([[0, 7], [0, 7]], [[0.0], [0.0]], [[1, 7], [5, 7]])]
     right = episode([[0, 0]], [[0.5]], [[0.5, 9]])
@@ -127,7 +127,7 @@ def test_errors_ahead_do_not_depend_on_the_unit_and_constants_are_left_as_they_a
 
 
 class Line(gymnasium.Env):
-    """A point that actions move; the reward is the action; four steps."""
+    """A point to which actions are added; the reward is the action; four steps."""
 
     observation_space = gymnasium.spaces.Box(-9, 9, (1,), np.float32)
     action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
@@ -142,7 +142,7 @@ class Line(gymnasium.Env):
 
 
 class Forward:
-    """Acts 1; its plans promise 2 and 5 in turns."""
+    """Acts 1; its plans predict returns of 2 and 5 in turn."""
 
     def __init__(self):
         self.each = [SimpleNamespace(plans=0, state=SimpleNamespace(plan=None))]
@@ -157,17 +157,17 @@ class Forward:
         return np.ones((len(obs), 1), np.float32)
 
 
-def test_a_mismatch_is_measured_on_random_and_on_own_episodes():
+def test_model_errors_are_measured_on_random_and_on_own_episodes():
     agent = SimpleNamespace(player=lambda *, generator: Forward(), model=Off())
     found = mismatch(agent, Line(), episodes=2, seed=0)
     assert found.returns == [4, 4] and found.promised == [3.5, 3.5]
-    # A step of it is missed by 1/2; some random steps are, by less.
+    # Each of its steps has an error of 1/2; those of some random steps are smaller.
     (own, again), at_random = found.error_own, found.error_random
     assert own == again and min(at_random) > 0 and max(at_random) < own
     assert mismatch(agent, Line(), episodes=2, seed=0) == found
 
 
-def test_controllers_are_timed_in_turns_without_the_actions_that_warm_up(monkeypatch):
+def test_controllers_are_timed_alternately_without_their_first_actions(monkeypatch):
     now, order = [0.0], []
 
     class Timed:

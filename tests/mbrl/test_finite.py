@@ -1,4 +1,4 @@
-"""Finite MDPs as a model: its draws against the rows, its scores against exact returns."""
+"""Finite MDPs as a model: draws against the rows, scores against exact returns."""
 
 import math
 
@@ -24,7 +24,7 @@ def random_world(seed=0, *, ends=1):
 
 
 def corridor():
-    """0 - 1 - 2 - 3, left or right for sure, -1 a step; 3 ends it."""
+    """States 0 - 1 - 2 - 3 with deterministic moves left and right, -1 a step; 3 is terminal."""
     rows = np.zeros((4, 2, 4))
     for s in range(4):
         rows[s, 0, max(s - 1, 0)] = rows[s, 1, min(s + 1, 3)] = 1
@@ -32,7 +32,7 @@ def corridor():
 
 
 def open_loop(mdp, plan, start=0):
-    """E of the discounted return of a plan, by carrying the distribution of the state along."""
+    """The expected discounted return of a plan, from the distribution of the state at each step."""
     where, total = np.eye(mdp.states)[start], 0.0
     for t, action in enumerate(plan):
         total += mdp.discount**t * where @ mdp.rewards[:, action]
@@ -41,7 +41,7 @@ def open_loop(mdp, plan, start=0):
 
 
 def everywhere(mdp, members=1):
-    """All pairs as state and action, (E, S · A, 1)."""
+    """All pairs of state and action, (E, S · A, 1)."""
     pairs = np.indices((mdp.states, mdp.actions)).reshape(2, 1, -1, 1)
     return [torch.tensor(part, dtype=torch.float32).expand(members, -1, -1) for part in pairs]
 
@@ -53,7 +53,7 @@ def test_every_model_satisfies_the_protocol():
     assert model.encode(obs) is obs and model.decode(obs) is obs
 
 
-def test_draws_are_those_of_the_rows():
+def test_draws_have_the_probabilities_of_the_rows():
     """A χ² test of each row at 10⁻⁴, with 20 000 draws."""
     mdp, count = random_world(), 20_000
     model, generator = FiniteModel.of(mdp), seeded()
@@ -71,8 +71,8 @@ def test_draws_are_those_of_the_rows():
             assert (step.reward == np.float32(mdp.rewards[s, a])).all()
 
 
-def test_noise_goes_through_the_two_distribution_functions():
-    """Rows (0.2, 0.5, 0.3): the normal's quantiles of 0.2 and 0.7 part the next states."""
+def test_noise_is_mapped_to_next_states_by_distribution_functions():
+    """Rows (0.2, 0.5, 0.3): the normal quantiles at 0.2 and 0.7 separate the next states."""
     rows = np.tile([0.2, 0.5, 0.3], (3, 1, 1))
     model = FiniteModel.of(FiniteMDP(rows.reshape(3, 1, 3), np.zeros((3, 1)), 0.9, 0, []))
     edges = stats.norm.ppf([0.2, 0.7])
@@ -154,7 +154,7 @@ def test_the_return_of_a_policy_in_a_rollout_is_its_value():
     assert abs(returns.mean() - mdp.evaluate(policy)[0]) < 4 * error
 
 
-def test_members_step_each_by_its_own_rows():
+def test_each_member_steps_by_its_own_rows():
     mdps = [random_world(seed) for seed in (4, 5)]
     model, (state, action) = FiniteModel.of(*mdps), everywhere(mdps[0], 2)
     noise = torch.randn(state.shape, generator=seeded())
@@ -178,7 +178,7 @@ def walk(mdp, count, seed=0):
     return Transition(state[0], action[0], step.reward[0], step.state[0], over, over)
 
 
-def test_counts_by_hand_and_their_sum():
+def test_counts_equal_hand_computed_values_and_add_up():
     batch = Transition(
         torch.tensor([[0.0], [0.0], [0.0], [1.0]]), torch.tensor([[1.0], [1.0], [1.0], [0.0]]),
         torch.tensor([1.0, 2.0, 6.0, 4.0]), torch.tensor([[1.0], [1.0], [0.0], [2.0]]),
@@ -231,7 +231,7 @@ def test_posterior_draws_have_the_dirichlet_moments():
     assert (model.rewards[:, 0, 0] == 2).all() and (model.rewards[:, 1, 0] == 0).all()
 
 
-def test_posterior_is_its_generators_and_keeps_to_a_sparse_prior():
+def test_the_posterior_depends_on_its_generator_and_respects_a_sparse_prior():
     mdp = random_world(7)
     counts = Counts.of(walk(mdp, 50), states=mdp.states, actions=mdp.actions)
     support = (mdp.transitions.toarray() > 0).reshape(mdp.states, mdp.actions, -1)
@@ -248,8 +248,8 @@ def test_posterior_is_its_generators_and_keeps_to_a_sparse_prior():
     assert (draw(1)[:, ~support.reshape(-1, mdp.states)] == 0).all()
 
 
-def test_the_posterior_closes_in_on_the_mdp():
-    """Scores of members: their mean nears the truth, their spread shrinks like 1 / √n."""
+def test_the_posterior_converges_to_the_mdp():
+    """The mean of the members' scores approaches the truth, their std decreases as 1 / √n."""
     mdp = random_world(8)
     plan = torch.tensor([0.0, 1, 2, 1]).view(1, 4, 1)
     spread = []
@@ -325,14 +325,14 @@ def test_wrong_input_is_refused_by_name():
 
 
 def corridor_of_six():
-    """On, back or stay, for sure; the last state ends it."""
+    """Deterministic moves forward, back and stay; the last state is terminal."""
     rows = np.zeros((6, 3, 6))
     for s in range(6):
         rows[s, range(3), [min(s + 1, 5), max(s - 1, 0), s]] = 1
     return FiniteMDP(rows, -np.ones((6, 3)), 0.9, 0, np.arange(6) == 5)
 
 
-def test_outcomes_are_all_that_may_follow():
+def test_outcomes_list_all_possible_next_states():
     worlds = [random_world(0), corridor_of_six(), random_world(2)]
     ends = np.arange(6) == 5
     model = FiniteModel.of(*worlds)

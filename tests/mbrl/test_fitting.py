@@ -1,4 +1,4 @@
-"""The fit alone, on linear nets whose outcome is known."""
+"""`fit` on linear nets, whose result is known."""
 
 from dataclasses import replace
 
@@ -66,7 +66,7 @@ def test_row_weights_give_weighted_least_squares(each, bootstrap):
 
 @pytest.mark.parametrize("optimiser", ["adam", "adamw"])
 @pytest.mark.parametrize("work", [0.0, float("inf")])
-def test_updates_and_decay_are_those_of_the_torch_optimiser(monkeypatch, optimiser, work):
+def test_updates_and_decay_equal_those_of_the_torch_optimiser(monkeypatch, optimiser, work):
     """Twenty updates on all rows against torch.optim on a copy, decay on the weights alone."""
     monkeypatch.setattr(fitting, "STACKED_WORK", work)
     rows, net, copy = problem(), linear(), linear()
@@ -119,7 +119,7 @@ def test_a_stopping_rule_may_compare_held_out_rows():
         assert torch.equal(losses, kept)
 
 
-def test_a_parameter_without_gradient_is_left_alone():
+def test_a_parameter_without_gradient_is_not_changed():
     rows, net = problem(), linear()
     net.biases[0].requires_grad_(False)
     fit(net, squares, rows, nothing(rows), CONFIG, generator=seeded(3))

@@ -1,4 +1,4 @@
-"""The controller over any model, in step with the robot and ahead of it."""
+"""Controllers over any model, planning in step with the robot or ahead of it."""
 
 import threading
 import time
@@ -48,13 +48,13 @@ def pipelined(steps, delay=1, config=SMALL, **settings):
     return driven(steps, config, Pipelined, **settings)
 
 
-def test_it_swings_the_pole_up_through_the_true_simulator():
+def test_mpc_swings_the_pole_up_with_the_true_simulator():
     rewards, controller, _ = driven(90)
     assert np.mean(rewards[-20:]) > 0.9
     assert controller.plans == 90 and len(controller.seconds) == 90
 
 
-def test_a_warm_up_leaves_no_trace():
+def test_a_warm_up_does_not_change_the_actions():
     def act(controller):
         controller.warm_up(np.zeros(5))
         return controller.act(np.zeros(5))
@@ -72,8 +72,8 @@ def test_plans_are_the_same_with_one_thread_and_two():
     assert np.array_equal(*found)
 
 
-def test_a_compensated_delay_costs_little():
-    """With a delay of n steps there is a plan every n steps; the reference plans as often."""
+def test_a_compensated_delay_lowers_the_return_little():
+    """With a delay of n steps both plan every n steps."""
     config = replace(SMALL, planner=replace(SMALL.planner, population=32))
     for delay in (1, 3):
         together = driven(150, replace(config, replan_every=delay))[0]
@@ -83,7 +83,7 @@ def test_a_compensated_delay_costs_little():
 
 
 def test_a_delay_changes_the_plan():
-    """On a model without noise a plan made ahead starts from the very state that comes."""
+    """With a model without noise a plan made ahead starts from the exact future state."""
     seen, met = [], []
     env_states = []
 
@@ -104,14 +104,14 @@ def test_a_delay_changes_the_plan():
     assert len(met) == 3 and all(met)
 
 
-def test_a_plan_takes_over_at_its_step():
+def test_a_plan_is_used_from_its_first_step_on():
     _, controller, actions = pipelined(9, delay=4)
     first = driven(1, replace(SMALL, replan_every=20))[1].state.plan
     assert np.array_equal(actions[:4], first.actions[:4].numpy())
-    assert controller.plans == 3  # one to begin with, for step 4, for step 8
+    assert controller.plans == 3  # plans for steps 0, 4 and 8
 
 
-def test_a_worker_that_comes_late_is_counted_and_its_plan_still_used():
+def test_a_late_plan_is_counted_and_still_used():
     hold = threading.Event()
 
     class Slow(Pipelined):
@@ -133,7 +133,7 @@ def test_a_worker_that_comes_late_is_counted_and_its_plan_still_used():
     assert controller.late >= 1 and controller.plans >= 2
 
 
-def test_a_worker_that_fails_says_so():
+def test_a_failing_worker_raises_an_error():
     class Broken(Pipelined):
         def score(self, state):
             if self.plans:
@@ -160,7 +160,7 @@ def test_a_worker_that_fails_says_so():
         ({"config": replace(SMALL, replan_every=0)}, "replan_every 0 plans once, so it"),
     ],
 )
-def test_settings_out_of_range_are_named(settings, message):
+def test_settings_out_of_range_are_refused_by_name(settings, message):
     with pytest.raises(ValueError, match=message):
         pipelined(1, **{"delay": 1, **settings})
 
@@ -174,14 +174,14 @@ def test_planner_settings_that_another_planner_lacks_are_left_out():
         icem.named(name).build(-torch.ones(1), torch.ones(1))
 
 
-def test_a_budget_is_kept():
+def test_a_search_stays_within_its_budget():
     budget = replace(SMALL, budget_ms=500.0, planner=replace(SMALL.planner, iterations=20_000))
     _, controller, _ = driven(3, budget)
     assert max(controller.seconds[1:]) < 0.6
     assert controller.evaluated < 3 * 20_000 * 8
 
 
-def test_a_setting_that_a_planner_lacks_and_a_planner_that_is_none_are_one_line():
+def test_unknown_planners_and_settings_are_refused_in_one_line():
     box = torch.ones(1)
     with pytest.raises(ValueError, match="'icem' has no setting 'temperature'; it has") as e:
         PlannerConfig("icem", temperature=1.0).build(-box, box)
@@ -204,8 +204,8 @@ def through_memory(kind=Controller, **settings):
 
 
 @pytest.mark.parametrize("kind", [Controller, Pipelined])
-def test_a_model_with_memory_filters_what_it_sees(kind):
-    """Seen at 0, 0.5 and 0.7 the speed is 0, 0.5 and 0.2, and nothing is left after a reset."""
+def test_a_model_with_memory_filters_observations(kind):
+    """For observations 0, 0.5 and 0.7 the speed is 0, 0.5 and 0.2; a reset clears it."""
     settings = {"control_step": 0.04, "delay": 1, "worker": False}
     controller = through_memory(kind, **(settings if kind is Pipelined else {}))
     for _ in range(2):
@@ -217,7 +217,7 @@ def test_a_model_with_memory_filters_what_it_sees(kind):
     controller.close()
 
 
-def test_a_checkpoint_keeps_the_memory():
+def test_a_checkpoint_contains_the_models_memory():
     first, second = through_memory(), through_memory()
     for place in (0.0, 0.5):
         first.act(np.array([place], dtype=np.float32))
@@ -228,7 +228,7 @@ def test_a_checkpoint_keeps_the_memory():
     assert np.array_equal(first.act(obs), second.act(obs))
 
 
-def test_a_warm_up_leaves_the_memory_alone():
+def test_a_warm_up_does_not_change_the_models_memory():
     controller = through_memory()
     controller.act(np.zeros(1, dtype=np.float32))
     kept = controller.model_state

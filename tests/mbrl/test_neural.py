@@ -1,4 +1,4 @@
-"""What every neural model shares, on nets that are not an ensemble too."""
+"""What all neural models share, also with nets that are not ensembles."""
 
 import math
 from dataclasses import dataclass, replace
@@ -52,7 +52,7 @@ def bayesian():
     return model, *linear_posterior(x, y, noise=noise, prior=prior)
 
 
-def test_a_variational_posterior_is_the_closed_form_s(bayesian):
+def test_a_variational_posterior_equals_the_closed_form(bayesian):
     """Means are exact, variances are 1 / Λᵢᵢ (smaller than the marginals of Λ⁻¹)."""
     model, mean, precision = bayesian
     std = precision.diagonal().rsqrt().unsqueeze(-1)
@@ -60,7 +60,7 @@ def test_a_variational_posterior_is_the_closed_form_s(bayesian):
     assert error.abs().max() < 0.15
     assert (model.net.log_std.exp() / std - 1).abs().max() < 0.05
     marginal = precision.inverse().diagonal().sqrt().unsqueeze(-1)
-    assert (marginal / std).max() > 1.2  # so the two are told apart
+    assert (marginal / std).max() > 1.2  # so that the two differ
 
 
 def test_resampling_draws_from_the_posterior(bayesian):
@@ -71,14 +71,14 @@ def test_resampling_draws_from_the_posterior(bayesian):
         model.resample(generator=seeded(seed))
         with torch.no_grad():
             draws.append(model.predict(x).mean)
-    assert torch.equal(model.predict(x).mean, draws[-1])  # it stays until the next call
+    assert torch.equal(model.predict(x).mean, draws[-1])  # it is constant until the next call
     every = torch.cat(draws)
     assert len(every.unique(dim=0)) == 6400
     model.resample(generator=seeded(0))
     with torch.no_grad():
         assert torch.equal(model.predict(x).mean, draws[0])
     std = (x.square() @ (1 / precision.diagonal())).sqrt().unsqueeze(-1)
-    # 6400 draws: a std is known to 1 %; the fit's own error comes on top
+    # 6400 draws give a std to 1 %; the error of the fit is added
     assert (every.std(0) / std - 1).abs().max() < 0.07
     assert ((every.mean(0) - x @ mean) / std).abs().max() < 0.2
 
@@ -121,7 +121,7 @@ def test_a_bayesian_net_is_used_as_a_dynamics_model():
 
 
 class Averaged(Net):
-    """E networks of plain layers, each of which also uses the outputs of all: not separable."""
+    """E networks that use the outputs of one another, so members are not separable."""
 
     def __init__(self, members, inputs, outputs):
         super().__init__()
@@ -138,7 +138,7 @@ class Averaged(Net):
 
 
 class Gated(Net):
-    """E networks with a parameter of another shape and a frozen one: separable."""
+    """E networks with a parameter of another shape and a frozen one; members are separable."""
 
     separable = True
 
@@ -191,7 +191,7 @@ def test_any_module_can_be_the_net(monkeypatch, net, stacked):
         assert (model.net.frozen == 1).all() and (model.net.gate != 1).all()
 
 
-def test_elites_of_members_that_cannot_be_told_apart_are_refused():
+def test_elites_are_refused_for_nets_whose_members_are_not_separable():
     with pytest.raises(ValueError, match="elites must be unset: Averaged"):
         NeuralDynamics(2, 1, AnyConfig(members=3, elites=2), generator=seeded())
 
@@ -200,14 +200,14 @@ def test_elites_of_members_that_cannot_be_told_apart_are_refused():
 
 
 def by_differences(model, value):
-    """Compares each parameter's gradient along a random direction with central differences."""
+    """Compare each parameter's gradient along a random direction with central differences."""
     model.to(torch.float64)
     gradients = torch.autograd.grad(value(), list(model.parameters()))
     for parameter, gradient in zip(model.parameters(), gradients, strict=True):
         along = torch.randn(parameter.shape, generator=seeded(5), dtype=torch.float64)
         ends = []
         for sign in (1, -1):
-            with torch.no_grad():  # so these go through the cache
+            with torch.no_grad():  # so that these use the cache
                 parameter.add_(along, alpha=sign * 1e-5)
                 ends.append(value())
                 parameter.sub_(along, alpha=sign * 1e-5)
@@ -253,8 +253,8 @@ def test_gradients_reach_the_weights_through_a_rollout():
     by_differences(model, value)
 
 
-def test_weights_in_use_and_cached_say_the_same_to_the_bit():
-    """And the cache serves where the weights need no gradient, or gradients are off."""
+def test_cached_and_current_weights_predict_the_same_to_the_bit():
+    """The cache is used if the weights need no gradient or gradients are off."""
     model = fitted(learn_termination=True)
     state, action = torch.randn(4, 9, 2, generator=seeded(3)), torch.randn(4, 9, 1)
     live = model.predict(state, action)
@@ -285,7 +285,7 @@ def waves(count, seed):
 
 @pytest.mark.parametrize("homoscedastic", [False, True])
 def test_a_regression_beats_a_straight_line(homoscedastic):
-    """Likelihood per point above least squares' by more than 1.2 nats (the truth is 2.0 above)."""
+    """The log-likelihood per point exceeds that of least squares by 1.2 nats (the truth by 2.0)."""
     model = Regression(1, 1, replace(FINE, homoscedastic=homoscedastic),
                        generator=seeded())  # fmt: skip
     x, y = waves(1000, 1)
@@ -308,8 +308,8 @@ def test_a_regression_beats_a_straight_line(homoscedastic):
     assert abs(louder - 1) < 1e-6 if homoscedastic else louder > 2
 
 
-def test_rows_without_weight_are_not_learned_from():
-    """Half of the rows are far off; their weights are 0, by row or for one member alone."""
+def test_rows_of_weight_zero_are_not_learned():
+    """Half of the rows are outliers of weight 0, for all members or for one."""
     x, y = waves(1000, 1)
     wrong = torch.arange(1000) % 2 == 0
     spoilt = torch.where(wrong.unsqueeze(-1), y + 3, y)
@@ -356,8 +356,8 @@ def test_bad_inputs_are_refused():
 
 
 @pytest.mark.parametrize("unit", [1e-9, 1e-12, 1e9])
-def test_units_do_not_matter(unit):
-    """The same world in other units is fitted alike, though all its numbers are tiny or huge."""
+def test_fits_do_not_depend_on_the_units(unit):
+    """Data in other units, with tiny or huge numbers, are fitted alike."""
     steps, errors = transitions(), []
     for scale in (1.0, unit):
         model = Ensemble(2, 1, replace(CONFIG, epochs=5), generator=seeded())

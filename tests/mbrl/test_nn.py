@@ -22,7 +22,7 @@ def seeded(seed=0):
 
 @pytest.fixture(params=["batched", "oneDNN"])
 def products(request, monkeypatch):
-    """Both ways to multiply; where torch has no oneDNN the second is the first."""
+    """Both ways to multiply; if torch has no oneDNN they are the same."""
     monkeypatch.setattr(mbrl.nn, "ONEDNN", mbrl.nn.onednn_works())
     for name in ("ONEDNN_ROWS", "ONEDNN_WORK", "ONEDNN_WORK_BACKWARD"):
         monkeypatch.setattr(mbrl.nn, name, math.inf if request.param == "batched" else 0)
@@ -40,7 +40,7 @@ def member(net, e):
 
 @pytest.mark.parametrize("activation", list(ACTIVATIONS))
 @pytest.mark.parametrize("gradients", [True, False])
-def test_a_stack_is_its_members_side_by_side(products, activation, gradients):
+def test_a_stack_computes_the_outputs_of_its_members(products, activation, gradients):
     net = StackedMLP(3, (4, 16, 8, 2), activation=activation, generator=seeded())
     for bias in net.biases:
         nn.init.normal_(bias, generator=seeded(1))
@@ -55,7 +55,7 @@ def test_a_stack_is_its_members_side_by_side(products, activation, gradients):
 
 
 @pytest.mark.parametrize("activation", list(ACTIVATIONS))
-def test_gradients_are_those_of_the_members(products, activation):
+def test_gradients_equal_those_of_the_members(products, activation):
     net = StackedMLP(2, (3, 8, 8, 1), activation=activation, generator=seeded())
     x = torch.randn(2, 5, 3, generator=seeded(1), requires_grad=True)
     net(x).square().sum().backward()
@@ -70,8 +70,8 @@ def test_gradients_are_those_of_the_members(products, activation):
 
 
 @pytest.mark.parametrize("wanted", ["inputs", "weights"])
-def test_gradients_of_inputs_or_of_weights_alone(products, wanted):
-    """Those of both at once, whichever are asked for."""
+def test_gradients_of_inputs_or_weights_alone_equal_those_of_both(products, wanted):
+    """They equal those computed for both at once."""
     net = StackedMLP(2, (3, 8, 1), generator=seeded())
     x = torch.randn(2, 5, 3, generator=seeded(1), requires_grad=True)
     both = torch.autograd.grad(net(x).sum(), [x, *net.parameters()])
@@ -84,7 +84,7 @@ def test_gradients_of_inputs_or_of_weights_alone(products, wanted):
 
 
 def test_gradients_can_be_differentiated_again(products):
-    """A Hessian against differences of the gradient."""
+    """The Hessian against differences of the gradient."""
     net = StackedMLP(2, (3, 8, 1), generator=seeded())
     x = torch.randn(2, 5, 3, generator=seeded(1), requires_grad=True)
     along = torch.randn(x.shape, generator=seeded(2))
@@ -97,7 +97,7 @@ def test_gradients_can_be_differentiated_again(products):
     torch.testing.assert_close(bent, (ends[0] - ends[1]) / 2e-2, rtol=1e-2, atol=1e-3)
 
 
-def test_a_hand_worked_output():
+def test_the_output_of_a_small_net_equals_a_hand_computed_value():
     weights = [torch.tensor([[[1.0, -1.0]]]), torch.tensor([[[2.0], [3.0]]])]
     biases = [torch.tensor([[[0.5, 0.5]]]), torch.tensor([[[-1.0]]])]
     # relu(2 + 0.5) = 2.5 and relu(-2 + 0.5) = 0, so 2 · 2.5 + 3 · 0 - 1
@@ -105,7 +105,7 @@ def test_a_hand_worked_output():
     assert out.item() == 4.0
 
 
-def test_weights_start_as_pets_draws_them():
+def test_initial_weights_are_distributed_as_in_pets():
     net = StackedMLP(8, (64, 200, 1), generator=seeded())
     for weight, inputs in zip(net.weights, (64, 200), strict=True):
         std = 1 / (2 * math.sqrt(inputs))
@@ -118,7 +118,7 @@ def test_weights_start_as_pets_draws_them():
     assert not torch.equal(net.weights[0][0], net.weights[0][1])
 
 
-def test_reset_draws_what_a_new_net_would_have():
+def test_reset_draws_the_weights_of_a_new_net():
     net = StackedMLP(3, (2, 4, 1), generator=seeded())
     nn.init.ones_(net.biases[0])
     net.reset(generator=seeded(9))
@@ -141,7 +141,7 @@ def test_bad_settings_are_refused(members, sizes, activation, message):
         StackedMLP(members, sizes, activation=activation, generator=seeded())
 
 
-def test_a_net_without_a_forward_is_abstract_and_one_that_cannot_be_reset_says_so():
+def test_a_net_needs_forward_and_one_without_reset_raises_an_error():
     class Half(Net):
         members = 2
 

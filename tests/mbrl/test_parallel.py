@@ -10,7 +10,7 @@ from mbrl.parallel import apart, cores, parallel_map
 
 @pytest.fixture
 def threads():
-    """Sets the caller's thread count, and puts it back."""
+    """Sets the caller's thread count, and restores it."""
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
@@ -23,7 +23,7 @@ def work(seed):
 
 
 @pytest.mark.parametrize("count", [0, 1, 5])
-def test_the_same_bits_in_the_same_order_for_any_number_of_workers(threads, count):
+def test_results_are_equal_to_the_bit_and_in_order_for_any_number_of_workers(threads, count):
     results = []
     for workers in (1, 2, 3):
         threads(workers)
@@ -35,12 +35,12 @@ def test_the_same_bits_in_the_same_order_for_any_number_of_workers(threads, coun
         torch.testing.assert_close(results[0][-1], work(count - 1))
 
 
-def test_workers_really_are_others_and_single_threaded(threads):
+def test_workers_are_other_threads_with_one_torch_thread(threads):
     threads(2)
     meet = threading.Barrier(2, timeout=20)
 
     def here(_):
-        meet.wait()  # passes only if two run at once
+        meet.wait()  # passes only if two run simultaneously
         return threading.get_ident(), torch.get_num_threads()
 
     (first, ones), (second, more) = parallel_map(here, range(2))
@@ -50,7 +50,7 @@ def test_workers_really_are_others_and_single_threaded(threads):
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("count", [1, 4])
-def test_the_callers_thread_count_is_left_alone(threads, workers, count):
+def test_the_callers_thread_count_is_not_changed(threads, workers, count):
     threads(workers)
     inside = parallel_map(lambda _: torch.get_num_threads(), range(count))
     assert inside == [1] * count
@@ -59,7 +59,7 @@ def test_the_callers_thread_count_is_left_alone(threads, workers, count):
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("gradients", [True, False])
-def test_grad_mode_goes_along(threads, workers, gradients):
+def test_workers_take_over_the_callers_grad_mode(threads, workers, gradients):
     threads(workers)
     x = torch.ones(3, requires_grad=True)
     with torch.set_grad_enabled(gradients):
@@ -71,7 +71,7 @@ def test_grad_mode_goes_along(threads, workers, gradients):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_exceptions_come_through_and_the_pool_goes_on(threads, workers):
+def test_exceptions_are_raised_and_the_pool_can_be_used_again(threads, workers):
     threads(workers)
 
     def fails(k):
@@ -86,7 +86,7 @@ def test_exceptions_come_through_and_the_pool_goes_on(threads, workers):
 
 
 def test_a_worker_that_maps_does_the_work_itself(threads):
-    """With nested maps on one pool, all workers would soon wait for workers."""
+    """Otherwise nested maps on one pool could leave all workers waiting for workers."""
     threads(2)
 
     def outer(_):
@@ -97,7 +97,7 @@ def test_a_worker_that_maps_does_the_work_itself(threads):
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="threads cannot choose cores")
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core")
-def test_a_pools_threads_stay_off_the_callers_core():
+def test_the_threads_of_a_pool_do_not_run_on_the_callers_core():
     def start():
         pool = ThreadPoolExecutor(1)
         return pool, pool.submit(threading.get_native_id).result()
@@ -112,13 +112,13 @@ def test_a_pools_threads_stay_off_the_callers_core():
     finally:
         os.sched_setaffinity(caller, free)
         pool.shutdown()
-    spread()  # the thread is gone: nothing to move, nothing raised
+    spread()  # the thread has ended: nothing is moved or raised
 
 
 @pytest.mark.parametrize(
     ("threads", "wanted"), [(None, 3), ("2", 2), ("9", 3), ("0", 3), ("many", 3)]
 )
-def test_cores_are_those_granted_or_fewer_if_openmp_is_told_so(monkeypatch, threads, wanted):
+def test_the_number_of_cores_respects_affinity_and_openmp(monkeypatch, threads, wanted):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 4, 5}, raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if threads is not None:

@@ -1,4 +1,4 @@
-"""Planners, models and agents of a user's own, in Python; the command has a test of its own."""
+"""A user's planners, models and agents in Python; the command is tested separately."""
 
 import importlib
 import sys
@@ -13,14 +13,14 @@ import mbrl
 from mbrl import parts
 from mbrl.agents import MPCConfig, PlannerConfig
 from mbrl.dynamics import OwnModel
-from tests import stranger
+from tests import own_parts
 
-CODE = Path(stranger.__file__).parent if stranger.__file__ else Path("tests/stranger")
+CODE = Path(own_parts.__file__).parent if own_parts.__file__ else Path("tests/own_parts")
 
 
 @pytest.fixture(autouse=True)
 def folder(monkeypatch):
-    """The stranger's folder is searched, and what it registers is forgotten."""
+    """`parts.py` can be imported; after the test, registered environments are removed."""
     monkeypatch.syspath_prepend(str(CODE))
     yield
     for name in ("parts:SLIDER", "parts:Drift", "parts:corridor"):
@@ -33,7 +33,7 @@ def short(**settings):
     return mbrl.make("pets", env, random_steps=30, particles=1, **settings), env
 
 
-def test_a_run_with_a_planner_and_a_model_of_ones_own_is_loaded_again(tmp_path):
+def test_a_run_with_a_users_planner_and_model_can_be_loaded(tmp_path):
     agent, env = short(planner="parts:Bees", model="parts:Linear")
     done = mbrl.train(agent, env, tmp_path / "run", steps=60)
     assert done.env_steps == 60
@@ -43,14 +43,14 @@ def test_a_run_with_a_planner_and_a_model_of_ones_own_is_loaded_again(tmp_path):
     assert agent.model.weight.abs().sum() > 0, "it was fitted"
 
 
-def test_classes_stand_for_their_names():
+def test_classes_are_stored_by_name():
     own = importlib.import_module("parts")
     agent, _ = short(planner=own.Bees, model=own.Linear)
     assert agent.config.mpc.planner.name == "parts:Bees"
     assert agent.config.model == OwnModel("parts:Linear", learn_reward=False)
 
 
-def test_settings_of_ones_own_reach_the_class():
+def test_settings_reach_a_users_classes():
     agent, _ = short(
         planner=PlannerConfig("parts:Bees", horizon=7, settings={"bees": 3}),
         model=OwnModel("parts:Linear", {"ridge": 2.0}),
@@ -59,14 +59,14 @@ def test_settings_of_ones_own_reach_the_class():
     assert agent.model.ridge == 2.0
 
 
-def test_an_agent_of_ones_own():
+def test_a_users_agent_is_trained():
     env = envs.make("parts:Drift")
     agent = mbrl.make("parts:make", env, tries=2)
     done = mbrl.train(agent, env, steps=100)
     assert agent.tried >= 2 and agent.best_return == pytest.approx(max(done.returns))
 
 
-def test_an_entry_point_of_an_installed_package(monkeypatch):
+def test_an_entry_point_of_an_installed_package_provides_a_planner(monkeypatch):
     point = EntryPoint("bees", "parts:Bees", "mbrl.planners")
 
     def entry_points(*, group, name):
@@ -112,7 +112,7 @@ LOW, HIGH = -torch.ones(1), torch.ones(1)
         (lambda: short(planner=type("Local", (), {})), "planner: wanted a name, or a class at the"),
     ],
 )
-def test_what_is_no_part_is_said_in_one_line(make, line):
+def test_wrong_parts_are_refused_in_one_line(make, line):
     with pytest.raises(ValueError, match=line) as error:
         make()
     assert "\n" not in str(error.value)

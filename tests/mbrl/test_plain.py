@@ -25,11 +25,11 @@ def test_json_has_no_nan_and_no_infinity():
         (["\x1b"], r"['\x1b']"),
     ],
 )
-def test_what_does_not_print_is_escaped_and_the_rest_is_as_it_was(text, wanted):
+def test_only_characters_that_do_not_print_are_escaped(text, wanted):
     assert shown(text) == wanted and shown(text).isprintable()
 
 
-def test_long_text_is_cut():
+def test_long_text_is_shortened():
     assert shown("x" * 100, most=5) == "xxxxx..." and shown("x" * 5, most=5) == "xxxxx"
 
 
@@ -43,7 +43,7 @@ def test_long_text_is_cut():
         (None, "the system refuses it (error None)"),
     ],
 )
-def test_error_numbers_are_said_in_words(code, said):
+def test_error_numbers_are_explained_in_words(code, said):
     assert words(code) == said
     if code in errno.errorcode:
         assert os.strerror(code) not in said

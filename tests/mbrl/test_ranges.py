@@ -1,4 +1,4 @@
-"""Every number of every config is held to its range, and what is too large is said in one line."""
+"""Every number of every config is checked, and sizes beyond the memory end in one line."""
 
 import dataclasses
 import importlib
@@ -47,7 +47,7 @@ KINDS = [kind for kind in settings() if kind.__name__ not in RECORDS | ABSTRACT]
 
 
 def build(kind, **change):
-    """An object of that kind, with plausible values of what has no default."""
+    """An object of a class, with plausible values for fields without a default."""
     needed: dict[str, Any] = {
         "low": torch.tensor([-1.0, -1.0]), "high": torch.tensor([1.0, 1.0]), "horizon": 6,
         "name": "m:Class", "algo": "pets", "env": "x", "seed": 0, "steps": 1, "device": "cpu",
@@ -67,7 +67,7 @@ def build(kind, **change):
 
 
 def numbers():
-    """Every numeric field: its class, its name, int or float, its bounds, and whether None is."""
+    """Every numeric field: its class, its name, int or float, bounds, whether it may be None."""
     for kind in KINDS:
         hints = get_type_hints(kind, include_extras=True)
         for field in dataclasses.fields(kind):
@@ -93,7 +93,7 @@ def numbers():
 
 
 def edges(base, bounds):
-    """Values at the edges of a range, and those that are just outside."""
+    """Values at the edges of a range, and values just outside."""
     inside, outside = [], []
     for bound in bounds:
         upper = isinstance(bound, Lt | Le)
@@ -135,12 +135,12 @@ def test_every_config_is_found():
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_defaults_are_inside(kind):
+def test_defaults_are_in_their_ranges(kind):
     build(kind)
 
 
 @pytest.mark.parametrize(("kind", "name", "base", "bounds", "optional"), list(numbers()))
-def test_every_number_is_held_to_its_range(kind, name, base, bounds, optional):
+def test_every_number_is_checked_against_its_range(kind, name, base, bounds, optional):
     assert bounds or name in UNBOUNDED, f"{kind.__name__}.{name} states no range"
     inside, outside = edges(base, bounds)
     wrong = [math.nan, math.inf, -math.inf, "1", True, [], *outside]
@@ -155,7 +155,7 @@ def test_every_number_is_held_to_its_range(kind, name, base, bounds, optional):
     known = {field.name for field in dataclasses.fields(kind)}
     for value in inside:
         also = {n: v for n, v in TOGETHER.get(name, {}).items() if n in known}
-        if name == "max_depth" or value <= 65_536:  # more would be too large, rightly
+        if name == "max_depth" or value <= 65_536:  # more would not fit into memory
             build(kind, **{name: value} | also)
     if optional:
         build(kind, **{name: None})
@@ -177,12 +177,12 @@ def test_every_number_is_held_to_its_range(kind, name, base, bounds, optional):
         (DriveConfig, "mpc", None),
     ],
 )
-def test_other_fields_are_held_to_their_types(kind, name, value):
+def test_other_fields_are_checked_against_their_types(kind, name, value):
     with pytest.raises(ValueError, match=f"^{name} must be "):
         build(kind, **{name: value})
 
 
-def test_an_integer_is_a_float_and_numpys_numbers_are_numbers():
+def test_integers_are_accepted_as_floats_and_numpys_numbers_as_numbers():
     build(EnsembleConfig, learning_rate=1, batch=np.int64(4), bound_weight=np.float32(0.5))
 
 
@@ -204,7 +204,7 @@ def test_the_annotations_of_a_class_are_read_once(monkeypatch):
     check_fields(EnsembleConfig())
 
 
-def test_a_config_given_as_plain_values_is_judged_alike():
+def test_a_config_given_as_plain_values_is_checked_alike():
     assert first_refused(MPCConfig, {"planner": {"sigma": 0.5}, "particles": 2}) is None
     for given, said in (
         ({"planner": {"sigma": -1}}, "agent.planner.sigma must be finite and > 0 or None, got -1"),
@@ -221,7 +221,7 @@ def test_a_config_given_as_plain_values_is_judged_alike():
         ({"batch": "many"}, "agent.model.batch must be an integer of at least 1, got 'many'"),
     ],
 )
-def test_a_runs_config_is_refused_by_the_same_line(change, said):
+def test_the_config_of_a_run_is_refused_by_the_same_line(change, said):
     from mbrl.agents.pets import Config
 
     config = RunConfig("pets", "x", 0, 1, "cpu", Config()).to_json()
@@ -232,7 +232,7 @@ def test_a_runs_config_is_refused_by_the_same_line(change, said):
     assert str(error.value) == f"config.json: {said}"
 
 
-def test_a_config_of_ones_own_with_a_number_without_a_range_is_still_checked():
+def test_numbers_without_a_range_are_checked_in_a_users_config():
     @dataclasses.dataclass(frozen=True)
     class Own:
         rate: float = 1.0
@@ -255,7 +255,7 @@ def test_a_class_whose_annotations_cannot_be_read_has_its_bases_checked():
 # Memory
 
 
-def test_what_does_not_fit_is_refused_with_its_size(monkeypatch):
+def test_an_array_that_does_not_fit_into_memory_is_refused_with_its_size(monkeypatch):
     monkeypatch.setattr(checks, "free_memory", lambda: 24.0 * 2**30)
     check_memory("a tree", 24 * 2**30)
     with pytest.raises(ValueError) as error:
@@ -269,7 +269,7 @@ def test_what_does_not_fit_is_refused_with_its_size(monkeypatch):
         check_memory("a tree", 100 * 2**20)
 
 
-def test_a_control_groups_limit_counts(tmp_path):
+def test_the_limit_of_a_control_group_is_used(tmp_path):
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("5\n")
     group = tmp_path / "a" / "b"
@@ -302,7 +302,7 @@ def test_more_environments_than_fit_are_refused_and_those_made_are_closed(monkey
             open_now.remove(self)
 
     monkeypatch.setattr(checks, "free_memory", lambda: 2.0**30)
-    # what the process holds also depends on what was freed before
+    # the memory of the process also depends on what was freed before
     monkeypatch.setattr(
         sys.modules["mbrl.training.collect"], "_resident", lambda: len(open_now) * 2**21
     )
@@ -374,7 +374,7 @@ def test_a_command_line_out_of_range_ends_in_one_line_and_writes_nothing(
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\nmore"),
     ],
 )
-def test_memory_that_ran_out_is_said_in_one_line(error, monkeypatch, capsys):
+def test_running_out_of_memory_ends_in_one_line(error, monkeypatch, capsys):
     def fail(name):
         raise error
 

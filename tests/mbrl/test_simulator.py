@@ -1,4 +1,4 @@
-"""The simulator as a model: the environment's very numbers, in batches."""
+"""The simulator as a model: the numbers of the environment, in batches."""
 
 import dataclasses
 
@@ -24,7 +24,7 @@ def seeded(seed=0):
 
 
 def calm(name):
-    """The task without gusts and without a goal that moves within the horizon."""
+    """The task without gusts and without a goal that changes within the horizon."""
     return dataclasses.replace(envs.simulated(name), process_noise=(), goal_steps=0)
 
 
@@ -54,7 +54,7 @@ def some_state(sim, seed=0):
 
 @pytest.mark.parametrize("name", [*envs.TASKS, *DESCRIBED])
 @pytest.mark.parametrize("steps, horizon", [(0, 12), (9, 5)])
-def test_it_is_the_environment(name, steps, horizon):
+def test_the_simulator_equals_the_environment(name, steps, horizon):
     env, rng = started(name, steps, seed=steps)
     sim = Simulator(calm(name))
     start = physics_state(env)
@@ -80,7 +80,7 @@ def test_it_is_the_environment(name, steps, horizon):
     assert native.finite is None
 
 
-def test_threads_do_not_change_a_bit():
+def test_results_do_not_depend_on_the_number_of_threads():
     actions = 2 * torch.rand(24, 15, 6, generator=seeded()) - 1
     found = []
     for threads in (1, 2, 3):
@@ -116,12 +116,12 @@ def test_rewards_stop_at_termination():
     assert out.terminated is not None
     alive = int(out.terminated[0, 0].to(torch.int).argmax())
     score = score_fn(sim, state, particles=1, horizon=20, generator=seeded())(actions)
-    assert alive < 10 and float(score) == alive  # the step that falls earns nothing
+    assert alive < 10 and float(score) == alive  # the step that falls has no reward
 
 
 @pytest.mark.parametrize("discount", [1.0, 0.9])
 def test_a_terminal_weight_counts_the_last_reward_more(discount):
-    """The same, natively and step by step (which `ts1` takes)."""
+    """Both natively and step by step, as with `ts1`."""
     sim, actions = Simulator(CARTPOLE), torch.ones(1, 6, 1)
     state = some_state(sim)
     rewards = sim.unroll(state, actions).reward[0, 0].double()
@@ -140,7 +140,7 @@ def test_a_terminal_weight_counts_the_last_reward_more(discount):
         assert float(score(actions)) == pytest.approx(float(wanted), rel=1e-6)
 
 
-def test_other_rewards_and_terminations_take_the_place_of_the_tasks():
+def test_given_rewards_and_terminations_replace_those_of_the_task():
     sim = Simulator(CARTPOLE)
     score = score_fn(
         sim,
@@ -154,7 +154,7 @@ def test_other_rewards_and_terminations_take_the_place_of_the_tasks():
     assert score(torch.full((1, 5, 1), 0.5)).tolist() == pytest.approx([5.0])
 
 
-def test_a_termination_set_on_the_model_counts():
+def test_a_termination_set_on_the_model_is_used():
     sim = Simulator(CARTPOLE)
     assert sim.unroll(some_state(sim), torch.zeros(1, 4, 1)).terminated is None
     sim.terminated = lambda next_obs: next_obs[..., 0] > -1e9
@@ -173,7 +173,7 @@ def test_gusts_are_drawn_once_for_all_candidates():
     assert noisy[0] != other[0] and noisy[0] != calm[0]
 
 
-def test_noise_of_the_environment_does_not_continue_in_the_model():
+def test_gusts_of_the_environment_do_not_continue_in_the_model():
     env = envs.make("cartpole-swingup-noisy")
     env.reset(seed=0)
     env.step(np.zeros(1, np.float32))
@@ -186,7 +186,7 @@ def test_noise_of_the_environment_does_not_continue_in_the_model():
     assert torch.equal(*ahead)
 
 
-def test_members_are_other_robots_and_the_first_is_the_task():
+def test_members_are_randomised_robots_and_the_first_is_the_tasks():
     sim = Simulator(CARTPOLE, members=4, rng=np.random.default_rng(0))
     actions = 2 * torch.rand(5, 20, 1, generator=seeded()) - 1
     state = some_state(sim)
@@ -199,7 +199,7 @@ def test_members_are_other_robots_and_the_first_is_the_task():
     assert torch.equal(step.reward, rewards[:, :, 0])
 
 
-def test_randomisation_says_how_far():
+def test_randomised_masses_have_the_given_spread():
     model, rng = CARTPOLE.compile(), np.random.default_rng(0)
     drawn = [Randomisation(mass=0.2, friction=0.0, gain=0.0).draw(model, rng) for _ in range(300)]
     spread = np.log([m.body_mass[1] / model.body_mass[1] for m in drawn])
@@ -247,7 +247,7 @@ def limb(folder, *actuators):
 
 
 def forces(model, seed):
-    """What MuJoCo says that the actuators do, in a random state under random controls."""
+    """MuJoCo's actuator forces in a random state with random controls."""
     rng, data = np.random.default_rng(seed), mujoco.MjData(model)
     data.qpos[-1], data.qvel[:] = rng.uniform(-0.5, 0.5), rng.uniform(-1, 1, model.nv)
     data.ctrl[:], data.act[:] = rng.uniform(0, 1, model.nu), rng.uniform(0, 1, model.na)
@@ -257,7 +257,7 @@ def forces(model, seed):
 
 @pytest.mark.parametrize("kind", ACTUATORS)
 def test_a_gain_scales_the_force_of_every_kind_of_actuator(kind, tmp_path):
-    """By the factor that the generator gives next, whatever the state, and whatever the masses."""
+    """By the next factor of the generator, for any state and any masses."""
     model = limb(tmp_path, ACTUATORS[kind]).compile()
     for mass in (0.0, 0.5):
         rng, same = np.random.default_rng(3), np.random.default_rng(3)
@@ -269,8 +269,8 @@ def test_a_gain_scales_the_force_of_every_kind_of_actuator(kind, tmp_path):
             np.testing.assert_allclose(forces(drawn, seed), factor * forces(model, seed), rtol=1e-9)
 
 
-def test_actuators_with_several_inputs(tmp_path):
-    """MuJoCo 4 has them: more controls than actuators, also before and behind others."""
+def test_gains_scale_actuators_with_several_inputs(tmp_path):
+    """MuJoCo 4 has actuators with several controls, also before and after others."""
     motor, quat = ACTUATORS["motor"], ACTUATORS["orientation"]
     task = limb(tmp_path, motor, quat, motor.replace("-1 1", "-2 2"))
     sim = Simulator(task, members=3, rng=np.random.default_rng(0))
@@ -287,7 +287,7 @@ def test_actuators_with_several_inputs(tmp_path):
     assert env.data.ctrl[-1] == pytest.approx(2 * float(actions[1, -1, -1]))
 
 
-def test_inputs_without_a_range_are_named(tmp_path):
+def test_inputs_without_a_range_are_refused_by_name(tmp_path):
     text = '<pid name="p" joint="h" kp="5" kv="1" input="pos vel ff" ctrlrange="-1 1"/>'
     with pytest.raises(ValueError, match=r"p \(input 2 of 3\), p \(input 3 of 3\)") as error:
         limb(tmp_path, ACTUATORS["motor"], text).compile()
@@ -302,7 +302,7 @@ def test_a_gain_that_is_not_known_is_refused(tmp_path):
     assert Randomisation(gain=0.0).draw(model, rng).nu == 1
 
 
-def test_objectives_range_over_members():
+def test_objectives_reduce_over_members():
     sim = Simulator(CARTPOLE, members=5, rng=np.random.default_rng(0))
     actions, state = torch.ones(2, 20, 1), some_state(sim)
     returns = sim.unroll(state, actions, particles=5).reward.sum(-1)
@@ -313,8 +313,8 @@ def test_objectives_range_over_members():
         assert score(actions).numpy() == pytest.approx(expected.numpy(), abs=1e-5)
 
 
-def test_plans_made_over_members_hold_on_robots_never_seen():
-    """From a leaning pole, over 100 fresh carts of other masses and motors."""
+def test_plans_made_over_members_are_better_on_unseen_robots():
+    """From a leaning pole, over 100 new carts with other masses and motors."""
     far, box = Randomisation(mass=0.3, friction=0.3, gain=0.3), torch.ones(1)
     fresh = Simulator(CARTPOLE, members=101, randomisation=far, rng=np.random.default_rng(99))
     start = fresh.state(np.array([0.0, 0.3]), np.zeros(2))
@@ -339,7 +339,7 @@ def test_plans_made_over_members_hold_on_robots_never_seen():
 
 
 def exploding():
-    """A cart that a full push of its motor sends beyond what MuJoCo computes with."""
+    """A cart whose simulation diverges under the full force of its motor."""
 
     def prepare(spec):
         spec.actuators[0].gear[0] = 1e12
@@ -347,7 +347,7 @@ def exploding():
     return dataclasses.replace(CARTPOLE, prepare=prepare)
 
 
-def test_a_diverged_candidate_loses_and_does_not_change_the_others():
+def test_a_diverged_candidate_is_rejected_and_does_not_change_the_others():
     sim = Simulator(exploding())
     actions = torch.tensor([0.0, 1.0, 1e-12])[:, None, None].expand(3, 20, 1)
     out = sim.unroll(some_state(sim), actions)
@@ -403,12 +403,12 @@ def test_a_planning_model_must_have_the_same_state_and_control_step():
         ({"members": 2}, "2 members need a rng"),
     ],
 )
-def test_settings_out_of_range_are_named(settings, message):
+def test_settings_out_of_range_are_refused_by_name(settings, message):
     with pytest.raises(ValueError, match=message):
         Simulator(CARTPOLE, **settings)
 
 
-def test_wrong_shapes_are_named():
+def test_wrong_shapes_are_refused_by_name():
     sim = Simulator(CARTPOLE)
     state, actions = some_state(sim), torch.zeros(2, 3, 1)
     with pytest.raises(ValueError, match=r"actions \(N, H, 1\), got .*\(2, 3, 2\)"):

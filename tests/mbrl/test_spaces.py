@@ -12,8 +12,8 @@ from mbrl.training import vector
 
 
 @given(st.floats(-1e3, 1e3), st.floats(1e-3, 1e3))
-def test_bounds_lie_in_the_box_however_it_is_given(start, width):
-    """0.1 in float64 lies between two float32 numbers; the one outside would be refused."""
+def test_bounds_in_float32_lie_in_a_float64_box(start, width):
+    """0.1 in float64 lies between two float32 numbers, of which one is outside the box."""
     space = Box(np.array([start]), np.array([start + width]), dtype=np.float64)
     low, high = bounds(space)
     assert low.dtype == high.dtype == torch.float32
@@ -41,7 +41,7 @@ def test_spaces_that_no_planner_can_search_are_refused(space, message):
             random_actions(space, 2, generator=torch.Generator())
 
 
-def test_a_model_needs_a_vector():
+def test_observations_that_are_not_vectors_are_refused():
     assert obs_size(Box(-1, 1, (7,))) == 7
     for space in (Discrete(3), Box(0, 255, (8, 8, 3), np.uint8)):
         with pytest.raises(ValueError, match="observations that are a vector"):
@@ -65,14 +65,14 @@ def test_random_actions_are_uniform_over_the_space(space):
         assert np.allclose(counts / 4000, share, atol=4 * np.sqrt(share / 4000))
 
 
-def test_other_spaces_are_refused():
+def test_random_actions_refuse_other_spaces():
     with pytest.raises(ValueError, match="bounded box or indices, not Text"):
         random_actions(gymnasium.spaces.Text(3), 1, generator=torch.Generator())
 
 
 @pytest.mark.parametrize("wrap", [lambda env: env, vector])
-def test_spec_of_an_environment(wrap):
-    """Our environments have known functions however they are made; others must be learned."""
+def test_the_spec_of_an_environment_has_its_known_functions(wrap):
+    """The library's environments have known functions, however they are made."""
     known = envs.known("cartpole-swingup")
     for env in (envs.make("cartpole-swingup"), gymnasium.make("cartpole-swingup")):
         spec = spec_of(wrap(env))

@@ -26,11 +26,11 @@ def rng(seed=0):
         ([3.0], 3.0),
         ([4.0, 1.0], 2.5),
         ([0.0, 3.0, 9.0], (0.25 * 0 + 3 + 0.25 * 9) / 1.5),
-        ([1.0, 2.0, 6.0, 100.0], 4.0),  # one whole score from either end
+        ([1.0, 2.0, 6.0, 100.0], 4.0),  # one whole score from each end
         ([100.0, 4.0, 2.0, 8.0, 0.0], (0.75 * 2 + 4 + 0.75 * 8) / 2.5),
     ],
 )
-def test_iqm_by_hand(scores, by_hand):
+def test_iqm_equals_hand_computed_values(scores, by_hand):
     assert iqm(scores) == pytest.approx(by_hand, abs=1e-12)
 
 
@@ -42,7 +42,7 @@ def test_iqm_agrees_with_the_trimmed_mean_when_four_divides_n(scores, random):
     assert iqm(scores) == pytest.approx(expected, abs=1e-9)
 
 
-def test_iqm_ignores_a_quarter_of_outliers_and_takes_axes():
+def test_iqm_ignores_a_quarter_of_outliers_along_any_axis():
     scores = rng().normal(size=(3, 8, 5))
     hurt = scores.copy()
     hurt[0, np.argmax(scores[0, :, 0]), 0] = 1e9
@@ -61,7 +61,7 @@ def test_iqm_of_an_exponential_is_its_integral():
 
 @pytest.mark.parametrize(("statistic", "truth"), [(np.mean, 1.0), (iqm, 0.738)])
 def test_bootstrap_interval_has_the_stated_coverage(statistic, truth):
-    """30 runs × 2 tasks of Exp(1): a nominal 90 % interval should hold the truth 90 times."""
+    """30 runs × 2 tasks of Exp(1): a 90 % interval should contain the truth in 90 % of trials."""
     draws, hits = rng(1), 0
     for _ in range(400):
         scores = draws.exponential(size=(30, 2))
@@ -71,8 +71,8 @@ def test_bootstrap_interval_has_the_stated_coverage(statistic, truth):
     assert 0.83 <= hits / 400 <= 0.94
 
 
-def test_bootstrap_is_stratified():
-    """Tasks on different scales do not leak into each other: no spread within, none in the mean."""
+def test_bootstrap_resamples_within_each_task():
+    """Constant tasks on different scales: no spread within a task, so none in the mean."""
     scores = np.tile([0.0, 1000.0], (5, 1))
     assert bootstrap_interval(scores, np.mean, rng=rng()) == (500.0, 500.0, 500.0)
 
@@ -85,7 +85,7 @@ def test_bootstrap_of_the_mean_has_the_plug_in_error():
     assert bootstrap_interval(scores, rng=rng(3)) == bootstrap_interval(scores, rng=rng(3))
 
 
-def test_wider_level_wider_interval():
+def test_a_higher_level_gives_a_wider_interval():
     scores = rng().normal(size=12)
     narrow = bootstrap_interval(scores, rng=rng(), level=0.5)
     wide = bootstrap_interval(scores, rng=rng(), level=0.99)
@@ -93,7 +93,7 @@ def test_wider_level_wider_interval():
     assert wide.estimate == narrow.estimate == iqm(scores)
 
 
-def test_summarise_by_hand():
+def test_summary_equals_hand_computed_values():
     row = summarise([1.0, 2.0, 6.0, 7.0], rng=rng())
     assert row["n"] == 4 and row["mean"] == 4.0 and row["iqm"] == 4.0
     assert row["std"] == pytest.approx(np.sqrt(26 / 3))
@@ -103,7 +103,7 @@ def test_summarise_by_hand():
     assert one["iqm_low"] is one["iqm_high"] is one["std"] is None
 
 
-def test_probability_of_improvement_by_hand():
+def test_probability_of_improvement_equals_a_hand_computed_value():
     # 2 > 1; 2 = 2 counts half; 4 beats both: (1 + 1/2 + 1 + 1) / 4
     assert probability_of_improvement([2, 4], [1, 2], rng=rng()).estimate == 0.875
     assert probability_of_improvement([3, 4, 5], [0, 1], rng=rng()) == (1.0, 1.0, 1.0)
@@ -111,7 +111,7 @@ def test_probability_of_improvement_by_hand():
     assert two_tasks == (0.5, 0.5, 0.5)
 
 
-def test_probability_of_improvement_of_shifted_normals():
+def test_probability_of_improvement_of_shifted_normals_is_the_closed_form():
     x, y = rng(1).normal(1.0, size=(200, 2)), rng(2).normal(0.0, size=(150, 2))
     estimate, low, high = probability_of_improvement(x, y, rng=rng(), resamples=200)
     exact = stats.norm.cdf(1 / np.sqrt(2))
@@ -166,12 +166,12 @@ def test_learning_curve_in_blocks_equals_one_block():
         (lambda: align([([5], [1.0])], env_steps=[0]), "grid from 5"),
     ],
 )
-def test_bad_input_names_the_culprit(call, culprit):
+def test_bad_input_is_refused_by_name(call, culprit):
     with pytest.raises(ValueError, match=culprit):
         call()
 
 
-def test_means_and_errors_by_hand():
+def test_means_and_errors_equal_hand_computed_values():
     mean, error = mean_error([[1.0, 2.0], [3.0, 8.0]])
     assert mean.tolist() == [2.0, 5.0] and error.tolist() == pytest.approx([1.0, 3.0])
     mean, error = mean_error([7.0])
@@ -180,10 +180,10 @@ def test_means_and_errors_by_hand():
         mean_error([])
 
 
-def test_orders_are_powers():
+def test_the_order_of_a_power_law_is_its_exponent():
     counts = [2**p for p in range(4, 10)]
     errors = 3 * np.array(counts) ** -0.5
-    errors[:3] = 7.0  # the first half does not count
+    errors[:3] = 7.0  # the first half is not used
     assert order(counts, errors) == pytest.approx(-0.5)
     with pytest.raises(ValueError, match="all positive"):
         order([1, 2, 3], [1.0, 0.5, 0.0])

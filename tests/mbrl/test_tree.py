@@ -1,4 +1,4 @@
-"""Searches of an environment through its true model, and what they leave."""
+"""Searches of an environment through its true model, and their results."""
 
 import json
 
@@ -45,7 +45,7 @@ def test_a_world_without_a_map_names_states_by_number():
 
 
 @pytest.mark.parametrize("task", ["cartpole-swingup", None])
-def test_without_a_world_the_discount_is_the_configs_or_its_default(task):
+def test_without_a_world_the_discount_is_that_of_the_config(task):
     name, known = "CartPole-v1", {"names": ("left", "right")}
     env = gymnasium.make(name)
     if task is not None:

@@ -1,4 +1,4 @@
-"""Tree search through models: what a leaf, a member and an action are, and what it controls."""
+"""Tree search through models: leaves, members, actions, and control of environments."""
 
 import math
 
@@ -22,7 +22,7 @@ def seeded(seed=0):
 
 
 class Linear:
-    """x' = x + gain · u + noise, a gain a member; the step earns -x'² and ends beyond `edge`."""
+    """x' = x + gain · u + noise with a gain for each member; the reward is -x'², the end `edge`."""
 
     def __init__(self, *gains, edge=math.inf, std=0.0):
         self.gains, self.edge, self.std = torch.tensor(gains)[:, None, None], edge, std
@@ -59,7 +59,7 @@ def tree(model, actions, settings, start=1.0, **functions):
 
 
 def test_a_leaf_is_its_value_its_rollouts_or_their_weighted_mean():
-    """One action, u = 1 from x = 1: a rollout of three steps earns -4 - 0.9 · 9 - 0.81 · 16."""
+    """With one action, u = 1 from x = 1, three steps return -4 - 0.9 · 9 - 0.81 · 16."""
     played = -(4 + 0.9 * 9 + 0.81 * 16)
     one = torch.ones(1, 1)
     for settings, value, want in (
@@ -90,7 +90,7 @@ def halve(state, *, generator, explore):
     return -state / 2
 
 
-def test_a_policy_plays_the_rollouts_and_a_reward_and_an_end_take_the_models_place():
+def test_rollouts_follow_a_given_policy_reward_and_termination():
     made = TreeModel(
         Linear(1.0), torch.ones(1, 1), config(rollouts=1, depth=5), policy=halve,
         reward=lambda obs, action, after: (obs + 10 * action + 100 * after)[..., 0],
@@ -107,7 +107,7 @@ def test_a_policy_plays_the_rollouts_and_a_reward_and_an_end_take_the_models_pla
 @pytest.mark.parametrize("kappa", [-0.7, 0.0, 1.5])
 @pytest.mark.parametrize("edge", [math.inf, 2.2, 1.2], ids=["endless", "some end", "all end"])
 def test_the_value_of_a_path_is_the_objective_of_its_plan(kappa, edge):
-    """With one action there is one path; simulation k adds the plan of k steps' score."""
+    """With one action there is one path; simulation k adds the score of the plan of k steps."""
     model, settings = Linear(0.3, 0.5, 0.9, edge=edge), config(simulations=4, disagreement=kappa)
     _, found = tree(model, torch.ones(1, 1), settings)
     name = f"mean+std:{kappa}" if kappa > 0 else f"mean-std:{-kappa}"
@@ -119,8 +119,8 @@ def test_the_value_of_a_path_is_the_objective_of_its_plan(kappa, edge):
     assert float(found.value) == pytest.approx(np.mean(plans), rel=1e-5)
 
 
-def test_optimism_prefers_disagreement_and_caution_avoids_it():
-    """Of two actions that the members agree or disagree on, their means alike."""
+def test_optimism_prefers_actions_on_which_members_disagree_and_pessimism_avoids_them():
+    """Two actions with equal means; the members agree on one of them."""
     model = Linear(-1.0, 1.0)
     for kappa, want in ((1.0, 1), (-1.0, 0)):
         settings = config(simulations=40, disagreement=kappa, max_depth=1)
@@ -131,14 +131,14 @@ def test_optimism_prefers_disagreement_and_caution_avoids_it():
         assert found.action.tolist() == [want]
 
 
-def test_the_members_variance_goes_along():
+def test_the_variance_of_the_members_is_backed_up():
     _, found = tree(Linear(-1.0, 1.0), torch.ones(1, 1), config(simulations=1), start=0.0,
                        reward=lambda obs, action, after: after[..., 0])  # fmt: skip
-    assert found.variances[0, 1] == pytest.approx(1 / 0.81)  # of a return of ±1, a step ago
+    assert found.variances[0, 1] == pytest.approx(1 / 0.81)  # the returns are ±1, one step later
 
 
-def test_all_outcomes_of_a_finite_world_come_with_their_chances():
-    """With V* at the leaves, an action tried once is worth Q*."""
+def test_all_outcomes_of_a_finite_world_have_their_probabilities():
+    """With V* at the leaves, the value of an action that is tried once is Q*."""
     world = garnet(8, 3, 3, rng=np.random.default_rng(1), discount=0.5)
     settings = config(simulations=3, discount=0.5, outcomes="all")
     optimum = world.optimum()
@@ -156,14 +156,14 @@ def test_all_outcomes_of_a_finite_world_come_with_their_chances():
             assert found.chances[0, below].sum().item() == pytest.approx(1)
 
 
-def test_all_outcomes_are_said_by_few_models():
+def test_models_that_cannot_list_outcomes_are_refused():
     with pytest.raises(ValueError, match="outcomes='all' needs a model of one member"):
         TreeModel(Linear(1.0), 2, config(outcomes="all"), generator=seeded())
     with pytest.raises(ValueError, match="outcomes must be a Widening, 'all' or None, got 'some'"):
         config(outcomes="some")
 
 
-def test_noise_is_drawn_where_outcomes_are():
+def test_noise_is_drawn_only_if_outcomes_are_drawn():
     for outcomes, several in ((None, False), (Widening(1.0, 0.5), True)):
         settings = config(simulations=16, max_depth=1, outcomes=outcomes)
         _, found = tree(Linear(1.0, std=1.0), torch.zeros(1, 1), settings, start=0.0)
@@ -173,7 +173,7 @@ def test_noise_is_drawn_where_outcomes_are():
 # ----------------------------------------------------------------------------------- actions
 
 
-def test_the_kth_sample_is_one_member_s_in_turn():
+def test_members_take_turns_to_sample_actions():
     def sampler(obs, generator):
         return (10 * obs[:, None] + torch.arange(5.0)[:, None]).contiguous()
 
@@ -193,7 +193,7 @@ def test_priors_are_means_over_members():
     assert after.logits.tolist() == [[1.5, -1.5]]
 
 
-def test_uniform_actions_fill_their_box():
+def test_uniform_actions_cover_the_box():
     low, high = torch.tensor([-1.0, 2.0]), torch.tensor([1.0, 2.5])
     drawn = uniform_actions(low, high, 500)(torch.zeros(3, 7), seeded())
     assert drawn.shape == (3, 500, 2)
@@ -229,7 +229,7 @@ class CartPole:
         return Step(after, torch.ones_like(after[..., 0]), ends)
 
 
-def test_the_cart_pole_of_these_tests_is_gymnasiums():
+def test_the_cart_pole_of_these_tests_equals_gymnasiums():
     env, model, rng = gymnasium.make("CartPole-v1").unwrapped, CartPole(), np.random.default_rng(0)
     for seed in range(20):
         env.reset(seed=seed)
@@ -242,8 +242,8 @@ def test_the_cart_pole_of_these_tests_is_gymnasiums():
             assert (float(step.reward), bool(step.terminated)) == (reward, over)
 
 
-def test_a_player_keeps_the_pole_up():
-    """Random play lasts about 22 steps; here an episode is cut at 50."""
+def test_a_player_keeps_the_pole_upright_for_an_episode():
+    """A random policy lasts about 22 steps; here episodes are truncated at 50."""
     env = gymnasium.make("CartPole-v1", max_episode_steps=50)
     settings = TreeSearchConfig(simulations=16, rule=UCT(5.0), discount=1.0, rollouts=8, depth=15)
     player = TreeSearch(CartPole(), 2, settings, generator=seeded())
@@ -252,8 +252,8 @@ def test_a_player_keeps_the_pole_up():
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_the_pole_stands_for_500_steps_by_random_rollouts():
-    """Three episodes side by side, 64 simulations a step, leaves by 16 random rollouts."""
+def test_search_with_random_rollouts_keeps_the_pole_upright_for_500_steps():
+    """Three parallel episodes, 64 simulations a step, leaf values by 16 random rollouts."""
     settings = TreeSearchConfig(simulations=64, rule=UCT(5.0), discount=1.0, rollouts=16, depth=20)
     made = TreeModel(CartPole(), 2, settings, generator=seeded())
     worlds = [gymnasium.make("CartPole-v1") for _ in range(3)]
@@ -272,8 +272,8 @@ def test_the_pole_stands_for_500_steps_by_random_rollouts():
 
 
 class Quadratic:
-    """x' = x + u at a cost of x'² + u², for so many steps; the state holds x, steps left and the
-    unit that the reward is counted in, so that a search's values are about as large as 1."""
+    """x' = x + u at a cost of x'² + u², for some steps; the state is x, the steps left and the unit
+    of the reward, so that values in a search are of order 1."""
 
     members, noise_shape, horizon = 1, (0,), 10
 
@@ -291,8 +291,8 @@ class Quadratic:
 
 
 def test_widening_controls_a_linear_quadratic_world_within_five_percent():
-    """2000 simulations a step, 128 actions drawn from |u| <= |x|. A leaf is worth what the policy
-    u = -0.3 x gets from there, which alone costs 84 % more than Riccati's."""
+    """2000 simulations a step, 128 actions drawn from |u| <= |x|. Leaves have the value of the
+    policy u = -0.3 x, which by itself costs 84 % more than Riccati's."""
     model, horizon, repeats = Quadratic(), Quadratic.horizon, 3
     to_go = [0.0]
     for _ in range(horizon):
@@ -333,7 +333,7 @@ def test_widening_controls_a_linear_quadratic_world_within_five_percent():
 
 
 class NoisyQuadratic(Quadratic):
-    """The same, x' drawn with a standard deviation of 0.2."""
+    """The same with noise of std 0.2 in x'."""
 
     std, noise_shape = 0.2, (1,)
 
@@ -346,9 +346,9 @@ class NoisyQuadratic(Quadratic):
 
 @pytest.mark.slow
 def test_double_widening_controls_a_noisy_linear_quadratic_world_within_five_percent():
-    """As above, from x = 1, and what follows an action is drawn: 96 episodes whose noise Riccati's
-    controller, u = -(1 + P) / (2 + P) x with P' = (1 + P) / (2 + P), meets too. Ten draws or
-    so tell two near actions apart only where outcomes open faster than actions."""
+    """As above, from x = 1, with drawn outcomes: 96 episodes with the same noise as for Riccati's
+    controller, u = -(1 + P) / (2 + P) x with P' = (1 + P) / (2 + P). About ten draws distinguish
+    two near actions only if outcomes widen faster than actions."""
     model, horizon, roots = NoisyQuadratic(), Quadratic.horizon, 96
     worth, extra, riccati = [0.0], [0.0], [0.0]
     for _ in range(horizon):
@@ -386,7 +386,7 @@ def test_double_widening_controls_a_noisy_linear_quadratic_world_within_five_per
             total + state.square() + move.square()
             for total, state, move in ((cost, x, u), (best, y, v), (blind, z, w))
         )
-    assert blind.mean() / best.mean() > 1.3  # what the leaves know
+    assert blind.mean() / best.mean() > 1.3  # the policy of the leaves
     assert cost.mean() / best.mean() < 1.05, cost.mean() / best.mean()
 
 
@@ -405,7 +405,7 @@ def test_double_widening_controls_a_noisy_linear_quadratic_world_within_five_per
         ({"disagreement": math.inf}, "disagreement must be finite, got inf"),
     ],
 )
-def test_settings_out_of_range_are_named(change, message):
+def test_settings_out_of_range_are_refused_by_name(change, message):
     with pytest.raises(ValueError, match=message):
         TreeSearchConfig(**change)
 
@@ -426,7 +426,7 @@ def test_settings_out_of_range_are_named(change, message):
          "simulation 1, tree 0: the model gave a reward that is not finite"),
     ],
 )  # fmt: skip
-def test_arguments_that_do_not_match_are_named(actions, functions, message):
+def test_arguments_that_do_not_match_are_refused_by_name(actions, functions, message):
     with pytest.raises(ValueError, match=message):
         tree(Linear(1.0, 2.0), actions, config(simulations=3), **functions)
 

@@ -26,7 +26,7 @@ def generator(seed=0):
 
 
 def mixture(members, *shape, seed=0):
-    """Members that disagree, each with its own std."""
+    """Members with different means and stds."""
     g = generator(seed)
     mean = 1.5 * torch.randn(members, *shape, generator=g, dtype=torch.float64)
     std = 0.2 + torch.rand(members, *shape, generator=g, dtype=torch.float64)
@@ -34,14 +34,14 @@ def mixture(members, *shape, seed=0):
 
 
 def draw(mean, std, seed=1):
-    """One target from each mixture; each dimension draws its own member."""
+    """One target from each mixture; the member is drawn for each dimension."""
     g = generator(seed)
     member = torch.randint(len(mean), (1, *mean.shape[1:]), generator=g)
     noise = torch.randn(mean.shape[1:], generator=g, dtype=mean.dtype)
     return mean.gather(0, member)[0] + std.gather(0, member)[0] * noise
 
 
-def test_spread_by_hand():
+def test_the_split_of_variance_equals_hand_computed_values():
     mean = torch.tensor([[[0.0, 1.0]], [[2.0, 1.0]]])  # (2, 1, 2)
     std = torch.tensor([[[1.0, 2.0]], [[3.0, 4.0]]])
     s = spread(mean, std)
@@ -94,7 +94,7 @@ def test_pit_is_the_mean_of_the_members_cdf():
     np.testing.assert_allclose(pit(mean, std, target), by_scipy, atol=1e-12)
 
 
-def test_pit_of_particles_is_the_share_below():
+def test_pit_of_particles_is_the_share_below_the_target():
     particles = torch.tensor([1.0, 2.0, 4.0, 8.0]).reshape(4, 1, 1)
     assert pit(particles, torch.zeros(4, 1, 1), torch.tensor([[3.0]])).item() == 0.5
     assert pit(particles, torch.zeros(4, 1, 1), torch.tensor([[9.0]])).item() == 1.0
@@ -110,7 +110,7 @@ def test_pit_is_uniform_for_the_true_mixture_and_not_for_its_moments():
     assert stats.kstest(fitted.numpy().ravel(), "uniform").pvalue < 1e-6
 
 
-def test_calibration_of_a_true_model_and_of_one_with_half_the_noise():
+def test_calibration_is_right_for_the_true_model_and_for_half_its_noise():
     mean, std = mixture(1, 20_000, 2)
     target = draw(mean, std)
     observed = calibration_curve(mean, std, target, LEVELS)
@@ -130,7 +130,7 @@ def test_calibration_of_a_mixture_uses_its_own_quantiles():
     target = draw(mean, std)
     observed = calibration_curve(mean, std, target, LEVELS)
     assert calibration_error(LEVELS, observed).item() < 0.01
-    # The interval of one mixture, inverted by scipy, holds the targets the PIT says it does.
+    # The interval of one mixture, inverted by scipy, contains the targets that the PIT gives.
     m, s = mean[:, 0, 0].numpy(), std[:, 0, 0].numpy()
     low, high = (
         optimize.root_scalar(lambda x, q=q: stats.norm.cdf(x, m, s).mean() - q, bracket=(-20, 20))
@@ -144,7 +144,7 @@ def test_calibration_of_a_mixture_uses_its_own_quantiles():
 
 
 def test_errors_of_two_dimensions_do_not_cancel():
-    """Too sure in one dimension, too unsure in the other: the pooled curve looks better."""
+    """Overconfident in one dimension, underconfident in the other: pooling hides both."""
     mean, std = mixture(1, 5000, 2)
     target = draw(mean, std)
     observed = calibration_curve(mean, std * torch.tensor([0.6, 1.8]), target, LEVELS)
@@ -213,7 +213,7 @@ def test_crps_of_particles_is_that_of_their_step_function():
 
 @pytest.mark.parametrize("score", [crps, negative_log_likelihood])
 def test_scores_are_proper(score):
-    """No change of the true model's mean or std improves its expected score."""
+    """Changes of the true model's mean or std do not improve its expected score."""
     mean, std = mixture(2, 20_000, 1)
     target = draw(mean, std)
     true = score(mean, std, target).mean()
@@ -237,7 +237,7 @@ def test_recalibration_of_a_mixture_maximises_the_likelihood():
     mean, std = mixture(5, 20_000, 1)
     target = draw(mean, std)
     scale = recalibration_scale(mean, std / 2, target)
-    # Averaging each member's own z² would say 5 or more: it charges them for disagreeing.
+    # Averaging each member's own z² would give 5 or more, because members disagree.
     assert scale.item() == pytest.approx(2, rel=0.03)
 
     def nll(s):
@@ -247,7 +247,7 @@ def test_recalibration_of_a_mixture_maximises_the_likelihood():
     assert scale.item() == pytest.approx(best, rel=1e-3)
 
 
-def test_recalibration_mends_calibration_on_fresh_data():
+def test_recalibration_improves_calibration_on_fresh_data():
     mean, std = mixture(3, 8000, 2)
     target = draw(mean, std)
     held_out, fresh = slice(0, 4000), slice(4000, None)
@@ -269,7 +269,7 @@ def test_recalibration_without_error_stays_positive():
 
 @pytest.mark.parametrize("function", [pit, crps, negative_log_likelihood, recalibration_scale])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_dtype_and_members_order(function, dtype):
+def test_results_keep_the_dtype_and_do_not_depend_on_the_order_of_members(function, dtype):
     mean, std = (x.to(dtype) for x in mixture(4, 50, 2))
     target = draw(mean, std)
     out = function(mean, std, target)
@@ -279,7 +279,7 @@ def test_dtype_and_members_order(function, dtype):
 
 
 @pytest.mark.parametrize("function", [pit, crps, negative_log_likelihood, recalibration_scale])
-def test_bad_input_names_the_culprit(function):
+def test_bad_input_is_refused_by_name(function):
     mean, std, target = torch.zeros(2, 3, 1), torch.ones(2, 3, 1), torch.zeros(3, 1)
     for args, culprit in (
         ((mean, std[:1], target), r"std: .*\(2, 3, 1\) and \(1, 3, 1\)"),
@@ -300,7 +300,7 @@ def test_zero_std_has_no_density_and_no_scale():
             function(*args)
 
 
-def test_levels_are_probabilities():
+def test_levels_outside_0_and_1_are_refused():
     args = torch.zeros(2, 3, 1), torch.ones(2, 3, 1), torch.zeros(3, 1)
     with pytest.raises(ValueError, match="levels: "):
         calibration_curve(*args, torch.tensor([50.0, 95.0]))

@@ -15,7 +15,7 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def test_refit_by_hand():
+def test_the_refit_equals_hand_computed_values():
     """Elites 1 and 3, old N(0, 2²), momentum 1/4: mean 3/4 · 2, variance 1/4 · 4 + 3/4 · 1."""
     mean, std = refit_to_elites(
         torch.zeros(1, 1),
@@ -27,7 +27,7 @@ def test_refit_by_hand():
     assert std.item() == pytest.approx(math.sqrt(1.75))
 
 
-def test_refits_to_accepted_elites_alone():
+def test_the_refit_uses_only_accepted_elites():
     """Of a hundred candidates two are accepted, fewer than the elites; momentum 0."""
     seen = []
 
@@ -59,7 +59,7 @@ def test_truncated_draws_follow_pets():
 
 
 @pytest.mark.parametrize("sampling", ["truncated", "clipped"])
-def test_bowl_inside(sampling):
+def test_cem_finds_the_minimum_of_a_bowl(sampling):
     target = torch.tensor([[0.7, 4.0], [-1.2, 0.0], [0.1, 1.0]])
     planner = CEM(LOW, HIGH, 3, iterations=12, sampling=sampling)
     plan = planner.plan(lambda a: -((a - target) ** 2).sum((1, 2)), None, generator=seeded())
@@ -71,8 +71,8 @@ def test_bowl_inside(sampling):
     ("sampling", "within"),
     [("truncated", 0.2), ("clipped", 0.01)],
 )
-def test_bowl_with_its_optimum_on_the_bounds(sampling, within):
-    """The bowl's bottom lies beyond a corner; PETS's truncation stops short of bounds."""
+def test_clipped_draws_find_an_optimum_on_the_bounds(sampling, within):
+    """The minimum is beyond a corner; PETS's truncation does not reach bounds."""
     target = torch.tensor([3.0, -4.0])
     planner = CEM(LOW, HIGH, 3, iterations=10, sampling=sampling)
     plan = planner.plan(lambda a: -((a - target) ** 2).sum((1, 2)), None, generator=seeded())
@@ -80,8 +80,8 @@ def test_bowl_with_its_optimum_on_the_bounds(sampling, within):
     assert ((plan.actions - corner).abs() / (HIGH - LOW)).max() < within
 
 
-def test_rosenbrock():
-    """A bent valley that ends at (1, 1), from the middle (0, 2) of the box."""
+def test_cem_finds_the_minimum_of_rosenbrocks_function():
+    """A bent valley with its minimum at (1, 1), from the middle (0, 2) of the box."""
 
     def score(actions):
         x, y = actions[:, 0].unbind(-1)
@@ -93,7 +93,7 @@ def test_rosenbrock():
         torch.testing.assert_close(plan.actions, torch.ones(1, 2), atol=1e-3, rtol=0)
 
 
-def test_the_higher_of_two_hills():
+def test_cem_finds_the_higher_of_two_hills():
     """A broad hill of height 1 at -1 and a narrower one of height 2 at +1."""
 
     def score(actions):
@@ -106,7 +106,7 @@ def test_the_higher_of_two_hills():
         assert plan.actions.item() == pytest.approx(1.0, abs=0.01)
 
 
-def test_answer_is_the_best_candidate_or_the_final_mean():
+def test_the_answer_is_the_best_candidate_or_the_final_mean():
     """`best` is the best candidate scored, `mean` the final mean, scored once more."""
     score = lambda a: -(a**4).sum((1, 2))  # noqa: E731
     scored = []
@@ -120,8 +120,8 @@ def test_answer_is_the_best_candidate_or_the_final_mean():
     torch.testing.assert_close(mean.mean, best.mean)
 
 
-def test_a_forbidden_mean_gives_way_to_the_best_candidate():
-    """Good plans on either side of a forbidden strip average to one inside it."""
+def test_a_rejected_mean_is_replaced_by_the_best_candidate():
+    """The mean of good plans on both sides of a forbidden strip is inside it."""
     low, high = -torch.ones(1), torch.ones(1)
 
     def score(actions):
@@ -148,6 +148,6 @@ def test_a_forbidden_mean_gives_way_to_the_best_candidate():
         ({"answer": "median"}, "answer must be one of best, mean, got 'median'"),
     ],
 )
-def test_bad_settings(change, message):
+def test_bad_settings_are_refused_by_name(change, message):
     with pytest.raises(ValueError, match=message):
         CEM(LOW, HIGH, 5, **change)

@@ -1,4 +1,4 @@
-"""CMA-ES where its covariance matters, on bounds, and with the randomness it is given."""
+"""CMA-ES on problems that need its covariance, on bounds, and with a given generator."""
 
 import math
 
@@ -16,13 +16,13 @@ def seeded(seed=0):
 
 
 def ridge(actions):
-    """Only sums of neighbours matter much: a valley 1000 times as long as it is wide."""
+    """The score depends mainly on sums of neighbours: a valley 1000 times as long as wide."""
     x = actions.flatten(1)
     return -((x[:, 1:] + x[:, :-1] - 0.4) ** 2).sum(1) - 1e-3 * (x - 0.2).square().sum(1)
 
 
-def test_learns_a_ridge_that_a_diagonal_gaussian_does_not():
-    """On 1,600 evaluations each. Measured over five seeds: CEM loses 690 times as much or more."""
+def test_cma_follows_a_ridge_that_a_diagonal_gaussian_does_not():
+    """With 1,600 evaluations each. Over five seeds CEM loses at least 690 times as much."""
     for seed in range(3):
         full = CMA(LOW, HIGH, 4, iterations=100).plan(ridge, None, generator=seeded(seed))
         diagonal = CEM(LOW, HIGH, 4, population=160, elites=16, iterations=10, sampling="clipped")
@@ -31,7 +31,7 @@ def test_learns_a_ridge_that_a_diagonal_gaussian_does_not():
         assert -full.score < 0.02 * -other.score
 
 
-def test_finds_an_optimum_in_a_corner():
+def test_cma_finds_an_optimum_in_a_corner():
     target = torch.tensor([2.0, -4.0])
     plan = CMA(LOW, HIGH, 3).plan(
         lambda a: -((a - target) ** 2).sum((1, 2)), None, generator=seeded()
@@ -40,7 +40,7 @@ def test_finds_an_optimum_in_a_corner():
     assert ((plan.actions - corner).abs() / (HIGH - LOW)).max() < 0.01
 
 
-def test_only_ranks_count():
+def test_plans_depend_only_on_the_ranks_of_scores():
     """Any increasing function of the score gives the same plan."""
     planner = CMA(LOW, HIGH, 3, iterations=5)
     plain = planner.plan(ridge, None, generator=seeded())
@@ -54,7 +54,7 @@ def test_a_plan_of_one_number_is_searched():
     torch.testing.assert_close(plan.actions, torch.full((5, 1), 0.3), atol=1e-3, rtol=0)
 
 
-def test_neither_reads_nor_seeds_numpys_global_stream():
+def test_cma_neither_reads_nor_seeds_numpys_global_stream():
     plans = []
     for seed in (0, 1):
         np.random.seed(seed)
@@ -71,6 +71,6 @@ def test_neither_reads_nor_seeds_numpys_global_stream():
         ({"sigma": math.nan}, "sigma must be finite and > 0, got nan"),
     ],
 )
-def test_bad_settings(change, message):
+def test_bad_settings_are_refused_by_name(change, message):
     with pytest.raises(ValueError, match=message):
         CMA(LOW, HIGH, 5, **change)

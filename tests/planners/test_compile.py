@@ -1,4 +1,4 @@
-"""What is kept on disk is compiled again when a callee changes, and the disk is not needed."""
+"""Functions cached on disk are compiled again if a callee changes; the cache is optional."""
 
 import os
 import shutil
@@ -35,7 +35,7 @@ print(plus_one(5.0), sum(plus_one.stats.cache_hits.values()))
 
 def run(program, *folders, **env):
     env |= {"PATH": os.environ["PATH"], "PYTHONPATH": ":".join(map(str, folders))}
-    # Python takes a file that is written again within a second, as long as before, for unchanged.
+    # Python overlooks a change of a file within a second if its size is the same.
     env |= {"PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=250)
@@ -43,7 +43,7 @@ def run(program, *folders, **env):
     return done.stdout.split()
 
 
-def test_an_edited_callee_in_another_file_is_seen(tmp_path):
+def test_an_edited_callee_in_another_file_is_compiled_again(tmp_path):
     (tmp_path / "caller.py").write_text(CALLER)
     printed = []
     for factor in (2, 2, 3):
@@ -53,7 +53,7 @@ def test_an_edited_callee_in_another_file_is_seen(tmp_path):
 
 
 def test_compiled_functions_work_without_a_writable_cache(tmp_path):
-    """Caches beside the sources and of the user are blocked by files that are no folders."""
+    """Files block the folders of both caches, beside the sources and of the user."""
     for package in ("planners", "mbrl"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / package, tmp_path / package, ignore=ignored)
@@ -70,7 +70,7 @@ def test_compiled_functions_work_without_a_writable_cache(tmp_path):
 
 
 def test_code_without_a_file_is_compiled():
-    """numba finds no place to keep a function that has no file."""
+    """numba cannot cache a function that has no file."""
     names = {}
     exec("def double(x): return 2 * x", names)
     with pytest.raises(RuntimeError, match="cannot cache function"):

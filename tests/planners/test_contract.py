@@ -1,4 +1,4 @@
-"""`check_planner`: our own planners pass, and each way to break one is said in one line."""
+"""`check_planner` accepts the library's planners and names each breach in one line."""
 
 from dataclasses import dataclass
 
@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from planners import PLANNERS, check_planner
-from tests.stranger.parts import Bees
+from tests.own_parts.parts import Bees
 
 
 @pytest.mark.parametrize("kind", PLANNERS.values(), ids=list(PLANNERS))
-def test_our_own_planners_pass(kind):
+def test_the_librarys_planners_pass(kind):
     check_planner(kind)
 
 
-def test_a_strangers_planner_passes_as_a_class_and_built():
+def test_a_users_planner_passes_as_a_class_and_as_an_object():
     check_planner(Bees)
     check_planner(Bees, bees=5, rounds=2)
     check_planner(Bees(-torch.ones(3), torch.ones(3), 7))
@@ -103,12 +103,12 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("kind", "line"), BROKEN, ids=[kind.__name__ for kind, _ in BROKEN])
-def test_what_is_wrong_is_said_in_one_line(kind, line):
+def test_each_breach_of_the_contract_is_named_in_one_line(kind, line):
     with pytest.raises(ValueError, match=f"planner {kind.__name__}: {line}") as error:
         check_planner(kind)
     assert "\n" not in str(error.value)
 
 
-def test_a_setting_that_does_not_exist_is_named_beside_those_that_do():
+def test_an_unknown_setting_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="no setting 'wasps'; there are bees, rounds, spread"):
         check_planner(Bees, wasps=3)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from planners import Evolution
-from planners.evolution import _ladder, _weights
+from planners.evolution import _step_sizes, _weights
 
 LOW, HIGH = torch.tensor([-1.0]).double(), torch.tensor([1.0]).double()
 CPU = torch.device("cpu")
@@ -18,8 +18,8 @@ def planner(**settings):
     return Evolution(LOW, HIGH, 8, **settings)
 
 
-def test_ladder_and_weights_by_hand():
-    steps, logs = _ladder(5, 4.0, torch.float64, CPU)
+def test_step_sizes_and_weights_equal_hand_computed_values():
+    steps, logs = _step_sizes(5, 4.0, torch.float64, CPU)
     torch.testing.assert_close(steps[:, 0], torch.tensor([4, 2, 1, 0.5, 0.25]).double())
     torch.testing.assert_close(logs.exp(), torch.tensor([4, 2, 1, 0.5, 0.25, 0.25]).double())
     # log 2.5 - log 1, log 2.5 - log 2, normalised
@@ -31,7 +31,7 @@ def test_ladder_and_weights_by_hand():
     )
 
 
-def test_refit_recombines_elites_and_their_steps():
+def test_the_refit_averages_elites_and_their_step_sizes():
     one = planner(population=5, elites=2)
     mean, std = torch.zeros(8, 1).double(), torch.full((8, 1), 0.1).double()
     knots = torch.arange(6.0).double()[:, None, None].expand(6, 8, 1)
@@ -46,12 +46,12 @@ def test_refit_recombines_elites_and_their_steps():
     )
 
 
-def test_draws_have_the_ladders_steps_and_are_linear_between_knots():
+def test_draws_have_their_step_sizes_and_are_linear_between_knots():
     one = planner(noise_knots=2)
     mean, std = torch.full((8, 1), 0.3).double(), torch.full((8, 1), 0.1).double()
     draws = torch.stack([one.sample(mean, std, 5, generator=seeded(i)) for i in range(3000)])
     noise = draws - mean
-    wanted = 0.1 * _ladder(5, 4.0, torch.float64, CPU)[0][:, 0]
+    wanted = 0.1 * _step_sizes(5, 4.0, torch.float64, CPU)[0][:, 0]
     for end in (0, -1):
         torch.testing.assert_close(noise[:, :, end, 0].std(0), wanted, rtol=0.06, atol=0)
     torch.testing.assert_close(noise.diff(dim=2).diff(dim=2), torch.zeros(3000, 5, 6, 1).double())
@@ -59,7 +59,7 @@ def test_draws_have_the_ladders_steps_and_are_linear_between_knots():
     assert (alone - mean).diff(dim=1).diff(dim=1).abs().min() > 0
 
 
-def test_a_start_gives_the_scale_widened_and_bounded():
+def test_the_std_of_a_start_is_widened_and_bounded():
     one = planner(sigma=0.2, floor=0.01, widen=3.0)
     start = one.plan(lambda a: -a.square().sum((1, 2)), None, generator=seeded())
     for std, wanted in ((0.05, 0.15), (1e-9, 0.02), (9.0, 0.4)):  # of a box 2 wide
@@ -68,7 +68,7 @@ def test_a_start_gives_the_scale_widened_and_bounded():
     torch.testing.assert_close(one.begin(None)[1], torch.full((8, 1), 0.4).double())
 
 
-def test_the_scale_shrinks_at_rest_and_grows_when_the_aim_jumps():
+def test_the_std_shrinks_for_a_fixed_target_and_grows_after_it_jumps():
     one = planner()
 
     def at(aim):
@@ -88,7 +88,7 @@ def test_the_scale_shrinks_at_rest_and_grows_when_the_aim_jumps():
     assert (plan.actions - 0.7).abs().max() < 0.03
 
 
-def test_a_warm_start_keeps_its_plan():
+def test_a_search_from_a_plan_returns_no_worse_plan():
     one = planner()
 
     def bowl(actions):
@@ -112,6 +112,6 @@ def test_a_warm_start_keeps_its_plan():
         ({"noise_knots": 0}, "noise_knots must be an integer of at least 1, got 0"),
     ],
 )
-def test_bad_settings_name_what_is_accepted(settings, told):
+def test_bad_settings_are_refused_with_what_is_accepted(settings, told):
     with pytest.raises(ValueError, match=told):
         planner(**settings)

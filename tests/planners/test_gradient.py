@@ -14,8 +14,8 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def test_through_knots_to_the_least_squares_fit():
-    """No plan of four knots is the target; the nearest one is a projection."""
+def test_ascent_on_knots_finds_the_least_squares_fit():
+    """No plan of four knots equals the target; the nearest one is its projection."""
     planner = GradientAscent(LOW, HIGH, 9, knots=4, interpolation="linear", iterations=200)
     wave = torch.stack((torch.linspace(0, 3, 9).sin(), torch.linspace(-1, 1, 9)), 1) / 2
     plan = planner.plan(lambda a: -((a - wave) ** 2).sum((1, 2)), None, generator=seeded())
@@ -23,7 +23,7 @@ def test_through_knots_to_the_least_squares_fit():
     torch.testing.assert_close(plan.actions, fit, atol=2e-3, rtol=0)
 
 
-def test_stops_on_the_bounds():
+def test_plans_stop_at_the_bounds():
     planner = GradientAscent(LOW, HIGH, 3)
     plan = planner.plan(lambda a: (a * torch.tensor([1.0, -1.0])).sum((1, 2)), None,
                         generator=seeded())  # fmt: skip
@@ -31,7 +31,7 @@ def test_stops_on_the_bounds():
 
 
 def test_restarts_find_the_better_hill():
-    """From the middle the slope leads to the lower of two hills."""
+    """From the middle the gradient leads to the lower of two hills."""
 
     def score(actions):
         x = actions[:, 0, 0]
@@ -45,7 +45,7 @@ def test_restarts_find_the_better_hill():
 
 
 def test_rejected_plans_move_back_to_the_allowed_side():
-    """The optimum lies on the edge of what is allowed, and there is no slope beyond."""
+    """The optimum is on the edge of the allowed region, outside which there is no gradient."""
 
     def score(actions):
         x = actions[:, :, 0].sum(1)
@@ -60,19 +60,19 @@ def test_a_score_without_gradient_raises_an_error():
     planner = GradientAscent(LOW, HIGH, 3)
     with pytest.raises(ValueError, match="score gives no gradient; make it differentiable"):
         planner.plan(lambda a: a.detach().sum((1, 2)), None, generator=seeded())
-    with torch.no_grad():  # gradients are on inside, whatever the caller set
+    with torch.no_grad():  # gradients are enabled inside, also if the caller disabled them
         planner.plan(lambda a: a.sum((1, 2)), None, generator=seeded())
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, math.inf, math.nan])
-def test_bad_settings(rate):
+def test_bad_settings_are_refused_by_name(rate):
     with pytest.raises(ValueError, match="rate must be finite and > 0"):
         GradientAscent(LOW, HIGH, 5, rate=rate)
 
 
 def test_ascent_continues_after_all_plans_were_rejected():
-    """The best plan lies on the edge of what is forbidden; a lone plan overshoots it again and
-    again, each time to come half-way back."""
+    """The best plan is on the edge of the forbidden region; the single plan overshoots it
+    repeatedly, and moves half-way back each time."""
 
     def score(actions):
         top = -(actions - 0.6).square().sum((1, 2))

@@ -1,4 +1,4 @@
-"""iCEM: its population, its memory and its last candidate."""
+"""iCEM: its population, its kept elites and its last candidate."""
 
 import math
 
@@ -27,7 +27,7 @@ def test_population_decays_to_twice_the_elites():
     assert planner.sizes() == [120, 60, 30, 20, 20]
 
 
-def test_kept_elites_and_the_mean_as_last_candidate():
+def test_kept_elites_and_in_the_last_iteration_the_mean_are_scored_again():
     score = Recorder()
     planner = ICEM(LOW, HIGH, 4, population=60, elites=10, iterations=3, decay=1.5)
     planner.plan(score, None, generator=seeded())
@@ -50,15 +50,15 @@ def test_shifted_elites_are_scored_in_the_next_call():
     assert torch.equal(score.seen[0][60:], start.elites[:3])
 
 
-def test_returns_the_best_it_saw():
+def test_the_answer_is_the_best_candidate_seen():
     score = Recorder()
     plan = ICEM(LOW, HIGH, 4).plan(score, None, generator=seeded())
     assert plan.score == bowl(torch.cat(score.seen)).max()
     assert torch.equal(plan.elites[0], plan.actions)
 
 
-def test_plain_settings_are_clipped_cem():
-    """White noise, no memory and no decay leave CEM, but for the mean candidate at the end."""
+def test_without_noise_colour_memory_and_decay_icem_is_clipped_cem():
+    """With white noise, no kept elites and no decay it is CEM plus the mean as last candidate."""
     common = {"population": 80, "elites": 8, "answer": "best"}
     icem = ICEM(LOW, HIGH, 3, beta=0.0, keep=0.0, decay=1.0, iterations=4, **common)
     cem = CEM(LOW, HIGH, 3, sampling="clipped", iterations=4, **common)
@@ -70,7 +70,7 @@ def test_plain_settings_are_clipped_cem():
 
 
 def test_coloured_noise_moves_a_mass_further():
-    """The paper's point: correlated forces get a double integrator away, white ones cancel.
+    """As in the paper: correlated forces move a double integrator far, white ones cancel.
 
     Position after H unit steps is sum_t (H - t - 1/2) u_t, whose spread over first-iteration
     draws has a closed form for white noise.
@@ -88,7 +88,7 @@ def test_coloured_noise_moves_a_mass_further():
     assert ends[3.0] > 2.5 * ends[0.0]
 
 
-def test_rosenbrock():
+def test_icem_finds_the_minimum_of_rosenbrocks_function():
     def score(actions):
         x, y = actions[:, 0].unbind(-1)
         return -((1 - x) ** 2 + 10 * (y - x**2) ** 2)
@@ -99,7 +99,7 @@ def test_rosenbrock():
         torch.testing.assert_close(plan.actions, torch.ones(1, 2), atol=0.01, rtol=0)
 
 
-def test_optimum_on_the_bounds():
+def test_icem_finds_an_optimum_on_the_bounds():
     target = torch.tensor([3.0, -4.0])
     plan = ICEM(LOW, HIGH, 3, population=350, elites=35, iterations=10).plan(
         lambda a: -((a - target) ** 2).sum((1, 2)), None, generator=seeded()
@@ -119,6 +119,6 @@ def test_optimum_on_the_bounds():
         ({"momentum": -0.1}, r"momentum must be in \[0, 1\), got -0.1"),
     ],
 )
-def test_bad_settings(change, message):
+def test_bad_settings_are_refused_by_name(change, message):
     with pytest.raises(ValueError, match=message):
         ICEM(LOW, HIGH, 5, **change)

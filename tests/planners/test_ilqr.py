@@ -1,4 +1,4 @@
-"""iLQR: exact where the problem is linear-quadratic, monotone where it is not, in its bounds."""
+"""iLQR: exact on linear-quadratic problems, monotone on others, within its bounds."""
 
 import itertools
 import math
@@ -18,7 +18,7 @@ WIDE = torch.tensor([1e6], dtype=torch.float64)
 
 
 class LinearQuadratic:
-    """A cart from rest at 1: x' = F x + B u, cost ½ (xᵀ Q x + R u²) and 10 times at the end."""
+    """A cart from rest at 1: x' = F x + B u, cost ½ (xᵀ Q x + R u²), ten times that at the end."""
 
     fx = torch.tensor([[1.0, DT], [0.0, 1.0]], dtype=torch.float64)
     fu = torch.tensor([[0.0], [DT]], dtype=torch.float64)
@@ -62,7 +62,7 @@ class LinearQuadratic:
 
 
 class Pendulum:
-    """Swing up from hanging: the angle is a unit vector, so X = 3 numbers and S = 2.
+    """Swing-up of a pendulum, whose angle is a unit vector, so X = 3 and S = 2.
 
     Derivatives by autograd in the tangent space; the cost is 1 + cos of the angle, a little of
     the speed² and the torque², and ten times that at the end.
@@ -163,9 +163,9 @@ def test_bounded_optimum_is_that_of_bounded_least_squares():
     assert -plan.score.item() == pytest.approx(best.cost, rel=1e-8)
 
 
-def test_improves_monotonically_and_swings_up_within_its_bounds():
+def test_ilqr_improves_monotonically_and_swings_up_within_its_bounds():
     model = Pendulum()
-    low = torch.tensor([-6.0], dtype=torch.float64)  # too weak to lift it in one go
+    low = torch.tensor([-6.0], dtype=torch.float64)  # too weak to lift it in one swing
     plan, before = None, math.inf
     planner = ILQR(low, -low, 60, iterations=5)
     for _ in range(12):
@@ -189,8 +189,7 @@ def test_the_score_is_minus_the_cost_of_its_actions():
     assert plan.rejected == 0 and plan.evaluated == 1 + 11 * plan.rounds
 
 
-def test_warm_starts_and_receding_horizon():
-    """From its shifted plan three rounds are as good as fifty from nothing, or nearly."""
+def test_mpc_with_four_rounds_per_search_swings_the_pendulum_up():
     low = torch.tensor([-6.0], dtype=torch.float64)
     mpc = MPC(ILQR(low, -low, 60, iterations=4), replan_every=6)  # pyright: ignore
     model, state, x = Pendulum(), MPCState(), Pendulum().first
@@ -201,7 +200,7 @@ def test_warm_starts_and_receding_horizon():
     assert x[0] < -0.99 and x[2].abs() < 0.2
 
 
-def test_deadline():
+def test_a_deadline_limits_the_rounds():
     low = torch.tensor([-6.0], dtype=torch.float64)
     planner = ILQR(low, -low, 20, iterations=1000, tolerance=0)
     plan = planner.plan(Pendulum(nap=0.01), None, generator=GENERATOR, deadline=0.0)
@@ -211,7 +210,7 @@ def test_deadline():
     assert 1 <= plan.rounds <= 8
 
 
-def test_a_model_that_blows_up_is_never_chosen():
+def test_a_trajectory_that_is_not_finite_is_never_chosen():
     class Wall(Pendulum):
         def rollout(self, policy, count, horizon):
             states, cost = super().rollout(policy, count, horizon)
@@ -250,7 +249,7 @@ def test_box_qp_meets_the_optimality_conditions(seed):
 
 
 def least_of_all_active_sets(hessian, slope, low, high):
-    """The minimum of a small box QP: every entry on its low bound, on its high one, or free."""
+    """The minimum of a small box QP over all choices of bounds and free entries."""
     best = math.inf
     for sides in itertools.product((-1, 0, 1), repeat=len(slope)):
         held = np.array(sides)
@@ -263,8 +262,8 @@ def least_of_all_active_sets(hessian, slope, low, high):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_box_qp_finds_the_least_from_any_guess(seed):
-    """Most entries of a guess lie beside a bound, by 1e-17 to 1e-5; H is at worst near singular."""
+def test_box_qp_finds_the_minimum_from_any_guess(seed):
+    """Most entries of a guess are within 1e-17 to 1e-5 of a bound; some H are nearly singular."""
     rng = np.random.default_rng(seed)
     for _ in range(200):
         size = rng.integers(2, 5)
@@ -282,7 +281,7 @@ def test_box_qp_finds_the_least_from_any_guess(seed):
         assert x @ (hessian @ x / 2 + slope) <= least + 1e-9 * (abs(least) + 1e-3)
 
 
-def test_a_guess_just_inside_its_bound_counts_as_on_it():
+def test_a_guess_just_inside_a_bound_is_treated_as_on_it():
     """By hand: along x_1 = 0 the slope 0.2 + x_0 is 0 at -0.2, where that of x_1 is 0.12 > 0."""
     hessian, slope = np.array([[1.0, 0.9], [0.9, 1.0]]), np.array([0.2, 0.3])
     low, high = np.array([-1.0, 0.0]), np.array([1.0, 1.0])
@@ -301,6 +300,6 @@ def test_a_guess_just_inside_its_bound_counts_as_on_it():
         ({"low": WIDE}, "low must be below high"),
     ],
 )
-def test_bad_settings(change, message):
+def test_bad_settings_are_refused_by_name(change, message):
     with pytest.raises(ValueError, match=message):
         ILQR(**{"low": -WIDE, "high": WIDE, "horizon": 5, **change})

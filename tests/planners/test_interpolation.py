@@ -1,4 +1,4 @@
-"""Interpolation matrices: hand-worked rows, what they reproduce, and shifting."""
+"""Interpolation matrices: hand-computed rows, exactness on polynomials, and shifting."""
 
 import numpy as np
 import pytest
@@ -14,17 +14,17 @@ def knot_times(horizon, knots):
     return np.linspace(0, horizon - 1, knots)
 
 
-def test_zero_order_by_hand():
+def test_zero_order_rows_equal_hand_computed_values():
     expected = [[1, 0], [1, 0], [1, 0], [0, 1], [0, 1]]
     np.testing.assert_array_equal(interpolation_matrix(5, 2, "zero"), expected)
 
 
-def test_linear_by_hand():
+def test_linear_rows_equal_hand_computed_values():
     expected = [[1, 0, 0], [0.5, 0.5, 0], [0, 1, 0], [0, 0.5, 0.5], [0, 0, 1]]
     np.testing.assert_allclose(interpolation_matrix(5, 3, "linear"), expected)
 
 
-def test_cubic_by_hand():
+def test_cubic_rows_equal_hand_computed_values():
     """Four knots at 0, 2, 4, 6: at t = 1 the Lagrange weights are (5, 15, -5, 1) / 16."""
     row = interpolation_matrix(7, 4, "cubic")[1]
     np.testing.assert_allclose(row, np.array([5, 15, -5, 1]) / 16, atol=1e-12)
@@ -45,12 +45,12 @@ def test_as_many_knots_as_steps_is_the_identity(kind, horizon):
 
 
 @pytest.mark.parametrize("kind", INTERPOLATIONS)
-def test_one_knot_is_a_constant(kind):
+def test_one_knot_gives_constant_actions(kind):
     np.testing.assert_array_equal(interpolation_matrix(6, 1, kind), np.ones((6, 1)))
 
 
 @given(sizes.filter(lambda s: s[1] >= 2), st.sampled_from(["linear", "cubic"]))
-def test_lines_are_reproduced(size, kind):
+def test_linear_and_cubic_interpolation_reproduce_lines(size, kind):
     horizon, knots = size
     line = 3 - 0.5 * knot_times(horizon, knots)
     actions = interpolation_matrix(horizon, knots, kind) @ line
@@ -84,7 +84,7 @@ def test_shifting_keeps_constants_and_zero_steps_change_nothing(size, kind, step
     np.testing.assert_allclose(shift_matrix(matrix, 0), np.eye(knots), atol=1e-7)
 
 
-def test_shifting_every_step_rolls_and_holds():
+def test_with_a_knot_for_every_step_shifting_rolls_and_holds_the_last():
     move = shift_matrix(interpolation_matrix(4, 4, "zero"), 3)
     np.testing.assert_allclose(move @ [1.0, 2.0, 3.0, 4.0], [4, 4, 4, 4], atol=1e-12)
     move = shift_matrix(interpolation_matrix(4, 4, "zero"), 1)
@@ -107,6 +107,6 @@ def test_shifting_zero_order_knots_is_exact_by_segments_and_averages_within():
         ((5, 3, "quintic"), "one of zero, linear, cubic, got 'quintic'"),
     ],
 )
-def test_errors_name_what_is_accepted(arguments, message):
+def test_bad_arguments_are_refused_with_what_is_accepted(arguments, message):
     with pytest.raises(ValueError, match=message):
         interpolation_matrix(*arguments)

@@ -1,4 +1,4 @@
-"""MPC: when it plans, what it starts from, what it holds, and why closing the loop pays."""
+"""MPC: replanning, warm starts, action repeat, budgets, and closed against open loop."""
 
 import math
 import time
@@ -16,7 +16,7 @@ def seeded(seed=0):
 
 @dataclass
 class Script:
-    """A planner whose j-th plan is the actions 100 j, 100 j + 1, ...; it notes its starts."""
+    """A planner whose j-th plan is the actions 100 j, 100 j + 1, ...; it records its starts."""
 
     horizon: int = 4
     starts: list = field(default_factory=list)
@@ -50,13 +50,13 @@ def drive(mpc, steps, state=None):
     return actions, planned, state
 
 
-def test_replans_every_step():
+def test_mpc_replans_every_step():
     actions, planned, _ = drive(MPC(Script()), 4)
     assert planned == [0, 1, 2, 3]
     assert actions == [100, 200, 300, 400]
 
 
-def test_replans_every_third_action_from_the_plan_shifted_by_three():
+def test_mpc_replans_every_third_action_from_the_plan_shifted_by_three():
     script = Script()
     actions, planned, _ = drive(MPC(script, replan_every=3), 7)
     assert planned == [0, 3, 6]
@@ -71,14 +71,14 @@ def test_action_repeat_holds_each_planned_action():
     assert actions == [100, 100, 100, 101, 101, 101, 200, 200, 200, 201, 201, 201]
 
 
-def test_action_repeat_is_in_the_score():
+def test_the_score_takes_the_repeated_actions():
     seen = []
     make_score = lambda: lambda a: seen.append(a) or a.sum((1, 2))  # noqa: E731
     MPC(Script(horizon=3), action_repeat=2).act(make_score, MPCState(), generator=seeded())
     assert seen[0].flatten().tolist() == [100, 100, 101, 101, 102, 102]
 
 
-def test_open_loop_plans_once_and_says_when_the_plan_is_over():
+def test_open_loop_plans_once_and_raises_an_error_after_the_last_action():
     mpc = MPC(Script(horizon=4), replan_every=0, action_repeat=2)
     actions, planned, state = drive(mpc, 8)
     assert planned == [0]
@@ -87,14 +87,14 @@ def test_open_loop_plans_once_and_says_when_the_plan_is_over():
         drive(mpc, 1, state)
 
 
-def test_the_caller_may_write_to_the_action():
+def test_writing_to_a_returned_action_does_not_change_the_plan():
     mpc = MPC(Script(), replan_every=0)
     action, state = mpc.act(lambda: lambda a: a.sum((1, 2)), MPCState(), generator=seeded())
     action.zero_()
     assert state.plan is not None and state.plan.actions[0] == 100
 
 
-def test_a_saved_state_goes_on_to_the_same_actions(tmp_path):
+def test_a_saved_state_continues_with_the_same_actions(tmp_path):
     low, high = -torch.ones(2), torch.ones(2)
     mpc = MPC(ICEM(low, high, 6, knots=3, interpolation="linear"), replan_every=2)
     make_score = lambda: lambda a: -((a - 0.3) ** 2).sum((1, 2))  # noqa: E731
@@ -131,13 +131,13 @@ def test_a_saved_state_goes_on_to_the_same_actions(tmp_path):
         ({"budget_ms": math.nan}, "budget_ms must be finite and > 0 or None, got nan"),
     ],
 )
-def test_bad_settings(change, message):
+def test_bad_settings_are_refused_by_name(change, message):
     with pytest.raises(ValueError, match=message):
         MPC(Script(), **change)
 
 
 def napping(seconds, calls=None):
-    """A score that takes at least so long; it notes its calls."""
+    """A score that takes at least a given time, and records its calls."""
 
     def score(actions):
         if calls is not None:
@@ -148,8 +148,8 @@ def napping(seconds, calls=None):
     return score
 
 
-def test_a_budget_cuts_the_search_short():
-    """Rounds of 20 ms each in 110 ms: at most five, and one more would have been too late."""
+def test_a_budget_limits_the_rounds_of_a_search():
+    """At most five rounds of 20 ms each fit into 110 ms."""
     planner = CEM(-torch.ones(1), torch.ones(1), 6, iterations=1000, population=20, elites=5)
     mpc = MPC(planner, budget_ms=110)
     calls, state = [], MPCState()
@@ -161,8 +161,8 @@ def test_a_budget_cuts_the_search_short():
     assert sum(calls) == state.plan.evaluated
 
 
-def test_a_budget_that_is_never_spent_changes_no_draw():
-    """The warm-up draws from a generator of its own."""
+def test_a_budget_that_is_not_reached_does_not_change_the_plan():
+    """The timing of rounds uses another generator."""
     planner = CEM(-torch.ones(1), torch.ones(1), 6, iterations=3)
     free, ample = seeded(), seeded()
     one, state = MPC(planner).act(lambda: napping(0), MPCState(), generator=free)
@@ -174,11 +174,11 @@ def test_a_budget_that_is_never_spent_changes_no_draw():
     assert state.plan.rounds == other.plan.rounds == 3
 
 
-def test_a_budget_is_tried_once():
+def test_a_round_is_timed_only_before_the_first_search():
     calls = []
     mpc = MPC(CEM(-torch.ones(1), torch.ones(1), 6, iterations=1), budget_ms=1e6)
     _, state = mpc.act(lambda: napping(0, calls), MPCState(), generator=seeded())
-    assert len(calls) == 5  # three to try, one round and its mean
+    assert len(calls) == 5  # three to measure, one round, and its mean
     calls.clear()
     mpc.act(lambda: napping(0, calls), state, generator=seeded())
     mpc.act(lambda: napping(0, calls), MPCState(), generator=seeded())
@@ -197,7 +197,7 @@ def test_a_budget_shorter_than_a_round_is_refused():
 STEPS, DT, NOISE = 20, 0.2, 0.15
 MOVE = torch.tensor([[1.0, DT], [0.0, 1.0]])  # a unit mass: position and velocity
 FORCE = torch.tensor([DT**2, DT])
-WEIGHT = torch.tensor([1.0, 0.1])  # of position² and velocity², beside 0.1 force²
+WEIGHT = torch.tensor([1.0, 0.1])  # of position² and velocity², in addition to 0.1 force²
 
 
 def cost(x, u):
@@ -239,7 +239,7 @@ def episode(mpc, seed):
     return total
 
 
-def test_without_noise_the_score_is_the_episode():
+def test_without_noise_the_score_equals_the_cost_of_the_episode():
     planner = CEM(torch.tensor([-3.0]), torch.tensor([3.0]), STEPS)
     plan = planner.plan(score_from(torch.tensor([1.0, 0.0])), None, generator=seeded())
     x, total = torch.tensor([1.0, 0.0]), 0.0
@@ -250,7 +250,7 @@ def test_without_noise_the_score_is_the_episode():
 
 
 def test_closed_loop_beats_open_loop_under_noise():
-    """Replanning at every step against carrying out the first plan, on the same 20 noises.
+    """Replanning at every step against executing the first plan, with the same 20 noises.
 
     Measured: lower cost on 18 of 20, and a mean of 6.8 against 14.1.
     """

@@ -1,4 +1,4 @@
-"""MPPI: its weights by hand, its limits, and that every setting matters."""
+"""MPPI: its weights, its limits and its settings."""
 
 import math
 from typing import Any
@@ -11,8 +11,8 @@ from planners.mppi import exponential_weights
 from tests.planners.bowl import HIGH, LOW, TARGET, bowl, seeded
 
 
-def test_weights_by_hand():
-    """Best 3, lower median of (-5, 0, 1, 3) 0, λ = 1/3: one unit of score is one exponent."""
+def test_weights_equal_hand_computed_values():
+    """Best 3, lower median of (-5, 0, 1, 3) 0, λ = 1/3: the exponent is score - best."""
     scores = torch.tensor([0.0, 3.0, 1.0, -math.inf, -5.0])
     weights = exponential_weights(scores, 1 / 3)
     raw = [math.exp(-3), 1.0, math.exp(-2), 0.0, math.exp(-8)]
@@ -34,7 +34,7 @@ def test_weights_are_finite_and_sum_to_one(scores):
     assert weights.sum().item() == pytest.approx(1.0)
 
 
-def test_equal_scores_weigh_equally_and_none_weighs_nothing():
+def test_equal_scores_get_equal_weights_and_rejected_ones_zero():
     third = torch.full((3,), 1 / 3)
     torch.testing.assert_close(exponential_weights(torch.full((3,), -4.0), 0.2), third)
     nothing = exponential_weights(torch.full((3,), -math.inf), 0.2)
@@ -49,7 +49,7 @@ def test_one_very_low_score_does_not_flatten_the_weights():
 
 
 def test_plans_do_not_depend_on_the_scale_of_the_score():
-    """Times eight is exact in binary, so the plan is the same to the bit."""
+    """A factor of eight is exact in binary, so plans are equal to the bit."""
     planner = MPPI(LOW, HIGH, 4)
     plan = planner.plan(bowl, None, generator=seeded())
     scaled = planner.plan(lambda a: 8 * bowl(a), None, generator=seeded())
@@ -58,7 +58,7 @@ def test_plans_do_not_depend_on_the_scale_of_the_score():
     torch.testing.assert_close(plan.actions, moved.actions, atol=1e-4, rtol=1e-4)
 
 
-def test_temperature_goes_from_the_best_to_the_average():
+def test_low_temperatures_give_the_best_candidate_and_high_ones_the_average():
     seen = []
     score = lambda a: seen.append(a.clone()) or bowl(a)  # noqa: E731
     settings: dict[str, Any] = {"population": 50, "iterations": 1}
@@ -69,7 +69,7 @@ def test_temperature_goes_from_the_best_to_the_average():
 
 
 @pytest.mark.parametrize("sigma", [0.02, 0.1])
-def test_sigma_is_the_spread_of_the_candidates_in_every_iteration(sigma):
+def test_sigma_is_the_std_of_the_candidates_in_every_iteration(sigma):
     seen = []
     score = lambda a: seen.append(a.clone()) or bowl(a)  # noqa: E731
     plan = MPPI(LOW, HIGH, 4, sigma=sigma, population=4000).plan(score, None, generator=seeded())
@@ -79,8 +79,8 @@ def test_sigma_is_the_spread_of_the_candidates_in_every_iteration(sigma):
     torch.testing.assert_close(plan.std, (sigma * (HIGH - LOW)).expand(4, 2))
 
 
-def test_coloured_draws():
-    """With beta = 3 neighbouring steps move together, with 0 they do not."""
+def test_coloured_draws_of_neighbouring_steps_are_correlated():
+    """With beta = 3 neighbouring steps are correlated, with 0 they are not."""
     correlation = {}
     for beta in (0.0, 3.0):
         draws = MPPI(LOW, HIGH, 16, beta=beta).sample(
@@ -91,8 +91,8 @@ def test_coloured_draws():
     assert correlation[3.0] > 0.85
 
 
-def test_bowl_and_bounds():
-    """At a bound the constant spread keeps the mean a sigma or two away."""
+def test_mppi_finds_optima_inside_and_near_the_bounds():
+    """Near a bound the constant std keeps the mean one or two sigma away."""
     planner = MPPI(LOW, HIGH, 3, iterations=20, sigma=0.05)
     inside = planner.plan(bowl, None, generator=seeded())
     assert ((inside.actions - TARGET).abs() / (HIGH - LOW)).max() < 0.02
@@ -113,6 +113,6 @@ def test_bowl_and_bounds():
         ({"iterations": 0}, "iterations must be an integer in 1..1000000, got 0"),
     ],
 )
-def test_bad_settings(change, message):
+def test_bad_settings_are_refused_by_name(change, message):
     with pytest.raises(ValueError, match=message):
         MPPI(LOW, HIGH, 5, **change)

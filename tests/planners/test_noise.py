@@ -1,4 +1,4 @@
-"""Coloured noise has the spectrum and the variance it promises."""
+"""The spectrum and variance of coloured noise."""
 
 import math
 
@@ -42,7 +42,7 @@ def test_white_noise_through_the_spectrum_is_white():
 
 
 def test_no_exponent_overflows():
-    """In the limit of a large exponent only the constant and the lowest wave remain."""
+    """For a large exponent only the constant and the lowest frequency remain."""
     noise = draw(8, 500.0)[..., 0]
     assert noise.isfinite().all()
     power = torch.fft.rfft(noise).abs().square().mean(0)
@@ -70,7 +70,7 @@ def test_red_noise_is_smoother_than_white():
     assert expected > 0.75
 
 
-def test_truncated_normal_has_its_closed_form_std():
+def test_the_truncated_normal_has_the_closed_form_std():
     noise = truncated_normal(torch.empty(5, 2), 20_000, generator=torch.Generator().manual_seed(0))
     assert noise.abs().max() <= 2.0001
     assert noise.mean().abs() < 0.01

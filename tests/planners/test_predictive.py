@@ -1,4 +1,4 @@
-"""Predictive sampling: never worse than the plan it had."""
+"""Predictive sampling: no worse than the last plan."""
 
 import torch
 
@@ -27,7 +27,7 @@ def test_the_best_plan_is_scored_again_and_kept_unless_beaten():
         plan = new
 
 
-def test_the_spread_is_constant():
+def test_the_std_is_constant():
     planner = PredictiveSampling(LOW, HIGH, 4, population=4000, iterations=3, sigma=0.05)
     seen = []
     score = lambda a: seen.append(a.clone()) or bowl(a)  # noqa: E731

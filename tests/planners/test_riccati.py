@@ -1,4 +1,4 @@
-"""LQR against scipy's Riccati solver and against the optimality conditions, solved whole."""
+"""LQR against scipy's Riccati solver and against a solution of the optimality conditions."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def problem(seed):
 
 
 def kkt(p, x0):
-    """States (H + 1, S) and actions (H, A): every condition of the optimum in one system."""
+    """States (H + 1, S) and actions (H, A), by solving all optimality conditions in one system."""
     n, m, size = (H + 1) * S, H * A, (H + 1) * S + H * A
     cost, linear = np.zeros((size, size)), np.concatenate((p["lx"].ravel(), p["lu"].ravel()))
     rows, right = np.zeros((n, size)), np.zeros(n)
@@ -61,8 +61,8 @@ def test_finite_horizon_solves_the_optimality_conditions(seed):
         x = p["fx"][t] @ x + p["fu"][t] @ u + p["constant"][t]
 
 
-def test_cost_to_go_is_the_cost_that_follows():
-    """Two starts, so that the constant drops out."""
+def test_the_cost_to_go_equals_the_cost_of_the_rollout():
+    """Differences between two starts, which do not contain the constant."""
     p = problem(0)
     law = lqr(**p)
 
@@ -79,7 +79,7 @@ def test_cost_to_go_is_the_cost_that_follows():
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_infinite_horizon_is_scipys(seed):
+def test_the_infinite_horizon_solution_equals_scipys(seed):
     """Half of the systems are unstable."""
     rng = np.random.default_rng(seed)
     size, count = rng.integers(1, 8), rng.integers(1, 4)
@@ -97,7 +97,7 @@ def test_infinite_horizon_is_scipys(seed):
 
 
 def partly_seen(rng, modes):
-    """A system whose cost does not see the first states: fx, fu, lxx, luu in random coordinates."""
+    """A system without cost on some modes: fx, fu, lxx, luu in random coordinates."""
     size, unseen = rng.integers(2, 6), 1
     count = rng.integers(1, 3)
     fx = rng.normal(size=(size, size)) / np.sqrt(size)
@@ -106,7 +106,7 @@ def partly_seen(rng, modes):
         fx[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
     else:
         fx[0, 0] = modes * rng.choice((-1, 1))
-    fx[unseen:, :unseen] = 0  # what is seen does not depend on what is not
+    fx[unseen:, :unseen] = 0  # modes with cost do not depend on modes without
     root = rng.normal(size=(size, size))
     root[:, :unseen] = 0
     turn, _ = np.linalg.qr(rng.normal(size=(size, size)))
@@ -125,8 +125,8 @@ def test_modes_without_cost_are_stabilised_as_by_scipy(seed):
     np.testing.assert_allclose(value, expected, atol=1e-6 * np.abs(expected).max())
 
 
-def test_an_unstable_mode_by_hand():
-    """x' = 1.5 x + u at no cost but u²: the least that stabilises takes 1.5 to 1 / 1.5."""
+def test_the_gain_of_an_unstable_mode_equals_a_hand_computed_value():
+    """x' = 1.5 x + u with the cost u²: the optimal closed loop is 1 / 1.5."""
     fx, lxx = np.diag([1.5, 0.5]), np.diag([0.0, 1.0])
     gain, value = stationary_lqr(fx, np.eye(2), lxx, np.eye(2))
     assert 1.5 + gain[0, 0] == pytest.approx(1 / 1.5, rel=1e-12)

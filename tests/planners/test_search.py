@@ -1,4 +1,4 @@
-"""The shared loop: an optimal-control problem with a known optimum, knots, and memory."""
+"""The common search loop: a problem with a known optimum, knots, and memory."""
 
 import subprocess
 import sys
@@ -56,7 +56,7 @@ def lqr_score(actions):
     return -(cost + ((x @ final) * x).sum(-1))
 
 
-def test_riccati_and_rollout_agree():
+def test_the_riccati_cost_equals_that_of_its_rollout():
     cost, controls = riccati()
     assert (controls > LOW.item()).all() and (controls < HIGH.item()).all()
     assert -lqr_score(torch.as_tensor(controls)[None]).item() == pytest.approx(cost, rel=1e-9)
@@ -74,12 +74,12 @@ def test_riccati_and_rollout_agree():
             LOW, HIGH, HORIZON, knots=4, interpolation="cubic", population=50, iterations=40,
             sigma=0.05,
         ),  # 2,040
-        # What uniform draws ask for: 100 times the candidates of others, on three numbers.
+        # Uniform draws need 100 times the candidates of the others, on three numbers.
         RandomShooting(LOW, HIGH, HORIZON, knots=3, interpolation="linear", population=200_000),
     ],
     ids=["cem", "icem", "mppi", "cma", "gradient", "predictive", "random"],
 )  # fmt: skip
-def test_within_one_percent_of_the_riccati_optimum(planner):
+def test_planners_come_within_one_percent_of_the_riccati_optimum(planner):
     optimum, _ = riccati()
     for seed in range(3):
         plan = planner.plan(lqr_score, None, generator=seeded(seed))
@@ -87,8 +87,8 @@ def test_within_one_percent_of_the_riccati_optimum(planner):
         assert optimum * (1 - 1e-5) <= -plan.score.item() <= 1.01 * optimum
 
 
-def test_few_knots_search_a_smaller_space_faster():
-    """On 350 candidates four cubic knots lose less than half of what twelve steps lose.
+def test_few_knots_lose_less_than_many_on_equal_budgets():
+    """With 350 candidates four cubic knots lose less than half of what twelve steps lose.
 
     Measured over eight seeds: 0.4 % against 2.3 %.
     """
@@ -103,8 +103,8 @@ def test_few_knots_search_a_smaller_space_faster():
     assert lost[0] < 0.5 * lost[1]
 
 
-def test_random_shooting_is_far_off():
-    """The margin of the others: 2,000 uniform plans lose more than a half."""
+def test_random_shooting_loses_more_than_half():
+    """2,000 uniform plans lose more than half, in contrast to the other planners."""
     optimum, _ = riccati()
     plan = RandomShooting(LOW, HIGH, HORIZON, population=2000).plan(
         lqr_score, None, generator=seeded()
@@ -114,7 +114,7 @@ def test_random_shooting_is_far_off():
 
 @pytest.mark.parametrize("name", PLANNERS)
 @pytest.mark.parametrize("kind", ["zero", "linear", "cubic"])
-def test_as_many_knots_as_steps_is_every_step(name, kind):
+def test_as_many_knots_as_steps_plans_every_step(name, kind):
     plain = PLANNERS[name](LOW, HIGH, HORIZON)
     knots = PLANNERS[name](LOW, HIGH, HORIZON, knots=HORIZON, interpolation=kind)
     one = plain.plan(lqr_score, None, generator=seeded())
@@ -123,14 +123,14 @@ def test_as_many_knots_as_steps_is_every_step(name, kind):
     assert torch.equal(one.elites, two.elites)
 
 
-def test_actions_of_knots():
+def test_knots_become_actions_by_the_interpolation():
     planner = CEM(LOW, HIGH, 5, knots=3, interpolation="linear")
     knots = torch.tensor([[[0.0], [2.0], [1.0]]])
     expected = torch.tensor([0.0, 1.0, 2.0, 1.5, 1.0])
     torch.testing.assert_close(planner.actions(knots)[0, :, 0], expected)
 
 
-def test_overshoot_is_clipped():
+def test_overshooting_actions_are_clipped():
     """The parabola through 4, 4, -3 peaks above 4."""
     planner = CEM(LOW, HIGH, 9, knots=3, interpolation="cubic")
     knots = torch.tensor([[4.0], [4.0], [-3.0]])
@@ -139,7 +139,7 @@ def test_overshoot_is_clipped():
 
 
 def test_shifted_knots_follow_the_rolled_actions():
-    """A ramp in four linear knots moves on, up to the corner where it is held."""
+    """A ramp in four linear knots moves on, up to the corner where the last action is held."""
     planner = CEM(LOW, HIGH, 31, knots=7, interpolation="linear")
     plan = planner.plan(lqr_score, None, generator=seeded())
     ramp = torch.linspace(-2, 1, 7)[:, None]
@@ -152,12 +152,12 @@ def test_shifted_knots_follow_the_rolled_actions():
     torch.testing.assert_close(moved.elites[0], moved.mean)
     off_grid = planner.actions(planner.shift(plan, 3).mean)[:, 0]
     expected = torch.linspace(-2, 1, 31)[torch.arange(31).add(3).clamp_max(30)]
-    # Off the grid the corner is rounded, by less than one step of the ramp.
+    # If the corner is not on a knot it is rounded, by less than one step of the ramp.
     assert (off_grid - expected).abs().max() < 0.1
 
 
-def test_a_warm_start_from_another_planner():
-    """iCEM can start from a plan of CEM."""
+def test_a_plan_of_another_planner_is_accepted_as_start():
+    """iCEM starts from a plan of CEM."""
     start = CEM(LOW, HIGH, HORIZON).plan(lqr_score, None, generator=seeded())
     plan = ICEM(LOW, HIGH, HORIZON).plan(lqr_score, start, generator=seeded())
     cold = ICEM(LOW, HIGH, HORIZON).plan(lqr_score, None, generator=seeded())
@@ -165,7 +165,7 @@ def test_a_warm_start_from_another_planner():
     assert -plan.score - optimum < 0.5 * (-cold.score - optimum)
 
 
-def test_plans_load_as_plain_values(tmp_path):
+def test_plans_are_saved_as_tensors_and_plain_values(tmp_path):
     plan = ICEM(LOW, HIGH, HORIZON).plan(lqr_score, None, generator=seeded())
     torch.save(tuple(plan), tmp_path / "plan.pt")
     back = type(plan)(*torch.load(tmp_path / "plan.pt", weights_only=True))

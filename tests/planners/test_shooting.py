@@ -9,8 +9,8 @@ from planners import RandomShooting
 
 
 @pytest.mark.parametrize("population", [1, 3, 10, 100])
-def test_best_of_n_uniforms(population):
-    """On a linear score the best of N uniforms is Beta(N, 1): mean N/(N+1)."""
+def test_the_best_of_n_draws_has_the_closed_form_mean(population):
+    """With a linear score the best of N uniform draws is Beta(N, 1), with mean N/(N+1)."""
     planner = RandomShooting(torch.zeros(1), torch.ones(1), 1, population=population)
     generator = torch.Generator().manual_seed(0)
     seeds = 400
@@ -22,7 +22,7 @@ def test_best_of_n_uniforms(population):
     assert torch.stack(best).mean().item() == pytest.approx(n / (n + 1), abs=4 * error)
 
 
-def test_draws_fill_an_asymmetric_box():
+def test_draws_cover_an_asymmetric_box():
     low, high = torch.tensor([-1.0, 2.0]), torch.tensor([3.0, 2.5])
     seen = []
     score = lambda a: seen.append(a) or a[:, 0, 0]  # noqa: E731

@@ -1,4 +1,4 @@
-"""Bayesian linear regression as a net: its posterior is computed, not descended to."""
+"""Bayesian linear regression as a net, with the exact posterior instead of gradient descent."""
 
 from dataclasses import dataclass
 
@@ -38,7 +38,7 @@ class BayesianLinear(Net):
     def condition(self, x: Tensor, y: Tensor, variance: Tensor) -> Tensor:
         """Take the posterior given x (T, I), y (T, D) and the noise's variance (D,).
 
-        Returns the expected squared error of each output, (D,): what the variance is by EM.
+        Returns the expected squared error of each output, (D,): the update of the variance by EM.
         """
         x, y = x.double(), y.double()
         precision = x.T @ x / variance[:, None, None] + torch.eye(x.shape[1]).to(x) / self.prior**2

@@ -75,7 +75,7 @@ class DeterministicPolicyGradient:
             torch.optim.Adam(self.critic.parameters(), lr=self.config.critic_rate),
         ]
 
-    @single_thread()  # products this small are faster so
+    @single_thread()  # small products are faster on one thread
     def update(self, batch: Transition, *, generator: Generator) -> Metrics:
         """One step of critic, policy and targets."""
         check_batch(batch, (self.size,), self.policy.low.shape)

@@ -1,8 +1,8 @@
 """Dyna (Sutton 1990) with a Bayesian linear model and a deterministic policy gradient.
 
-In bursts: fit the model to all real transitions, then update the policy from real and imagined
-ones. Imagination begins where the agent has been and follows the policy for a few steps, each
-particle by a weight sample of its own (as in MBPO, Janner et al. 2019).
+At intervals the model is fitted to all real transitions, and the policy is updated with real and
+imagined ones. Imagined rollouts begin in real states and follow the policy for a few steps, each
+particle with its own weight sample (as in MBPO, Janner et al. 2019).
 """
 
 from collections.abc import Mapping
@@ -51,7 +51,7 @@ class Config:
 
     @classmethod
     def suited(cls, spec: Spec) -> "Config":
-        """The settings for an environment; ValueError where its end would have to be learned."""
+        """The settings for an environment; ValueError if its termination is not known."""
         return cls(bayes.Config(learn_reward=spec.reward is None, learn_termination=spec.ends))
 
 
@@ -75,25 +75,25 @@ class Dyna:
         self.fits = self.since = 0
 
     def player(self, *, generator: Generator) -> PolicyPlayer:
-        """Plays by the policy, with randomness of its own."""
+        """A player with the policy and its own generator."""
         return PolicyPlayer(
             self.learner.policy, device=self.learner.policy.low.device, generator=generator
         )
 
     def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
-        """Actions (N, A): random before the first burst, the policy's after it."""
+        """Actions (N, A): random before the first update, then those of the policy."""
         if not self.fits:
             return random_actions(self.spec.action, len(obs), generator=self.generator)
         return self.playing.act(obs, explore=explore)
 
     def observe(self, step: Transition) -> None:
-        """Remember N real transitions."""
+        """Store N real transitions."""
         self.replay.append(step)
         self.since += len(step.reward)
 
     @single_thread()  # the products are small
     def update(self) -> Metrics:
-        """A burst where it is due; {} elsewhere."""
+        """A round of updates if it is due, else {}."""
         config = self.config
         if self.since < config.every or len(self.replay) < config.random_steps:
             return {}
@@ -111,7 +111,7 @@ class Dyna:
         return said
 
     def imagine(self) -> Replay:
-        """Short rollouts of the policy from where the agent has been."""
+        """Short rollouts of the policy from real states."""
         config = self.config
         starts = self.replay.sample(config.starts, generator=self.generator)
         steps = rollout(

@@ -1,4 +1,4 @@
-"""The house holds what DESIGN.md promises: a learner, a net and an agent of one small file each."""
+"""A new learner, net and agent, each in one small file, work with the library."""
 
 import dataclasses
 import json
@@ -38,7 +38,7 @@ def one_thread():
 
 @pytest.fixture
 def registered(monkeypatch):
-    """The agent has its line in the table, the world its id."""
+    """Registers the agent and the environment."""
     monkeypatch.setitem(AGENTS, "dyna", dyna.__name__)
     gymnasium.register(ID, QuadraticWorld, max_episode_steps=10)
     yield
@@ -67,16 +67,16 @@ def random_data(seed, count=2000):
 # The learner alone
 
 
-def test_regret_is_that_of_the_closed_form():
+def test_regret_equals_the_closed_form():
     gain = QuadraticWorld.riccati()[1]
     assert QuadraticWorld.regret(lambda x, **_: -gain * x) == pytest.approx(0, abs=1e-9)
-    assert QuadraticWorld.regret(lambda x, **_: 0 * x) > 2  # doing nothing
+    assert QuadraticWorld.regret(lambda x, **_: 0 * x) > 2  # the action 0
     assert QuadraticWorld.regret(lambda x, **_: -1.2 * gain * x) > 0.01
 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_from_a_fixed_data_set_the_learner_comes_within_a_tenth_of_the_optimum(seed):
-    """The discounted cost of doing nothing is 3.2 beyond the optimum's, as a share of it."""
+    """The action 0 has a regret of 3.2."""
     g = generator(seed)
     learner = DeterministicPolicyGradient(1, -torch.ones(1), torch.ones(1), generator=g)
     assert QuadraticWorld.regret(learner.policy) > 1
@@ -96,8 +96,8 @@ def regression(**settings):
     return Regression(3, 2, config, generator=generator(2)), x, y
 
 
-def test_the_posterior_is_the_closed_form():
-    """Mean, covariance and the samples' moments, at a noise that is known."""
+def test_the_posterior_equals_the_closed_form():
+    """Mean, covariance and the samples' moments, with known noise."""
     model, x, y = regression(rounds=0)
     noise = [0.3, 0.05]
     with torch.no_grad():
@@ -117,8 +117,8 @@ def test_the_posterior_is_the_closed_form():
         assert (apart < 4 * torch.outer(each, each) * math.sqrt(2 / 2000)).all()
 
 
-def test_the_noise_is_the_one_that_makes_the_data_likeliest():
-    """The evidence, the Gaussian density of y with the weights integrated out, is highest there."""
+def test_the_noise_maximises_the_likelihood_of_the_data():
+    """The evidence is the Gaussian density of y with the weights integrated out."""
     model, x, y = regression(rounds=50)
     model.fit(x, y, generator=generator(3))
     x, y = x.double(), y.double()
@@ -143,7 +143,7 @@ def trained(config, seed, steps, count=1):
     return agent
 
 
-def test_imagination_learns_from_fewer_environment_steps():
+def test_dyna_learns_from_fewer_environment_steps_than_model_free_learning():
     """Regret after 50 environment steps, medians over nine seeds.
 
     With imagination it is at most half of that of the same learner with as many updates, all from
@@ -163,8 +163,8 @@ def test_imagination_learns_from_fewer_environment_steps():
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_it_learns_online_in_one_environment_and_in_three(count):
-    """Within a fifth of the optimum; its evaluation plays by the same policy."""
+def test_dyna_learns_online_in_one_environment_and_in_three(count):
+    """The regret is below a fifth; the evaluation uses the same policy."""
     agent = trained(dyna.Config(), 0, 180, count)
     assert QuadraticWorld.regret(agent.learner.policy) < 0.2
     found = evaluate(agent.player(generator=generator(1)), world(), episodes=10, seed=5)
@@ -198,7 +198,7 @@ def go(path, count, steps, stop_at=None):
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_run_that_is_stopped_and_resumed_writes_the_same_bytes(tmp_path, count):
-    """Before the first burst, between two and within an episode."""
+    """Stopped before the first update, between two updates, and within an episode."""
     go(tmp_path / "whole", count, 90)
     for stop in (12, 33, 60):
         go(tmp_path / "parts", count, 90, stop)
@@ -223,7 +223,7 @@ def test_an_agent_in_the_table_is_made_trained_and_opened_by_the_command(
     env = gymnasium.make(ID)
     agent = mbrl.make("dyna", env, config=TINY, horizon=2, seed=4)
     assert agent.config.horizon == 2 and isinstance(agent, ModelBased)
-    assert mbrl.make("dyna", env).reward is QuadraticWorld.reward  # settings that suit it
+    assert mbrl.make("dyna", env).reward is QuadraticWorld.reward  # settings for the environment
     path = tmp_path / "run"
     assert mbrl.train(agent, env, run=path, steps=60).env_steps == 60
     assert mbrl.load_run(path, make_env=gymnasium.make).agent.fits == agent.fits

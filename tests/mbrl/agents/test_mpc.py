@@ -1,4 +1,4 @@
-"""What planners ask of models, and models offer, in a `Controller`."""
+"""How a `Controller` matches the needs of planners with what models provide."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ BOX = torch.ones(1)
 
 
 class Follows:
-    """A user's model, with what `Dynamics` asks and nothing else: the state goes on by the action,
+    """A user's model with only what `Dynamics` requires: the action is added to the state,
     and the reward is the action."""
 
     members, noise_shape = 1, (0,)
@@ -28,7 +28,7 @@ class Follows:
 
 
 class Corners:
-    """A user's planner: the better of two plans. It does not say what it maximises."""
+    """A user's planner without `maximises`: returns the better of two plans."""
 
     low, horizon = -BOX, 3
 
@@ -43,7 +43,7 @@ class Corners:
 
 
 class Smooth(Corners):
-    """One that asks for a model with derivatives, and gives back the first plan."""
+    """A planner that needs a model with derivatives, and returns the first plan."""
 
     maximises = "smooth"
 
@@ -70,7 +70,7 @@ def controller(planner, model, config=None):
     )
 
 
-def test_a_planner_that_does_not_say_what_it_maximises_gets_a_score():
+def test_a_planner_without_maximises_gets_a_score():
     driven = controller(Corners(), Follows())
     assert driven.act(torch.zeros(1).numpy()).tolist() == [1.0]
     assert driven.expected == 6.0 and driven.late == 0 and not driven.paced
@@ -82,7 +82,7 @@ def test_a_planner_gets_the_derivatives_that_a_users_model_offers():
     assert planner.given == ("derivatives", torch.tensor([0.5]), 2, None)
 
 
-def test_what_is_asked_and_not_offered_is_said_when_the_controller_is_made():
+def test_a_planner_that_needs_derivatives_is_refused_for_a_model_without_them():
     with pytest.raises(ValueError, match=r"^Smooth needs a model with derivatives .* a Follows$"):
         controller(Smooth(), Follows())
     with pytest.raises(ValueError, match="^Smooth takes no discount, penalty or terminal$"):

@@ -26,7 +26,7 @@ def seeded(seed=0):
 
 
 def home(obs, action, next_obs):
-    """Pays for being at zero."""
+    """Rewards nearness to zero."""
     return -next_obs[..., 0].square()
 
 
@@ -40,7 +40,7 @@ def agent(config=TINY, seed=0, reward=home, model=None, episode_steps=10):
 
 
 class Slide:
-    """A point that goes half an action a step, for episodes of ten steps."""
+    """A point that moves by half the action, in episodes of ten steps."""
 
     def __init__(self, seed=0):
         self.draw = np.random.default_rng(seed)
@@ -71,7 +71,7 @@ def play(agent, steps, seed=0):
 
 
 def test_pets_learns_to_reach_a_target():
-    """After training on 40 steps, 10 steps end within 0.15 of the target; random ones do not."""
+    """After training on 40 steps, an episode ends within 0.15 of the target; random ones do not."""
     learner = agent(replace(TINY, model=replace(TINY.model, hidden=(32, 32), epochs=100)))
     play(learner, 40)
     errors = []
@@ -95,8 +95,8 @@ def test_the_first_actions_are_uniform_and_are_planned_after_the_first_fit():
     assert abs(first.mean()) < 4 * math.sqrt(1 / 3 / 20) and first.std() > 0.3
 
 
-def test_versions_differ_in_what_they_learn_from_and_when_they_plan():
-    """0.5: one fit, one plan per episode. 1.0: one of each per episode. 1.5: a plan per step."""
+def test_versions_differ_in_their_data_and_in_when_they_plan():
+    """0.5: one fit, a plan per episode. 1.0: a fit and a plan per episode. 1.5: a plan per step."""
     counts = {}
     for name in ("0.5", "1.0", "1.5"):
         learner = agent(version(name, TINY))
@@ -117,7 +117,7 @@ def test_fit_every_refits_within_an_episode():
     assert fits == [20, 24, 28, 30]
 
 
-def test_action_repeat_holds_actions_and_plans_accordingly_less():
+def test_action_repeat_holds_actions_and_plans_less_often():
     learner = agent(changed(TINY, action_repeat=3))
     history = play(learner, 30)
     actions = [float(action[0]) for action, _, _ in history[20:]]
@@ -127,7 +127,7 @@ def test_action_repeat_holds_actions_and_plans_accordingly_less():
 
 
 def test_rejected_candidates_are_counted():
-    """A reward that is not finite beyond 0.5 forbids plans that go there."""
+    """The reward is not finite beyond 0.5, so plans that go there are rejected."""
 
     def edge(obs, action, next_obs):
         return torch.where(action[..., 0] > 0.5, math.nan, action[..., 0])
@@ -140,7 +140,7 @@ def test_rejected_candidates_are_counted():
 
 
 def test_the_known_reward_is_used_unless_it_is_to_be_learned():
-    """A known reward, for going right, that differs from the rewards in the data."""
+    """The known reward, for moving right, differs from the rewards in the data."""
 
     def right(obs, action, next_obs):
         return next_obs[..., 0]
@@ -157,10 +157,10 @@ def test_the_known_reward_is_used_unless_it_is_to_be_learned():
     assert abs(ends[0]) < 0.7 and ends[1] == ends[0] and ends[2] > 2
 
 
-def test_resuming_within_an_episode_goes_on_with_the_same_plan():
+def test_resuming_within_an_episode_continues_the_same_plan():
     whole, other = Slide(), Slide()
     learner = agent(changed(TINY, replan_every=3))
-    for world in (whole, other):  # both worlds stand at the same step
+    for world in (whole, other):  # both environments are at the same step
         for _ in range(0 if world is other else 34):
             whole.go(learner)
     twin = agent(changed(TINY, replan_every=3), seed=99)
@@ -210,17 +210,17 @@ def test_bad_settings_are_refused(change, message):
         ({"planner": PlannerConfig("random", beta=2.0)}, "planner 'random' has no setting 'beta'"),
     ],
 )
-def test_recipes_that_do_not_fit_together_are_refused(change, message):
+def test_settings_that_do_not_match_one_another_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         agent(changed(TINY, **change))
 
 
-def test_an_open_loop_needs_to_know_how_long_an_episode_is():
+def test_open_loop_planning_needs_the_length_of_an_episode():
     with pytest.raises(ValueError, match="replan_every 0 needs an episode of bounded length"):
         agent(changed(TINY, replan_every=0), episode_steps=None)
 
 
-def test_a_reward_must_come_from_somewhere():
+def test_a_reward_must_be_known_or_learned():
     with pytest.raises(ValueError, match="give it, or set model.learn_reward"):
         agent(reward=None)
 
@@ -262,7 +262,7 @@ def test_invalid_transitions_are_refused(change, message):
         agent().observe(step._replace(**change))
 
 
-def test_without_a_time_limit_it_fits_once_there_is_data_and_again():
+def test_without_a_time_limit_pets_refits_at_intervals():
     class Endless(Slide):
         def reset(self):
             super().reset()
@@ -275,7 +275,7 @@ def test_without_a_time_limit_it_fits_once_there_is_data_and_again():
 
 
 class Halves:
-    """Knows that a point goes half an action a step; fitting it changes nothing."""
+    """The exact model of the point, which fitting does not change."""
 
     members, noise_shape = 2, (0,)
 
@@ -306,15 +306,15 @@ def goes_home(learner, place=-1.5):
     return abs(float(at[0])) < 0.15
 
 
-def test_any_model_that_can_be_fitted_is_planned_through():
+def test_pets_plans_with_any_fittable_model():
     learner = agent(model=Halves())
     play(learner, 40)
     assert learner.fits == 3 and goes_home(learner)
 
 
-def test_after_a_model_is_replaced_the_next_action_is_planned_through_it():
+def test_after_a_model_is_replaced_the_next_action_is_planned_with_it():
     learner = agent(changed(TINY, replan_every=6))
-    play(learner, 23)  # within an episode, with a plan half carried out
+    play(learner, 23)  # within an episode, in the middle of a plan
     learner.model = Halves()
     plans = play(learner, 1)
     assert learner.playing.each[0].model is learner.model and len(plans) == 1
@@ -322,7 +322,7 @@ def test_after_a_model_is_replaced_the_next_action_is_planned_through_it():
 
 
 @pytest.mark.parametrize("members", [3, 8])
-def test_a_model_that_does_not_fit_is_refused_and_the_old_one_kept(members):
+def test_a_model_of_other_sizes_is_refused_and_the_old_one_kept(members):
     learner = agent()
     before, other = learner.model, Halves()
     other.members = members
@@ -333,8 +333,8 @@ def test_a_model_that_does_not_fit_is_refused_and_the_old_one_kept(members):
     assert learner.model is before
 
 
-def test_environments_side_by_side_have_plans_of_their_own():
-    """Two points at different places; the one that starts anew does not disturb the other."""
+def test_parallel_environments_have_separate_plans():
+    """Two points at different places; the reset of one does not affect the other."""
     learner = agent(changed(TINY, replan_every=4))
     play(learner, 20)
     obs = np.array([[-1.5], [1.5]], np.float32)

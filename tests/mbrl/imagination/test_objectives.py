@@ -28,7 +28,7 @@ from tests.lines import PROPAGATIONS, Line, plans, seeded, start
         ("mean-std:0", 4.0),
     ],
 )
-def test_objectives_worked_by_hand(name, value):
+def test_objectives_equal_hand_computed_values(name, value):
     returns = tensor([[3.0], [10.0], [1.0], [4.0], [2.0]]).double()
     both = torch.cat((returns, -returns.flip(0)), 1)
     out = objective(name)(both)
@@ -58,8 +58,8 @@ def test_an_objective_may_be_a_function():
 # Disagreement and penalty
 
 
-def test_disagreement_worked_by_hand():
-    """At 2, members say 2 and 6: std 2. In units of a scale of 4: one half."""
+def test_disagreement_equals_a_hand_computed_value():
+    """At 2, members predict 2 and 6: std 2, which is one half in units of the scale, 4."""
     model = Line([1.0, 3.0], sigma=5.0)
     assert isinstance(model, GaussianDynamics)
     assert disagreement(model, start(2.0), start()).item() == 2.0
@@ -81,14 +81,14 @@ def test_disagreement_is_a_root_mean_square_over_dimensions():
 
 
 class Rift(Line):
-    """Members agree left of zero and part ways right of it."""
+    """Members agree left of zero and differ right of it."""
 
     def move(self, state, action):
         return state + action + (self.b - self.b.mean()) * state.clamp_min(0)
 
 
 @pytest.mark.parametrize("propagation", PROPAGATIONS)
-def test_the_penalty_falls_where_members_disagree_and_only_there(propagation):
+def test_the_penalty_is_positive_only_where_members_disagree(propagation):
     model = Rift([1.0, 1.0], b=[0.9, 1.1], sigma=0.01)
     actions = plans([-1.0] * 3, [1.0] * 3)
     plain, penalised = (
@@ -97,11 +97,11 @@ def test_the_penalty_falls_where_members_disagree_and_only_there(propagation):
         for penalty in (0.0, 2.0)
     )  # fmt: skip
     assert plain[0] == penalised[0]
-    # at 0.5 and 1.5, give or take, the members' std is a tenth of that
+    # near 0.5 and 1.5 the members' std is a tenth of the state
     assert (plain - penalised)[1].item() == pytest.approx(2 * 0.1 * (0.5 + 1.5), rel=0.15)
 
 
-def test_the_penalty_is_taken_off_the_imagined_reward():
+def test_the_penalty_is_subtracted_from_the_imagined_reward():
     model = Rift([1.0, 1.0], b=[0.9, 1.1])
     imagined = rollout(model, start(1.0), plans([0.0]), particles=2, penalty=2.0,
                        reward=lambda obs, action, next_obs: 0 * obs[..., 0],

@@ -1,4 +1,4 @@
-"""How particles travel through the members, and where they end."""
+"""Propagation of particles through the members, and their termination."""
 
 import math
 
@@ -10,10 +10,10 @@ from mbrl.imagination import rollout, score_fn
 from mbrl.types import Gaussian
 from tests.lines import PROPAGATIONS, Bad, Line, plans, seeded, spring, start
 
-# Particles without noise, worked by hand
+# Particles without noise, against hand-computed numbers
 
 
-def test_each_member_is_rolled_by_itself():
+def test_each_member_rolls_out_its_own_particles():
     """From 8 with actions (1, 2): s + u gives 9, 11 and s/2 + u gives 5, 4.5."""
     model = Line([1.0, 0.5])
     imagined = rollout(model, start(8.0), plans([1.0, 2.0]), particles=4, generator=seeded())
@@ -33,20 +33,20 @@ def test_each_member_is_rolled_by_itself():
     assert discounted(plans([1.0, 2.0])).item() == pytest.approx((14.5 + 7.25) / 2)
 
 
-def test_a_known_reward_takes_the_place_of_the_models_own():
+def test_a_given_reward_replaces_the_models_own():
     score = score_fn(Line([1.0]), start(2.0), particles=1, horizon=2, reward=spring,
                      generator=seeded())  # fmt: skip
     # states 1, 3
     assert score(plans([-1.0, 2.0])).item() == pytest.approx(-1 - 9 - 0.1 - 0.4)
 
 
-def test_shorter_plans_than_the_horizon_are_scored_as_such():
+def test_plans_shorter_than_the_horizon_are_scored_over_their_own_length():
     score = score_fn(Line([1.0]), start(), particles=1, horizon=5, generator=seeded())
     assert score(plans([1.0, 1.0])).item() == 3.0
 
 
 def test_expectation_takes_the_mean_of_the_members_means():
-    """Twice three quarters of 8, whatever the noise and the particles asked for."""
+    """Two steps by a factor of three quarters from 8, for any noise and number of particles."""
     model = Line([1.0, 0.5], sigma=3.0)
     imagined = rollout(model, start(8.0), plans([0.0, 0.0]), particles=7,
                        propagation="expectation", generator=seeded())  # fmt: skip
@@ -54,36 +54,36 @@ def test_expectation_takes_the_mean_of_the_members_means():
     assert imagined.reward.flatten().tolist() == [6.0, 4.5]
 
 
-def test_ts1_assigns_anew_at_each_step_and_tsinf_never():
-    """Members add 1, 10, 100, so digits show which member moved a particle and how often."""
+def test_ts1_reassigns_members_at_each_step_and_tsinf_never():
+    """Members add 1, 10 or 100, so the digits of a state count the steps by each member."""
     model = Line([1.0] * 3, b=[1.0, 10.0, 100.0])
     walk = plans([1.0] * 4)
     fixed = rollout(model, start(), walk, particles=300, generator=seeded()).state.flatten(1)
     assert fixed[:, -1].tolist() == [4.0] * 100 + [40.0] * 100 + [400.0] * 100
     dealt = rollout(model, start(), walk, particles=300, propagation="ts1", generator=seeded())
     moves = dealt.state.flatten(1).diff(dim=1)
-    for t in range(4):  # members are evenly used at every step
+    for t in range(4):  # members are used equally often at every step
         assert moves[:, t].unique(return_counts=True)[1].tolist() == [100, 100, 100]
     pairs = (moves[:, 0] + 1000 * moves[:, 1]).unique(return_counts=True)[1]
-    # of nine pairs of members each comes 300/9 times, give or take three std of 5
+    # each of nine pairs of members occurs 300/9 times, within three std of 5
     assert len(pairs) == 9 and (pairs - 300 / 9).abs().max() < 15
 
 
 @pytest.mark.parametrize("propagation", ["moment", "distribution"])
 def test_refitting_keeps_the_mean_and_variance_of_the_mixture(propagation):
-    """From 8, members say 8 and 4 with std 1.5: mean 6, variance 1.5² + 2²."""
+    """From 8, members predict 8 and 4 with std 1.5: mean 6, variance 1.5² + 2²."""
     model = Line([1.0, 0.5], sigma=1.5)
     imagined = rollout(model, start(8.0), plans([0.0]), particles=40_000,
                        propagation=propagation, generator=seeded())  # fmt: skip
     after = imagined.state[:, 0, 1, 0]
     assert after.mean().item() == pytest.approx(6.0, abs=4 * 2.5 / 200)
     assert after.std().item() == pytest.approx(2.5, rel=0.02)
-    # a Gaussian, no longer two humps: its fourth moment is three times its variance squared
+    # a Gaussian, not a mixture: its fourth moment is three times its squared variance
     assert ((after - 6) / 2.5).pow(4).mean().item() == pytest.approx(3.0, rel=0.06)
     assert imagined.reward.flatten().unique().tolist() == [6.0]
 
 
-def test_moment_matching_forgets_where_a_particle_was_and_distribution_sampling_does_not():
+def test_only_moment_matching_makes_particles_independent_of_their_last_states():
     model = Line([1.0], sigma=1.0)
     correlations = []
     for propagation in ("moment", "distribution"):
@@ -95,7 +95,7 @@ def test_moment_matching_forgets_where_a_particle_was_and_distribution_sampling_
     assert correlations[1] == pytest.approx(math.sqrt(0.5), abs=0.02)
 
 
-def test_noise_is_the_models_and_each_particles_own():
+def test_each_particle_draws_its_own_noise_of_the_models_size():
     model = Line([1.0, 1.0], sigma=0.5)
     imagined = rollout(model, start(), torch.zeros(50, 20, 1).double(), particles=200,
                        generator=seeded())  # fmt: skip
@@ -110,7 +110,7 @@ def test_noise_is_the_models_and_each_particles_own():
 
 
 def test_rewards_after_a_termination_do_not_count():
-    """Both go 1 a step and end beyond 2.5; the rewards are 1, 2, 3 and then nothing."""
+    """Both move by 1 and terminate beyond 2.5; the rewards are 1, 2, 3 and then 0."""
     model = Line([1.0, 1.0], ends_above=2.5)
     walk = plans([1.0] * 6)
     imagined = rollout(model, start(), walk, particles=2, generator=seeded())
@@ -128,15 +128,15 @@ def test_rewards_after_a_termination_do_not_count():
     assert never(walk).item() == 21.0
 
 
-def test_particles_end_each_at_its_own_time():
-    """The second member goes half as fast: 1 + 2 + 3, and 0.5 + 1 + ... + 3."""
+def test_each_particle_terminates_at_its_own_time():
+    """The second member is half as fast: 1 + 2 + 3, and 0.5 + 1 + ... + 3."""
     model = Line([1.0, 1.0], b=[1.0, 0.5], ends_above=2.75)
     score = score_fn(model, start(), particles=2, horizon=9, generator=seeded())
     assert score(plans([1.0] * 9, [-1.0] * 9)).tolist() == [(6 + 10.5) / 2, -0.75 * 45]
 
 
 @pytest.mark.parametrize("propagation", ["expectation", "distribution"])
-def test_members_vote_on_the_end_where_all_see_the_particle(propagation):
+def test_a_majority_of_the_members_decides_termination_if_all_predict_each_particle(propagation):
     model = Line([1.0] * 3, b=[1.0, 1.0, -8.0], ends_above=0.5)
     imagined = rollout(model, start(), plans([1.0, 1.0]), particles=3, propagation=propagation,
                        generator=seeded())  # fmt: skip
@@ -147,7 +147,7 @@ def test_members_vote_on_the_end_where_all_see_the_particle(propagation):
 @pytest.mark.parametrize("what", ["state", "reward"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("propagation", ["ts1", "tsinf", "expectation"])
-def test_a_divergence_after_the_termination_forbids_nothing(what, value, propagation):
+def test_a_divergence_after_the_termination_rejects_no_plan(what, value, propagation):
     """The model diverges beyond 2.5, where every trajectory has terminated."""
     model = Bad(wall=3.5, value=value, what=what, ends_above=2.5)
     walk = plans([1.0] * 6)
@@ -162,7 +162,7 @@ def test_a_divergence_after_the_termination_forbids_nothing(what, value, propaga
     assert endless(walk).item() == -math.inf
 
 
-# MU4: propagations against the truth
+# Propagations against the true distribution of returns
 
 
 STRIDES, SIGMA, HORIZON, EDGE = (0.06, 0.08, 0.10, 0.12, 0.14), 0.03, 12, 1.4
@@ -170,13 +170,13 @@ STRIDES, SIGMA, HORIZON, EDGE = (0.06, 0.08, 0.10, 0.12, 0.14), 0.03, 12, 1.4
 
 
 def along_the_cliff(obs, action, next_obs):
-    """Pays for nearness to the edge, and costs three once beyond it."""
+    """Rewards nearness to the edge; beyond it, -3."""
     at = next_obs[..., 0]
     return torch.where(at > EDGE, -3.0, at.square())
 
 
 def true_returns(count=200_000):
-    """Brute force without the library: the unknown stride is constant in each trajectory."""
+    """Returns by simulation without the library, with a constant unknown stride per trajectory."""
     rng = np.random.default_rng(0)
     stride = rng.choice(STRIDES, count)
     at, total = np.zeros(count), np.zeros(count)
@@ -190,13 +190,13 @@ def worst_tenth(returns):
     return np.sort(returns)[: -(-len(returns) // 10)].mean()
 
 
-def test_propagations_against_monte_carlo_truth():
-    """TS∞ is unbiased; all that assign anew average the parameter away and see too little risk.
+def test_only_tsinf_gives_the_true_distribution_of_returns_with_an_unknown_parameter():
+    """TS∞ is unbiased. The others average over the parameter and underestimate the risk.
 
     Truth: 200 000 walks in numpy. Margins: TS∞ within four standard errors in the mean and 3 % in
-    std and CVaR; the others' std of the return below 0.75 of the truth and their CVaR too
-    hopeful by more than 20 % of the true spread; one particle of the mean is off by more than
-    ten of TS∞'s tolerances.
+    std and CVaR; the others' std of the return below 0.75 of the truth and their CVaR too high by
+    more than 20 % of the true std; the expectation's mean is wrong by more than ten times TS∞'s
+    tolerance.
     """
     truth = true_returns()
     mean, std, tail = truth.mean(), truth.std(), worst_tenth(truth)
@@ -223,8 +223,8 @@ def test_propagations_against_monte_carlo_truth():
         assert found[name][2] > tail + 0.2 * std
     assert abs(found["expectation"][0] - mean) > 10 * tolerance
 
-    # In closed form the place after H steps has variance H² Var θ + H σ² where strides stay,
-    # and H (Var θ + σ²) where they are drawn anew.
+    # In closed form the place after H steps has variance H² Var θ + H σ² if strides are constant,
+    # and H (Var θ + σ²) if they are redrawn.
     doubt = np.var(STRIDES)
     assert ends["tsinf"] == pytest.approx(HORIZON**2 * doubt + HORIZON * SIGMA**2, rel=0.03)
     for name in ("ts1", "moment", "distribution"):
@@ -232,7 +232,7 @@ def test_propagations_against_monte_carlo_truth():
     assert ends["expectation"] == 0.0
 
 
-def test_a_score_with_a_few_particles_is_an_unbiased_sample_of_the_truth():
+def test_scores_with_few_particles_are_unbiased():
     """The mean over 400 scores with TS∞ and 20 particles is the true mean return."""
     truth = true_returns()
     model = Line([1.0] * 5, b=STRIDES, sigma=SIGMA)
@@ -246,9 +246,9 @@ def test_a_score_with_a_few_particles_is_an_unbiased_sample_of_the_truth():
 
 
 def test_moment_matching_leaves_out_particles_that_have_ended():
-    """Steps keep the mean and add std 2; below 6, one std, is the end, and the model knows no more.
+    """Steps keep the mean and add std 2; below 6, one std lower, they terminate.
 
-    The living go on from the mean of a normal cut at -1 std, 8 + 2 φ(1) / Φ(1), not from 8.
+    The others continue from the mean of a normal truncated at -1 std, 8 + 2 φ(1) / Φ(1).
     """
 
     class Cliff(Line):
@@ -268,7 +268,7 @@ def test_moment_matching_leaves_out_particles_that_have_ended():
 
 
 @pytest.mark.parametrize("settings", [{"propagation": "moment"}, {"penalty": 1.0}])
-def test_a_model_without_a_gaussian_is_refused_where_one_is_needed(settings):
+def test_a_model_without_predict_is_refused_by_propagations_that_need_a_gaussian(settings):
     class Bare:
         members, noise_shape = 1, (1,)
 

@@ -1,4 +1,4 @@
-"""Imagined trajectories: gradients, policies, transitions, refusals."""
+"""Imagined trajectories: gradients, policies, transitions, errors."""
 
 import math
 
@@ -13,7 +13,7 @@ from tests.lines import PROPAGATIONS, Line, plans, seeded, spring, start, stay
 # Gradients
 
 
-def test_gradients_of_a_linear_system_in_closed_form():
+def test_gradients_of_a_linear_system_equal_the_closed_form():
     """The return is Σ s; action k adds 1 + a + ... + a^(H-1-k), here averaged over members."""
     model = Line([1.0, 0.5])
     actions = plans([0.3, -0.2, 0.1], [0.0, 1.0, 2.0]).requires_grad_()
@@ -47,7 +47,7 @@ def test_gradients_match_finite_differences(propagation):
 
 
 def test_gradients_reach_a_policys_parameters_and_stop_at_the_end():
-    """From 1 with gain k: s = 1 + k, ended there by the known termination."""
+    """From 1 with gain k: s = 1 + k, where it terminates."""
     gain = tensor(0.5, dtype=torch.float64, requires_grad=True)
 
     def policy(state, *, generator, explore):
@@ -91,7 +91,7 @@ def test_gradients_of_a_score_equal_its_finite_differences():
 # Policies
 
 
-def test_a_policy_is_asked_at_every_step_and_closes_the_loop():
+def test_a_policy_acts_on_the_state_of_each_step():
     seen = []
 
     def policy(state, *, generator, explore):
@@ -121,11 +121,11 @@ def test_a_random_policy_draws_from_the_rollouts_generator():
     assert not torch.equal(runs[0].action, runs[2].action)
 
 
-# What an imagined trajectory hands on
+# Transitions of an imagined trajectory
 
 
-def test_transitions_are_the_steps_that_count():
-    """Both go 1 a step; the first ends beyond 2.5, the second is cut off by the horizon."""
+def test_transitions_contain_only_steps_before_termination():
+    """Both move by 1; the first terminates beyond 2.5, the second is truncated by the horizon."""
     model = Line([1.0, 1.0], b=[1.0, 0.5], ends_above=2.5)
     imagined = rollout(model, start(), plans([1.0] * 4), particles=2, generator=seeded())
     steps = imagined.transitions()
@@ -145,14 +145,14 @@ def test_a_trajectory_that_ends_at_the_horizon_is_not_truncated():
     assert steps.truncated.tolist() == [False, False]
 
 
-def test_each_particle_may_have_a_start_of_its_own():
+def test_each_particle_may_have_its_own_initial_state():
     states = tensor([[[1.0], [2.0]], [[3.0], [4.0]]]).double()
     imagined = rollout(Line([1.0, 10.0]), states, torch.zeros(2, 1, 1).double(), particles=2,
                        generator=seeded())  # fmt: skip
     assert imagined.state[:, :, 1, 0].tolist() == [[1.0, 2.0], [30.0, 40.0]]
 
 
-def test_without_sampling_each_member_goes_to_its_mean_and_nothing_is_drawn():
+def test_without_sampling_each_member_predicts_its_mean_and_draws_nothing():
     generator = seeded()
     before = generator.get_state()
     imagined = rollout(Line([1.0, 0.5], sigma=3.0), start(8.0), plans([0.0, 0.0]), particles=2,
@@ -162,7 +162,7 @@ def test_without_sampling_each_member_goes_to_its_mean_and_nothing_is_drawn():
 
 
 class Countdown(Line):
-    """Counts the rows it steps; a member's point falls by one a step and ends at 0."""
+    """A state that decreases by 1 and terminates at 0; counts the rows of its steps."""
 
     def __init__(self):
         super().__init__([1.0])
@@ -174,7 +174,7 @@ class Countdown(Line):
         return Step(after, after[..., 0], after[..., 0] <= 0)
 
 
-def test_a_policy_is_not_stepped_on_from_where_all_have_ended():
+def test_rollouts_of_a_policy_stop_when_all_particles_have_terminated():
     model, explored = Countdown(), []
 
     def policy(state, *, generator, explore):
@@ -184,7 +184,7 @@ def test_a_policy_is_not_stepped_on_from_where_all_have_ended():
     states = torch.arange(1.0, 101)[:, None].double()
     imagined = rollout(model, states, policy, horizon=200, particles=1, explore=False,
                        generator=seeded())  # fmt: skip
-    assert len(model.rows) == 100  # no step once all have ended
+    assert len(model.rows) == 100  # no step after all have terminated
     assert sum(model.rows) < 0.6 * 100 * 100
     assert not any(explored)
     lengths = imagined.alive[0].sum(1)
@@ -198,7 +198,7 @@ def test_a_policy_is_not_stepped_on_from_where_all_have_ended():
     assert torch.equal(steps.next_obs, steps.obs - 1)
 
 
-def test_a_score_stops_once_all_have_ended():
+def test_scores_stop_when_all_particles_have_terminated():
     model = Countdown()
     score = score_fn(model, start(3.0), particles=1, horizon=50, generator=seeded())
     assert score(torch.zeros(4, 50, 1).double()).tolist() == [3.0] * 4
@@ -206,7 +206,7 @@ def test_a_score_stops_once_all_have_ended():
 
 
 class Mute(Line):
-    """It has no observations to give."""
+    """A model that cannot decode."""
 
     def decode(self, state):
         raise NotImplementedError
@@ -260,7 +260,7 @@ def test_a_function_of_observations_of_another_shape_is_refused(known):
                 **{known: functions[known]})  # fmt: skip
 
 
-# Refusals
+# Errors
 
 
 @pytest.mark.parametrize("propagation", ["ts1", "tsinf", "moment"])

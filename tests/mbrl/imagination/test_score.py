@@ -1,4 +1,4 @@
-"""The score of a plan: models that blow up, and a pure function."""
+"""The score of a plan, also for models that diverge; it is a pure function."""
 
 import math
 
@@ -14,7 +14,7 @@ from mbrl.imagination import rollout, score_fn
 from planners import PLANNERS
 from tests.lines import PROPAGATIONS, Bad, Line, plans, seeded, spring, start
 
-# Models that blow up
+# Models that diverge
 
 
 @pytest.mark.parametrize("propagation", ["ts1", "tsinf", "expectation"])
@@ -35,8 +35,8 @@ def test_a_state_that_is_not_finite_is_rejected_even_if_the_reward_is_finite(val
     assert score(plans([3.0], [0.5])).tolist() == [-math.inf, 1.0]
 
 
-def test_one_bad_particle_forbids_the_candidate():
-    """One member in three explodes by squaring: the others' returns must not hide it."""
+def test_one_particle_that_is_not_finite_rejects_the_candidate():
+    """One of three members diverges by squaring; the returns of the others must not hide it."""
     model = Line([1.0, 1.0, 1e30], dtype=torch.float32)
     for name in ("mean", "cvar:0.3", "mean+std:1"):
         score = score_fn(model, tensor([1.0]), particles=3, horizon=3, objective=name,
@@ -44,14 +44,14 @@ def test_one_bad_particle_forbids_the_candidate():
         assert score(plans([0.0] * 3).float()).item() == -math.inf
 
 
-def test_no_action_that_is_not_finite_is_ever_good():
+def test_actions_that_are_not_finite_score_minus_infinity():
     score = score_fn(Line([1.0]), start(), particles=1, horizon=2, generator=seeded())
     assert score(plans([math.nan, 0.0], [math.inf, 0.0])).tolist() == [-math.inf] * 2
 
 
 @pytest.mark.parametrize("planner", PLANNERS.values(), ids=list(PLANNERS))
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_plan_whose_state_is_not_finite_is_chosen_by_no_planner(planner, value):
+def test_no_planner_chooses_a_plan_whose_state_is_not_finite(planner, value):
     """The highest rewards are just beyond the wall, where the state is not finite."""
     model = Bad(wall=0.5, value=value)
     score = score_fn(model, start(), particles=2, horizon=4, generator=seeded())
@@ -67,7 +67,7 @@ def test_a_plan_whose_state_is_not_finite_is_chosen_by_no_planner(planner, value
 
 @pytest.fixture(scope="module")
 def net():
-    """An ensemble as it comes, with some disagreement and noise."""
+    """A new ensemble, with some disagreement and noise."""
     model = Ensemble(3, 2, EnsembleConfig(members=4, hidden=(16, 16)), generator=seeded())
     with torch.no_grad():
         model.heads.max_log_var.fill_(-3.0)
@@ -145,7 +145,7 @@ def test_permuting_candidates_permutes_scores(data, propagation, count):
     torch.testing.assert_close(score(actions[order]), score(actions)[order], rtol=1e-9, atol=1e-9)
 
 
-def test_the_global_stream_is_left_alone(net):
+def test_scoring_draws_nothing_from_the_global_stream(net):
     before = torch.get_rng_state()
     net_score(net, "ts1")(candidates(3))
     rollout(net, torch.zeros(3), candidates(3), particles=4, reward=spring, generator=seeded())

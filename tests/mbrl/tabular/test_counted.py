@@ -1,4 +1,4 @@
-"""Models counted from samples: as far off as the mean of as many draws."""
+"""Models counted from samples have the error of the mean of as many draws."""
 
 import numpy as np
 import pytest
@@ -8,14 +8,14 @@ from envs.worlds import frozen_lake
 from mbrl.tabular.counted import counted_errors, counted_models
 
 
-def test_a_counted_model_is_as_far_off_as_a_mean():
-    """A state that leads with chance ½ to one that pays 1, else ends: V is γ times the share."""
+def test_a_counted_model_has_the_error_of_a_mean_of_its_draws():
+    """A state leads with probability ½ to one that pays 1, else to the end: V = γ · share."""
     rows = np.zeros((3, 1, 3))
     rows[0, 0, 1:] = 0.5
     rows[1, 0, 2] = 1.0
     coin = FiniteMDP(rows, np.array([[0.0], [1.0], [0.0]]), 0.8, 0, [2])
     best = np.array([0.4, 1.0, 0.0])
-    n = 2000  # half of the draws are of the other state's pair
+    n = 2000  # half of the draws are for the other state
     found = [
         counted_errors(coin, best, [n, 100 * n], rng=np.random.default_rng(seed))
         for seed in range(60)
@@ -24,7 +24,7 @@ def test_a_counted_model_is_as_far_off_as_a_mean():
     assert np.sqrt(np.square(found).mean(0)) == pytest.approx(want, rel=0.25)
 
 
-def test_models_grow_and_know_the_rewards_of_what_was_drawn():
+def test_counted_models_grow_and_contain_the_drawn_rewards():
     lake = frozen_lake()
     few, many = counted_models(lake, [10, 200_000], rng=np.random.default_rng(0))
     known = lake.rewards[~lake.terminal]

@@ -1,4 +1,4 @@
-"""Dyna: each member of the family against the book, and against exact solutions of its model."""
+"""Dyna: each variant against the book and against exact solutions of its model."""
 
 import math
 
@@ -21,7 +21,7 @@ def seeded(seed=0):
 
 
 def walk(mdp, steps, seed=0):
-    """Random steps (state, action, reward, next state, terminated), anew after each end."""
+    """Random steps (state, action, reward, next state, terminated), with a reset after each end."""
     env, rng = mdp.env(), np.random.default_rng(seed)
     state, _ = env.reset(seed=seed)
     for _ in range(steps):
@@ -49,7 +49,7 @@ def lengths(agent, env, episodes, seed=0, limit=10_000):
 
 
 def best(mdp, policy):
-    """Whether a policy is optimal from the start, exactly evaluated."""
+    """Whether a policy is optimal from the start, by exact evaluation."""
     return mdp.start @ (mdp.optimum().values - mdp.evaluate(policy)) < 1e-9
 
 
@@ -74,8 +74,8 @@ def test_without_planning_it_is_q_learning():
     np.testing.assert_array_equal(agent.action_values, other.action_values)
 
 
-def test_prioritised_sweeping_goes_back_from_the_reward():
-    """As many updates as there are steps to the end, each with its final value: γ² , γ, 1."""
+def test_prioritised_sweeping_updates_backwards_from_the_reward():
+    """As many updates as there are steps to the end, each of them to the final value: γ², γ, 1."""
     agent = Dyna(4, 2, DynaConfig(planning=3, states="priority", discount=0.5, step_size=1.0))
     for state in (0, 1):
         agent.observe(state, 0, 0.0, state + 1, False, generator=seeded())
@@ -93,20 +93,20 @@ def test_prioritised_sweeping_goes_back_from_the_reward():
     assert far.action_values[:, 0].tolist() == [0.0, 0.0, 1.0, 0.0]  # ½ is not worth an update
 
 
-def test_bonus_by_hand():
+def test_the_exploration_bonus_equals_hand_computed_values():
     """One state, two actions, the first tried at each of two steps: after the second step its
-    bonus is κ √0, that of the other κ √2, and it is taken to stay and earn nothing."""
+    bonus is κ √0, that of the other κ √2, which is assumed to stay and earn nothing."""
     config = DynaConfig(planning=400, actions="any", bonus=0.1, discount=0.0, step_size=1.0)
     agent = Dyna(2, 2, config)
     for _ in range(2):
         agent.observe(0, 0, 5.0, 1, True, generator=seeded())
     assert agent.action_values[0].tolist() == pytest.approx([5.0, 0.1 * math.sqrt(2)])
-    # a third step, of the other action, whose bonus then is for one step ago
+    # a third step takes the other action
     agent.observe(0, 1, 1.0, 1, True, generator=seeded())
     assert agent.action_values[0].tolist() == pytest.approx([5.0 + 0.1, 1.0])
     plain = Dyna(2, 2, DynaConfig(planning=400, actions="any", discount=0.0, step_size=1.0))
     plain.observe(0, 0, 5.0, 1, True, generator=seeded())
-    assert plain.action_values[0].tolist() == [5.0, 0.0]  # nothing is imagined of the untried
+    assert plain.action_values[0].tolist() == [5.0, 0.0]  # untried actions are not imagined
 
 
 def test_imagination_follows_the_policy_from_the_start():
@@ -124,7 +124,7 @@ def test_imagination_follows_the_policy_from_the_start():
     for i in range(30):
         agent.observe(2, 0, 1.0, 3, True, generator=seeded(i))
     assert agent.action_values[:, 0].tolist() == [0.25, 0.5, 1.0, 0.0]
-    # a start at 2, where the fourth step began an episode, leaves the others as they are
+    # a start at 2, where the fourth step began an episode, does not change the others
     first = DynaConfig(planning=50, states="start", actions="taken", discount=0.5, step_size=1.0)
     agent = Dyna(4, 2, first)
     for state in (0, 1, 2):
@@ -135,7 +135,7 @@ def test_imagination_follows_the_policy_from_the_start():
 # The model.
 
 
-def test_likeliest_model_has_the_frequencies_of_the_counts():
+def test_the_maximum_likelihood_model_has_the_frequencies_of_the_counts():
     mdp = frozen_lake()
     steps = list(walk(mdp, 2000))
     agent = Dyna(16, 4, DynaConfig(planning=0, memory="all"))
@@ -154,7 +154,7 @@ def test_likeliest_model_has_the_frequencies_of_the_counts():
     np.testing.assert_array_equal(ends, model.terminal)
 
 
-def test_a_memory_of_last_steps_keeps_only_the_last_one():
+def test_a_memory_of_last_steps_keeps_one_step_of_each_pair():
     agent = Dyna(3, 1, DynaConfig(planning=0))
     agent.observe(0, 0, 1.0, 1, False, generator=seeded())
     agent.observe(0, 0, 5.0, 2, True, generator=seeded())
@@ -168,7 +168,7 @@ def test_a_memory_of_last_steps_keeps_only_the_last_one():
 
 
 def solution_of(agent):
-    """Q* of an agent's model, by a linear programme; untried pairs stay and earn 0."""
+    """Q* of an agent's model by linear programming; untried pairs stay and earn 0."""
     transitions, rewards, ends = agent.model
     untried = transitions.sum(-1) == 0
     stay = np.broadcast_to(np.eye(agent.states)[:, None], transitions.shape)
@@ -177,7 +177,7 @@ def solution_of(agent):
 
 
 def test_prioritised_sweeping_solves_its_model():
-    """A slippery lake, 2000 random steps, then sweeps until no priority is above the threshold."""
+    """A slippery lake: 2000 random steps, then sweeps until all priorities are small."""
     config = DynaConfig(
         planning=300, states="priority", memory="all", step_size=1.0, threshold=1e-9, discount=0.9
     )
@@ -199,8 +199,8 @@ def test_prioritised_sweeping_solves_its_model():
         {"states": "start", "actions": "any", "further": 40, "epsilon": 0.5},
     ],
 )
-def test_every_recipe_solves_a_deterministic_maze(change):
-    """From 6000 random steps the values come to those of the maze itself, where they were tried."""
+def test_every_config_solves_a_deterministic_maze(change):
+    """After 6000 random steps the values of tried pairs are those of the maze."""
     mdp = dyna_maze()
     settings = {"planning": 100, "step_size": 1.0, "discount": 0.95} | change
     agent = Dyna(mdp.states, 4, DynaConfig(**settings))
@@ -212,8 +212,8 @@ def test_every_recipe_solves_a_deterministic_maze(change):
     np.testing.assert_allclose(agent.action_values[mdp.start.argmax()], start, atol=1e-6)
 
 
-def test_drawn_updates_average_over_a_stochastic_model():
-    """Two terminal states with reward 0 and one that continues: E = p · γ · 1 by small steps."""
+def test_sampled_updates_converge_to_the_expectation_of_a_stochastic_model():
+    """Two terminal states with reward 0 and one that continues: E = p · γ · 1, by small steps."""
     agent = Dyna(4, 1, DynaConfig(planning=300, memory="all", step_size=0.01, discount=0.5))
     agent.observe(1, 0, 1.0, 3, True, generator=seeded())
     generator = seeded()
@@ -228,8 +228,8 @@ def test_drawn_updates_average_over_a_stochastic_model():
 # Learning.
 
 
-def test_planning_saves_episodes():
-    """Sutton and Barto, figure 8.2, in small: the third episode, over five runs."""
+def test_planning_shortens_the_third_episode():
+    """A small version of figure 8.2 of Sutton and Barto: the third episode of five runs."""
     env = dyna_maze().env()
 
     def third(planning):
@@ -241,7 +241,7 @@ def test_planning_saves_episodes():
 
 
 def test_only_an_exploration_bonus_finds_a_changed_way_soon():
-    """The blocking maze, its gap moved after 1000 of 2000 steps: rewards of ten runs."""
+    """Rewards of ten runs in the blocking maze, which changes after 1000 of 2000 steps."""
 
     def earned(config, seed):
         env, generator = world_env("blocking-maze"), seeded(seed)
@@ -263,7 +263,7 @@ def test_only_an_exploration_bonus_finds_a_changed_way_soon():
     assert np.mean(bonus) > np.mean(plain) + 10
 
 
-def test_the_one_loop_drives_it_and_seeds_repeat():
+def test_dyna_runs_in_the_common_loop_and_repeats_for_a_seed():
     def played(seed):
         agent = Dyna(4, 2, DynaConfig(planning=3, epsilon=0.3))
         returns = learn(CORRIDOR.env(), agent, episodes=30, seed=seed)
@@ -307,12 +307,12 @@ def test_the_policy_explores_with_the_stated_probability():
         ({"states": "priority", "further": 2}, "further must be 0 with states priority, got 2"),
     ],
 )
-def test_bad_settings(change, message):
+def test_bad_settings_are_refused_by_name(change, message):
     with pytest.raises(ValueError, match=message):
         DynaConfig(**change)
 
 
-def test_bad_steps():
+def test_bad_steps_are_refused_by_name():
     with pytest.raises(ValueError, match="states must be an integer >= 1, got 0"):
         Dyna(0, 2)
     agent = Dyna(3, 2)
@@ -329,8 +329,8 @@ def test_bad_steps():
     assert (agent.action_values == 0).all() and (agent.model[0] == 0).all()
 
 
-def test_an_actor_collects_what_the_agent_would_by_itself():
-    """The same steps, and so the same values, as a loop of its own over the environment."""
+def test_an_actor_takes_the_same_steps_as_the_agents_own_loop():
+    """Steps and values equal those of the agent in a loop over the environment."""
     states = dyna_maze().states
     made = [Dyna(states, 4, DynaConfig(planning=3)) for _ in range(2)]
     actor = Tabular(made[0], acting=seeded(1), learning=seeded(2))

@@ -1,4 +1,4 @@
-"""Dynamic programming against the exact optimum, and its bounds wherever it stops."""
+"""Dynamic programming against the exact optimum, and its bounds after any number of sweeps."""
 
 import math
 from types import SimpleNamespace
@@ -25,16 +25,16 @@ def random_world(seed=0, *, ends=1, discount=0.95):
 
 
 def journey(seed=0):
-    """Undiscounted costs with certain ends from everywhere; some policies never end."""
+    """Undiscounted costs; some policies end from every state, some never."""
     mdp = random_world(seed)
     rows = mdp.transitions.toarray().reshape(12, 3, 12)
     rows[:, 0] = 0.9 * rows[:, 0] + 0.1 * np.eye(12)[-1]
-    rows[:, 2] = np.eye(12)  # for ever here
+    rows[:, 2] = np.eye(12)  # stays forever
     return FiniteMDP(rows, -0.1 - abs(mdp.rewards), 1.0, 0, mdp.terminal)
 
 
 def corridor(discount=1.0):
-    """0 - 1 - 2 - 3, left or right for sure, -1 a step; 3 ends it."""
+    """States 0 - 1 - 2 - 3 with deterministic moves left and right, -1 a step; 3 is terminal."""
     rows = np.zeros((4, 2, 4))
     for s in range(4):
         rows[s, 0, max(s - 1, 0)] = rows[s, 1, min(s + 1, 3)] = 1
@@ -45,7 +45,7 @@ def corridor(discount=1.0):
 @pytest.mark.parametrize("ends", [0, 1])
 @pytest.mark.parametrize("discount", [0.5, 0.95, 0.99])
 @pytest.mark.parametrize("seed", range(3))
-def test_solutions_are_the_optimum(solve, seed, discount, ends):
+def test_solvers_find_the_optimum(solve, seed, discount, ends):
     mdp = random_world(seed, discount=discount, ends=ends)
     exact, found = mdp.optimum(), solve(mdp, tolerance=1e-9)
     assert found.bound <= 1e-9
@@ -68,7 +68,7 @@ def test_with_discount_1_solvers_find_the_optimum_but_no_bound(solve, mdp):
 @pytest.mark.parametrize("ends", [0, 1])
 @pytest.mark.parametrize("sweeps", [1, 2, 3, 5, 8, 13])
 def test_bounds_hold_after_any_number_of_sweeps(solve, sweeps, ends):
-    """Values, action values and the policy, far from convergence; 1e-10 for the oracle."""
+    """For values, action values and policy, far from convergence; the oracle is exact to 1e-10."""
     for seed in range(10):
         mdp = random_world(seed, ends=ends)
         exact, found = mdp.optimum(), solve(mdp, sweeps=sweeps)
@@ -81,7 +81,7 @@ def test_bounds_hold_after_any_number_of_sweeps(solve, sweeps, ends):
 
 
 def test_span_bounds_stop_long_before_the_supremum_norm():
-    """Without terminal states a common gain needs no sweeps: a tenth of log tol / log γ."""
+    """Without terminal states it takes a tenth of the log tol / log γ sweeps of the norm."""
     found = value_iteration(random_world(ends=0, discount=0.999), tolerance=1e-6)
     assert found.bound <= 1e-6
     assert found.iterations < 0.1 * math.log(1e-6 * 1e-3) / math.log(0.999)
@@ -91,7 +91,7 @@ def test_span_bounds_stop_long_before_the_supremum_norm():
 @pytest.mark.parametrize("ends", [0, 1])
 def test_sweeps_converge_on_random_mdps(ends, discount):
     """200 MDPs in all, with and without terminal states, against the linear programme's policy
-    evaluated by a linear solve. Solved alike, 1e-8 for the oracle's own rounding."""
+    evaluated by a linear solve, to 1e-8."""
     for seed in range(50):
         rng = np.random.default_rng(seed)
         states, actions, outcomes = (int(rng.integers(2, n)) for n in (12, 5, 4))
@@ -108,7 +108,7 @@ def test_sweeps_converge_on_random_mdps(ends, discount):
 @pytest.mark.parametrize("solve", [value_iteration, modified_policy_iteration])
 @pytest.mark.parametrize("discount", [0.99, 0.999, 0.9999])
 @pytest.mark.parametrize("stay", [0.0, 0.1, 0.95, 0.98, 0.99])
-def test_two_states_that_never_end(stay, discount, solve):
+def test_values_of_two_states_without_termination_equal_the_closed_form(stay, discount, solve):
     """From 0, which pays 1, to 0 with chance p; from 1 to 0 with chance q = 1 - p / 2. Then
     V(0) - V(1) = 1 / (1 - γ (p - q)), and V(1) (1 - γ) = γ q (V(0) - V(1))."""
     back = 1 - stay / 2
@@ -122,8 +122,8 @@ def test_two_states_that_never_end(stay, discount, solve):
 
 
 def test_a_cycle_takes_fewer_sweeps_than_its_discount_alone():
-    """Three states in a circle, the first pays 1: V = (1, γ², γ) / (1 - γ³). Plain backups repeat
-    themselves with period 3 and take ln(tolerance) / ln γ, 20,000 sweeps."""
+    """A cycle of three states, the first of which pays 1: V = (1, γ², γ) / (1 - γ³). Plain backups
+    have period 3 and take ln(tolerance) / ln γ, 20,000 sweeps."""
     circle = np.roll(np.eye(3), 1, axis=1)[:, None]
     mdp = FiniteMDP(circle, np.array([[1.0], [0.0], [0.0]]), 0.999, 0, [])
     for solve in (value_iteration, modified_policy_iteration):
@@ -143,7 +143,7 @@ def test_a_tolerance_below_rounding_ends_at_rounding(ends):
             np.testing.assert_allclose(found.values, mdp.optimum().values, rtol=0, atol=1e-9)
 
 
-def test_one_sweep_and_its_bound_by_hand():
+def test_one_sweep_and_its_bound_equal_hand_computed_values():
     """From -1 / (1 - γ) = -2 a sweep of the corridor gives V = (-2, -2, -1, 0), a synchronous
     backup T V = (-2, -1.5, -1, 0). T V - V lies in [0, ½], so V* - T V does, with γ = ½, and half
     of that from the middle. V* is (-1.75, -1.5, -1, 0)."""
@@ -167,7 +167,7 @@ def test_the_best_policy_does_not_depend_on_the_unit_of_reward(unit):
     np.testing.assert_allclose(scaled.optimum().values, whole.values * unit, rtol=1e-9)
 
 
-def test_policy_iteration_goes_on_from_a_policy():
+def test_policy_iteration_continues_from_a_given_policy():
     mdp = random_world(4)
     found = policy_iteration(mdp)
     assert policy_iteration(mdp, policy=found.policy).iterations == 1
@@ -175,7 +175,7 @@ def test_policy_iteration_goes_on_from_a_policy():
     np.testing.assert_array_equal(first.policy[:-1], first.action_values.argmax(1)[:-1])
 
 
-def test_solvers_refuse_by_name():
+def test_solvers_refuse_bad_arguments_by_name():
     mdp = corridor()
     with pytest.raises(ValueError, match="this one never ends from state 0"):
         policy_iteration(mdp, policy=np.zeros(4, dtype=int))

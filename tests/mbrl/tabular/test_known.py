@@ -1,4 +1,4 @@
-"""Learning in MDPs whose table is known: as from their steps, and near to the exact values."""
+"""Learning in known MDPs: against `observe` step by step, and against exact values."""
 
 import math
 
@@ -39,7 +39,7 @@ def learner(mdp, **settings):
 
 
 def by_hand(mdp, made, *, steps, limit, policy, generator):
-    """What `run_known` does, step by step through `act`'s rule and `observe`."""
+    """`run_known` in plain Python, by the rule of `act` and by `observe`."""
     seed = int(torch.randint(2**62, (), generator=generator))
     rng = np.random.default_rng(seed)
 
@@ -81,8 +81,8 @@ TOSSES = {int(torch.randint(2, (), generator=seeded(seed))): seed for seed in ra
 
 @kinds
 @pytest.mark.parametrize("follows", [True, False])
-def test_it_is_observe_step_by_step(kind, follows):
-    """Bit for bit, with episodes longer than the path's first room."""
+def test_run_known_equals_observe_step_by_step(kind, follows):
+    """Bit for bit, with episodes longer than the first buffer."""
     mdp = frozen_lake(discount=0.9)
     policy = None if follows else np.random.default_rng(0).dirichlet(np.ones(4), 16)
     settings = {"step_size": 0.9, "step_decay": 0.6, "epsilon": 0.9, "epsilon_decay": 0.1} | kind
@@ -92,18 +92,18 @@ def test_it_is_observe_step_by_step(kind, follows):
     by_hand(mdp, slow, **given, generator=seeded(3))
     assert episodes > 5 and abs(made.tables).max() > 0.1
     np.testing.assert_array_equal(made.tables, slow.tables)
-    assert not np.array_equal(made.action_values, slow.action_values)  # of which one averages
+    assert not np.array_equal(made.action_values, slow.action_values)  # only one of them averages
 
 
-def test_the_path_grows_while_an_episode_does():
-    """Monte Carlo over one episode of 300 steps, which ends by the count: -(1 - γⁿ) / (1 - γ)."""
+def test_the_buffer_of_an_episode_grows_with_it():
+    """Monte Carlo over one episode that is cut after 300 steps: -(1 - γⁿ) / (1 - γ)."""
     loop = FiniteMDP(np.ones((1, 1, 1)), -np.ones((1, 1)), 0.99, 0, [])
     made = learner(loop, target="sarsa", n_step=None, first_visit=True, step_size=1.0)
     assert run_known(loop, made, steps=300, generator=seeded()) == 1
     assert made.values[0] == pytest.approx(-(1 - 0.99**300) / 0.01)
 
 
-def test_means_by_hand():
+def test_averaged_values_equal_hand_computed_values():
     """α = ½ and rewards 4, 8: values 2, 5, and their mean with weights 1 and 2."""
     made = TabularLearner(2, 1, TabularConfig(step_size=0.5, averaging=True, initial=0.0))
     for reward in (4.0, 8.0):
@@ -112,7 +112,7 @@ def test_means_by_hand():
 
 
 @kinds
-def test_saved_in_the_middle_it_goes_on_bit_for_bit(kind):
+def test_a_learner_loaded_within_an_episode_continues_bit_for_bit(kind):
     rng = np.random.default_rng(0)
     steps = [(*rng.integers((6, 3)), rng.normal(), rng.random() < 0.05) for _ in range(400)]
 
@@ -127,7 +127,7 @@ def test_saved_in_the_middle_it_goes_on_bit_for_bit(kind):
     wanted = feed(whole, (0, 399))
     feed(first, (0, 201))
     saved = first.state_dict()
-    feed(first, (201, 300))  # what was saved is not the learner's own
+    feed(first, (201, 300))  # the saved state is a copy
     second.load_state_dict(saved)
     np.testing.assert_array_equal(feed(second, (201, 399)), wanted)
     np.testing.assert_array_equal(second.action_values, whole.action_values)
@@ -136,7 +136,7 @@ def test_saved_in_the_middle_it_goes_on_bit_for_bit(kind):
     ) if a.shape[:1] != (64,))  # fmt: skip
 
 
-def test_states_of_others_are_refused_by_name():
+def test_states_of_other_learners_are_refused_by_name():
     made = TabularLearner(6, 3)
     with pytest.raises(ValueError, match=r"tables of shape \(1, 5, 3\) does not fit"):
         made.load_state_dict(TabularLearner(5, 3).state_dict())
@@ -149,7 +149,7 @@ def test_states_of_others_are_refused_by_name():
         made.load_state_dict({"tables": saved["tables"]})
 
 
-def test_known_refuses_by_name():
+def test_run_known_refuses_bad_arguments_by_name():
     mdp, uniform = frozen_lake(), np.full((16, 4), 0.25)
 
     def refused(match, made=None, **given):
@@ -173,7 +173,7 @@ def test_known_refuses_by_name():
 
 
 def truth(mdp, made):
-    """Q (S, A) that a target has in the limit: Q*, or that of the best ε-greedy policy (Sutton and
+    """The limit Q (S, A) of a target: Q*, or that of the best ε-greedy policy (Sutton and
     Barto, section 5.4), by its Bellman equation."""
     if made.config.target in ("q", "double"):
         return mdp.optimum().action_values
@@ -184,7 +184,7 @@ def truth(mdp, made):
 
 
 def error(mdp, made, *, steps, explores):
-    """Largest of V after so many steps from everywhere, by uniform actions or the learner's own."""
+    """Largest error of V after so many steps, by uniform actions or the learner's own policy."""
     policy = np.full((mdp.states, mdp.actions), 1 / mdp.actions) if explores else None
     run_known(mdp, made, steps=steps, limit=50, policy=policy, generator=seeded())
     return abs(made.values - truth(mdp, made).max(1))[~mdp.terminal].max()
@@ -200,15 +200,15 @@ WORLDS = {
 
 @pytest.mark.parametrize("world", WORLDS.values(), ids=list(WORLDS))
 @pytest.mark.parametrize("kind", ["q", "n-step q", "q(λ)", "double", "expected", "tree"])
-def test_in_a_deterministic_world_it_is_exact(kind, world):
-    """α = 1, and targets that no draw but that of the next pair can move."""
+def test_learners_are_exact_in_a_deterministic_world(kind, world):
+    """With α = 1, and targets that depend only on the next pair."""
     traces = {"traces": "replacing"} if kind == "q(λ)" else {}
     made = learner(world, **KINDS[kind], **traces, step_size=1.0, epsilon=0.3)
     assert error(world, made, steps=300_000, explores=True) < 1e-3
 
 
 def slipping(kind, mdp, steps):
-    """α = visits^-0.7 and means; on-policy learners act themselves, with ε = 0.3."""
+    """Error with α = visits^-0.7 and averaging; on-policy learners act by themselves, ε = 0.3."""
     settings = {"step_size": 1.0, "step_decay": 0.7, "averaging": True, "epsilon": 0.3}
     made = learner(mdp, **kind, **settings)
     return error(mdp, made, steps=steps, explores=kind["target"] in ("q", "double", "tree"))
@@ -216,15 +216,15 @@ def slipping(kind, mdp, steps):
 
 @pytest.mark.parametrize("kind", ["q", "double", "tree", "sarsa", "sarsa(λ)", "Monte Carlo"])
 def test_learners_come_close_on_a_stochastic_world(kind):
-    """Means of N visits lie some σ / √N from the truth, σ about 0.1 here."""
+    """The error of a mean of N visits is about σ / √N, with σ about 0.1 here."""
     assert slipping(KINDS[kind], frozen_lake(discount=0.5), 2_000_000) < 1e-3
 
 
 @pytest.mark.slow
 @kinds
-def test_every_learner_comes_within_a_thousandth(kind):
-    """The slippery lake with γ = 0.7, and random rows and rewards with γ = 0.5, where the noise
-    of a target is about 0.6."""
+def test_every_learner_has_an_error_below_a_thousandth(kind):
+    """The slippery lake with γ = 0.7, and a random MDP with γ = 0.5, where the noise of a target is
+    about 0.6."""
     random = garnet(6, 2, 3, rng=np.random.default_rng(0), ends=1, discount=0.5)
     errors = [
         slipping(kind, frozen_lake(discount=0.7), 2 * 10**7),
@@ -233,8 +233,8 @@ def test_every_learner_comes_within_a_thousandth(kind):
     assert max(errors) < 1e-3
 
 
-def test_errors_by_steps_are_those_between_runs():
-    """Ways take turns; an error is the largest over states that are not terminal."""
+def test_errors_by_steps_equal_those_of_separate_runs():
+    """The ways alternate; an error is the largest over states that are not terminal."""
     mdp = frozen_lake(discount=0.9)
     best = mdp.optimum().values
     ways = [{"limit": 1, "policy": mdp.uniform_policy}, {"limit": 9}]
@@ -250,7 +250,7 @@ def test_errors_by_steps_are_those_between_runs():
         errors_by_steps(mdp, one, best, [400], ways=[], generator=seeded())
 
 
-def test_settings_that_converge():
+def test_the_settings_for_convergence_depend_on_the_algorithm_and_on_chance():
     still, slips = frozen_lake(slippery=False), frozen_lake()
     assert convergent("Q-learning", still) == TabularConfig(
         target="q", discount=still.discount, step_size=1.0, epsilon=0.3

@@ -1,4 +1,4 @@
-"""Curves of regret against sums by hand, and bandits that see no features."""
+"""Curves of regret against hand-computed sums, and bandits without features."""
 
 import numpy as np
 import pytest
@@ -13,14 +13,14 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def test_the_late_slope_of_a_logarithm_is_its_factor():
+def test_the_slope_of_a_logarithm_is_its_factor():
     at = np.unique(np.geomspace(1, 10_000, 50).round())
     curve = RegretCurve(at.tolist(), (5 + 3 * np.log(at)).tolist(), [0.0] * len(at))
     assert curve.late_slope == pytest.approx(3)
 
 
-def test_pooling_two_seeds_by_hand():
-    """Means average; errors 3 and 4 of independent halves make 5 / 2."""
+def test_pooling_two_seeds_equals_a_hand_computed_value():
+    """Means are averaged; errors 3 and 4 of independent halves give 5 / 2."""
     parts = [RegretCurve([1], [m], [e]) for m, e in ((1.0, 3.0), (2.0, 4.0))]
     assert RegretCurve.pooled(parts) == RegretCurve([1], [1.5], [2.5])
     with pytest.raises(ValueError, match="at the same plays"):
@@ -36,7 +36,7 @@ def test_a_curve_has_means_and_errors_of_its_plays():
 
 
 def test_a_curve_in_parts_continues_the_regret():
-    """Under uniform play, ε = 1, every play costs the mean gap of 0.15."""
+    """With ε = 1, uniform play, every play costs the mean gap, 0.15."""
     means, calls = torch.tensor([0.6, 0.5, 0.4, 0.3]), []
     curve = regret_curve(
         EpsilonGreedy(400, 4, epsilon=1.0), means, plays=250, generator=seeded(),
@@ -49,15 +49,15 @@ def test_a_curve_in_parts_continues_the_regret():
     assert short == RegretCurve.of(whole)
 
 
-def test_auers_schedule_by_hand():
+def test_auers_schedule_equals_hand_computed_values():
     schedule = auer_epsilon([0.4, 0.6, 0.5, 0.3], factor=0.2)  # c K / d² = 80
     assert [schedule(t) for t in (1, 80, 160, 800)] == pytest.approx([1.0, 1.0, 0.5, 0.1])
     with pytest.raises(ValueError, match=r"must differ, got 0.5 twice"):
         auer_epsilon([0.5, 0.5], factor=0.2)
 
 
-def test_without_features_an_arm_is_its_place():
-    """One arm pays 1 and one 0, without noise: each is tried as on arms that pay so."""
+def test_without_features_arms_are_identified_by_position():
+    """One arm pays 1 and one 0, without noise."""
     theta = torch.tensor([[1.0, 0.0]] * 3, dtype=torch.float64)
     arms = torch.eye(2, dtype=torch.float64).expand(3, 2, 2)
     bandit = UCB1(3, 2)
@@ -74,4 +74,4 @@ def test_without_features_an_arm_is_its_place():
         ),
         steps=300, noise=0.0, bound=1.0, generator=seeded(),
     )  # fmt: skip
-    assert shuffled[:, -1].mean() == pytest.approx(150, rel=0.03)  # places say nothing: one in two
+    assert shuffled[:, -1].mean() == pytest.approx(150, rel=0.03)  # uninformative: one in two

@@ -1,4 +1,4 @@
-"""Successors: the closed form against the linear solve, TD against it, and transfer."""
+"""Successor representations: closed form against linear solve, TD against both, transfer."""
 
 import math
 
@@ -32,15 +32,15 @@ def random_policy(rng, mdp):
 # The representation.
 
 
-def test_two_states_by_hand():
-    """0 goes to 1, which stays: with γ = ½, from 0 half of the time is spent in either."""
+def test_the_representation_of_two_states_equals_hand_computed_values():
+    """0 leads to 1, which stays: with γ = ½, from 0 half of the time is spent in each."""
     mu = successor_representation(np.array([[0.0, 1.0], [0.0, 1.0]]), 0.5)
     assert mu == pytest.approx(np.array([[0.5, 0.5], [0.0, 1.0]]))
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_rows_are_occupancies_and_give_the_values(seed):
-    """Against the MDP's own linear solves, one for each start, and rows that sum to one."""
+    """Against linear solves of the MDP, one for each start; rows sum to one."""
     rng = np.random.default_rng(seed)
     mdp = random_mdp(rng)
     policy = random_policy(rng, mdp)
@@ -57,7 +57,7 @@ def test_rows_are_occupancies_and_give_the_values(seed):
 
 
 def test_td_converges_to_the_closed_form():
-    """Averaging TD over a long walk, as a representation and as features of pairs."""
+    """TD with averaging over a long walk, for states and for features of pairs."""
     rng = np.random.default_rng(0)
     mdp = random_mdp(rng, states=4, actions=2, discount=0.7)
     policy = random_policy(rng, mdp)
@@ -83,7 +83,7 @@ def test_td_converges_to_the_closed_form():
 
 
 def test_deterministic_td_is_exact_and_stops_at_terminal_states():
-    """A corridor 0 → 1 → end: ψ sums the features on the way, and nothing after the end."""
+    """A corridor 0 → 1 → end: ψ sums the features until the end."""
     phi = np.array([[[1.0, 0.0]], [[0.0, 1.0]], [[5.0, 5.0]]])
     learner = SuccessorFeatures(phi, np.zeros(3, dtype=int), discount=0.5, step_size=1.0)
     for _ in range(2):
@@ -98,7 +98,7 @@ def test_deterministic_td_is_exact_and_stops_at_terminal_states():
 # Transfer.
 
 
-def test_action_values_are_successors_times_weights():
+def test_action_values_are_successor_features_times_weights():
     rng = np.random.default_rng(1)
     features, weights = rng.standard_normal((8, 3, 4)), rng.standard_normal(4)
     features[7] = 0.0  # the terminal state
@@ -109,7 +109,7 @@ def test_action_values_are_successors_times_weights():
     np.testing.assert_allclose(psi @ weights, exact, rtol=1e-9, atol=1e-12)
 
 
-def test_weights_by_regression():
+def test_regression_recovers_the_reward_weights():
     rng = np.random.default_rng(0)
     phi, w = rng.standard_normal((50, 4)), rng.standard_normal(4)
     np.testing.assert_allclose(reward_weights(phi, phi @ w), w, rtol=1e-10)
@@ -121,7 +121,7 @@ def test_weights_by_regression():
 
 @pytest.mark.parametrize("seed", range(8))
 def test_improvement_is_no_worse_than_any_policy_of_the_set(seed):
-    """Theorem 1 of Barreto et al., on a new task; and it does better somewhere."""
+    """Theorem 1 of Barreto et al. on a new task; in some state the improvement is strict."""
     rng = np.random.default_rng(seed)
     features = rng.standard_normal((10, 4, 3))
     base = random_mdp(rng, states=10, actions=4)
@@ -140,7 +140,7 @@ def test_improvement_is_no_worse_than_any_policy_of_the_set(seed):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_transfer_loses_no_more_than_the_tasks_differ(seed):
+def test_the_loss_of_transfer_is_bounded_by_the_difference_of_the_tasks(seed):
     """Theorem 2: Q* - Q of the improvement <= 2 / (1 - γ) · max |φ| · the nearest |w - w_k|."""
     rng = np.random.default_rng(seed)
     features = rng.uniform(-1, 1, (10, 4, 3))
@@ -158,7 +158,7 @@ def test_transfer_loses_no_more_than_the_tasks_differ(seed):
     nearest = np.linalg.norm(known - weights, axis=1).min()
     most = 2 / (1 - 0.8) * np.linalg.norm(features, axis=-1).max() * nearest
     assert loss.max() <= most
-    # and the very task of the set is solved
+    # and a task of the set is solved
     mdp = with_rewards(base, features @ known[1])
     solved = mdp.evaluate(generalised_improvement(psi, known[1]))
     np.testing.assert_allclose(solved, mdp.optimum().values, rtol=1e-9)
@@ -205,6 +205,6 @@ def test_transfer_loses_no_more_than_the_tasks_differ(seed):
         ),
     ],
 )
-def test_bad_input(make, message):
+def test_bad_input_is_refused_by_name(make, message):
     with pytest.raises(ValueError, match=message):
         make()

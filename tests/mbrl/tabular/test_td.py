@@ -1,4 +1,4 @@
-"""Learning from steps, by hand and in the limit."""
+"""Temporal-difference learning against hand-computed values and limits."""
 
 import bisect
 import itertools
@@ -22,7 +22,7 @@ def seeded(seed=0):
 
 
 def corridor(discount=1.0):
-    """0 - 1 - 2 - 3, left or right for sure, -1 a step; 3 ends it."""
+    """States 0 - 1 - 2 - 3 with deterministic moves left and right, -1 a step; 3 is terminal."""
     rows = np.zeros((4, 2, 4))
     for s in range(4):
         rows[s, 0, max(s - 1, 0)] = rows[s, 1, min(s + 1, 3)] = 1
@@ -30,7 +30,7 @@ def corridor(discount=1.0):
 
 
 class Walk(gymnasium.Env):
-    """An environment of an MDP; `gain` (S, S) pays by where it arrives instead."""
+    """An environment of an MDP; `gain` (S, S) replaces its rewards by rewards of arrival."""
 
     def __init__(self, mdp, gain=None):
         self.observation_space = gymnasium.spaces.Discrete(mdp.states)
@@ -63,7 +63,7 @@ def learner(states=4, actions=1, **settings):
 
 
 def feed(learner, steps, *, terminated=True, generator=None):
-    """One episode of (state, action, reward), and where it leads at last."""
+    """Feed one episode of (state, action, reward) and its last state."""
     *steps, last = steps
     ahead = [*(state for state, *_ in steps[1:]), last]
     for t, ((state, action, reward), following) in enumerate(zip(steps, ahead, strict=True)):
@@ -76,7 +76,7 @@ def feed(learner, steps, *, terminated=True, generator=None):
 
 
 def wander(learner, steps=300, *, seed=0, truncates=True):
-    """Random steps, 12 in an episode; half the episodes are truncated, or none."""
+    """Random steps in episodes of 12; half of the episodes are truncated, or none."""
     rng = np.random.default_rng(seed)
     for _ in range(steps // 12):
         states = rng.integers(4, size=13)
@@ -85,7 +85,7 @@ def wander(learner, steps=300, *, seed=0, truncates=True):
     return learner.action_values
 
 
-def test_two_step_td_by_hand():
+def test_two_step_td_equals_hand_computed_values():
     """γ = α = ½. First episode: 1 + ½ · 2 + ¼ · 0, 2 + ½ · 4 and 4, halved. Second: V₀ goes
     half-way from 1 to 1 + 1 + ¼ · 2."""
     made = learner(n_step=2, discount=0.5, step_size=0.5, target="sarsa")
@@ -100,7 +100,7 @@ def test_two_step_td_by_hand():
 
 
 def test_truncation_bootstraps_and_termination_does_not():
-    """V = 8 everywhere, γ = ½, α = 1: the last reward and 4, or the last reward alone."""
+    """V = 8 everywhere, γ = ½, α = 1: the last reward plus 4, or only the last reward."""
     for steps in (1, 2, None):
         for decay in (0.0, 1.0) if steps == 1 else (0.0,):
             values = [
@@ -119,7 +119,7 @@ def test_truncation_bootstraps_and_termination_does_not():
 
 
 def test_sarsa_waits_for_the_next_action():
-    """γ = ½, α = 1 and Q(1) = (4, 8): the action taken, 1 + ½ · 4, no matter which is better."""
+    """γ = ½, α = 1, Q(1) = (4, 8): by the action taken, 1 + ½ · 4, not by the better one."""
     made = learner(actions=2, target="sarsa", discount=0.5, step_size=1.0, epsilon=0.5)
     feed(made, [(1, 0, 4.0), 3])
     feed(made, [(1, 1, 8.0), 3])
@@ -131,7 +131,7 @@ def test_sarsa_waits_for_the_next_action():
     assert made.action_values[0, 1] == 1 + 0.5 * 7
 
 
-def test_one_step_targets_by_hand():
+def test_one_step_targets_equal_hand_computed_values():
     """Q(1) = (4, 8), γ = ½, ε = ½: the best is 8, the expectation ¾ · 8 + ¼ · 4 = 7."""
     for target, wanted in (("q", 5.0), ("expected", 4.5), ("tree", 4.5)):
         made = learner(actions=2, target=target, discount=0.5, step_size=1.0, epsilon=0.5)
@@ -141,7 +141,7 @@ def test_one_step_targets_by_hand():
         assert made.action_values[0, 0] == wanted
 
 
-def test_tree_backup_and_the_cut_by_hand():
+def test_targets_of_each_policy_correction_equal_hand_computed_values():
     """Q(1) = (4, 8), γ = ½, ε = ½, π(0 | 1) = ¼. From 0 to 1, action 0 there, 20 and the end:
     sarsa and expected pass it on, 1 + ½ · 20. The tree mixes: 1 + ½ · (¾ · 8 + ¼ · 20). Greedy
     cuts: 1 + ½ · 8, but passes on what action 1 earned, 1 + ½ · 20. By traces, λ = 1, what comes
@@ -176,7 +176,7 @@ def test_tree_backup_and_the_cut_by_hand():
         ("dutch", [0.3075, 0.1]),
     ],
 )
-def test_traces_by_hand(traces, wanted):
+def test_traces_equal_hand_computed_values(traces, wanted):
     """0 → 0 → 1 → end, rewards 1, γ = 1, λ = ½, α = 0.1. After the first step V₀ = 0.1. At the
     second the trace, α in it, is 0.05 + 0.1, or 0.1, or 0.05 + 0.1 · 0.95; δ = 0.9, for dutch
     1 less 0.1 · 0.1 at the end. At the third it has halved, and δ = 1."""
@@ -185,8 +185,8 @@ def test_traces_by_hand(traces, wanted):
     np.testing.assert_allclose(made.values[:2], wanted, rtol=1e-12)
 
 
-def test_double_q_by_hand():
-    """Heads update one table by the other's value of its own best action; γ = ½, α = ½."""
+def test_double_q_updates_equal_hand_computed_values():
+    """Each table is updated by the other's value of its own best action; γ = ½, α = ½."""
     made, generator = learner(actions=2, target="double", discount=0.5, step_size=0.5), seeded(3)
     coins, tables = seeded(3), np.zeros((2, 4, 2))
     rng = np.random.default_rng(0)
@@ -203,8 +203,8 @@ def test_double_q_by_hand():
 
 @pytest.mark.parametrize("target", ["sarsa", "expected", "q"])
 @pytest.mark.parametrize("decay", [0.0, 0.7])
-def test_one_step_is_the_textbooks(target, decay):
-    """S&B's boxes of sections 6.4 to 6.6, an episode at a time."""
+def test_one_step_learners_equal_the_textbooks_algorithms(target, decay):
+    """The algorithms of S&B's sections 6.4 to 6.6, one episode at a time."""
     made = learner(
         actions=2, target=target, discount=0.9, step_size=0.3, step_decay=decay, epsilon=0.2
     )
@@ -242,8 +242,8 @@ def test_a_trace_decay_near_0_equals_one_step_learning(target, traces):
 
 
 @pytest.mark.parametrize("target", ["sarsa", "expected"])
-def test_as_many_steps_as_an_episode_has_are_monte_carlo(target):
-    """n = 12 is S&B's section 5.4, every visit, constant α, worked out here."""
+def test_n_of_the_episodes_length_is_monte_carlo(target):
+    """n = 12 is every-visit Monte Carlo with constant α (S&B, section 5.4), computed here."""
     settings = {"actions": 2, "target": target, "discount": 0.9, "step_size": 0.3}
     long, whole = (wander(learner(**settings, n_step=steps)) for steps in (12, None))
     np.testing.assert_allclose(long, whole, rtol=1e-12)
@@ -260,13 +260,13 @@ def test_as_many_steps_as_an_episode_has_are_monte_carlo(target):
         actions=2, n_step=None, first_visit=True, target=target, discount=0.9, step_size=1.0,
         step_decay=1.0,
     )  # fmt: skip
-    for _ in range(2):  # a first visit in each episode
+    for _ in range(2):  # the first visit of each episode
         feed(first, path)
         assert first.action_values[0, 0] == pytest.approx(returns[0])
 
 
 def test_true_online_with_lambda_one_is_monte_carlo():
-    """Exactly, revisits and all (van Seijen et al. 2016, section 4)."""
+    """Exactly, also with revisits (van Seijen et al. 2016, section 4)."""
     settings = {"actions": 2, "target": "sarsa", "discount": 0.9, "step_size": 0.3}
     for decay in (0.0, 0.6):
         settings["step_decay"] = decay
@@ -275,7 +275,7 @@ def test_true_online_with_lambda_one_is_monte_carlo():
         np.testing.assert_allclose(traced, whole, rtol=1e-9)
 
 
-def test_accumulating_with_lambda_one_is_monte_carlo_where_no_state_comes_again():
+def test_accumulating_traces_with_lambda_one_are_monte_carlo_if_no_state_repeats():
     path = [(2, 0, 1.0), (0, 0, -2.0), (1, 0, 5.0), 3]
     found = [
         feed(feed(learner(discount=0.9, **settings), path), path).values
@@ -284,9 +284,9 @@ def test_accumulating_with_lambda_one_is_monte_carlo_where_no_state_comes_again(
     np.testing.assert_allclose(*found, rtol=1e-12)
 
 
-def test_true_online_is_the_online_lambda_return_algorithm():
-    """Forward, from S&B's section 12.3: all updates up to h are made again for each horizon h,
-    towards λ-returns truncated there."""
+def test_true_online_td_equals_the_online_lambda_return_algorithm():
+    """The forward view of S&B's section 12.3: for each horizon h all updates up to h are repeated,
+    with λ-returns truncated at h."""
     rng, alpha, discount, decay = np.random.default_rng(1), 0.4, 0.9, 0.7
     made = learner(
         traces="dutch", trace_decay=decay, discount=discount, step_size=alpha, target="sarsa"
@@ -324,7 +324,7 @@ def test_true_online_is_the_online_lambda_return_algorithm():
     ids=str,
 )
 def test_off_policy_targets_find_the_optimum_for_any_behaviour_policy(settings):
-    """Deterministic, so that α = 1 is exact; actions uniformly at random."""
+    """The MDP is deterministic, so α = 1 is exact; actions are uniform."""
     mdp = corridor(0.9)
     made = learner(actions=2, discount=0.9, step_size=1.0, epsilon=1.0, **settings)
     learn(TimeLimit(Walk(mdp), 50), made, episodes=300)
@@ -342,7 +342,7 @@ def test_off_policy_targets_find_the_optimum_for_any_behaviour_policy(settings):
     ids=str,
 )
 def test_on_policy_targets_find_the_values_of_their_policy(settings):
-    """Of the ε-greedy policy, ε = 0.3, in the MDP itself."""
+    """The values of the ε-greedy policy, ε = 0.3, in the MDP."""
     mdp = corridor(0.9)
     made = learner(actions=2, discount=0.9, step_size=1.0, epsilon=0.3, **settings)
     learn(Walk(mdp), made, episodes=500)
@@ -350,7 +350,7 @@ def test_on_policy_targets_find_the_values_of_their_policy(settings):
     np.testing.assert_allclose(made.action_values[:3], wanted[:3], atol=1e-6)
 
 
-def test_learners_refuse_by_name():
+def test_learners_refuse_bad_arguments_by_name():
     made = learner(actions=2, target="sarsa", epsilon=0.1)
     for reward in (math.nan, math.inf):
         with pytest.raises(ValueError, match="reward of state 1, action 0 is not finite"):
@@ -383,7 +383,7 @@ def test_learners_refuse_by_name():
 
 
 def random_walk(states):
-    """S&B's examples 6.2 and 7.1: left or right alike; 1 beyond the right end, and 0 or, with
+    """S&B's examples 6.2 and 7.1: left or right at random; 1 beyond the right end and 0 or, with
     19 states, -1 beyond the left. States 0 and states + 1 are the ends."""
     rows = np.zeros((states + 2, 1, states + 2))
     for s in range(1, states + 1):
@@ -408,7 +408,7 @@ def random_walk(states):
     ],
     ids=str,
 )
-def test_prediction_of_the_five_state_walk(settings):
+def test_td_predicts_the_values_of_the_five_state_walk(settings):
     """1/6, ..., 5/6 (S&B, example 6.2) after 2000 episodes: five standard deviations of a mean of
     2000 outcomes of ±½."""
     mdp, gain = random_walk(5)
@@ -429,14 +429,14 @@ def walk_error(**settings):
     return np.mean(errors)
 
 
-def test_the_nineteen_state_walk_of_figure_7_2():
-    """At their best steps n = 4 has an error of about a quarter and n = 1 more."""
+def test_n_4_beats_n_1_on_the_nineteen_state_walk_as_in_figure_7_2():
+    """At their best step sizes n = 4 has an error of about a quarter and n = 1 a larger one."""
     four, one = walk_error(n_step=4, step_size=0.4), walk_error(step_size=0.8)
     assert 0.22 < four < 0.28 and four < one - 0.02
 
 
 def test_glie_sarsa_finds_the_optimum():
-    """ε = 1 / visits and α = visits^-0.6 on the corridor: in the limit greedy, yet never quite."""
+    """ε = 1 / visits and α = visits^-0.6 on the corridor: greedy in the limit."""
     mdp = corridor(0.9)
     made = learner(
         actions=2, target="sarsa", discount=0.9, step_size=1.0, step_decay=0.6, epsilon=1.0,
@@ -448,7 +448,7 @@ def test_glie_sarsa_finds_the_optimum():
 
 
 def test_stochastic_q_learning_finds_the_optimum():
-    """A random MDP of 6 states, pairs drawn alike, α = visits^-0.8, in the end 0.0013: four
+    """A random MDP of 6 states with uniform pairs, α = visits^-0.8, finally 0.0013: four
     standard deviations √(α / 2) · σ, with σ = 0.6 of a target."""
     mdp = garnet(6, 2, 3, rng=np.random.default_rng(5), ends=1, discount=0.6)
     made = learner(states=6, actions=2, discount=0.6, step_size=1.0, step_decay=0.8)

@@ -1,4 +1,4 @@
-"""Finite MDPs as a model for tree search; what it steps to is tested with the study of trees."""
+"""Finite MDPs as a model for tree search; its steps are tested with the study of trees."""
 
 import numpy as np
 import pytest
@@ -9,9 +9,9 @@ from mbrl.tabular.tree_model import ScaledTreeModel, walk
 from planners.mcts import UCT
 
 
-def test_walks_by_hand_compiled_or_not():
+def test_returns_of_walks_equal_hand_computed_values_compiled_or_not():
     # State 0 goes to 1 for 8 by action 0, stays for 1 by action 1; state 1 goes to 2 for 4 or
-    # back for 0, with chances 1/4 and 3/4, whatever is done; 2 is terminal.
+    # back for 0, with probabilities 1/4 and 3/4, for any action; 2 is terminal.
     targets = np.array([[1, 0], [0, 0], [2, 0], [2, 0], [0, 0], [0, 0]])
     upto = np.array([[np.inf, np.inf]] * 2 + [[0.25, np.inf]] * 2 + [[np.inf, np.inf]] * 2)
     pays = np.array([[8.0, 0], [1, 0], [4, 0], [4, 0], [0, 0], [0, 0]])
@@ -28,8 +28,8 @@ def test_walks_by_hand_compiled_or_not():
     assert walk(*args).tolist() == walk.py_func(*args).tolist()
 
 
-def test_errors_and_stakes_of_the_chain_by_hand():
-    """To go on is best everywhere: V* is 10 γ^k / (1 - γ), and going back pays 2 and leads to 0."""
+def test_errors_and_losses_on_the_chain_equal_hand_computed_values():
+    """Forward is best everywhere: V* is 10 γ^k / (1 - γ); back pays 2 and leads to 0."""
     world = chain(slip=0.0, discount=0.8)
     model = ScaledTreeModel([world], rng=np.random.default_rng(0))
     random = world.evaluate(world.uniform_policy)
@@ -50,7 +50,7 @@ def test_errors_and_stakes_of_the_chain_by_hand():
     assert found.mean == pytest.approx(np.abs(tree.value.numpy() - best / unit))
 
 
-def test_a_discount_of_one_gives_no_depth():
+def test_a_search_without_a_depth_needs_a_discount_below_one():
     model = ScaledTreeModel([frozen_lake(discount=1.0)], rng=np.random.default_rng(0))
     with pytest.raises(ValueError, match=r"between 0 and 1, got 1\.0"):
         model.search(np.array([0]), UCT(), simulations=1, generator=torch.Generator())

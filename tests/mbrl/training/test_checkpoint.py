@@ -78,7 +78,7 @@ def test_a_saved_state_is_loaded_unchanged(run):
         assert torch.equal(state["nested"]["generator"], STATE_VALUE["nested"]["generator"])
 
 
-def test_the_newest_counts_by_its_number_and_the_others_go(run):
+def test_the_checkpoint_with_the_greatest_number_is_kept_and_the_others_are_deleted(run):
     assert run.latest() is None
     for step in (9, 10, 100):
         saved(run, step)
@@ -87,10 +87,10 @@ def test_the_newest_counts_by_its_number_and_the_others_go(run):
 
 
 class Died(BaseException):
-    """Stands for a process that ends here."""
+    """Raised where the process is killed."""
 
 
-# Every call that touches the disk while a checkpoint is saved.
+# Every call that writes to the disk while a checkpoint is saved.
 DEATHS = {
     "weights": (safetensors.torch, "save_file"),
     "state": (torch, "save"),
@@ -106,8 +106,8 @@ DEATHS = {
 @pytest.mark.parametrize("again", [False, True], ids=["another step", "the same step"])
 @pytest.mark.parametrize("which", DEATHS)
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
-def test_a_save_that_dies_anywhere_leaves_a_whole_checkpoint(run, monkeypatch, which, count, again):
-    """It dies in the count-th call of that kind, before or after the call did its work."""
+def test_a_process_killed_while_saving_leaves_a_checkpoint(run, monkeypatch, which, count, again):
+    """It is killed in the count-th call of a kind, before or after the call has its effect."""
     for late in (False, True):
         shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
         saved(run, 10)
@@ -135,7 +135,7 @@ def test_a_save_that_dies_anywhere_leaves_a_whole_checkpoint(run, monkeypatch, w
         assert [path.name for path in (run.path / "checkpoints").iterdir()] == ["30"]
 
 
-def test_saving_a_step_again_takes_the_later_one(run):
+def test_saving_a_step_again_replaces_the_checkpoint(run):
     saved(run, 10)
     run.save(10, content(10, fresh=True))
     assert run.load()["fresh"]
@@ -216,10 +216,10 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(run, tmp_path, name, pack):
     assert not marker.exists()
     again = io.BytesIO(file.read_bytes())
     torch.load(again, weights_only=False) if pack == "torch" else pickle.load(again)
-    assert marker.exists()  # so the bomb was live
+    assert marker.exists()  # so the pickle did contain a command
 
 
-def test_folders_that_exist_are_not_touched(run):
+def test_existing_folders_are_not_overwritten(run):
     before = sorted(path.name for path in run.path.iterdir())
     with pytest.raises(RunError, match=f"run folder {run.path} exists already"):
         Run.create(run.path, {"algo": "other"})
@@ -243,7 +243,7 @@ def test_folders_that_are_no_runs_are_refused(tmp_path):
 
 
 def signed(run, folder):
-    """Write the digests that fit the files, as whoever forges a checkpoint would."""
+    """Write digests that match the files, as a forger of checkpoints would."""
     (folder / DIGESTS).write_bytes(run._digests(int(folder.name), folder))
 
 
@@ -270,7 +270,7 @@ def test_checkpoints_of_other_versions_are_refused_by_name(run):
         (None, r"holds a tensor 'more' of which state.pt knows nothing"),
     ],
 )
-def test_tensors_are_those_that_the_state_names(run, tensors, said):
+def test_tensors_must_be_those_that_the_state_names(run, tensors, said):
     folder = saved(run, 20)
     if tensors is None:
         whole = safetensors.torch.load_file(folder / WEIGHTS)
@@ -281,7 +281,7 @@ def test_tensors_are_those_that_the_state_names(run, tensors, said):
         run.load()
 
 
-def test_a_run_without_checkpoint_says_so(run):
+def test_loading_a_run_without_a_checkpoint_raises_an_error(run):
     with pytest.raises(RunError, match="has no checkpoint yet"):
         run.load()
     (run.path / "checkpoints" / ".5.tmp").mkdir(parents=True)
@@ -298,7 +298,7 @@ with Run.open(Path(sys.argv[1])):
 """
 
 
-def test_a_run_has_one_writer_and_a_dead_one_holds_nothing(run):
+def test_a_run_has_one_writer_and_a_dead_process_keeps_no_lock(run):
     other = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(run.path)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -332,7 +332,7 @@ for state in ({"w": large}, {"text": "x" * 100_000}):
 
 
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="needs a limit on file sizes")
-def test_a_disk_that_refuses_leaves_the_old_checkpoint(run):
+def test_a_failed_write_leaves_the_old_checkpoint(run):
     saved(run, 10)
     out = subprocess.run(
         [sys.executable, "-c", FULL, str(run.path)], capture_output=True, text=True, timeout=60
@@ -345,7 +345,7 @@ KEPT = ("notes", "2024", "12.5", "7.old", ".8.tmp", "010", "9" * 30, "²")
 
 
 @pytest.mark.parametrize("name", KEPT)
-def test_a_folder_that_a_user_keeps_beside_the_checkpoints_stays(run, name):
+def test_a_users_folder_beside_the_checkpoints_is_kept(run, name):
     mine = run.path / "checkpoints" / name / "thesis.txt"
     mine.parent.mkdir(parents=True)
     mine.write_text("all I have")
@@ -358,7 +358,7 @@ def test_a_folder_that_a_user_keeps_beside_the_checkpoints_stays(run, name):
     assert {path.name for path in (run.path / "checkpoints").iterdir()} == names
 
 
-def test_files_that_a_user_puts_into_a_checkpoint_stay(run):
+def test_a_users_files_in_a_checkpoint_are_kept(run):
     mine = saved(run, 3) / "notes.txt"
     mine.write_text("x")
     saved(run, 4)
@@ -368,7 +368,7 @@ def test_files_that_a_user_puts_into_a_checkpoint_stay(run):
 
 @pytest.mark.parametrize("name", ["5", ".5.tmp", "5.old"])
 @pytest.mark.parametrize("what", ["folder", "link", "file"])
-def test_what_stands_where_a_checkpoint_would_go_is_refused_and_kept(run, tmp_path, name, what):
+def test_a_file_in_the_place_of_a_checkpoint_is_refused_and_kept(run, tmp_path, name, what):
     saved(run, 3)
     place, outside = run.path / "checkpoints" / name, tmp_path / "outside"
     mine = (place if what == "folder" else outside) / "mine.txt"
@@ -379,12 +379,12 @@ def test_what_stands_where_a_checkpoint_would_go_is_refused_and_kept(run, tmp_pa
     elif what == "file":
         place.write_text("x")
     if (what, name) == ("folder", "5.old"):
-        saved(run, 5)  # needs that name only where step 5 is saved again
+        saved(run, 5)  # this name is needed only if step 5 is saved again
     else:
         with pytest.raises(RunError, match=f"/checkpoints/{name}[ :]") as error:
             run.save(5, content(5))
         assert "\n" not in str(error.value)
-        if not (what == "link" and name != ".5.tmp"):  # such a link is refused by the reader too
+        if not (what == "link" and name != ".5.tmp"):  # the reader refuses such a link too
             assert_holds(run, 3)
     assert mine.read_text() == "x" and [p.name for p in mine.parent.iterdir()] == ["mine.txt"]
 
@@ -451,7 +451,7 @@ def test_files_of_another_run_are_refused_by_name(run, tmp_path, names):
 
 
 @pytest.mark.parametrize("name", ["more.pt", "a\x1b[31m", "sub"])
-def test_a_file_too_many_is_named(run, name):
+def test_an_additional_file_is_refused_by_name(run, name):
     folder = saved(run, 10)
     (folder / name).mkdir() if name == "sub" else (folder / name).write_text("x")
     with pytest.raises(RunError, match="does not belong to the checkpoint") as error:
@@ -480,7 +480,7 @@ def test_a_renamed_checkpoint_and_a_changed_config_are_refused(run):
     assert_holds(run, 10)
     run.extend(500)
     assert Run.open(run.path).config == {"algo": "pets", "seed": 3, "steps": 500}
-    assert_holds(Run.open(run.path), 10)  # more steps leave it the same run
+    assert_holds(Run.open(run.path), 10)  # with more steps it is the same run
     write_json(run.path / CONFIG, run.config | {"seed": 4})
     with pytest.raises(RunError, match=f"{DIGESTS} is of another run, or .*{CONFIG} was changed"):
         Run.open(run.path).load()
@@ -500,7 +500,7 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_config_that_no_run_has_is_refused_with_its_place(run, name):
+def test_an_invalid_config_is_refused_with_the_place_of_the_error(run, name):
     text, said = CONFIGS[name]
     (run.path / CONFIG).write_bytes(text)
     with pytest.raises(RunError, match=f"{run.path / CONFIG}") as error:
@@ -524,7 +524,7 @@ with Run.open(Path(sys.argv[1])) as run:
 
 
 @pytest.mark.parametrize("stride", [1, 7, 0], ids=["every step", "every 7th", "the same step"])
-def test_loading_beside_a_writer_gives_a_whole_checkpoint_each_time(run, stride):
+def test_loading_while_another_process_saves_gives_a_whole_checkpoint(run, stride):
     other = subprocess.Popen([sys.executable, "-c", WRITER, str(run.path), str(stride)])
     try:
         while run.latest() is None:
@@ -545,7 +545,7 @@ def test_loading_beside_a_writer_gives_a_whole_checkpoint_each_time(run, stride)
     ("code", "said"),
     [(28, "the disk is full"), (30, "the file system is read-only"), (13, "permission is denied")],
 )
-def test_what_the_disk_refuses_is_said_in_words_and_the_run_stays(run, monkeypatch, code, said):
+def test_a_disk_error_is_explained_in_words_and_the_run_is_kept(run, monkeypatch, code, said):
     saved(run, 10)
 
     def full(tensors, file):
@@ -577,7 +577,7 @@ def test_what_the_disk_refuses_is_said_in_words_and_the_run_stays(run, monkeypat
     assert Run.open(run.path).config == run.config
 
 
-def test_tensors_that_share_memory_are_saved_each(run):
+def test_tensors_that_share_memory_are_saved_separately(run):
     one = torch.arange(3.0)
     run.save(1, {"a": one, "b": one, "c": one[1:], "d": [one.view(3, 1)]})
     found = run.load()

@@ -1,4 +1,4 @@
-"""Work on a Ray cluster: three nodes on the loopback interface, one of which is lost."""
+"""Work on a Ray cluster of three nodes on the loopback interface, one of which is removed."""
 
 import os
 import socket
@@ -6,7 +6,7 @@ import sys
 from dataclasses import replace
 from statistics import fmean
 
-# Before Ray is imported: it tells nobody of its use, and its nodes stay on the loopback interface.
+# Before Ray is imported: it sends no usage data, and its nodes use the loopback interface.
 os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0")
 
 import pytest
@@ -48,7 +48,7 @@ def ray(nodes):
 
 
 def small(lab: Lab) -> Report:
-    """Two tiny runs a seed, measured."""
+    """Train two tiny runs for each seed and measure them."""
     config = replace(jobs.TINY, steps=1200, agent=replace(jobs.AGENT, random_steps=300))
     paths = lab.train({"a": config, "b": replace(config, steps=310)})
     asked = {
@@ -61,7 +61,7 @@ def small(lab: Lab) -> Report:
     return Report(means, labs.table(["run", "returns"], [*means.items()]))
 
 
-def test_a_study_is_the_same_to_the_byte_when_a_node_is_lost(nodes, ray, tmp_path, monkeypatch):
+def test_a_study_that_loses_a_node_gives_the_same_bytes(nodes, ray, tmp_path, monkeypatch):
     run, at, lost, lines = study(small, seeds=2), {}, [], []
     begin = cluster._RayWorker.begin
 
@@ -70,7 +70,7 @@ def test_a_study_is_the_same_to_the_byte_when_a_node_is_lost(nodes, ray, tmp_pat
         begin(worker, work)
 
     def say(line: str) -> None:
-        """The first run on a removable node to have a checkpoint and much to do loses its node."""
+        """Remove the node of the first run that has a checkpoint and many steps left."""
         lines.append(line)
         name, _, said = line.partition(":")
         victims = [node for node in nodes.worker_nodes if node.node_id == at.get(name)]
@@ -92,7 +92,7 @@ def test_a_study_is_the_same_to_the_byte_when_a_node_is_lost(nodes, ray, tmp_pat
     assert Run.open(away / "runs" / "a-0").latest() == 1200
 
 
-def test_a_job_of_a_lost_worker_goes_on_from_the_checkpoint_that_came_home(ray, tmp_path):
+def test_a_job_of_a_lost_worker_resumes_from_the_last_copied_checkpoint(ray, tmp_path):
     whole, killed, marks = tmp_path / "whole-0", tmp_path / "killed-0", tmp_path / "marks"
     train_all({whole: ("whole", jobs.TINY)}, make_env=envs.make, say=silent)
     arguments = (jobs.TINY, killed, "killed", marks, 300)
@@ -105,7 +105,7 @@ def test_a_job_of_a_lost_worker_goes_on_from_the_checkpoint_that_came_home(ray, 
     assert sum("restart 1 of 3" in line for line in lines) == 1
 
 
-def test_answers_keep_their_order_and_come_from_single_threads(ray):
+def test_results_keep_their_order_and_are_computed_on_single_threads(ray):
     work = {key: Work(jobs.who, (), key) for key in ("b", "a")}
     lines: list[str] = []
     answers = ray.compute(work, workers=1, say=lines.append)
@@ -115,21 +115,21 @@ def test_answers_keep_their_order_and_come_from_single_threads(ray):
     assert lines.count("hello") == 2
 
 
-def test_the_first_error_stops_the_others_and_comes_out(ray, tmp_path):
+def test_the_first_error_stops_the_other_jobs_and_is_raised(ray, tmp_path):
     Run.create(path := tmp_path / "run-0", {})
     waits, fails = Work(jobs.wait_for_stop, (), ""), Work(jobs.fail, ("os", path), "")
     with pytest.raises(OSError) as told:
         ray.compute({"waits": waits, "fails": fails}, say=silent)
-    assert str(told.value) == f"no such thing: {path}"  # and not the copy's
+    assert str(told.value) == f"no such thing: {path}"  # not that of the copy
     assert "in fail" in str(told.value.__cause__)
 
 
-def test_a_job_that_loses_too_many_workers_is_named(ray):
+def test_a_job_that_loses_too_many_workers_raises_an_error_with_its_name(ray):
     with pytest.raises(ExecutorError, match="^the killer lost its worker 4 times: "):
         ray.compute({"dies": Work(jobs.die, (), "the killer")}, say=silent)
 
 
-def test_ctrl_c_brings_home_what_the_runs_have(ray, tmp_path):
+def test_ctrl_c_copies_the_checkpoints_of_all_runs_back(ray, tmp_path):
     config = replace(jobs.TINY, steps=100_000, agent=replace(jobs.AGENT, random_steps=99_000))
     paths = [tmp_path / f"long-{seed}" for seed in range(2)]
     work = {
@@ -152,7 +152,7 @@ def test_ctrl_c_brings_home_what_the_runs_have(ray, tmp_path):
         assert Run.open(path).latest() == int(told.rpartition(" ")[2]) > 0
 
 
-def test_a_run_that_another_process_writes_is_left_alone(ray, tmp_path):
+def test_a_run_that_another_process_writes_is_not_overwritten(ray, tmp_path):
     config = replace(jobs.TINY, steps=10)
     path = tmp_path / "a-0"
     with Run.create(path, config.to_json()), pytest.raises(RunError, match="another process"):
@@ -161,7 +161,7 @@ def test_a_run_that_another_process_writes_is_left_alone(ray, tmp_path):
     assert Run.open(path).latest() == 10
 
 
-def test_modules_of_a_working_folder_travel(nodes, ray, tmp_path, monkeypatch):
+def test_modules_of_the_working_folder_are_sent_to_the_workers(nodes, ray, tmp_path, monkeypatch):
     (tmp_path / "mine_alone.py").write_text("def answer():\n    return 42\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     import mine_alone  # pyright: ignore[reportMissingImports]
@@ -177,10 +177,10 @@ def test_modules_of_a_working_folder_travel(nodes, ray, tmp_path, monkeypatch):
         assert there.compute(work, say=silent) == {0: 42}
         there.close()
     finally:
-        ray.__init__(nodes.address, home_every=0)  # the other tests' connection
+        ray.__init__(nodes.address, home_every=0)  # restores the connection for other tests
 
 
-def test_other_versions_on_a_machine_are_refused(ray, monkeypatch):
+def test_a_machine_with_other_versions_is_refused(ray, monkeypatch):
     here = cluster.versions()
     monkeypatch.setattr(cluster, "versions", lambda: here | {"torch": "0.1"})
     with pytest.raises(ExecutorError, match=r"has torch .* and this one 0.1; results would differ"):
@@ -200,14 +200,14 @@ def test_other_versions_on_a_machine_are_refused(ray, monkeypatch):
         ("ray", "127.0.0.1:1", ExecutorError, "no Ray cluster answers at 127.0.0.1:1: "),
     ],
 )
-def test_addresses_that_cannot_be_are_refused(name, address, error, text, monkeypatch):
+def test_invalid_addresses_are_refused(name, address, error, text, monkeypatch):
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     with pytest.raises(error) as told:
         executor_of(name, address)
     assert text in str(told.value) and "\n" not in str(told.value)
 
 
-def test_what_answers_and_is_no_cluster_is_refused_in_time(monkeypatch):
+def test_a_server_that_is_not_a_cluster_is_refused_in_time(monkeypatch):
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     monkeypatch.setattr(cluster, "_ANSWERS_WITHIN", 3)
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -216,7 +216,7 @@ def test_what_answers_and_is_no_cluster_is_refused_in_time(monkeypatch):
             Ray(address)
 
 
-def test_without_ray_the_message_says_what_to_install(monkeypatch):
+def test_without_ray_the_error_names_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'rolloutlab\[cluster\]'"):

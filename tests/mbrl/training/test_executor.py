@@ -18,7 +18,7 @@ def compute(work, *, workers=2, say=lambda _: None, **settings):
     return Processes().compute(work, workers=workers, say=say, **settings)
 
 
-def test_workers_are_other_processes_on_one_thread_and_answers_keep_their_order():
+def test_workers_are_processes_with_one_thread_and_results_keep_their_order():
     lines: list[str] = []
     work = {key: Work(jobs.who, (), key) for key in ("b", "a")}
     answers = compute(work, workers=1, say=lines.append)
@@ -29,7 +29,7 @@ def test_workers_are_other_processes_on_one_thread_and_answers_keep_their_order(
     assert lines.count("hello") == 2
 
 
-def test_every_answer_is_told_of_once_and_no_work_is_no_error():
+def test_every_result_is_reported_once_and_an_empty_list_of_jobs_is_accepted():
     found = []
     work = {n: Work(jobs.double, (n,), str(n)) for n in range(7)}
     answers = compute(work, done=lambda key, answer: found.append((key, answer)))
@@ -46,22 +46,22 @@ def test_every_answer_is_told_of_once_and_no_work_is_no_error():
         ("exit", SystemExit, "enough"),
     ],
 )
-def test_the_first_error_stops_the_others_and_comes_out(kind, error, text):
+def test_the_first_error_stops_the_other_jobs_and_is_raised(kind, error, text):
     began = time.monotonic()
     waits, fails = Work(jobs.wait_for_stop, (), ""), Work(jobs.fail, (kind,), "")
     with pytest.raises(error, match=text) as told:
         compute({"waits": waits, "fails": fails})
-    assert time.monotonic() - began < 60  # the one that waits would for ever
+    assert time.monotonic() - began < 60  # a job that waits would never end
     assert "in fail" in str(told.value.__cause__)  # the worker's traceback
 
 
-def test_what_cannot_be_sent_is_an_error_and_ends_the_others():
+def test_a_result_that_cannot_be_pickled_raises_an_error_and_stops_the_others():
     waits, local = Work(jobs.wait_for_stop, (), ""), Work(lambda: None, (), "")
     with pytest.raises(Exception, match="pickle"):
         compute({"waits": waits, "local": local})
 
 
-def test_a_worker_that_is_killed_is_replaced_and_the_others_are_left_alone(tmp_path):
+def test_a_killed_worker_is_replaced_and_the_others_continue(tmp_path):
     lines: list[str] = []
     work = {"calm": Work(jobs.who, (), "calm")}
     work["killed"] = Work(jobs.die_until, (tmp_path / "marks", 3), "killed")
@@ -71,20 +71,20 @@ def test_a_worker_that_is_killed_is_replaced_and_the_others_are_left_alone(tmp_p
     assert lost[0] == "killed: lost its worker (killed by SIGKILL), restart 1 of 3"
 
 
-def test_a_job_that_loses_too_many_workers_is_named():
+def test_a_job_that_loses_too_many_workers_raises_an_error_with_its_name():
     waits, dies = Work(jobs.wait_for_stop, (), "waits"), Work(jobs.die, (), "the killer")
     with pytest.raises(ExecutorError) as told:
         compute({"waits": waits, "dies": dies})
     assert str(told.value) == "the killer lost its worker 4 times: killed by SIGKILL"
 
 
-def test_workers_that_cannot_start_are_an_error(monkeypatch):
+def test_workers_that_cannot_start_raise_an_error(monkeypatch):
     monkeypatch.setattr(executor, "_serve", jobs.die)
     with pytest.raises(ExecutorError, match="no worker starts: "):
         compute({"a": Work(jobs.double, (1,), "a")})
 
 
-def test_a_run_whose_worker_is_killed_goes_on_from_its_last_checkpoint(tmp_path):
+def test_a_run_whose_worker_is_killed_resumes_from_its_last_checkpoint(tmp_path):
     whole, killed, marks = tmp_path / "whole-0", tmp_path / "killed-0", tmp_path / "marks"
     train_all({whole: ("whole", jobs.TINY)}, make_env=envs.make, workers=1, say=lambda _: None)
     arguments = (jobs.TINY, killed, "killed", marks, 300)
@@ -93,9 +93,9 @@ def test_a_run_whose_worker_is_killed_goes_on_from_its_last_checkpoint(tmp_path)
     assert (killed / METRICS).read_bytes() == (whole / METRICS).read_bytes()
 
 
-def test_runs_train_where_they_are_told_to(tmp_path):
+def test_runs_train_in_the_given_executor(tmp_path):
     class Here:
-        """Does the work in this process."""
+        """Computes in this process."""
 
         def compute(self, work, *, workers, say, done=lambda key, answer: None):
             assert workers is None and [job.writes for job in work.values()] == list(work)

@@ -9,7 +9,7 @@ def test_runs_killed_at_ten_random_moments_leave_the_same_bytes(tmp_path):
     )  # config, metrics and a checkpoint's three files
 
 
-def test_other_bytes_would_be_noticed(tmp_path):
+def test_a_changed_byte_is_detected(tmp_path):
     kills.train(tmp_path / "run")
     whole = kills.left(tmp_path / "run")
     name = next(name for name in whole if name.endswith(STATE))

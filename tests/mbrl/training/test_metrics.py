@@ -11,7 +11,7 @@ from mbrl.training.metrics import METRICS, MetricsLog, read_metrics
 
 
 class Lines(list):
-    """A sink that remembers."""
+    """A sink that stores the lines."""
 
     closed = False
 
@@ -39,7 +39,7 @@ def test_each_line_is_one_json_object_and_goes_to_every_sink(tmp_path):
     assert read_metrics(tmp_path / METRICS, "update") == lines[1:]
 
 
-def test_floats_come_back_to_the_last_bit(tmp_path):
+def test_floats_are_read_back_exactly(tmp_path):
     log = MetricsLog(tmp_path)
     values = {"a": 0.1 + 0.2, "b": 1e-300, "c": float(np.float32(0.1))}
     log.write("x", 0, values)
@@ -49,14 +49,14 @@ def test_floats_come_back_to_the_last_bit(tmp_path):
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, torch.tensor(math.nan)])
-def test_what_is_not_finite_is_null_which_any_json_reader_takes(tmp_path, value):
+def test_numbers_that_are_not_finite_are_written_as_null(tmp_path, value):
     log = MetricsLog(tmp_path)
     log.write("x", 0, {"loss": value})
     log.close()
     assert (tmp_path / METRICS).read_text() == '{"kind": "x", "env_steps": 0, "loss": null}\n'
 
 
-def test_env_steps_never_fall(tmp_path):
+def test_env_steps_never_decrease(tmp_path):
     log = MetricsLog(tmp_path)
     log.write("x", 5, {})
     log.write("x", 5, {})
@@ -66,7 +66,7 @@ def test_env_steps_never_fall(tmp_path):
     assert len(read_metrics(tmp_path / METRICS)) == 2
 
 
-def test_rewinding_drops_what_came_after_and_goes_on_from_there(tmp_path):
+def test_rewinding_drops_later_lines_and_continues_there(tmp_path):
     log = MetricsLog(tmp_path)
     log.write("x", 5, {})
     size = log.sync()
@@ -74,7 +74,7 @@ def test_rewinding_drops_what_came_after_and_goes_on_from_there(tmp_path):
     log.write("x", 9, {})
     log.close()
     with (tmp_path / METRICS).open("a") as file:
-        file.write('{"kind": "x", "env_st')  # what a dying process leaves
+        file.write('{"kind": "x", "env_st')  # what a killed process leaves
     assert [line["env_steps"] for line in read_metrics(tmp_path / METRICS)] == [5, 9]
 
     log = MetricsLog(tmp_path)
@@ -90,13 +90,13 @@ def test_rewinding_drops_what_came_after_and_goes_on_from_there(tmp_path):
     assert [line["env_steps"] for line in read_metrics(tmp_path / METRICS)] == [1]
 
 
-def test_a_log_that_is_all_torn_reads_as_empty(tmp_path):
+def test_a_log_without_a_whole_line_reads_as_empty(tmp_path):
     (tmp_path / METRICS).write_text('{"kind"')
     assert read_metrics(tmp_path / METRICS) == []
 
 
 @pytest.mark.parametrize("what", ["a link", "a hard link", "a folder", "a pipe"])
-def test_nothing_is_written_through_what_is_not_the_runs_own_file(tmp_path, what):
+def test_links_and_other_kinds_of_file_are_not_written_to(tmp_path, what):
     precious, place = tmp_path / "precious", tmp_path / METRICS
     precious.write_text("precious")
     if what == "a link":
@@ -118,7 +118,7 @@ def test_nothing_is_written_through_what_is_not_the_runs_own_file(tmp_path, what
 
 @pytest.mark.parametrize(("code", "said"), [(28, "the disk is full"), (5, "the disk does not"),
                                             (122, "the disk quota is used up")])  # fmt: skip
-def test_what_the_disk_refuses_is_said_in_words(tmp_path, monkeypatch, code, said):
+def test_a_disk_error_is_explained_in_words(tmp_path, monkeypatch, code, said):
     log = MetricsLog(tmp_path)
     log.write("x", 1, {})
 
@@ -133,7 +133,7 @@ def test_what_the_disk_refuses_is_said_in_words(tmp_path, monkeypatch, code, sai
 
 
 @pytest.mark.parametrize("size", [-1, 3, 10_000])
-def test_a_size_at_which_no_line_ends_is_refused_and_nothing_is_cut(tmp_path, size):
+def test_rewinding_into_a_line_is_refused_and_nothing_is_cut(tmp_path, size):
     log = MetricsLog(tmp_path)
     log.write("x", 1, {})
     log.sync()

@@ -37,7 +37,7 @@ TINY = Config(
 
 
 class Drift(gymnasium.Env):
-    """A noisy walk of ten steps; at its step `broken`, `what` is `value`."""
+    """A noisy walk of ten steps; at step `broken` its result `what` is `value`."""
 
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,))
     action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,))
@@ -73,7 +73,7 @@ class Endless(Drift):
 
 
 class Forgetful(Drift):
-    """Its random numbers are not those of its seed, so that no replay comes out as it was."""
+    """Its random numbers do not depend on its seed, so episodes cannot be replayed."""
 
     def step(self, action):
         self.np_random.standard_normal(np.random.default_rng().integers(1, 100))
@@ -83,7 +83,7 @@ class Forgetful(Drift):
 WORLDS = {
     "ours": lambda: envs.make("cartpole-swingup-noisy", max_episode_steps=17),
     "gymnasium's": lambda: envs.make("Hopper-v5", max_episode_steps=17),
-    "a stranger's": Drift,
+    "a user's": Drift,
 }
 MODES = ("Disabled", "NextStep", "SameStep")
 
@@ -101,7 +101,7 @@ def random_agent(env, seed=0):
 
 
 def go(path, env, agent, steps, *, stop_at=None, every=None, watch=None):
-    """Start or go on with the run in `path`; returns the progress."""
+    """Start or resume the run in `path`; returns the progress."""
     run = Run.open(path) if path.exists() else Run.create(path, {})
     seen = []
 
@@ -128,7 +128,7 @@ def metrics(path):
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("stops", [(1,), (8, 25, 40), (17, 20, 33, 54)])
 def test_a_run_that_is_stopped_and_resumed_writes_the_same_bytes(tmp_path, world, stops):
-    """Before the first fit, within an episode, at its end, and between."""
+    """Stopped before the first fit, within an episode, and at the end of one."""
     make = WORLDS[world]
     whole = go(tmp_path / "whole", env := make(), pets(env), 60)
     for stop in stops:
@@ -149,7 +149,7 @@ def test_a_run_that_is_stopped_and_resumed_writes_the_same_bytes(tmp_path, world
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("world", WORLDS)
 def test_several_environments_resume_to_the_byte_in_every_autoreset_mode(tmp_path, world, mode):
-    """Their episodes end at different steps where they can; the modes write the same bytes too."""
+    """Their episodes end at different steps if possible; all modes write the same bytes."""
     env = several(world)
     go(tmp_path / "whole", env, pets(env), 90)
     for stop in (3, 24, 51, 60):
@@ -167,7 +167,7 @@ def test_several_environments_resume_to_the_byte_in_every_autoreset_mode(tmp_pat
 def test_environments_in_processes_of_their_own_give_the_same_bytes(tmp_path):
     for name, kind in (("here", SyncVectorEnv), ("there", AsyncVectorEnv)):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # gymnasium's, of spaces it cannot compare
+            warnings.simplefilter("ignore")  # gymnasium warns of spaces that it cannot compare
             env = kind([Drift, Drift])
         try:
             for stop in (14, 60):
@@ -183,7 +183,7 @@ def test_one_environment_and_a_vector_of_it_write_the_same_bytes(tmp_path):
     assert metrics(tmp_path / "one") == metrics(tmp_path / "vector")
 
 
-def test_an_episode_that_cannot_be_replayed_is_left_and_told(tmp_path):
+def test_an_episode_that_cannot_be_replayed_is_abandoned_and_reported(tmp_path):
     go(tmp_path / "run", env := Forgetful(), random_agent(env), 60, stop_at=25)
     running = read_metrics(tmp_path / "run" / METRICS, "episode")[-1]["episode"] + 1
     last = go(tmp_path / "run", env := Forgetful(), random_agent(env), 60)
@@ -192,7 +192,7 @@ def test_an_episode_that_cannot_be_replayed_is_left_and_told(tmp_path):
     assert running not in episodes and running + 1 in episodes
 
 
-def test_an_endless_episode_is_saved_on_the_way_and_at_the_end(tmp_path):
+def test_an_endless_episode_is_saved_during_training_and_at_the_end(tmp_path):
     saved = []
     go(tmp_path / "run", env := Endless(), random_agent(env), 2300,
        watch=lambda progress: saved.append(Run.open(tmp_path / "run").latest()))  # fmt: skip
@@ -227,7 +227,7 @@ def test_a_vector_that_cannot_reset_one_alone_is_refused():
 
 
 class Alias(Drift):
-    """Hands out its own state, and goes on changing it; changes the actions that it is handed."""
+    """Returns its own state, which it changes later; changes the actions that it is given."""
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -242,7 +242,7 @@ class Alias(Drift):
 
 
 @pytest.mark.parametrize("copy", [True, False])
-def test_observations_and_actions_of_an_environment_are_copied(copy):
+def test_observations_and_actions_are_copied(copy):
     env = SyncVectorEnv([Alias, Alias], copy=copy)
     steps = collect(random_agent(env), env, Episodes(0), steps=60)
     taken = list(steps)
@@ -251,13 +251,13 @@ def test_observations_and_actions_of_an_environment_are_copied(copy):
         assert (step.action.abs() <= 1).all() and not torch.equal(step.obs, step.next_obs)
 
 
-def test_another_seed_writes_other_bytes(tmp_path):
+def test_other_seeds_write_other_bytes(tmp_path):
     for seed in (0, 1):
         go(tmp_path / str(seed), env := Drift(), pets(env, seed), 40)
     assert metrics(tmp_path / "0") != metrics(tmp_path / "1")
 
 
-def test_the_line_of_an_episode_has_its_numbers(tmp_path):
+def test_the_line_of_an_episode_contains_its_numbers(tmp_path):
     env = Drift()
     progress = go(tmp_path / "run", env, random_agent(env), 35)
     lines = read_metrics(tmp_path / "run" / METRICS, "episode")
@@ -273,9 +273,9 @@ def test_the_line_of_an_episode_has_its_numbers(tmp_path):
     assert total == pytest.approx(lines[0]["return"], rel=1e-6)
 
 
-def test_every_environment_of_several_has_lines_of_its_own(tmp_path):
-    """Against the same episodes one by one, as a random walk's draws are its seed's."""
-    env = several("a stranger's", "NextStep")
+def test_each_of_several_environments_writes_its_own_lines(tmp_path):
+    """Against the same episodes one by one; their random numbers depend only on their seeds."""
+    env = several("a user's", "NextStep")
     go(tmp_path / "run", env, constant(0.05), 99)
     lines = read_metrics(tmp_path / "run" / METRICS, "episode")
     alone = evaluate(constant(0.05), Drift(), episodes=len(lines), seed=3)
@@ -283,7 +283,7 @@ def test_every_environment_of_several_has_lines_of_its_own(tmp_path):
 
 
 class constant:
-    """Always the same action; an agent and a player."""
+    """An agent and a player with a constant action."""
 
     def __init__(self, value):
         self.value = value
@@ -323,7 +323,7 @@ def test_an_environment_that_breaks_is_named_with_its_step_and_can_be_resumed(
     assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
 
 
-def test_a_first_observation_that_is_not_finite_is_named_too(tmp_path):
+def test_a_first_observation_that_is_not_finite_is_named(tmp_path):
     class Stillborn(Drift):
         def reset(self, *, seed=None, options=None):
             return np.full(2, math.nan), {}
@@ -345,7 +345,7 @@ def test_checkpoints_of_other_agents_and_environments_are_refused(tmp_path):
     assert metrics(tmp_path / "run") == before
 
 
-def test_regular_checkpoints_come_within_episodes(tmp_path):
+def test_regular_checkpoints_are_saved_within_episodes(tmp_path):
     seen = []
 
     def look(progress):
@@ -356,8 +356,8 @@ def test_regular_checkpoints_come_within_episodes(tmp_path):
     assert Run.open(tmp_path / "run").latest() == 30
 
 
-def test_evaluation_is_reproducible_and_leaves_the_training_alone(tmp_path):
-    """Evaluation after every step does not change the run."""
+def test_evaluation_is_reproducible_and_does_not_change_training(tmp_path):
+    """The run is evaluated after every step."""
     make = WORLDS["ours"]
     go(tmp_path / "plain", env := make(), pets(env), 50)
     other, results = make(), []
@@ -381,7 +381,7 @@ def test_evaluation_is_reproducible_and_leaves_the_training_alone(tmp_path):
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_evaluation_over_several_environments_gives_the_same_episodes(count):
     one = evaluate(constant(0.3), Drift(), episodes=7, seed=2)
-    env = several("a stranger's", count=count)
+    env = several("a user's", count=count)
     assert evaluate(constant(0.3), env, episodes=7, seed=2) == one and len(set(one)) == 7
 
 
@@ -410,7 +410,7 @@ def test_episodes_of_several_environments_are_cut_off_each_at_its_own_step(mode)
 
 
 @pytest.mark.parametrize("name", ["CartPole-v1", "Taxi-v4", "MountainCarContinuous-v0"])
-def test_a_vector_steps_as_gymnasiums_does_and_never_rewrites_what_it_gave(name):
+def test_a_vector_steps_as_gymnasiums_does_and_never_overwrites_its_results(name):
     makers = [lambda: gymnasium.make(name)] * 2
     ours, theirs = vector(makers), SyncVectorEnv(makers, autoreset_mode="Disabled")
     given, wanted = [], []
@@ -431,7 +431,7 @@ def test_a_vector_steps_as_gymnasiums_does_and_never_rewrites_what_it_gave(name)
         assert not np.array_equal(given[last][0], given[last + 1][0])
 
 
-def test_playing_gives_each_step_and_tells_of_ends():
+def test_play_yields_each_step_and_reports_the_ends_of_episodes():
     env, running, begins = vector(WORLDS["ours"]()), Episodes(1), []
     agent = random_agent(env)
     agent.reset = lambda begun: begins.append((running.begun - 1, begun.tolist()))
@@ -450,8 +450,8 @@ def test_playing_gives_each_step_and_tells_of_ends():
 
 
 @pytest.mark.parametrize("id", ["CartPole-v1", "frozen-lake", "pixels", "multi"])
-def test_actions_of_every_kind_and_observations_of_any_shape_pass(id):
-    """Indices, pixels and several indices at once, from one environment and from several."""
+def test_actions_of_every_kind_and_observations_of_any_shape_are_accepted(id):
+    """Indices, pixels and vectors of indices, with one environment and with several."""
 
     class Pixels(gymnasium.Env):
         observation_space = gymnasium.spaces.Box(0, 255, (4, 4, 3), np.uint8)

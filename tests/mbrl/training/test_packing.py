@@ -1,4 +1,4 @@
-"""Runs as bytes: what is packed, and what is not unpacked."""
+"""Runs as bytes: packing, and what is refused in unpacking."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ def run(tmp_path):
     return run
 
 
-def test_a_run_comes_back_as_it_was(run, tmp_path):
+def test_unpacking_restores_the_packed_run(run, tmp_path):
     packed = pack(run.path)
     assert sorted(packed) == [
         "checkpoints/10/digests.json",
@@ -38,7 +38,7 @@ def test_a_run_comes_back_as_it_was(run, tmp_path):
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["copy-0"]
 
 
-def test_a_newer_one_replaces_log_and_checkpoint_and_nothing_else(run, tmp_path):
+def test_unpacking_a_newer_run_replaces_only_log_and_checkpoint(run, tmp_path):
     unpack(pack(run.path), away := tmp_path / "away-0")
     (away / "metrics.jsonl").write_text("{}\n{}\n")
     Run.open(away).save(20, {"steps": 20})
@@ -47,7 +47,7 @@ def test_a_newer_one_replaces_log_and_checkpoint_and_nothing_else(run, tmp_path)
     assert [p.name for p in (run.path / "checkpoints").iterdir()] == ["20"]
     assert (run.path / "metrics.jsonl").read_text() == "{}\n{}\n"
     assert (run.path / "plots" / "return.png").read_bytes() == b"PNG"
-    Run.open(away).save(20, {"steps": 21})  # the same place again
+    Run.open(away).save(20, {"steps": 21})  # into the same folder again
     unpack(pack(away), run.path)
     assert run.load() == {"steps": 21}
 
@@ -66,13 +66,13 @@ def test_a_newer_one_replaces_log_and_checkpoint_and_nothing_else(run, tmp_path)
         "",
     ],
 )
-def test_what_no_run_has_is_refused_whole(run, tmp_path, name):
+def test_an_archive_with_foreign_content_is_refused(run, tmp_path, name):
     with pytest.raises(RunError, match="cannot hold"):
         unpack({**pack(run.path), name: b"x"}, tmp_path / "copy-0")
     assert [path.name for path in tmp_path.iterdir()] == ["run-0"]
 
 
-def test_half_a_run_is_refused(run, tmp_path):
+def test_an_incomplete_archive_is_refused(run, tmp_path):
     packed = pack(run.path)
     for name, text in (("config.json", "lacks"), ("checkpoints/10/state.pt", "one whole")):
         with pytest.raises(RunError, match=text):
@@ -84,7 +84,7 @@ def test_half_a_run_is_refused(run, tmp_path):
 
 
 @pytest.mark.parametrize("writes", range(1, 8))
-def test_death_while_unpacking_leaves_the_old_run_or_the_new(run, tmp_path, writes, monkeypatch):
+def test_a_process_killed_while_unpacking_leaves_a_whole_run(run, tmp_path, writes, monkeypatch):
     unpack(pack(run.path), away := tmp_path / "away-0")
     (away / "metrics.jsonl").write_text("{}\n{}\n")
     Run.open(away).save(20, {"steps": 20})
@@ -107,11 +107,11 @@ def test_death_while_unpacking_leaves_the_old_run_or_the_new(run, tmp_path, writ
     state = Run.open(run.path).load()
     assert state["steps"] in (10, 20)
     lines = (run.path / "metrics.jsonl").read_text().splitlines()
-    assert len(lines) >= state["steps"] // 10  # a checkpoint never comes before its log
+    assert len(lines) >= state["steps"] // 10  # a checkpoint is never written before its log
     assert json.loads((run.path / "config.json").read_text()) == {"algo": "random"}
 
 
-def test_a_folder_that_is_no_run_is_named(run, tmp_path):
+def test_packing_a_folder_that_is_not_a_run_is_refused_by_name(run, tmp_path):
     (tmp_path / "empty-0").mkdir()
     with pytest.raises(RunError, match="empty-0 is not a run folder"):
         pack(tmp_path / "empty-0")

@@ -50,7 +50,7 @@ def test_settings_reach_the_config_and_its_planning():
     assert changed(found, replan_every=1, fit_every=None, planner=TINY.mpc.planner) == TINY
 
 
-def test_the_same_seed_gives_the_same_run_and_another_another():
+def test_runs_are_equal_only_for_equal_seeds():
     found = {}
     for name, seed in (("first", 0), ("again", 0), ("other", 1)):
         agent = mbrl.make("pets", swing_up(), config=TINY, seed=seed)
@@ -58,8 +58,8 @@ def test_the_same_seed_gives_the_same_run_and_another_another():
     assert found["first"] == found["again"] != found["other"] and len(found["first"]) == 2
 
 
-def test_a_run_made_here_opens_in_the_command_and_the_commands_here(tmp_path, capsys):
-    """Half of it from Python and half by the command, either way round: the same bytes."""
+def test_runs_are_continued_by_python_and_by_the_command_with_the_same_bytes(tmp_path, capsys):
+    """One half is trained by Python and one by the command, in either order."""
     for first in ("python", "command"):
         path = tmp_path / first
 
@@ -106,7 +106,7 @@ def settings(config):
     return [*found, f"--random-steps={config.random_steps}", f"--fit-every={config.fit_every}"]
 
 
-def test_a_folder_of_another_run_is_refused_and_left_alone(tmp_path):
+def test_a_folder_of_another_run_is_refused_and_not_changed(tmp_path):
     path = tmp_path / "run"
     agent = mbrl.make("random", swing_up())
     mbrl.train(agent, swing_up(), path, steps=20)
@@ -139,7 +139,7 @@ def test_an_agent_or_environment_without_a_name_is_refused_before_a_folder_is_ma
     assert not path.exists()
 
 
-def test_several_environments_are_a_setting_of_the_run(tmp_path, capsys):
+def test_the_number_of_environments_is_a_setting_of_the_run(tmp_path, capsys):
     path = tmp_path / "run"
     assert (
         command(["train", "random", "--num-envs", "3", "--steps", "450", "--run", str(path)]) == 0
@@ -154,7 +154,7 @@ def test_several_environments_are_a_setting_of_the_run(tmp_path, capsys):
     assert command(["plot", str(path)]) == 0 and (path / "plots" / "return.png").exists()
 
 
-def test_progress_is_a_line_an_episode_where_there_is_no_terminal(capsys):
+def test_without_a_terminal_progress_is_one_line_per_episode(capsys):
     agent = mbrl.make("random", swing_up())
     mbrl.train(agent, swing_up(), steps=300)
     assert capsys.readouterr().err == ""
@@ -163,7 +163,7 @@ def test_progress_is_a_line_an_episode_where_there_is_no_terminal(capsys):
     assert len(said) == 2 and said[0].startswith("episode   1  step    150  return")
 
 
-def test_a_device_that_is_not_there_is_said_in_one_line(tmp_path):
+def test_an_absent_device_raises_an_error_of_one_line(tmp_path):
     path = tmp_path / "run"
     mbrl.train(mbrl.make("random", swing_up()), swing_up(), path, steps=5)
     config = json.loads((path / "config.json").read_text())
@@ -194,7 +194,7 @@ def test_an_invalid_config_names_its_first_wrong_field(tmp_path, change, message
     assert "\n" not in str(error.value)
 
 
-def test_slashes_in_an_id_make_no_folders(tmp_path):
+def test_slashes_in_an_environments_id_make_no_folders(tmp_path):
     folder = new_folder(tmp_path, "lab/Drift-v0", "random", 3)
     assert folder.parent == tmp_path / "lab-Drift-v0" / "random"
 
@@ -202,7 +202,7 @@ def test_slashes_in_an_id_make_no_folders(tmp_path):
 @pytest.mark.parametrize(
     "create", [make_folder, lambda path, **how: Run.create(path, {}, **how).path]
 )
-def test_processes_that_begin_in_the_same_second_get_a_folder_each(tmp_path, create):
+def test_processes_that_begin_in_the_same_second_get_separate_folders(tmp_path, create):
     path = tmp_path / "deep" / "0-20260101-000000"
     with ThreadPoolExecutor(8) as pool:
         made = list(pool.map(lambda _: create(path, numbered=True), range(40)))
@@ -211,7 +211,7 @@ def test_processes_that_begin_in_the_same_second_get_a_folder_each(tmp_path, cre
         create(path)
 
 
-def test_the_newest_run_is_found_wherever_it_lies(tmp_path):
+def test_the_newest_run_is_found_in_any_subfolder(tmp_path):
     with pytest.raises(RunError, match="there is no run under"):
         find_run("latest", tmp_path)
     for name in ("a/b/c", "deep/down/below/here"):

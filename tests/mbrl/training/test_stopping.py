@@ -12,7 +12,7 @@ def press() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_the_first_asks_and_the_second_stops(capsys):
+def test_the_first_ctrl_c_requests_a_stop_and_the_second_interrupts(capsys):
     before = signal.getsignal(signal.SIGINT)
     with stop_on_interrupt() as stop:
         assert not stop()

@@ -1,4 +1,4 @@
-"""The study engine: runs and answers are continued, kept and recomputed; a study's folder."""
+"""The study engine: its runs, stored results and folder."""
 
 import json
 import os
@@ -64,7 +64,7 @@ if __name__ == "__main__":
 """
 
 
-def test_ctrl_c_saves_the_runs_and_leaves_no_process_and_no_traceback_of_a_worker(tmp_path):
+def test_ctrl_c_saves_the_runs_and_leaves_no_process_or_traceback(tmp_path):
     here = Path(__file__).parent
     environment = os.environ | {"PYTHONPATH": f"{here}:{here.parents[2]}"}
     (tmp_path / "script.py").write_text(SCRIPT)
@@ -84,7 +84,7 @@ def test_ctrl_c_saves_the_runs_and_leaves_no_process_and_no_traceback_of_a_worke
     _, errors = process.communicate(timeout=60)
     assert errors.count("Traceback") == 1  # the caller's own KeyboardInterrupt
     with pytest.raises(ProcessLookupError):
-        for _ in range(100):  # the interpreter's own tracker outlives it by a moment
+        for _ in range(100):  # the interpreter's resource tracker ends a little later
             os.killpg(process.pid, 0)
             time.sleep(0.1)
     for seed in (0, 1):
@@ -94,7 +94,7 @@ def test_ctrl_c_saves_the_runs_and_leaves_no_process_and_no_traceback_of_a_worke
         assert latest >= json.loads((path / METRICS).read_text().splitlines()[-1])["env_steps"]
 
 
-def test_training_goes_on_from_what_is_there_and_rejects_another_config(tmp_path, inline):
+def test_training_resumes_existing_runs_and_rejects_another_config(tmp_path, inline):
     half = laboratory(tmp_path)
     path = half.folder / "runs" / "a-0"
     train_run(TINY, path, make_env=envs.make, stop=_after(70))
@@ -110,7 +110,7 @@ def test_training_goes_on_from_what_is_there_and_rejects_another_config(tmp_path
     with pytest.raises(RunError, match=r"a-0 was begun with another config"):
         whole.train({"a": replace(TINY, steps=200)})
 
-    # Answers about it are kept until the run changes.
+    # Results for a run are stored until the run changes.
     asked = {
         "x": Work(studies.final_returns, (path, 1, {"replan_every": 3}, envs.make), "evaluate")
     }
@@ -127,7 +127,7 @@ def _after(steps: int):
     return lambda: next(asked) >= steps
 
 
-def test_a_study_leaves_numbers_versions_and_a_page(tmp_path):
+def test_a_study_writes_numbers_versions_and_a_page(tmp_path):
     def small(lab: Lab) -> Report:
         return Report({"seeds": lab.seeds}, "# small")
 
@@ -144,7 +144,7 @@ def test_a_study_leaves_numbers_versions_and_a_page(tmp_path):
         study(small, seeds=3, lab=lab)(tmp_path, workers=0, say=silent)
 
 
-def test_answers_are_computed_again_for_other_arguments_only(tmp_path, inline):
+def test_results_are_computed_again_only_for_other_arguments(tmp_path, inline):
     lab, seen = laboratory(tmp_path, seeds=2), []
 
     def squared(x: float) -> float:
@@ -159,8 +159,8 @@ def test_answers_are_computed_again_for_other_arguments_only(tmp_path, inline):
     assert seen == [2.0, 2.0, 3.0, 3.0]
 
 
-def test_pages_and_numbers_by_hand():
-    """Of four equal scores the interval is a point; 1.96 standard errors make the normal's."""
+def test_pages_and_intervals_equal_hand_computed_values():
+    """The interval of four equal scores is a point; a normal interval is 1.96 standard errors."""
     assert studies.summary([2.0] * 4) == {
         "seeds": [2.0] * 4, "estimate": 2.0, "low": 2.0, "high": 2.0,
     }  # fmt: skip

@@ -1,8 +1,8 @@
-"""What mctx makes of small problems, kept in mctx.npz for machines that lack it.
+"""mctx's trees for small problems, stored in mctx.npz for machines without mctx.
 
     PYTHONPATH=. python tests/planners/mcts/golden_mctx.py
 
-asks mctx (`make peers`) and writes the file anew.
+runs mctx (`make peers`) and writes the file again.
 """
 
 from pathlib import Path
@@ -35,7 +35,7 @@ STATES, ACTIONS, ROOTS, SIMULATIONS = 12, 5, 3, 60
 
 
 def problem(name: str) -> dict:
-    """The request of a case: its table, drawn from the case's number."""
+    """The request of a case, with a table drawn from its number."""
     settings = dict(CASES[name])
     rng = np.random.default_rng(list(CASES).index(name))
     shape = (STATES, ACTIONS)

@@ -1,4 +1,4 @@
-"""Models that are searched in these tests."""
+"""Models for the tests of tree search."""
 
 import torch
 
@@ -10,7 +10,7 @@ def seeded(seed=0):
 
 
 def table_model(table):
-    """A table of `golden.problem` as root and step."""
+    """A table of `golden_mctx.problem` as root and step."""
     following = torch.tensor(table["next"])
     reward, discount, logits, value = (
         torch.tensor(table[k], dtype=torch.float32)
@@ -35,14 +35,14 @@ def table_model(table):
 
 
 def world(states=6, actions=3, outcomes=3, discount=0.8):
-    """A random MDP that gives all outcomes, its last state terminal.
+    """A random MDP that returns all outcomes; its last state is terminal.
 
     Returns root, step, options of a search, V* and Q* of the roots.
     """
     draw = seeded(5)
     after = torch.randint(states, (states, actions, outcomes), generator=draw)
     chance = torch.rand(states, actions, outcomes, generator=draw)
-    chance[:, 0, 2] = 0  # has two outcomes only
+    chance[:, 0, 2] = 0  # has only two outcomes
     chance = chance / chance.sum(-1, keepdim=True)
     pay = torch.rand(states, actions, outcomes, generator=draw)
     guess = torch.rand(states, generator=draw)

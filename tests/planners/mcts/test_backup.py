@@ -52,7 +52,7 @@ def test_with_transpositions_search_converges_in_a_world_with_cycles():
 
 
 def test_without_equal_states_there_are_no_transpositions():
-    """A state is the path that led there."""
+    """Each state is the path that leads to it."""
 
     def step(state, action):
         after = 3 * state + 1 + action[:, None]
@@ -70,12 +70,12 @@ def test_without_equal_states_there_are_no_transpositions():
     assert torch.allclose(plain.values, merged.values, atol=1e-5)
 
 
-def test_transpositions_by_hand():
-    """One action, in a cycle of two states that pay 1 and 2: γ 1/2, leaves worth 0.
+def test_transpositions_in_a_cycle_equal_hand_computed_values():
+    """One action, in a cycle of two states that pay 1 and 2; γ is 1/2, and leaves have value 0.
 
-    0 -> 1 pays 1, 1 -> 0 pays 2. Simulation 1 makes 1, worth 0: q(0) = 1. Simulation 2 makes a
-    transposition of 0, worth V(0) = (0 + 1) / 2: q(1) = 2 + .25, V(1) = 2.25 / 2, q(0) =
-    1 + 1.125 / 2 = 1.5625, V(0) = 2 q(0) / 3. Simulation 3 meets the cycle: q(1) = 2 + V(0) / 2.
+    0 -> 1 pays 1, 1 -> 0 pays 2. Simulation 1 adds 1 with value 0: q(0) = 1. Simulation 2 adds a
+    transposition of 0 with V(0) = (0 + 1) / 2: q(1) = 2 + .25, V(1) = 2.25 / 2, q(0) =
+    1 + 1.125 / 2 = 1.5625, V(0) = 2 q(0) / 3. Simulation 3 closes the cycle: q(1) = 2 + V(0) / 2.
     """
 
     def step(state, action):
@@ -100,9 +100,9 @@ def test_transpositions_by_hand():
         tree.after(tree.action)
 
 
-def test_what_does_not_go_with_transpositions_is_named():
+def test_a_start_and_drawn_outcomes_are_refused_with_merge():
     root, step, options, _, _ = world()
-    with pytest.raises(ValueError, match="merge takes neither a start nor outcomes that are drawn"):
+    with pytest.raises(ValueError, match="merge cannot be combined with a start or with drawn"):
         search(root, step, simulations=5, merge=True, **options | {"outcomes": Widening()})
 
 
@@ -127,8 +127,8 @@ def test_max_backup_gives_a_node_the_value_of_its_best_action(rule):
     assert torch.allclose(q[tried], tree.children_values()[0][tried])
 
 
-def test_bellmans_backups_through_merged_states_are_exact():
-    """Dynamic programming along the simulations: V* to float32, in a world with cycles."""
+def test_max_backups_through_merged_states_are_exact():
+    """Dynamic programming along the simulations gives V* in float32, in a world with cycles."""
     root, step, options, values, q = world(discount=0.9)
     options |= {"rule": UCT(5.0), "merge": True, "backup": "max"}
     tree = search(root, step, simulations=600, **options)

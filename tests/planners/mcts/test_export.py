@@ -12,7 +12,7 @@ from planners.mcts.export import Node, from_json, layout, most_visited, to_dot, 
 
 
 def step(state, action):
-    """Numbers: action 0 adds one and earns nothing, action 1 ends and earns the number / 8."""
+    """States are numbers: action 0 adds one for no reward, action 1 ends with the number / 8."""
     after = state + 1.0
     return Evaluation(after, state[:, 0] / 8 * action, 0 * after[:, 0], terminated=action == 1)
 
@@ -50,14 +50,14 @@ def test_nodes_have_the_reward_and_discount_of_their_step(found):
         above = nodes[node.parent].state[0]
         assert node.state == [above + 1] and node.sample is None
         assert node.reward == pytest.approx(above / 8 * node.action)
-        assert (node.discount == 0) == (node.action == 1)  # it ends
+        assert (node.discount == 0) == (node.action == 1)  # it is terminal
         assert node.worth == pytest.approx(node.reward + node.discount * node.value)
     below = [node.visits for node in nodes.values() if node.parent == 0]
     assert sum(below) == 50
     assert nodes[0].worth == nodes[0].value
 
 
-def test_sampled_actions_and_outcomes_come_along():
+def test_sampled_actions_and_outcomes_are_exported():
     draw = torch.Generator().manual_seed(1)
     samples = torch.tensor([[[-1.0], [0.5]]])
 
@@ -75,7 +75,7 @@ def test_sampled_actions_and_outcomes_come_along():
     assert from_json(to_json(nodes)) == nodes
 
 
-def test_json_comes_back(found):
+def test_nodes_are_read_back_from_json(found):
     nodes = most_visited(found, nodes=9)
     assert from_json(to_json(nodes)) == nodes
     assert set(json.loads(to_json(nodes))[0]) == set(Node._fields)
@@ -100,13 +100,13 @@ def test_dot_has_a_line_for_each_node_and_edge(found):
         ({"nodes": 0}, "nodes must be at least 1, got 0"),
     ],
 )
-def test_bad_input_says_so(found, options, message):
+def test_bad_input_is_refused_by_name(found, options, message):
     with pytest.raises(ValueError, match=message):
         most_visited(found, **options)
 
 
 def test_nodes_come_after_their_parents_even_if_visited_more():
-    """Two states, each a step from the other: the first node of each has all the visits."""
+    """Two states that lead to each other: the first node of each has all visits."""
 
     def step(state, action):
         return Evaluation(1 - state, 1 + state[:, 0], torch.zeros(1))

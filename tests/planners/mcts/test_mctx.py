@@ -1,4 +1,4 @@
-"""Trees are those of mctx, node for node."""
+"""Trees equal those of mctx, node for node."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from tests.planners.mcts.models import seeded, table_model
 
 
 def rule_of(case):
-    """mctx's settings as ours."""
+    """A rule with mctx's settings."""
     if case["rule"] == "puct":
         return PUCT(
             init=case.get("pb_c_init", 1.25),
@@ -47,7 +47,7 @@ def stored():
 def test_the_tree_equals_that_of_mctx(name, stored):
     tree = ours(name)
     want = {k: stored[f"{name}/{k}"] for k in (*golden_keys(), "action", "policy")}
-    made = tree.visits.numpy() > 0  # mctx goes on below an end, which no value then shows
+    made = tree.visits.numpy() > 0  # mctx also adds nodes below terminal ones
     assert (want["node_visits"][made] == tree.visits.numpy()[made]).all()
     assert "ends" in golden.CASES[name] or made.all() or "three deep" in name
     ended = (tree.discounts.numpy() == 0) & (tree.parents.numpy() >= 0)

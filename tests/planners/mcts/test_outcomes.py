@@ -1,4 +1,4 @@
-"""Outcomes that the model gives with their probabilities."""
+"""Outcomes that a model returns with their probabilities."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from tests.planners.mcts.models import world
 @pytest.mark.parametrize(
     "rule", [UCT(), PUCT(dirichlet=0.0, temperature=0.0), Gumbel(scale=0.0)], ids=str
 )
-def test_an_action_is_worth_the_expectation_over_its_outcomes(rule):
+def test_q_is_the_expectation_over_an_actions_outcomes(rule):
     root, step, options, _, _ = world()
     tree = search(root, step, simulations=300, rule=rule, **options)
     nodes, edges = tree.forest.nodes, tree.forest.edges
@@ -53,7 +53,7 @@ def test_search_with_exact_outcomes_converges_to_the_optimum():
     assert errors[1] < errors[0] * 100 ** (-1 / 3)
 
 
-def test_a_search_goes_on_from_the_outcome_that_came():
+def test_a_search_continues_from_the_outcome_that_occurred():
     root, step, options, _, _ = world()
     rule = PUCT(dirichlet=0.0, temperature=0.0)
     tree = search(root, step, simulations=200, rule=rule, **options)

@@ -1,4 +1,4 @@
-"""Rules: one defined here, outside the library, and the noise that rules are given."""
+"""Rules: a rule defined outside the library, their compilation, and their noise."""
 
 import math
 import subprocess
@@ -25,7 +25,7 @@ def seeded(seed=0):
 
 @dataclass(frozen=True)
 class EpsilonGreedy(Rule):
-    """Untried actions first; then a random one in a share of simulations, else the best."""
+    """Untried actions first; then a random action in a share of simulations, else the best."""
 
     epsilon: float = 0.3
 
@@ -57,7 +57,7 @@ class EpsilonGreedy(Rule):
 
 
 class Draws(EpsilonGreedy):
-    """Keeps what it drew, for the reference."""
+    """Stores its draws for the reference."""
 
     def prepare(self, priors, **given):
         priors, parameters = super().prepare(priors, **given)
@@ -66,7 +66,7 @@ class Draws(EpsilonGreedy):
 
 
 class World:
-    """A random table of rewards, values, discounts, ends and invalid actions."""
+    """A random table of rewards, values, discounts, terminations and invalid actions."""
 
     def __init__(self, seed):
         rng, shape = np.random.default_rng(seed), (STATES, ACTIONS)
@@ -96,7 +96,7 @@ class World:
 
 
 class Reference:
-    """A tree of dictionaries searched as in textbooks: slow, and independent."""
+    """A tree of dictionaries, searched as in textbooks, independent of the library."""
 
     def __init__(self, world, root, select):
         self.world, self.select = world, select
@@ -176,7 +176,7 @@ def puct(init, base):
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("kind", ["epsilon-greedy", "uct", "puct"])
-def test_the_tree_is_that_of_a_slow_reference(kind, seed):
+def test_trees_equal_those_of_a_plain_python_reference(kind, seed):
     world, simulations = World(seed), 120
     rule = {
         "epsilon-greedy": Draws(0.3),
@@ -195,7 +195,7 @@ def test_the_tree_is_that_of_a_slow_reference(kind, seed):
         for simulation in range(simulations):
             slow.simulate(simulation)
         nodes = found.forest.nodes[b]
-        made = np.flatnonzero(nodes["visits"])  # a simulation that adds no node leaves a gap
+        made = np.flatnonzero(nodes["visits"])  # some simulations add no node
         assert len(made) == len(slow.nodes)
         above = [made[node["parent"]] for node in slow.nodes[1:]]
         assert nodes["parent"][made[1:]].tolist() == above
@@ -218,7 +218,7 @@ CONSTANT = 1.0
 
 
 def scores(constant, inner):
-    """Functions alike but for a constant in a closure, and for what they call."""
+    """Functions that differ in a constant of a closure and in the functions that they call."""
 
     def score(x):
         return constant + inner(x) + CONSTANT
@@ -226,7 +226,7 @@ def scores(constant, inner):
     return score
 
 
-def test_what_is_kept_on_disk_knows_rules_by_all_that_they_refer_to(monkeypatch):
+def test_the_cache_key_of_a_rule_covers_all_that_it_refers_to(monkeypatch):
     twice, thrice = njit(lambda x: 2 * x), njit(lambda x: 3 * x)
     known = _fingerprint(njit(scores(1.0, twice)))
     assert known == _fingerprint(njit(scores(1.0, njit(lambda x: 2 * x))))
@@ -262,7 +262,7 @@ print(int(found.action), sum(stats.cache_hits.values()), sum(stats.cache_misses.
 """
 
 
-def test_a_rule_comes_from_disk_in_the_next_process_and_is_compiled_anew_once_it_changes(tmp_path):
+def test_a_compiled_rule_is_read_from_disk_until_its_source_changes(tmp_path):
     program, said = tmp_path / "program.py", []
     for back in (1, 1, 2):
         program.write_text(PROGRAM.replace("BACK", str(back)))
@@ -302,7 +302,7 @@ def root_priors(noise, invalid, rule, seed=0):
 
 
 def test_dirichlet_noise_on_invalid_actions_is_dropped():
-    """A half of (1/2, -, 1/2), and a half of (0.1, -, 0.3) / 0.4."""
+    """Half of (1/2, -, 1/2) plus half of (0.1, -, 0.3) / 0.4."""
     rule = PUCT(dirichlet=0.5)
     known = root_priors([0.1, 0.6, 0.3], (False, True, False), rule)
     assert known == pytest.approx([0.25 + 0.125, -1, 0.25 + 0.375])
@@ -323,7 +323,7 @@ def test_dirichlet_noise_on_invalid_actions_is_dropped():
         ([0.5, 0.5, 0.0], r"noise must be \(2, 3\), got \(3,\)"),
     ],
 )
-def test_noise_that_is_not_dirichlets_is_refused(noise, message):
+def test_noise_that_is_not_dirichlet_is_refused(noise, message):
     root, step = three((False, True, False), 2)
     with pytest.raises(ValueError, match=message):
         search(root, step, simulations=1, generator=seeded(), noise=torch.tensor(noise))
@@ -331,7 +331,7 @@ def test_noise_that_is_not_dirichlets_is_refused(noise, message):
 
 @pytest.mark.parametrize("alpha", [1e-3, 1e-8, 0.3, 1e4])
 def test_priors_with_drawn_noise_sum_to_one(alpha):
-    """Also where all gamma draws underflow: then one valid action has all of the noise."""
+    """Also if all gamma draws underflow: then one valid action has all the noise."""
     rule = PUCT(dirichlet=0.5, alpha=alpha)
     seen = set()
     for seed in range(40):
@@ -359,12 +359,12 @@ def test_priors_with_drawn_noise_sum_to_one(alpha):
         (Gumbel, {"value_scale": -1}, r"value_scale must be finite and >= 0, got -1"),
     ],
 )
-def test_settings_out_of_range_are_named(kind, wrong, message):
+def test_settings_out_of_range_are_refused_by_name(kind, wrong, message):
     with pytest.raises(ValueError, match=message):
         kind(**wrong)
 
 
-def test_a_quiet_rule_draws_nothing():
+def test_a_quiet_rule_draws_no_random_numbers():
     assert PUCT(init=2.0).quiet() == PUCT(init=2.0, dirichlet=0.0, temperature=0.0)
     assert Gumbel(considered=3).quiet() == Gumbel(considered=3, scale=0.0)
     assert UCT(2.0).quiet() == UCT(2.0) and EpsilonGreedy().quiet() == EpsilonGreedy()

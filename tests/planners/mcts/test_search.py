@@ -1,4 +1,4 @@
-"""Scaling, continuing, widening, drawn outcomes, epistemic variances, answers, and wrong input."""
+"""Scaling, continued trees, widening, drawn outcomes, epistemic variances, answers, errors."""
 
 import math
 
@@ -12,7 +12,7 @@ from tests.planners.mcts.models import seeded, table_model, world
 
 
 def test_values_are_scaled_by_the_whole_tree():
-    """MuZero's bounds, from the search's own arrays: the root picks as the formula says."""
+    """MuZero's bounds, from the arrays of the search; the root selects by the formula."""
     root, step = table_model(golden.problem("puct"))
     rule = PUCT(dirichlet=0.0, temperature=0.0, scale="tree")
     tree = search(root, step, simulations=80, generator=seeded(), rule=rule, discount=0.9)
@@ -39,7 +39,7 @@ def scaled_model(factor):
 
 @pytest.mark.parametrize("scale, same", [("siblings", True), ("tree", True), ("none", False)])
 def test_scaled_values_do_not_depend_on_the_unit_of_reward(scale, same):
-    """A power of two, so that no rounding changes."""
+    """The factor is a power of two, so that rounding does not change."""
     rule = PUCT(dirichlet=0.0, temperature=0.0, scale=scale)
     small, large = (
         search(*scaled_model(k), simulations=60, generator=seeded(), rule=rule, discount=0.9)
@@ -49,7 +49,7 @@ def test_scaled_values_do_not_depend_on_the_unit_of_reward(scale, same):
 
 
 def test_a_continued_tree_equals_the_subtree_of_one_long_search():
-    """The branch of a tree, searched on, has its old nodes and as many new ones."""
+    """A continued branch of a tree has its old nodes and the same number of new ones."""
     root, step = table_model(golden.problem("puct"))
     rule = PUCT(dirichlet=0.0, temperature=0.0)
     tree = search(root, step, simulations=60, generator=seeded(), rule=rule, discount=0.9)
@@ -58,7 +58,7 @@ def test_a_continued_tree_equals_the_subtree_of_one_long_search():
     assert rest.visits[:, 0].tolist() == kept.tolist()
     child = tree.children[:, 0].gather(1, tree.action[:, None]).long()
     assert torch.equal(rest.value, tree.values.gather(1, child)[:, 0])
-    assert (rest.visits > 0).sum(1).tolist() == kept.tolist()  # a visit, a node: nothing ends here
+    assert (rest.visits > 0).sum(1).tolist() == kept.tolist()  # nothing terminates
     state = tree.states[torch.arange(len(child)), child[:, 0]]
     assert torch.equal(rest.states[:, 0], state)
     here = Evaluation(state, torch.zeros(3), tree.values.gather(1, child)[:, 0], logits_of(state))
@@ -75,7 +75,7 @@ def logits_of(state):
 
 
 def assert_whole(tree):
-    """Every node's visits are one, its own, and those of its children."""
+    """Assert that each node's visits are one plus those of its children."""
     for b in range(len(tree.action)):
         below = torch.zeros(tree.visits.shape[1], dtype=torch.long)
         made = (tree.visits[b] > 0) & (tree.parents[b] >= 0)
@@ -96,7 +96,7 @@ def test_an_untried_action_leaves_an_empty_tree():
 
 
 def coin_model(prices):
-    """Two actions; the first pays one of `prices` in turn, the second 0; then it ends."""
+    """Two actions: the first pays one of `prices` in turn, the second 0; both terminate."""
     drawn = []
 
     def step(state, action):
@@ -113,7 +113,7 @@ def coin_model(prices):
     return root, step
 
 
-def test_outcomes_are_opened_as_an_action_is_tried_and_weigh_alike():
+def test_drawn_outcomes_widen_with_visits_and_are_visited_alike():
     root, step = coin_model([1.0, -0.5, 0.75])
     tree = search(
         root,
@@ -130,13 +130,13 @@ def test_outcomes_are_opened_as_an_action_is_tried_and_weigh_alike():
     visits = tree.visits[0, outcomes]
     total = int(tree.children_visits()[0, 0])
     assert len(outcomes) in (math.ceil(math.sqrt(total)), math.ceil(math.sqrt(total - 1)))
-    assert visits[1:].max() - visits[1:].min() <= 1  # the newest, listed first, has to catch up
+    assert visits[1:].max() - visits[1:].min() <= 1  # the newest, which is first, has had less time
     assert set(tree.rewards[0, outcomes].tolist()) == {1.0, -0.5, 0.75}
     sure = search(*coin_model([1.0, -0.5]), simulations=50, generator=seeded(), rule=UCT())
-    assert float(sure.children_values()[0, 0]) == 1.0  # the first outcome, taken to be the only one
+    assert float(sure.children_values()[0, 0]) == 1.0  # only the first outcome is used
 
 
-def test_actions_open_one_by_one():
+def test_actions_become_available_one_by_one():
     tree = search(
         Evaluation(torch.zeros(1, 1), torch.zeros(1), torch.zeros(1), torch.zeros(1, 20)),
         lambda state, action: Evaluation(
@@ -148,10 +148,10 @@ def test_actions_open_one_by_one():
         widening=Widening(1.0, 0.5),
     )
     tried = tree.children_visits()[0] > 0
-    assert tried.tolist() == [True] * 8 + [False] * 12  # ceil(sqrt(63)), in their order
+    assert tried.tolist() == [True] * 8 + [False] * 12  # the first ceil(sqrt(63))
 
 
-def test_optimism_looks_where_members_disagree_and_caution_does_not():
+def test_optimism_visits_actions_on_which_members_disagree_and_pessimism_avoids_them():
     def step(state, action):
         return Evaluation(
             state, torch.zeros(1), torch.zeros(1), torch.zeros(1, 2), variance=1.0 * action
@@ -168,8 +168,8 @@ def test_optimism_looks_where_members_disagree_and_caution_does_not():
         assert visits(kind(optimism=-1.0))[0] > 60
 
 
-def test_variances_are_those_of_what_follows():
-    """A variance counts γ² a step up, and is a mean over the visits like the value."""
+def test_variances_are_backed_up_with_the_squared_discount():
+    """A variance is multiplied by γ² per step, and averaged over visits like the value."""
 
     def step(state, action):
         return Evaluation(
@@ -178,12 +178,12 @@ def test_variances_are_those_of_what_follows():
 
     root = Evaluation(torch.zeros(1, 1), torch.zeros(1), torch.zeros(1), torch.zeros(1, 1))
     found = search(root, step, simulations=2, generator=seeded(), rule=UCT(), discount=0.5)
-    # the child: its own 4, and 0.25 · 4 from its child; the root: 0, then 0.25 · 4, then 1/16 · 4
+    # the child: 4 and 0.25 · 4 from its child; the root: 0, 0.25 · 4 and 1/16 · 4
     assert found.variances[0, 1] == pytest.approx((4 + 1) / 2)
     assert found.variances[0, 0] == pytest.approx((0 + 1 + 0.25) / 3)
 
 
-def test_the_answer_of_puct_is_drawn_by_visits():
+def test_the_action_of_puct_is_drawn_in_proportion_to_visits():
     root, step = table_model(golden.problem("puct"))
     rule = PUCT(dirichlet=0.0, temperature=0.5)
     g, counts = seeded(), torch.zeros(3, golden.ACTIONS)
@@ -240,7 +240,7 @@ def test_gumbel_does_not_support_widening():
         (lambda x: {"reward": x.reward[:, 0]}, r"a step's reward must be \(5, 3\), got \(5,\)"),
     ],
 )  # fmt: skip
-def test_what_a_step_cannot_give_is_named(change, message):
+def test_invalid_results_of_a_step_are_refused_by_name(change, message):
     root, step, options, _, _ = world()
 
     def wrong(state, action):
@@ -251,7 +251,7 @@ def test_what_a_step_cannot_give_is_named(change, message):
         search(root, wrong, simulations=5, **options)
 
 
-def test_a_root_of_wrong_shape_is_named_in_the_error():
+def test_a_root_of_wrong_shape_is_refused_by_name():
     root, step, options, _, _ = world()
     with pytest.raises(ValueError, match=r"the root's value must be \(5,\), got \(5, 1\)"):
         search(root._replace(value=root.value[:, None]), step, simulations=5, **options)

@@ -1,4 +1,4 @@
-"""What tree search finds, held to what is true: by hand, by linear programmes, by exhaustion."""
+"""Results of tree search against hand-computed values, linear programming and full enumeration."""
 
 import itertools
 import math
@@ -29,8 +29,8 @@ def seeded(seed=0):
 VALUES = {"": 0.0, "l": 0.6, "r": 0.4, "ll": 0.2, "lr": 0.8, "rl": 0.9, "rr": 0.1}
 
 
-def test_eight_simulations_of_uct_worked_by_hand():
-    """A tree two deep whose step earns nothing. With C = 1/√2 a score is Q + 2 sqrt(ln N / n):
+def test_eight_simulations_of_uct_equal_hand_computed_values():
+    """A tree of depth two with rewards of zero. With C = 1/√2 a score is Q + 2 sqrt(ln N / n):
 
     simulation  N  l: Q, n      score   r: Q, n      score   goes to
         1, 2    -  untried              untried              l, then r
@@ -46,7 +46,7 @@ def test_eight_simulations_of_uct_worked_by_hand():
 
     def step(state, action):
         moved = [names[int(s)] + "lr"[a] for s, a in zip(state[:, 0], action, strict=True)]
-        # two deep a step is asked for too, and thrown away
+        # at depth two a step is called too, and its result ignored
         index = torch.tensor([names.index(name[:2]) for name in moved])
         return Evaluation(index[:, None].float(), torch.zeros(len(index)), value[index])
 
@@ -77,7 +77,7 @@ def tables(mdp):
 
 
 def problem(mdp, roots, generator):
-    """An MDP as root and step, leaves worth 0; the step draws where the MDP does."""
+    """An MDP as root and step with leaf values of 0; the step draws the next state."""
     chances, rewards, ends = tables(mdp)
     upto = chances.cumsum(-1)
 
@@ -94,7 +94,7 @@ def problem(mdp, roots, generator):
 
 
 def side_by_side(rng, copies, states, actions, discount):
-    """Deterministic random MDPs as one whose states never meet; rewards in [0, 1]."""
+    """Deterministic random MDPs as one with disconnected parts; rewards in [0, 1]."""
     size = copies * states
     chances = np.zeros((size, actions, size))
     for s, a in itertools.product(range(size), range(actions)):
@@ -103,14 +103,14 @@ def side_by_side(rng, copies, states, actions, discount):
 
 
 def exploration(c, actions, simulations, discount):
-    """What exploring costs the mean, at most: an action whose value lies Δ under the best is tried
-    while Δ <= 2 C sqrt(2 ln N / n), so over N visits Σ Δ n <= sqrt(8 C² K N ln N) (Auer et al.
-    2002, without gaps); once at the root, and once, discounted, at each level below."""
+    """The largest error of the mean by exploration: an action whose value is Δ below the best is
+    tried while Δ <= 2 C sqrt(2 ln N / n), so over N visits Σ Δ n <= sqrt(8 C² K N ln N) (Auer et
+    al. 2002, without gaps), at the root and, discounted, at each level below."""
     regret = math.sqrt(8 * c**2 * actions * math.log(simulations) / simulations)
     return regret / (1 - discount)
 
 
-def test_values_and_actions_of_deterministic_worlds_are_the_linear_programmes():
+def test_values_and_actions_in_deterministic_worlds_equal_the_linear_programme():
     copies, states, actions, discount, depth = 24, 5, 3, 0.5, 9
     c, simulations = 0.3, 4000
     mdp = side_by_side(np.random.default_rng(0), copies, states, actions, discount)
@@ -123,7 +123,7 @@ def test_values_and_actions_of_deterministic_worlds_are_the_linear_programmes():
     )  # fmt: skip
     cut = discount**depth / (1 - discount)
     error = best.values[roots] - found.value.numpy()
-    assert (error >= 0).all()  # rewards are not negative: a mean of true returns cut short
+    assert (error >= 0).all()  # rewards are not negative, so means of truncated returns are too low
     assert (error <= exploration(c, actions, simulations, discount) + cut).all()
     chosen = best.action_values[roots, found.action.numpy()]
     assert (best.values[roots] - chosen <= cut).all()
@@ -145,7 +145,7 @@ def test_every_rule_finds_the_best_actions_of_worlds_that_end(rule):
 
 
 def layered(rng, layers, width, actions):
-    """Each action of a layer leads to one of two states of the next, by chance."""
+    """Each action of a layer leads at random to one of two states of the next layer."""
     end = layers * width
     chances = np.zeros((end + 1, actions, end + 1))
     for s, a in itertools.product(range(end), range(actions)):
@@ -158,10 +158,10 @@ def layered(rng, layers, width, actions):
     return FiniteMDP(chances, rng.random((end + 1, actions)), 1.0, 0, [end])
 
 
-def test_worlds_of_chance_are_solved_as_outcomes_are_widened():
-    """Leaves are worth 0, so each new outcome tells too low a value: with n visits and n^0.4
-    outcomes they are a share n^-0.6 of all. Without outcomes the first draw is taken for certain,
-    and some actions come out wrong."""
+def test_stochastic_worlds_are_solved_by_widening_outcomes():
+    """Leaves have value 0, so each new outcome has too low a value: with n visits and n^0.4
+    outcomes they are a share n^-0.6 of all. Without outcomes the first draw counts as certain,
+    and some actions are wrong."""
     mdp, seeds = layered(np.random.default_rng(0), 3, 4, 2), 8
     best, roots = mdp.optimum(), np.arange(4).repeat(seeds)
 
@@ -184,16 +184,16 @@ def test_worlds_of_chance_are_solved_as_outcomes_are_widened():
 # ------------------------------------------------------------------------------------- games
 
 
-class Game:
-    """Two players fill cells; a full line wins. A board (B, cells) is +1 where the one to move has
-    stones. `aim(board, action)` is the cell that a move fills, None where it is illegal; `rises`
-    is the height of a column in which stones fall, 1 where they stay where they are put."""
+class LineGame:
+    """Two players fill cells; a full line wins. A board (B, cells) is +1 at stones of the player to
+    move. `aim(board, action)` is the cell that a move fills, None if it is illegal; `rises` is the
+    height of a column in which stones fall, 1 if they do not fall."""
 
     def __init__(self, lines, aim, actions, rises):
         self.lines, self.aim, self.actions, self.rises = lines, aim, actions, rises
 
     def _cells(self, boards):
-        """(B, K) cells of all moves, -1 where they are illegal."""
+        """Cells (B, K) of all moves, -1 for illegal ones."""
         height = (boards != 0).unflatten(1, (self.actions, self.rises)).sum(-1)
         cells = torch.arange(self.actions) * self.rises + height
         return torch.where(height < self.rises, cells, -1)
@@ -220,14 +220,14 @@ class Game:
         }
 
     def play(self, board, cell):
-        """The board as the other one sees it, and whether that move won."""
+        """The board after a move, from the other player's side, and whether the move won."""
         board = (*board[:cell], 1, *board[cell + 1 :])
         won = any(all(board[c] == 1 for c in line) for line in self.lines)
         return tuple(-x for x in board), won
 
     @cache  # noqa: B019
     def value(self, board):
-        """Of a board for the one to move, by exhaustion."""
+        """The exact value of a board for the player to move."""
         return max(self.worth(board, cell) for cell in self.moves(board).values())
 
     def worth(self, board, cell):
@@ -237,7 +237,7 @@ class Game:
         return -self.value(after) if 0 in after else 0
 
     def blunders(self, boards, actions):
-        """Those moves that lose value."""
+        """The moves that lower the value."""
         return [
             (board, action)
             for board, action in zip(boards, actions, strict=True)
@@ -247,7 +247,7 @@ class Game:
 
 
 ROWS = [[3 * i + j for j in range(3)] for i in range(3)]
-NOUGHTS = Game(
+NOUGHTS = LineGame(
     [*ROWS, *map(list, zip(*ROWS, strict=True)), [0, 4, 8], [2, 4, 6]],
     lambda board, action: None if board[action] else action,
     9,
@@ -256,8 +256,8 @@ NOUGHTS = Game(
 
 
 def reachable(plies):
-    """Boards of noughts and crosses, with so many stones, on which the game goes on; one of each
-    eight that turn or mirror into one another."""
+    """Boards of noughts and crosses with a number of stones that are not finished; one of each
+    group of eight rotations and reflections."""
     boards = {(0,) * 9}
     for _ in range(plies):
         after = (
@@ -309,11 +309,11 @@ def drop(board, column):
     return next((6 * column + r for r in range(6) if board[6 * column + r] == 0), None)
 
 
-FOUR = Game(list(fours()), drop, 7, 6)
+FOUR = LineGame(list(fours()), drop, 7, 6)
 
 
 def endings(count, empty, rng):
-    """Boards of connect four with so many free cells and no line yet, by random play."""
+    """Unfinished boards of connect four with a number of free cells, by random play."""
     found = []
     while len(found) < count:
         board, won = (0,) * 42, False
@@ -340,7 +340,7 @@ def test_endings_of_connect_four_are_played_without_loss(rule):
 
 
 def drawn(seed, roots, *, ends=0.2, forbid=0.3, states=12, actions=4):
-    """A random table as root(rows) and step, with ends and forbidden actions."""
+    """A random table as root(rows) and step, with terminations and invalid actions."""
     rng = np.random.default_rng(seed)
     shape = (states, actions)
     following = torch.tensor(rng.integers(states, size=shape))
@@ -374,7 +374,7 @@ ALONE = {
 
 
 @pytest.mark.parametrize("rule, kind", ALONE.values(), ids=ALONE)
-def test_a_batch_is_its_searches_one_by_one(rule, kind):
+def test_a_batch_equals_separate_searches(rule, kind):
     count, actions = 7, 4
     rng = np.random.default_rng(3)
     noise = {
@@ -451,7 +451,7 @@ def test_every_tree_is_consistent(seed, rule, simulations, depth, several, disco
 
 
 def broken(at, **wrong):
-    """A chain of three actions whose step goes wrong in simulation `at`."""
+    """A chain of three actions whose step returns an invalid result in simulation `at`."""
     calls = itertools.count(1)
     zero = torch.zeros(2)
 
@@ -479,7 +479,7 @@ NAN = torch.tensor([0.0, math.nan])
         ({"terminated": torch.zeros(1)}, r"a step's terminated must be \(2,\), got \(1,\)"),
     ],
 )
-def test_what_a_model_gets_wrong_is_named_with_its_simulation(wrong, message):
+def test_invalid_results_of_a_model_are_named_with_their_simulation(wrong, message):
     with pytest.raises(ValueError, match=message):
         search(START, broken(5, **wrong), simulations=6, generator=seeded())
 
@@ -494,14 +494,14 @@ def test_what_a_model_gets_wrong_is_named_with_its_simulation(wrong, message):
         ({}, {"discount": -1}, r"discount must lie in \[0, 1\], got -1"),
         ({}, {"noise": torch.zeros(2, 4)}, r"noise must be \(2, 3\), got \(2, 4\)"),
         ({"state": torch.zeros(2)}, {}, r"the root's state must be \(B, S\), got \(2,\)"),
-        ({"logits": None}, {}, "the root must say how many actions there are"),
+        ({"logits": None}, {}, "the root must give the number of actions"),
         ({"logits": torch.zeros(3, 3)}, {}, r"must begin with \(B, K\) = \(2, 3\), got \(3, 3\)"),
         ({"value": NAN}, {}, "root, tree 1: the model gave a value that is not finite"),
         ({"invalid": torch.ones(2, 3) > 0}, {}, "root, tree 0: .* no action that can be taken"),
         ({"actions": torch.zeros(2, 3, 1)}, {}, "actions are a sample, so a step must give"),
     ],
 )
-def test_what_a_search_cannot_start_from_is_named(root, given, message):
+def test_invalid_arguments_of_a_search_are_refused_by_name(root, given, message):
     with pytest.raises(ValueError, match=message):
         search(
             START._replace(**root), broken(0), **{"simulations": 3, "generator": seeded()} | given

@@ -1,4 +1,4 @@
-"""Environments that answer what no agent can use: one line says what, and the run can go on."""
+"""Invalid results of an environment are named in one line, and the run can be resumed."""
 
 import math
 
@@ -18,7 +18,7 @@ BROKEN = None
 
 
 class Slide(gymnasium.Env):
-    """A point that the action moves; episodes of ten steps. From its step 25 on it is broken."""
+    """A point that the action moves, in episodes of ten steps. From its step 25 on it is broken."""
 
     metadata = {"render_modes": ["rgb_array"]}
     action_space = Box(-1.0, 1.0, (1,))
@@ -164,7 +164,9 @@ def agent_of(env):
 
 
 @pytest.mark.parametrize("what", [*STEPS, *RESETS])
-def test_an_answer_is_named_with_its_step_and_the_run_goes_on(tmp_path, capsys, broken, what):
+def test_an_invalid_result_is_named_with_its_step_and_the_run_can_resume(
+    tmp_path, capsys, broken, what
+):
     said = {**STEPS, **RESETS}[what][1]
     where = (
         "at the start of episode 3 (after environment step 30)"
@@ -188,12 +190,12 @@ def test_an_answer_is_named_with_its_step_and_the_run_goes_on(tmp_path, capsys, 
     assert not any("Traceback" in line for line in lines)
 
     metrics = []
-    if what not in ("no index", "fraction"):  # whose space is another when nothing is broken
+    if what not in ("no index", "fraction"):  # whose space differs only if it is broken
         broken(None)
     else:
         broken("index" if what == "no index" else "nothing")
     if what == "fraction":
-        return  # a world of another space is another run
+        return  # an environment with another space makes another run
     for folder in (path, other):
         assert command(["train", "--resume", str(folder)]) == 0
         metrics.append((folder / "metrics.jsonl").read_bytes())
@@ -221,7 +223,7 @@ def test_an_environment_that_cannot_be_made_ends_in_one_line(tmp_path, capsys, b
     assert capsys.readouterr().err.splitlines() == [said] and not path.exists()
 
 
-def test_a_picture_that_is_none_skips_the_film(broken, tmp_path, capsys):
+def test_a_frame_of_none_skips_the_film(broken, tmp_path, capsys):
     env = gymnasium.make("Slide-v0", render_mode="rgb_array")
     with pytest.raises(EnvironmentError, match="render returned None, not a frame"):
         film(env, np.zeros((3, 1), np.float32), seed=0)
@@ -232,8 +234,8 @@ def test_a_picture_that_is_none_skips_the_film(broken, tmp_path, capsys):
     assert "video skipped: the environment's render returned None" in capsys.readouterr().err
 
 
-def test_answers_of_the_usual_kinds_are_taken(tmp_path):
-    """Lists, numbers of 0 dimensions, integers and 0 or 1 for the flags."""
+def test_lists_scalars_and_integer_flags_are_accepted(tmp_path):
+    """Lists, arrays of 0 dimensions, integers, and 0 or 1 as flags."""
 
     class Loose(Slide):
         def step(self, action):
@@ -251,7 +253,7 @@ def test_answers_of_the_usual_kinds_are_taken(tmp_path):
         assert [part.dtype for part in one[:4]] == [part.dtype for part in other[:4]]
 
 
-def test_a_vector_of_ones_own_is_checked_too():
+def test_a_users_vector_environment_is_checked_too():
     class Flat(gymnasium.vector.VectorEnv):
         num_envs = 2
         single_observation_space = observation_space = Box(-1, 1, (2,))
@@ -280,7 +282,7 @@ def test_a_fit_that_diverges_ends_the_run_in_one_line_with_its_step(tmp_path, ca
     start = ["train", "pets", "--env", "cartpole-swingup", "--steps", "60", "--fit-every", "30"]
     rate = ["--model.learning-rate", "1e10", "--checkpoint-every", "20"]
     assert command([*start, *small, *rate, "--run", str(path)]) == 2
-    for _ in range(2):  # a resumed run ends in the same fit
+    for _ in range(2):  # a resumed run fails in the same fit
         lines = capsys.readouterr().err.splitlines()
         said = [line for line in lines if line.startswith("mbrl: ")]
         assert len(said) == 1 and not any("Traceback" in line for line in lines)
@@ -296,7 +298,7 @@ def test_a_fit_that_diverges_ends_the_run_in_one_line_with_its_step(tmp_path, ca
 @pytest.mark.parametrize(
     ("rejected", "said"), [(0, None), (3, "rejected 3 "), (40, "rejected every candidate ")]
 )
-def test_an_episode_whose_every_candidate_was_rejected_is_said(rejected, said):
+def test_an_episode_in_which_every_candidate_was_rejected_is_reported(rejected, said):
     last = {"episode": 0, "return": 1.0, "evaluated": 40, "rejected": rejected}
     text = _line(last, 20, 5.0, 3.0)
     assert said in text if said else "rejected" not in text

@@ -1,4 +1,4 @@
-"""A stranger's task, environment, finite world, planner, models and agent, in every command."""
+"""A user's task, environment, finite world, planner, model and agent in every command."""
 
 import json
 import sys
@@ -8,7 +8,7 @@ import pytest
 
 import envs
 from experiments.cli.command import run
-from tests.stranger import parts
+from tests.own_parts import parts
 
 CODE = Path(parts.__file__).parent
 PETS = "--random-steps 30 --particles 1 --steps 60"
@@ -16,7 +16,7 @@ PETS = "--random-steps 30 --particles 1 --steps 60"
 
 @pytest.fixture(autouse=True)
 def folder(monkeypatch):
-    """The stranger works in the folder of `parts.py`; what the command registers is forgotten."""
+    """The folder of `parts.py` is the working folder; registered environments are removed later."""
     monkeypatch.chdir(CODE)
     path = [*sys.path]
     yield
@@ -27,7 +27,7 @@ def folder(monkeypatch):
 
 
 def said(line, tmp_path, capsys):
-    """The one line of JSON on stdout of a command that succeeds."""
+    """The line of JSON that a successful command prints."""
     assert run([*line.split(), "--root", str(tmp_path), "--json"]) == 0
     out = capsys.readouterr().out
     assert out.count("\n") == 1
@@ -52,7 +52,7 @@ def said(line, tmp_path, capsys):
         "tree --env Pendulum-v1 --simulations 5 --depth 5 --model parts:Linear",
     ],
 )
-def test_one_command_with_parts_of_ones_own(line, tmp_path, capsys):
+def test_one_command_works_with_a_users_parts(line, tmp_path, capsys):
     found = said(line, tmp_path, capsys)
     folder = Path(found["path"])
     assert folder.is_dir() and ":" not in str(folder.relative_to(tmp_path))
@@ -69,7 +69,7 @@ def test_one_command_with_parts_of_ones_own(line, tmp_path, capsys):
         "train random --env parts:corridor --steps 60",
     ],
 )
-def test_a_run_with_parts_of_ones_own_is_resumed_evaluated_plotted_and_compared(
+def test_a_run_with_a_users_parts_is_resumed_evaluated_plotted_and_compared(
     line, tmp_path, capsys, monkeypatch
 ):
     where = said(line, tmp_path, capsys)["run"]
@@ -93,7 +93,7 @@ def test_a_search_records_its_model(tmp_path, capsys):
     assert found["optimum"] == pytest.approx(0.9**3)
 
 
-def test_a_runs_model_drives_by_a_planner_of_ones_own(tmp_path, capsys):
+def test_mpc_uses_a_runs_model_with_a_users_planner(tmp_path, capsys):
     line = f"train pets --env parts:SLIDER {PETS} --model parts:Linear"
     where = said(line, tmp_path, capsys)["run"]
     found = said(
@@ -102,7 +102,7 @@ def test_a_runs_model_drives_by_a_planner_of_ones_own(tmp_path, capsys):
     assert found["episodes"] == 1
 
 
-def test_a_run_names_no_module_into_being_imported(tmp_path, capsys):
+def test_a_module_named_only_by_a_run_is_not_imported(tmp_path, capsys):
     line = f"train pets --env cartpole-swingup {PETS} --planner parts:Bees --model parts:Linear"
     where = Path(said(line, tmp_path, capsys)["run"])
     config = json.loads((where / "config.json").read_text())
@@ -119,7 +119,7 @@ def test_a_run_names_no_module_into_being_imported(tmp_path, capsys):
     assert "evil" not in sys.modules
 
 
-def test_settings_are_in_the_help_with_their_defaults(capsys):
+def test_the_help_shows_the_settings_of_a_users_parts(capsys):
     for line in ("mpc --planner parts:Bees", "train pets --planner parts:Bees"):
         with pytest.raises(SystemExit):
             run([*line.split(), "--help"])
@@ -130,7 +130,7 @@ def test_settings_are_in_the_help_with_their_defaults(capsys):
     assert "--model.pay" in capsys.readouterr().out
 
 
-def test_without_a_preset_the_cost_of_a_plan_is_said(tmp_path, capsys):
+def test_without_a_preset_the_cost_of_a_plan_is_reported(tmp_path, capsys):
     args = ["mpc", "--env", "parts:SLIDER", "--steps", "1", "--root", str(tmp_path)]
     assert run(args) == 0
     assert "parts:SLIDER has no preset: a plan takes" in capsys.readouterr().err
@@ -169,7 +169,7 @@ def test_without_a_preset_the_cost_of_a_plan_is_said(tmp_path, capsys):
         ("train pets --env nowhere:X", "nowhere cannot be imported"),
     ],
 )
-def test_what_is_wrong_with_a_part_is_one_line(line, text, tmp_path, capsys):
+def test_an_error_in_a_users_part_is_reported_in_one_line(line, text, tmp_path, capsys):
     assert run([*line.split(), "--root", str(tmp_path)]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("mbrl: ") and err.count("\n") == 1

@@ -1,4 +1,4 @@
-"""Runs that a stranger, a failing disk or a slip has changed: one line, and nothing is touched."""
+"""Runs that were changed by someone else or damaged end in one line and are not changed."""
 
 import json
 import math
@@ -45,7 +45,7 @@ def contents(path):
 
 
 def refused(path, *said, resume=True, capsys=None):
-    """Loading and resuming end in a RunError of one line and change nothing."""
+    """Assert that loading and resuming raise a RunError of one line and change nothing."""
     before = contents(path)
     with pytest.raises(RunError) as error:
         load_run(path, make_env=envs.make)
@@ -96,20 +96,20 @@ FIELDS = {
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_a_field_of_the_config_that_is_none_is_named_with_what_is_accepted(path, name):
+def test_an_invalid_field_of_the_config_is_named_with_what_is_accepted(path, name):
     changed, said = FIELDS[name]
     change(path, changed)
     refused(path, f"{path / 'config.json'}: ", said, resume=False)
 
 
 @pytest.mark.parametrize("device", ["foo", "meta", "cuda:99", "", "cpu\x1b[31m", "d" * 5000])
-def test_a_device_of_a_file_is_named_as_text(path, device, capsys):
+def test_an_unknown_device_of_a_config_is_refused_by_name(path, device, capsys):
     change(path, {"device": device})
     refused(path, "device '", "which this machine does not have", capsys=capsys)
 
 
 def put(state, place, value):
-    """`state` with another value, or without it for `del`, at a place such as "agent/fits"."""
+    """`state` with another value at a place such as "agent/fits", or without it for `del`."""
     *outer, last = place.split("/")
     for name in outer:
         state = state[int(name) if isinstance(state, list) else name]
@@ -174,7 +174,7 @@ def test_a_run_of_another_machines_device_is_used_on_the_one_asked_for(path, tmp
 
 
 @pytest.mark.parametrize("place", STATES)
-def test_values_of_other_types_and_sizes_are_refused_before_anything_is_touched(
+def test_values_of_other_types_and_sizes_are_refused_before_anything_is_changed(
     path, place, capsys
 ):
     for value in STATES[place]:
@@ -182,7 +182,7 @@ def test_values_of_other_types_and_sizes_are_refused_before_anything_is_touched(
         state = run.load()
         put(state, place, value)
         run.save(170, state)
-        if place.startswith(("episodes", "log_bytes")):  # which only a resume needs
+        if place.startswith(("episodes", "log_bytes")):  # which is needed only to resume
             before = contents(path)
             assert command(["train", "--resume", str(path), "--steps", "5000"]) == 2, value
             out, err = capsys.readouterr()
@@ -240,7 +240,7 @@ LINES = {
 
 @pytest.mark.parametrize("where", ["first", "last", "behind the checkpoint"])
 @pytest.mark.parametrize("name", LINES)
-def test_a_line_of_metrics_that_is_none_is_named_and_nothing_is_cut(
+def test_an_invalid_line_of_metrics_is_named_and_nothing_is_cut(
     path, tmp_path, name, where, capsys
 ):
     file = path / METRICS
@@ -265,7 +265,7 @@ def test_a_line_of_metrics_that_is_none_is_named_and_nothing_is_cut(
 
 
 @pytest.mark.parametrize("value", ["null", '"12"', "[1]"])
-def test_a_return_that_is_no_number_is_named_by_plot_and_compare(path, tmp_path, value, capsys):
+def test_plot_and_compare_name_a_return_that_is_not_a_number(path, tmp_path, value, capsys):
     line = f'{{"kind": "episode", "env_steps": 900, "return": {value}}}\n'
     with (path / METRICS).open("a") as file:
         file.write(line)
@@ -285,7 +285,7 @@ def test_metrics_without_their_checkpoints_are_not_dropped(path, capsys):
 
 
 @pytest.mark.parametrize("steps", ["5000", "171", "170"])
-def test_a_run_that_another_process_writes_is_left_as_it_is(path, steps, capsys):
+def test_a_run_that_another_process_writes_is_not_changed(path, steps, capsys):
     with Run.open(path):
         before = contents(path)
         assert command(["train", "--resume", str(path), "--steps", steps]) == 2
@@ -310,7 +310,7 @@ def test_a_module_is_imported_only_where_the_user_names_it(tmp_path, monkeypatch
     monkeypatch.syspath_prepend(tmp_path / "lib")
     path = tmp_path / "run"
     args = ["train", "random", "--env", f"{name}:Own-v0", "--steps", 40, "--run", path]
-    assert command([str(arg) for arg in args]) == 0  # the user names it here
+    assert command([str(arg) for arg in args]) == 0  # the user names the module
     out = ["--out", tmp_path / "c.png"]
     commands = (
         ["evaluate", path, "--episodes", 1],
@@ -331,7 +331,7 @@ def test_a_module_is_imported_only_where_the_user_names_it(tmp_path, monkeypatch
             load_run(path, make_env=envs.make)
         status = command([*(str(arg) for arg in args), "--module", "json", f"--module={name}"])
         assert status == (2 if args[0] == "mpc" else 0) and name in sys.modules
-    assert "was learned on" in capsys.readouterr().err  # mpc opened it, and it is of another world
+    assert "was learned on" in capsys.readouterr().err  # mpc read the run of another environment
     assert load_run(path, make_env=envs.make).env_steps == 60
 
 
@@ -345,7 +345,7 @@ def test_a_module_is_imported_only_where_the_user_names_it(tmp_path, monkeypatch
         ("failing", "its import fails with KeyError"),
     ],
 )
-def test_a_module_that_cannot_be_imported_is_said_in_one_line(
+def test_a_module_that_cannot_be_imported_is_reported_in_one_line(
     tmp_path, monkeypatch, name, said, capsys
 ):
     (tmp_path / "failing.py").write_text("{}['x']")
@@ -356,7 +356,7 @@ def test_a_module_that_cannot_be_imported_is_said_in_one_line(
 
 
 @pytest.mark.parametrize("label", ["\x1b[31mred", "[bold]x[/bold]", "a\u202eb", "[/x]"])
-def test_labels_are_shown_as_text(path, tmp_path, label, capsys):
+def test_labels_are_printed_without_control_characters_and_markup(path, tmp_path, label, capsys):
     out = str(tmp_path / "c.png")
     assert command(["compare", str(path), "--label", label, "--out", out]) == 0
     shown = capsys.readouterr().out
@@ -364,7 +364,7 @@ def test_labels_are_shown_as_text(path, tmp_path, label, capsys):
 
 
 @pytest.mark.parametrize("name", ["plots", "videos", "evaluation.json", "checkpoints"])
-def test_a_place_for_results_of_the_wrong_kind_is_found_before_the_work(path, name, capsys):
+def test_a_place_for_results_of_the_wrong_kind_is_refused_before_the_work(path, name, capsys):
     shutil.rmtree(path / name, ignore_errors=True)
     (path / name).mkdir() if name.endswith("json") else (path / name).write_text("mine")
     for args in (["evaluate", path, "--video"], ["plot", path], ["train", "--resume", path]):
@@ -374,7 +374,7 @@ def test_a_place_for_results_of_the_wrong_kind_is_found_before_the_work(path, na
 
 
 @pytest.mark.parametrize("where", ["a folder", "under a file"])
-def test_compare_finds_out_before_the_work_that_its_figure_has_no_place(path, where, capsys):
+def test_compare_refuses_a_place_for_its_figure_before_the_work(path, where, capsys):
     out = path.parent if where == "a folder" else path / "config.json" / "c.png"
     assert command(["compare", str(path), "--out", str(out)]) == 2
     err = capsys.readouterr().err
@@ -382,9 +382,7 @@ def test_compare_finds_out_before_the_work_that_its_figure_has_no_place(path, wh
 
 
 @pytest.mark.parametrize("steps", [170, 180])
-def test_an_interruption_at_once_says_where_the_last_checkpoint_is(
-    path, steps, monkeypatch, capsys
-):
+def test_an_immediate_interruption_reports_the_last_checkpoint(path, steps, monkeypatch, capsys):
     def interrupted(*args, **settings):
         raise KeyboardInterrupt
 

@@ -1,6 +1,6 @@
-"""What a user may bring: a task, an environment, a finite world, a planner, a model, an agent.
+"""A user's parts: a task, an environment, a finite world, a planner, a model and an agent.
 
-Written as a user of the library would, with nothing of the tests in it.
+Written as a user of the library would write them.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ def observation(physics: envs.Physics) -> Any:
 
 
 def reward(obs: Any, action: Any, next_obs: Any, *, effort: float = 0.01) -> Any:
-    """Less for being far from 1, and for pushing."""
+    """Minus the squared distance from 1, minus the squared action."""
     return -((next_obs[..., 0] - 1) ** 2) - effort * action[..., 0] ** 2
 
 
@@ -51,7 +51,7 @@ SLIDER = envs.Task(
 
 
 class Drift(gymnasium.Env):
-    """A point that drifts; it is lost beyond 2, and an episode has 25 steps."""
+    """A point that drifts; it terminates beyond 2, and an episode has 25 steps."""
 
     observation_space = gymnasium.spaces.Box(-10, 10, (2,), np.float32)
     action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
@@ -85,17 +85,17 @@ def corridor() -> envs.FiniteMDP:
 
 @dataclass(frozen=True)
 class Bees:
-    """Draws around the best place so far, closer in each round; knows nothing of `Search`."""
+    """Draws around the best actions so far, with less noise in each round; not a `Search`."""
 
     low: Tensor
     high: Tensor
     horizon: int
     bees: int = 40
-    """How many fly in a round."""
+    """Number of draws in a round."""
     rounds: int = 3
-    """How often they fly."""
+    """Number of rounds."""
     spread: float = 0.5
-    """How far they fly in the first round, as a share of the box."""
+    """Standard deviation in the first round, as a share of the box."""
 
     maximises = "score"
 
@@ -107,14 +107,14 @@ class Bees:
         generator: torch.Generator,
         deadline: float | None = None,
     ) -> planners.Plan:
-        """The best place that was found."""
+        """The best actions found."""
         middle = ((self.low + self.high) / 2).expand(self.horizon, -1)
         best = middle if start is None else start.actions
         width, rejected = self.high - self.low, 0
         for k in range(self.rounds):
             noise = torch.randn(self.bees, *best.shape, generator=generator)
-            flown = best + self.spread * 0.5**k * width * noise
-            places = torch.cat((best[None], flown)).clamp(self.low, self.high)
+            drawn = best + self.spread * 0.5**k * width * noise
+            places = torch.cat((best[None], drawn)).clamp(self.low, self.high)
             scores = score(places).detach()
             rejected += int((~scores.isfinite()).sum())
             best = places[scores.nan_to_num(-torch.inf, -torch.inf, -torch.inf).argmax()]
@@ -124,7 +124,7 @@ class Bees:
         return planners.Plan(best, value, best, std, best[None], counted, rejected, self.rounds)
 
     def shift(self, plan: planners.Plan, steps: int) -> planners.Plan:
-        """The plan some steps later; its last action is held."""
+        """The plan without its first steps; the last action is repeated."""
         rows = torch.arange(self.horizon).add(steps).clamp(max=self.horizon - 1)
         moved = plan.actions[rows]
         return plan._replace(actions=moved, mean=moved, elites=moved[None])
@@ -229,7 +229,7 @@ class Linear:
         return state
 
     def step(self, state: Tensor, action: Tensor, *, noise: Tensor | None) -> Step:
-        """The mean; it says nothing of noise."""
+        """The mean; there is no noise."""
         after = self._columns(state, action) @ self.weight.to(state)
         moved, gained = after[..., : self.size], after[..., self.size]
         return Step(state + moved, gained, torch.zeros_like(gained, dtype=torch.bool))
@@ -247,7 +247,7 @@ class Linear:
         return {"weight": self.weight}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Weights of another."""
+        """Load weights."""
         self.weight = state["weight"].clone()
 
     def _columns(self, state: Tensor, action: Tensor) -> Tensor:
@@ -256,7 +256,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class Config:
-    """Hold one action, the best of those tried."""
+    """Settings of an agent that holds one action."""
 
     tries: int = 4
     """How many actions are tried, one an episode."""
@@ -268,7 +268,7 @@ class Config:
 
 
 class Holder:
-    """Plays a constant action a whole episode; keeps the one that earned most."""
+    """Holds a constant action for an episode, and keeps the one with the highest return."""
 
     def __init__(self, spec: Any, config: Config, generator: torch.Generator) -> None:
         self.config, self.generator = config, generator
@@ -286,7 +286,7 @@ class Holder:
         return np.repeat(action.numpy()[None], len(obs), 0)
 
     def observe(self, step: Any) -> None:
-        """Count what the first environment gives."""
+        """Sum the rewards of the first environment."""
         self.earned += float(step.reward[0])
         if bool((step.terminated | step.truncated)[0]):
             if self.earned > self.best_return:
@@ -297,18 +297,18 @@ class Holder:
             self.earned = 0.0
 
     def update(self) -> dict[str, float]:
-        """Nothing more to learn."""
+        """There are no updates."""
         return {}
 
     def player(self, *, generator: torch.Generator) -> Any:
-        """It has no state of its own."""
+        """The agent itself, which has no state in an episode."""
         return self
 
     def reset(self, begins: np.ndarray) -> None:
-        """It forgets nothing."""
+        """Nothing to reset."""
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it."""
+        """The state of the agent."""
         return {
             "action": self.action,
             "best": self.best,
@@ -319,7 +319,7 @@ class Holder:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """All of it back."""
+        """Load the state of the agent."""
         self.action, self.best = state["action"], state["best"]
         self.best_return, self.earned = state["best_return"], state["earned"]
         self.tried = state["tried"]
@@ -327,5 +327,5 @@ class Holder:
 
 
 def make(spec: Any, config: Config, *, generator: torch.Generator, device: str = "cpu") -> Holder:
-    """A fresh one."""
+    """A new agent."""
     return Holder(spec, config, generator)
