@@ -15,10 +15,10 @@ Target = Literal["sarsa", "expected", "tree", "q", "double"]
 """The target of updates. π is the ε-greedy policy of `TabularLearner.act`.
 
 sarsa: the value of the next action taken, on-policy. If an episode is truncated, that action is
-    unknown, and the expectation under π is used instead.
+    not known, and the expectation under π is used instead.
 expected: the expected value of the next action under π (van Seijen et al. 2009). With traces, the
     error of every step is measured against that expectation (S&B, section 12.9).
-tree: tree backup (S&B, sections 7.5 and 12.10): also that expectation, and with several steps the
+tree: tree backup (S&B, sections 7.5 and 12.10): the same expectation; with several steps, the
     return after each action is weighted by the action's probability under π. With one step it
     equals `expected`.
 q: the value of the best next action (Watkins 1989). With several steps or traces, the return after
@@ -39,7 +39,7 @@ ACCUMULATING, REPLACING, DUTCH = range(3)
 
 @dataclass(frozen=True, kw_only=True)
 class TabularConfig:
-    """One-step, n-step, Monte Carlo or λ; on-policy or off-policy (S&B, chapters 5 to 7 and 12)."""
+    """Settings of `TabularLearner` (Sutton and Barto 2018, "S&B", chapters 5 to 7 and 12)."""
 
     target: Target = "q"
     """The target of updates; see `Target`."""
@@ -117,7 +117,7 @@ class Settings(NamedTuple):
 
 
 def require(holds: bool, name: str, accepted: str, value: object) -> None:
-    """Raise ValueError unless the condition holds."""
+    """Raise ValueError, with the name, what is accepted and the value, unless `holds`."""
     if not holds:
         raise ValueError(f"{name} must be {accepted}, got {value!r}")
 
@@ -136,19 +136,21 @@ ALGORITHMS: Mapping[str, Mapping[str, Any]] = {
     "true online": {"target": "sarsa", "trace_decay": 0.5, "traces": "dutch"},
     "Q(λ)": {"target": "q", "trace_decay": 0.5, "traces": "replacing"},
 }
-"""Settings of `TabularConfig` by which it is each algorithm, by name."""
+"""The settings that make a `TabularConfig` each algorithm, by the algorithm's name."""
 
 
 def convergent(
     name: str, mdp: FiniteMDP, *, step_size: float = 0.2, epsilon: float = 0.3
 ) -> TabularConfig:
-    """One of `ALGORITHMS`, with step sizes and ε with which its values converge to V*.
+    """One of `ALGORITHMS`, with step sizes and ε for which its values converge to V*.
 
-    In a stochastic world α is visits^-0.6 and values are means over time (Polyak and Juditsky
-    1992); in a deterministic one α is 1, or `step_size` where the target holds the next action,
-    which may explore. ε is `epsilon` where the target does not depend on it. Elsewhere it vanishes
-    as 1 / visits, from 1 or in a deterministic world from 0.01; a learner then needs exploring
-    starts, since it stops to try every pair.
+    In a stochastic world α is n^-0.6 at visit n and values are means over time (Polyak and Juditsky
+    1992). In a deterministic world α is 1, or `step_size` for Sarsa targets, which use a next
+    action that may be exploratory.
+
+    For targets that do not depend on the policy, ε is `epsilon`. For the others ε decays as 1 / n,
+    from 1 in a stochastic world and from 0.01 in a deterministic one. The learner then soon stops
+    trying every action, so it needs exploring starts.
     """
     given: dict[str, Any] = dict(ALGORITHMS[name])
     if np.diff(mdp.transitions.indptr).max() > 1:
