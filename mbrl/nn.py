@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from mbrl.checks import check_memory
+from planners.checks import check_memory
 
 ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
     "silu": F.silu,

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Int
 from torch import Generator, Tensor
 
-from mbrl.checks import check_memory
 from mbrl.types import Transition
+from planners.checks import check_memory
 
 
 class Replay:

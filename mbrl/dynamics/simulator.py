@@ -19,11 +19,11 @@ from jaxtyping import Float
 from mujoco.batch import Batch, SimulationError
 from torch import Tensor
 
-from mbrl.checks import check_memory
 from mbrl.dynamics.derivatives import SmoothSimulator
 from mbrl.parallel import keep_off_core
 from mbrl.randomisation import Randomisation
 from mbrl.types import RewardFn, Step, TerminatedFn, Unrolled
+from planners.checks import check_memory
 
 _log = logging.getLogger(__name__)
 

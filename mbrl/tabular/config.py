@@ -8,8 +8,8 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from mbrl.checks import PositiveInt, PositiveShare, Share, check_fields
 from mbrl.types import FiniteMDP
+from planners.checks import PositiveInt, PositiveShare, Share, check_fields
 
 Target = Literal["sarsa", "expected", "tree", "q", "double"]
 """The target of updates. π is the ε-greedy policy of `TabularLearner.act`.

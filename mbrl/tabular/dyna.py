@@ -26,11 +26,11 @@ import torch
 from annotated_types import Interval
 from torch import Generator
 
-from mbrl.checks import NonNegativeFloat, PositiveShare, Share, check_fields
 from mbrl.tabular.config import TabularConfig, require
 from mbrl.tabular.targets import epsilon_greedy
 from mbrl.tabular.td import TabularLearner, check_step
 from mbrl.types import Transition
+from planners.checks import NonNegativeFloat, PositiveShare, Share, check_fields
 from planners.compile import compiled
 
 States = Literal["visited", "start", "priority"]

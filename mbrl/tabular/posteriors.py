@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from mbrl.checks import PositiveFloat, check_fields
 from mbrl.tabular._bandit_common import normal, numpy_generator
 from mbrl.types import Gaussian
+from planners.checks import PositiveFloat, check_fields
 
 
 def bernoulli_kl(p: Tensor, q: Tensor) -> Tensor:

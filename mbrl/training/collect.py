@@ -17,7 +17,7 @@ from gymnasium.spaces import Box, MultiDiscrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from torch import Tensor
 
-from mbrl.checks import check_memory, check_state
+from mbrl.checks import check_state
 from mbrl.rng import episode_seed
 from mbrl.training.answers import (
     EnvironmentError,
@@ -28,6 +28,7 @@ from mbrl.training.answers import (
     raised,
 )
 from mbrl.types import Player, Transition
+from planners.checks import check_memory
 
 
 class Actor(Protocol):

@@ -23,7 +23,7 @@ from annotated_types import Interval
 from gymnasium.vector import VectorEnv
 
 from mbrl import agents
-from mbrl.checks import NonNegativeInt, PositiveInt, check_fields, check_state, first_refused
+from mbrl.checks import check_state
 from mbrl.dynamics.fitting import FitDiverged
 from mbrl.dynamics.own import OwnModel
 from mbrl.parts import name_of
@@ -38,6 +38,7 @@ from mbrl.training.metrics import METRICS, SINKS, TIMINGS, MetricsLog, appended,
 from mbrl.training.online import Progress, load_agent, run_agent
 from mbrl.training.progress import Watch
 from mbrl.types import Agent, RewardFn, Spec, TerminatedFn
+from planners.checks import NonNegativeInt, PositiveInt, check_fields, first_refused
 
 MakeEnv = Callable[[str], gymnasium.Env]
 """`make_env(id)`: an environment by its id, such as `gymnasium.make` and `envs.make`."""

@@ -30,13 +30,13 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 import torch
 
-from mbrl.checks import PositiveInt, check_fields
 from mbrl.statistics import bootstrap_interval
 from mbrl.training.checkpoint import Run, write_json, written_whole
 from mbrl.training.collect import evaluate
 from mbrl.training.executor import Executor, Processes, Work
 from mbrl.training.runs import Loaded, MakeEnv, RunConfig, load_run, versions, with_settings
 from mbrl.training.seeds import Interruptible, train_all
+from planners.checks import PositiveInt, check_fields
 
 EVALUATION = 1_000_000
 """Added to a run's seed for its evaluation episodes, so that none of them was trained on."""
