@@ -207,8 +207,8 @@ def _search(game: Game, config: SearchConfig) -> tuple[TreeSearch, Any]:
     for _ in collect(player, env, running, steps=config.steps, explore=False, begin=player.reset):
         if running.over[0]:
             raise ValueError(
-                f"--steps {config.steps}: the episode is over after {running.steps}, "
-                "with nothing more to search; ask for fewer or take another --seed"
+                f"--steps {config.steps}: the episode is over after {running.steps}; "
+                "choose fewer steps or another --seed"
             )
     player.act(running.obs)
     return player, running.obs[0]

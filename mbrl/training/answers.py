@@ -179,7 +179,7 @@ def _observation(obs: Any, space: Space, name: str, place: int) -> np.ndarray:
     said = f"the environment's {name} returned {_named(obs)} as observation, {wanted}"
     try:
         array = np.asarray(obs)
-    except Exception:  # rows of unequal length, or an object whose own conversion fails
+    except Exception:  # rows of unequal length, or an object whose conversion fails
         raise EnvironmentError(said, place) from None
     if array.dtype.kind not in "biuf" or array.shape != space.shape:
         raise EnvironmentError(said, place)

@@ -279,15 +279,15 @@ class Run:
         check_kinds(self._checkpoints, files=(), folders=(temporary.name, target.name, aside.name))
         if target.exists() and not _ours(target):
             raise RunError(
-                f"cannot save checkpoint {target}: there is a folder of that name that is none, "
-                f"so move it away ({self.said()})"
+                f"cannot save checkpoint {target}: another folder has that name, so move it away "
+                f"({self.said()})"
             )
         tensors: dict[str, Tensor] = {}
         plain = _without_tensors(state, (), tensors)
         if not _is_plain(plain):
             raise RunError(
-                f"cannot save checkpoint {target}: the agent's state_dict must hold tensors, "
-                "numbers, texts, None, lists, tuples and dicts of these alone"
+                f"cannot save checkpoint {target}: the agent's state_dict may hold only tensors, "
+                "numbers, texts, None, and lists, tuples and dicts of these"
             )
         written = io.BytesIO()
         try:
@@ -378,7 +378,7 @@ class Run:
         if others:
             raise RunError(
                 f"{folder / shown(others[0])} does not belong to the checkpoint, which has "
-                f"{', '.join(_FILES)} alone; move it away"
+                f"only {', '.join(_FILES)}; move it away"
             )
         self._check_digests(folder, data)
         tensors = _tensors(data[WEIGHTS], folder / WEIGHTS, device)

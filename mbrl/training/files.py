@@ -135,7 +135,8 @@ def check_kinds(folder: Path, *, files: tuple[str, ...], folders: tuple[str, ...
 
 
 def _wrong_kind(path: Path, found: str, wanted: str) -> str:
-    return f"{path} is {found}; in a run's folder it must be {wanted} of its own, so move it away"
+    kind = wanted.removeprefix("a ")
+    return f"{path} is {found}; in a run's folder it must be an ordinary {kind}, so move it away"
 
 
 def _kind(mode: int) -> str:

@@ -220,5 +220,5 @@ def _check_unsaved(run: Run) -> None:
     if len(ends) > 1:
         raise RunError(
             f"{run.path / METRICS} has episodes up to step {max(ends)}, but there is no checkpoint "
-            "to continue from: bring checkpoints back, or begin another run"
+            "to continue from: restore the checkpoints, or begin another run"
         )

@@ -391,8 +391,8 @@ def _id_of(env: gymnasium.Env | VectorEnv) -> str:
     spec = getattr(env.unwrapped, "envs", [env])[0].spec or env.spec
     if spec is None:
         raise ValueError(
-            "the environment has no id, so that no run's folder could say what it is of; register "
-            "it (gymnasium.register) and make it by its id"
+            "the environment has no id to be stored in the run's folder; register it "
+            "(gymnasium.register) and make it by its id"
         )
     return spec.id
 
@@ -481,7 +481,7 @@ def load_run(path: Path | str, *, make_env: MakeEnv, device: str | None = None) 
     if device is not None:
         config = dataclasses.replace(config, device=device)
     check_device(
-        config.device, f"the run {path} lives on" if device is None else "--device asks for the"
+        config.device, f"the run {path} uses" if device is None else "--device asks for the"
     )
     env = _env_of([functools.partial(make_env, config.env)], run.path / CONFIG)
     try:
