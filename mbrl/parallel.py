@@ -74,7 +74,7 @@ def single_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def keep_off_core(start: Callable[[], T]) -> tuple[T, Callable[[], None]]:
+def apart(start: Callable[[], T]) -> tuple[T, Callable[[], None]]:
     """Call `start`, which starts threads, and keep those threads off the caller's core.
 
     It is for a native thread pool whose caller works at the same time: the kernel wakes a sleeping

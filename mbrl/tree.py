@@ -129,7 +129,7 @@ class Choice(NamedTuple):
     chosen: bool
 
 
-class SearchResult(NamedTuple):
+class Found(NamedTuple):
     """A tree and its results at the root."""
 
     tree: Tree
@@ -144,7 +144,7 @@ class SearchResult(NamedTuple):
     """Names of the actions; #0, #1, ... for sampled actions that are too large to write."""
 
 
-def search_game(game: Game, config: SearchConfig, *, actions: Sequence[str] = ()) -> SearchResult:
+def search_game(game: Game, config: SearchConfig, *, actions: Sequence[str] = ()) -> Found:
     """Take `config.steps` real steps, each chosen by a search, and search once more.
 
     Args:
@@ -177,7 +177,7 @@ def search_game(game: Game, config: SearchConfig, *, actions: Sequence[str] = ()
     if game.exact is not None:
         optimum, best = float(game.exact[0][int(obs)]), game.exact[1][int(obs)]
     choices = _choices(tree, names, best)
-    return SearchResult(tree, nodes, choices, float(tree.value[0]), optimum, names)
+    return Found(tree, nodes, choices, float(tree.value[0]), optimum, names)
 
 
 def _search(game: Game, config: SearchConfig) -> tuple[TreeSearch, Any]:
@@ -244,7 +244,7 @@ def _choices(tree: Tree, names: Sequence[str] | None, optimum: np.ndarray | None
 
 
 def save_search(
-    folder: Path, config: SearchConfig, game: Game, found: SearchResult, *, nodes: int
+    folder: Path, config: SearchConfig, game: Game, found: Found, *, nodes: int
 ) -> dict[str, Any]:
     """Write tree.json with all nodes, tree.dot with the `nodes` most visited, and search.json.
 

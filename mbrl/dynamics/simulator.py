@@ -20,7 +20,7 @@ from mujoco.batch import Batch, SimulationError
 from torch import Tensor
 
 from mbrl.dynamics.derivatives import SmoothSimulator
-from mbrl.parallel import keep_off_core
+from mbrl.parallel import apart
 from mbrl.randomisation import Randomisation
 from mbrl.types import RewardFn, Step, TerminatedFn, Unrolled
 from planners.checks import check_memory
@@ -471,7 +471,7 @@ class Simulator:
         if key not in self._batches:
             if len(self._batches) >= _KEPT:
                 self._batches.pop(next(iter(self._batches)))
-            batch, spread = keep_off_core(lambda: Batch(self.model, count * members, self.threads))
+            batch, spread = apart(lambda: Batch(self.model, count * members, self.threads))
             if members > 1:
                 batch.set_models([model for model in self.models for _ in range(count)])
             self._batches[key] = batch, spread

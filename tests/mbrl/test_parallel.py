@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from mbrl.parallel import cores, keep_off_core, parallel_map
+from mbrl.parallel import apart, cores, parallel_map
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_a_pools_threads_stay_off_the_callers_core():
         pool = ThreadPoolExecutor(1)
         return pool, pool.submit(threading.get_native_id).result()
 
-    (pool, crew), spread = keep_off_core(start)
+    (pool, crew), spread = apart(start)
     caller, free = threading.get_native_id(), os.sched_getaffinity(0)
     try:
         for core in sorted(free):
