@@ -1,6 +1,6 @@
-"""Models of the world, and what learns from them.
+"""Models of the world, and agents that learn and plan with them.
 
-The names below are loaded when first used, so that importing this package costs nothing.
+The names below are loaded when they are first used, so that importing this package is quick.
 """
 
 from __future__ import annotations

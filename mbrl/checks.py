@@ -1,7 +1,4 @@
-"""Checks of shapes and values, shared by many modules.
-
-`check_fields` and `check_memory` come from `planners.checks`, as do the types of ranges.
-"""
+"""Checks of batches and of saved states. Those of settings and memory are in `planners.checks`."""
 
 from __future__ import annotations
 
@@ -11,32 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from mbrl.types import Transition
-from planners.checks import (
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    PositiveShare,
-    Rounds,
-    Share,
-    check_fields,
-    check_memory,
-    first_refused,
-)
+from planners.checks import check_memory
 
-__all__ = [
-    "NonNegativeFloat",
-    "NonNegativeInt",
-    "PositiveFloat",
-    "PositiveInt",
-    "PositiveShare",
-    "Rounds",
-    "Share",
-    "check_batch",
-    "check_fields",
-    "check_memory",
-    "first_refused",
-]
+__all__ = ["check_batch", "check_memory", "check_state"]
 
 
 def check_batch(batch: Transition, obs: Sequence[int], action: Sequence[int]) -> None:
@@ -62,20 +36,19 @@ def check_batch(batch: Transition, obs: Sequence[int], action: Sequence[int]) ->
 
 
 def check_state(state: Any, fresh: Any, place: str = "") -> None:
-    """Refuse a saved state that is not of the kind that `state_dict` of a fresh object gives.
+    """Check that a saved state has the structure of a new object's `state_dict`.
 
-    Dicts must have the same names and lists the same length, values the same type, tensors the
-    same dtype and shape. What is empty or None in the fresh one may have grown: there only the type
-    and, of a tensor without rows, the other dimensions are held. Weights must be finite where those
-    of the fresh one are.
+    Dicts must have the same names, lists the same length, values the same type, and tensors the
+    same dtype and shape. Where the new state has None, anything is accepted; where it has an empty
+    dict, list or tensor, any length. Numbers of a tensor must be finite if the new one's are.
 
     Args:
         state: nested dicts, lists and tuples of tensors and plain values.
-        fresh: likewise, of a fresh object with the same settings.
-        place: names `state` in messages.
+        fresh: that of a new object with the same settings.
+        place: name of `state` in messages.
 
     Raises:
-        ValueError: one line names the first place that differs.
+        ValueError: the first difference; the message names its place.
     """
     if fresh is None:
         return
@@ -83,7 +56,7 @@ def check_state(state: Any, fresh: Any, place: str = "") -> None:
         _check_tensor(state, fresh, place)
     elif isinstance(fresh, Mapping):
         if not isinstance(state, Mapping):
-            raise ValueError(f"{place} must have names, got {_said(state)}")
+            raise ValueError(f"{place} must have names, got {_described(state)}")
         if fresh and (found := set(map(str, state))) != (wanted := set(map(str, fresh))):
             name = min(found ^ wanted)
             fault = "is missing" if name in wanted else "is not known here"
@@ -92,33 +65,35 @@ def check_state(state: Any, fresh: Any, place: str = "") -> None:
             check_state(state[name], value, f"{place}/{name}".lstrip("/"))
     elif isinstance(fresh, list | tuple):
         if type(state) is not type(fresh) or (fresh and len(state) != len(fresh)):
-            raise ValueError(f"{place} must be {_said(fresh)} of {len(fresh)}, got {_said(state)}")
+            raise ValueError(
+                f"{place} must be {_described(fresh)} of {len(fresh)}, got {_described(state)}"
+            )
         for i, value in enumerate(fresh):
             check_state(state[i], value, f"{place}/{i}")
     elif type(state) is not type(fresh) and not (type(fresh) is float and type(state) is int):
-        raise ValueError(f"{place} must be {_said(fresh)}, got {_said(state)}")
+        raise ValueError(f"{place} must be {_described(fresh)}, got {_described(state)}")
 
 
 def _check_tensor(state: Any, fresh: Tensor, place: str) -> None:
     if not isinstance(state, Tensor):
-        raise ValueError(f"{place} must be a tensor, got {_said(state)}")
+        raise ValueError(f"{place} must be a tensor, got {_described(state)}")
     grown = fresh.ndim > 0 and len(fresh) == 0
     wanted, found = (x.shape[1:] if grown else x.shape for x in (fresh, state))
     if state.dtype != fresh.dtype or state.ndim != fresh.ndim or found != wanted:
         raise ValueError(
-            f"{place} must be {_named(fresh)} of shape {tuple(fresh.shape)}, got {_named(state)} "
+            f"{place} must be {_dtype(fresh)} of shape {tuple(fresh.shape)}, got {_dtype(state)} "
             f"of shape {tuple(state.shape)}"
         )
-    held = fresh.is_floating_point() and bool(fresh.isfinite().all())
-    if held and not bool(state.isfinite().all()):
+    finite = fresh.is_floating_point() and bool(fresh.isfinite().all())
+    if finite and not bool(state.isfinite().all()):
         raise ValueError(f"{place} holds a number that is not finite")
 
 
-def _named(tensor: Tensor) -> str:
+def _dtype(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def _said(value: Any) -> str:
+def _described(value: Any) -> str:
     kinds = {
         bool: "true or false", int: "an integer", float: "a number", str: "a text",
         list: "a list", tuple: "a tuple", dict: "names with values", Tensor: "a tensor",

@@ -1,4 +1,4 @@
-"""What a model of the world promises, as a function that a model's author can call."""
+"""A check that a model fulfils the protocol `Dynamics`, for authors of models."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ _MEMBERS = ("members", "noise_shape", "encode", "decode", "step")
 def check_model(
     model: Dynamics, obs: Tensor, action: Tensor, *, data: Transition | None = None
 ) -> None:
-    """Hold a model to what imagination and planning take for granted.
+    """Check the properties of a model that imagination and planning rely on.
 
-    `encode` takes any leading dimensions; `step` returns a `Step` of the right shapes, finite, the
-    same for the same noise, each row for itself, without writing to its arguments or drawing from
-    torch's global stream; `predict`, where there is one, returns a mean and a std of next state
-    and reward; `fit`, where there is one, returns numbers.
+    `encode` accepts any leading dimensions. `step` returns a `Step` of the right shapes and finite
+    numbers, which is the same for the same noise and in which no row depends on another; it neither
+    writes to its arguments nor draws from torch's global stream. `predict`, if there is one,
+    returns mean and std of next state and reward. `fit`, if there is one, returns numbers.
 
     Args:
         model: any `Dynamics`.
-        obs: (B, O) observations, at least two, such as an environment gives.
-        action: (B, A).
+        obs: (B, O) observations of an environment, at least two.
+        action: (B, A) actions.
         data: (T,) transitions to fit a fittable model to; it is not fitted if None.
 
     Raises:
-        ValueError: it does not keep one of them; one line names the model, the method, and the
-            wanted and the returned shape.
+        ValueError: the model lacks a property; the message names the model, the method, and what
+            was wanted and returned.
     """
     try:
         with torch.no_grad():
@@ -133,9 +133,9 @@ def _wrong_step(step: Any, lead: tuple[int, int], size: int, what: str) -> Itera
 def _decoded(model: Any, states: Tensor, size: int) -> Iterator[str]:
     try:
         obs = model.decode(states)
-    except NotImplementedError:  # allowed: it is asked only for functions of observations
+    except NotImplementedError:  # allowed, because only functions of observations need it
         return
-    except Exception as error:  # it is a stranger's function, which may raise anything
+    except Exception as error:  # a user's function may raise anything
         raise Raised(f"decode: raised {type(error).__name__}: {said(error)}") from error
     wanted = (*states.shape[:-1], size)
     if _shape(obs) != wanted:

@@ -1,4 +1,4 @@
-"""Drive a robot by MPC: through its true simulator or a learned model, in step with it or ahead."""
+"""Drive a robot by MPC through a simulator or a learned model, planning in every step or ahead."""
 
 from __future__ import annotations
 
@@ -37,28 +37,28 @@ class Driver(NamedTuple):
 
 
 class Tick(NamedTuple):
-    """What a callback receives after each step."""
+    """The state of a drive after a step, for a callback."""
 
-    step: int
+    step: int  # from 1
     reward: float
-    mean_reward: float  # so far
-    plan_ms: float  # of the last search
+    mean_reward: float  # over the steps so far
+    plan_ms: float  # milliseconds of the last search
     plans: int
     realtime: float  # simulated seconds per second
 
 
 class Drive(NamedTuple):
-    """One episode, recorded."""
+    """A recorded episode."""
 
     actions: np.ndarray  # (T, A)
     rewards: np.ndarray  # (T,)
-    states: np.ndarray  # (T + 1, S) MuJoCo's; (0,) for environments that are not
-    plan_ms: np.ndarray  # (plans,)
-    success: bool | None  # every goal was reached when it moved, and the last at the end
-    rejected: int  # candidates whose simulation diverged
-    evaluated: int
-    late: int  # plans that were ready after the step they were made for
-    realtime: float
+    states: np.ndarray  # (T + 1, S), states of MuJoCo; (0,) for other environments
+    plan_ms: np.ndarray  # (plans,), milliseconds of each search
+    success: bool | None  # whether every goal was reached before it moved or the episode ended
+    rejected: int  # number of candidates whose simulation diverged
+    evaluated: int  # number of candidates
+    late: int  # number of plans that were ready only after the step they were made for
+    realtime: float  # simulated seconds per second
     seed: int  # seed that the environment was reset with
 
 
@@ -147,9 +147,9 @@ def build_driver(config: DriveConfig, *, make_env: MakeEnv, seed: int) -> Driver
 
 
 def plan_seconds(driver: Driver, *, plans: int = 3) -> float:
-    """Median seconds of a search from the first state of an episode.
+    """Median seconds of `plans` searches from the first state of an episode.
 
-    The environment is left in that episode.
+    The environment is reset and not reset again.
     """
     obs, _ = driver.env.reset(seed=0)
     seconds = []
@@ -161,7 +161,7 @@ def plan_seconds(driver: Driver, *, plans: int = 3) -> float:
 
 
 def _control_step(env: gymnasium.Env, config: DriveConfig) -> float:
-    """Seconds of a step; 1 where the environment does not say and nothing depends on it."""
+    """Seconds of a control step; 1 if the environment does not define it and nothing uses it."""
     fps = env.metadata.get("render_fps")
     if fps is None and config.asynchronous:
         raise ValueError(
@@ -172,7 +172,7 @@ def _control_step(env: gymnasium.Env, config: DriveConfig) -> float:
 
 
 def _simulated(env: gymnasium.Env, env_id: str) -> Any:
-    """The task whose simulator can be planned through; raises ValueError where there is none."""
+    """The task of an environment; raises ValueError for an environment without a simulator."""
     task = env.metadata.get("known", {}).get("task")
     if task is None:
         raise ValueError(f"{env_id}: there is no simulator of it to plan through")
@@ -180,7 +180,7 @@ def _simulated(env: gymnasium.Env, env_id: str) -> Any:
 
 
 def _is_own(model: str) -> bool:
-    """Whether a model is named as module:Class or by an installed package, and is no folder."""
+    """Whether `model` is a module:Class or a model of an installed package, and not a folder."""
     return (":" in model or model in installed("model")) and not Path(model).exists()
 
 
@@ -218,13 +218,13 @@ def drive(
     began, busy = 0.0, 0.0
 
     class Robot(Controllers):
-        """The controller, which searches once before the episode's clock starts."""
+        """The controller; it searches once before the time of the episode is measured."""
 
         def reset(self, begins: np.ndarray) -> None:
             nonlocal began
             super().reset(begins)
             assert episode.obs is not None
-            # the first search compiles, allocates and, with a budget, times itself
+            # the first search compiles, allocates memory and, with a budget, measures its own time
             controller.warm_up(episode.obs[0])
             if records:
                 states.append(physics_state(env).numpy())
@@ -233,7 +233,7 @@ def drive(
     robot = Robot(lambda: controller, generator=controller.generator)
     for step in play(robot, vector(env), episode):
         obs, reward = step.next_obs[0].numpy(), float(step.reward[0])
-        busy = episode.seconds["act"] + episode.seconds["step"]  # that of planning and physics
+        busy = episode.seconds["act"] + episode.seconds["step"]
         if controller.paced:
             busy = time.perf_counter() - began
         actions.append(step.action[0].numpy())
@@ -243,7 +243,7 @@ def drive(
         count = len(rewards)
         over = bool(episode.over[0]) or count == steps
         if task is not None and task.success is not None:
-            # asked a step before the goal moves: the observation of that step has the next goal
+            # one step early: the observation of the step that moves the goal has the new goal
             phase = (count + 1) % task.goal_steps if task.goal_steps else count
             if phase == 0 or (over and phase != 1):
                 reached.append(bool(task.success(obs)))
@@ -276,7 +276,13 @@ def drive(
 
 
 def row(drive: Drive, control_step: float, budget_ms: float | None = None) -> dict[str, Any]:
-    """The numbers of one episode: sums, means, times in milliseconds."""
+    """The results of one episode, with times in milliseconds.
+
+    Args:
+        drive: the episode.
+        control_step: seconds of a step.
+        budget_ms: milliseconds that a search may take; None: `within_budget` is None.
+    """
     last = max(1, round(1 / control_step))
     return {
         "return": float(drive.rewards.sum()),
@@ -298,7 +304,7 @@ def row(drive: Drive, control_step: float, budget_ms: float | None = None) -> di
 
 
 def summary_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Means over seeds; the median of times, sums of counts, and how many succeeded."""
+    """Summary of the `row` of each seed: means, medians of times, sums of counts and successes."""
 
     def column(name: str) -> list[Any]:
         return [row[name] for row in rows if row[name] is not None]
@@ -328,15 +334,15 @@ def drive_one(
     steps: int | None = None,
     callback: Callable[[Tick], None] = lambda _: None,
 ) -> tuple[Drive, float]:
-    """One episode with a fresh environment and controller, and the control step in seconds.
+    """One episode with a new environment and controller, and the control step in seconds.
 
     Args:
         config: the robot, the model and the planner.
         make_env: see `build_driver`.
         seed: see `build_driver`.
-        start, number: the episode is reset with `episode_seed(start, number)`; `start` is `seed`
-            if None.
-        steps: of the episode, at most.
+        start: the episode is reset with `episode_seed(start, number)`; None: `seed`.
+        number: see `start`.
+        steps: maximum number of steps; None: those of the environment.
         callback: called after each step.
 
     Raises:
@@ -356,15 +362,15 @@ def drive_one(
 def replay(
     env: gymnasium.Env, actions: Sequence[np.ndarray] | np.ndarray, *, seed: int
 ) -> Iterator[Transition]:
-    """Carry out given actions (T, A) in the episode reset with `episode_seed(seed, 0)`.
+    """Take given actions (T, A) in the episode reset with `episode_seed(seed, 0)`.
 
-    Yields a transition of one row after each step, and ends with the actions or with the episode.
-    The environment can be rendered between two steps, and is left open.
+    Yields a transition (1,) after each step, until the actions or the episode end. The environment
+    can be rendered between two steps, and is not closed.
     """
     given, episode = iter(actions), Episodes(seed)
 
     class Given:
-        """Takes the actions in turn, whatever it observes."""
+        """Takes the given actions one after another."""
 
         def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
             return np.asarray(next(given))[None]
@@ -378,10 +384,10 @@ def replay(
 def film(
     env: gymnasium.Env, actions: Sequence[np.ndarray] | np.ndarray, *, seed: int
 ) -> tuple[list[np.ndarray], list[float]]:
-    """`replay`, rendered: a frame after each step, and the return so far.
+    """`replay` with a frame after each step, and the return up to it, for `envs.video.write_film`.
 
-    The environment renders frames (h, w, 3) of uint8, as `render_mode="rgb_array"` does; these are
-    what `envs.video.write_film` writes. Raises EnvironmentError for a picture that is none.
+    The environment must render frames (h, w, 3) of uint8, as with `render_mode="rgb_array"`. Raises
+    EnvironmentError for anything else.
     """
     frames, returns, total = [], [], 0.0
     for step in replay(env, actions, seed=seed):
@@ -400,10 +406,10 @@ def planning_error(
     seconds: float,
     steps: int = 60,
 ) -> float | None:
-    """`motion_error` of the cheaper simulator that a task is planned through; None without one.
+    """`motion_error` of the cheaper simulator that a task has for planning; None without one.
 
-    It is measured from every sixth state of an episode of `steps`, planned with the seed `seed`
-    and reset with `episode_seed(start, 0)`, over motions of `seconds`.
+    It is measured from every sixth state of an episode of `steps` steps, over motions of `seconds`.
+    The episode is planned with the seed `seed` and reset with `episode_seed(start, 0)`.
 
     Raises:
         ValueError: see `build_driver`.
@@ -421,11 +427,11 @@ def planning_error(
 
 
 class Drives(NamedTuple):
-    """Episodes driven, one for each seed, and their numbers."""
+    """Recorded episodes, one for each seed, and their results."""
 
     each: list[Drive]
     control_step: float
-    """Seconds."""
+    """Seconds of a step."""
     rows: list[dict[str, Any]]
     """See `row`."""
     summary: dict[str, Any]
@@ -441,15 +447,15 @@ def drive_seeds(
     callback: Callable[[int, Tick], None] = lambda episode, tick: None,
     done: Callable[[int, Drive], None] = lambda episode, drive: None,
 ) -> Drives:
-    """One episode for each seed, each with a fresh controller.
+    """One episode for each seed, each with a new environment and controller.
 
     Args:
         config: the robot, the model and the planner.
         make_env: see `build_driver`.
-        seeds: of the episodes, at least one.
-        steps: of an episode, at most.
-        callback: called with the episode's place and a `Tick` after each step.
-        done: called with the episode's place and its record.
+        seeds: seeds of the episodes, at least one.
+        steps: maximum number of steps of an episode; None: those of the environment.
+        callback: called after each step with the index of the episode and a `Tick`.
+        done: called after each episode with its index and its record.
 
     Raises:
         ValueError, RunError: see `build_driver`.
@@ -457,16 +463,16 @@ def drive_seeds(
     """
     drives: list[Drive] = []
     control_step = 0.0
-    for place, seed in enumerate(seeds):
+    for index, seed in enumerate(seeds):
         driven, control_step = drive_one(
             config,
             make_env=make_env,
             seed=seed,
             steps=steps,
-            callback=lambda tick, place=place: callback(place, tick),
+            callback=lambda tick, index=index: callback(index, tick),
         )
         drives.append(driven)
-        done(place, driven)
+        done(index, driven)
     rows = [row(drive, control_step, config.mpc.budget_ms) for drive in drives]
     return Drives(drives, control_step, rows, summary_of(rows))
 
@@ -474,8 +480,8 @@ def drive_seeds(
 def save_drives(path: Path, config: DriveConfig, drives: Drives, *, seeds: Sequence[int]) -> None:
     """Write `drive.json` and `drives.safetensors` into the folder `path`.
 
-    The first has the config, one row for each seed and the summary; the second has the actions,
-    rewards, physics states and plan times of each seed.
+    `drive.json` contains the config, one row for each seed and the summary; `drives.safetensors`
+    the actions, rewards, physics states and planning times of each seed.
     """
     arrays = {
         f"{seed}/{name}": np.ascontiguousarray(getattr(drive, name))

@@ -1,4 +1,4 @@
-"""Runs evaluated and compared, and how good a model is where its agent goes."""
+"""Evaluation and comparison of runs, and the errors of a model in its agent's own episodes."""
 
 from __future__ import annotations
 
@@ -34,38 +34,39 @@ SPREAD_PARTICLES = 100
 
 
 class Episode(NamedTuple):
-    """One episode in float64, and what the plans along it promised."""
+    """One episode in float64, and the scores of the plans made in it."""
 
     obs: Float[Tensor, "T O"]
     action: Float[Tensor, "T A"]
     reward: Float[Tensor, T]
     next_obs: Float[Tensor, "T O"]
-    promises: list[tuple[int, float]]  # (step, score) of each plan
+    plan_scores: list[tuple[int, float]]  # (step, score) of each plan
 
 
 def record(
     player: Player, env: gymnasium.Env | VectorEnv, *, episodes: int, seed: int, first: int = 0
 ) -> list[Episode]:
-    """Play episodes in one environment, reset with `episode_seed(seed, first..)`, and keep them.
+    """Play episodes in one environment and record them.
 
-    Where the player plans (`mbrl.agents.Controllers`), what each plan promised is kept too. Where
-    the environment has no time limit, an episode is cut off after 10,000 steps.
+    Episode i, from `first` on, is reset with `episode_seed(seed, i)`. If the player plans (as
+    `mbrl.agents.Controllers` does), the score of each plan is recorded too. Without a time limit of
+    the environment an episode is truncated after 10,000 steps.
     """
     recorded: list[Episode] = []
-    steps, promised, plans = [], [], 0
+    steps, scores, plans = [], [], 0
     running = Episodes(seed, first=first)
     planning = player if isinstance(player, PlanningPlayer) else None
     environments = vector(env)
     for step in play(player, environments, running, steps=most_steps(environments)):
         if planning is not None and planning.each and planning.each[0].plans > plans:
             controller = planning.each[0]
-            promised.append((len(steps), float(controller.state.plan.score)))
+            scores.append((len(steps), float(controller.state.plan.score)))
             plans = controller.plans
         steps.append(step)
         if running.over[0]:
             columns = (torch.cat(column).double() for column in zip(*steps, strict=True))
-            recorded.append(Episode(*list(columns)[:4], promises=promised))
-            steps, promised, plans = [], [], 0
+            recorded.append(Episode(*list(columns)[:4], plan_scores=scores))
+            steps, scores, plans = [], [], 0
             if len(recorded) == episodes:
                 break
     return recorded
@@ -79,10 +80,10 @@ def horizon_errors(
     device: torch.device | str = "cpu",
     generator: Generator,
 ) -> tuple[Float[Tensor, "N H"], Float[Tensor, "N H"]]:
-    """Error of the particles' mean, 1..H steps after each start, and of predicting no change.
+    """Error of the particles' mean 1..H steps after each start, and that of predicting no change.
 
-    Root mean square over observations, each in units of its std over the episodes; those that are
-    constant there are left as they are. Starts are every third step.
+    Each is the root mean square over the dimensions of the observation, in units of their std over
+    the episodes; those that are constant there are not scaled. Every third step is a start.
     """
     scale = _scale(torch.cat([episode.obs for episode in played]))
     errors, unchanged = [], []
@@ -112,14 +113,17 @@ def _scale(obs: Float[Tensor, "T O"]) -> Float[Tensor, O]:
     return torch.where(moments(obs)[1] > 0, obs.std(0), 1.0)
 
 
-def promises(
+def plan_returns(
     played: Sequence[Episode], span: int, *, discount: float = 1.0
 ) -> tuple[list[float], list[float]]:
-    """Each plan's score, and the return over the `span` steps after it was made."""
+    """Each plan's score, and the return of the `span` steps after it was made.
+
+    Plans with fewer than `span` steps after them are left out.
+    """
     powers = discount ** torch.arange(span, dtype=torch.double)
     predicted, realised = [], []
     for episode in played:
-        for start, score in episode.promises:
+        for start, score in episode.plan_scores:
             rewards = episode.reward[start : start + span]
             if len(rewards) == span:
                 predicted.append(score)
@@ -130,7 +134,7 @@ def promises(
 def one_step(
     model: GaussianDynamics, played: Sequence[Episode], *, device: torch.device | str = "cpu"
 ) -> tuple[Float[Tensor, "E T O"], Float[Tensor, "E T O"], Float[Tensor, "T O"]]:
-    """Members' mean and std of every next observation, and that observation."""
+    """The members' mean and std of every next observation, and that observation."""
     obs, action, target = (
         torch.cat([getattr(episode, name) for episode in played])
         for name in ("obs", "action", "next_obs")
@@ -152,12 +156,12 @@ def step_errors(
     moves: Sequence[Episode],
     device: torch.device | str = "cpu",
 ) -> list[float]:
-    """The one-step error of the members' mean over each episode, in stds of a step of `moves`.
+    """The one-step error of the members' mean in each episode, in units of the changes in `moves`.
 
-    Root mean square over steps and over the observations that `moves` changes, each in units of
-    the standard deviation of what one step of `moves` changes it by. With episodes of random
-    actions as `moves`, 1 is as bad as predicting the mean change of a random step, and errors in
-    different states are in one unit.
+    Root mean square over steps and over dimensions of the observation, each in units of the std of
+    its change in one step of the episodes `moves`; dimensions that do not change there are left
+    out. With episodes of random actions as `moves`, 1 is the error of predicting the mean change of
+    a random step, and errors in different states are in the same unit.
     """
     changes = [episode.next_obs.float() - episode.obs.float() for episode in moves]
     scale = moments(torch.cat(changes))[1]
@@ -176,29 +180,29 @@ def step_errors(
 
 
 class Mismatch(NamedTuple):
-    """How a model errs on random actions and where its own plans lead, a number an episode."""
+    """Errors of a model under random actions and under its own plans, one number per episode."""
 
     returns: list[float]
-    """Of the agent's own episodes."""
+    """Returns of the agent's own episodes."""
     promised: list[float]
-    """The mean score of the plans along each of them."""
+    """Mean score of the plans made in each of these episodes."""
     error_random: list[float]
-    """See `step_errors`, over episodes of random actions, which also give the unit."""
+    """`step_errors` in episodes of random actions, which also give the unit."""
     error_own: list[float]
-    """Over the agent's own episodes."""
+    """`step_errors` in the agent's own episodes, in the same unit."""
 
 
 def mismatch(agent: Any, env: gymnasium.Env | VectorEnv, *, episodes: int, seed: int) -> Mismatch:
-    """Play an agent's own and random episodes, as many of each, and measure its model on both.
+    """Play episodes of an agent and episodes of random actions, and measure its model in both.
 
-    A model is accurate where it has data; good plans leave those states, which is called
+    A model is accurate where it has data. Good plans leave those states, which is called
     distribution mismatch.
 
     Args:
-        agent: one that plans through a model that predicts Gaussians, such as PETS, on the CPU.
-        env: its environment, one.
-        episodes: how many of each kind, at least one.
-        seed: of the episodes and of all draws.
+        agent: plans through a model that predicts Gaussians, on the CPU, as PETS does.
+        env: one environment, that of the agent.
+        episodes: number of episodes of each kind, at least one.
+        seed: seed of the episodes and of all draws.
     """
     player = agent.player(generator=Generator().manual_seed(seed))
     random = RandomAgent(spec_of(env).action, generator=Generator().manual_seed(seed))
@@ -209,14 +213,14 @@ def mismatch(agent: Any, env: gymnasium.Env | VectorEnv, *, episodes: int, seed:
     at_random, own = played(random, episodes), played(player, 0)
     return Mismatch(
         [sum(episode.reward.tolist()) for episode in own],
-        [_mean([score for _, score in episode.promises]) for episode in own],
+        [_mean([score for _, score in episode.plan_scores]) for episode in own],
         step_errors(agent.model, at_random, moves=at_random),
         step_errors(agent.model, own, moves=at_random),
     )
 
 
 def _mean(scores: Sequence[float]) -> float:
-    """The running mean of the scores; 0 of none."""
+    """The mean of the scores, computed as a running mean; 0 if there are none."""
     mean = 0.0
     for count, score in enumerate(scores, 1):
         mean += (score - mean) / count
@@ -226,11 +230,11 @@ def _mean(scores: Sequence[float]) -> float:
 def act_milliseconds(
     players: Mapping[Any, Controller], observations: Sequence[np.ndarray]
 ) -> dict[Any, float]:
-    """Mean milliseconds that each controller takes for an action along observations (T, O).
+    """Mean milliseconds that each controller needs for an action, given T observations (O,).
 
-    A mean, as a controller that replans every k steps searches in one action of k. They take turns
-    at each observation, so that a machine that slows down slows them all. The first k observations
-    warm them up and are not counted.
+    The mean rather than the median, because a controller that replans every k steps searches only
+    once in k actions. All controllers act on an observation before the next, so that a change in
+    the machine's speed affects all of them. The first k observations are warm-up and not counted.
     """
     seconds: dict[Any, list[float]] = {key: [] for key in players}
     for obs in observations:
@@ -250,11 +254,12 @@ def plan_spread(
     device: torch.device | str = "cpu",
     generator: Generator,
 ) -> tuple[Spread, Float[Tensor, H]]:
-    """The spread along the first episode's first actions, predicted from its start, and the error.
+    """The predictive spread and the error along the first `horizon` steps of the first episode.
 
-    Variances are means over observations, each in units of its std over the episode, or over all
-    episodes where it has one step; those that are constant there are left as they are. The error
-    is the root mean square of the particles' mean in these units.
+    The prediction starts at the first observation and uses the actions of the episode. Variances
+    are means over the dimensions of the observation, each in units of its std over the episode, or
+    over all episodes if this one has only one step; those that are constant are not scaled. The
+    error is the root mean square error of the particles' mean in these units.
     """
     episode = played[0]
     imagined = rollout(
@@ -274,20 +279,22 @@ def plan_spread(
 
 
 class Measured(NamedTuple):
-    """What an agent's model and its plans were worth on fresh episodes."""
+    """Errors of an agent's model and scores of its plans in new episodes."""
 
     episodes: list[Episode]
     predicted: list[float]
-    """Each plan's score, and in `realised` the return over the steps after it; see `promises`."""
+    """Score of each plan; see `plan_returns`."""
     realised: list[float]
+    """Return of the steps after each plan."""
     errors: Float[Tensor, "N H"] | None
-    """See `horizon_errors`; None, like `baseline`, where the episodes have one step in all: no
-    standard deviation is then known, which is the unit of errors."""
+    """See `horizon_errors`. None if the episodes have only one step in total, because errors are in
+    units of the std of the observations."""
     baseline: Float[Tensor, "N H"] | None
+    """The errors of predicting no change; None if `errors` is."""
     one_step: tuple[Tensor, Tensor, Tensor] | None
-    """See `one_step`; None, like `along`, for a model that predicts no Gaussian."""
+    """See `one_step`; None for a model that predicts no Gaussian."""
     along: tuple[Spread, Float[Tensor, H]] | None
-    """See `plan_spread`; None too where there are no errors."""
+    """See `plan_spread`; None if `errors` or `one_step` is."""
 
 
 def measure(
@@ -299,15 +306,15 @@ def measure(
     horizon: int = 25,
     device: torch.device | str = "cpu",
 ) -> Measured:
-    """Play episodes with an agent's player and measure its model on them.
+    """Play episodes with an agent's player and measure its model in them.
 
     Args:
         agent: a `ModelBased` agent whose model is fitted.
         env: one environment.
-        episodes: how many, at least one.
-        seed: of the episodes and of all draws.
-        horizon: steps ahead, where the agent has no planner (`agent.mpc`) whose horizon counts.
-        device: where the model lives.
+        episodes: number of episodes, at least one.
+        seed: seed of the episodes and of all draws.
+        horizon: number of steps to predict; for a `PlanningAgent` that of its planner is used.
+        device: device of the model.
     """
     played = record(agent.player(generator=generator(seed, 1)), env, episodes=episodes, seed=seed)
     model = agent.model
@@ -321,7 +328,7 @@ def measure(
     scaled = sum(len(episode.obs) for episode in played) > 1
     if scaled:
         errors, baseline = horizon_errors(model, played, ahead, **draws)
-    predicted, realised = promises(played, span, discount=discount)
+    predicted, realised = plan_returns(played, span, discount=discount)
     if isinstance(model, GaussianDynamics):
         ahead_of_one = one_step(model, played, device=device)
         if scaled:
@@ -337,11 +344,11 @@ def motion_error(
     seconds: float,
     rng: np.random.Generator,
 ) -> float:
-    """The error of another simulator's motion, as a share of the true one's.
+    """The error of another simulator's motion, relative to the true one's.
 
-    The median over MuJoCo states (N, S), each under random controls held for `seconds`, of
-    |q_other - q_true| / |q_true - q_start| over positions; starts from which nothing moves are left
-    out.
+    The median of |q_other - q_true| / |q_true - q_start| over MuJoCo states (N, S), where q is the
+    vector of positions after random controls held for `seconds`. States from which nothing moves
+    are left out.
     """
     errors, positions = [], slice(1, 1 + true.model.nq)
     for state in states:
@@ -367,24 +374,25 @@ def evaluate_run(
     device: str | None = None,
     callback: Callable[[int, float, int], None] = lambda number, total, steps: None,
 ) -> tuple[dict[str, Any], str, list[np.ndarray]]:
-    """Play episodes with a run's agent at its newest checkpoint; writes RUN/evaluation.json.
+    """Play episodes with a run's agent from its newest checkpoint; writes RUN/evaluation.json.
 
     Args:
         path: the run's folder.
         make_env: makes the environment by its id.
-        episodes: how many, at least one.
-        seed: of the episodes and of the player's draws.
-        steps: of an episode, at most; if None, 10,000 where the environment has no time limit.
-        device: of the model; that of the run if None.
-        callback: called after each episode with its number from 1, its return and its steps.
+        episodes: number of episodes, at least one.
+        seed: seed of the episodes and of the player's draws.
+        steps: maximum number of steps of an episode; if None, 10,000 where the environment has no
+            time limit.
+        device: device of the model; that of the run if None.
+        callback: called after each episode with its number from 1, its return and its length.
 
     Returns:
-        What the file holds, which is the returns and what `mbrl.statistics.summarise` says of
-        them; the environment's id; and the actions (A,) of the first episode.
+        The content of the file, which includes the returns and their `mbrl.statistics.summarise`;
+        the environment's id; and the actions (A,) of the first episode.
 
     Raises:
         RunError: see `load_run`.
-        EnvironmentError: the environment returned what no agent can use.
+        EnvironmentError: see `mbrl.training.answers`.
     """
     loaded = load_run(path, make_env=make_env, device=device)
     player = loaded.agent.player(generator=generator(seed, 1))
@@ -412,22 +420,22 @@ def evaluate_run(
 def compare_runs(
     paths: Sequence[Path], *, labels: Sequence[str] = (), last: int = 1
 ) -> tuple[str, dict[str, list[Any]], dict[str, dict[str, Any]]]:
-    """Runs of one environment side by side; those with the same label are seeds of the same thing.
+    """Compare runs of one environment; runs with the same label count as seeds of one method.
 
     Args:
         paths: the runs' folders, at least one.
-        labels: one for each run; if there are none, the algorithm, and the settings in which runs
-            of it differ.
-        last: episodes at the end of a run whose mean return is its result.
+        labels: one for each run. If empty, a run is labelled by its algorithm and by the settings
+            in which runs of that algorithm differ.
+        last: the result of a run is its mean return over this number of last episodes.
 
     Returns:
         The environment's id; the learning curves of each label (see `learning`); and for each
-        label its `returns`, one a run, what `mbrl.statistics.summarise` says of them, and
-        `better_than_first`, the probability that a run of it beats one of the first label (None
-        for the first itself).
+        label the `returns` of its runs, their `mbrl.statistics.summarise`, and
+        `better_than_first`, the probability that one of its runs has a higher return than a run of
+        the first label (None for the first label).
 
     Raises:
-        RunError: not a run, or no finished episode.
+        RunError: a folder without a run, or a run without a finished episode.
         ValueError: runs of different environments.
     """
     configs = [RunConfig.of(Run.open(path)) for path in paths]

@@ -1,4 +1,4 @@
-"""Networks with E members: the base class, and a stack of MLPs."""
+"""Networks with E members: the base class `Net` and a stack of MLPs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from mbrl.checks import check_memory
+from planners.checks import check_memory
 
 ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
     "silu": F.silu,
@@ -51,7 +51,7 @@ def onednn_works() -> bool:
 
 
 def _is_intel() -> bool:
-    """Whether the processor is Intel's, for which MKL has kernels of its own."""
+    """Whether the processor is Intel's, for which MKL has specialised kernels."""
     try:
         with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
             return "GenuineIntel" in file.read(4096)
@@ -60,19 +60,19 @@ def _is_intel() -> bool:
 
 
 ONEDNN = onednn_works() and not _is_intel()
-"""Whether large products of float32 on the CPU go to oneDNN. It uses AVX-512 on AMD's processors,
-where MKL does not, and is about twice as fast there; on Intel's MKL is faster (an ensemble's fit
-1.45 times). Results differ in the last bits."""
+"""Whether oneDNN computes large float32 products on the CPU. On AMD processors it uses AVX-512,
+which MKL does not, and is about twice as fast; on Intel processors MKL is faster (1.45 times in the
+fit of an ensemble). Results differ in the last bits."""
 
 ONEDNN_ROWS = 64
-"""With fewer rows per member one batched call for all members is faster, because oneDNN rearranges
-the weights in every call."""
+"""Below this number of rows per member one batched call for all members is faster, because oneDNN
+rearranges the weights in every call."""
 
 ONEDNN_WORK = 3_000_000
-"""With fewer multiplications in a member's largest layer a batched call is faster."""
+"""Below this number of multiplications in a member's largest layer a batched call is faster."""
 
 ONEDNN_WORK_BACKWARD = 5_000_000
-"""The same if gradients are needed."""
+"""Like `ONEDNN_WORK`, if gradients are needed."""
 
 
 def stacked_mlp(
@@ -183,10 +183,10 @@ class Net(nn.Module, ABC):
     refitted from fresh weights, `reset`; the other methods have defaults.
 
     Attributes:
-        separable: True where every parameter and buffer has the E members as its first dimension
-            and no member uses those of another. Each member then stops training on its own, groups
-            of members train on several threads, and members can be ranked by their loss. `members`
-            must be computed from that dimension, because a group is a copy with fewer of them.
+        separable: whether every parameter and buffer has E as its first dimension and no member
+            uses another's. Members then stop training independently, train in groups on several
+            threads, and can be ranked by their loss. `members` must be computed from that
+            dimension, because a group is a copy of the net with fewer members.
     """
 
     separable = False
@@ -212,7 +212,7 @@ class Net(nn.Module, ABC):
         return None
 
     def resample(self, *, generator: Generator) -> None:
-        """Draw new weight samples; by default there are none, and nothing is done.
+        """Draw new weight samples; does nothing by default, for nets without samples.
 
         The fit calls it before every update and once at its end.
         """
@@ -254,7 +254,7 @@ class StackedMLP(Net):
     """E multi-layer perceptrons of the same shape: layer l holds (E, I, O) and (E, 1, O).
 
     Args:
-        members: E, how many networks.
+        members: E, the number of networks.
         sizes: input size, hidden sizes, output size.
         activation: function between layers, one of `ACTIVATIONS`.
         generator: draws the weights; truncated normal of std 1/(2 sqrt(I)), as PETS

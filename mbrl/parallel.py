@@ -1,7 +1,7 @@
 """Run independent blocks of work on single-threaded workers.
 
-Intra-op threads wait for one another in every matrix product, so one busy core slows all of
-them. Independent blocks on single-threaded workers do not wait for one another.
+The threads of one torch operation wait for each other in every matrix product, so that one busy
+core slows all of them. Independent blocks on single-threaded workers do not wait for each other.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _single_threaded(work: Callable[[T], R], item: T) -> R:
 
 @contextmanager
 def single_thread() -> Iterator[None]:
-    """A context in which torch uses one thread: for small tensors, or beside other threads."""
+    """A context in which torch uses one thread, for small tensors or while other threads work."""
     threads = torch.get_num_threads()
     if threads == 1:
         yield
@@ -89,11 +89,13 @@ def threads_beside(model: object) -> Callable[[], AbstractContextManager[None]]:
 def apart(start: Callable[[], T]) -> tuple[T, Callable[[], None]]:
     """Call `start`, which starts threads, and keep those threads off the caller's core.
 
-    Returns what `start` returned, and a function to call before each use of the threads. It is for
-    a native thread pool whose caller works at the same time: a sleeping thread is woken on its
-    caller's core, and with few cores the kernel may take milliseconds, as long as a whole plan, to
-    move it to another. The function does nothing on one core, or where the operating system has no
-    thread affinity.
+    It is for a native thread pool whose caller works at the same time: the kernel wakes a sleeping
+    thread on the caller's core, and with few cores may take milliseconds, as long as a whole plan,
+    to move it to another.
+
+    Returns:
+        What `start` returned, and a function to call before each use of the threads. The function
+        does nothing on one core, or if the operating system has no thread affinity.
     """
     try:
         before, free = _threads(), os.sched_getaffinity(0)
@@ -101,15 +103,15 @@ def apart(start: Callable[[], T]) -> tuple[T, Callable[[], None]]:
     except (AttributeError, OSError):  # not Linux
         return start(), lambda: None
     started = start()
-    crew, here = _threads() - before, -1
+    pool, avoided = _threads() - before, -1
 
     def spread() -> None:
-        nonlocal here
+        nonlocal avoided
         now = core()
-        if now == here or not free - {now}:
+        if now == avoided or not free - {now}:
             return
-        here = now
-        for thread in crew:
+        avoided = now
+        for thread in pool:
             with suppress(OSError):  # the thread has ended, or its cores are no longer available
                 os.sched_setaffinity(thread, free - {now})
 

@@ -1,4 +1,4 @@
-"""How particles travel and what their returns are worth, by name: settings read without torch."""
+"""Names of propagations and objectives, which the command reads without importing torch."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import math
 from typing import Literal
 
 Propagation = Literal["ts1", "tsinf", "expectation", "moment", "distribution"]
-"""How particles travel.
+"""How particles are propagated through the members of a model (Chua et al. 2018).
 
-ts1: each particle is assigned to a member anew at every step, members evenly used.
+ts1: each particle is assigned to a random member at every step, equally many to each.
 tsinf: each particle stays with its member.
-expectation: one particle, the mean over members of their means.
-moment: all particles are redrawn each step from one Gaussian that has the mean and variance of
-    their joint prediction (across particles and members; those that have ended do not count).
-distribution: each particle is seen by all members and redrawn from the Gaussian that has the
-    mean and variance of their mixture at that particle.
+expectation: one particle, which moves to the mean of the members' means.
+moment: at every step all particles are redrawn from one Gaussian with the mean and variance of
+    their predictions over particles and members, without particles that have terminated.
+distribution: every member predicts each particle, which is redrawn from a Gaussian with the mean
+    and variance of the mixture of these predictions.
 """
 
 
@@ -22,7 +22,7 @@ def parse_objective(name: str) -> tuple[str, float]:
     """Kind and parameter of an objective; see `mbrl.imagination.objective`.
 
     Raises:
-        ValueError: another name, or a parameter out of range.
+        ValueError: an unknown name, or a parameter out of range.
     """
     kind, colon, text = name.partition(":")
     try:

@@ -1,4 +1,4 @@
-"""Planners, models and agents of a user's own, by name."""
+"""Planners, models, agents and environments of a user's own, found by name."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 
 
 def named(kind: str, name: str, ours: Mapping[str, Any]) -> Any:
-    """What a name stands for.
+    """The object that a name stands for.
 
     Args:
         kind: planner, model or agent.
-        name: one of ours; `module:NAME`, with a module that can be imported; or an entry point
-            that an installed package has in the group `mbrl.planners`, and so on.
-        ours: the library's own, by name.
+        name: one of `ours`; `module:NAME`, with a module that can be imported; or an entry point of
+            an installed package, in the group `mbrl.planners`, `mbrl.models` or `mbrl.agents`.
+        ours: the library's own objects, by name.
 
     Raises:
-        ValueError: no such name; one line with the names that there are.
+        ValueError: an unknown name; the message lists the known ones.
     """
     if name in ours:
         return ours[name]
@@ -33,10 +33,10 @@ def named(kind: str, name: str, ours: Mapping[str, Any]) -> Any:
 
 
 def installed(kind: str) -> dict[str, str]:
-    """Parts of installed packages: the name of each, and the `module:OBJECT` that it stands for.
+    """Entry points of installed packages: name -> `module:OBJECT`.
 
     Args:
-        kind: env, planner, model or agent, for entry points of the group `mbrl.envs`, and so on.
+        kind: env, planner, model or agent: the group is `mbrl.envs`, `mbrl.planners`, ...
     """
     points = metadata.entry_points(group=f"mbrl.{kind}s")
     return {p.name: f"{p.module}:{p.attr}" for p in sorted(points, key=lambda point: point.name)}
@@ -46,7 +46,7 @@ def of_module(kind: str, name: str) -> Any:
     """The object that `module:NAME` stands for.
 
     Raises:
-        ValueError: the module cannot be imported or has no such object; one line.
+        ValueError: the module cannot be imported or has no such object.
     """
     module, _, attribute = name.partition(":")
     if not attribute or not all(part.isidentifier() for part in (*module.split("."), attribute)):
@@ -64,10 +64,10 @@ def of_module(kind: str, name: str) -> Any:
 
 
 def name_of(kind: str, part: Any) -> str:
-    """The `module:NAME` of a class, so that a run can find it again.
+    """The `module:NAME` of a class, for `of_module`.
 
     Raises:
-        ValueError: it is not at the top level of a module that can be imported.
+        ValueError: the class is not at the top level of a module that can be imported.
     """
     module, name = getattr(part, "__module__", None), getattr(part, "__qualname__", None)
     found = getattr(sys.modules.get(module or ""), name or "", None)
@@ -77,15 +77,17 @@ def name_of(kind: str, part: Any) -> str:
 
 
 def settings(what: str, part: Callable[..., Any], given: int) -> dict[str, inspect.Parameter]:
-    """The settings of a class: parameters of its constructor beside those that are handed to it.
+    """The settings of a class: the parameters of its constructor that the user chooses.
+
+    The library passes the first `given` parameters, `generator` and `device`.
 
     Args:
         what: kind and name, for messages.
         part: the class.
-        given: how many of its first parameters are handed to it; so are `generator` and `device`.
+        given: number of first parameters that the library passes.
 
     Raises:
-        ValueError: it cannot be called; a setting without a default.
+        ValueError: `part` cannot be called; a setting without a default.
     """
     if not callable(part):
         raise ValueError(f"{what}: wanted a class, got a {type(part).__name__}")
@@ -100,10 +102,10 @@ def settings(what: str, part: Callable[..., Any], given: int) -> dict[str, inspe
 
 
 def check_settings(what: str, part: Callable[..., Any], given: int, asked: Iterable[str]) -> None:
-    """Refuse settings that a class does not have; see `settings`.
+    """Check that a class has the settings `asked`; see `settings`.
 
     Raises:
-        ValueError: one that does not exist; the line names those that do.
+        ValueError: a setting that it does not have; the message lists those that it has.
     """
     there = settings(what, part, given)
     for name in asked:

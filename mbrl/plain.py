@@ -24,9 +24,9 @@ def _finite(value: Any) -> Any:
 
 
 def shown(text: object, *, most: int | None = None) -> str:
-    r"""Text in which all that does not print is escaped (`\x1b`), cut after `most` characters.
+    r"""Text with unprintable characters escaped (`\x1b`), cut after `most` characters.
 
-    Names and values read from files pass through it before a terminal shows them: a control
+    Use it for names and values read from files before a terminal shows them, because a control
     character could move the cursor, colour the rest of the screen or hide text.
     """
     whole = str(text)
@@ -59,10 +59,10 @@ _WORDS = {
 
 
 def words(code: int | None) -> str:
-    """What an error number of the operating system means."""
+    """The meaning of an error number of the operating system."""
     return _WORDS.get(code or 0, f"the system refuses it (error {code})")
 
 
 def file_name(text: str) -> str:
-    """An id or a label as part of a file's name, without what some systems do not take."""
+    """An id or a label for a file name, without characters that some systems do not allow."""
     return re.sub(r"[/:\\]", "-", text)

@@ -15,9 +15,9 @@ def generator(seed: int, *names: int) -> Generator:
 
 
 def episode_seed(seed: int, episode: int) -> int:
-    """The seed to reset an environment with in an episode of a run with this seed.
+    """The seed with which an environment is reset in an episode of a run with this seed.
 
-    So the first state of an episode does not depend on the episodes before it.
+    The first state of an episode therefore does not depend on the episodes before it.
     """
     return int(np.random.SeedSequence([seed, episode]).generate_state(1)[0])
 

@@ -1,6 +1,6 @@
-"""What a drive and a search depend on, apart from what runs them: no torch is imported here.
+"""Settings of a drive and of a tree search.
 
-`mbrl mpc --help` and `mbrl tree --help` read these settings, so they answer at once.
+No torch is imported here, so that `mbrl mpc --help` and `mbrl tree --help` answer at once.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class DriveConfig:
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """Everything that a tree depends on."""
+    """Settings of a tree search in an environment."""
 
     env: str = "frozen-lake"
     """One of `mbrl list envs`: a world (frozen-lake, cliff-walk, ..., CartPole-v1, ...), or a task

@@ -1,8 +1,7 @@
 """Statistics of results from few seeds (Agarwal et al. 2021).
 
-Scores are laid out as (runs, tasks): rows are seeds, columns are tasks (the strata of the
-bootstrap); a vector is one task.
-Every function that draws takes a NumPy generator.
+Scores are arrays (runs, tasks): rows are seeds, and columns are tasks, the strata of the bootstrap.
+A vector is one task. Every function that draws takes a NumPy generator.
 """
 
 from __future__ import annotations
@@ -40,12 +39,12 @@ class Curve(NamedTuple):
 def iqm(scores: ArrayLike, axis: Axis = None) -> Array:
     """Interquartile mean: the mean of the middle half of the scores (Agarwal et al. 2021).
 
-    Exactly a quarter is cut from either end: of n scores a total weight of n / 4, so that a score
-    at the edge keeps a fraction of its weight. This is twice the integral of the empirical quantile
-    function over [1/4, 3/4]. When 4 divides n it equals the usual 25 % trimmed mean, which drops
-    floor(n / 4) whole scores; with 3 runs the trimmed mean drops none and is no more robust than
-    the mean, while this one has the weights 1/4, 1, 1/4. `axis` as in `np.mean`. Raises
-    ValueError for empty or NaN scores.
+    Exactly a weight of n / 4 of n scores is cut from either end, so that a score at the edge keeps
+    a fraction of its weight. This is twice the integral of the empirical quantile function over
+    [1/4, 3/4]. If 4 divides n, it equals the usual 25 % trimmed mean, which drops floor(n / 4)
+    whole scores. Of 3 scores the trimmed mean drops none, so it is no more robust than the mean,
+    while this one has the weights 1/4, 1, 1/4. `axis` is as in `np.mean`. Raises ValueError for
+    empty scores, NaN and infinity.
     """
     values = finite(scores, "scores")
     axes = tuple(range(values.ndim)) if axis is None else np.atleast_1d(axis)
@@ -81,7 +80,7 @@ def bootstrap_interval(
 
 
 def mean_error(values: ArrayLike) -> tuple[Array, Array]:
-    """Means over the first axis, and their standard errors; these are 0 of a single value.
+    """Means over the first axis, and their standard errors, which are 0 for a single value.
 
     Raises ValueError for empty or NaN values.
     """
@@ -92,10 +91,10 @@ def mean_error(values: ArrayLike) -> tuple[Array, Array]:
 
 
 def order(counts: ArrayLike, errors: ArrayLike) -> float:
-    """The power of n with which errors (N,) change over the second half of counts n (N,).
+    """The exponent p of errors ∝ nᵖ, from the second half of the counts n (N,) and errors (N,).
 
-    It is the slope of the least-squares line in logarithms: -0.5 for a Monte Carlo mean. Raises
-    ValueError for NaN, fewer than three counts, or numbers that are not positive.
+    It is the slope of the least-squares line through the logarithms: -0.5 for a Monte Carlo mean.
+    Raises ValueError for NaN, fewer than three counts, or numbers that are not positive.
     """
     n, values = finite(counts, "counts"), finite(errors, "errors")
     if len(n) < 3 or n.shape != values.shape or min(n.min(), values.min()) <= 0:
@@ -142,10 +141,10 @@ def probability_of_improvement(
 ) -> Interval:
     """P(X > Y) + P(X = Y) / 2 for a run X of `x` and a run Y of `y`, averaged over tasks.
 
-    Agarwal et al. 2021: the Mann-Whitney statistic with a stratified bootstrap interval: 1 when
-    every run of `x` beats every run of `y`, 1/2 when neither is better. `x` is (n, tasks), `y` (m,
-    tasks), or vectors for one task. Raises ValueError for empty or NaN scores, or tasks that
-    differ.
+    The Mann-Whitney statistic with a stratified bootstrap interval (Agarwal et al. 2021). It is 1
+    if every run of `x` scores higher than every run of `y`, and 1/2 if neither is better. `x` is
+    (n, tasks), `y` (m, tasks), or vectors for one task. Raises ValueError for empty or NaN scores,
+    or different numbers of tasks.
     """
     a, b = _runs_by_tasks(x, "x"), _runs_by_tasks(y, "y")
     if a.shape[1] != b.shape[1]:
@@ -246,9 +245,10 @@ def _runs_by_tasks(scores: ArrayLike, name: str) -> Array:
 
 
 def finite(values: ArrayLike, name: str, ndim: int | None = None) -> Array:
-    """Finite numbers in float64, at least one, of `ndim` dimensions; a number is a vector of one.
+    """The values as a float64 array; a single number becomes an array (1,).
 
-    Raises ValueError with `name` for others.
+    Raises ValueError, with `name`, if there are no values, if any is not finite, or if they do not
+    have `ndim` dimensions.
     """
     array = np.atleast_1d(np.asarray(values, dtype=np.float64))
     if ndim is not None and array.ndim != ndim:

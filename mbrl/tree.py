@@ -1,4 +1,4 @@
-"""Search a tree in an environment through a model of it, and report on its root."""
+"""Tree search in an environment through a model of it, and its results at the root."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from planners.mcts import PUCT, UCT, Gumbel, Tree, Widening
 from planners.mcts.export import Node, most_visited, sample_name, to_dot, to_json
 
 _WRITTEN = 2
-"""Most numbers of a continuous action that are written on an edge."""
+"""Maximum size of a continuous action that is written on an edge; larger ones are numbered."""
 
 
 class Game(NamedTuple):
@@ -53,7 +53,7 @@ class Game(NamedTuple):
     exact: tuple[np.ndarray, np.ndarray] | None = None
     """V* (S,) and Q* (S, A) of a finite world."""
     place: tuple[str, Callable[[Node], str]] | None = None
-    """What names a node's state in a finite world, such as "row, column", and that name."""
+    """What identifies a state of a finite world, such as "row, column", and its value in a node."""
     drawn: bool = False
     """Whether outcomes are drawn by the model's noise."""
     reward: RewardFn | None = None
@@ -76,13 +76,13 @@ def build_game(
     """An environment with its true model, or with a model of a user's own.
 
     Args:
-        env: closed by the caller.
-        config: has the discount, 0.99 if it and the world have none, and how many actions are
-            sampled where they are continuous.
-        names: of the actions where these are indices.
-        world: the finite world that the environment plays, such as an `envs.FiniteMDP`.
-        task: the physics that the environment runs, such as an `envs.Task`. Without a world or a
-            task the environment is one that is its own model; see `Classic`.
+        env: the environment; the caller closes it.
+        config: `samples` is the number of continuous actions, and `discount` is used without a
+            `world`; if it is unset, 0.99.
+        names: names of discrete actions.
+        world: the MDP of the environment, such as an `envs.FiniteMDP`.
+        task: the physics of the environment, such as an `envs.Task`. Without a world or a task a
+            second environment is the model; see `Classic`.
         own: a model to search through in place of the true one. It is called with the sizes of an
             observation and an action; an index has size 1. Reward and termination are the model's
             own where the environment does not have them as functions.
@@ -204,13 +204,13 @@ def _place(world: Any) -> tuple[str, Callable[[Node], str]]:
 
 
 class Choice(NamedTuple):
-    """An action of the root, with its estimated and its exact value."""
+    """An action at the root, with its estimated and its exact value."""
 
     action: str
     visits: int
     prior: float
     value: float | None
-    """Estimated Q; None if the action was never tried."""
+    """Estimated Q; None if no simulation tried the action."""
     optimum: float | None
     """Q*; None if not known."""
     chosen: bool
@@ -228,7 +228,7 @@ class Found(NamedTuple):
     optimum: float | None
     """V* of the root's state; None if not known."""
     names: tuple[str, ...] | None
-    """Names of the actions; #0, #1, ... for drawn actions with too many numbers to write."""
+    """Names of the actions; #0, #1, ... for sampled actions that are too large to write."""
 
 
 def search_game(game: Game, config: SearchConfig, *, actions: Sequence[str] = ()) -> Found:
@@ -240,8 +240,8 @@ def search_game(game: Game, config: SearchConfig, *, actions: Sequence[str] = ()
         actions: names of the actions; those of the game if empty.
 
     Raises:
-        ValueError: a number of names other than the number of actions; an episode that ends within
-            `steps`.
+        ValueError: names for continuous actions, or not one for each action; an episode that ends
+            within `config.steps`.
     """
     if actions and game.names is None:
         raise ValueError(f"--actions: those of {config.env} are continuous and have no names")
@@ -250,7 +250,7 @@ def search_game(game: Game, config: SearchConfig, *, actions: Sequence[str] = ()
         raise ValueError(
             f"--actions needs one for each of {', '.join(game.names)}, got {', '.join(names)}"
         )
-    player, obs = _played(game, config)
+    player, obs = _search(game, config)
     tree = player.tree
     assert tree is not None
     if tree.actions is not None and tree.actions.shape[-1] > _WRITTEN:
@@ -262,7 +262,8 @@ def search_game(game: Game, config: SearchConfig, *, actions: Sequence[str] = ()
     optimum, best = None, None
     if game.exact is not None:
         optimum, best = float(game.exact[0][int(obs)]), game.exact[1][int(obs)]
-    return Found(tree, nodes, _choices(tree, names, best), float(tree.value[0]), optimum, names)
+    choices = _choices(tree, names, best)
+    return Found(tree, nodes, choices, float(tree.value[0]), optimum, names)
 
 
 def _unpacked(state: Sequence[float], members: int) -> list[float]:
@@ -271,8 +272,8 @@ def _unpacked(state: Sequence[float], members: int) -> list[float]:
     return [x for k in range(members) for x in state[k * size : (k + 1) * size - 2]]
 
 
-def _played(game: Game, config: SearchConfig) -> tuple[TreeSearch, Any]:
-    """A player that has just searched, and the observation it searched from."""
+def _search(game: Game, config: SearchConfig) -> tuple[TreeSearch, Any]:
+    """A player after its last search, and the observation from which it searched."""
     env, running = vector(game.env), Episodes(config.seed)
     running.begin(env)
     settings = TreeSearchConfig(
@@ -289,25 +290,25 @@ def _played(game: Game, config: SearchConfig) -> tuple[TreeSearch, Any]:
         game.model, game.actions, settings, state_of=game.state_of,
         generator=generator(config.seed, 2), **functions,
     )  # fmt: skip
-    alone, drawing = replace(settings, rollouts=1), generator(config.seed, 1)
-    probe = TreeModel(game.model, game.actions, alone, generator=drawing, **functions)
+    single, drawing = replace(settings, rollouts=1), generator(config.seed, 1)
+    model = TreeModel(game.model, game.actions, single, generator=drawing, **functions)
     assert running.obs is not None
     # UCT assumes returns in [0, 1]; scaling C by their range has the same effect as scaling them.
-    c = return_range(probe, player.state_of(running.obs)[0]) / math.sqrt(2)
+    c = return_range(model, player.state_of(running.obs)[0]) / math.sqrt(2)
     rule = {"uct": UCT(c=c), "puct": PUCT(), "gumbel": Gumbel()}[config.rule]
     player.config = replace(settings, rule=rule)
     for _ in collect(player, env, running, steps=config.steps, explore=False, begin=player.reset):
         if running.over[0]:
             raise ValueError(
-                f"--steps {config.steps}: the episode is over after {running.steps}, "
-                "with nothing more to search; ask for fewer or take another --seed"
+                f"--steps {config.steps}: the episode is over after {running.steps}; "
+                "choose fewer steps or another --seed"
             )
     player.act(running.obs)
     return player, running.obs[0]
 
 
 def return_range(model: TreeModel, state: Float[Tensor, S], *, games: int = 100) -> float:
-    """The range of the returns of the model's rollouts from a state; 1 where all are equal."""
+    """The range of the returns of `games` rollouts from a state; 1 if all returns are equal."""
     with torch.no_grad():
         returns = model.root(state.expand(games, -1)).value
     return float(returns.max() - returns.min()) or 1.0
@@ -316,15 +317,15 @@ def return_range(model: TreeModel, state: Float[Tensor, S], *, games: int = 100)
 def _choices(tree: Tree, names: Sequence[str] | None, optimum: np.ndarray | None) -> list[Choice]:
     if tree.actions is None:
         assert names is not None
-        called = list(names)
+        labels = list(names)
     else:
-        called = [sample_name(sample) for sample in tree.actions[0, 0].tolist()]
+        labels = [sample_name(sample) for sample in tree.actions[0, 0].tolist()]
         if names is not None:
-            called = [f"{name}: {sample}" for name, sample in zip(names, called, strict=True)]
+            labels = [f"{name}: {sample}" for name, sample in zip(names, labels, strict=True)]
     visits, values = tree.children_visits()[0].tolist(), tree.children_values()[0].tolist()
     return [
         Choice(
-            called[k],
+            labels[k],
             visits[k],
             float(tree.priors[0, 0, k]),
             values[k] if visits[k] else None,
@@ -342,11 +343,11 @@ def _model(own: OwnModel | None) -> dict[str, Any]:
 def save_search(
     folder: Path, config: SearchConfig, game: Game, found: Found, *, nodes: int
 ) -> dict[str, Any]:
-    """Write tree.json with all nodes, tree.dot with the most visited, and search.json.
+    """Write tree.json with all nodes, tree.dot with the `nodes` most visited, and search.json.
 
-    Returns what search.json holds: the config and what the search says of its root.
+    Returns the content of search.json: the config and the results at the root.
     """
-    said = {
+    result = {
         "config": asdict(config) | {"discount": game.discount} | _model(game.own),
         "state": found.nodes[0].state,
         "value": found.value,
@@ -357,5 +358,5 @@ def save_search(
     for name, text in (("tree.json", to_json(found.nodes)), ("tree.dot", dot)):
         with written_whole(folder / name) as file:
             file.write_text(text)
-    write_json(folder / "search.json", said)
-    return said
+    write_json(folder / "search.json", result)
+    return result

@@ -166,30 +166,30 @@ class SmoothDynamics(Protocol):
 
 @runtime_checkable
 class DistinctWorlds(Protocol):
-    """A model whose members are different worlds; those of others are estimates of one world."""
+    """A model whose members are different worlds; members of other models estimate one world."""
 
     nominal: int
-    """The member that is the real world."""
+    """Index of the member that stands for the real world."""
 
 
 @runtime_checkable
 class OwnThreads(Protocol):
-    """A model that may step on threads of its own; others use torch's."""
+    """A model that may step on threads that are not torch's."""
 
     own_threads: bool
-    """Whether it does, so that torch should leave it the cores."""
+    """Whether it does, so that torch should use only one thread meanwhile."""
 
 
 @runtime_checkable
 class Scaled(Protocol):
-    """A model that says the size of its states, for distances between them."""
+    """A model with a unit for each dimension of its state, for distances between states."""
 
     scale: Float[Tensor, S]
-    """The unit of each dimension, such as its std in the data."""
+    """The units, such as the std of each dimension in the data."""
 
 
 class Outcomes(NamedTuple):
-    """The possible outcomes of a step of each member, at most C; unused places have chance 0."""
+    """The possible outcomes of a step of each member, padded to C with outcomes of chance 0."""
 
     state: Float[Tensor, "E B C S"]
     reward: Float[Tensor, "E B"]
@@ -258,11 +258,11 @@ class ArrivalRewards(Protocol):
     """An MDP whose rewards may depend on the next state, too."""
 
     arrival: sparse.csr_array | None
-    """One reward for each of the nonzero `transitions`; None if they do not."""
+    """One reward for each of the nonzero `transitions`; None if rewards do not depend on it."""
 
 
 class Policy(Protocol):
-    """Acts on model states; differentiable where it can be."""
+    """Acts on model states; differentiable if possible."""
 
     def __call__(
         self, state: Float[Tensor, "*lead S"], *, generator: Generator, explore: bool
@@ -305,7 +305,7 @@ class Player(Protocol):
         ...
 
     def reset(self, begins: np.ndarray) -> None:
-        """Called when episodes begin: in the environments where `begins` (N,) is True."""
+        """Called when episodes begin, in the environments where `begins` (N,) bool is True."""
         ...
 
 
@@ -315,7 +315,7 @@ class PlanningPlayer(Player, Protocol):
 
     @property
     def each(self) -> Sequence[Any]:
-        """One `mbrl.agents.Controller` an environment, of those it has acted in."""
+        """One `mbrl.agents.Controller` for each environment in which it has acted."""
         ...
 
 
@@ -328,7 +328,7 @@ class Agent(Protocol):
         ...
 
     def observe(self, step: Transition) -> None:
-        """Take N transitions, one per environment.
+        """Store N transitions, one per environment.
 
         Where an episode ended, `next_obs` is its last observation, not the first of the next.
         """

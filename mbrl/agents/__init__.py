@@ -1,9 +1,9 @@
 """Recipes that join models, planners and learners, one file each.
 
-Each of `AGENTS` is a module with `Config`, a frozen dataclass whose `Config.suited(spec)` are the
-settings for an environment of which nothing more is known, and `make(spec, config, *, generator,
-device)`. A new agent is one such file and one line here. The command's help is quick if `Config` is
-read without torch: then `make` is loaded late, as `pets` does.
+Each of `AGENTS` is a module with `make(spec, config, *, generator, device)` and `Config`, a frozen
+dataclass whose `Config.suited(spec)` are the default settings for an environment. A new agent is
+one such file and one line here. To keep the command's help quick, `Config` should be read without
+torch and `make` loaded when it is first used, as in `pets`.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def agent(name: str) -> Any:
     """The module of an agent: `Config` and `make`.
 
     Args:
-        name: one of `AGENTS`, or `module:make` of a module of one's own that has both.
+        name: one of `AGENTS`, or `module:make` of your own module, which has both.
 
     Raises:
-        ValueError: no agent has that name; a module that cannot be imported or lacks one of both.
+        ValueError: an unknown name; a module that cannot be imported, or has no `Config` or `make`.
     """
     found = named("agent", name, AGENTS)
     if name in AGENTS:
@@ -56,7 +56,7 @@ def agent(name: str) -> Any:
 
 
 def name_of(config: object) -> str:
-    """The name of a config's agent, or the module of its class if it is none of `AGENTS`."""
+    """The name in `AGENTS` of a config's agent, or the module of its class if it has none."""
     module = type(config).__module__
     homes = ((name, path) for name, path in AGENTS.items() if f"{module}.".startswith(f"{path}."))
     return next((name for name, _ in homes), module)

@@ -1,4 +1,4 @@
-"""Settings of MPC: which planner, how often it replans, how it treats an uncertain model.
+"""Settings of MPC: the planner, how often it replans, and how it uses an uncertain model.
 
 No torch is imported until a planner is built, so the command's help is quick.
 """
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 PlannerName = Literal[
     "icem", "cem", "mppi", "predictive", "cma", "evolution", "gradient", "ilqr", "random"
 ]
-"""The library's planners, as `planner_kinds` has them."""
+"""Names of the library's planners; see `planner_kinds`."""
 
 
 def planner_kinds() -> dict[str, type[Search] | type[ILQR]]:
@@ -45,35 +45,35 @@ def planner_kinds() -> dict[str, type[Search] | type[ILQR]]:
 
 @dataclass(frozen=True)
 class PlannerConfig:
-    """Which planner, and its settings; unset ones are the planner's own defaults."""
+    """A planner and its settings; those that are unset have the planner's defaults."""
 
     name: str = "icem"
     """The search: icem, cem, mppi, predictive, cma, evolution, gradient, ilqr or random, or one of
     your own as module:Class."""
     horizon: PositiveInt = 25
-    """Actions planned ahead."""
+    """Number of actions in a plan."""
     population: PositiveInt | None = None
-    """Candidates in the first iteration."""
+    """Number of candidates in the first iteration."""
     iterations: Rounds | None = None
-    """Rounds of search, at most."""
+    """Maximum number of iterations of a search."""
     elites: PositiveInt | None = None
-    """Best candidates, to which the next round is fitted."""
+    """Number of best candidates, to which the distribution of the next iteration is fitted."""
     knots: PositiveInt | None = None
-    """Control points that are searched; if unset, every action is."""
+    """Number of control points of a plan. If unset, every action is a control point."""
     interpolation: Literal["zero", "linear", "cubic"] | None = None
-    """How control points become actions."""
+    """How actions are interpolated between control points."""
     sigma: PositiveFloat | None = None
-    """First std of the search, as a fraction of the box's width."""
+    """Initial std of the search, as a fraction of the width of the action box."""
     beta: NonNegativeFloat | None = None
-    """Colour of the noise: 0 white, larger is smoother."""
+    """Exponent of the coloured noise: 0 is white noise, larger is smoother."""
     momentum: Annotated[float, Interval(ge=0, lt=1)] | None = None
-    """Share of the old mean and variance kept in each round."""
+    """Share of the old mean and variance that is kept in each iteration."""
     temperature: PositiveFloat | None = None
-    """Of MPPI: lower gives more weight to the best candidates."""
+    """Temperature of MPPI: a lower one gives more weight to the best candidates."""
     answer: Literal["best", "mean"] | None = None
-    """Carry out the best candidate, or the mean of the search."""
+    """The plan to carry out: the best candidate, or the mean of the search distribution."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Settings of a planner of your own that the library's planners do not have, by name."""
+    """Settings, by name, of a planner of your own that are not among the above."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -85,7 +85,7 @@ class PlannerConfig:
             )
 
     def named(self, name: str) -> PlannerConfig:
-        """These settings for another planner, without those it does not have."""
+        """These settings for another planner, without those that it does not have."""
         if name == self.name:
             return self
         other: Any = replace(self, name=name, settings={})
@@ -97,14 +97,14 @@ class PlannerConfig:
         """The planner's class.
 
         Raises:
-            ValueError: no planner has this name; a module that cannot be imported.
+            ValueError: an unknown name; a module that cannot be imported.
         """
         return named("planner", self.name, planner_kinds())
 
     def build(
         self, low: Tensor, high: Tensor, *, horizon: int | None = None
     ) -> Search | ILQR | RecedingPlanner:
-        """The planner over the box [low, high] (A,), with this or another horizon.
+        """The planner for actions in [low, high] (A,), with this or another horizon.
 
         Raises:
             ValueError: a setting out of range, or one that this planner does not have.
@@ -131,20 +131,20 @@ _ALWAYS = ("name", "horizon", "settings")
 
 @dataclass(frozen=True)
 class MPCConfig:
-    """Plan, carry out some of the plan, plan again."""
+    """Model predictive control: plan, carry out a part of the plan, plan again."""
 
     planner: PlannerConfig = field(default_factory=PlannerConfig)
     """The search over action sequences."""
     replan_every: NonNegativeInt = 1
-    """Actions between two searches; 0 plans a whole episode once and runs it open loop."""
+    """Number of actions between two searches; 0 plans a whole episode once (open loop)."""
     action_repeat: PositiveInt = 1
-    """Environment steps that each planned action is held."""
+    """Number of environment steps for which each planned action is held."""
     budget_ms: PositiveFloat | None = None
-    """Milliseconds for a search, which then returns its best plan so far; None sets no limit."""
+    """Milliseconds after which a search returns its best plan so far; None sets no limit."""
     particles: PositiveInt = 1
-    """Trajectories sampled per candidate, a multiple of the members that step."""
+    """Number of trajectories per candidate, a multiple of the number of members that predict."""
     propagation: Propagation = "tsinf"
-    """How particles are assigned to members."""
+    """How particles are propagated through the members."""
     objective: str = "mean"
     """mean, worst, cvar:α, mean+std:λ or mean-std:λ of the particles' returns."""
     penalty: NonNegativeFloat = 0.0
@@ -152,14 +152,14 @@ class MPCConfig:
     discount: PositiveShare = 1.0
     """Discount of the planned return."""
     terminal: NonNegativeFloat = 0.0
-    """How many times more the last planned reward counts, for what lies beyond the horizon."""
+    """Additional weight of the last planned reward, for the rewards beyond the horizon."""
 
     def __post_init__(self) -> None:
         check_fields(self)
         parse_objective(self.objective)
 
     def build(self, low: Tensor, high: Tensor, *, horizon: int | None = None) -> MPC:
-        """The planner over the box [low, high] (A,) and its replanning.
+        """The planner for actions in [low, high] (A,) with its replanning.
 
         Raises:
             ValueError: a setting out of range, or one that this planner does not have.

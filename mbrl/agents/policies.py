@@ -10,12 +10,12 @@ from mbrl.types import Policy
 
 
 class PolicyPlayer:
-    """A `Player` that acts by a policy on observations that are vectors.
+    """A `Player` that acts by a policy, on observations that are vectors.
 
     Args:
-        policy: chooses the actions; it is shared, so the player improves as it learns.
-        device: of the policy.
-        generator: of the policy's draws.
+        policy: chooses the actions; it is not copied, so the player improves while it learns.
+        device: device of the policy.
+        generator: random stream of the policy's draws.
     """
 
     def __init__(
@@ -25,9 +25,9 @@ class PolicyPlayer:
 
     @torch.no_grad()
     def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
-        """Actions (N, *A) for observations (N, *O), which go in as float32."""
+        """Actions (N, *A) for observations (N, *O), which the policy receives as float32."""
         state: Tensor = torch.as_tensor(obs, dtype=torch.float32, device=self.device)
         return self.policy(state, generator=self.generator, explore=explore).numpy(force=True)
 
     def reset(self, begins: np.ndarray) -> None:
-        """Nothing is kept from one step to the next."""
+        """Does nothing, because the player has no state."""

@@ -1,4 +1,4 @@
-"""Uniformly random actions: the baseline everything must beat.
+"""Uniformly random actions, the baseline of all agents.
 
 No torch is imported until an agent is made, so the command's help is quick.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Config:
-    """Uniformly random actions; nothing to set."""
+    """Uniformly random actions, which have no settings."""
 
     @classmethod
     def suited(cls, spec: Spec) -> Config:
@@ -28,7 +28,10 @@ class Config:
 
 
 class RandomAgent:
-    """Draws every action uniformly from a bounded box or from indices."""
+    """Draws every action uniformly from a bounded box or from indices.
+
+    Raises ValueError for other spaces.
+    """
 
     def __init__(self, space: Space, *, generator: Generator) -> None:
         import torch
@@ -36,8 +39,7 @@ class RandomAgent:
         from mbrl.spaces import random_actions
 
         self.space, self.generator, self.config = space, generator, Config()
-        # a space it cannot draw from is refused now
-        random_actions(space, 1, generator=torch.Generator())
+        random_actions(space, 1, generator=torch.Generator())  # raises for other spaces
 
     def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
         """Actions (N, *A), whatever the observations."""
@@ -46,31 +48,31 @@ class RandomAgent:
         return random_actions(self.space, len(obs), generator=self.generator)
 
     def observe(self, step: Transition) -> None:
-        """Nothing is remembered."""
+        """Does nothing, because this agent does not learn."""
 
     def update(self) -> Metrics:
-        """Nothing is learned."""
+        """Does nothing; there are no metrics."""
         return {}
 
     def player(self, *, generator: Generator) -> RandomAgent:
-        """The same with randomness of its own."""
+        """The same agent with another random stream."""
         return RandomAgent(self.space, generator=generator)
 
     def reset(self, begins: np.ndarray) -> None:
-        """Nothing to forget."""
+        """Does nothing, because the agent has no state but its generator."""
 
     def state_dict(self) -> dict[str, Any]:
-        """The generator."""
+        """The state of the generator."""
         return {"generator": self.generator.get_state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave.
+        """Restore what `state_dict` returned.
 
         Raises:
-            ValueError: it is another agent's.
+            ValueError: it is from a different agent.
         """
         if set(state) != {"generator"}:
-            raise ValueError(f"a random agent has a generator alone, got {', '.join(state)}")
+            raise ValueError(f"the state of a random agent is a generator, got {', '.join(state)}")
         self.generator.set_state(state["generator"].cpu())
 
 

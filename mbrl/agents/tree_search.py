@@ -1,7 +1,7 @@
 """Monte Carlo tree search through any model: the root and the step of a search, and its player.
 
-A node holds an imagined state of every one of the E members, each of which goes its own way from
-the root, as `tsinf` particles do. A node's reward and value are means over members.
+A node contains one imagined state of each of the E members, which are simulated separately from the
+root on, like `tsinf` particles. The reward and the value of a node are means over members.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from annotated_types import Interval
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
-from mbrl.checks import (
+from mbrl.imagination import rollout
+from mbrl.parallel import single_thread
+from mbrl.types import Dynamics, Enumerable, Policy, RewardFn, Step, TerminatedFn
+from planners.checks import (
     NonNegativeInt,
     PositiveInt,
     PositiveShare,
@@ -25,23 +28,20 @@ from mbrl.checks import (
     check_fields,
     check_memory,
 )
-from mbrl.imagination import rollout
-from mbrl.parallel import single_thread
-from mbrl.types import Dynamics, Enumerable, Policy, RewardFn, Step, TerminatedFn
 from planners.mcts import PUCT, Evaluation, Rule, Tree, Widening, search
 
 Sampler = Callable[[Tensor, Generator], Tensor]
-"""`sampler(obs (B, O), generator) -> (B, K, A)`: actions a node may open, in that order."""
+"""`sampler(obs (B, O), generator) -> (B, K, A)`: actions of a node, in the order of expansion."""
 
 ValueFn = Callable[[Tensor], Tensor]
 """`value(obs (E, B, O)) -> (E, B)`."""
 
 PriorFn = Callable[[Tensor], Tensor]
-"""`prior(obs (E, B, O)) -> logits (E, B, K)`; their mean over members counts."""
+"""`prior(obs (E, B, O)) -> logits (E, B, K)`, which are averaged over members."""
 
 
 def uniform_actions(low: Float[Tensor, A], high: Float[Tensor, A], count: int) -> Sampler:
-    """A sampler of `count` actions, uniform in the box."""
+    """A sampler of `count` actions, uniform in the box [low, high]."""
 
     def sample(obs: Tensor, generator: Generator) -> Tensor:
         shape = (len(obs), count, len(low))
@@ -57,34 +57,38 @@ Depth = Annotated[int, Interval(ge=1, le=2**31 - 1)]
 
 @dataclass(frozen=True)
 class TreeSearchConfig:
-    """Look ahead in a tree, take one action, look ahead again."""
+    """Settings of a tree search for every action."""
 
     simulations: PositiveInt = 64
-    """Nodes added to the tree for each action."""
+    """Number of simulations for each action."""
     rule: Rule = field(default_factory=PUCT)
-    """UCT, PUCT, Gumbel or another `Rule`; with its noise and a drawn answer only to explore."""
+    """UCT, PUCT, Gumbel or another `Rule`. Its random noise is used only to explore."""
     discount: PositiveShare = 0.99
     """γ, in (0, 1]."""
     max_depth: Depth | None = None
-    """Actions ahead in the tree, at most."""
+    """Maximum number of actions from the root to a leaf."""
     widening: Widening | None = None
-    """Open sampled actions one by one."""
+    """Progressive widening over sampled actions; None makes all of them available at once."""
     outcomes: Widening | Literal["all"] | None = None
-    """Draw the model's noise, and so many outcomes of an action. "all" takes every outcome with its
-    probability, from a model of one member that lists them (`mbrl.types.Enumerable`). None plans
-    with the model's means."""
+    """Progressive widening over the outcomes of an action, which are drawn with the model's noise.
+    "all" uses every outcome with its probability, for a model of one member that lists them
+    (`mbrl.types.Enumerable`). None uses the model's means."""
     merge: bool = False
-    """Nodes of one state share what follows: for finite worlds, where many paths lead to one."""
+    """Whether nodes with the same state share their successors: for finite worlds, in which many
+    paths lead to a state."""
     backup: Literal["mean", "max"] = "mean"
-    """A node's value: over all simulations that came by, or of its best action (see `search`)."""
+    """Value of a node: the mean over all simulations through it, or the value of its best action
+    (see `search`)."""
     rollouts: NonNegativeInt = 1
-    """Random rollouts that value a leaf; 0 leaves it to the value function, or to 0."""
+    """Number of random rollouts from a leaf; their mean return is its value. With 0 its value is
+    that of the value function, or 0."""
     depth: PositiveInt = 50
-    """Steps of each rollout, at most; what lies beyond counts 0."""
+    """Maximum number of steps of a rollout; rewards after them count 0."""
     share: Share = 0.5
-    """Weight of the rollouts where there is a value function too (Silver et al. 2016's λ)."""
+    """Weight of the rollouts if there is a value function too (λ of Silver et al. 2016)."""
     disagreement: float = 0.0
-    """κ: a simulation is worth mean + κ · std over members of its return; caution if below 0."""
+    """κ: the value of a simulation is mean + κ · std of its return over members; κ < 0 is
+    cautious."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -93,34 +97,35 @@ class TreeSearchConfig:
 class TreeModel:
     """The model of a search, from a `Dynamics`: `root(state (B, S))` and `step(node, action)`.
 
-    A leaf is valued, for each member from its own state, by the mean of random rollouts, by a
-    value function, or by both, weighted. The simulation that adds a leaf passes up mean + κ · std
-    (population's) over members of the whole return from the root: rewards on the way and the
-    leaf's value. So a path is worth what the objective "mean±std:|κ|" of `mbrl.imagination` makes
-    of a plan with one `tsinf` particle a member. The variance of that return goes along, for rules
-    that look where members disagree (their `optimism`). A node is terminal once all members have
-    ended; those that end earlier earn 0 from then on.
+    The value of a leaf is, for each member from its own state, the mean return of random rollouts,
+    the result of a value function, or a weighted mean of both. The simulation that adds a leaf
+    backs up mean + κ · std (divided by E) over members of the whole return from the root: the
+    rewards on the path and the leaf's value. So a path has the score that the objective
+    "mean±std:|κ|" of `mbrl.imagination` gives a plan with one `tsinf` particle per member. The
+    variance of that return is passed on too, for rules that explore where members disagree (their
+    `optimism`). A node is terminal if all members have terminated; members that terminate earlier
+    have reward 0 from then on.
 
     Args:
         model: any `Dynamics`.
-        actions: how many there are, the model taking the index as an action (1,); or what they
-            are, (K, A); or a sampler of continuous ones. With E > 1 a sampler is asked at every
-            member's observation, and its k-th action taken at member k mod E.
-        config: discount, rollouts, share and disagreement; it draws noise if it has `outcomes`,
-            also in rollouts.
-        prior: logits of the K actions; None for all alike.
-        value: of observations.
-        policy: acts in the rollouts, on model states; None draws uniformly from the K actions, and
-            takes the first of a sampler's.
-        reward, terminated: take the place of the model's own.
-        generator: draws noise, samples and rollouts.
+        actions: their number, if the model takes an index as an action (1,); or the actions
+            (K, A); or a sampler of continuous actions. With E > 1 the sampler is called with every
+            member's observation, and the k-th action is that of member k mod E.
+        config: uses discount, rollouts, share and disagreement. If `outcomes` is set, noise is
+            drawn, also in rollouts.
+        prior: logits of the K actions; None is a uniform prior.
+        value: value function of observations.
+        policy: acts in the rollouts, on model states. None draws uniformly from the K actions, or
+            takes the first action of the sampler.
+        reward, terminated: used instead of the model's own.
+        generator: random stream of noise, samples and rollouts.
 
     Raises:
-        ValueError: here or later, no actions, "all" outcomes of a model that cannot say them, or a
-            function that gives another shape.
+        ValueError: no actions; "all" outcomes with a model that does not list them. `root` and
+            `step` raise it for a function that returns another shape.
 
     Attributes:
-        outcomes: as `search` takes them: for "all" the most that an action has.
+        outcomes: those of the config, for `search`; for "all" the largest number of an action.
     """
 
     outcomes: Widening | int | None
@@ -167,7 +172,10 @@ class TreeModel:
             self.outcomes = config.outcomes
 
     def root(self, state: Float[Tensor, "B S"]) -> Evaluation:
-        """The roots, all members in the same state."""
+        """Root nodes, with all members in the same state.
+
+        Raises ValueError for a state that is not finite or of another shape.
+        """
         if state.ndim != 2 or not state.isfinite().all():
             raise ValueError(f"state must be finite and (B, S), got {tuple(state.shape)}")
         members, config = state.expand(self.model.members, *state.shape), self.config
@@ -179,7 +187,7 @@ class TreeModel:
         return self._evaluate(members, nothing == 0, nothing, nothing)
 
     def step(self, node: Float[Tensor, "B D"], action: Tensor) -> Evaluation:
-        """One step of every member; D = E (S + 2) numbers of a node, as `root` made them."""
+        """One step of every member from the nodes of `root` or `step`, of D = E (S + 2) numbers."""
         members = node.unflatten(1, (self.model.members, -1)).transpose(0, 1)
         state, alive, past = members[..., :-2], members[..., -2] > 0, members[..., -1]
         moves = action if self.table is None else self.table[action.to(self.table.device)]
@@ -194,7 +202,7 @@ class TreeModel:
             x.repeat_interleave(count, 1) for x in (state, moves, alive, past, then.reward)
         )
         step = Step(then.state.flatten(1, 2), gain, then.terminated.flatten(1))
-        after, gain, ended = self._judged(before, moves, alive, step)
+        after, gain, ended = self._finish_step(before, moves, alive, step)
         found = self._evaluate(after, alive & ~ended, past, gain)
         each = (x if x is None else x.unflatten(0, (-1, count)) for x in found)
         return Evaluation._make(each)._replace(chance=then.chance[0])
@@ -206,8 +214,11 @@ class TreeModel:
         past: Float[Tensor, "E B"],
         gain: Float[Tensor, "E B"],
     ) -> Evaluation:
-        """Pack a node. `past` is each member's return up to the step that earned `gain`, in units
-        of that step: divided by γ a step, so that κ · std of it counts in full at the root."""
+        """Evaluate states and pack them as nodes.
+
+        `past` is each member's return before the step with reward `gain`, divided by γ for every
+        step since the root, so that κ · std of the whole return is not discounted at the root.
+        """
         over = ~alive.any(0)
         asked = (self.value, self.prior, self.sampler)
         obs = None if asked == (None, None, None) else self.model.decode(state)
@@ -229,7 +240,7 @@ class TreeModel:
     def _choices(
         self, state: Float[Tensor, "E B S"], obs: Float[Tensor, "E B O"] | None
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Prior (B, K), and the actions (B, K, A) where they are a sample."""
+        """Prior logits (B, K), and the actions (B, K, A) if there is a sampler."""
         members, roots = state.shape[:2]
         actions, count = None, 0 if self.table is None else len(self.table)
         if self.sampler is not None:
@@ -255,7 +266,7 @@ class TreeModel:
         obs: Float[Tensor, "E B O"] | None,
         alive: Bool[Tensor, "E B"],
     ) -> Float[Tensor, "E B"]:
-        """Each member's estimate of the return from here on."""
+        """Each member's estimate of the return from its state on."""
         config, known = self.config, None
         if self.value is not None:
             assert obs is not None
@@ -270,7 +281,7 @@ class TreeModel:
     def _play_out(
         self, state: Float[Tensor, "E B S"], alive: Bool[Tensor, "E B"]
     ) -> Float[Tensor, "E B"]:
-        """Mean return of rollouts, all side by side; 0 for members that have ended."""
+        """Mean return of the rollouts, which are one batch; 0 for members that have terminated."""
         if not alive.any():
             return state.new_zeros(alive.shape)
         config = self.config
@@ -285,8 +296,8 @@ class TreeModel:
             sample=config.outcomes is not None,
             generator=self.generator,
         )
-        worth = imagined.returns(config.discount).unflatten(1, (-1, config.rollouts)).mean(-1)
-        return torch.where(alive, worth, 0.0)
+        returns = imagined.returns(config.discount).unflatten(1, (-1, config.rollouts)).mean(-1)
+        return torch.where(alive, returns, 0.0)
 
     def _advance(
         self,
@@ -294,24 +305,27 @@ class TreeModel:
         action: Float[Tensor, "E B A"],
         alive: Bool[Tensor, "E B"],
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Next state, reward and end of each member; one that has ended stays and earns 0."""
+        """Next state, reward and termination of each member.
+
+        A member that has terminated stays in its state with reward 0.
+        """
         noise = None
         if self.config.outcomes is not None:
             options = {"device": self.generator.device, "dtype": state.dtype}
             shape = (*state.shape[:-1], *self.model.noise_shape)
             noise = torch.randn(shape, generator=self.generator, **options).to(state.device)
-        return self._judged(
+        return self._finish_step(
             state, action, alive, self.model.step(state, action.to(state), noise=noise)
         )
 
-    def _judged(
+    def _finish_step(
         self,
         state: Float[Tensor, "E B S"],
         action: Float[Tensor, "E B A"],
         alive: Bool[Tensor, "E B"],
         step: Step,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """`_advance`, once the model has spoken."""
+        """`_advance` after the model's step, with the given reward and termination functions."""
         after, gain, ended = step
         if self.reward is not None or self.terminated is not None:
             then = self.model.decode(after)
@@ -340,20 +354,20 @@ class TreeModel:
 
 
 class TreeSearch:
-    """Searches anew for every action, in N environments at once: a `Player`.
+    """A `Player` that searches a new tree for every action, in N environments at once.
 
     Args:
         model, actions, prior, value, policy, reward, terminated: as in `TreeModel`.
-        config: the search.
-        state_of: model states (N, S) of what the environments show; the model's `encode` of it
-            as float32 if None.
-        generator: all the randomness.
+        config: settings of the search.
+        state_of: function from observations (N, *O) to model states (N, S); if None, the model's
+            `encode` of them as float32.
+        generator: random stream of all draws.
 
     Raises:
-        ValueError: as `TreeModel` and `search` do.
+        ValueError: see `TreeModel` and `search`.
 
     Attributes:
-        tree: of the last action; None before the first of an episode.
+        tree: the tree of the last action; None before the first action.
     """
 
     tree: Tree | None
@@ -376,10 +390,10 @@ class TreeSearch:
         self.tree = None
 
     def reset(self, begins: np.ndarray) -> None:
-        """Nothing is kept from one action to the next but the tree, to be looked at."""
+        """Does nothing, because every search begins with a new tree."""
 
     def act(self, obs: np.ndarray, *, explore: bool = False) -> np.ndarray:
-        """The next actions for observations (N, *O): (N, A), or (N,) where actions are indices."""
+        """Actions for observations (N, *O): (N, A), or (N,) if they are given by their number."""
         config = self.config
         with torch.no_grad(), single_thread():
             root = self.model.root(self.state_of(obs))

@@ -11,7 +11,7 @@ ROUNDING = 1e-16
 
 
 class Normaliser(nn.Module):
-    """Mean and standard deviation of D columns, as buffers; until `fit`, 0 and 1.
+    """Mean and standard deviation of D columns, as buffers; 0 and 1 before `fit`.
 
     A column that is constant in the data has `std` 0: `scale` only subtracts its mean, and
     `unscale` returns the mean for any input.
@@ -48,8 +48,8 @@ class Normaliser(nn.Module):
 def moments(x: Float[Tensor, "T D"]) -> tuple[Float[Tensor, D], Float[Tensor, D]]:
     """Mean and standard deviation of each column in float64.
 
-    The standard deviation is 0 where it is only rounding error: below 1e-8 of the column's mean,
-    or below `ROUNDING`. Otherwise the unit of a column makes no difference.
+    The standard deviation is set to 0 if it is only rounding error: below 1e-8 of the column's
+    mean, or below `ROUNDING`. Above that, scaled columns do not depend on their units.
     """
     x = x.double()
     mean, std = x.mean(0), x.std(0, correction=0)

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Int
 from torch import Generator, Tensor
 
-from mbrl.checks import check_memory
 from mbrl.types import Transition
+from planners.checks import check_memory
 
 
 class Replay:
@@ -23,7 +23,7 @@ class Replay:
     uses it only once rows are written. A row of vectors takes 4·(2O + A + 2) bytes.
 
     Args:
-        capacity: most transitions kept; the oldest are overwritten.
+        capacity: maximum number of transitions; the oldest are overwritten.
         obs_size: O, or the shape of an observation.
         action_size: A, or the shape of an action.
         obs_dtype: type of observations.
@@ -32,8 +32,7 @@ class Replay:
         device: where the rows are stored.
 
     Raises:
-        ValueError: a size below one; a transition of the wrong shape or with a number that is
-            not finite.
+        ValueError: a size below one, an extra column with the name of another one.
     """
 
     def __init__(
@@ -69,15 +68,15 @@ class Replay:
             for name, shape in self._shapes.items()
         )
         check_memory(f"capacity {capacity}: the replay buffer", capacity * row, device=device)
-        self._apart = {
+        self._separate = {
             name: torch.empty(capacity, *self._shapes[name], dtype=kind, device=device)
             for name, kind in kinds.items()
             if kind != torch.float32
         }
-        self._check_each = any(kept.is_floating_point() for kept in self._apart.values())
-        self._inside = [name for name in self._shapes if name not in self._apart]
-        self._folded = [name for name in self._inside if len(self._shapes[name]) != 1]
-        self._widths = [*(math.prod(self._shapes[name]) for name in self._inside), 1]
+        self._check_each = any(kept.is_floating_point() for kept in self._separate.values())
+        self._joined = [name for name in self._shapes if name not in self._separate]
+        self._folded = [name for name in self._joined if len(self._shapes[name]) != 1]
+        self._widths = [*(math.prod(self._shapes[name]) for name in self._joined), 1]
         self._rows = torch.empty(capacity, sum(self._widths), device=device)
         self._written = 0
 
@@ -88,6 +87,9 @@ class Replay:
         """Add one transition (no leading dimension) or a batch (T,) in time order.
 
         Every further column must be given too, by name.
+
+        Raises:
+            ValueError: a missing or unknown column, another shape, a number that is not finite.
         """
         if extra.keys() != self._extra:
             raise ValueError(f"the further columns are {[*self._extra]}, got {[*extra]}")
@@ -96,17 +98,17 @@ class Replay:
         lead = obs.shape[: max(0, obs.ndim - len(self._shapes["obs"]))]
         columns = {}
         for name, shape in (*self._shapes.items(), ("terminated", ()), ("truncated", ())):
-            kept = self._apart.get(name, self._rows)
+            kept = self._separate.get(name, self._rows)
             value = torch.as_tensor(values[name]).to(kept)
             if value.shape != lead + shape:
                 raise ValueError(f"{name} has shape {tuple(value.shape)}, not {(*lead, *shape)}")
             columns[name] = (
                 value.reshape(-1, *shape)
-                if name in self._apart
+                if name in self._separate
                 else value.reshape(-1, math.prod(shape))
             )
         ends = columns["terminated"] + 2 * columns["truncated"]
-        rows = torch.cat([*(columns[name] for name in self._inside), ends], -1)
+        rows = torch.cat([*(columns[name] for name in self._joined), ends], -1)
         if self._check_each or not bool(torch.isfinite(rows).all()):
             for name, value in columns.items():
                 if value.is_floating_point() and not bool(torch.isfinite(value).all()):
@@ -120,7 +122,7 @@ class Replay:
             at = (first + torch.arange(len(rows) - skip)) % self.capacity
             at = at.to(self._rows.device)
         self._rows[at] = rows[skip:]
-        for name, kept in self._apart.items():
+        for name, kept in self._separate.items():
             kept[at] = columns[name][skip:]
         self._written += len(rows)
 
@@ -140,17 +142,17 @@ class Replay:
     def _named(self, take: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
         """All columns by name, each taken from its storage by `take`."""
         *parts, ends = take(self._rows).split(self._widths, -1)
-        columns = dict(zip(self._inside, parts, strict=True))
+        columns = dict(zip(self._joined, parts, strict=True))
         for name in self._folded:  # the block has one dimension for a column, whatever its shape
             columns[name] = columns[name].view(-1, *self._shapes[name])
-        for name, kept in self._apart.items():
+        for name, kept in self._separate.items():
             columns[name] = take(kept)
         ends = ends.squeeze(-1)
         columns["terminated"], columns["truncated"] = ends.remainder(2) > 0, ends > 1
         return columns
 
     def all(self) -> Transition:
-        """All transitions, oldest first; a view until the first is overwritten."""
+        """All transitions, oldest first; a view of the buffer until the first is overwritten."""
         return self.rows(slice(None))
 
     def draw(self, batch: int, *, generator: Generator) -> Int[Tensor, B]:
@@ -192,8 +194,8 @@ class Replay:
 
     def state_dict(self) -> dict[str, Tensor | int]:
         """The rows, the columns stored separately, and the number of rows ever written."""
-        apart = {name: kept[: len(self)].clone() for name, kept in self._apart.items()}
-        return {"rows": self._rows[: len(self)].clone(), "written": self._written, **apart}
+        separate = {name: kept[: len(self)].clone() for name, kept in self._separate.items()}
+        return {"rows": self._rows[: len(self)].clone(), "written": self._written, **separate}
 
     def load_state_dict(self, state: dict[str, Tensor | int]) -> None:
         """Restore what `state_dict` returned.
@@ -209,19 +211,21 @@ class Replay:
                 f"replay rows of shape {tuple(rows.shape)} do not fit a buffer of "
                 f"{self.capacity} x {self._rows.shape[1]}"
             )
-        if {*state} != {"rows", "written", *self._apart}:
-            raise ValueError(f"replay columns {[*state]} are not rows, written, {[*self._apart]}")
-        apart = {name: torch.as_tensor(state[name]) for name in self._apart}
-        for name, kept in self._apart.items():
-            found = apart[name]
+        if {*state} != {"rows", "written", *self._separate}:
+            raise ValueError(
+                f"replay columns {[*state]} are not rows, written, {[*self._separate]}"
+            )
+        separate = {name: torch.as_tensor(state[name]) for name in self._separate}
+        for name, kept in self._separate.items():
+            found = separate[name]
             if found.shape != (len(rows), *kept.shape[1:]) or found.dtype != kept.dtype:
                 raise ValueError(
                     f"replay column {name} of shape {tuple(found.shape)} and {found.dtype} does "
                     f"not fit one of {tuple(kept.shape)} and {kept.dtype}"
                 )
         self._rows[: len(rows)] = rows.to(self._rows)
-        for name, kept in self._apart.items():
-            kept[: len(rows)] = apart[name].to(kept.device)
+        for name, kept in self._separate.items():
+            kept[: len(rows)] = separate[name].to(kept.device)
         self._written = written
 
 

@@ -1,6 +1,6 @@
 """Models of the world, one file each.
 
-The names below are loaded when first used, so that settings are read without torch.
+The names below are loaded when they are first used, so that settings can be read without torch.
 """
 
 from __future__ import annotations

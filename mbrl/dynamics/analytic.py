@@ -14,9 +14,9 @@ from mbrl.types import Gaussian, Step
 class Analytic:
     """A `GaussianDynamics` given by a formula with one unknown parameter.
 
-    Member e is the formula with the parameter `values[e]`. No member has an error of learning, so
-    the model shows the errors of a planning or propagation method alone. It gives reward 0 and
-    never terminates: pass both as functions where they are needed.
+    Member e is the formula with the parameter `values[e]`. Members have no learning error, so all
+    errors of a plan come from the planning or propagation method. The reward is 0 and the model
+    never terminates; pass both as functions if they are needed.
 
     Args:
         mean: mean next state (E, B, S), from state (E, B, S), action (E, B, A) and the

@@ -13,7 +13,7 @@ from mbrl.types import Step
 
 
 class Classic:
-    """CartPole, MountainCar or Acrobot of gymnasium as a `Dynamics` with index actions.
+    """CartPole, MountainCar or Acrobot of gymnasium as a `Dynamics` with discrete actions.
 
     A step sets the environment's state and steps it, so the model is exact. Model states are the
     environment's attribute `state` in float64, not its observation. Rows of a batch are stepped one
@@ -48,7 +48,7 @@ class Classic:
         after, rewards, ends = [], [], []
         for row, index in zip(state[0].numpy(), action[0, :, 0].int().tolist(), strict=True):
             self._env.state = row
-            # After a termination CartPole would warn, and give reward 0 in every further step.
+            # after a termination CartPole would warn, and return reward 0 in all further steps
             self._env.steps_beyond_terminated = None
             _, reward, terminated, _, _ = self._env.step(index)
             after.append(self._env.state)

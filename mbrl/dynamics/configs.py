@@ -1,7 +1,7 @@
 """Settings of the models that learn, and of their fit.
 
-They are apart from the models because the command's help shows them: this file imports no torch,
-which takes seconds. A model of your own can have its config beside it, only its help is slower.
+They are separate from the models because the command's help shows them, and importing torch takes
+seconds. A model of your own can have its config in its own file; only its help is then slower.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FitConfig:
-    """How a network is fitted."""
+    """Settings of the fit of a network."""
 
     bootstrap: bool = True
     """Whether each member trains on a bootstrap resample of the data instead of the data itself."""
@@ -39,7 +39,7 @@ class FitConfig:
     patience: PositiveInt = 10
     """A member stops after this many passes without a better held-out score."""
     improvement: NonNegativeFloat = 0.01
-    """By which fraction of the best held-out score a score must be better to count."""
+    """Fraction of the best held-out score by which a score must be better to count as better."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -50,7 +50,7 @@ class NeuralConfig(FitConfig, ABC):
     """Settings common to all neural models, and of their fit."""
 
     MODEL: ClassVar[str] = "mbrl.dynamics.neural:NeuralDynamics"
-    """The class that `make` builds, which is imported only then."""
+    """The class that `make` imports and builds."""
 
     members: PositiveInt = 5
     """E, the number of nets."""
@@ -72,7 +72,7 @@ class NeuralConfig(FitConfig, ABC):
     holdout_max: PositiveInt = 5000
     """Maximum number of held-out transitions."""
     bound_weight: NonNegativeFloat = 0.01
-    """Weight of the loss that draws the two bounds of the log-variance together."""
+    """Weight of the penalty on the distance between the two bounds of the log-variance."""
     beta_nll: NonNegativeFloat = 0.0
     """β of the β-NLL (Seitzer et al. 2022), which weights the likelihood by variance^β; 0 for
     none."""
@@ -91,12 +91,12 @@ class NeuralConfig(FitConfig, ABC):
         """A net of `members` from (E, B, inputs) to (E, B, outputs)."""
 
     def make(self, obs_size: int, action_size: int, *, generator: Generator) -> Any:
-        """A fresh `MODEL` of observations (O,) and actions (A,)."""
+        """A new `MODEL` for observations (O,) and actions (A,)."""
         kind = of_module("model", self.MODEL)
         return kind(obs_size, action_size, self, generator=generator)
 
     def decay(self, net: Net) -> Mapping[Tensor, float]:
-        """Weight decay of the net's parameters; none for those left out."""
+        """Weight decay by parameter of the net; parameters that are not listed have none."""
         return {}
 
     def optimise(
@@ -126,7 +126,7 @@ class NeuralConfig(FitConfig, ABC):
 
 @dataclass(frozen=True)
 class EnsembleConfig(NeuralConfig):
-    """How the nets look and how they are fitted."""
+    """Settings of an ensemble of MLPs and of its fit."""
 
     MODEL = "mbrl.dynamics.ensemble:Ensemble"
 

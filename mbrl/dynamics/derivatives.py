@@ -19,7 +19,7 @@ STEP = 1e-6
 
 
 class SmoothSimulator:
-    """A `planners.Smooth`, the model of `planners.ILQR`, made of a simulator and its current state.
+    """A simulator with derivatives, from a given state: the `planners.Smooth` of `planners.ILQR`.
 
     States are those of the simulator, (X,). Differences of states, (S,), consist of positions in
     the tangent space, velocities and activations, S = 2 nv + na. The cost of a step is minus its
@@ -82,13 +82,13 @@ class SmoothSimulator:
         return torch.from_numpy(found).reshape(*states.shape[:-1], -1)
 
     def expand(self, states: Float[Tensor, "H1 X"], actions: Float[Tensor, "H A"]) -> Expansion:
-        """Derivatives along a trajectory."""
+        """Derivatives of dynamics and cost along a trajectory, at `states` and `actions`."""
         horizon, size = len(actions), 2 * self.sim.model.nv + self.sim.model.na
-        pushed = np.concatenate([np.eye(size + actions.shape[1]), -np.eye(size + actions.shape[1])])
-        count = len(pushed)
+        eye = np.eye(size + actions.shape[1])
+        count = 2 * len(eye)
         rows = states[:-1].numpy().repeat(count, 0)
         origin = states[1:].numpy().repeat(count, 0)
-        changes = np.tile(STEP * pushed, (horizon, 1))
+        changes = np.tile(STEP * np.concatenate([eye, -eye]), (horizon, 1))
         rows = self._moved(rows, changes[:, :size])
         moves = actions.double().numpy().repeat(count, 0)
         moves = _inside(moves, -1.0, 1.0, changes[:, size:]) + changes[:, size:]
@@ -128,25 +128,25 @@ class SmoothSimulator:
 
     def _moved(self, rows: np.ndarray, changes: np.ndarray) -> np.ndarray:
         """States (n, X) moved by tangent vectors (n, S)."""
-        model, (qpos, qvel, act) = self.sim.model, self._places()
+        model, (qpos, qvel, act) = self.sim.model, self._slices()
         moved = rows.copy()
         for row, change in zip(moved, changes, strict=True):
             mujoco.mj_integratePos(model, row[qpos], change[: model.nv], 1.0)
         moved[:, qvel] += changes[:, model.nv : 2 * model.nv]
-        pushed = changes[:, 2 * model.nv :]
-        moved[:, act] = _inside(moved[:, act], *self._activation_range(), pushed) + pushed
+        shift = changes[:, 2 * model.nv :]
+        moved[:, act] = _inside(moved[:, act], *self._activation_range(), shift) + shift
         return moved
 
     def _difference(self, rows: np.ndarray, origin: np.ndarray) -> np.ndarray:
         """Tangent vectors (n, S) from `origin` to `rows`, each (n, X)."""
-        model, (qpos, qvel, act) = self.sim.model, self._places()
-        turned = rows[:, qpos] - origin[:, qpos]
+        model, (qpos, qvel, act) = self.sim.model, self._slices()
+        positions = rows[:, qpos] - origin[:, qpos]
         if model.nq != model.nv:  # ball or free joints, whose positions are quaternions
-            turned = np.empty((len(rows), model.nv))
-            for out, a, b in zip(turned, origin[:, qpos], rows[:, qpos], strict=True):
+            positions = np.empty((len(rows), model.nv))
+            for out, a, b in zip(positions, origin[:, qpos], rows[:, qpos], strict=True):
                 mujoco.mj_differentiatePos(model, out, 1.0, a, b)
         return np.concatenate(
-            [turned, rows[:, qvel] - origin[:, qvel], rows[:, act] - origin[:, act]], axis=1
+            [positions, rows[:, qvel] - origin[:, qvel], rows[:, act] - origin[:, act]], axis=1
         )
 
     def _activation_range(self) -> tuple[np.ndarray, np.ndarray]:
@@ -159,7 +159,7 @@ class SmoothSimulator:
             low[where], high[where] = model.actuator_actrange[i]
         return low, high
 
-    def _places(self) -> tuple[slice, slice, slice]:
+    def _slices(self) -> tuple[slice, slice, slice]:
         """Slices of a state, which begins with the time: positions, velocities, activations."""
         model = self.sim.model
         ends = np.cumsum([1, model.nq, model.nv, model.na])
@@ -169,11 +169,11 @@ class SmoothSimulator:
 def _inside(
     values: np.ndarray, low: np.ndarray | float, high: np.ndarray | float, changes: np.ndarray
 ) -> np.ndarray:
-    """The values (n, D) to apply `changes` of ± STEP to, so that the sums stay in [low, high].
+    """The values (n, D), moved so that `changes` of ± STEP keep them in [low, high].
 
-    A value to be changed that is within `STEP` of a bound is moved to a distance of `STEP` from it:
-    MuJoCo clamps values outside, which would halve the central difference. Values outside the
-    bounds stay as they are.
+    A value to be changed that is within `STEP` of a bound is moved to a distance of `STEP` from it,
+    because MuJoCo clamps values outside, which would halve the central difference. Values outside
+    the bounds are not moved.
     """
     on_bound = (changes != 0) & (low <= values) & (values <= high)
     return np.where(on_bound, values.clip(low + STEP, high - STEP), values)

@@ -3,7 +3,7 @@
 Lakshminarayanan et al. 2017, "Simple and scalable predictive uncertainty estimation using deep
 ensembles"; Chua et al. 2018, "Deep reinforcement learning in a handful of trials using
 probabilistic dynamics models" (PETS): each member predicts a diagonal Gaussian over the change
-of the observation, its log-variance softly held between learned bounds.
+of the observation, with a log-variance softly bounded by two learned bounds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["Ensemble", "EnsembleConfig"]
 
 
 class Ensemble(NeuralDynamics):
-    """A `NeuralDynamics` of E independent MLPs, by default PETS's."""
+    """A `NeuralDynamics` of E independent MLPs, by default with the settings of PETS."""
 
     net: StackedMLP
 

@@ -73,7 +73,7 @@ class Counts:
 
 
 class EstimatedMDP(NamedTuple):
-    """A model's member as a `mbrl.types.FiniteMDP`, for dynamic programming."""
+    """One member of a `FiniteModel` as a `mbrl.types.FiniteMDP`, for dynamic programming."""
 
     transitions: sparse.csr_array  # (S · A, S)
     rewards: np.ndarray  # (S, A)
@@ -86,11 +86,11 @@ class FiniteModel:
 
     The next state is drawn by inverse transform sampling: the normal distribution function turns
     standard normal noise into a uniform number, and the inverse of the distribution function of the
-    next state turns that into a state. So a step takes one random number on any device, and members
+    next state turns that into a state. So a step needs one random number on any device, and members
     given the same noise take coupled paths. Without noise the next state is the most probable one
-    (of equally probable ones that with the lowest index), because a mean of indices is not a state;
-    propagation by `expectation` is therefore correct for deterministic MDPs only. A step from a
-    terminal state stays there with reward 0.
+    (of ties the lowest index), because a mean of indices is not a state; propagation by
+    `expectation` is therefore correct for deterministic MDPs only. A step from a terminal state
+    stays there with reward 0.
 
     A state or action that is not a valid index gives NaN, so a plan with one scores -inf.
 
@@ -147,9 +147,9 @@ class FiniteModel:
     def likeliest(cls, counts: Counts, *, known: int = 1, unknown: float = 0.0) -> FiniteModel:
         """The maximum-likelihood model, one member, for pairs tried at least `known` times.
 
-        A pair (state and action) tried less often stays in its state with reward `unknown`. With
-        `unknown` the largest possible reward, this is the optimistic model of R-max (Brafman and
-        Tennenholtz 2002; Strehl et al. 2009).
+        A pair (state and action) tried less often stays in its state with reward `unknown`. If
+        `unknown` is the largest possible reward, this is the optimistic model of R-max (Brafman and
+        Tennenholtz 2002; Strehl et al. 2009). Raises ValueError for `known` below 1.
         """
         if known < 1:
             raise ValueError(f"known must be at least 1, got {known!r}")
@@ -230,7 +230,7 @@ class FiniteModel:
         return cls([sparse.csr_array(member) for member in rows], rewards, counts.terminal)
 
     def mdp(self, discount: float, *, member: int = 0) -> EstimatedMDP:
-        """A member with a discount γ, to be solved."""
+        """A member as an MDP with discount γ."""
         return EstimatedMDP(self.kernels[member], self.rewards[member], discount, self.terminal)
 
     @property
@@ -364,7 +364,7 @@ def _tables(model: FiniteModel, device: torch.device) -> _Tables:
     if filled.any():
         most = np.zeros(rows.shape[0])
         most[filled] = np.maximum.reduceat(rows.data, starts[filled])
-        # reversed, so that of equals the first is written last
+        # reversed, so that of ties the lowest index is written last
         tops = np.flatnonzero(rows.data == most[owner])[::-1]
         mode[owner[tops]] = rows.indices[tops]
 

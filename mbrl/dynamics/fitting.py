@@ -1,4 +1,4 @@
-"""Fits E networks with Adam, with a bootstrap of the data and early stopping for each member.
+"""The fit of E networks by Adam, with a bootstrap of the data and early stopping for each member.
 
 It is independent of the model: it takes a `Net`, a loss, and tensors of T rows.
 """
@@ -22,15 +22,15 @@ from mbrl.nn import Net
 from mbrl.parallel import parallel_map
 
 STACKED_WORK = 8e6
-"""With a smaller product of batch size and parameters per member, calls of torch cost more than
-their arithmetic on the CPU, and it is faster to train all members as one stack on one core."""
+"""Below this product of batch size and parameters per member, calls of torch cost more than their
+arithmetic on the CPU, and it is faster to train all members as one stack on one core."""
 
 
 class Loss(Protocol):
     """`loss(net, *rows, weights=...)`: each member's mean loss over rows (E, B, ...), shape (E,).
 
-    `weights` (E, B) multiply each row's loss; None stands for 1. With `per_row` the result is the
-    losses of the rows, (E, B).
+    `weights` (E, B) multiply the losses of rows; None is 1. With `per_row` the result is the loss
+    of each row, (E, B).
     """
 
     def __call__(
@@ -59,7 +59,7 @@ class Stop(Protocol):
 
 @dataclass(frozen=True)
 class Improvement:
-    """Better by at least this fraction of the best loss so far (MBPO, Janner et al. 2019)."""
+    """A loss lower by more than this fraction of the best so far (MBPO, Janner et al. 2019)."""
 
     share: float
     per_row = False
@@ -71,12 +71,12 @@ class Improvement:
 
 
 class FitDiverged(ValueError):
-    """A fit ended with a loss or weights that are not finite, or far worse than it began."""
+    """The loss or weights after a fit are not finite, or the loss is far above the initial one."""
 
 
-BLOWN_UP = 10.0
-"""A fit has diverged if its best score is above that of the initial weights by more than this times
- the latter's size, or than this itself where that is less than 1."""
+DIVERGED = 10.0
+"""A fit has diverged if its best loss exceeds the loss L of the initial weights by more than this
+times max(|L|, 1)."""
 
 
 class Fitted(NamedTuple):
@@ -141,8 +141,8 @@ def fit(
         for group, seed in zip(groups, seeds, strict=True)
     ]  # fmt: skip
     _run(fits)
-    whole = "a loss or weights that are not finite", _Fit.infinite
-    worse = "a loss that is far above that of their initial weights", _Fit.blown_up
+    whole = "a loss or weights that are not finite", _Fit.not_finite
+    worse = "a loss that is far above that of their initial weights", _Fit.diverged
     for what, test in (whole, worse):
         diverged = [e for fit in fits for e in fit.members_of(test(fit))]
         if diverged:
@@ -240,7 +240,7 @@ class _Fit:
             better = renewed = torch.ones_like(total) > 0
             score = total / count
             if len(self.held[0]):
-                score, better, renewed = self._judge()
+                score, better, renewed = self._held_out()
             # a member that has stopped stays stopped
             better = better & (self.since < config.patience)
             renewed = renewed & (self.since < config.patience)
@@ -248,11 +248,11 @@ class _Fit:
             self.best = torch.where(better, score, self.best)
             self.loss = torch.where(better, total / count, self.loss)
             for leaf, kept in zip(self.leaves, self._split(self.kept), strict=True):
-                torch.where(self._over(better, leaf), leaf, kept, out=kept)
+                torch.where(self._broadcast(better, leaf), leaf, kept, out=kept)
             self.best_epoch = torch.where(better, self.epoch, self.best_epoch)
         return self.epoch < config.epochs and bool((self.since < config.patience).any())
 
-    def _judge(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _held_out(self) -> tuple[Tensor, Tensor, Tensor]:
         """Held-out losses, members that improved and members whose patience is reset, each (U,)."""
         held = [part.expand(self.net.members, *part.shape) for part in self.held]
         if not self.stop.per_row:
@@ -269,11 +269,11 @@ class _Fit:
         """Losses (U, ...) of the parts fitted separately, from those of members (E, ...)."""
         return losses if self.separable else losses.mean(0, keepdim=True)
 
-    def _over(self, mask: Tensor, leaf: Tensor) -> Tensor:
+    def _broadcast(self, mask: Tensor, leaf: Tensor) -> Tensor:
         """A mask of units (U,) that broadcasts over a parameter."""
         return mask.view(-1, *[1] * (leaf.ndim - 1)) if self.separable else mask.view(())
 
-    def infinite(self) -> Tensor:
+    def not_finite(self) -> Tensor:
         """(U,) bool: the best loss or weights are not finite."""
         whole = self.best.isfinite()
         for kept in self._split(self.kept):
@@ -284,9 +284,9 @@ class _Fit:
         return ~whole
 
     @torch.no_grad()
-    def blown_up(self) -> Tensor:
+    def diverged(self) -> Tensor:
         """(U,) bool: the best loss is far above that of the initial weights."""
-        if not (self.best >= BLOWN_UP - 1).any():  # as in almost every fit
+        if not (self.best >= DIVERGED - 1).any():  # a lower loss has not diverged
             return torch.zeros_like(self.best, dtype=torch.bool)
         parts = (
             self.held if len(self.held[0]) else [part[: self.config.batch] for part in self.rows]
@@ -294,10 +294,10 @@ class _Fit:
         rows = [part.expand(self.net.members, *part.shape) for part in parts]
         self.flat.copy_(self.first)
         first = self._units(self.evaluate(self.net, *rows))
-        return self.best > first + BLOWN_UP * first.abs().clamp(min=1)
+        return self.best > first + DIVERGED * first.abs().clamp(min=1)
 
     def members_of(self, units: Tensor) -> list[int]:
-        """The numbers of the members that a mask (U,) names."""
+        """Indices of the members that a mask (U,) selects."""
         return [self.members.start + e for e in units.nonzero().flatten().tolist()]
 
     def finish(self) -> None:
@@ -353,7 +353,7 @@ class _Fit:
 
 def _run(fits: Sequence[_Fit]) -> None:
     """Run all fits; a free worker takes the fit with the fewest passes so far."""
-    waiting = [(0, place) for place in range(len(fits))]
+    waiting = [(0, index) for index in range(len(fits))]
     lock = threading.Lock()
 
     def work(_: int) -> None:
@@ -361,10 +361,10 @@ def _run(fits: Sequence[_Fit]) -> None:
             with lock:
                 if not waiting:
                     return
-                epoch, place = heapq.heappop(waiting)
-            if fits[place].run_epoch():
+                epoch, index = heapq.heappop(waiting)
+            if fits[index].run_epoch():
                 with lock:
-                    heapq.heappush(waiting, (epoch + 1, place))
+                    heapq.heappush(waiting, (epoch + 1, index))
 
     with torch.enable_grad():
         parallel_map(work, range(min(len(fits), torch.get_num_threads())))

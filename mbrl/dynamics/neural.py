@@ -1,10 +1,9 @@
-"""What every neural model shares: scaling, heads, fit, predictions and steps.
+"""What all neural models share: scaling, heads, fit, predictions and steps.
 
-A model is a `Net` of E members, `Heads` that say what its raw outputs mean, and `Normaliser`s of
-its inputs and targets. `NeuralDynamics` is its face as a model of the world, where the targets are
-the change of the state and, if it is learned, the reward; `Regression` its face for any (x, y).
-A new kind of net needs a `NeuralConfig` whose `build` makes it, and whose `optimise` fits it where
-that is not by gradient descent.
+A model consists of a `Net` of E members, `Heads` that interpret its raw outputs, and `Normaliser`s
+of its inputs and targets. In a `NeuralDynamics` the targets are the change of the state and, if it
+is learned, the reward; a `Regression` is for any (x, y). A new kind of net needs a `NeuralConfig`
+whose `build` makes the net and, if it is not fitted by gradient descent, whose `optimise` fits it.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from mbrl.types import Gaussian, Metrics, Step, Transition
 
 LOG_VAR = (-15.0, 0.5)
 """Initial bounds of the log-variance, in scaled units. The lower one of PETS is -10; on a noiseless
-simulator that is more noise than the model's error, and plans become worse."""
+simulator that is more variance than the model's squared error, and plans become worse."""
 
 _FALSE = torch.zeros((), dtype=torch.bool)
 
@@ -33,12 +32,12 @@ _FALSE = torch.zeros((), dtype=torch.bool)
 class Heads(nn.Module):
     """Interprets the raw outputs of a net in scaled units: D means, their variances, a logit.
 
-    Without a variance the columns are (D means), with one that depends on the input (D means,
-    D raw log-variances), and a logit of termination comes last. A raw log-variance is softly
-    bounded by two learned bounds (PETS, Chua et al. 2018); a homoscedastic one is a parameter.
+    The columns are D means, then D raw log-variances if the variance depends on the input, and
+    last a logit if termination is learned. A raw log-variance is softly bounded by two learned
+    bounds (PETS, Chua et al. 2018); a homoscedastic one is a parameter.
 
     Args:
-        members: E, or 1 where all members share one set of parameters.
+        members: E, or 1 if all members share one set of parameters.
         size: D.
         config: determines which heads there are.
         termination: whether there is a logit.
@@ -72,7 +71,7 @@ class Heads(nn.Module):
     def split(
         self, out: Float[Tensor, "E B K"]
     ) -> tuple[Float[Tensor, "E B D"], Float[Tensor, "E _ D"] | None, Float[Tensor, "E B"] | None]:
-        """Mean, log-variance and logit; None for those that there are not."""
+        """Mean, log-variance and logit; the last two are None if there is none."""
         mean, *others = out.split(self.size, -1)
         logit = others[-1].squeeze(-1) if self.termination else None
         if not self.probabilistic:
@@ -94,7 +93,8 @@ class Heads(nn.Module):
     ) -> Float[Tensor, E]:
         """Each member's mean loss over rows and dimensions: PETS eq. 1, or the squared error.
 
-        To it comes the cross-entropy of a learned termination. (E, B) with `per_row`.
+        The cross-entropy of a learned termination is added. With `per_row`, the loss of each row,
+        (E, B).
         """
         mean, log_var, logit = self.split(out)
         losses = (mean - target).square()
@@ -111,13 +111,13 @@ class Heads(nn.Module):
         return loss
 
     def penalty(self) -> Tensor | None:
-        """The pull on the bounds of the log-variance towards each other; None without bounds."""
+        """Penalty on the distance between the bounds of the log-variance; None without bounds."""
         if not self.bounded:
             return None
         return self.bound_weight * (self.max_log_var.sum() - self.min_log_var.sum())
 
     def folding(self, targets: Normaliser) -> tuple[Tensor, Tensor]:
-        """Factor (K,) and shift (E, 1, K) in float64 of raw outputs, for `predict`."""
+        """Factor (K,) and shift (E, 1, K) of raw outputs for `Net.fold`, in float64."""
         size, std = self.size, targets.std.double()
         scale = torch.ones(self.outputs, dtype=torch.double, device=std.device)
         shift = scale.new_zeros(1, 1, self.outputs)
@@ -129,12 +129,15 @@ class Heads(nn.Module):
         return scale, shift
 
     def variances(self, targets: Normaliser) -> tuple[Tensor | None, Tensor | None]:
-        """The least variance (E, 1, D) in physical units, and how much more it can be."""
+        """Lower bound of the variance in physical units, and range above it, each (E, 1, D).
+
+        Both are None without a variance; the range is None for a homoscedastic one.
+        """
         if not self.probabilistic:
             return None, None
         unit = targets.std.double().square()
         low = self.min_log_var if self.bounded else self.log_var
-        # a root of 0 has no gradient
+        # because the square root has no gradient at 0
         least = torch.where(unit > 0, torch.finfo(torch.float32).tiny, 1e-30)
         floor = torch.maximum(unit * low.double().exp(), least).to(low.dtype)
         return floor, (unit * self.max_log_var.double().exp()).to(low) if self.bounded else None
@@ -151,9 +154,9 @@ class Trained(Net):
     """A net with its heads, as passed to the fit.
 
     Args:
-        net: of E members.
-        heads: of its raw outputs.
-        share: of the net's penalty in a loss that is a mean over rows and dimensions.
+        net: the net, of E members.
+        heads: the heads for its raw outputs.
+        share: factor of the net's penalty in a loss that is a mean over rows and dimensions.
     """
 
     def __init__(self, net: Net, heads: Heads, share: float) -> None:
@@ -171,15 +174,15 @@ class Trained(Net):
         return self.net(x)
 
     def penalty(self) -> Tensor | None:
-        """The net's, in units of the loss, and the heads'; None where there is neither."""
-        prior, pull = self.net.penalty(), self.heads.penalty()
+        """The penalties of the net, in units of the loss, and of the heads; None if none."""
+        prior, bounds = self.net.penalty(), self.heads.penalty()
         if prior is None:
-            return pull
+            return bounds
         prior = self.share * prior.sum()
-        return prior if pull is None else prior + pull
+        return prior if bounds is None else prior + bounds
 
     def resample(self, *, generator: Generator) -> None:
-        """Draw the net's weight samples anew."""
+        """Draw new weight samples of the net."""
         self.net.resample(generator=generator)
 
     def fit(
@@ -217,18 +220,18 @@ class _Readout(NamedTuple):
 
     inputs_mean: Tensor  # (I,)
     forward: Callable[[Tensor], Tensor]  # from x - mean to physical means, raw - high, logit
-    floor: Tensor | None  # (E, 1, D) the least variance
-    range: Tensor | None  # (E, 1, D) how much more than that it can be
+    floor: Tensor | None  # (E, 1, D) lower bound of the variance
+    range: Tensor | None  # (E, 1, D) range of the variance above it
     size: int  # D
     termination: bool  # the last column is a logit
 
 
 class NeuralModel(nn.Module):
-    """E nets, or weight samples, from inputs to a Gaussian over targets: what the faces share.
+    """E nets, or weight samples, from inputs to a Gaussian over targets.
 
-    Differentiable in its inputs, and in its weights where those require a gradient and gradients
-    are enabled; otherwise predictions use a cache of the weights with the scalers folded in. (So
-    `requires_grad_(False)` makes it faster to differentiate in its inputs alone.)
+    Predictions are differentiable in the inputs, and in the weights if those require a gradient and
+    gradients are enabled. Otherwise they use a cache of the weights with the scalers folded in, so
+    after `requires_grad_(False)` it is faster to differentiate in the inputs alone.
 
     Args:
         inputs: I.
@@ -238,7 +241,7 @@ class NeuralModel(nn.Module):
         generator: draws the initial weights.
 
     Raises:
-        ValueError: elites of a net whose members cannot be told apart.
+        ValueError: elites for a net that is not separable.
     """
 
     net: Net
@@ -258,30 +261,30 @@ class NeuralModel(nn.Module):
         self.net = config.build(inputs, probe.outputs, generator=generator)
         if config.elites is not None and not self.net.separable:
             raise ValueError(
-                f"elites must be unset: {type(self.net).__name__} has no members apart"
+                f"elites must be unset: {type(self.net).__name__} has no separate members"
             )
         members = config.members if self.net.separable else 1
         self.heads = Heads(members, targets, config, termination=termination)
         self.inputs, self.targets = Normaliser(inputs), Normaliser(targets)
-        self._forget()
+        self._clear_cache()
         self.net.resample(generator=generator)
         self.eval()
 
     @property
     def members(self) -> int:
-        """E of the protocols: how many members predict."""
+        """E of `Dynamics`: the number of members that predict."""
         return self.config.elites or self.config.members
 
     def resample(self, *, generator: Generator) -> None:
-        """Draw the E weight samples anew; nothing happens where the net has none."""
+        """Draw E new weight samples; does nothing if the net has none."""
         self.net.resample(generator=generator)
 
     def _apply(self, *args, **kwargs):
         result = super()._apply(*args, **kwargs)
-        self._forget()  # buffers are then other tensors
+        self._clear_cache()  # buffers are now other tensors
         return result
 
-    def _forget(self) -> None:
+    def _clear_cache(self) -> None:
         self._sources: list[Tensor] = []
         self._readout_key: tuple[int, ...] = ()
 
@@ -304,7 +307,7 @@ class NeuralModel(nn.Module):
     def _readout(self) -> _Readout:
         """The members that predict, with the scalers folded into them.
 
-        Kept until a parameter or a buffer changes (which its version counter tells).
+        Cached until a parameter or a buffer changes, which its version counter shows.
         """
         if not self._sources:
             self._sources = [*self.parameters(), *self.buffers()]
@@ -336,7 +339,7 @@ class NeuralModel(nn.Module):
         weights: Tensor | None,
         generator: Generator,
     ) -> Metrics:
-        """Fit to checked rows; whatever is raised, the model is then as it was."""
+        """Fit to checked rows; if an exception is raised, the model is unchanged."""
         before = {name: value.clone() for name, value in self.state_dict().items()}
         try:
             return self._fitted(inputs, targets, ends, weights, generator)
@@ -366,7 +369,7 @@ class NeuralModel(nn.Module):
         if not config.warm:
             self.net.reset(generator=generator)
             self.heads.reset()
-        # the loss is a mean over rows and dimensions, of half the square where there is a variance
+        # the loss is a mean over rows and dimensions, of half the squared error with a variance
         share = (1 if config.probabilistic else 2) / (len(train) * targets.shape[1])
         fitted = config.optimise(
             Trained(self.net, self.heads, share),
@@ -404,8 +407,8 @@ class NeuralDynamics(NeuralModel):
     """E nets that each map (obs, action) to a Gaussian over the change of obs.
 
     A `GaussianDynamics`, differentiable in state, action and weights, on any device; its state is
-    the observation. `members` counts the elites: after each `fit` the members stand best first.
-    The change and, if it is learned, the reward are scaled alike.
+    the observation. `members` is the number of elites: `fit` sorts the members, best first. The
+    change and, if it is learned, the reward are scaled to mean 0 and std 1.
 
     Args:
         obs_size: O (and S).
@@ -431,11 +434,11 @@ class NeuralDynamics(NeuralModel):
         )
         self.obs_size, self.action_size = obs_size, action_size
         self.register_buffer("scale", torch.ones(obs_size))
-        self._forget()
+        self._clear_cache()
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
-        """One number a dimension of the observation."""
+        """(O,): one number for each dimension of the observation."""
         return (self.obs_size,)
 
     def encode(
@@ -453,7 +456,7 @@ class NeuralDynamics(NeuralModel):
         return state
 
     def predict(self, state: Float[Tensor, "E B S"], action: Float[Tensor, "E B A"]) -> Gaussian:
-        """Mean and std of next state and reward, (E, B, S + 1); an unlearned reward is 0 ± 0.
+        """Mean and std of next state and reward, (E, B, S + 1); 0 for a reward not learned.
 
         Raises:
             ValueError: wrong shapes.
@@ -472,10 +475,11 @@ class NeuralDynamics(NeuralModel):
         *,
         noise: Float[Tensor, "E B S"] | None,
     ) -> Step:
-        """One step of each member: mean + std · noise, or the mean where noise is None.
+        """One step of each member: mean + std · noise, or the mean if `noise` is None.
 
-        A learned reward is its mean (its noise averages out of every score) and a learned
-        termination is where its probability passes one half; unlearned ones are 0 and False.
+        A learned reward is the predicted mean, because its noise averages out of every score. A
+        learned termination is True if its probability exceeds one half. Reward and termination that
+        are not learned are 0 and False.
 
         Raises:
             ValueError: wrong shapes.
@@ -512,16 +516,16 @@ class NeuralDynamics(NeuralModel):
         weights: Float[Tensor, " T"] | Float[Tensor, "E T"] | None = None,
         generator: Generator,
     ) -> Metrics:
-        """Fit every member to transitions (T,) until its held-out score stops improving.
+        """Fit every member to transitions (T,) until its held-out score no longer improves.
 
         The score is the Gaussian negative log-likelihood in scaled units (mean squared error
         without a variance), plus the cross-entropy of a learned termination. See `fitting.fit`;
         `weights` multiply the losses of rows that are not held out.
 
         Returns:
-            `loss` and `holdout_loss` (mean over members, at each one's best pass),
-            `holdout_mse` (scaled units, of the members that step), `epochs` (mean over
-            members, to the best pass) and `updates` (mean over stacks, all passes).
+            `loss` and `holdout_loss`: means over members, each in its best pass. `holdout_mse`: in
+            scaled units, of the members that predict. `epochs`: number of the best pass, mean over
+            members. `updates`: in all passes, mean over groups of members.
 
         Raises:
             ValueError: wrong shapes, fewer than two transitions, numbers that are not finite, or

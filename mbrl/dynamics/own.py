@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OwnModel:
-    """A model by the name of its class, which is called with O, A, `generator` and the settings.
+    """A model of a user's own: a class to be called with O, A, `generator` and the settings.
 
-    Raises ValueError, when it is made, for a class that cannot be found or built, or that does not
-    keep its contract (`mbrl.check_model`).
+    `make` raises ValueError for a class that cannot be found or built, or whose model fails
+    `mbrl.check_model`.
     """
 
     name: str
     """module:Class, or the name of an installed package's entry point."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Its settings by name; its own defaults for the others."""
+    """Settings by name; the others have the defaults of the class."""
     learn_reward: bool = False
-    """Take the reward from the model, though it is known as a function."""
+    """Whether to use the model's reward even if the reward is known as a function."""
     learn_termination: bool = False
-    """Take termination from the model, though it is known as a function."""
+    """Whether to use the model's termination even if termination is known as a function."""
 
     def make(
         self,
@@ -40,7 +40,7 @@ class OwnModel:
         generator: Generator,
         rows: tuple[Tensor, Tensor] | None = None,
     ) -> Any:
-        """A fresh model of observations (O,) and actions (A,), on the CPU.
+        """A new model for observations (O,) and actions (A,), on the CPU.
 
         `rows` are observations (B, O) and actions (B, A) to check it on; drawn numbers if None.
         """

@@ -1,8 +1,8 @@
 """The true simulator as a model: a task's physics as `Dynamics`.
 
 A state is MuJoCo's whole integration state, a flat float64 vector: time, positions, velocities,
-activations, the solver's warm start, applied forces, goals. From the same state and the same
-actions it gives what the environment gives, to the last bit, however many threads share the work.
+activations, the solver's warm start, applied forces, goals. From the same state and actions it
+computes the same numbers as the environment, to the last bit, with any number of threads.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from jaxtyping import Float
 from mujoco.batch import Batch, SimulationError
 from torch import Tensor
 
-from mbrl.checks import check_memory
 from mbrl.dynamics.derivatives import SmoothSimulator
 from mbrl.parallel import apart
 from mbrl.randomisation import Randomisation
 from mbrl.types import RewardFn, Step, TerminatedFn, Unrolled
+from planners.checks import check_memory
 
 _log = logging.getLogger(__name__)
 
@@ -34,11 +34,12 @@ _MOTION = int(mujoco.mjtState.mjSTATE_QPOS) | int(mujoco.mjtState.mjSTATE_QVEL)
 _SENSOR_STAGE = int(mujoco.mjtStage.mjSTAGE_VEL)
 _NO_STAGE = int(mujoco.mjtStage.mjSTAGE_NONE)
 _KEPT = 8
-"""Batches kept, one for each number of candidates: building one takes milliseconds."""
+"""Number of batches kept, one for each number of candidates, because building one takes
+milliseconds."""
 
 
 class Physics(NamedTuple):
-    """What a task observes, with any leading dimensions."""
+    """The arrays that observations are computed from, with any leading dimensions."""
 
     qpos: np.ndarray  # (..., nq)
     qvel: np.ndarray  # (..., nv)
@@ -80,7 +81,7 @@ class PhysicalTask(Protocol):
 
     @property
     def planning(self) -> Any:
-        """None, or a cheaper model's `frame_skip`."""
+        """A cheaper model to plan with, which has a `frame_skip`; None if there is none."""
         ...
 
     @property
@@ -98,7 +99,7 @@ class PhysicalTask(Protocol):
 
 
 def has_physics(env: Any) -> bool:
-    """Whether a gymnasium environment holds a MuJoCo simulation, as ours and MuJoCo's own do."""
+    """Whether a gymnasium environment has a MuJoCo simulation, as attributes `model` and `data`."""
     inner = env.unwrapped
     return isinstance(getattr(inner, "model", None), mujoco.MjModel) and isinstance(
         getattr(inner, "data", None), mujoco.MjData
@@ -116,26 +117,26 @@ def physics_state(env: Any) -> Float[Tensor, S]:
 class Simulator:
     """A task's physics as a model: `members` true simulators that step in batches.
 
-    One member is the task itself. With more, the first is the task and the others are drawn by
-    `randomisation`; `score_fn` and its objectives then make a plan that holds for all of them.
+    The first member is the task itself; the others have parameters drawn by `randomisation`. The
+    objective of `score_fn` combines the returns of a plan in all of them.
 
     Args:
         task: physics, observation, reward and termination.
-        planning: step the task's cheaper planning model, where it has one.
+        planning: whether to use the task's cheaper planning model, if it has one.
         members: E.
-        randomisation: of the members after the first.
-        rng: draws them.
-        threads: that share a batch; as many as torch has if None.
+        randomisation: of the parameters of members after the first.
+        rng: random stream of these parameters.
+        threads: number of threads that step a batch; as many as torch uses if None.
 
     Attributes:
-        model: the (first) member's MuJoCo model.
-        reward, terminated: the task's; set them to plan for something else.
-        nominal: the member that is the task itself.
-        own_threads: batches run on threads of their own, which torch's would compete with.
+        model: MuJoCo's model of the first member.
+        reward, terminated: those of the task; set them to plan for another reward or termination.
+        nominal: index of the member that is the task itself.
+        own_threads: True, because batches step on threads that are not torch's.
 
     Raises:
-        ValueError: an MJCF that does not compile, members or threads below one, members without
-            a `rng`, a planning model with another state or another control step.
+        ValueError: an MJCF that does not compile, members or threads below one, several members
+            without `rng`, a planning model with another state or another control step.
     """
 
     nominal = 0
@@ -175,10 +176,9 @@ class Simulator:
         self._offset, self._scale = (low + high) / 2, (high - low) / 2
         if task.gymnasium:
             self._offset, self._scale = np.zeros_like(low), np.ones_like(low)
-        # The dtype of the environment's observations, so that rewards are computed from the same
-        # numbers.
+        # the dtype of the environment's observations, so that rewards are equal to the last bit
         self._dtype = np.float64 if task.gymnasium else np.float32
-        self._gust = np.asarray(task.process_noise, dtype=float)
+        self._force_std = np.asarray(task.process_noise, dtype=float)
         self._state_size = int(mujoco.mj_stateSize(self.model, _STATE))
         self._batches: dict[tuple[int, int], tuple[Batch, Callable[[], None]]] = {}
         self._data = mujoco.MjData(self.model)
@@ -195,7 +195,7 @@ class Simulator:
             self._field = "xpos"
         recorder = _AccessRecorder(self._views(getattr(self._data, self._field).reshape(-1)))
         task.observation(Physics(self._data.qpos, self._data.qvel, recorder))
-        self._uses_sensors = recorder.accessed  # if not, rollouts do not record them
+        self._uses_sensors = recorder.accessed
 
     @property
     def state_size(self) -> int:
@@ -204,8 +204,8 @@ class Simulator:
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
-        """One random number a degree of freedom in a control step, or none."""
-        return self._gust.shape
+        """(nv,): a random force on each degree of freedom in a control step; (0,) for none."""
+        return self._force_std.shape
 
     @property
     def control_step(self) -> float:
@@ -215,9 +215,10 @@ class Simulator:
     def state(
         self, qpos: np.ndarray, qvel: np.ndarray, *, mocap_pos: np.ndarray | None = None
     ) -> Float[Tensor, S]:
-        """The state (S,) of measured positions (nq,) and velocities (nv,), at rest otherwise.
+        """The state (S,) with these positions (nq,) and velocities (nv,), and else that of a reset.
 
-        Raises ValueError for other shapes or numbers that are not finite.
+        `mocap_pos` (nmocap, 3) are positions of mocap bodies in m. Raises ValueError for other
+        shapes or numbers that are not finite.
         """
         model, data = self.model, self._data
         mujoco.mj_resetData(model, data)
@@ -243,9 +244,9 @@ class Simulator:
         state: Tensor | None = None,
         action: Tensor | None = None,
     ) -> Float[Tensor, "*lead S"]:
-        """Not supported: an observation does not hold the whole state of the physics.
+        """Always raises ValueError, because an observation does not contain the whole state.
 
-        Raises ValueError, always; `state` makes one from positions and velocities.
+        Use `physics_state` of the environment, or `state` from positions and velocities.
         """
         raise ValueError(
             f"{self.task.name}: the simulator starts from the whole physics, which an observation "
@@ -253,7 +254,7 @@ class Simulator:
         )
 
     def decode(self, state: Float[Tensor, "*lead S"]) -> Float[Tensor, "*lead O"]:
-        """Observations of states in the first member, float32."""
+        """Observations of states in the first member; float32, or float64 if `task.gymnasium`."""
         rows = state.reshape(-1, state.shape[-1]).numpy(force=True)
         obs = self._decode(rows, members=1).astype(self._dtype)
         return torch.from_numpy(obs).to(state.device).reshape(*state.shape[:-1], obs.shape[-1])
@@ -267,7 +268,8 @@ class Simulator:
     ) -> Step:
         """One control step of each member; states that diverge become NaN.
 
-        `noise` drives the task's process noise, where it has one: (E, B, nv), else (E, B, 0).
+        `noise` is standard normal, (E, B, nv) for a task with process noise, else (E, B, 0). Raises
+        ValueError for states or actions of other shapes.
         """
         lead, size = state.shape[:-1], state.shape[-1]
         if lead[0] != self.members or size != self.state_size:
@@ -282,10 +284,10 @@ class Simulator:
             )
         rows = state.reshape(-1, size).numpy(force=True)
         moves = action.reshape(len(rows), -1).numpy(force=True)
-        gusts: Any = 0.0
-        if noise is not None and self._gust.size:
-            gusts = self._gust * noise.reshape(-1, self._gust.size).numpy(force=True)
-        after, before, obs = self.observed_step(rows, moves, gusts=gusts, members=self.members)
+        forces: Any = 0.0
+        if noise is not None and self._force_std.size:
+            forces = self._force_std * noise.reshape(-1, self._force_std.size).numpy(force=True)
+        after, before, obs = self.observed_step(rows, moves, forces=forces, members=self.members)
         before, obs = before.astype(self._dtype), obs.astype(self._dtype)
         reward, ended = self.reward(before, moves, obs), self.terminated(obs)
         return Step(
@@ -304,10 +306,10 @@ class Simulator:
         reward: RewardFn | None = None,
         terminated: TerminatedFn | None = None,
     ) -> Unrolled:
-        """All candidates from one state over the whole horizon, in one native call.
+        """Roll out all candidates from one state over the whole horizon, in one native call.
 
         Particle p belongs to member p // (P / E). `noise` is standard normal, (H, P, nv),
-        and the same for every candidate; None leaves process noise out.
+        and the same for every candidate; None is no process noise.
 
         Raises ValueError for wrong shapes, or particles that are not a multiple of the members.
         """
@@ -327,17 +329,15 @@ class Simulator:
         obs = self.task.observation(physics).astype(self._dtype)
         plans = moves[None] if particles == 1 else np.broadcast_to(moves, (particles, *moves.shape))
         before, after = obs[:, :, :-1], obs[:, :, 1:]
-        earn: Callable[..., Any] = reward or self.reward
-        gain = np.asarray(earn(before, plans, after))
+        reward_of: Callable[..., Any] = reward or self.reward
+        rewards = torch.from_numpy(np.asarray(reward_of(before, plans, after)))
         ends: Callable[..., Any] = terminated or self.terminated
         # A task that never ends has a termination named `never`, which is not called.
         endless = getattr(ends, "__name__", "") == "never"
         ended = None if endless else np.asarray(ends(after))
-        earned, device = torch.from_numpy(gain), state.device
-        if device.type != "cpu":
-            earned = earned.to(device)
+        device = state.device
         return Unrolled(
-            earned,
+            rewards.to(device),
             None if ended is None else torch.from_numpy(ended).to(device),
             None if bad is None else torch.from_numpy(~bad).to(device),
         )
@@ -349,16 +349,16 @@ class Simulator:
         action_repeat: int = 1,
         reward: RewardFn | None = None,
     ) -> SmoothSimulator:
-        """Dynamics and cost from a state with derivatives, for `planners.ILQR`.
+        """The simulator from a state with derivatives, for `planners.ILQR`.
 
-        Raises ValueError for several members, or a task of gymnasium's.
+        Raises ValueError for several members, or one of gymnasium's tasks.
         """
         return SmoothSimulator(self, state, action_repeat=action_repeat, reward=reward)
 
     def trace(
         self, state: Float[Tensor, S], actions: Float[Tensor, "N H A"], sensors: Sequence[str]
     ) -> dict[str, np.ndarray]:
-        """Paths of sensors under plans carried out by the first member: name -> (N, H + 1, d).
+        """Values of sensors along N plans in the first member: name -> (N, H + 1, d).
 
         Raises ValueError for a sensor that the model lacks.
         """
@@ -378,20 +378,21 @@ class Simulator:
         rows: np.ndarray,
         moves: np.ndarray,
         *,
-        gusts: np.ndarray | float = 0.0,
+        forces: np.ndarray | float = 0.0,
         members: int = 1,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """A control step: next states (n, S), observations (n, O) before and after, in float64.
 
-        From states (n, S) and actions (n, A), the first `members` members' one after another,
-        under forces `gusts` (n, nv) in N or N·m. States that diverge become NaN.
+        `rows` are states (n, S) and `moves` actions (n, A), grouped by member, of the first
+        `members`. `forces` (n, nv) act on the degrees of freedom, in N or N·m. States that diverge
+        become NaN.
         """
         before = self._decode(rows, members)
         batch = self._batch(len(rows) // members, members)
         batch.state[:] = rows
         batch.ctrl = self._offset + self._scale * moves
-        if self._gust.size:  # the state holds the environment's last gust, which must not persist
-            batch.qfrc_applied = gusts
+        if self._force_std.size:  # the state contains the last random force, which must not persist
+            batch.qfrc_applied = forces
         stage = _SENSOR_STAGE if self._uses_sensors and not self.task.gymnasium else _NO_STAGE
         bad = _guarded(batch, lambda: batch.step(nstep=self.frame_skip, stage=stage))
         after = batch.state.copy()
@@ -399,7 +400,7 @@ class Simulator:
             after[bad] = np.nan
         return after, before, self._observe(batch)
 
-    # From here on numpy only: on arrays of this size its calls cost a third of torch's.
+    # The methods below use numpy, whose calls cost a third of torch's on arrays of this size.
 
     def _roll(
         self,
@@ -420,19 +421,22 @@ class Simulator:
             )
         members = self.members if members is None else members
         batch = self._batch(particles // members * count, members)
-        # Sensors recorded at a substep are those of the state before it: one substep more shows
-        # the last state's.
+        # The sensors recorded in a substep are those of the state before it, so one more substep is
+        # needed for those of the last state.
         with_sensors, lagging = with_sensors or self._uses_sensors, self.task.gymnasium
         substeps = horizon * skip + (with_sensors and not lagging)
-        gusty = self._gust.size > 0  # the state holds the last gust, which must not persist
-        spec, width = (_CTRL | _FORCE, size + model.nv) if gusty else (_CTRL, size)
+        noisy = (
+            self._force_std.size > 0
+        )  # the state contains the last force, which must not persist
+        spec, width = (_CTRL | _FORCE, size + model.nv) if noisy else (_CTRL, size)
         inputs = np.empty((particles, count, substeps, width))
         held = inputs[:, :, : horizon * skip].reshape(particles, count, horizon, skip, width)
         held[..., :size] = (self._offset + self._scale * moves)[:, :, None]
-        if gusty:
+        if noisy:
             held[..., size:] = 0.0
             if draws is not None:
-                held[..., size:] = (self._gust * draws[:horizon]).swapaxes(0, 1)[:, None, :, None]
+                forces = self._force_std * draws[:horizon]
+                held[..., size:] = forces.swapaxes(0, 1)[:, None, :, None]
         if substeps > horizon * skip:
             inputs[:, :, -1] = inputs[:, :, -2]
 
@@ -446,7 +450,7 @@ class Simulator:
         bad = _guarded(batch, lambda: batch.rollout(substeps, flat, spec, (*out,), out=out))
 
         motion = np.empty((particles, count, horizon + 1, model.nq + model.nv))
-        motion[:, :, 0] = state[1 : 1 + model.nq + model.nv]  # behind the time
+        motion[:, :, 0] = state[1 : 1 + model.nq + model.nv]  # the first number is the time
         recorded = out[_MOTION].reshape(particles, count, substeps, -1)
         motion[:, :, 1:] = recorded[:, :, skip - 1 : horizon * skip : skip]
         sensed = None
@@ -462,7 +466,7 @@ class Simulator:
         return physics, None if bad is None else bad.reshape(particles, count)
 
     def _batch(self, count: int, members: int) -> Batch:
-        """`count` simulations of each member, member by member."""
+        """`count` simulations of each member, grouped by member."""
         key = (count, members)
         if key not in self._batches:
             if len(self._batches) >= _KEPT:
@@ -476,7 +480,7 @@ class Simulator:
         return batch
 
     def _decode(self, rows: np.ndarray, members: int) -> np.ndarray:
-        """Observations (n, O) of states (n, S), as the first `members` members see them."""
+        """Observations (n, O) of states (n, S), grouped by member, of the first `members`."""
         batch = self._batch(len(rows) // members, members)
         batch.state[:] = rows
         if self._uses_sensors:
@@ -485,7 +489,7 @@ class Simulator:
         return self._observe(batch)
 
     def _observe(self, batch: Batch) -> np.ndarray:
-        """Observations (n, O) of the present states of a batch, a copy."""
+        """Observations (n, O) of the current states of a batch, a copy."""
         views = {}
         if self._uses_sensors:
             views = self._views(batch.bind(self._field).reshape(len(batch.state), -1))
@@ -516,7 +520,10 @@ class _AccessRecorder(Mapping[str, np.ndarray]):
 
 
 def _guarded(batch: Batch, call: Callable[[], Any]) -> np.ndarray | None:
-    """Run a call on the batch; which simulations diverged or failed, (n,), or None if none did."""
+    """Call a function that steps the batch; returns which simulations diverged or failed.
+
+    The result is (n,) bool, or None if none did.
+    """
     batch.warning[:] = 0
     failed: Any = False
     try:

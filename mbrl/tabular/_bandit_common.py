@@ -9,17 +9,17 @@ import torch
 from torch import Generator, Tensor
 
 
-def any_best(index: Tensor, generator: Generator) -> Tensor:
+def argmax_random_ties(index: Tensor, generator: Generator) -> Tensor:
     """The index of the largest entry of each row, (R,); ties broken at random."""
     best, arms = index.max(-1, keepdim=True)
     tied = index == best
     if int(tied.sum()) > len(index):  # rare after the first plays
-        lot = torch.rand(index.shape, generator=generator, device=index.device)
-        return lot.masked_fill_(~tied, -1.0).argmax(-1)
+        uniform_draws = torch.rand(index.shape, generator=generator, device=index.device)
+        return uniform_draws.masked_fill_(~tied, -1.0).argmax(-1)
     return arms[:, 0]
 
 
-def paid(mean: Tensor, noise: float | None, generator: Generator) -> Tensor:
+def draw_rewards(mean: Tensor, noise: float | None, generator: Generator) -> Tensor:
     """Rewards with these means: Bernoulli, or Gaussian with std `noise` if that is given."""
     if noise is None:
         return (uniform(mean, generator) < mean).to(mean)
@@ -34,7 +34,7 @@ def normal(like: Tensor, generator: Generator) -> Tensor:
     return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
 
 
-def numpys(generator: Generator) -> np.random.Generator:
+def numpy_generator(generator: Generator) -> np.random.Generator:
     """A numpy generator seeded by a draw from torch's."""
     seed = torch.randint(2**63 - 1, (), generator=generator, device=generator.device)
     return np.random.Generator(np.random.PCG64(int(seed)))
@@ -55,7 +55,7 @@ def check_rewards(rewards: Tensor, runs: int, bounded: bool) -> None:
 
 
 def extremes(values: Tensor) -> tuple[float, float]:
-    """The minimum and maximum; NaN if any value is."""
+    """The minimum and maximum; NaN if any value is NaN."""
     low, high = values.aminmax()
     return low.item(), high.item()
 

@@ -21,12 +21,12 @@ from torch import Generator, Tensor
 
 from mbrl.tabular import _bandit_loops as loops
 from mbrl.tabular._bandit_common import (
-    any_best,
+    argmax_random_ties,
     at_least_one,
     check_rewards,
+    draw_rewards,
     extremes,
-    numpys,
-    paid,
+    numpy_generator,
     uniform,
 )
 from mbrl.tabular.posteriors import (
@@ -63,26 +63,26 @@ def regret(
     if noise is None and not bool(((means >= 0) & (means <= 1)).all()):
         raise ValueError("means must lie in [0, 1] for Bernoulli rewards (no `noise`)")
     means = means.to(bandit.counts).expand(runs, arms)
-    if noise is None and means.device.type == "cpu" and _compiled(bandit):
-        return _played(bandit, means, steps, generator)
+    if noise is None and means.device.type == "cpu" and _has_compiled_loop(bandit):
+        return _compiled_regret(bandit, means, steps, generator)
     best = means.amax(1)
     lost = means.new_empty(steps, runs)
     for t in range(steps):
         chosen = bandit.choose(generator=generator)
         mean = means.gather(1, chosen[:, None])[:, 0]
         lost[t] = best - mean
-        bandit.observe(chosen, paid(mean, noise, generator))
+        bandit.observe(chosen, draw_rewards(mean, noise, generator))
     return lost.cumsum_(0).T
 
 
-def _compiled(bandit: Bandit) -> bool:
-    """Whether `_bandit_loops` has this algorithm. Subclasses may choose otherwise and have not."""
+def _has_compiled_loop(bandit: Bandit) -> bool:
+    """Whether `_bandit_loops` has this algorithm. Subclasses may choose arms differently."""
     if type(bandit) is Thompson:
         return type(bandit.posterior) is BetaBernoulli
     return type(bandit) in (UCB1, KLUCB)
 
 
-def _played(bandit: Bandit, means: Tensor, steps: int, generator: Generator) -> Tensor:
+def _compiled_regret(bandit: Bandit, means: Tensor, steps: int, generator: Generator) -> Tensor:
     """`regret`, computed by `_bandit_loops`."""
     kinds = {
         UCB1: loops.UCB1,
@@ -91,12 +91,12 @@ def _played(bandit: Bandit, means: Tensor, steps: int, generator: Generator) -> 
     }
     prior = BetaBernoulli()
     if isinstance(bandit, Thompson):
-        assert isinstance(bandit.posterior, BetaBernoulli)  # no other is compiled
+        assert isinstance(bandit.posterior, BetaBernoulli)
         prior = bandit.posterior
     lost = means.new_empty(len(means), steps)
     loops.play(
         kinds[type(bandit)], bandit.counts.numpy(), bandit.sums.numpy(), bandit.steps, prior.alpha,
-        prior.beta, means.contiguous().numpy(), lost.numpy(), numpys(generator),
+        prior.beta, means.contiguous().numpy(), lost.numpy(), numpy_generator(generator),
     )  # fmt: skip
     bandit.steps += steps
     return lost.cumsum_(1)
@@ -105,17 +105,17 @@ def _played(bandit: Bandit, means: Tensor, steps: int, generator: Generator) -> 
 def ucb1_bound(means: Sequence[float], steps: int) -> float:
     """8 Σ ln T / Δ + (1 + π²/3) Σ Δ, over arms whose mean is Δ > 0 below the best.
 
-    UCB1's expected regret never exceeds it, for rewards in [0, 1] (Auer et al. 2002, theorem 1).
+    An upper bound on UCB1's expected regret for rewards in [0, 1] (Auer et al. 2002, theorem 1).
     """
     gaps = [max(means) - mean for mean in means if mean < max(means)]
     return sum(8 * math.log(steps) / gap + (1 + math.pi**2 / 3) * gap for gap in gaps)
 
 
 def lai_robbins(means: Sequence[float], *, noise: float | None = None) -> float:
-    """Σ Δ / KL(arm, best arm): the least asymptotic slope of regret against ln T.
+    """Σ Δ / KL(arm, best arm): a lower bound on the asymptotic slope of regret against ln T.
 
     It holds for every algorithm whose regret is o(Tᵃ) for all a > 0 on every problem (Lai and
-    Robbins 1985). Rewards are Bernoulli, or Gaussian with std `noise`.
+    Robbins 1985). Rewards are Bernoulli, or Gaussian with std `noise` if that is given.
     """
     best = max(means)
 
@@ -130,8 +130,8 @@ def lai_robbins(means: Sequence[float], *, noise: float | None = None) -> float:
 def auer_epsilon(means: Sequence[float], *, factor: float) -> Callable[[int], float]:
     """ε_t = min(1, c K / (d² t)) for `EpsilonGreedy`, d the gap between the two best of K means.
 
-    Auer et al. 2002 prove that regret is then O(ln T), for a `factor` c above 5; they observe that
-    a smaller one does better. Raises ValueError where the two best means are equal.
+    Auer et al. 2002 prove that regret is then O(ln T) for a `factor` c above 5, and observe lower
+    regret for smaller c. Raises ValueError if the two best means are equal.
     """
     best, second = sorted(means)[-1], sorted(means)[-2]
     gap = best - second
@@ -144,7 +144,7 @@ def auer_epsilon(means: Sequence[float], *, factor: float) -> Callable[[int], fl
 
 
 class Bandit(ABC):
-    """R runs of K arms; `counts` (plays) and `sums` (of rewards) of each arm are (R, K).
+    """R independent runs of K arms; `counts` (plays) and `sums` (of rewards) are (R, K).
 
     A subclass defines the `index` by which arms are chosen. Raises ValueError for runs or arms
     below 1.
@@ -171,7 +171,7 @@ class Bandit(ABC):
 
     def choose(self, *, generator: Generator) -> Int[Tensor, " R"]:
         """The arm with the largest index in each run."""
-        return any_best(self.index(generator=generator), generator)
+        return argmax_random_ties(self.index(generator=generator), generator)
 
     def observe(self, arms: Int[Tensor, " R"], rewards: Float[Tensor, " R"]) -> None:
         """Learn from the rewards of the arms chosen.
@@ -194,8 +194,8 @@ class EpsilonGreedy(Bandit):
     """The arm with the best mean so far, or with probability ε a uniformly random arm.
 
     `epsilon` is a number, or a function of the play t = 1, 2, ... such as `auer_epsilon`. With a
-    constant ε regret is linear: a share ε of the plays pays the mean gap. Raises ValueError for an
-    ε outside [0, 1].
+    constant ε regret is linear in T, because a share ε of the plays has the mean regret of a random
+    arm. `index` raises ValueError for an ε outside [0, 1].
     """
 
     def __init__(
@@ -210,7 +210,7 @@ class EpsilonGreedy(Bandit):
         self.epsilon = epsilon
 
     def index(self, *, generator: Generator) -> Float[Tensor, "R K"]:
-        """The means; all equal in runs that explore."""
+        """The means; all 0 in runs that explore in this play."""
         epsilon = self.epsilon(self.steps + 1) if callable(self.epsilon) else self.epsilon
         if not 0 <= epsilon <= 1:
             raise ValueError(f"epsilon must lie in [0, 1], got {epsilon!r}")
@@ -303,19 +303,19 @@ class InformationDirected(Bandit):
 
     def index(self, *, generator: Generator) -> Float[Tensor, "R K"]:
         """1 for the arm drawn from the distribution, 0 for the others."""
-        mix = least_ratio(*self.prospects())
+        mix = least_ratio(*self.regret_and_information())
         first = uniform(mix.share, generator) < mix.share
         arms = torch.where(first, mix.first, mix.second)
         return torch.nn.functional.one_hot(arms, self.counts.shape[1]).to(self.counts)
 
-    def prospects(self) -> tuple[Float[Tensor, "R K"], Float[Tensor, "R K"]]:
+    def regret_and_information(self) -> tuple[Float[Tensor, "R K"], Float[Tensor, "R K"]]:
         """Expected regret and expected information gain of each arm."""
         chance, given = best_arm(self.posterior, self.counts, self.sums, points=self.points)
-        # also from the integrals, so that their errors cancel below
+        # the means too are computed from the integrals, so that their errors cancel below
         mean = (chance[..., None] * given).sum(1)
         best = (chance * given.diagonal(dim1=-2, dim2=-1)).sum(-1, keepdim=True)
         if self.information == "variance":
-            told = (given - mean[:, None]).square()
+            gained = (given - mean[:, None]).square()
         else:
-            told = self.posterior.information(given, mean[:, None]).clamp(min=0)
-        return (best - mean).clamp(min=0), (chance[..., None] * told).sum(1)
+            gained = self.posterior.information(given, mean[:, None]).clamp(min=0)
+        return (best - mean).clamp(min=0), (chance[..., None] * gained).sum(1)

@@ -18,10 +18,10 @@ Target = Literal["sarsa", "expected", "tree", "q", "double"]
 """The target of updates. π is the ε-greedy policy of `TabularLearner.act`.
 
 sarsa: the value of the next action taken, on-policy. If an episode is truncated, that action is
-    unknown, and the expectation under π is used instead.
+    not known, and the expectation under π is used instead.
 expected: the expected value of the next action under π (van Seijen et al. 2009). With traces, the
     error of every step is measured against that expectation (S&B, section 12.9).
-tree: tree backup (S&B, sections 7.5 and 12.10): also that expectation, and with several steps the
+tree: tree backup (S&B, sections 7.5 and 12.10): the same expectation; with several steps, the
     return after each action is weighted by the action's probability under π. With one step it
     equals `expected`.
 q: the value of the best next action (Watkins 1989). With several steps or traces, the return after
@@ -35,18 +35,19 @@ Traces = Literal["accumulating", "replacing", "dutch"]
 value, and dutch mixes both, which gives true online Sarsa(λ) (van Seijen et al. 2016)."""
 
 States = Literal["visited", "start", "priority"]
-"""Where imagined steps start. visited: a state acted in before, uniformly. start: the first state
-of an episode, in proportion to its episodes. priority: the pair whose value would change most."""
+"""Where imagined steps start. visited: a state drawn uniformly from those acted in so far. start:
+the first state of a past episode, drawn uniformly from these episodes. priority: the state and
+action whose value would change most."""
 
 Actions = Literal["taken", "any", "policy"]
-"""The first imagined action. taken: one tried in that state before. any: any action. policy: the
-policy's."""
+"""The first imagined action. taken: drawn uniformly from those taken in that state so far. any:
+drawn uniformly from all actions. policy: drawn from the ε-greedy policy."""
 
 Memory = Literal["last", "all"]
-"""What the model stores of a pair. last: its last next state and reward, for deterministic worlds.
-all: counts of all its next states."""
+"""What the model stores of a state and action. last: the last next state and reward, for
+deterministic worlds. all: counts of all next states, and the mean reward."""
 
-_Repeats = Annotated[int, Interval(ge=0, le=1_000_000)]
+StepCount = Annotated[int, Interval(ge=0, le=1_000_000)]
 
 TARGETS = {name: code for code, name in enumerate(get_args(Target))}
 SARSA, EXPECTED, TREE, Q, DOUBLE = range(5)
@@ -56,7 +57,7 @@ ACCUMULATING, REPLACING, DUTCH = range(3)
 
 @dataclass(frozen=True, kw_only=True)
 class TabularConfig:
-    """One-step, n-step, Monte Carlo or λ; on-policy or off-policy (S&B, chapters 5 to 7 and 12)."""
+    """Settings of `TabularLearner` (Sutton and Barto 2018, "S&B", chapters 5 to 7 and 12)."""
 
     target: Target = "q"
     """The target of updates; see `Target`."""
@@ -104,22 +105,24 @@ class TabularConfig:
 class DynaConfig:
     """Settings of `Dyna`; the defaults are Dyna-Q with five planning steps."""
 
-    planning: _Repeats = 5
-    """Imagined starts after each real step, at least 0; 0 is Q-learning."""
+    planning: StepCount = 5
+    """Number of imagined starts after each real step. 0 is Q-learning. With states priority,
+    maximum number of updates after each real step."""
     states: States = "visited"
-    """Where they start; see `States`."""
+    """Where imagined steps start; see `States`."""
     actions: Actions = "taken"
-    """What is done there; see `Actions`. Not used with priority."""
-    further: _Repeats = 0
-    """Model steps by the policy after the first, N >= 0, until an end or a pair never tried."""
+    """The first imagined action; see `Actions`. Not used with states priority."""
+    further: StepCount = 0
+    """Maximum number of model steps with the policy after the first. They end early in a terminal
+    state and, without a bonus, at a state and action never tried."""
     memory: Memory = "last"
-    """What the model remembers; see `Memory`."""
+    """What the model stores; see `Memory`."""
     bonus: NonNegativeFloat = 0.0
-    """κ: an imagined reward gains κ √τ, τ the real steps since the pair was tried (Dyna-Q+). Pairs
-    never tried are then modelled as staying in their state and earning 0; without a bonus they are
-    not imagined."""
+    """κ of Dyna-Q+: imagined rewards are increased by κ √τ, with τ the number of real steps since
+    the state and action were last tried. Pairs never tried are then modelled as staying in their
+    state with reward 0; without a bonus they are not imagined."""
     threshold: NonNegativeFloat = 1e-4
-    """θ: with priority, the smallest change of a value for which it is updated."""
+    """θ, with states priority: values that would change by no more than this are not updated."""
     discount: Share = 0.95
     """γ, in [0, 1]."""
     step_size: PositiveShare = 0.1
@@ -133,9 +136,8 @@ class DynaConfig:
         check_fields(self)
         if self.states == "priority":
             for name in ("further", "bonus"):
-                require(
-                    getattr(self, name) == 0, name, "0 with states priority", getattr(self, name)
-                )
+                value = getattr(self, name)
+                require(value == 0, name, "0 with states priority", value)
 
 
 class Settings(NamedTuple):
@@ -170,7 +172,7 @@ class Settings(NamedTuple):
 
 
 def require(holds: bool, name: str, accepted: str, value: object) -> None:
-    """Raise ValueError unless the condition holds."""
+    """Raise ValueError, with the name, what is accepted and the value, unless `holds`."""
     if not holds:
         raise ValueError(f"{name} must be {accepted}, got {value!r}")
 
@@ -189,19 +191,21 @@ ALGORITHMS: Mapping[str, Mapping[str, Any]] = {
     "true online": {"target": "sarsa", "trace_decay": 0.5, "traces": "dutch"},
     "Q(λ)": {"target": "q", "trace_decay": 0.5, "traces": "replacing"},
 }
-"""Settings of `TabularConfig` by which it is each algorithm, by name."""
+"""The settings that make a `TabularConfig` each algorithm, by the algorithm's name."""
 
 
 def convergent(
     name: str, mdp: FiniteMDP, *, step_size: float = 0.2, epsilon: float = 0.3
 ) -> TabularConfig:
-    """One of `ALGORITHMS`, with step sizes and ε with which its values converge to V*.
+    """One of `ALGORITHMS`, with step sizes and ε for which its values converge to V*.
 
-    In a stochastic world α is visits^-0.6 and values are means over time (Polyak and Juditsky
-    1992); in a deterministic one α is 1, or `step_size` where the target holds the next action,
-    which may explore. ε is `epsilon` where the target does not depend on it. Elsewhere it vanishes
-    as 1 / visits, from 1 or in a deterministic world from 0.01; a learner then needs exploring
-    starts, since it stops to try every pair.
+    In a stochastic world α is n^-0.6 at visit n and values are means over time (Polyak and Juditsky
+    1992). In a deterministic world α is 1, or `step_size` for Sarsa targets, which use a next
+    action that may be exploratory.
+
+    For targets that do not depend on the policy, ε is `epsilon`. For the others ε decays as 1 / n,
+    from 1 in a stochastic world and from 0.01 in a deterministic one. The learner then soon stops
+    trying every action, so it needs exploring starts.
     """
     given: dict[str, Any] = dict(ALGORITHMS[name])
     if np.diff(mdp.transitions.indptr).max() > 1:

@@ -1,4 +1,4 @@
-"""Models counted from samples of a known MDP: the error that as many samples allow."""
+"""Maximum-likelihood models from samples of a known MDP, and the errors of their optimal values."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from mbrl.types import FiniteMDP
 def counted_models(
     mdp: FiniteMDP, counts: Sequence[int], *, rng: np.random.Generator
 ) -> Iterator[FiniteModel]:
-    """Maximum-likelihood models from `counts` samples in all, each from the last one's and more.
+    """One maximum-likelihood model for each total number of samples in `counts`.
 
-    Samples are next states of pairs that are drawn evenly from those of states that are not
-    terminal, as from a generative model. The expected reward of a pair is known once it was drawn;
-    see `FiniteModel.likeliest` for pairs that were not.
+    The samples of a model include those of the models before it. Each sample is the next state of
+    a pair of state and action drawn uniformly from those of non-terminal states, as from a
+    generative model. The expected reward of a pair is known once the pair was sampled; see
+    `FiniteModel.likeliest` for the other pairs.
 
     Raises ValueError, when iterated, for counts that are not positive and rising.
     """
@@ -43,7 +44,7 @@ def counted_models(
 def counted_errors(
     mdp: FiniteMDP, values: np.ndarray, counts: Sequence[int], *, rng: np.random.Generator
 ) -> list[float]:
-    """max |V - V*| of the optimal values V of each of `counted_models`, for V* `values` (S,)."""
+    """max |V - V*| for the optimal values V of each of `counted_models`; `values` (S,) is V*."""
     solved = (
         policy_iteration(model.mdp(mdp.discount)) for model in counted_models(mdp, counts, rng=rng)
     )

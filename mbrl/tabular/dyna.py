@@ -1,19 +1,18 @@
-"""Dyna: learn a model from steps, and values from both.
+"""Dyna: learn a model from real steps, and action values from real steps and steps of the model.
 
 Sutton 1991, "Dyna, an integrated architecture for learning, planning, and reacting"; Sutton and
-Barto 2018, chapter 8; Moore and Atkeson 1993, "Prioritized sweeping". Between real steps, imagined
-ones start at pairs that `states` and `actions` choose, and may go on by the policy: the members of
-the family differ only in that.
+Barto 2018, chapter 8; Moore and Atkeson 1993, "Prioritized sweeping". Steps of the model are called
+imagined. The algorithms differ in where imagined steps start and how they go on:
 
-| member | states | actions | and |
+| algorithm | states | actions | other settings |
 |---|---|---|---|
 | Dyna-Q | visited | taken | |
 | Dyna-Q+ | visited | any | bonus above 0 |
 | prioritised sweeping | priority | | |
 | on-policy imagination | visited, start | policy | further above 0 |
 
-States and actions are integers, arrays are numpy float64. The model is a table (S, A, S) of counts:
-it suits some thousands of states at most.
+States and actions are integers, arrays are numpy float64. The model is a dense table (S, A, S) of
+counts, which limits it to a few thousand states.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from torch import Generator
 
 from mbrl.tabular.config import Actions, DynaConfig, States, TabularConfig
 from mbrl.tabular.targets import epsilon_greedy
-from mbrl.tabular.td import TabularLearner, checked
+from mbrl.tabular.td import TabularLearner, check_step
 from planners.compile import compiled
 
 _STATES = {name: i for i, name in enumerate(get_args(States))}
@@ -38,19 +37,20 @@ _TAKEN, _ANY, _POLICY = _ACTIONS.values()
 
 
 class Dyna:
-    """Action values of a finite environment, from its steps and from those of a model of it.
+    """Learns action values in a finite environment from real steps and steps of a learned model.
 
-    With priority the imagined updates are expectations over the model, the greatest change
-    first, and a real step sets a priority in place of an update (Sutton and Barto, section 8.4).
-    Otherwise a real step is one of Q-learning, and imagined next states are drawn.
+    With states priority, imagined updates use the expectation over the model's next states, largest
+    change first, and a real step only sets the priority of its state and action (Sutton and Barto,
+    section 8.4). Otherwise a real step is a Q-learning update, and imagined next states are drawn
+    from the model.
 
     Args:
         states: S, numbered from 0.
-        actions: A, likewise.
-        config: of the recipe.
+        actions: A, numbered from 0.
+        config: settings of the algorithm.
 
     Raises:
-        ValueError: no states or no actions.
+        ValueError: `states` or `actions` below one.
     """
 
     def __init__(self, states: int, actions: int, config: DynaConfig | None = None) -> None:
@@ -63,16 +63,16 @@ class Dyna:
         self._values = self._learner.tables[0]  # real and imagined steps update one table
         pairs = (states, actions)
         self._counts = np.zeros((*pairs, states))
-        self._gains = np.zeros(pairs)  # sum of the rewards that the counts came with
-        self._tried = np.zeros(pairs, dtype=np.int64)  # how many steps the model holds of a pair
-        self._ends = np.zeros(states, dtype=bool)
-        self._when = np.zeros(pairs, dtype=np.int64)  # the real step that tried a pair last
+        self._rewards = np.zeros(pairs)  # sums of the rewards of the steps in the model
+        self._tried = np.zeros(pairs, dtype=np.int64)  # number of steps in the model
+        self._terminal = np.zeros(states, dtype=bool)
+        self._last_tried = np.zeros(pairs, dtype=np.int64)  # number of the last real step
         self._priority = np.zeros(pairs)
-        self._visited = np.zeros(states, dtype=np.int64)  # the first `seen` are states acted in
-        self._seen = 0
-        self._starts = np.zeros(states, dtype=np.int64)  # episodes begun in a state
+        self._visited = np.zeros(states, dtype=np.int64)  # begins with the states acted in
+        self._visited_count = 0
+        self._starts = np.zeros(states, dtype=np.int64)  # number of episodes begun in each state
         self._steps = 0
-        self._fresh = True  # the next step begins an episode
+        self._episode_begins = True
 
     @property
     def any_order(self) -> bool:
@@ -86,7 +86,7 @@ class Dyna:
 
     @property
     def policy(self) -> np.ndarray:
-        """The greedy policy (S,), the first of equals."""
+        """The greedy policy (S,); of ties the lowest action."""
         return self._learner.policy
 
     @property
@@ -96,10 +96,13 @@ class Dyna:
         Probabilities and rewards of pairs never tried are 0.
         """
         tried = np.maximum(self._tried, 1)
-        return self._counts / tried[..., None], self._gains / tried, self._ends.copy()
+        return self._counts / tried[..., None], self._rewards / tried, self._terminal.copy()
 
     def act(self, state: int, *, explore: bool, generator: Generator) -> int:
-        """An action of the ε-greedy policy, ties broken at random; else the first of the best."""
+        """An action of the ε-greedy policy if `explore`, else the greedy action.
+
+        Raises ValueError for a state out of range.
+        """
         return self._learner.act(state, explore=explore, generator=generator)
 
     def observe(
@@ -116,49 +119,51 @@ class Dyna:
         """Learn from a real step, then from imagined ones.
 
         Args:
-            state: where the step began.
+            state: the state before the step.
             action: the action taken.
             reward: the reward of the step.
-            next_state: where the step led.
-            terminated: whether the MDP ended there.
-            truncated: whether the episode was cut off there.
-            generator: draws the imagined steps.
+            next_state: the state after the step.
+            terminated: whether `next_state` is terminal.
+            truncated: whether the episode was cut off after the step.
+            generator: random stream of the imagined steps.
 
         Raises:
             ValueError: a state or action out of range, a reward that is not finite.
         """
         config = self.config
-        state, action, reward, after = checked(
+        state, action, reward, after = check_step(
             self.states, self.actions, state, action, reward, next_state
         )
         if not self._tried[state].any():
-            self._visited[self._seen] = state
-            self._seen += 1
-        self._starts[state] += self._fresh
-        self._fresh = bool(terminated or truncated)
+            self._visited[self._visited_count] = state
+            self._visited_count += 1
+        self._starts[state] += self._episode_begins
+        self._episode_begins = bool(terminated or truncated)
         self._steps += 1
-        self._when[state, action] = self._steps
+        self._last_tried[state, action] = self._steps
         if config.memory == "last":
             self._counts[state, action] = 0
-            self._gains[state, action] = self._tried[state, action] = 0
+            self._rewards[state, action] = self._tried[state, action] = 0
         self._counts[state, action, after] += 1
-        self._gains[state, action] += reward
+        self._rewards[state, action] += reward
         self._tried[state, action] += 1
-        self._ends[after] = terminated
-        model = (self._counts, self._gains, self._tried, self._ends)
+        self._terminal[after] = terminated
+        model = (self._counts, self._rewards, self._tried, self._terminal)
         learning = (self._values, *model, config.discount, config.step_size)
         if config.states == "priority":
-            error = _expected(self._values, *model, config.discount, state, action)
-            self._priority[state, action] = abs(error - self._values[state, action])
+            value = _expected(self._values, *model, config.discount, state, action)
+            self._priority[state, action] = abs(value - self._values[state, action])
             _sweep(*learning, self._priority, config.threshold, config.planning)
             return
         self._learner.observe(state, action, reward, after, terminated, truncated)
         if config.planning:
             shape = (config.planning, 2 + 2 * (1 + config.further))
-            lots = torch.rand(shape, generator=generator, dtype=torch.float64).numpy()
+            uniforms = torch.rand(shape, generator=generator, dtype=torch.float64).numpy()
             choosing = (_STATES[config.states], _ACTIONS[config.actions], config.epsilon)
-            met = (self._visited[: self._seen], self._starts, self._when, self._steps)
-            _imagine(*learning, *choosing, *met, float(config.bonus), lots)
+            visits = (
+                self._visited[: self._visited_count], self._starts, self._last_tried, self._steps
+            )  # fmt: skip
+            _imagine(*learning, *choosing, *visits, float(config.bonus), uniforms)
 
     def state_dict(self) -> dict[str, Any]:
         """The values, the model and all counters."""
@@ -192,14 +197,14 @@ class Dyna:
         return {name: getattr(self, f"_{name}") for name in _ARRAYS}
 
 
-_ARRAYS = ("counts", "gains", "tried", "ends", "when", "priority", "visited", "starts")
-_COUNTERS = ("seen", "steps", "fresh")
+_ARRAYS = ("counts", "rewards", "tried", "terminal", "last_tried", "priority", "visited", "starts")
+_COUNTERS = ("visited_count", "steps", "episode_begins")
 """What a `Dyna` holds beside its values."""
 
 
 @compiled
-def _drawn(weights, total, uniform):
-    """An index, drawn in proportion to its weight."""
+def _draw(weights, total, uniform):
+    """An index drawn with probability weight / total, for a uniform number in [0, 1)."""
     left, last = uniform * total, 0
     for i in range(len(weights)):
         if weights[i] > 0:
@@ -211,58 +216,61 @@ def _drawn(weights, total, uniform):
 
 
 @compiled
-def _expected(values, counts, gains, tried, ends, discount, state, action):
-    """The expected value, under the model, of a pair that was tried."""
-    worth = gains[state, action]
+def _expected(values, counts, rewards, tried, terminal, discount, state, action):
+    """The expected target, under the model, of a state and action that were tried."""
+    total = rewards[state, action]
     for after in range(len(values)):
         count = counts[state, action, after]
-        if count > 0 and not ends[after]:
-            worth += discount * count * values[after].max()
-    return worth / tried[state, action]
+        if count > 0 and not terminal[after]:
+            total += discount * count * values[after].max()
+    return total / tried[state, action]
 
 
 @compiled
 def _imagine(
-    values, counts, gains, tried, ends, discount, step_size, from_, do, epsilon, visited, starts,
-    when, now, bonus, lots,
+    values, counts, rewards, tried, terminal, discount, step_size, first_state, first_action,
+    epsilon, visited, starts, last_tried, now, bonus, uniforms,
 ):  # fmt: skip
-    """Updates from steps of the model; a row of uniforms for each start."""
+    """Updates from steps of the model; one row of `uniforms` for each start.
+
+    `first_state` is a code of `_STATES`, `first_action` one of `_ACTIONS`.
+    """
     actions = values.shape[1]
-    for i in range(len(lots)):
-        lot = lots[i]
-        if from_ == _START:
-            state = _drawn(starts, starts.sum(), lot[0])
+    for i in range(len(uniforms)):
+        uniform = uniforms[i]
+        if first_state == _START:
+            state = _draw(starts, starts.sum(), uniform[0])
         else:
-            state = visited[min(int(lot[0] * len(visited)), len(visited) - 1)]
-        if do == _TAKEN:
-            action = _drawn(tried[state] > 0, (tried[state] > 0).sum(), lot[1])
-        elif do == _ANY:
-            action = min(int(lot[1] * actions), actions - 1)
+            state = visited[min(int(uniform[0] * len(visited)), len(visited) - 1)]
+        if first_action == _TAKEN:
+            action = _draw(tried[state] > 0, (tried[state] > 0).sum(), uniform[1])
+        elif first_action == _ANY:
+            action = min(int(uniform[1] * actions), actions - 1)
         else:
-            action = epsilon_greedy(values[state], epsilon, lot[1])
-        for step in range(2, len(lot), 2):
+            action = epsilon_greedy(values[state], epsilon, uniform[1])
+        for step in range(2, len(uniform), 2):
             known = tried[state, action] > 0
             if not known and bonus == 0:
                 break
             after, reward = state, 0.0
             if known:
-                after = _drawn(counts[state, action], tried[state, action], lot[step])
-                reward = gains[state, action] / tried[state, action]
-            reward += bonus * math.sqrt(now - when[state, action])
-            best = 0.0 if ends[after] else values[after].max()
+                after = _draw(counts[state, action], tried[state, action], uniform[step])
+                reward = rewards[state, action] / tried[state, action]
+            reward += bonus * math.sqrt(now - last_tried[state, action])
+            best = 0.0 if terminal[after] else values[after].max()
             error = reward + discount * best - values[state, action]
             values[state, action] += step_size * error
-            if ends[after]:
+            if terminal[after]:
                 break
             state = after
-            action = epsilon_greedy(values[state], epsilon, lot[step + 1])
+            action = epsilon_greedy(values[state], epsilon, uniform[step + 1])
 
 
 @compiled
 def _sweep(
-    values, counts, gains, tried, ends, discount, step_size, priority, threshold, planning
+    values, counts, rewards, tried, terminal, discount, step_size, priority, threshold, planning
 ):  # fmt: skip
-    """Update the pair of highest priority, then the priorities of its predecessors."""
+    """`planning` times: update the pair of highest priority, and its predecessors' priorities."""
     states, actions = values.shape
     for _ in range(planning):
         pair = priority.argmax()
@@ -270,10 +278,10 @@ def _sweep(
         if priority[state, action] <= threshold:
             break
         priority[state, action] = 0.0
-        worth = _expected(values, counts, gains, tried, ends, discount, state, action)
-        values[state, action] += step_size * (worth - values[state, action])
+        target = _expected(values, counts, rewards, tried, terminal, discount, state, action)
+        values[state, action] += step_size * (target - values[state, action])
         for s in range(states):
             for a in range(actions):
-                if counts[s, a, state] > 0 and not ends[state]:
-                    worth = _expected(values, counts, gains, tried, ends, discount, s, a)
-                    priority[s, a] = abs(worth - values[s, a])
+                if counts[s, a, state] > 0 and not terminal[state]:
+                    target = _expected(values, counts, rewards, tried, terminal, discount, s, a)
+                    priority[s, a] = abs(target - values[s, a])

@@ -37,8 +37,8 @@ def value_iteration(
     γ / (1 - γ) · [min, max](T V - V). The values returned are the middle of that interval, and the
     bound is half its width plus an allowance for rounding.
 
-    The first values satisfy V <= T V, and so do all later ones. They therefore increase towards V*,
-    at least as fast as in plain value iteration, and converge for every discount below 1. The
+    The initial values satisfy V <= T V, and so do all later ones. They therefore increase towards
+    V*, at least as fast as in plain value iteration, and converge for every discount below 1. The
     method depends on the MDP:
 
     - With terminal states: Gauss-Seidel sweeps, alternately forward and backward, which propagate
@@ -50,7 +50,7 @@ def value_iteration(
       otherwise oscillate about V* (Schweitzer's transformation, Puterman, section 8.5.4).
 
     With discount 1 these bounds do not exist: `bound` is infinite, and the tolerance applies to the
-    residual. The first values are those of a policy that terminates from every state, and values
+    residual. The initial values are those of a policy that terminates from every state, and values
     converge if every policy that may not terminate has return -∞ (Bertsekas and Tsitsiklis 1991).
 
     Args:
@@ -70,7 +70,7 @@ def value_iteration(
 def modified_policy_iteration(
     mdp: FiniteMDP, *, partial: int = 5, tolerance: float = 1e-6, sweeps: int | None = None
 ) -> Solution:
-    """Modified policy iteration (Puterman, section 6.5): improve, then evaluate partially.
+    """Modified policy iteration (Puterman, section 6.5): improve the policy, evaluate it partially.
 
     Like `value_iteration`, but each sweep is followed by `partial` sweeps of policy evaluation for
     the greedy policy it found. They are cheaper, because they back up one action per state.
@@ -88,20 +88,23 @@ def modified_policy_iteration(
 
 def _gauss_seidel(table: _Table, partial: int, tolerance: float, limit: float) -> Solution:
     """Gauss-Seidel sweeps in place; a synchronous backup gives the bounds from time to time."""
-    settled = (*table.csr[:2], *_settle(*table.csr, table.rewards, table.discount))
-    values, policy = _below(table), np.zeros(len(table.live), dtype=np.int64)
+    reduced = (
+        *table.csr[:2],
+        *_without_self_transitions(*table.csr, table.rewards, table.discount),
+    )
+    values, policy = _lower_values(table), np.zeros(len(table.live), dtype=np.int64)
     done = improved = 0
     while True:
-        change = _sweep(*settled, values, policy, improved % 2 == 1)
+        change = _sweep(*reduced, values, policy, improved % 2 == 1)
         done, improved = done + 1, improved + 1
-        # no backup changes a value by more than γ times the largest change of the sweep before
+        # a backup changes no value by more than γ times the largest change of the last sweep
         promising = table.discount * change <= tolerance * (1 - table.discount or 1)
         if promising or improved % 8 == 0 or done >= limit:
-            solution, values = _measure(table, values, done)
-            if _close(table, solution, tolerance) or done >= limit:
+            solution, values = _solution(table, values, done)
+            if _converged(table, solution, tolerance) or done >= limit:
                 return solution
         for _ in range(partial):
-            _follow(*settled, values, policy, done % 2 == 1)
+            _evaluation_sweep(*reduced, values, policy, done % 2 == 1)
             done += 1
 
 
@@ -112,11 +115,11 @@ def _synchronous(table: _Table, partial: int, tolerance: float, limit: float) ->
     amount. That is not so for a Gauss-Seidel sweep, which would undo the addition.
     """
     model = (*table.csr, table.rewards, table.discount)
-    values, done, improved = _below(table), 0, 0
+    values, done, improved = _lower_values(table), 0, 0
     while True:
         done, improved = done + 1, improved + 1
-        solution, backed = _measure(table, values, done)
-        if _close(table, solution, tolerance) or done >= limit:
+        solution, backed = _solution(table, values, done)
+        if _converged(table, solution, tolerance) or done >= limit:
             return solution
         share = 0.5 if improved % 4 == 0 else 1.0
         change = backed - values
@@ -130,7 +133,7 @@ def _synchronous(table: _Table, partial: int, tolerance: float, limit: float) ->
 def policy_iteration(
     mdp: FiniteMDP, *, policy: np.ndarray | None = None, iterations: int = 1_000
 ) -> Solution:
-    """Policy iteration (Howard 1960; Puterman, section 6.4): evaluate exactly, then improve.
+    """Policy iteration (Howard 1960; Puterman, section 6.4), with exact policy evaluation.
 
     An action is replaced only if another is better by more than rounding error, so that the
     iteration ends despite ties. The bound is that of `value_iteration` for a backup of the last
@@ -150,7 +153,9 @@ def policy_iteration(
     table = _table(mdp)
     states, actions = table.rewards.shape
     if policy is None:
-        policy = _ending(table) if table.discount == 1 else np.zeros(states, dtype=np.int64)
+        policy = (
+            _terminating_policy(table) if table.discount == 1 else np.zeros(states, dtype=np.int64)
+        )
     unit = min(1.0, np.abs(table.rewards).max())  # of rounding error, where rewards are small
     chosen = np.array(policy)
     if chosen.shape != (states,) or not np.issubdtype(chosen.dtype, np.integer):
@@ -159,14 +164,14 @@ def policy_iteration(
         raise ValueError(f"a policy's actions must lie in 0..{actions - 1}")
     for done in range(1, iterations + 1):
         values = _evaluate(table, chosen)
-        solution, _ = _measure(table, values, done)
+        solution, _ = _solution(table, values, done)
         own = np.take_along_axis(solution.action_values, chosen[:, None], 1)[:, 0]
         gain = solution.action_values.max(1) - own
         better = gain > 1e-12 * (unit + np.abs(values).max())
         if not better.any():
             break
         chosen = np.where(better, solution.policy, chosen)
-    # of the returned policy, which need not be greedy, and of the greedy one
+    # also a bound for the returned policy, which need not be greedy
     bound = solution.bound
     if table.discount < 1:
         bound = max(bound, solution.residual / (1 - table.discount))
@@ -202,15 +207,15 @@ def _table(mdp: FiniteMDP) -> _Table:
     return _Table(csr, rows, rewards, float(mdp.discount), live, longest)
 
 
-def _below(table: _Table) -> np.ndarray:
+def _lower_values(table: _Table) -> np.ndarray:
     """Values V (S,) with V <= T V, from which backups increase monotonically to V*."""
     if table.discount == 1:
-        return _evaluate(table, _ending(table))
+        return _evaluate(table, _terminating_policy(table))
     least = table.rewards[table.live].min(initial=math.inf if table.live.all() else 0.0)
     return np.where(table.live, least / (1 - table.discount), 0.0)
 
 
-def _measure(table: _Table, values: np.ndarray, done: int) -> tuple[Solution, np.ndarray]:
+def _solution(table: _Table, values: np.ndarray, done: int) -> tuple[Solution, np.ndarray]:
     """The solution from one synchronous backup T V of the values, and T V."""
     action_values, policy = np.empty_like(table.rewards), np.empty(len(values), dtype=np.int64)
     backed = np.empty_like(values)
@@ -228,19 +233,22 @@ def _measure(table: _Table, values: np.ndarray, done: int) -> tuple[Solution, np
 
 
 def _rounding(table: _Table, values: np.ndarray) -> float:
-    """How much rounding errors in one backup can change the bounds (Higham 2002, section 3.1)."""
+    """The most by which rounding in one backup changes the bounds (Higham 2002, section 3.1)."""
     size = np.abs(table.rewards).max(initial=0) + np.abs(values).max(initial=0)
     unit = (table.longest + 4) * np.finfo(float).eps * size
     return float(unit if table.discount == 1 else unit / (1 - table.discount))
 
 
-def _close(table: _Table, solution: Solution, tolerance: float) -> bool:
+def _converged(table: _Table, solution: Solution, tolerance: float) -> bool:
     reached = solution.residual if table.discount == 1 else solution.bound
     return reached <= max(tolerance, 2 * _rounding(table, solution.values))
 
 
 def _evaluate(table: _Table, policy: np.ndarray) -> np.ndarray:
-    """V (S,) of a policy that picks actions, by a sparse LU."""
+    """V (S,) of a policy (S,) of actions, by a sparse LU factorisation.
+
+    Raises ValueError if the discount is 1 and the policy never terminates from some state.
+    """
     states, actions = table.rewards.shape
     chain = table.rows[np.arange(states) * actions + policy]
     if table.discount == 1:
@@ -254,10 +262,11 @@ def _evaluate(table: _Table, policy: np.ndarray) -> np.ndarray:
     return splu(matrix).solve(table.rewards[np.arange(states), policy])
 
 
-def _ending(table: _Table) -> np.ndarray:
+def _terminating_policy(table: _Table) -> np.ndarray:
     """A policy (S,) that terminates from every state.
 
-    Each of its actions may lead to a state that is nearer, in transitions, to a terminal state.
+    Each action leads, with positive probability, to a state that is fewer transitions away from a
+    terminal state.
     """
     states, actions = table.rewards.shape
     steps = _steps_to_end(table.rows, table.live, actions)
@@ -298,16 +307,16 @@ def _backup(starts, after, weights, rewards, discount, values, action_values, ba
         backed[s] = -np.inf
         for a in range(rewards.shape[1]):
             row = s * rewards.shape[1] + a
-            worth = 0.0
+            value = 0.0
             for k in range(starts[row], starts[row + 1]):
-                worth += weights[k] * values[after[k]]
-            action_values[s, a] = rewards[s, a] + discount * worth
+                value += weights[k] * values[after[k]]
+            action_values[s, a] = rewards[s, a] + discount * value
             if action_values[s, a] > backed[s]:
                 backed[s], policy[s] = action_values[s, a], a
 
 
 @compiled
-def _settle(starts, after, weights, rewards, discount):
+def _without_self_transitions(starts, after, weights, rewards, discount):
     """Discounted probabilities (K,) and rewards (S, A) of actions repeated until the state changes.
 
     This removes self-transitions exactly (Puterman, section 6.3.3), and discounts once instead of
@@ -339,28 +348,28 @@ def _sweep(starts, after, weights, rewards, values, policy, backward):
         best = -np.inf
         for a in range(actions):
             row = s * actions + a
-            worth = rewards[s, a]
+            value = rewards[s, a]
             for k in range(starts[row], starts[row + 1]):
-                worth += weights[k] * values[after[k]]
-            if worth > best:
-                best, policy[s] = worth, a
+                value += weights[k] * values[after[k]]
+            if value > best:
+                best, policy[s] = value, a
         change = max(change, abs(best - values[s]))
         values[s] = best
     return change
 
 
 @compiled
-def _follow(starts, after, weights, rewards, values, policy, backward):
+def _evaluation_sweep(starts, after, weights, rewards, values, policy, backward):
     """One Gauss-Seidel sweep of policy evaluation."""
     states, actions = rewards.shape
     for i in range(states):
         s = states - 1 - i if backward else i
         row = s * actions + policy[s]
-        worth = rewards[s, policy[s]]
+        value = rewards[s, policy[s]]
         for k in range(starts[row], starts[row + 1]):
-            worth += weights[k] * values[after[k]]
-        if worth > -np.inf:
-            values[s] = worth
+            value += weights[k] * values[after[k]]
+        if value > -np.inf:
+            values[s] = value
 
 
 @compiled
@@ -369,8 +378,8 @@ def _policy_backup(starts, after, weights, rewards, discount, values, policy):
     backed = np.empty_like(values)
     for s in range(len(values)):
         row = s * rewards.shape[1] + policy[s]
-        worth = 0.0
+        value = 0.0
         for k in range(starts[row], starts[row + 1]):
-            worth += weights[k] * values[after[k]]
-        backed[s] = rewards[s, policy[s]] + discount * worth
+            value += weights[k] * values[after[k]]
+        backed[s] = rewards[s, policy[s]] + discount * value
     return backed

@@ -11,7 +11,7 @@ import torch
 from torch import Generator
 
 from mbrl.tabular.config import DOUBLE, require
-from mbrl.tabular.memory import grown, make_room, mid_episode
+from mbrl.tabular.memory import double_capacity, make_room, mid_episode
 from mbrl.tabular.targets import choose
 from mbrl.tabular.td import TabularLearner, observe_step
 from mbrl.types import FiniteMDP
@@ -28,7 +28,7 @@ def run_known(
     start: np.ndarray | None = None,
     generator: Generator,
 ) -> int:
-    """Like `td.run`, but compiled, in a known MDP: about a million steps per second.
+    """Like `td.run`, but compiled and for a known MDP: about a million steps per second.
 
     Rewards are expected rewards. The last episode is truncated at the last step if it has not
     terminated.
@@ -64,7 +64,7 @@ def run_known(
         steps -= _run(learner._settings, learner._memory, world, steps, limit or 0, progress, rng)
         if steps == 0:
             return int(progress[_EPISODES])
-        learner._memory = grown(learner._memory)
+        learner._memory = double_capacity(learner._memory)
 
 
 def errors_by_steps(
@@ -78,32 +78,36 @@ def errors_by_steps(
     generator: Generator,
     callback: Callable[[], None] = lambda: None,
 ) -> list[float]:
-    """max |V - V*| of a learner after each of `counts` steps in all, over states not terminal.
+    """max |V - V*| over non-terminal states, after each total number of steps in `counts`.
 
     Args:
-        mdp: the world.
-        learner: learns on; it is not reset.
+        mdp: the MDP to learn in.
+        learner: the learner, which is not reset.
         values: V* (S,).
         counts: rising numbers of steps.
-        ways: arguments of `run_known`, such as `limit` and `policy`, that take turns. Turns of
-            single steps with a policy, for example, are exploring starts.
-        turns: from one count to the next; the steps are divided evenly and rounded down.
-        generator: of all draws.
-        callback: called before each turn; it may raise to give up.
+        ways: keyword arguments of `run_known`, used in rotation, one per call. For exploring
+            starts, for example, one of them has a limit of 1 and a random policy.
+        turns: number of calls of `run_known` between two counts. The steps are divided evenly
+            between them and rounded down.
+        generator: random stream of all draws.
+        callback: called before each call of `run_known`; it may raise an exception to stop.
+
+    Returns:
+        One error for each of `counts`.
 
     Raises:
-        ValueError: no way, fewer steps than turns from one count to the next; see `run_known`.
+        ValueError: no `ways`, fewer steps than `turns` between two counts; see `run_known`.
     """
     require(len(ways) > 0, "ways", "one or more", ways)
-    found = []
+    errors = []
     for before, after in pairwise([0, *counts]):
         for turn in range(turns):
             callback()
-            how = ways[turn % len(ways)]
+            arguments = ways[turn % len(ways)]
             steps = (after - before) // turns
-            run_known(mdp, learner, steps=steps, generator=generator, **how)
-        found.append(float(np.abs(learner.values - values)[~mdp.terminal].max()))
-    return found
+            run_known(mdp, learner, steps=steps, generator=generator, **arguments)
+        errors.append(float(np.abs(learner.values - values)[~mdp.terminal].max()))
+    return errors
 
 
 class _World(NamedTuple):
@@ -125,7 +129,7 @@ _STATE, _STEPS, _EPISODES = range(3)
 def _world(
     mdp: FiniteMDP, learner: TabularLearner, policy: np.ndarray | None, start: np.ndarray | None
 ) -> _World:
-    """The arrays to draw from, after checks."""
+    """The arrays to draw from, after checks of the arguments."""
     rewards = np.ascontiguousarray(mdp.rewards, dtype=float)
     (states, actions), terminal = rewards.shape, np.asarray(mdp.terminal, dtype=bool)
     acts = (actions,) if policy is None else (1, actions)
@@ -134,16 +138,14 @@ def _world(
     if start is None:
         start = ~terminal / max(1, (~terminal).sum())
     first = _cumulative(start, (states,), "start")
-    require(not np.any(np.asarray(start)[terminal]), "start", "0 where terminal", start)
+    ended = float(np.asarray(start)[terminal].sum())
+    require(ended == 0, "start", "0 where terminal", ended)
     acting = np.zeros((0, 0))
     if policy is not None:
         acting = _cumulative(policy, (states, actions), "policy")
     rows: Any = mdp.transitions
-    sums = np.asarray(rows.sum(1)).ravel()
-    require(
-        bool((abs(sums - 1) < 1e-9)[np.repeat(~terminal, actions)].all()) and rows.data.min() >= 0,
-        "transitions", "distributions where not terminal", mdp,
-    )  # fmt: skip
+    sums = np.asarray(rows.sum(1)).ravel()[np.repeat(~terminal, actions)]
+    _check_distributions("transitions", rows.data, sums)
     starts = np.asarray(rows.indptr, dtype=np.int64)
     summed = np.concatenate([[0.0], np.cumsum(rows.data)])
     return _World(
@@ -157,14 +159,22 @@ def _world(
     )
 
 
-def _cumulative(chances: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
-    """Cumulative probabilities, ending in 1 exactly, after checks."""
-    chances = np.asarray(chances, dtype=float)
-    require(chances.shape == shape, name, f"of shape {shape}", chances.shape)
-    fair = (chances >= 0).all() and (abs(chances.sum(-1) - 1) < 1e-9).all()
-    require(bool(fair), name, "a distribution, not negative and of sum 1", chances)
-    sums = chances.cumsum(-1)
+def _cumulative(probabilities: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
+    """Cumulative probabilities, of which the last is exactly 1, after checks."""
+    probabilities = np.asarray(probabilities, dtype=float)
+    require(probabilities.shape == shape, name, f"of shape {shape}", probabilities.shape)
+    _check_distributions(name, probabilities, probabilities.sum(-1))
+    sums = probabilities.cumsum(-1)
     return sums / sums[..., -1:]
+
+
+def _check_distributions(name: str, probabilities: np.ndarray, sums: np.ndarray) -> None:
+    least, off = probabilities.min(), abs(sums - 1).max()
+    if not (least >= 0 and off < 1e-9):
+        raise ValueError(
+            f"{name} must be a distribution, not negative and of sum 1, "
+            f"got a least number of {least:g} and a sum that is off by {off:g}"
+        )
 
 
 @compiled(inline="always")

@@ -16,12 +16,12 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from mbrl.tabular._bandit_common import (
-    any_best,
     apply,
+    argmax_random_ties,
     at_least_one,
     check_rewards,
+    draw_rewards,
     normal,
-    paid,
     positive,
 )
 
@@ -67,7 +67,7 @@ class LinearBandit(ABC):
         """An index of each arm; the arm with the largest is chosen."""
 
     def choose(self, features: Float[Tensor, "R K F"], *, generator: Generator) -> Tensor:
-        """The arm (R,) with the largest index in each run, one of K; ties are broken at random.
+        """The arm (R,) in 0..K-1 with the largest index in each run; ties are broken at random.
 
         Raises ValueError for features of another shape or not finite.
         """
@@ -78,7 +78,9 @@ class LinearBandit(ABC):
                 f"features must be finite, (R, K, F) with R = {runs} and F = {size}, "
                 f"got {tuple(features.shape)}"
             )
-        return any_best(self.index(features.to(self.moment), generator=generator), generator)
+        return argmax_random_ties(
+            self.index(features.to(self.moment), generator=generator), generator
+        )
 
     def observe(self, features: Float[Tensor, "R F"], rewards: Float[Tensor, " R"]) -> None:
         """Learn from the rewards of the arms that have these features.
@@ -146,7 +148,8 @@ class LinearThompson(LinearBandit):
     """Thompson sampling: the best arm for a θ drawn from the posterior Normal(θ̂, noise² V⁻¹).
 
     The prior is Normal(0, noise² / λ I). `widen` multiplies the posterior's standard deviation:
-    Agrawal and Goyal 2013 use √(9 F ln(T/δ)) for a bound on the worst case.
+    Agrawal and Goyal 2013 use √(9 F ln(T/δ)) to bound regret in the worst case. Raises ValueError
+    for a `widen` that is not positive.
     """
 
     def __init__(
@@ -186,9 +189,8 @@ def linear_regret(
 ) -> Float[Tensor, "R T"]:
     """Cumulative pseudo-regret Σ (max <θ, x> - <θ, chosen x>) after each of T = `steps` plays.
 
-    `features` is called for each play. Rewards are normal with mean <θ, x> and std the bandit's
-    `noise`. Raises ValueError for a θ of
-    another shape.
+    `features` draws the features of all arms before each play. Rewards are normal with mean <θ, x>
+    and std `bandit.noise`. Raises ValueError for a θ of another shape.
     """
     runs, size = bandit.moment.shape
     if theta.shape not in ((size,), (runs, size)):
@@ -204,5 +206,5 @@ def linear_regret(
         means = apply(offered, theta)
         mean = means[every, chosen]
         lost[t] = means.amax(1) - mean
-        bandit.observe(offered[every, chosen], paid(mean, bandit.noise, generator))
+        bandit.observe(offered[every, chosen], draw_rewards(mean, bandit.noise, generator))
     return lost.cumsum_(0).T

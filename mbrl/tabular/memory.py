@@ -16,10 +16,10 @@ be learned from (0 or 1), the number of the episode, and the number of pairs wit
 
 
 class Memory(NamedTuple):
-    """All that a learner holds, as arrays that compiled code changes in place.
+    """Everything that a learner stores, as arrays that compiled code changes in place.
 
-    Compiled functions that take it at every step are inlined: a call counts references to all of
-    its arrays, which takes longer than most of these functions do.
+    Compiled functions that take it at every step are inlined: a call updates the reference counts
+    of all its arrays, which takes longer than most of these functions.
     """
 
     tables: np.ndarray  # (1, S, A) action values, or (2, S, A) for double Q-learning
@@ -28,9 +28,9 @@ class Memory(NamedTuple):
     states: np.ndarray  # (capacity,) int; with the next two, steps of the current episode
     actions: np.ndarray  # (capacity,) int
     rewards: np.ndarray  # (capacity,)
-    last_episode: np.ndarray  # (S, A) int, the last episode with the pair in it; else (0, 0)
-    traces: np.ndarray  # (S · A,), or (0,) without traces
-    traced: np.ndarray  # (S · A,) int, begins with the pairs whose trace is not 0; or (0,)
+    last_episode: np.ndarray  # with first_visit, (S, A) int: each pair's last episode; else (0, 0)
+    traces: np.ndarray  # (S · A,); (0,) without traces
+    traced: np.ndarray  # int, like `traces`; begins with the pairs whose trace is not 0
     counters: np.ndarray  # (6,) int
     old_value: np.ndarray  # (1,) Q_old of the current pair, for dutch traces (S&B, section 12.7)
 
@@ -56,8 +56,8 @@ def empty_memory(states: int, actions: int, config: TabularConfig) -> Memory:
     )
 
 
-def grown(memory: Memory) -> Memory:
-    """A memory with twice the capacity for steps, and the same content."""
+def double_capacity(memory: Memory) -> Memory:
+    """A memory with the same content and room for twice as many steps."""
     steps = {
         name: np.resize(getattr(memory, name), 2 * len(memory.states))
         for name in ("states", "actions", "rewards")

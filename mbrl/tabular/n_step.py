@@ -12,7 +12,10 @@ from planners.compile import compiled
 
 @compiled(inline="always")
 def end_of_complete(counters, steps, episode_over):
-    """The index after the last step whose n rewards are known; at an episode's end, after all."""
+    """The index after the last stored step that can be learned from.
+
+    Such a step has its n rewards; at the end of an episode all stored steps can be learned from.
+    """
     if episode_over:
         return counters[LAST]
     complete = steps > 0 and counters[LAST] - counters[FIRST] >= steps
@@ -43,7 +46,7 @@ def learn_n_step(settings, memory, table, until, value):
             targets[t - first] = value
     for t in range(first, until):
         state, action = states[t], actions[t]
-        if memory.last_episode.size:  # first visits only
+        if memory.last_episode.size:  # with `first_visit`
             if memory.last_episode[state, action] == counters[EPISODE]:
                 continue
             memory.last_episode[state, action] = counters[EPISODE]

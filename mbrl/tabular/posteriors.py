@@ -1,4 +1,4 @@
-"""Posteriors of the arms' mean rewards, and of which arm is best."""
+"""Posterior distributions of the arms' mean rewards and of the best arm."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from mbrl.checks import PositiveFloat, check_fields
-from mbrl.tabular._bandit_common import normal, numpys
+from mbrl.tabular._bandit_common import normal, numpy_generator
 from mbrl.types import Gaussian
+from planners.checks import PositiveFloat, check_fields
 
 
 def bernoulli_kl(p: Tensor, q: Tensor) -> Tensor:
@@ -107,7 +107,7 @@ class BetaBernoulli(Posterior):
         """Draws of the beta distribution, made on the CPU."""
         # numpy is twice as fast; torch would also draw from its global random stream.
         a, b = (shape.cpu().numpy() for shape in self._shapes(counts, sums))
-        return torch.from_numpy(numpys(generator).beta(a, b)).to(sums)
+        return torch.from_numpy(numpy_generator(generator).beta(a, b)).to(sums)
 
     def information(self, mean: Tensor, other: Tensor) -> Tensor:
         """KL divergence of Bernoulli rewards."""
@@ -167,8 +167,8 @@ class BestArm(NamedTuple):
 def best_arm(posterior: Posterior, counts: Tensor, sums: Tensor, *, points: int) -> BestArm:
     """P(A* = a) and the means given A*, by integrals over the best arm's mean.
 
-    Integrates by the midpoint rule on `points` equal intervals. Runs in which these are wider than
-    the std of some arm that may be best are computed again with more intervals, around the means.
+    The midpoint rule on `points` equal intervals. Runs in which an interval is wider than the std
+    of some arm that may be best are computed again, with more intervals around the means.
     """
     mean, std = posterior.moments(counts, sums)
     # The largest mean is almost surely above mean - 6 std and below the largest mean + 8 std.
@@ -240,13 +240,13 @@ def least_ratio(cost: Float[Tensor, "*lead K"], gain: Float[Tensor, "*lead K"]) 
 
     Some distribution over two arms always attains it (Russo and Van Roy 2018, proposition 6), and
     for two arms the ratio is convex in the share of the first. Costs and gains are at least 0. If
-    an arm has cost 0, or all gains are 0, the result is the cheapest arm alone; of equally cheap
-    arms it is the one with the largest gain.
+    an arm has cost 0, or all gains are 0, the result is only the arm of least cost, and of several
+    such arms the one with the largest gain.
     """
     # The last two axes are the pair of arms: first, second.
     a, b = cost[..., :, None], cost[..., None, :]
     u, v = gain[..., :, None], gain[..., None, :]
-    # where the derivative of the ratio with respect to the share is 0
+    # the share at which the derivative of the ratio is 0
     inner = b / (a - b) - 2 * v / (u - v)
     shares = torch.stack(
         (torch.zeros_like(inner), torch.ones_like(inner), inner.nan_to_num(0.0).clamp(0, 1))
@@ -260,7 +260,7 @@ def least_ratio(cost: Float[Tensor, "*lead K"], gain: Float[Tensor, "*lead K"]) 
     pair = ratio.flatten(-2).argmin(-1, keepdim=True)
     first, second = pair[..., 0] // arms, pair[..., 0] % arms
     share = share.flatten(-2).gather(-1, pair)[..., 0]
-    # the ratio is 0, or finite for no distribution
+    # here the minimum ratio is 0, or the ratio is infinite for every distribution
     alone = (cost <= 0).any(-1) | ~(gain > 0).any(-1)
     cheapest = gain.masked_fill(cost > cost.amin(-1, keepdim=True), -1.0).argmax(-1)
     return Mixture(torch.where(alone, cheapest, first), torch.where(alone, cheapest, second), share)

@@ -1,4 +1,4 @@
-"""Curves of regret: means over independent runs at some plays, joined over seeds, and slopes."""
+"""Regret curves: means over independent runs, pooled over seeds, and their slopes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PART = 100
 
 
 class RegretCurve(NamedTuple):
-    """Mean cumulative regret over independent runs, and its standard error, at some plays."""
+    """Mean cumulative regret over independent runs, and its standard error, after some plays."""
 
     plays: list[int]
     mean: list[float]
@@ -26,7 +26,7 @@ class RegretCurve(NamedTuple):
 
     @classmethod
     def of(cls, lost: Float[Tensor, "R T"], *, points: int = 60) -> RegretCurve:
-        """Of cumulative regret, at no more than `points` plays, evenly spaced in ln t."""
+        """The curve of cumulative regret, at up to `points` plays evenly spaced in ln t."""
         runs, plays = lost.shape
         at = np.unique(np.geomspace(1, plays, points).round().astype(int))
         kept = lost[:, torch.as_tensor(at - 1)]
@@ -35,9 +35,9 @@ class RegretCurve(NamedTuple):
 
     @classmethod
     def pooled(cls, curves: Sequence[RegretCurve]) -> RegretCurve:
-        """One curve of independent ones that have as many runs each and the same plays.
+        """The curve over the runs of all curves, which have equally many and are independent.
 
-        Raises ValueError for no curves, or curves of different plays.
+        Raises ValueError for no curves, or curves at different plays.
         """
         if not curves or any(curve.plays != curves[0].plays for curve in curves):
             raise ValueError("curves must be one or more, all at the same plays")
@@ -47,7 +47,7 @@ class RegretCurve(NamedTuple):
 
     @property
     def late_slope(self) -> float:
-        """By how much mean regret grows with ln t, over the last decade of plays."""
+        """Slope of mean regret against ln t, over the last factor of 10 in plays."""
         at, mean = np.array(self.plays), np.array(self.mean)
         early = int(np.abs(at - at[-1] / 10).argmin())
         return float((mean[-1] - mean[early]) / math.log(at[-1] / at[early]))
@@ -61,9 +61,10 @@ def regret_curve(
     generator: Generator,
     callback: Callable[[], None] = lambda: None,
 ) -> RegretCurve:
-    """The curve of `bandits.regret` for Bernoulli rewards, played in parts of 100 plays.
+    """The curve of `bandits.regret` for Bernoulli rewards.
 
-    `callback` is called before each part, and may raise to give up. Raises what `regret` raises.
+    `callback` is called before every 100 plays; it may raise an exception to stop. Raises what
+    `regret` raises.
     """
     parts: list[Tensor] = []
     for done in range(0, plays, _PART):
@@ -83,16 +84,16 @@ def featureless_regret(
     bound: float,
     generator: Generator,
 ) -> Float[Tensor, "R T"]:
-    """As `linear_bandits.linear_regret`, of a bandit that only sees an arm's place in the list.
+    """Like `linear_bandits.linear_regret`, for a bandit that knows an arm's index but no features.
 
     Args:
         bandit: R runs of K arms.
-        theta: means of rewards are <θ, x>.
-        features: draws the features x of all arms for each play.
-        steps: plays, T.
-        noise: std of the rewards, which are normal about their means.
-        bound: rewards are given to the bandit as (r + bound) / 2 bound, clipped to [0, 1].
-        generator: of all draws.
+        theta: θ; the mean reward of an arm with features x is <θ, x>.
+        features: draws the features x of all arms before each play.
+        steps: T, the number of plays.
+        noise: std of the rewards, which are normal.
+        bound: the bandit observes rewards as (r + bound) / (2 bound), clipped to [0, 1].
+        generator: random stream of all draws.
     """
     lost = []
     for _ in range(steps):
@@ -100,6 +101,6 @@ def featureless_regret(
         arm = bandit.choose(generator=generator)
         mean = means.gather(1, arm[:, None])[:, 0]
         lost.append(means.amax(1) - mean)
-        paid = mean + noise * torch.randn(len(mean), generator=generator)
-        bandit.observe(arm, ((paid + bound) / (2 * bound)).clamp(0, 1))
+        reward = mean + noise * torch.randn(len(mean), generator=generator)
+        bandit.observe(arm, ((reward + bound) / (2 * bound)).clamp(0, 1))
     return torch.stack(lost, 1).cumsum(1)

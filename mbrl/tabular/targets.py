@@ -14,9 +14,10 @@ from planners.compile import compiled
 
 @compiled
 def epsilon_greedy(values, epsilon, uniform):
-    """An ε-greedy action for a uniform number in [0, 1); ties are broken at random.
+    """An ε-greedy action for the action values (A,) of a state; ties are broken at random.
 
-    A negative number gives the greedy action, of ties the lowest.
+    `uniform` is a random number in [0, 1). A negative one gives the greedy action, of ties the
+    lowest.
     """
     if 0 <= uniform < epsilon:
         return min(int(uniform / epsilon * len(values)), len(values) - 1)
@@ -39,7 +40,7 @@ def epsilon_greedy(values, epsilon, uniform):
 
 @compiled(inline="always")
 def exploration(settings, memory, state):
-    """ε in a state; it may decay with the number of visits."""
+    """ε of the policy in a state, after its decay with the number of visits."""
     if settings.epsilon_decay == 0:
         return settings.epsilon
     return settings.epsilon / max(memory.visits[:, state].sum(), 1) ** settings.epsilon_decay
@@ -47,7 +48,7 @@ def exploration(settings, memory, state):
 
 @compiled(inline="always")
 def choose(settings, memory, state, uniform):
-    """An action of the policy; double Q-learning uses the sum of its tables."""
+    """An action of the ε-greedy policy; for double Q-learning that of the sum of both tables."""
     epsilon = exploration(settings, memory, state)
     if settings.target == DOUBLE:
         return epsilon_greedy(memory.tables[:, state].sum(0), epsilon, uniform)
@@ -59,9 +60,9 @@ def choose(settings, memory, state, uniform):
 
 @compiled
 def bootstrap(settings, memory, table, state, action):
-    """The value of a state that a target bootstraps from.
+    """The value of a state, as the target of the step that led to it uses it.
 
-    `action` is the action taken in the state, or -1 where it is not known.
+    `action` is the action taken in the state, or -1 if it is not known.
     """
     values = memory.tables[table, state]
     if settings.target == DOUBLE:
@@ -76,10 +77,10 @@ def bootstrap(settings, memory, table, state, action):
 
 @compiled
 def trace_coefficient(settings, memory, state, action):
-    """The factor, in [0, 1], of the return after an action in the targets of earlier steps.
+    """The weight, in [0, 1], of the return after an action in the targets of earlier steps.
 
-    It is 1 for Sarsa and expected Sarsa; for Q-learning 1 if the action is greedy, else 0; for
-    tree backup the probability of the action under the policy.
+    For Sarsa and expected Sarsa it is 1; for Q-learning 1 if the action is greedy, else 0; for
+    tree backup the probability of the action under the policy (S&B, section 12.10).
     """
     if settings.target != Q and settings.target != TREE:
         return 1.0

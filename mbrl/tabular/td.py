@@ -21,8 +21,8 @@ from mbrl.tabular.memory import (
     TRACED,
     WAITING,
     Memory,
+    double_capacity,
     empty_memory,
-    grown,
     make_room,
     mid_episode,
 )
@@ -35,8 +35,8 @@ from planners.compile import compiled
 class TabularLearner:
     """Learns action values, or with one action state values, from steps in a finite environment.
 
-    With one action it does prediction: `values` are those of the states under the policy that chose
-    the actions, by TD(0), n-step TD, Monte Carlo or TD(λ), depending on the config.
+    With one action it predicts: `values` are the state values of the policy that chose the actions,
+    learned by TD(0), n-step TD, Monte Carlo or TD(λ), depending on the config.
 
     Steps must be given in the order of the episode, up to one that terminates or is truncated,
     because Sarsa, n-step methods and traces use earlier steps or the next action. Only one-step
@@ -134,7 +134,7 @@ class TabularLearner:
             ValueError: a state or action out of range, a reward that is not finite, a state that
                 is not the next state of the last step, target double without a generator.
         """
-        state, action, reward, next_state = checked(
+        state, action, reward, next_state = check_step(
             self.states, self.actions, state, action, reward, next_state
         )
         counters = self._memory.counters
@@ -149,13 +149,13 @@ class TabularLearner:
                 raise ValueError("target double needs a generator to pick a table")
             table = int(torch.randint(2, (), generator=generator, device=generator.device))
         if counters[LAST] == len(self._memory.states) and not make_room(self._memory):
-            self._memory = grown(self._memory)
+            self._memory = double_capacity(self._memory)
         episode_over = bool(terminated or truncated)
         step = (state, action, reward, next_state, bool(terminated), episode_over, table)
         _observe(*step, *self._settings, *self._memory)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All arrays of the learner but not its config; also in the middle of an episode."""
+        """All arrays of the learner, but not its config. An episode may be in progress."""
         return {
             name: torch.from_numpy(array.copy()) for name, array in self._memory._asdict().items()
         }
@@ -190,13 +190,13 @@ class TabularLearner:
         self._memory = Memory(**taken)
 
 
-def checked(
+def check_step(
     states: int, actions: int, state: int, action: int, reward: float, next_state: int
 ) -> tuple[int, int, float, int]:
-    """A step's state, action, reward and next state, checked, as Python numbers.
+    """Check a step; returns its state, action, reward and next state as Python numbers.
 
-    With one action, any action becomes 0. Raises ValueError for a state or action out of range and
-    for a reward that is not finite.
+    If there is only one action, the action returned is 0. Raises ValueError for a state or action
+    out of range and for a reward that is not finite.
     """
     state = _index(state, states, "state")
     action = 0 if actions == 1 else _index(action, actions, "action")
@@ -216,7 +216,10 @@ def _index(value: int, count: int, name: str) -> int:
 def observe_step(
     settings, memory, state, action, reward, next_state, terminated, episode_over, table
 ):
-    """Learn from a step, for which there is room; double Q-learning updates `table`."""
+    """Store a step, for which there must be room, and learn from it or from earlier steps.
+
+    `table` is the one that double Q-learning updates, else 0.
+    """
     counters = memory.counters
     if counters[WAITING]:
         _learn(settings, memory, action, False, False, 0)
@@ -233,11 +236,11 @@ def observe_step(
 
 @compiled(inline="always")
 def _learn(settings, memory, next_action, terminated, episode_over, table):
-    """Learn by traces, by one step or by n, where the rewards that this needs are known."""
+    """Update by traces, one-step or n-step targets from the stored steps that are complete."""
     counters = memory.counters
     until = end_of_complete(counters, settings.steps, episode_over)
     if until == counters[FIRST]:
-        return  # as at most steps of Monte Carlo
+        return  # no stored step has all its rewards yet
     value = 0.0
     if not terminated:
         value = bootstrap(settings, memory, table, counters[NEXT_STATE], next_action)

@@ -16,7 +16,7 @@ from planners.mcts import Evaluation, Rule, Tree, search
 
 
 class FiniteTreeModel:
-    """W finite MDPs of equal size, searched together: `root` and `step` of `planners.mcts.search`.
+    """W finite MDPs of equal size, searched in one batch by `planners.mcts.search`.
 
     State s of MDP w has the number w · S + s; states are tensors of shape (B, 1). The value of a
     leaf is given by `value`, or is the return of one rollout of uniformly random actions.
@@ -24,7 +24,7 @@ class FiniteTreeModel:
     Args:
         mdps: W MDPs with the same S, A and discount. If their rewards depend on the next state, an
             attribute `arrival` holds the reward of each of the nonzero `transitions`.
-        units: (W,), by which rewards are divided.
+        units: (W,) numbers by which the rewards of each MDP are divided.
         value: function that returns the values of states (B,), in these units; None for rollouts.
         depth: maximum number of steps of a rollout.
         rng: random stream of the rollouts.
@@ -58,22 +58,23 @@ class FiniteTreeModel:
         self._value, self._depth, self._rng = value, depth, rng
 
     def root(self, start: np.ndarray) -> Evaluation:
-        """The roots for states (B,), with uniform priors."""
+        """Root nodes for states (B,), with uniform priors."""
         level = torch.zeros(len(start), self.actions)
         return Evaluation(_column(start), level[:, 0], self.value(start), level)
 
     def step(self, state: Tensor, action: Tensor) -> Evaluation:
         """All outcomes and their probabilities; in deterministic MDPs the single outcome.
 
-        If a pair has fewer outcomes than others, the rest have probability 0.
+        States (B, 1), actions (B,). Where an action has fewer outcomes than `outcomes`, the others
+        have probability 0.
         """
-        targets, upto, pays = self._table
+        targets, cumulative, rewards = self._table
         row = state[:, 0].long().numpy() * self.actions + action.numpy()
         if self.outcomes is None:
-            after, pay, chance = targets[row, 0], pays[row, 0], None
+            after, pay, chance = targets[row, 0], rewards[row, 0], None
         else:
-            after, pay = targets[row], pays[row]
-            chance = torch.from_numpy(np.diff(upto[row].clip(max=1), axis=1, prepend=0))
+            after, pay = targets[row], rewards[row]
+            chance = torch.from_numpy(np.diff(cumulative[row].clip(max=1), axis=1, prepend=0))
         return Evaluation(
             _column(after),
             torch.from_numpy(pay),
@@ -88,7 +89,7 @@ class FiniteTreeModel:
             return torch.from_numpy(self._value(state))
         draws = self._rng.random((len(state), self._depth, 2))
         arguments = (state, draws, self.actions, self.discount, self.terminal, *self._table)
-        return torch.from_numpy(walk(*arguments))
+        return torch.from_numpy(rollout_returns(*arguments))
 
     def search(
         self,
@@ -100,10 +101,10 @@ class FiniteTreeModel:
         generator: Generator,
         **options: Any,
     ) -> Tree:
-        """Trees from states (B,), as deep as γ to the power of the depth is at least `least`.
+        """Trees from states (B,), at most as deep as the smallest d with γᵈ <= `least`.
 
-        `options` go to `planners.mcts.search`. Raises ValueError for a discount of 0 or 1, which
-        gives no such depth.
+        `options` are passed to `planners.mcts.search`. Raises ValueError for a discount of 0 or 1,
+        for which there is no such d.
         """
         if not 0 < self.discount < 1:
             raise ValueError(f"the discount must lie between 0 and 1, got {self.discount!r}")
@@ -121,7 +122,7 @@ class FiniteTreeModel:
 
 
 class Optimum(Protocol):
-    """What is known of an optimal policy; `envs.tabular.Optimum` is one."""
+    """Optimal values; `envs.tabular.Optimum` is one."""
 
     @property
     def values(self) -> np.ndarray:
@@ -135,7 +136,7 @@ class Optimum(Protocol):
 
 
 class SolvedMDP(FiniteMDP, Protocol):
-    """A known MDP whose values are known too; `envs.FiniteMDP` is one."""
+    """A known MDP that can compute exact values; `envs.FiniteMDP` is one."""
 
     def optimum(self) -> Optimum:
         """V* and Q*."""
@@ -147,14 +148,14 @@ class SolvedMDP(FiniteMDP, Protocol):
 
 
 class Stakes(NamedTuple):
-    """What a choice at each of B roots can gain or lose."""
+    """How much depends on the choice of action in each of B states."""
 
     optimal: np.ndarray  # (B,), share of the actions that are optimal
     gap: np.ndarray  # (B,), loss of the best action that is not optimal; infinite if all are
 
 
 class SearchErrors(NamedTuple):
-    """Of trees from B roots, against exact values."""
+    """Errors of trees from B roots, compared with exact values."""
 
     chosen: np.ndarray  # (B,), |V - V*| of the chosen action's value
     mean: np.ndarray  # (B,), |V - V*| of the mean over simulations at the root
@@ -162,23 +163,23 @@ class SearchErrors(NamedTuple):
 
 
 class ScaledTreeModel(FiniteTreeModel):
-    """Finite MDPs with all values in a range of 1, for which UCT's C of 1/√2 is meant, and V*.
+    """Finite MDPs scaled so that UCT's usual constant C = 1/√2 fits, with their exact values.
 
-    Rewards of each MDP are divided by the range between its best V* and the least value of the
-    random policy.
+    That constant assumes returns in a range of 1. The rewards of each MDP are divided by the range
+    from the least value of the uniformly random policy to the largest V*.
 
     Args:
         mdps: as for `FiniteTreeModel`.
-        rollouts: value leaves by random rollouts, else by `guess`.
-        noise: std of the error of each state in `guess`.
-        depth: steps of a rollout, at most.
-        rng: draws the errors and the rollouts.
+        rollouts: whether the values of leaves are those of random rollouts; else they are `guess`.
+        noise: std of the errors in `guess`.
+        depth: maximum number of steps of a rollout.
+        rng: random stream of the errors and the rollouts.
 
     Attributes:
         mdps: as given.
         values: V* (W · S,), scaled.
         action_values: Q* (W · S, A), scaled.
-        guess: V* with an error that each state keeps, (W · S,), scaled.
+        guess: V* plus a fixed random error for each state, (W · S,), scaled.
     """
 
     def __init__(
@@ -203,28 +204,28 @@ class ScaledTreeModel(FiniteTreeModel):
         super().__init__(mdps, units, value=value, depth=depth, rng=rng)
 
     def errors(self, tree: Tree, start: np.ndarray) -> SearchErrors:
-        """How far the trees that `search` made from states (B,) are from V* and Q*."""
+        """Errors of trees that `search` built from states (B,), compared with V* and Q*."""
         action, truth = tree.action.long(), self.values[start]
         chosen = tree.children_values().gather(1, action[:, None])[:, 0].numpy()
-        optimal = self.action_values[start, action.numpy()] >= truth - _TIE
+        optimal = self.action_values[start, action.numpy()] >= truth - _TOLERANCE
         return SearchErrors(
             np.abs(chosen - truth), np.abs(tree.value.numpy() - truth), np.asarray(optimal)
         )
 
     def stakes(self, start: np.ndarray) -> Stakes:
-        """What a choice in states (B,) can gain or lose."""
+        """How much depends on the choice of action in states (B,)."""
         loss = self.values[start, None] - self.action_values[start]
-        best = loss <= _TIE
+        best = loss <= _TOLERANCE
         return Stakes(best.mean(1), np.where(best, np.inf, loss).min(1))
 
 
-_TIE = 1e-9
-"""Action values that differ by no more are the same but for rounding."""
+_TOLERANCE = 1e-9
+"""Action values that differ by no more than this count as equal, because of rounding errors."""
 
 
 @njit(cache=True, nogil=True)
-def walk(start, draws, actions, discount, terminal, targets, upto, pays):
-    """Returns (B,) of random rollouts from states (B,), from uniform draws (B, T, 2)."""
+def rollout_returns(start, draws, actions, discount, terminal, targets, cumulative, rewards):
+    """The returns (B,) of random rollouts from states (B,), given uniform draws (B, T, 2)."""
     gains = np.zeros(len(start))
     for b in range(len(start)):
         state, weight = start[b], 1.0
@@ -232,9 +233,9 @@ def walk(start, draws, actions, discount, terminal, targets, upto, pays):
             if terminal[state]:
                 break
             row, k = state * actions + int(draws[b, t, 0] * actions), 0
-            while draws[b, t, 1] >= upto[row, k]:
+            while draws[b, t, 1] >= cumulative[row, k]:
                 k += 1
-            gains[b] += weight * pays[row, k]
+            gains[b] += weight * rewards[row, k]
             weight *= discount
             state = targets[row, k]
     return gains
@@ -251,12 +252,12 @@ def _table(mdp: FiniteMDP, unit: float, first: int, most: int) -> tuple[np.ndarr
     row = np.repeat(np.arange(len(counts)), counts)
     at = row, np.arange(rows.nnz) - rows.indptr[row]
     targets = np.full((len(counts), most), first)
-    chances, pays = np.zeros(targets.shape), np.zeros(targets.shape)
+    chances, rewards = np.zeros(targets.shape), np.zeros(targets.shape)
     targets[at], chances[at] = first + rows.indices, rows.data
-    pays[at] = mdp.rewards.ravel()[row] if arrival is None else arrival.data
-    upto = chances.cumsum(1)
-    upto[np.arange(most) >= counts[:, None] - 1] = np.inf
-    return targets, upto, pays / unit
+    rewards[at] = mdp.rewards.ravel()[row] if arrival is None else arrival.data
+    cumulative = chances.cumsum(1)
+    cumulative[np.arange(most) >= counts[:, None] - 1] = np.inf
+    return targets, cumulative, rewards / unit
 
 
 def _column(state: np.ndarray) -> Tensor:

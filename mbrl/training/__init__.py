@@ -1,4 +1,4 @@
-"""Training: steps collected from N environments, the online and the offline loop, runs on disk."""
+"""Training: steps of N environments, the online and the offline loop, and runs on disk."""
 
 from mbrl.rng import episode_seed, generator
 from mbrl.training.checkpoint import Run, RunError

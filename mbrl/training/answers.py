@@ -1,4 +1,4 @@
-"""What an environment answers, checked; an answer that no agent can use is named in one line."""
+"""Checks of what an environment returns; an unusable value raises an error of one line."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from mbrl.plain import shown
 Env = TypeVar("Env", gymnasium.Env, VectorEnv)
 
 FIVE = ("observation", "reward", "terminated", "truncated", "info")
-"""What a step returns."""
+"""Names of the values that a step returns."""
 
 
 class EnvironmentError(Exception):
-    """An environment raised an exception, or returned what no agent can use.
+    """An environment raised an exception, or returned a value that no agent can use.
 
-    The message says in one line what came and when. `place` is the number of the environment among
-    N, where that is known.
+    The message names the value and the step. `place` is the index of the environment among N, None
+    if it is not known.
     """
 
     def __init__(self, message: str, place: int | None = None) -> None:
@@ -34,10 +34,10 @@ class EnvironmentError(Exception):
 
 
 def called(call: Callable[[], Any], name: str, place: int | None = None) -> Any:
-    """What an environment's `reset`, `step` or `close` returns.
+    """Call an environment's `reset`, `step` or `close`, and return its result.
 
     Raises:
-        EnvironmentError: it raised an exception, which is the cause of this one.
+        EnvironmentError: the call raised an exception, which is the cause of this one.
     """
     try:
         return call()
@@ -48,7 +48,7 @@ def called(call: Callable[[], Any], name: str, place: int | None = None) -> Any:
 
 
 def raised(error: Exception, name: str, place: int | None) -> EnvironmentError:
-    """What to raise for an exception that an environment raised."""
+    """The EnvironmentError for an exception that an environment raised."""
     text = shown(" ".join(str(error).split()), most=300)
     said = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return EnvironmentError(f"the environment's {name} raised {said}", place)
@@ -56,10 +56,10 @@ def raised(error: Exception, name: str, place: int | None) -> EnvironmentError:
 
 @contextmanager
 def closing(env: Env) -> Iterator[Env]:
-    """Close an environment at the end, whatever happens; an error before it is the one raised.
+    """Close an environment at the end of the block, also after an exception, which is then raised.
 
     Raises:
-        EnvironmentError: its `close` raised an exception, and nothing did before.
+        EnvironmentError: `close` raised an exception, and the block did not.
     """
     try:
         yield env
@@ -71,15 +71,15 @@ def closing(env: Env) -> Iterator[Env]:
 
 
 def check_step(answer: Any, space: Space, place: int) -> Any:
-    """The five values of a step, as they came where they are of the usual types.
+    """Check the five values of a step; returns them, converted if they are of unusual types.
 
     Args:
         answer: what `step` returned.
-        space: of the observation.
-        place: the number of the environment among N.
+        space: space of the observation.
+        place: index of the environment among N.
 
     Raises:
-        EnvironmentError: it is something else.
+        EnvironmentError: other values.
     """
     if type(answer) is tuple and len(answer) == 5:
         obs, reward, terminated, truncated, info = answer
@@ -110,7 +110,7 @@ def check_step(answer: Any, space: Space, place: int) -> Any:
 
 
 def check_reset(answer: Any, space: Space, place: int) -> tuple[np.ndarray, Any]:
-    """The observation and the info of a reset; see `check_step`."""
+    """Check the observation and the info of a reset, and return them; see `check_step`."""
     if not isinstance(answer, tuple | list) or len(answer) != 2:
         raise EnvironmentError(
             f"the environment's reset returned {_named(answer)}, not (observation, info)", place
@@ -120,10 +120,10 @@ def check_reset(answer: Any, space: Space, place: int) -> tuple[np.ndarray, Any]
 
 
 def check_frame(frame: Any) -> np.ndarray:
-    """A frame (h, w, 3) of uint8, as `render` returns it where `render_mode` is "rgb_array".
+    """Check that `frame` is a picture (h, w, 3) of uint8, as `render_mode="rgb_array"` gives it.
 
     Raises:
-        EnvironmentError: it is something else.
+        EnvironmentError: another value.
     """
     if isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.shape[2:] == (3,):
         return frame
@@ -133,13 +133,13 @@ def check_frame(frame: Any) -> np.ndarray:
 
 
 def check_batch(values: Sequence[Any], count: int, space: Space, name: str) -> None:
-    """Check what a vector of N environments returned, arrays all of them.
+    """Check the arrays that a vector of N environments returned.
 
     Args:
         values: observations (N, *O), and after a step rewards, terminated and truncated (N,).
         count: N.
-        space: of the N observations together.
-        name: of what was called.
+        space: space of the N observations.
+        name: the method that was called.
 
     Raises:
         EnvironmentError: another shape or type; an index outside its space.
@@ -179,7 +179,7 @@ def _observation(obs: Any, space: Space, name: str, place: int) -> np.ndarray:
     said = f"the environment's {name} returned {_named(obs)} as observation, {wanted}"
     try:
         array = np.asarray(obs)
-    except Exception:  # rows of unequal length, or an object whose own conversion fails
+    except Exception:  # rows of unequal length, or an object whose conversion fails
         raise EnvironmentError(said, place) from None
     if array.dtype.kind not in "biuf" or array.shape != space.shape:
         raise EnvironmentError(said, place)
@@ -220,7 +220,7 @@ def _info(info: Any, name: str, place: int) -> Any:
 
 
 def _named(value: Any) -> str:
-    """A value as a message names it: briefly, and with its shape or length where it has one."""
+    """A short description of a value for messages, with its shape or length if it has one."""
     if value is None or isinstance(value, bool | int | float | str):
         return shown(repr(value), most=60)
     kind = type(value).__name__

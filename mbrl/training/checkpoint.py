@@ -1,4 +1,4 @@
-"""A run's folder: created once, saved atomically, resumed exactly, read without running code."""
+"""A run's folder: atomic checkpoints, exact resumption, and reading that executes no code."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from mbrl.plain import json_text, shown, words
 from mbrl.training.files import (
     MOST_JSON,
     RunError,
+    as_run_error,
     check_kinds,
     error_code,
-    foreign,
-    in_words,
+    file_error,
     open_file,
     parsed_json,
     read_json,
@@ -40,30 +40,30 @@ from mbrl.training.metrics import METRICS, TIMINGS
 CONFIG, WEIGHTS, STATE, DIGESTS = "config.json", "model.safetensors", "state.pt", "digests.json"
 
 FORMAT = 3
-"""Version of a checkpoint's files; raised when older ones can no longer be read."""
+"""Version of a checkpoint's files; increased when older ones can no longer be read."""
 
 _LOCK = ".lock"
-_WRITTEN = (DIGESTS, WEIGHTS, STATE)  # all that a checkpoint consists of
+_FILES = (DIGESTS, WEIGHTS, STATE)  # the files of a checkpoint
 _CHECKPOINT = re.compile(r"(0|[1-9][0-9]{0,17})(\.old)?")
 _UNFINISHED = re.compile(r"\.[0-9]{1,18}\.tmp")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write plain values, whole or not at all; see `json_text` and `written_whole`."""
+    """Write plain values atomically as JSON; see `json_text` and `written_whole`."""
     with written_whole(path) as temporary:
         temporary.write_text(json_text(value, indent=2) + "\n")
 
 
 def make_folder(path: Path, *, numbered: bool = False) -> Path:
-    """Make a folder that no other process makes, and return it.
+    """Create a new folder, which no other process can create too, and return it.
 
     With `numbered` it is `path-2`, `path-3`, ... if `path` exists already.
 
     Raises:
-        RunError: it exists already.
+        RunError: the folder exists already or cannot be created.
     """
     for place in _names(path, numbered):
-        with in_words(place), suppress(FileExistsError):
+        with as_run_error(place), suppress(FileExistsError):
             place.mkdir(parents=True)
             return place
     raise RunError(f"{path} exists already")
@@ -77,9 +77,9 @@ def _names(path: Path, numbered: bool) -> Iterator[Path]:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Yields a temporary file beside `path`; once the block is done it is on disk as `path`.
+    """Write a file atomically: yields a temporary file, which replaces `path` after the block.
 
-    Parent folders are made. Where the block raises, `path` is as it was.
+    Parent folders are created. If the block raises an exception, `path` does not change.
 
     Raises:
         RunError: the file cannot be written, or `path` is a folder, a pipe or a device.
@@ -87,27 +87,27 @@ def written_whole(path: Path) -> Iterator[Path]:
     if path.exists() and not path.is_file():
         kind = "a folder" if path.is_dir() else "a pipe or a device"
         raise RunError(f"{path} is {kind}; a file is to be written there, so move it away")
-    # a name that nobody could have put a link at beforehand
+    # a random name, so that nobody can have created a link of that name
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:
-        with in_words(path):
+        with as_run_error(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             sync(temporary)
             temporary.replace(path)
             sync(path.parent)
-    except safetensors.SafetensorError as error:  # which has the system's error as text
-        raise foreign(error, path, "a file") from error
+    except safetensors.SafetensorError as error:  # it contains an error of the system as text
+        raise file_error(error, path, "a file") from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
 def check_run_folder(path: Path) -> None:
-    """Check that all that a run's folder may hold is of the right kind and no link.
+    """Check that the files and folders of a run are files and folders, and not links.
 
     Raises:
-        RunError: something is not; the line names it.
+        RunError: one is of another kind; the message names it.
     """
     check_kinds(
         path,
@@ -115,7 +115,7 @@ def check_run_folder(path: Path) -> None:
         folders=("checkpoints", "plots", "videos", "tensorboard", "wandb"),
     )
     for drawn in ("plots", "videos"):
-        with in_words(path / drawn), suppress(FileNotFoundError):
+        with as_run_error(path / drawn), suppress(FileNotFoundError):
             names = os.listdir(path / drawn)
             made = tuple(name for name in names if name.endswith((".png", ".json", ".mp4")))
             check_kinds(path / drawn, files=made, folders=())
@@ -124,8 +124,8 @@ def check_run_folder(path: Path) -> None:
 class Run:
     """The folder of one run: `config.json`, `metrics.jsonl`, `checkpoints/`, and so on.
 
-    Only one process at a time may hold a run for writing. Of what lies in the folder only what
-    this class names and wrote is ever removed.
+    Only one process at a time can write to a run: use the run as a context manager to lock it. Only
+    files and folders that this class has written are ever deleted.
     """
 
     def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
@@ -134,12 +134,12 @@ class Run:
 
     @classmethod
     def create(cls, path: Path, config: Mapping[str, Any], *, numbered: bool = False) -> Run:
-        """A new run; with `numbered`, in `path-2`, `path-3`, ... if `path` exists already.
+        """Create a run; with `numbered`, in `path-2`, `path-3`, ... if `path` exists already.
 
-        Of several processes that create the same folder at once, each gets a folder of its own.
+        Processes that create the same numbered folder at the same time get different folders.
 
         Raises:
-            RunError: something is there already, or the folder cannot be written.
+            RunError: the path exists already, or the folder cannot be written.
         """
         for place in _names(path, numbered):
             if not os.path.lexists(place):
@@ -165,26 +165,26 @@ class Run:
 
     @classmethod
     def open(cls, path: Path) -> Run:
-        """A run that exists.
+        """Open an existing run.
 
         Raises:
-            RunError: it is not a run folder, its config.json cannot be read, or something in it
-                is a link or of another kind than it should be.
+            RunError: the path is not a run folder, its config.json cannot be read, or a file or
+                folder in it is a link or of another kind.
         """
         check_run_folder(path)
         return cls(path, _read_config(path))
 
     def __enter__(self) -> Run:
-        """Hold the run for writing.
+        """Lock the run for writing.
 
         Raises:
-            RunError: another process holds it, or the folder cannot be written; see `open`.
+            RunError: another process has locked it, or the folder cannot be written; see `open`.
         """
         lock = open_file(self.path / _LOCK, os.O_CREAT | os.O_RDWR)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             check_run_folder(self.path)
-            for name in (METRICS, TIMINGS):  # to which is written: refuses those of other names too
+            for name in (METRICS, TIMINGS):  # opened for writing, which refuses hard links too
                 with suppress(FileNotFoundError):
                     os.close(open_file(self.path / name, os.O_RDWR))
         except BlockingIOError:
@@ -192,7 +192,7 @@ class Run:
             raise RunError(f"run {self.path} is being written by another process") from None
         except OSError as error:
             os.close(lock)
-            raise foreign(error, self.path / _LOCK, "a file") from error
+            raise file_error(error, self.path / _LOCK, "a file") from error
         except RunError:
             os.close(lock)
             raise
@@ -205,10 +205,10 @@ class Run:
             self._lock = None
 
     def extend(self, steps: int) -> None:
-        """Write another number of steps into config.json.
+        """Write another number of steps to config.json.
 
         Raises:
-            RunError: the run is beyond that already, or the file cannot be written.
+            RunError: the run has more steps already, or the file cannot be written.
         """
         latest = self.latest() or 0
         if steps < latest:
@@ -221,14 +221,14 @@ class Run:
         return self.path / "checkpoints"
 
     def latest(self) -> int | None:
-        """Environment steps at the newest checkpoint, None before the first."""
+        """Environment steps at the newest checkpoint; None if there is no checkpoint."""
         newest = self.newest()
         return None if newest is None else int(newest.stem)
 
     def newest(self) -> Path | None:
-        """The folder of the newest checkpoint; a folder without any of its files is none."""
+        """The folder of the newest checkpoint; folders without any checkpoint file are ignored."""
         before: set[str] | None = None
-        while (names := self._names()) != before:  # again if a writer was at work meanwhile
+        while (names := self._names()) != before:  # again if another process wrote meanwhile
             before = names
             whole = [
                 self._checkpoints / name
@@ -245,32 +245,32 @@ class Run:
         except FileNotFoundError:
             return set()
         except OSError as error:
-            raise foreign(error, self._checkpoints, "a folder") from error
+            raise file_error(error, self._checkpoints, "a folder") from error
 
     def said(self) -> str:
-        """Where the newest checkpoint is, for a message."""
+        """The step of the newest checkpoint, as a clause for a message."""
         latest = self.latest()
         return "it has no checkpoint yet" if latest is None else f"its last one is at step {latest}"
 
     def goes_on_from(self) -> str:
-        """Where the run would be continued from, for a message."""
+        """The point from which the run would be continued, as words for a message."""
         latest = self.latest()
         return "its start" if latest is None else f"its checkpoint at step {latest}"
 
     def save(self, env_steps: int, state: Any) -> None:
-        """Make this the newest checkpoint; older ones are deleted once it is on disk.
+        """Write a checkpoint; older ones are deleted when it is on disk.
 
-        Only folders named as checkpoints are looked at, and in them only files that a checkpoint
-        consists of are deleted; whatever else lies in `checkpoints/` stays.
+        Only the files of checkpoints, in folders named like checkpoints, are deleted; everything
+        else in `checkpoints/` is kept.
 
         Args:
-            env_steps: names the checkpoint.
+            env_steps: number of environment steps, the name of the checkpoint.
             state: tensors, numbers, strings, None, dicts with string keys, lists and tuples,
-                nested. The tensors go to `model.safetensors`, named by their path, the rest to
-                `state.pt`; `digests.json` has the sha256 of both.
+                nested. The tensors are written to `model.safetensors`, named by their path, the
+                rest to `state.pt`; `digests.json` has the sha256 of both.
 
         Raises:
-            RunError: the files cannot be written; the last checkpoint is left as it was.
+            RunError: the files cannot be written; the last checkpoint is not changed.
         """
         check_kinds(self.path, files=(), folders=("checkpoints",))
         target = self._checkpoints / str(env_steps)
@@ -279,15 +279,15 @@ class Run:
         check_kinds(self._checkpoints, files=(), folders=(temporary.name, target.name, aside.name))
         if target.exists() and not _ours(target):
             raise RunError(
-                f"cannot save checkpoint {target}: there is a folder of that name that is none, "
-                f"so move it away ({self.said()})"
+                f"cannot save checkpoint {target}: another folder has that name, so move it away "
+                f"({self.said()})"
             )
         tensors: dict[str, Tensor] = {}
         plain = _without_tensors(state, (), tensors)
         if not _is_plain(plain):
             raise RunError(
-                f"cannot save checkpoint {target}: the agent's state_dict must hold tensors, "
-                "numbers, texts, None, lists, tuples and dicts of these alone"
+                f"cannot save checkpoint {target}: the agent's state_dict may hold only tensors, "
+                "numbers, texts, None, and lists, tuples and dicts of these"
             )
         written = io.BytesIO()
         try:
@@ -305,13 +305,13 @@ class Run:
                 sync(done)
             self.place(temporary, target)
         except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-            _remove(temporary)  # what there is of it takes up space on a full disk
+            _remove(temporary)  # to free space on a full disk
             code = error_code(error)
             why = "a value in it cannot be written" if code is None else words(code)
             raise RunError(f"cannot save checkpoint {target}: {why} ({self.said()})") from error
 
     def place(self, written: Path, target: Path) -> None:
-        """Move a folder that is on disk to `checkpoints/<n>`, and delete all other checkpoints."""
+        """Rename a complete checkpoint to `checkpoints/<n>`, and delete all other checkpoints."""
         if target.exists():
             # if the process dies between the two renames, the old one is kept as .old
             aside = target.with_name(f"{target.name}.old")
@@ -328,25 +328,31 @@ class Run:
         for name in (WEIGHTS, STATE):
             with (folder / name).open("rb") as file:
                 files[name] = hashlib.file_digest(file, "sha256").hexdigest()
-        kept = {"format": FORMAT, "run": self._mark(), "env_steps": env_steps, "files": files}
+        kept = {
+            "format": FORMAT,
+            "run": self._config_digest(),
+            "env_steps": env_steps,
+            "files": files,
+        }
         return json.dumps(kept, indent=2).encode() + b"\n"
 
-    def _mark(self) -> str:
-        """A digest of all that the run's numbers depend on, which tells it from other runs.
+    def _config_digest(self) -> str:
+        """A digest of the config, which distinguishes the run from others.
 
-        The number of steps may be raised later, and a run may move to another device.
+        Steps and device are left out, because they may change when a run is continued.
         """
         own = {k: v for k, v in self.config.items() if k not in ("steps", "device")}
         return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
 
     def load(self, *, device: torch.device | str = "cpu") -> Any:
-        """The state of the newest checkpoint, its tensors on `device`. Runs no code from the files.
+        """The state of the newest checkpoint, with its tensors on `device`.
 
-        Another process may save meanwhile: then it is the state of the newer checkpoint.
+        No code in the files is executed. If another process saves meanwhile, the newer checkpoint
+        is loaded.
 
         Raises:
-            RunError: there is none, it is of another version or another run, or a file is missing,
-                too many, changed since it was saved, foreign or holds code.
+            RunError: there is no checkpoint, or it is of another version or another run, or it has
+                a file that is missing, unknown, changed since it was saved, or of another kind.
         """
         while True:
             folder = self.newest()
@@ -358,21 +364,21 @@ class Run:
             except RunError:
                 newest = self.newest()
                 if newest == folder and _identity(folder) == before is not None:
-                    raise  # nobody has replaced it meanwhile: it is broken
+                    raise  # no other process has replaced it, so it is broken
 
     def _load(self, folder: Path, device: torch.device | str) -> Any:
         check_kinds(self.path, files=(), folders=("checkpoints",))
         check_kinds(self._checkpoints, files=(), folders=(folder.name,))
         with ExitStack() as stack:
-            # all are opened before any is read: a writer may remove them meanwhile
-            files = {name: stack.enter_context(_opened(folder / name)) for name in _WRITTEN}
-            with in_words(folder):
-                others = sorted(set(os.listdir(folder)) - set(_WRITTEN))
+            # all are opened before any is read, because another process may delete them meanwhile
+            files = {name: stack.enter_context(_opened(folder / name)) for name in _FILES}
+            with as_run_error(folder):
+                others = sorted(set(os.listdir(folder)) - set(_FILES))
                 data = {name: file.read() for name, file in files.items()}
         if others:
             raise RunError(
                 f"{folder / shown(others[0])} does not belong to the checkpoint, which has "
-                f"{', '.join(_WRITTEN)} alone; move it away"
+                f"only {', '.join(_FILES)}; move it away"
             )
         self._check_digests(folder, data)
         tensors = _tensors(data[WEIGHTS], folder / WEIGHTS, device)
@@ -405,7 +411,7 @@ class Run:
                     f"{folder / name} is not as it was saved (its sha256 differs from that in "
                     f"{DIGESTS}): it is truncated, damaged or another checkpoint's"
                 )
-        if kept.get("run") != self._mark():
+        if kept.get("run") != self._config_digest():
             raise RunError(
                 f"{file} is of another run, or {self.path / CONFIG} was changed since it was saved"
             )
@@ -424,15 +430,15 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _ours(folder: Path) -> bool:
-    """Whether a folder has any file of a checkpoint; a link is for the reader to refuse."""
-    return folder.is_symlink() or any(os.path.lexists(folder / name) for name in _WRITTEN)
+    """Whether a folder has any file of a checkpoint, or is a link, which `load` refuses."""
+    return folder.is_symlink() or any(os.path.lexists(folder / name) for name in _FILES)
 
 
 def _remove(folder: Path) -> None:
-    """Remove a checkpoint's own files, and its folder if nothing else is in it."""
+    """Delete the files of a checkpoint, and its folder if it is then empty."""
     if folder.is_symlink():
         return
-    for name in _WRITTEN:
+    for name in _FILES:
         with suppress(OSError):
             (folder / name).unlink()
     with suppress(OSError):
@@ -440,7 +446,7 @@ def _remove(folder: Path) -> None:
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
-    """Tells a folder from a later one of the same name; None if there is none."""
+    """Distinguishes a folder from a later one of the same name; None if it does not exist."""
     try:
         found = folder.lstat()
     except OSError:
@@ -466,22 +472,22 @@ def _tensors(data: bytes, file: Path, device: torch.device | str) -> dict[str, T
     try:
         found = safetensors.torch.load(data)
         return {name: tensor.to(device) for name, tensor in found.items()}
-    except Exception as error:  # foreign bytes raise exceptions of many types
-        raise foreign(error, file, "a whole safetensors file") from error
+    except Exception as error:  # other bytes raise exceptions of many types
+        raise file_error(error, file, "a whole safetensors file") from error
 
 
 def _plain(data: bytes, file: Path) -> Any:
-    """The plain values of a state file; nothing in it can run."""
+    """The plain values of a state file, loaded without executing code."""
     wanted = f"tensors' places and plain values, saved by this library in format {FORMAT}"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the unpickler's advice on foreign files
+            warnings.simplefilter("ignore")  # the unpickler warns of files in other formats
             saved = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
         if type(saved) is not dict or saved.get("format") != FORMAT or not _is_plain(saved):
             raise TypeError
         return saved["state"]
-    except Exception as error:  # on foreign bytes the unpickler raises exceptions of any type
-        raise foreign(error, file, wanted) from error
+    except Exception as error:  # for other bytes the unpickler raises exceptions of any type
+        raise file_error(error, file, wanted) from error
 
 
 def _is_plain(value: Any, depth: int = 0) -> bool:
@@ -495,7 +501,7 @@ def _is_plain(value: Any, depth: int = 0) -> bool:
 
 
 def _write(file: Path, data: bytes) -> None:
-    """A new file with these bytes, on disk."""
+    """Write a new file, and wait until it is on disk."""
     with file.open("xb") as new:
         new.write(data)
         new.flush()
@@ -503,11 +509,11 @@ def _write(file: Path, data: bytes) -> None:
 
 
 _TENSOR = "\0tensor"
-"""Stands for a tensor in `state.pt`."""
+"""Replaces a tensor in `state.pt`."""
 
 
 def _without_tensors(state: Any, path: tuple[str, ...], tensors: dict[str, Tensor]) -> Any:
-    """The nested state with a mark in place of each tensor, which goes to `tensors` by its path."""
+    """The nested state without its tensors, which are moved to `tensors`, named by their path."""
     if isinstance(state, Tensor):
         whole = state.detach().contiguous()
         storage = whole.untyped_storage()
@@ -525,7 +531,7 @@ def _without_tensors(state: Any, path: tuple[str, ...], tensors: dict[str, Tenso
 
 
 def _with_tensors(state: Any, path: tuple[str, ...], tensors: dict[str, Tensor]) -> Any:
-    """The inverse of `_without_tensors`; takes the tensors out of `tensors`."""
+    """The inverse of `_without_tensors`; removes the tensors from `tensors`."""
     if isinstance(state, str) and state == _TENSOR:
         return tensors.pop("/".join(path))
     if isinstance(state, dict):
@@ -537,7 +543,7 @@ def _with_tensors(state: Any, path: tuple[str, ...], tensors: dict[str, Tensor])
 
 
 def sync(path: Path) -> None:
-    """Put a file, or the names in a folder, on disk."""
+    """Wait until a file, or the list of files in a folder, is on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,8 +1,8 @@
 """Work on many machines: an `Executor` whose workers are Ray's.
 
-Nothing is read from a shared disk. A run is packed and sent to the worker through Ray's object
-store; the worker sends it home again at checkpoints and at the end. So a job of a machine that is
-lost is continued on another one from the last checkpoint that has come home.
+No shared disk is needed. A run is packed and sent to the worker through Ray's object store; the
+worker sends it back at checkpoints and at the end. If a machine is lost, its job is continued on
+another one from the last checkpoint that was sent back.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ import torch
 
 from mbrl.training.checkpoint import CONFIG, Run, RunError
 from mbrl.training.executor import (
-    Crew,
     Event,
     Executor,
     ExecutorError,
@@ -35,6 +34,7 @@ from mbrl.training.executor import (
     Processes,
     Stopped,
     Work,
+    WorkerPool,
     event_of,
     outcome,
     set_link,
@@ -48,7 +48,7 @@ EXECUTORS = ("processes", "ray")
 """Names that `executor_of` takes."""
 
 _ANSWERS_WITHIN = 15
-"""Seconds that a cluster has to answer."""
+"""Maximum number of seconds to wait for the answer of a cluster."""
 
 
 def executor_of(name: str = "processes", address: str | None = None) -> Executor:
@@ -56,7 +56,7 @@ def executor_of(name: str = "processes", address: str | None = None) -> Executor
 
     Args:
         name: one of `EXECUTORS`.
-        address: of the Ray cluster; "auto" if None.
+        address: address of the Ray cluster; "auto" if None.
 
     Raises:
         ValueError: an unknown name; an address for processes.
@@ -86,14 +86,14 @@ class Ray(Executor):
         Args:
             address: HOST:PORT, as `ray start --head` prints it, or "auto" for the cluster that
                 this machine is in.
-            working_dir: a folder with modules of your own. Ray sends it to the workers, which
-                import from there. The library itself must be installed on every machine.
-            home_every: a checkpoint is sent home if the last was sent so many seconds before.
+            working_dir: a folder with your own modules. Ray sends it to the workers, which import
+                from there. The library itself must be installed on every machine.
+            home_every: minimum number of seconds between two checkpoints that a worker sends back.
 
         Raises:
             ModuleNotFoundError: Ray is not installed.
-            ValueError: an address of another kind; a working_dir after `ray.init`.
-            ExecutorError: no cluster answers there, or it cannot be joined.
+            ValueError: an address of another form; a working_dir after `ray.init`.
+            ExecutorError: there is no cluster at the address, or it cannot be joined.
         """
         require("ray", "cluster")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -115,10 +115,10 @@ class Ray(Executor):
         if self._connected:
             ray.shutdown()
 
-    def crew(self, say: Callable[[str], None]) -> Crew:
-        """Ray's workers, as many as the cluster has CPUs."""
+    def pool(self, say: Callable[[str], None]) -> WorkerPool:
+        """Workers of the cluster, at most one per CPU."""
         most = max(1, int(_ray().cluster_resources().get("CPU", 0)))
-        return Crew(lambda: _RayWorker(self._home_every), _Patience(say), most)
+        return WorkerPool(lambda: _RayWorker(self._home_every), _Pause(say), most)
 
 
 def _ray() -> Any:
@@ -127,15 +127,15 @@ def _ray() -> Any:
     return ray
 
 
-class _Patience:
-    """Waits for a moment, and says so once if no worker starts for long."""
+class _Pause:
+    """Waits a moment; after 20 s in which no worker starts, it prints one line."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say, self._until = say, time.monotonic() + 20
 
-    def __call__(self, crew: Collection[Any]) -> None:
+    def __call__(self, workers: Collection[Any]) -> None:
         time.sleep(0.05)
-        if any(worker.ready() for worker in crew):
+        if any(worker.ready() for worker in workers):
             self._until = float("inf")
         elif time.monotonic() > self._until:
             self._until = float("inf")
@@ -143,7 +143,7 @@ class _Patience:
 
 
 def _check_address(address: str) -> None:
-    """Find out within seconds whether a cluster answers; `ray.init` would try for minutes."""
+    """Check within seconds that a cluster answers, because `ray.init` would try for minutes."""
     host, colon, port = address.rpartition(":")
     if address != "auto":
         if "/" in address or not colon or not host or not port.isdecimal():
@@ -174,17 +174,17 @@ def _connect(address: str, runtime: dict[str, Any]) -> None:
     except (ConnectionError, RuntimeError, ValueError, AssertionError) as error:
         reason = " ".join(str(error).split())
         raise ExecutorError(f"cannot join the Ray cluster at {address}: {reason}") from None
-    # Ray prints news of nodes to stdout, where `--json` promises one line of JSON; a lost worker
-    # is told of by `compute`.
+    # Ray prints messages about nodes to stdout, where `--json` prints only one line of JSON.
+    # `compute` reports lost workers.
     ray._private.worker.print_to_stdstream = lambda *_, **__: None
 
 
 class _RayWorker:
-    """A worker in the cluster, seen from home."""
+    """The handle of a worker in the cluster, in the process that calls `compute`."""
 
     def __init__(self, home_every: float) -> None:
         ray = _ray()
-        # Two threads more than the job's: to be asked for news while it works, and to stop.
+        # two threads more than the job's, for `news` and `stop`
         actor = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0, max_concurrency=3)
         self._actor: Any = actor(_Actor).remote(home_every)
         self._hello: Any = self._actor.hello.remote()
@@ -214,7 +214,7 @@ class _RayWorker:
         self._job, self._news = self._actor.work.remote(job, folders), None
 
     def _hold(self, path: Path) -> None:
-        """Keep other processes from writing to a run that is away, once it exists."""
+        """Lock a run that a worker trains, if it exists, so that no other process writes to it."""
         if self._held is None and path.exists():
             self._held = Run.open(path).__enter__()
 
@@ -238,23 +238,23 @@ class _RayWorker:
                 if self._news is None and not ended:
                     self._news = self._actor.news.remote()
                 if self._news is not None and (ended or _arrived(self._news)):
-                    found += self._brought(*ray.get(self._news))
+                    found += self._received(*ray.get(self._news))
                     self._news = None
                 if ended:
                     result, *news = ray.get(self._job)
-                    found += [*self._brought(*news), event_of(*result)]
+                    found += [*self._received(*news), event_of(*result)]
                     self._job = None
                     self._release()
             elif self._stopping:
                 found.append(Failed(Stopped()))
         except ray.exceptions.RayError as error:
             found.append(Lost(_first_line(error) + self._place))
-        except (RunError, OSError) as error:  # the run cannot be written here
+        except (RunError, OSError) as error:  # the run that was sent back cannot be written
             self._job = None
             found.append(Failed(error))
         return found
 
-    def _brought(self, lines: list[str], packed: Packed | None) -> list[Event]:
+    def _received(self, lines: list[str], packed: Packed | None) -> list[Event]:
         if packed is not None and self._writes is not None:
             unpack(packed, self._writes)
             self._hold(self._writes)
@@ -292,7 +292,7 @@ def _first_line(error: Exception) -> str:
 
 
 class _Actor:
-    """A worker in the cluster. One thread works on the job, others answer meanwhile."""
+    """A worker in the cluster. One thread does the job; the others answer calls meanwhile."""
 
     def __init__(self, home_every: float) -> None:
         self._home_every, self._lock = home_every, threading.Lock()
@@ -301,14 +301,14 @@ class _Actor:
         self._packed: Packed | None = None
 
     def hello(self) -> tuple[dict[str, str], str, str]:
-        """What this machine has, its name, and Ray's name of it."""
+        """Versions of the software on this machine, its name, and Ray's id of it."""
         return versions(), socket.gethostname(), _ray().get_runtime_context().get_node_id()
 
     def stop(self) -> None:
         self._stop.set()
 
     def news(self) -> tuple[list[str], Packed | None]:
-        """Lines of progress and the run, as far as they were not fetched yet."""
+        """Lines of progress, and the packed run, since the last call."""
         with self._lock:
             lines, self._lines, packed, self._packed = self._lines, [], self._packed, None
         return lines, packed
@@ -316,10 +316,15 @@ class _Actor:
     def work(
         self, job: bytes, folders: dict[int, tuple[str, Packed, bool]]
     ) -> tuple[tuple[bool, bytes], list[str], Packed | None]:
-        """Do a job on copies of the runs among its arguments, by their places.
+        """Do a job on copies of the runs among its arguments.
+
+        Args:
+            job: the pickled function and arguments.
+            folders: by index of the argument, the run's path, its packed files, and whether the job
+                writes to it.
 
         Returns:
-            Its outcome, the last lines of progress, and the run that it has written.
+            Its `outcome`, the last lines of progress, and the packed run that it has written.
         """
         cloudpickle = _ray().cloudpickle
         torch.set_num_threads(1)
@@ -356,7 +361,7 @@ class _Actor:
             try:
                 return function(*copies)
             except Exception as error:
-                for number, (home, _, _) in folders.items():  # name the runs as home does
+                for number, (home, _, _) in folders.items():  # with the caller's paths of runs
                     error.args = tuple(
                         argument.replace(str(copies[number]), home)
                         if isinstance(argument, str)

@@ -1,4 +1,4 @@
-"""Steps of N environments side by side, in episodes that can be saved and continued."""
+"""Steps of N parallel environments, in episodes that can be saved and continued."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gymnasium.spaces import Box, MultiDiscrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from torch import Tensor
 
-from mbrl.checks import check_memory, check_state
+from mbrl.checks import check_state
 from mbrl.rng import episode_seed
 from mbrl.spaces import spec_of
 from mbrl.training.answers import (
@@ -29,6 +29,7 @@ from mbrl.training.answers import (
     raised,
 )
 from mbrl.types import Player, Transition
+from planners.checks import check_memory
 
 
 class Actor(Protocol):
@@ -42,20 +43,21 @@ class Actor(Protocol):
 def vector(
     env: gymnasium.Env | VectorEnv | Sequence[Callable[[], gymnasium.Env]],
 ) -> VectorEnv:
-    """A vector of N environments: the vector given, a vector of the one environment given, or a
-    vector of those that the functions given make, which are stepped one after another.
+    """A vector of N environments, from a vector, one environment, or functions that make each.
+
+    A vector is returned as it is. The others are stepped one after another in this process.
 
     Raises:
-        ValueError: more environments than fit into memory, by what the first of them take.
+        ValueError: more environments than fit into memory, estimated from the first of them.
     """
     if isinstance(env, VectorEnv):
         return env
-    makers = [lambda: env] if isinstance(env, gymnasium.Env) else _weighed(env)
-    return _InTurn(makers, autoreset_mode=AutoresetMode.DISABLED)
+    makers = [lambda: env] if isinstance(env, gymnasium.Env) else _check_environments(env)
+    return _CheckedVectorEnv(makers, autoreset_mode=AutoresetMode.DISABLED)
 
 
-class _InTurn(SyncVectorEnv):
-    """gymnasium's own, where all spaces are arrays with a faster step and answers that are checked.
+class _CheckedVectorEnv(SyncVectorEnv):
+    """gymnasium's `SyncVectorEnv`; for spaces of arrays its step is faster and checks its values.
 
     Each step returns new arrays, so that nothing needs to be copied.
     """
@@ -66,7 +68,10 @@ class _InTurn(SyncVectorEnv):
         seed: int | Sequence[int | None] | None = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[Any, dict[str, Any]]:
-        """Observations and infos of those that `options["reset_mask"]` (N,) names, else of all."""
+        """Reset the environments where `options["reset_mask"]` (N,) is True, by default all.
+
+        Returns the observations of all environments, and infos.
+        """
         if not self._of_arrays():
             return super().reset(seed=seed, options=options)  # pyright: ignore[reportArgumentType]
         count = self.num_envs
@@ -87,7 +92,7 @@ class _InTurn(SyncVectorEnv):
         return np.stack(each, out=np.empty_like(self._observations)), infos
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """Observations, rewards, terminated, truncated and infos of one step of each."""
+        """Step every environment; returns observations, rewards, terminated, truncated, infos."""
         if not self._of_arrays():
             return super().step(actions)
         assert not np.count_nonzero(self._autoreset_envs), "an environment is over, and not reset"
@@ -111,7 +116,7 @@ class _InTurn(SyncVectorEnv):
         return obs, rewards, terminated, truncated, infos
 
     def close(self, **how: Any) -> None:
-        """Close the environments; one that cannot be closed is not tried again."""
+        """Close the environments; if one cannot be closed, a second call does not try again."""
         try:
             super().close(**how)
         finally:
@@ -128,29 +133,35 @@ ARRAYS = (Box, MultiDiscrete)
 """Spaces of N environments whose values are one array."""
 
 
-_WEIGHED = 32
-"""How many environments are made to tell how much memory one takes, where there are more."""
+_MEASURED = 32
+"""Number of environments that are made to estimate how much memory more of them need."""
 
 
-def _weighed(makers: Sequence[Callable[[], gymnasium.Env]]) -> list[Callable[[], gymnasium.Env]]:
-    """The same makers; of the first the environments are made already, to see what they take."""
-    if len(makers) <= _WEIGHED:
+def _check_environments(
+    makers: Sequence[Callable[[], gymnasium.Env]],
+) -> list[Callable[[], gymnasium.Env]]:
+    """Check that the environments fit into memory; returns functions that make or have made them.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if len(makers) <= _MEASURED:
         return list(makers)
-    made = [makers[0]()]  # what it loads is loaded once
+    made = [makers[0]()]  # not measured, because it loads modules and files
     before = _resident()
-    made += [make() for make in makers[1:_WEIGHED]]
-    each = (_resident() - before) / (_WEIGHED - 1)
+    made += [make() for make in makers[1:_MEASURED]]
+    each = (_resident() - before) / (_MEASURED - 1)
     try:
-        check_memory(f"{len(makers)} environments", each * (len(makers) - _WEIGHED))
+        check_memory(f"{len(makers)} environments", each * (len(makers) - _MEASURED))
     except ValueError:
         for env in made:
             env.close()
         raise
-    return [*(lambda env=env: env for env in made), *makers[_WEIGHED:]]
+    return [*(lambda env=env: env for env in made), *makers[_MEASURED:]]
 
 
 def _resident() -> int:
-    """Bytes of memory that this process holds; 0 where the system does not say."""
+    """Bytes of memory that this process uses; 0 if the system does not report them."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except (OSError, ValueError, IndexError):
@@ -159,23 +170,23 @@ def _resident() -> int:
 
 
 class Episodes:
-    """Where the running episodes of N environments stand.
+    """The state of the current episodes of N environments.
 
-    Episodes are numbered from 0 as they begin, and each is reset with `episode_seed(seed, number)`.
-    The number and the actions of each running episode are kept. In an environment that seed and
-    actions determine, these are enough to return to the same state.
+    Episodes are numbered in the order in which they begin, and each is reset with
+    `episode_seed(seed, number)`. The number and the actions of each current episode are stored. In
+    an environment that seed and actions determine, these are enough to return to the same state.
 
     Args:
-        seed: of all episodes.
-        first: the number of the first episode.
+        seed: seed of all episodes.
+        first: number of the first episode.
 
     Attributes:
-        begun: episodes begun so far.
-        steps: environment steps so far, over all environments.
-        obs: (N, *O) present observations; None before the first step.
-        numbers, returns, lengths: (N,) of each environment's episode.
-        over: (N,) bool, the episode has ended; the next one begins with the next step.
-        seconds: spent deciding ("act"), stepping ("step") and beginning episodes ("reset").
+        begun: number of the next episode.
+        steps: number of environment steps so far, over all environments.
+        obs: (N, *O), current observations; None before the first step.
+        numbers, returns, lengths: (N,), number, return and length of each environment's episode.
+        over: (N,) bool, whether the episode has ended; the next one begins with the next step.
+        seconds: time spent in choosing actions ("act"), in steps ("step") and in resets ("reset").
     """
 
     def __init__(self, seed: int, *, first: int = 0) -> None:
@@ -188,7 +199,7 @@ class Episodes:
         self.seconds = {"act": 0.0, "step": 0.0, "reset": 0.0}
 
     def begin(self, env: VectorEnv) -> np.ndarray:
-        """Reset the environments whose episode is over; returns which those were, (N,) bool."""
+        """Reset the environments whose episode is over; returns a mask (N,) bool of them."""
         if self.obs is None:
             count = env.num_envs
             self.numbers, self.lengths = np.zeros((2, count), dtype=np.int64)
@@ -215,7 +226,7 @@ class Episodes:
         return begins
 
     def record(self, actions: np.ndarray, next_obs: Any, rewards: Any, ends: np.ndarray) -> None:
-        """Count one step of every environment."""
+        """Record one step of every environment."""
         self._check(next_obs, rewards)
         for history, action in zip(self.actions, actions, strict=True):
             history.append(action)
@@ -242,7 +253,7 @@ class Episodes:
                 )
 
     def _now(self, place: int) -> str:
-        """Which step is being taken in one of the environments."""
+        """The current step of one of the environments, for a message."""
         return (
             f"at step {self.lengths[place] + 1} of episode {self.numbers[place]} "
             f"(environment step {self.steps + place + 1})"
@@ -255,18 +266,18 @@ class Episodes:
             Observations, the last ones of episodes that end, rewards, terminated and truncated.
 
         Raises:
-            EnvironmentError: an environment that raised an exception, or returned what no agent
-                can use; the message says at which step.
+            EnvironmentError: an environment raised an exception, or returned a value that no agent
+                can use; the message has the step.
         """
         try:
-            # copies, as an environment may go on writing into what it has handed out
+            # copies, because an environment may write to the arrays later
             answer = called(partial(env.step, actions.copy()), "step")
             if not isinstance(answer, tuple) or len(answer) != 5:
                 raise EnvironmentError(f"the environment's step returned a {type(answer).__name__}")
             obs, rewards, terminated, truncated, info = answer
             obs, rewards = np.array(obs), np.array(rewards)
             terminated, truncated = np.asarray(terminated), np.asarray(truncated)
-            if "final_obs" in info:  # those that ended show the next episode's first observation
+            if "final_obs" in info:  # obs then has the first observations of the next episodes
                 for i in np.flatnonzero(terminated | truncated):
                     obs[i] = info["final_obs"][i]
             columns = obs, rewards, terminated, truncated
@@ -291,14 +302,14 @@ class Episodes:
         }
 
     def load_state_dict(self, state: Mapping[str, Any], env: VectorEnv) -> list[int]:
-        """Go back to where `state_dict` was taken: replays the running episodes in `env`.
+        """Restore what `state_dict` returned, and replay the current episodes in `env`.
 
         Returns the numbers of the episodes whose replay led to another observation, because seed
-        and actions do not determine the environment; new episodes begin in their place.
+        and actions do not determine the environment. They are replaced by new episodes.
 
         Raises:
-            ValueError: it was saved with another number of environments or other spaces, or it is
-                not of the right types; nothing is changed then.
+            ValueError: the state is of another number of environments, of other spaces, or of other
+                types; nothing is changed then.
         """
         self._check_state(state, env)
         self.begun, self.steps = state["begun"], state["steps"]
@@ -343,11 +354,15 @@ class Episodes:
             _check_column(state["obs"], count, env.single_observation_space, "episodes/obs")
 
     def _replay(self, env: VectorEnv) -> np.ndarray:
-        """Observations (N, *O) once every running episode has been taken as far as it was."""
+        """Repeat the actions of all current episodes; returns the observations (N, *O) after them.
+
+        Shorter episodes are reset later, so that all end at the same step; before that their
+        environments take a random action.
+        """
         longest = int(self.lengths[~self.over].max())
-        starts = np.where(self.over, 0, longest - self.lengths)  # so that all arrive together
+        starts = np.where(self.over, 0, longest - self.lengths)
         filler = env.action_space.sample()
-        ended = np.ones(len(starts), dtype=bool)  # all begin; those whose turn comes begin again
+        ended = np.ones(len(starts), dtype=bool)  # every environment needs a first reset
         obs = None
         for t in range(longest + 1):
             begins = ended | (~self.over & (starts == t))
@@ -365,7 +380,7 @@ class Episodes:
 
 
 def _check_column(column: Any, count: int, space: gymnasium.Space, place: str) -> None:
-    """Check that there are `count` values of a space, None if there are none of them."""
+    """Check that a column has `count` values of a space; None if `count` is 0."""
     if column is None and count == 0:
         return
     if not isinstance(column, Tensor) or len(column.shape) == 0 or len(column) != count:
@@ -381,13 +396,13 @@ def _check_column(column: Any, count: int, space: gymnasium.Space, place: str) -
 def _reset(
     env: VectorEnv, begins: np.ndarray, seeds: list[int], obs: np.ndarray | None
 ) -> np.ndarray:
-    """Reset some environments, whatever the vector's autoreset mode; observations (N, *O).
+    """Reset some environments, in any autoreset mode; returns the observations (N, *O) of all.
 
     Raises:
-        EnvironmentError: a vector that does not know `options["reset_mask"]`; a reset that raised
-            an exception or returned something else than observations.
+        EnvironmentError: a vector that ignores `options["reset_mask"]`; a reset that raised an
+            exception or did not return observations.
     """
-    own: Any = [*seeds]  # one each, which the base class's annotation leaves out
+    own: Any = [*seeds]  # the base class's annotation lacks a list of seeds
     options = {} if begins.all() else {"options": {"reset_mask": begins.copy()}}
     answer = called(partial(env.reset, seed=own, **options), "reset")
     if not isinstance(answer, tuple) or len(answer) != 2:
@@ -411,25 +426,27 @@ def collect(
     explore: bool = True,
     begin: Callable[[np.ndarray], None] = lambda begins: None,
 ) -> Iterator[Transition]:
-    """Have an actor act in N environments; N transitions at a time, without end if `steps` is None.
+    """Let an actor act in N environments; yields N transitions after each step.
 
-    This is the one place where an environment is stepped. An episode that ends is reset here, with
-    a seed of its own, whatever the vector's autoreset mode: the steps are the same in every mode,
-    and `next_obs` is the episode's last observation. It happens with the next step asked for, so
-    that between two steps `episodes` still describes the episode that ended.
+    This is the only place where an environment is stepped. An episode that ends is reset here, with
+    its own seed, in any autoreset mode of the vector. So steps are the same in every mode, and
+    `next_obs` is the last observation of the episode. The reset happens at the beginning of the
+    next step, so that before it `episodes` still describes the episode that ended.
 
     Args:
         actor: chooses the actions.
         env: N environments.
-        episodes: the running episodes; kept up to date.
-        steps: stop once `episodes.steps` has reached this.
-        explore: handed to the actor.
-        begin: called with (N,) bool where episodes begin, before the actor acts in them.
+        episodes: the current episodes, which are updated.
+        steps: stop when `episodes.steps` has reached this; None does not stop.
+        explore: passed to the actor.
+        begin: called with a mask (N,) bool of the environments in which episodes begin, before the
+            actor acts in them.
 
     Raises:
-        EnvironmentError: an environment that raised an exception, or returned what no agent can
-            use, such as a reward that is not finite; with the step. A vector environment that
-            cannot reset some of its environments.
+        EnvironmentError: an environment raised an exception, or returned a value that no agent can
+            use, such as a reward that is not finite; the message has the step. A vector environment
+            that cannot reset only some of its environments.
+        ValueError: the actor did not return an array.
     """
     while steps is None or episodes.steps < steps:
         start = time.perf_counter()
@@ -487,7 +504,7 @@ def evaluate(
     seed: int,
     steps: int | None = None,
 ) -> list[float]:
-    """Returns of `episodes` episodes, reset with `episode_seed(seed, 0..)`, in this order.
+    """Returns of `episodes` episodes; episode i is reset with `episode_seed(seed, i)`.
 
     An episode has at most `steps` steps; if None, `LONGEST` where there is no time limit.
     """

@@ -1,7 +1,7 @@
-"""Work on all cores at once: single-threaded processes that stop when asked and may be lost.
+"""Parallel work in single-threaded worker processes, which can be stopped and may be lost.
 
-Processes and not threads, so that a run is the same bit for bit whatever runs beside it. An
-`Executor` is where they are: `Processes` on this machine, `mbrl.training.cluster.Ray` on many.
+They are processes and not threads, so that a run has the same results bit for bit whatever runs at
+the same time. `Processes` runs them on this machine, `mbrl.training.cluster.Ray` on many.
 """
 
 from __future__ import annotations
@@ -28,51 +28,51 @@ import torch
 from mbrl.parallel import cores
 
 RESTARTS = 3
-"""How often a job is begun again after its worker was lost."""
+"""How often a job is restarted after its worker was lost."""
 
 _context = multiprocessing.get_context("spawn")
 
 
 class ExecutorError(Exception):
-    """Workers that cannot be reached or started, or a job that lost too many of them."""
+    """Workers cannot be reached or started, or a job lost too many of them."""
 
 
 class Stopped(Exception):
-    """A worker gave up because it was asked to stop; its work is not finished."""
+    """A worker was asked to stop before its work was finished."""
 
 
 class Work(NamedTuple):
-    """A call to make in a worker process; a job."""
+    """A job: a function to call in a worker process."""
 
     function: Callable[..., Any]
-    """Importable by name."""
+    """The function; importable by name."""
     arguments: tuple[Any, ...]
-    """Positional; they are pickled. A path among them that is a folder is a run's, and a worker on
-    another machine gets a copy of the run."""
+    """Positional arguments, which are pickled. A path of a folder must be that of a run, and a
+    worker on another machine gets a copy of the run."""
     name: str
-    """Its name in messages."""
+    """Name of the job in messages."""
     writes: Path | None = None
-    """The one of its arguments that is the folder of the run that it trains. From a worker on
-    another machine the run is brought home. A job that is begun again continues the run."""
+    """The argument that is the folder of the run that the job trains, if it trains one. A worker on
+    another machine sends the run back. A restarted job continues the run."""
 
 
-class Crew(NamedTuple):
-    """What an executor's workers are."""
+class WorkerPool(NamedTuple):
+    """How an executor starts workers and waits for them."""
 
     start: Callable[[], Any]
-    """Starts one."""
+    """Starts a worker."""
     pause: Callable[[Collection[Any]], None]
-    """Waits for news of those that there are."""
+    """Waits a moment, or until one of these workers has an event."""
     most: int
-    """How many there can be at once."""
+    """Maximum number of workers at the same time."""
 
 
 class Executor(ABC):
-    """Calls functions in worker processes; a subclass says what its workers are."""
+    """Calls functions in worker processes; a subclass defines the workers."""
 
     @abstractmethod
-    def crew(self, say: Callable[[str], None]) -> Crew:
-        """The workers of one `compute`; `say` takes lines of progress."""
+    def pool(self, say: Callable[[str], None]) -> WorkerPool:
+        """The workers of one call of `compute`; `say` is called with lines of progress."""
 
     def compute(
         self,
@@ -82,101 +82,104 @@ class Executor(ABC):
         say: Callable[[str], None],
         done: Callable[[Any, Any], None] = lambda key, answer: None,
     ) -> dict[Any, Any]:
-        """Call every function in a worker; answers by key, in the order of `work`.
+        """Call every function in a worker; returns the results by key, in the order of `work`.
 
-        A job whose worker is lost (killed, out of memory, its machine gone) is begun again in
+        A job whose worker is lost (killed, out of memory, its machine disconnected) is restarted in
         another one, at most `RESTARTS` times.
 
         Args:
-            work: functions importable by name, with arguments and answers that pickle.
-            workers: jobs at once; as many as the executor has workers if None.
-            say: called here with each line of progress.
-            done: called here with each key and answer as it comes.
+            work: jobs by key; their arguments and results must pickle.
+            workers: number of workers; the executor's maximum if None.
+            say: called in this process with each line of progress.
+            done: called in this process with the key and the result of each finished job.
 
         Raises:
             KeyboardInterrupt: after the workers have ended.
             ExecutorError: no worker starts, or one job lost too many of them.
             Exception: the first that a job raised, after the others have ended.
         """
-        crew = self.crew(say)
-        most = crew.most if workers is None else workers
-        return run_jobs(work, start=crew.start, pause=crew.pause, workers=most, say=say, done=done)
+        pool = self.pool(say)
+        most = pool.most if workers is None else workers
+        return run_jobs(work, start=pool.start, pause=pool.pause, workers=most, say=say, done=done)
 
 
-# What a job can call.
+# Functions for jobs.
 
 
 @dataclass(frozen=True)
 class Link:
-    """What connects the job under way in this process with the caller of `compute`."""
+    """The connection of the current job in this process to the caller of `compute`."""
 
     stopping: Callable[[], bool]
+    """See `stopping`."""
     tell: Callable[[str], None]
+    """See `tell`."""
     saved: Callable[[], None] = lambda: None
+    """See `saved`."""
 
 
 _link: Link | None = None
 
 
 def set_link(link: Link | None) -> None:
-    """Make this process a worker."""
+    """Make this process a worker; with None it is no longer one."""
     global _link
     _link = link
 
 
 def stopping() -> bool:
-    """Whether this process is a worker that should end now; long work asks often."""
+    """Whether this process is a worker that was asked to stop; long jobs should check often."""
     return _link is not None and _link.stopping()
 
 
 def stop_if_asked(*_: object) -> None:
-    """Give up in a worker that should end now; a callback that takes anything.
+    """Raise `Stopped` in a worker that was asked to stop; usable as a callback of any arguments.
 
     Raises:
-        Stopped: this worker is asked to stop.
+        Stopped: this worker was asked to stop.
     """
     if stopping():
         raise Stopped
 
 
 def tell(line: str) -> None:
-    """In a worker, hand a line of progress to the caller of `compute`; elsewhere, nothing."""
+    """In a worker, send a line of progress to the caller of `compute`; elsewhere, do nothing."""
     if _link is not None:
         _link.tell(line)
 
 
 def saved() -> None:
-    """Say that the run that this job trains has a new checkpoint.
+    """Call this when the run that this job trains has a new checkpoint.
 
-    In a worker on another machine a copy of the run is then sent home; elsewhere, nothing.
+    A worker on another machine then sends back a copy of the run; elsewhere nothing happens.
     """
     if _link is not None:
         _link.saved()
 
 
-# One loop for all executors.
+# The loop that all executors share.
 
 
 class Line(NamedTuple):
-    """A job's line of progress."""
+    """A job sent a line of progress."""
 
     text: str
 
 
 class Done(NamedTuple):
-    """A job has ended."""
+    """A job returned a result."""
 
     answer: Any
 
 
 class Failed(NamedTuple):
-    """A job has raised an exception."""
+    """A job raised an exception."""
 
     error: BaseException
 
 
 class Lost(NamedTuple):
-    """A worker is gone, and with it its job."""
+    """A worker ended unexpectedly, together with its job."""
 
     why: str
 
@@ -185,26 +188,26 @@ Event = Line | Done | Failed | Lost
 
 
 class Worker(Protocol):
-    """A process, here or elsewhere, that does one job at a time."""
+    """A process, on this or another machine, that does one job at a time."""
 
     def ready(self) -> bool:
         """Whether it has started."""
         ...
 
     def begin(self, work: Work) -> None:
-        """Give a worker that is ready a job."""
+        """Start a job; the worker must be ready and have no other job."""
         ...
 
     def events(self) -> list[Event]:
-        """What has happened since the last call; does not wait."""
+        """Events since the last call; does not wait."""
         ...
 
     def stop(self) -> None:
-        """Ask its job to save and give up; events go on until it is done, failed or lost."""
+        """Ask its job to save and stop; it then still ends with an event: done, failed or lost."""
         ...
 
     def close(self) -> None:
-        """End it, at once where it has a job."""
+        """End the process, also if it has a job."""
         ...
 
 
@@ -221,17 +224,17 @@ def run_jobs(
 
     Args:
         start: starts a worker, and returns before it is ready.
-        pause: waits for a moment, or until one of these workers has an event.
+        pause: waits a moment, or until one of these workers has an event.
         work, workers, say, done: see `Executor.compute`.
     """
     waiting, losses, answers = deque(work), Counter[Any](), dict[Any, Any]()
-    crew: list[Worker] = []
-    jobs: dict[Worker, Any] = {}  # what is under way
+    running: list[Worker] = []
+    jobs: dict[Worker, Any] = {}  # keys of the current jobs
     failed_starts = 0
 
     def lose(worker: Worker, why: str) -> None:
         nonlocal failed_starts
-        crew.remove(worker)
+        running.remove(worker)
         worker.close()
         if worker not in jobs:
             failed_starts += 1
@@ -260,18 +263,18 @@ def run_jobs(
     try:
         while len(answers) < len(work):
             wanted = min(workers, len(waiting) + len(jobs))
-            crew += [start() for _ in range(wanted - len(crew))]
-            for worker in [worker for worker in crew if worker not in jobs]:
+            running += [start() for _ in range(wanted - len(running))]
+            for worker in [worker for worker in running if worker not in jobs]:
                 if waiting and worker.ready():
                     failed_starts = 0
                     worker.begin(work[waiting[0]])
                     jobs[worker] = waiting.popleft()
-            idle = [worker for worker in crew if worker not in jobs]
-            for worker in idle[: max(0, len(crew) - wanted)]:
-                crew.remove(worker)
+            idle = [worker for worker in running if worker not in jobs]
+            for worker in idle[: max(0, len(running) - wanted)]:
+                running.remove(worker)
                 worker.close()
-            pause(crew)
-            for worker in list(crew):
+            pause(running)
+            for worker in list(running):
                 for event in worker.events():
                     handle(worker, event)
     except BaseException:
@@ -287,13 +290,13 @@ def run_jobs(
             time.sleep(0.02)
         raise
     finally:
-        for worker in crew:
+        for worker in running:
             worker.close()
     return {key: answers[key] for key in work}
 
 
 def outcome(call: Callable[[], Any], dumps: Callable[[Any], bytes]) -> tuple[bool, bytes]:
-    """Whether a call has succeeded, and its pickled answer or exception."""
+    """Call a function; returns whether it succeeded, and its pickled result or exception."""
     try:
         return True, dumps(call())
     except BaseException as error:
@@ -307,7 +310,7 @@ def outcome(call: Callable[[], Any], dumps: Callable[[Any], bytes]) -> tuple[boo
 
 
 def event_of(succeeded: bool, dumped: bytes) -> Event:
-    """The event of an `outcome`, where `compute` was called."""
+    """The event of an `outcome`, in the process that called `compute`."""
     try:
         found = pickle.loads(dumped)
     except Exception as error:
@@ -330,15 +333,15 @@ class _InWorker(Exception):
 
 
 class Processes(Executor):
-    """Worker processes on this machine, as many as it has cores."""
+    """Worker processes on this machine, at most one per core."""
 
-    def crew(self, say: Callable[[str], None]) -> Crew:
-        """Processes."""
-        return Crew(_Process, _pause, cores())
+    def pool(self, say: Callable[[str], None]) -> WorkerPool:
+        """Processes of this machine."""
+        return WorkerPool(_Process, _pause, cores())
 
 
-def _pause(crew: Collection[_Process]) -> None:
-    wait([worker.connection for worker in crew], timeout=0.2)
+def _pause(workers: Collection[_Process]) -> None:
+    wait([worker.connection for worker in workers], timeout=0.2)
 
 
 class _Process:
@@ -347,8 +350,8 @@ class _Process:
     def __init__(self) -> None:
         self.connection, theirs = _context.Pipe()
         self._process = _context.Process(target=_serve, args=(theirs,))
-        # Ctrl-C reaches the whole process group. The workers inherit that it is ignored and
-        # are told to stop through the pipe instead, so that they can save what they have.
+        # Ctrl-C reaches the whole process group. Workers inherit that it is ignored, and are asked
+        # to stop through the pipe instead, so that they can save their runs.
         main = threading.current_thread() is threading.main_thread()
         before = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
         try:
@@ -376,7 +379,7 @@ class _Process:
                     found.append(Line(message))
                 else:
                     found.append(event_of(*message))
-        except (EOFError, OSError):  # it ended, maybe half way through a message
+        except (EOFError, OSError):  # the process ended, perhaps in the middle of a message
             self._process.join(5)
             found.append(Lost(_how_ended(self._process.exitcode)))
         return found
@@ -391,7 +394,7 @@ class _Process:
         self._process.join()
 
     def _send(self, message: bytes | None) -> None:
-        with contextlib.suppress(OSError):  # it is lost; its events say so
+        with contextlib.suppress(OSError):  # the process ended; `events` reports that
             self.connection.send(message)
 
 
@@ -402,8 +405,8 @@ def _how_ended(status: int | None) -> str:
 
 
 def _serve(connection: Connection) -> None:
-    """A worker process: does the jobs that come through its pipe until that is closed."""
-    # The caller's script is imported before and may have set a handler of its own.
+    """The main function of a worker process: does the jobs from its pipe until that is closed."""
+    # again, because the caller's script is imported before and may have set another handler
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     jobs, lock = queue.SimpleQueue[bytes | None](), threading.Lock()
@@ -425,7 +428,7 @@ def _serve(connection: Connection) -> None:
                     jobs.put(message)
                     continue
                 stop.set()
-                if not busy.is_set():  # Ctrl-C may have cost the caller the last answer
+                if not busy.is_set():  # the caller may have missed the last result due to Ctrl-C
                     send(outcome(_raise_stopped, pickle.dumps))
         except (EOFError, OSError):
             if busy.is_set():

@@ -1,4 +1,4 @@
-"""Files opened without following links, and other libraries' errors said in our words."""
+"""Reading and opening files without following links, with errors of one line."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from typing import Any
 from mbrl.plain import shown, words
 
 MOST_JSON, DEPTH = 1_000_000, 30
-"""Most bytes of a JSON file of a run, and the deepest nesting in it."""
+"""Maximum size of a JSON file of a run, in bytes, and maximum depth of its nesting."""
 
 
 class RunError(Exception):
-    """A run folder that cannot be created, opened, saved or resumed; the message says why."""
+    """A run folder cannot be created, opened, saved or resumed; the message gives the reason."""
 
 
-def foreign(error: BaseException, file: Path, wanted: str) -> RunError:
-    """The one line for an error that another library raised about a file.
+def file_error(error: BaseException, file: Path, wanted: str) -> RunError:
+    """A RunError of one line for an error that another library raised about a file.
 
-    It says which file, what is wrong with it and what is accepted. The library's own text is not
-    passed on: it may show escapes of the file, or advise to load it unsafely.
+    It names the file, what is wrong with it and what is accepted. The library's own text is not
+    used, because it may contain control characters of the file, or advise to load it unsafely.
     """
     if isinstance(error, RunError):
         return error
@@ -46,7 +46,10 @@ def foreign(error: BaseException, file: Path, wanted: str) -> RunError:
 
 
 def error_code(error: BaseException) -> int | None:
-    """The operating system's number of an error, also where a library in Rust made text of it."""
+    """The operating system's number of an error, None for others.
+
+    Libraries in Rust have the number only in the text of their errors.
+    """
     if isinstance(error, OSError):
         return error.errno or 0
     found = re.search(r"os error (\d+)", str(error))
@@ -54,25 +57,25 @@ def error_code(error: BaseException) -> int | None:
 
 
 @contextmanager
-def in_words(file: Path, wanted: str = "a file of a run") -> Iterator[None]:
-    """Errors of the operating system within the block are raised as `foreign` says them.
+def as_run_error(file: Path, wanted: str = "a file of a run") -> Iterator[None]:
+    """A context that turns errors of the operating system into a RunError; see `file_error`.
 
     Raises:
-        RunError: one was raised.
+        RunError: the block raised an OSError.
     """
     try:
         yield
     except OSError as error:
-        raise foreign(error, file, wanted) from error
+        raise file_error(error, file, wanted) from error
 
 
 def open_file(path: Path, flags: int = os.O_RDONLY) -> int:
-    """A descriptor of a regular file, which `path` must be itself and not lead to by a link.
+    """Open a regular file without following links; returns its descriptor.
 
-    A file opened for writing must have no other name: a hard link's other name would change too.
+    A file opened for writing must not have hard links, because their content would change too.
 
     Raises:
-        FileNotFoundError: there is nothing, and `flags` do not create it.
+        FileNotFoundError: the file does not exist, and `flags` do not create it.
         RunError: a link, a folder, a pipe or a device; a file that cannot be opened.
     """
     try:
@@ -83,7 +86,7 @@ def open_file(path: Path, flags: int = os.O_RDONLY) -> int:
     except OSError as error:
         if path.is_symlink():  # some systems have another error number for it
             raise RunError(_wrong_kind(path, "a link", "a file")) from error
-        raise foreign(error, path, "a file") from error
+        raise file_error(error, path, "a file") from error
     found = os.fstat(descriptor)
     wrong = None
     if not stat.S_ISREG(found.st_mode):
@@ -100,11 +103,11 @@ def read_file(path: Path, *, most: int | None = None) -> bytes:
     """The bytes of a regular file; see `open_file`.
 
     Raises:
-        FileNotFoundError: there is nothing.
-        RunError: it is no regular file, cannot be read, or has more than `most` bytes.
+        FileNotFoundError: the file does not exist.
+        RunError: it is not a regular file, cannot be read, or has more than `most` bytes.
     """
     descriptor = open_file(path)
-    with in_words(path), os.fdopen(descriptor, "rb") as file:
+    with as_run_error(path), os.fdopen(descriptor, "rb") as file:
         if most is None:
             return file.read()
         data = file.read(most + 1)
@@ -114,10 +117,10 @@ def read_file(path: Path, *, most: int | None = None) -> bytes:
 
 
 def check_kinds(folder: Path, *, files: tuple[str, ...], folders: tuple[str, ...]) -> None:
-    """Check that names in a folder are absent or what they should be, and no links.
+    """Check that these names in a folder are missing, or files and folders and not links.
 
     Raises:
-        RunError: one is not; the line names it.
+        RunError: one is of another kind; the message names it.
     """
     for wanted, names in (("a file", files), ("a folder", folders)):
         for name in names:
@@ -126,13 +129,14 @@ def check_kinds(folder: Path, *, files: tuple[str, ...], folders: tuple[str, ...
             except FileNotFoundError:
                 continue
             except OSError as error:
-                raise foreign(error, folder / name, wanted) from error
+                raise file_error(error, folder / name, wanted) from error
             if _kind(mode) != wanted:
                 raise RunError(_wrong_kind(folder / name, _kind(mode), wanted))
 
 
 def _wrong_kind(path: Path, found: str, wanted: str) -> str:
-    return f"{path} is {found}; in a run's folder it must be {wanted} of its own, so move it away"
+    kind = wanted.removeprefix("a ")
+    return f"{path} is {found}; in a run's folder it must be an ordinary {kind}, so move it away"
 
 
 def _kind(mode: int) -> str:
@@ -141,15 +145,15 @@ def _kind(mode: int) -> str:
 
 
 def parsed_json(data: bytes, file: Path, wanted: str) -> Any:
-    """The value of JSON text, of bounded depth and with integers of 64 bits.
+    """Parse JSON text; the depth of nesting is limited, and integers must have 64 bits.
 
     Raises:
-        RunError: something else; the line names the file, and the line or the field.
+        RunError: other text; the message names the file, and the line or the field.
     """
     try:
         value = json.loads(data.decode(), parse_int=_integer)
     except (ValueError, RecursionError) as error:
-        raise foreign(error, file, wanted) from error
+        raise file_error(error, file, wanted) from error
     _check_plain(value, file)
     return value
 
@@ -160,7 +164,7 @@ def read_json(path: Path, wanted: str) -> Any:
 
 
 class _TooLong(int):
-    """Stands for an integer of more digits than are worth reading."""
+    """Replaces an integer with too many digits, which would take long to parse."""
 
 
 def _integer(digits: str) -> int:

@@ -1,4 +1,4 @@
-"""Numbers of a run: always as JSON lines, and if asked for in TensorBoard or W&B."""
+"""Metrics of a run: always as JSON lines, and optionally in TensorBoard or Weights & Biases."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from mbrl.training.files import RunError, in_words, open_file, parsed_json, read_file
+from mbrl.training.files import RunError, as_run_error, open_file, parsed_json, read_file
 
 METRICS, TIMINGS = "metrics.jsonl", "timings.jsonl"
 
 
 class Sink(Protocol):
-    """Takes each line as it is logged."""
+    """Receives each line when it is logged."""
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """One line; `env_steps` says when."""
+        """Log a line; it has `kind`, `env_steps` and values by name."""
         ...
 
     def close(self) -> None:
@@ -29,10 +29,10 @@ class Sink(Protocol):
 
 
 class MetricsLog:
-    """Appends one JSON object a line to `metrics.jsonl`; `env_steps` never falls.
+    """Appends lines, each a JSON object, to `metrics.jsonl`; `env_steps` never decreases.
 
-    Numbers that are not finite are written as null. No line holds the time of day or a
-    duration, so that two runs of the same seed write the same bytes.
+    Numbers that are not finite are written as null. No line contains the time of day or a duration,
+    so that two runs with the same seed write the same bytes.
     """
 
     def __init__(self, folder: Path, *, sinks: Sequence[Sink] = ()) -> None:
@@ -42,7 +42,7 @@ class MetricsLog:
 
     @property
     def _file(self) -> IO[bytes]:
-        """Opened when it is first written to: a run that is refused leaves no empty file."""
+        """The file, opened at the first write, so that a run that fails to start leaves none."""
         if self._opened is None:
             self._opened = appended(self._path)
         return self._opened
@@ -51,14 +51,14 @@ class MetricsLog:
         """Log `values` under `kind` at `env_steps`.
 
         Raises:
-            ValueError: `env_steps` lies before the last line's.
+            ValueError: `env_steps` is less than in the last line.
             RunError: the file cannot be written.
         """
         if env_steps < self._steps:
             raise ValueError(f"env_steps {env_steps} lies before the last line's {self._steps}")
         self._steps = env_steps
         line = {"kind": kind, "env_steps": env_steps} | {k: _plain(v) for k, v in values.items()}
-        with in_words(self._path):
+        with as_run_error(self._path):
             self._file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
             self._file.flush()
         for sink in self._sinks:
@@ -68,22 +68,25 @@ class MetricsLog:
         """Put all lines on disk; returns the file's size in bytes.
 
         Raises:
-            RunError: the disk refuses.
+            RunError: the file cannot be written.
         """
-        with in_words(self._path):
+        with as_run_error(self._path):
             self._file.flush()
             os.fsync(self._file.fileno())
             return os.fstat(self._file.fileno()).st_size
 
     def check(self, size: int) -> int:
-        """Check that the file can be rewound to `size` bytes; `env_steps` of the last line there.
+        """Check that the file can be rewound to `size` bytes.
 
-        All lines are read, those behind `size` too. A last line without its end is what a killed
-        process leaves, so it may be anything.
+        All lines are checked, also those after `size`. The last line may be incomplete, because a
+        killed process can leave one.
+
+        Returns:
+            `env_steps` of the last line before `size`, 0 if there is none.
 
         Raises:
-            ValueError: the file is shorter than that, or no line ends there.
-            RunError: a line that is none of a run's, by its number.
+            ValueError: the file is shorter than `size`, or no line ends there.
+            RunError: a line that is not one of metrics; the message has its number.
         """
         try:
             data = read_file(self._path)
@@ -98,32 +101,32 @@ class MetricsLog:
         return kept[-1]["env_steps"] if kept else 0
 
     def rewind(self, size: int) -> None:
-        """Drop what was written after the file had `size` bytes.
+        """Delete everything after the first `size` bytes of the file.
 
         Raises:
-            ValueError, RunError: see `check`; nothing is dropped then.
+            ValueError, RunError: see `check`; nothing is deleted then.
         """
         self._steps = self.check(size)
-        with in_words(self._path):
+        with as_run_error(self._path):
             self._file.flush()
             self._file.truncate(size)
 
     def close(self) -> None:
         """Close the file and the sinks."""
         if self._opened is not None:
-            with in_words(self._path):
+            with as_run_error(self._path):
                 self._opened.close()
         for sink in self._sinks:
             sink.close()
 
 
 def appended(path: Path) -> IO[bytes]:
-    """A file opened to append to, made if it is missing; a link is refused (see `open_file`)."""
+    """A file opened for appending, created if missing; raises RunError for a link (`open_file`)."""
     return os.fdopen(open_file(path, os.O_RDWR | os.O_CREAT | os.O_APPEND), "ab")
 
 
 class TensorBoardSink:
-    """Scalars for TensorBoard, tagged kind/name, in the folder `tensorboard`.
+    """Writes scalars for TensorBoard, with tags kind/name, to the folder `tensorboard`.
 
     Raises:
         ModuleNotFoundError: the extra `tensorboard` is not installed.
@@ -138,7 +141,7 @@ class TensorBoardSink:
         self._folder = folder
 
     @cached_property
-    def _writer(self) -> Any:  # made for the first line: a run that is refused gets no file
+    def _writer(self) -> Any:  # made at the first line: a run that fails to start leaves no file
         from torch.utils.tensorboard import SummaryWriter
 
         return SummaryWriter(str(self._folder / "tensorboard"))
@@ -150,13 +153,13 @@ class TensorBoardSink:
                 self._writer.add_scalar(f"{line['kind']}/{name}", value, line["env_steps"])
 
     def close(self) -> None:
-        """Flush."""
+        """Write buffered lines, and close the file."""
         if "_writer" in self.__dict__:
             self._writer.close()
 
 
 class WandbSink:
-    """The same numbers for Weights & Biases.
+    """Sends the same numbers to Weights & Biases.
 
     Raises:
         ModuleNotFoundError: the extra `wandb` is not installed.
@@ -198,15 +201,15 @@ SINKS = {"tensorboard": TensorBoardSink, "wandb": WandbSink}
 def read_metrics(
     path: Path, kind: str | None = None, *, numbers: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
-    """The lines of a `metrics.jsonl`, or those of one kind; an incomplete last line is left out.
+    """The lines of a `metrics.jsonl`, without an incomplete last line.
 
     Args:
         path: the file.
-        kind: of the lines wanted.
-        numbers: names that each of them must have a finite number under.
+        kind: return only lines of this kind; None returns all.
+        numbers: names of values that must be finite numbers in each of these lines.
 
     Raises:
-        RunError: there is no file, or a line that is none of a run's, by its number.
+        RunError: there is no file, or a line is not one of metrics; the message has its number.
     """
     try:
         parsed = _parsed(read_file(path), path)
@@ -221,7 +224,7 @@ def read_metrics(
 
 
 def _parsed(data: bytes, path: Path) -> list[dict[str, Any]]:
-    """All whole lines, each checked."""
+    """All complete lines, after checks."""
     wanted = "a JSON object with kind, a text, and env_steps, an integer"
     parsed: list[dict[str, Any]] = []
     for number, text in enumerate(data.split(b"\n")[:-1], 1):

@@ -21,11 +21,11 @@ def fit_offline(
 ) -> dict[str, float]:
     """Update a learner `updates` times, each time from `batch` transitions drawn uniformly.
 
-    `callback` gets the number of each update, from 1, and its metrics. Returns the means of the
-    metrics over all updates.
+    `callback` is called with the number of each update, from 1, and its metrics. Returns the means
+    of the metrics over all updates.
 
     Raises:
-        ValueError: no transitions, or fewer than one update or row.
+        ValueError: no transitions; `updates` or `batch` below one.
     """
     if min(updates, batch) < 1:
         raise ValueError(f"updates and batch must be >= 1, got {updates} and {batch}")

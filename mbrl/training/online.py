@@ -1,4 +1,4 @@
-"""The online loop: an agent acts, observes and learns; its run is logged and saved."""
+"""The online loop: an agent acts, observes and learns, and its run is logged and saved."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mbrl.training.metrics import METRICS, MetricsLog, read_metrics
 from mbrl.types import Agent, Metrics
 
 CHECKPOINT_EVERY = 1000
-"""Environment steps after which a run is saved even if no episode has ended."""
+"""Number of environment steps after which a run is saved even if no episode has ended."""
 
 SAVING = 0.1
 """Where an episode ends a checkpoint is left out that would raise the share of time spent on saving
@@ -29,16 +29,17 @@ above this, as where episodes last a few milliseconds."""
 
 @dataclass
 class Progress:
-    """Where a run stands.
+    """The progress of a run.
 
     Attributes:
-        episodes: of the N environments.
+        episodes: the current episodes of the N environments.
         path: the run's folder; None if it has none.
-        returns: of the episodes that this process has seen end.
-        ended: the lines logged of the episodes that ended with the last step.
-        last: the last line logged of an episode.
+        returns: returns of the episodes that ended in this process.
+        ended: the lines logged for the episodes that ended with the last step.
+        last: the last line logged for an episode.
         lost: numbers of the episodes that could not be continued when the run was resumed.
-        saved: environment steps at the newest checkpoint; 0 before the first.
+        saved: number of environment steps at the newest checkpoint; 0 before the first.
+        learning: seconds spent in updates and in saving by this process.
     """
 
     episodes: Episodes
@@ -73,32 +74,33 @@ def run_agent(
     stop: Callable[[], bool] = lambda: False,
     callback: Callable[[Progress], None] = lambda _: None,
 ) -> Progress:
-    """Run an agent for `steps` environment steps in all, continuing from the newest checkpoint.
+    """Run an agent for a total of `steps` environment steps, from the newest checkpoint if any.
 
-    A checkpoint is saved where an episode ends (unless saving takes too long, see `SAVING`), every
-    `checkpoint_every` steps, when asked to stop and at the end. If the process dies at any moment,
-    the next one continues from the last checkpoint and logs the same numbers: running episodes are
-    replayed from their seeds and actions. In an environment that these do not determine, new
-    episodes begin in their place.
+    A checkpoint is saved when an episode ends (unless saving takes too long, see `SAVING`), every
+    `checkpoint_every` steps, when `stop` returns True, and at the end. If the process dies, the
+    next one continues from the last checkpoint and logs the same numbers, because the current
+    episodes are replayed from their seeds and actions. In an environment that these do not
+    determine, they are replaced by new episodes.
 
     Args:
-        agent: fresh; its state is loaded if there is a checkpoint.
+        agent: a new agent; its state is loaded if there is a checkpoint.
         env: one environment, or a vector of N; each episode is reset with `episode_seed`.
-        run: held for writing, with its `log`; without them nothing is saved or logged.
-        seed: of all episodes.
-        steps: environment steps over all N environments, those before a resume included.
-        log: gets lines "episode" (number, return, length, terminated, and the metrics of the
+        run: the run, locked for writing; without run and log nothing is saved or logged.
+        seed: seed of all episodes.
+        steps: total number of environment steps over all N environments, including those before a
+            resume.
+        log: receives lines "episode" (number, return, length, terminated, and the metrics of the
             update that followed), and lines "update" for metrics of updates within episodes.
-        checkpoint_every: environment steps between checkpoints; 1,000 if None.
-        stop: asked after each step; True saves and returns early.
+        checkpoint_every: number of environment steps between checkpoints; 1,000 if None.
+        stop: called after each step; if it returns True, the run is saved and left.
         callback: called after each step.
 
     Raises:
-        EnvironmentError: see `collect`. The run stays resumable from its last checkpoint.
-        FitDiverged: a fit of the agent's model, with its step. The last checkpoint is the one
-            before it.
+        EnvironmentError: see `collect`. The run can be resumed from its last checkpoint.
+        FitDiverged: a fit of the agent's model diverged; the message has the step. The last
+            checkpoint is from before the fit.
         RunError: a checkpoint that does not fit this agent, or cannot be saved.
-        ValueError: a run without a log, or a log without a run; checkpoints every 0 steps.
+        ValueError: a run without a log, or a log without a run; `checkpoint_every` below one.
     """
     every = CHECKPOINT_EVERY if checkpoint_every is None else checkpoint_every
     if every < 1:
@@ -187,7 +189,7 @@ def _metrics(returned: Any) -> dict[str, Any]:
 def _resume(
     agent: Agent, env: VectorEnv, run: Run, log: MetricsLog, episodes: Episodes
 ) -> list[int]:
-    """Take back the newest checkpoint: all of it is checked before any file is touched."""
+    """Restore the newest checkpoint; all checks precede the first change of a file."""
     state = run.load()
     try:
         check_state(state, {"agent": {}, "episodes": {}, "log_bytes": 0})
@@ -201,10 +203,11 @@ def _resume(
 
 
 def load_agent(agent: Agent, state: Any) -> None:
-    """Have a fresh agent take back what its `state_dict` gave.
+    """Load a saved state into a new agent, after checks.
 
     Raises:
-        ValueError: it is another agent's, or not of the right types; one line says where.
+        ValueError: the state is from a different agent, or of other types; the message names the
+            place.
     """
     check_state(state, agent.state_dict(), "agent")
     try:
@@ -212,14 +215,15 @@ def load_agent(agent: Agent, state: Any) -> None:
     except ValueError as error:
         raise ValueError(" ".join(str(error).split())) from error
     except (KeyError, TypeError, RuntimeError, AttributeError, IndexError, OverflowError) as error:
-        # its text is torch's or Python's, of many lines
+        # the message of torch or Python can have many lines
         raise ValueError("the agent's values are not of the kind that it saves") from error
 
 
 def _check_unsaved(run: Run) -> None:
-    """Refuse to begin again where checkpoints are lost, which would drop the metrics too.
+    """Raise an error if checkpoints are missing, because a new start would delete the metrics.
 
-    A checkpoint follows each episode's end, so a run without any has ends of one step at most.
+    A checkpoint is saved after the end of each episode, so in a run without one all episodes that
+    have ended did so in the same step.
     """
     if not (run.path / METRICS).exists():
         return
@@ -227,5 +231,5 @@ def _check_unsaved(run: Run) -> None:
     if len(ends) > 1:
         raise RunError(
             f"{run.path / METRICS} has episodes up to step {max(ends)}, but there is no checkpoint "
-            "to continue from: bring checkpoints back, or begin another run"
+            "to continue from: restore the checkpoints, or begin another run"
         )

@@ -1,4 +1,4 @@
-"""A run as bytes, to be sent to another machine and back."""
+"""Runs packed as bytes, to be sent to another machine and back."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _CHECKPOINT = re.compile(rf"checkpoints/([0-9]+)/({'|'.join(map(re.escape, _FILE
 
 
 def pack(path: Path) -> Packed:
-    """What a run can be continued from and read elsewhere.
+    """The files of a run that are needed to continue it and to read its metrics elsewhere.
 
-    Call it where nobody writes to the run meanwhile.
+    No other process may write to the run meanwhile.
 
     Raises:
-        RunError: it is no run folder.
+        RunError: `path` is not a run folder.
     """
     run = Run.open(path)
     packed = {
@@ -49,17 +49,18 @@ def pack(path: Path) -> Packed:
 
 
 def unpack(packed: Mapping[str, bytes], path: Path) -> None:
-    """Bring a run's folder to what was packed; its other files, such as plots, are left alone.
+    """Write the packed files into a run's folder; its other files, such as plots, are kept.
 
-    A new folder appears whole or not at all. In one that exists the log is written before the
-    checkpoint, each whole: a process that dies in between leaves a run that can be continued.
+    A new folder appears complete or not at all. In an existing one the log is written before the
+    checkpoint, each file atomically, so that a process that dies in between leaves a run that can
+    be continued.
 
     Raises:
-        RunError: `packed` holds what no run has, or not all that a run has; nothing is written
-            then. The folder exists and is no run's, or appeared meanwhile; or the files cannot be
-            written.
+        RunError: `packed` has files that do not belong to a run, or lacks some; nothing is written
+            then. The folder exists and is not a run's, or another process has created it; or the
+            files cannot be written.
     """
-    steps = _checked(packed)
+    steps = _check_names(packed)
     try:
         if path.exists():
             _update(packed, steps, Run.open(path))
@@ -69,8 +70,8 @@ def unpack(packed: Mapping[str, bytes], path: Path) -> None:
         raise RunError(f"cannot write run {path}: {error.strerror}") from error
 
 
-def _checked(packed: Mapping[str, bytes]) -> str | None:
-    """The packed checkpoint's environment steps, None if there is no checkpoint."""
+def _check_names(packed: Mapping[str, bytes]) -> str | None:
+    """Check the names; returns the checkpoint's environment steps, None without a checkpoint."""
     found: dict[str, set[str]] = {}
     for name in packed:
         match = _CHECKPOINT.fullmatch(name)

@@ -1,4 +1,4 @@
-"""Shows a run's progress: a bar in a terminal, plain lines elsewhere."""
+"""The progress of a run: a bar in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from rich.progress import Progress as Bar
 from mbrl.training.online import Progress
 
 
-class Watch:
-    """A callback of `train`, and a context manager around it.
+class ProgressDisplay:
+    """A callback for `train`, to be used as a context manager around it.
 
     Args:
-        title: of the bar.
-        steps: environment steps in all.
-        shows: whether anything is shown.
+        title: title of the bar.
+        steps: total number of environment steps.
+        shows: whether to show anything.
         console: where to write; stderr if None.
     """
 
@@ -40,7 +40,7 @@ class Watch:
         )
         self.task = self.bar.add_task(title, total=steps, said="")
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> ProgressDisplay:
         self.began = time.perf_counter()
         self.bar.start()
         return self
@@ -49,7 +49,7 @@ class Watch:
         self.bar.stop()
 
     def __call__(self, progress: Progress) -> None:
-        """Show one step."""
+        """Show the progress after a step."""
         if not self.shows:
             return
         if self.first < 0:

@@ -1,4 +1,4 @@
-"""From a run's config to its environment and agent, and back from its folder."""
+"""Runs: their configs, agents and environments, training, and loading from their folders."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from annotated_types import Interval
 from gymnasium.vector import VectorEnv
 
 from mbrl import agents
-from mbrl.checks import NonNegativeInt, PositiveInt, check_fields, check_state, first_refused
+from mbrl.checks import check_state
 from mbrl.dynamics.fitting import FitDiverged
 from mbrl.dynamics.own import OwnModel
 from mbrl.parts import name_of
@@ -33,49 +33,50 @@ from mbrl.spaces import spec_of
 from mbrl.training.answers import EnvironmentError, closing
 from mbrl.training.checkpoint import CONFIG, Run, RunError
 from mbrl.training.collect import vector
-from mbrl.training.files import in_words
+from mbrl.training.files import as_run_error
 from mbrl.training.metrics import METRICS, SINKS, TIMINGS, MetricsLog, appended, read_metrics
 from mbrl.training.online import Progress, load_agent, run_agent
-from mbrl.training.progress import Watch
+from mbrl.training.progress import ProgressDisplay
 from mbrl.types import Agent, RewardFn, Spec, TerminatedFn
+from planners.checks import NonNegativeInt, PositiveInt, check_fields, first_refused
 
 MakeEnv = Callable[[str], gymnasium.Env]
-"""`make_env(id)`: an environment by its id, such as `gymnasium.make` and `envs.make`."""
+"""`make_env(id)` makes an environment by its id, as `gymnasium.make` and `envs.make` do."""
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that a run's numbers depend on, except the versions of the software."""
+    """Everything that the results of a run depend on, except the versions of the software."""
 
     algo: str
-    """A name in `mbrl.agents.AGENTS`."""
+    """Name of the agent; see `mbrl.agents.agent`."""
     env: str
     """The environment's id."""
     seed: NonNegativeInt
     """Seed of all randomness."""
     steps: PositiveInt
-    """Environment steps in all."""
+    """Total number of environment steps."""
     device: str
     """Device of the agent's model."""
     agent: Any
-    """The agent's own `Config`."""
+    """The agent's `Config`."""
     num_envs: Annotated[int, Interval(ge=1, le=65_536)] = 1
-    """Environments stepped side by side."""
+    """Number of environments stepped in parallel."""
 
     def __post_init__(self) -> None:
         check_fields(self)
 
     def to_json(self) -> dict[str, Any]:
-        """What `config.json` holds: the whole resolved config, and versions."""
+        """The content of `config.json`: the whole config, and the versions of the software."""
         return dataclasses.asdict(self) | {"versions": versions()}
 
     @classmethod
     def of(cls, run: Run) -> RunConfig:
-        """The config of a run that may be a stranger's.
+        """The config of a run, which may be from an untrusted source.
 
         Raises:
             RunError: see `from_json`; an environment, an agent, a planner or a model in a module
-                that nobody has named, which would be imported.
+                that is not imported yet. It is not imported because only the file names it.
         """
         file = run.path / CONFIG
         for place, name in _own_parts(run.config):
@@ -91,10 +92,10 @@ class RunConfig:
 
     @classmethod
     def from_json(cls, config: Mapping[str, Any], file: Path | str = CONFIG) -> RunConfig:
-        """Read `config.json` back; `file` names it in messages.
+        """The inverse of `to_json`; `file` names the file in messages.
 
         Raises:
-            RunError: it is not a run's config; the line names the first field that is wrong.
+            RunError: it is not a run's config; the message names the first field that is wrong.
         """
         given = {name: value for name, value in config.items() if name != "versions"}
         algo = given.get("algo")
@@ -116,7 +117,7 @@ _PARTS = {
     "planner": ("agent", "mpc", "planner", "name"),
     "model": ("agent", "model", "name"),
 }
-"""Where a config may name a part as module:NAME."""
+"""The fields of a config that may be a module:NAME."""
 
 
 def _own_parts(config: Any) -> Iterator[tuple[str, str]]:
@@ -129,13 +130,13 @@ def _own_parts(config: Any) -> Iterator[tuple[str, str]]:
 
 
 def _read(kind: Any, given: Any, file: Path | str, place: str = "") -> Any:
-    """A dataclass of plain values; numbers, texts and unknown names are not stretched to fit.
+    """A dataclass from plain values, without conversions between types.
 
     Raises:
-        RunError: the values are not those of one; the line names the first wrong field.
+        RunError: the values do not fit; the message names the first wrong field.
     """
     try:
-        # as JSON, because only there strictness takes a list for a tuple
+        # as JSON, because strict validation accepts a list for a tuple only there
         made = pydantic.TypeAdapter(kind).validate_json(json.dumps(given), strict=True)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
@@ -165,7 +166,7 @@ _WANTED = {
 
 
 def _wanted(error: Any) -> str:
-    """What pydantic's error says, in our words."""
+    """The message for an error of pydantic."""
     kind, context = error["type"], error.get("ctx", {})
     if kind == "value_error":  # raised by the config itself
         return shown(" ".join(str(context.get("error")).split()))
@@ -178,7 +179,7 @@ def _wanted(error: Any) -> str:
 
 
 def _unknown(given: Any, known: Any) -> list[str]:
-    """The path of the first name in nested dicts that is not known; [] if all are."""
+    """The path of the first name in nested dicts that `known` does not have; [] if it has all."""
     if not isinstance(given, Mapping) or not isinstance(known, Mapping):
         return []
     for name, value in given.items():
@@ -190,13 +191,13 @@ def _unknown(given: Any, known: Any) -> list[str]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the software that a run's numbers depend on."""
+    """Versions of the software that the results of a run depend on."""
     names = ("rolloutlab", "torch", "mujoco", "gymnasium", "numpy")
     return {"python": platform.python_version()} | {n: metadata.version(n) for n in names}
 
 
 class Origin(NamedTuple):
-    """What an agent was made from; `make` leaves it on the agent as `agent.origin`."""
+    """The arguments that an agent was made with; `make` stores them as `agent.origin`."""
 
     algo: str
     config: Any
@@ -215,16 +216,16 @@ def make(
     terminated: TerminatedFn | None = None,
     **settings: Any,
 ) -> Any:
-    """A fresh agent for an environment: `mbrl.make("pets", env, planner="mppi", seed=1)`.
+    """A new agent for an environment: `mbrl.make("pets", env, planner="mppi", seed=1)`.
 
     Args:
-        name: of the agent, one of `mbrl.agents.AGENTS`.
+        name: name of the agent; see `mbrl.agents.agent`.
         env: one environment, or a vector of N.
         config: the agent's `Config`; if None, `Config.suited` of the environment.
-        seed: of all the agent's randomness.
-        device: of its model.
-        reward, terminated: replace those of `env.metadata["known"]`; see `spec_of`.
-        settings: fields of the config (or of its `mpc`) to change. `planner` may be a name.
+        seed: seed of all the agent's randomness.
+        device: device of its model.
+        reward, terminated: used instead of those of `env.metadata["known"]`; see `spec_of`.
+        settings: fields of the config to change; see `changed`.
 
     Raises:
         ValueError: an unknown agent or setting; settings that do not fit the environment.
@@ -244,10 +245,10 @@ def _made(algo: str, spec: Spec, config: Any, seed: int, device: str) -> Any:
 
 
 def check_agent(made: Any, name: str) -> None:
-    """Check that a user's `make` returned an agent: that it has all methods, and a state to save.
+    """Check that a user's `make` returned an agent, with all methods and a state to save.
 
     Raises:
-        ValueError: it is none; one line names what is missing.
+        ValueError: a method is missing, or the state is not a dict.
     """
     for method in ("act", "observe", "update", "player", "state_dict", "load_state_dict"):
         if not callable(getattr(made, method, None)):
@@ -263,10 +264,10 @@ def check_agent(made: Any, name: str) -> None:
 
 
 def changed(config: Any, **settings: Any) -> Any:
-    """A config with some fields changed, its own or those of its `mpc`.
+    """A config with some of its fields, or of the fields of its `mpc`, changed.
 
-    `planner` may be the name of a planner or its class, `model` the name (`module:Class`) or the
-    class of a model of one's own.
+    `planner` may be the name or the class of a planner, and `model` the name (`module:Class`) or
+    the class of your own model.
 
     Raises:
         ValueError: a field that neither has, or a value out of range.
@@ -307,27 +308,28 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     callback: Callable[[Progress], None] = lambda _: None,
 ) -> Progress:
-    """Train an agent for `steps` environment steps in all; see `run_agent`.
+    """Train an agent for a total of `steps` environment steps; see `run_agent`.
 
     Args:
-        agent: fresh, as `make` makes it.
+        agent: a new agent, from `make`.
         env: one environment, or a vector of N.
-        run: the folder of a run, new or to be continued; the command opens it too. None saves
+        run: the folder of a run, new or to be continued, which the command can open too. None saves
             nothing.
-        steps: environment steps over all environments, those before a resume included.
-        seed: of the episodes; the one the agent was made with if None.
-        sinks: where to log besides `metrics.jsonl`: names in `mbrl.training.metrics.SINKS`.
+        steps: total number of environment steps over all environments, including those before a
+            resume.
+        seed: seed of the episodes; that of the agent if None.
+        sinks: names in `mbrl.training.metrics.SINKS`, to log to besides `metrics.jsonl`.
         checkpoint_every: see `run_agent`.
-        progress: show a bar in a terminal, and a line an episode elsewhere.
+        progress: whether to show a bar in a terminal, and elsewhere a line per episode.
         stop, callback: see `run_agent`.
 
     Raises:
-        RunError: a folder that is no run, or a run of another config; see also `run_agent`.
+        RunError: a folder that is not a run, or a run of another config; see also `run_agent`.
         ValueError: a folder for an agent that `make` did not make, or for an environment without
             an id; an unknown sink. Nothing is then written.
-        ModuleNotFoundError: a sink that is not installed, likewise.
-        EnvironmentError: the environment raised an exception, or returned what no agent can use.
-            The run can be resumed from its last checkpoint.
+        ModuleNotFoundError: a sink that is not installed. Nothing is then written.
+        EnvironmentError: the environment raised an exception, or returned a value that no agent can
+            use. The run can be resumed from its last checkpoint.
         FitDiverged: see `run_agent`.
     """
     origin: Origin | None = getattr(agent, "origin", None)
@@ -344,10 +346,10 @@ def train(
         made = RunConfig(origin.algo, _id_of(env), seed, steps, origin.device, origin.config, count)
         run = _opened(made, Path(run))
     shown = agents.name_of(getattr(agent, "config", agent))
-    with Watch(shown, steps, shows=progress) as watch:
+    with ProgressDisplay(shown, steps, shows=progress) as display:
 
         def both(now: Progress) -> None:
-            watch(now)
+            display(now)
             callback(now)
 
         settings: dict[str, Any] = {"seed": seed, "steps": steps, "stop": stop, "callback": both}
@@ -378,14 +380,14 @@ def _id_of(env: gymnasium.Env | VectorEnv) -> str:
     spec = getattr(env.unwrapped, "envs", [env])[0].spec or env.spec
     if spec is None:
         raise ValueError(
-            "the environment has no id, so that no run's folder could say what it is of; register "
-            "it (gymnasium.register) and make it by its id"
+            "the environment has no id to be stored in the run's folder; register it "
+            "(gymnasium.register) and make it by its id"
         )
     return spec.id
 
 
 def _opened(config: RunConfig, path: Path) -> Run:
-    """The run in that folder, begun there if there is none."""
+    """Open the run in a folder, or create it."""
     if not (path / CONFIG).exists():
         return Run.create(path, config.to_json())
     run = Run.open(path)
@@ -406,19 +408,20 @@ def train_run(
     numbered: bool = False,
     **settings: Any,
 ) -> Progress:
-    """Train by a config in the folder `path`; everything is checked before anything is written.
+    """Train a run of a config in the folder `path`; all checks precede the first write.
 
     Args:
-        config: what to run.
-        path: a new folder, or with `resume` one that this config began.
-        make_env: makes the environment.
-        resume: continue from the newest checkpoint (from the start if there is none yet).
+        config: config of the run.
+        path: a new folder, or with `resume` that of a run of this config.
+        make_env: makes the environments.
+        resume: whether to continue from the newest checkpoint (from the start if there is none).
         numbered: see `Run.create`; the result's `path` is the folder.
         settings: see `train`.
 
     Raises:
-        RunError: the folder exists already (or does not, to resume), or another process has it.
-        ValueError: settings that do not fit the environment or one another.
+        RunError: the folder exists already, or with `resume` does not exist; another process
+            writes to the run.
+        ValueError: settings that do not fit the environment or each other.
         EnvironmentError, FitDiverged: see `train`.
     """
     makers = [functools.partial(make_env, config.env)] * config.num_envs
@@ -439,7 +442,7 @@ def train_run(
 
 
 class Loaded(NamedTuple):
-    """A run at its newest checkpoint."""
+    """A run loaded at its newest checkpoint."""
 
     run: Run
     config: RunConfig
@@ -450,18 +453,24 @@ class Loaded(NamedTuple):
 
 
 def load_run(path: Path | str, *, make_env: MakeEnv, device: str | None = None) -> Loaded:
-    """A run's agent at its newest checkpoint, and its environment.
+    """Load a run's agent at its newest checkpoint, and make its environment.
+
+    Args:
+        path: the run's folder.
+        make_env: makes the environment.
+        device: device of the agent's model; that of the run if None.
 
     Raises:
-        RunError: not a run, or a checkpoint that is missing, broken or another agent's; a device
-            that is not there; an environment "module:name" whose module is not imported yet.
+        RunError: `path` is not a run; a checkpoint that is missing, broken or from a different
+            agent; a device that this machine does not have; a part in a module that is not imported
+            (see `RunConfig.of`).
     """
     run = Run.open(Path(path))
     config = RunConfig.of(run)
     if device is not None:
         config = dataclasses.replace(config, device=device)
     check_device(
-        config.device, f"the run {path} lives on" if device is None else "--device asks for the"
+        config.device, f"the run {path} uses" if device is None else "--device asks for the"
     )
     env = _env_of([functools.partial(make_env, config.env)], run.path / CONFIG)
     try:
@@ -481,7 +490,7 @@ def load_run(path: Path | str, *, make_env: MakeEnv, device: str | None = None) 
 
 
 def _env_of(makers: Sequence[Callable[[], gymnasium.Env]], file: Path) -> VectorEnv:
-    """A run's environments; what is wrong with them is said with the file that names them."""
+    """A run's environments; errors name the config file."""
     try:
         return vector(makers)
     except ValueError as error:
@@ -494,7 +503,7 @@ def _agent_of(config: RunConfig, spec: Spec, file: Path) -> Any:
     except ValueError as error:
         raise RunError(f"{file}: agent: {shown(' '.join(str(error).split()))}") from error
     except (MemoryError, OverflowError, RuntimeError, TypeError) as error:
-        # torch's own text, where a size is too large, has a stack of C++ calls
+        # torch's message for a size that is too large has a stack of C++ calls
         raise RunError(
             f"{file}: agent: no agent can be made with these sizes; there is too little memory "
             "for it, or one of them is too large"
@@ -502,7 +511,7 @@ def _agent_of(config: RunConfig, spec: Spec, file: Path) -> Any:
 
 
 def with_settings(loaded: Loaded, **settings: Any) -> Any:
-    """Another agent with the model that a run has learned, and some settings changed.
+    """A new agent with the learned model of a run, and some settings changed.
 
     Raises:
         ValueError: see `changed`.
@@ -515,9 +524,9 @@ def with_settings(loaded: Loaded, **settings: Any) -> Any:
 
 
 def learning(path: Path, *, after: int = 0) -> tuple[list[int], list[float]]:
-    """Environment steps and returns of a run's training episodes that end after so many steps.
+    """Environment steps and returns of the training episodes that ended after step `after`.
 
-    Of several environments' episodes that ended at the same step it is the mean return.
+    Episodes of several environments that ended at the same step have one entry, their mean return.
 
     Raises:
         RunError: there are none, or a line is not one of metrics; the message has its number.
@@ -534,7 +543,7 @@ def learning(path: Path, *, after: int = 0) -> tuple[list[int], list[float]]:
 
 
 def labels(configs: Sequence[RunConfig]) -> list[str]:
-    """What to call runs: the algorithm, and the settings in which runs of it differ."""
+    """Labels of runs: the algorithm, and the settings in which runs of that algorithm differ."""
     flat = [_flat(dataclasses.asdict(config.agent)) for config in configs]
     found = []
     for config, settings in zip(configs, flat, strict=True):
@@ -556,12 +565,12 @@ def check_device(device: str, whose: str) -> None:
     """Check that a device can be used on this machine.
 
     Raises:
-        RunError: it is unknown, or this machine has none.
+        RunError: the device is unknown, or this machine does not have it; `whose` begins the line.
     """
     try:
         torch.empty(0, device=device)
         torch.Generator(device)
-    except Exception as error:  # of many types, by device, and with advice for torch's developers
+    except Exception as error:  # the type depends on the device
         raise RunError(
             f"{whose} device {shown(repr(device), most=60)}, which this machine does not have; "
             "choose another with --device, such as cpu"
@@ -569,16 +578,16 @@ def check_device(device: str, whose: str) -> None:
 
 
 def find_run(name: str, root: Path) -> Path:
-    """A run's folder by path, or the newest under `root` for "latest".
+    """The folder `name`, or for "latest" that of the newest run under `root`.
 
     Raises:
-        RunError: there is none.
+        RunError: there is no run under `root`.
     """
     if name != "latest":
         return Path(name)
     found = []
     for path in all_runs(root):
-        with suppress(OSError):  # one that was removed meanwhile
+        with suppress(OSError):  # it was deleted meanwhile
             found.append(((path / CONFIG).lstat().st_mtime, path))
     if not found:
         raise RunError(f"there is no run under {root} yet; `mbrl train` makes one")
@@ -586,20 +595,20 @@ def find_run(name: str, root: Path) -> Path:
 
 
 def all_runs(root: Path) -> list[Path]:
-    """Folders of runs under `root`, in the order of their names."""
+    """Folders of all runs under `root`, sorted by path."""
     folders = (path.parent for path in root.rglob(CONFIG))
     return sorted(path for path in folders if not path.name.startswith("."))
 
 
 def new_folder(root: Path, env: str, algo: str, seed: int) -> Path:
-    """`root/env/algo/seed-time`; `Run.create` and `make_folder` number it if it exists already."""
+    """`root/env/algo/seed-time`, for `Run.create` or `make_folder`."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
     return root / file_name(env) / file_name(algo) / f"{seed}-{stamp}"
 
 
 def _append_timing(path: Path, progress: Progress, seconds: float) -> None:
-    """Durations have a file of their own: metrics.jsonl is the same for the same seed."""
+    """Append durations to their own file, because metrics.jsonl must be equal for equal seeds."""
     line: dict[str, Any] = {"env_steps": progress.env_steps, "seconds": round(seconds, 3)}
     line |= {name: round(value, 3) for name, value in progress.seconds.items()}
-    with in_words(path / TIMINGS), appended(path / TIMINGS) as file:
+    with as_run_error(path / TIMINGS), appended(path / TIMINGS) as file:
         file.write(json.dumps(line).encode() + b"\n")

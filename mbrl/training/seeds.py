@@ -1,4 +1,4 @@
-"""Many runs side by side in worker processes, each continued from its last checkpoint."""
+"""Many runs in parallel worker processes, each continued from its last checkpoint."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ def train_all(
     say: Callable[[str], None],
     executor: Executor | None = None,
 ) -> None:
-    """Train each named config in its folder; a finished run is left as it is.
+    """Train each config in its folder; a finished run is not changed.
 
     Args:
-        runs: folder -> what messages call the run, and its config.
-        make_env: importable by name, such as `envs.make`.
-        workers: processes at once; all cores if None.
-        say: takes lines of progress.
-        executor: where they are trained; `Processes()`, this machine, if None.
+        runs: folder -> name of the run in messages, and its config.
+        make_env: makes the environments; importable by name, such as `envs.make`.
+        workers: number of workers; as many as the executor has if None.
+        say: called with each line of progress.
+        executor: runs the training; `Processes()`, on this machine, if None.
 
     Raises:
-        RunError: a folder that another config began.
+        RunError: a folder with a run of another config.
         ExecutorError: see `Executor.compute`.
-        KeyboardInterrupt: after the runs under way have been saved.
+        KeyboardInterrupt: after the current runs have been saved.
     """
     work = {
         path: Work(train_to_end, (config, path, name, make_env), name, path)
@@ -47,10 +47,12 @@ def train_all(
 
 
 def train_to_end(config: RunConfig, path: Path, name: str, make_env: MakeEnv) -> None:
-    """Train a run in a worker, from nothing or its last checkpoint, with a line an episode.
+    """Train a run in a worker, from its last checkpoint if it has one.
+
+    A line of progress is sent after every episode.
 
     Raises:
-        Stopped: asked to; the run is saved.
+        Stopped: the worker was asked to stop; the run is saved.
     """
     seen = sent = 0
 
@@ -76,7 +78,7 @@ def train_to_end(config: RunConfig, path: Path, name: str, make_env: MakeEnv) ->
 
 
 def _reached(config: RunConfig, path: Path) -> int:
-    """Environment steps of the run in a folder; -1 where there is none yet."""
+    """Environment steps at the newest checkpoint of the run in a folder; -1 if there is none."""
     if not path.exists():
         return -1
     run = Run.open(path)
@@ -87,18 +89,18 @@ def _reached(config: RunConfig, path: Path) -> int:
 
 
 class Interruptible:
-    """A player whose `act` raises `Stopped` once this worker is asked to stop."""
+    """A player whose `act` raises `Stopped` when this worker is asked to stop."""
 
     def __init__(self, player: Player) -> None:
         self.player = player
 
     @property
     def each(self) -> Any:
-        """The controllers of a player that plans, [] of others."""
+        """The controllers of a player that plans; [] for other players."""
         return getattr(self.player, "each", [])
 
     def reset(self, begins: np.ndarray) -> None:
-        """Episodes begin."""
+        """Called when episodes begin; see `Player`."""
         self.player.reset(begins)
 
     def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:

@@ -11,10 +11,10 @@ from typing import Any
 
 @contextlib.contextmanager
 def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
-    """A `stop` for `mbrl.train`, which then saves a checkpoint: whether Ctrl-C was pressed.
+    """Yields a `stop` for `mbrl.train`: a function that returns whether Ctrl-C was pressed.
 
-    A second one raises KeyboardInterrupt. Only the main thread may enter the block; what Ctrl-C did
-    before, it does again behind it.
+    `train` then saves a checkpoint. A second Ctrl-C raises KeyboardInterrupt. Only the main thread
+    may enter the block; the previous handler of Ctrl-C is restored at its end.
     """
     asked = False
 

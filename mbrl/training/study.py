@@ -1,6 +1,6 @@
-"""Studies: one question, answered with numbers over seeds, a page and figures in a folder.
+"""Studies: experiments over several seeds, with their numbers, a page and figures in a folder.
 
-A study is a function of a `Lab` that returns a `Report`; `study` makes a command of it:
+A study is a function of a `Lab` that returns a `Report`; `study` makes it callable with a folder:
 
     def small(lab):
         paths = lab.train({"pets": config})
@@ -13,7 +13,7 @@ A study is a function of a `Lab` that returns a `Report`; `study` makes a comman
 
     study(small, seeds=5, lab=partial(Lab, make_env=gymnasium.make))(Path("results"))
 
-Called again, it continues from the runs and the answers that are in its folder.
+Called again, it continues from the runs and the results that are in its folder.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 import torch
 
-from mbrl.checks import PositiveInt, check_fields
 from mbrl.statistics import bootstrap_interval
 from mbrl.training.checkpoint import Run, write_json, written_whole
 from mbrl.training.collect import evaluate
 from mbrl.training.executor import Executor, Processes, Work
 from mbrl.training.runs import Loaded, MakeEnv, RunConfig, load_run, versions, with_settings
 from mbrl.training.seeds import Interruptible, train_all
+from planners.checks import PositiveInt, check_fields
 
 EVALUATION = 1_000_000
 """Added to a run's seed for its evaluation episodes, so that none of them was trained on."""
 
 
 class Report(NamedTuple):
-    """What a study found."""
+    """The results of a study."""
 
     numbers: dict[str, Any]
-    """All numbers in its figures and tables, and its settings; plain values."""
+    """All numbers of its figures and tables, and its settings, as plain values."""
     text: str
-    """The markdown page: tables, and what may be read from them."""
+    """The page in Markdown: tables and their interpretation."""
 
 
 class Study(Protocol):
@@ -64,56 +64,55 @@ class Study(Protocol):
         say: Callable[[str], None] = print,
         executor: Executor | None = None,
     ) -> Path:
-        """Run it in the folder `root/name`, from where it stopped before; returns that folder.
+        """Run or continue the study in the folder `root/name`, which is returned.
 
         Args:
-            root: where results go.
-            seeds: how many; the study's own number if None.
-            workers: processes at once; as many as cores if None.
-            fast: a tiny version that only shows that the study runs.
-            say: takes lines of progress.
-            executor: where its work is done; `Processes()`, this machine, if None.
+            root: parent folder of the results.
+            seeds: number of seeds; the study's default if None.
+            workers: number of workers; as many as the executor has if None.
+            fast: whether to run a tiny version, which only shows that the study runs.
+            say: called with each line of progress.
+            executor: does the work; `Processes()`, on this machine, if None.
 
         Raises:
-            ValueError: no seed or no worker.
-            RunError: a run folder that another config began, or that another process holds.
-            KeyboardInterrupt: after the runs under way have been saved.
+            ValueError: `seeds` or `workers` below one.
+            RunError: a folder with a run of another config, or one that another process writes.
+            KeyboardInterrupt: after the current runs have been saved.
         """
         ...
 
 
 @dataclasses.dataclass
 class Lab:
-    """Where a study works: it trains runs on every seed and measures them, in worker processes."""
+    """Trains the runs of a study on every seed and evaluates them, in worker processes."""
 
     folder: Path
-    """Where the results go."""
+    """Folder of the results."""
     seeds: PositiveInt
-    """How many; they are 0, 1, ..."""
+    """Number of seeds, which are 0, 1, ..."""
     workers: PositiveInt | None
-    """Workers at once; as many as the executor has if None."""
+    """Number of workers; as many as the executor has if None."""
     fast: bool
-    """Whether the study only has to show that it runs."""
+    """Whether to run a tiny version, which only shows that the study runs."""
     say: Callable[[str], None]
-    """Takes lines of progress."""
+    """Called with each line of progress."""
     make_env: MakeEnv
     """Makes the environments of runs; importable by name, such as `gymnasium.make`."""
     configs: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """The configs trained so far, by label, without their seeds; `results.json` has them."""
+    """The configs trained so far, by label and without seeds, for `results.json`."""
     executor: Executor = dataclasses.field(default_factory=Processes)
-    """Where work is done."""
+    """Does the work."""
 
     def __post_init__(self) -> None:
         check_fields(self)
 
     def train(self, configs: Mapping[str, RunConfig]) -> dict[str, list[Path]]:
-        """Train each config on every seed; the runs' folders by label, in order of seeds.
+        """Train each config on every seed; returns the runs' folders by label, in order of seeds.
 
-        A run whose folder exists continues from its last checkpoint; a finished one is left as
-        it is.
+        A run whose folder exists continues from its last checkpoint; a finished one is not changed.
 
         Raises:
-            RunError: a folder that another config began.
+            RunError: a folder with a run of another config.
         """
         paths = {
             label: [self.folder / "runs" / f"{_file_name(label)}-{seed}" for seed in self._seeds()]
@@ -136,10 +135,11 @@ class Lab:
         return paths
 
     def answers(self, questions: Mapping[Any, Work]) -> dict[Any, Any]:
-        """The functions' answers by key, computed in worker processes or read from the folder.
+        """Results of functions by key, computed in worker processes or read from the folder.
 
-        Answers are JSON values, kept in the folder. A kept one is computed again when the
-        function's name, its arguments, the versions or a run among the arguments have changed.
+        Results must be JSON values, and are stored in the folder. One is computed again if the
+        function's name, its arguments, the software versions or a run among the arguments have
+        changed.
         """
         files = {key: self._answer_file(work) for key, work in questions.items()}
         kept = {key: json.loads(file.read_text()) for key, file in files.items() if file.exists()}
@@ -162,8 +162,8 @@ class Lab:
             for argument in work.arguments
         ]
         question = repr((work.function.__qualname__, arguments, versions()))
-        mark = hashlib.sha256(question.encode()).hexdigest()[:12]
-        return self.folder / "answers" / f"{_file_name(work.name)}-{mark}.json"
+        digest = hashlib.sha256(question.encode()).hexdigest()[:12]
+        return self.folder / "answers" / f"{_file_name(work.name)}-{digest}.json"
 
 
 AnyLab = TypeVar("AnyLab", bound=Lab)
@@ -176,13 +176,13 @@ def study(
     fast_seeds: int = 1,
     lab: Callable[..., AnyLab],
 ) -> Study:
-    """A study from its experiment; its folder has the experiment's name.
+    """A study from its experiment; its folder has the name of the function.
 
     Args:
-        experiment: trains and measures in a lab, and reports what it found.
-        seeds: its number of seeds, unless the caller gives one.
-        fast_seeds: likewise, of its fast version.
-        lab: makes its lab from folder, seeds, workers, fast and say, and `executor=`.
+        experiment: trains and evaluates with a lab, and returns a report.
+        seeds: default number of seeds.
+        fast_seeds: default number of seeds of the fast version.
+        lab: makes the lab from folder, seeds, workers, fast and say, and `executor=`.
     """
     made = partial(_run, experiment, seeds, fast_seeds, lab)
     made.__doc__ = experiment.__doc__
@@ -222,7 +222,7 @@ def _run(
 
 
 def trained(path: Path, *, make_env: MakeEnv, **changes: Any) -> tuple[Loaded, Any]:
-    """A run, and its model in an agent with some settings of its config changed.
+    """A run, and an agent with its model and with some settings changed.
 
     Raises what `load_run` and `with_settings` raise.
     """
@@ -249,7 +249,7 @@ def interval(scores: Sequence[float]) -> dict[str, float]:
 
 
 def summary(scores: Sequence[float]) -> dict[str, Any]:
-    """What `results.json` says of scores (seeds,): each of them, and their `interval`."""
+    """The entry in `results.json` for scores (seeds,): each of them, and their `interval`."""
     return {"seeds": list(scores), **interval(scores)}
 
 
@@ -259,7 +259,7 @@ def shown(found: Mapping[str, float], digits: int = 1) -> str:
 
 
 def shown_mean(mean: float, error: float) -> str:
-    """A mean and its 95 % interval by the normal, from its standard error."""
+    """A mean and its 95 % interval by the normal approximation, from its standard error."""
     return shown({"estimate": mean, "low": mean - 1.96 * error, "high": mean + 1.96 * error})
 
 

@@ -3,11 +3,11 @@
 Chua et al. 2018, "Deep reinforcement learning in a handful of trials using probabilistic
 dynamics models". Three settings make the versions of model-based RL:
 
-0.5  plan once an episode, model from random data only   aggregate=False, mpc.replan_every=0
-1.0  + add what was executed to the data                 aggregate=True,  mpc.replan_every=0
+0.5  plan once per episode, model from random data only  aggregate=False, mpc.replan_every=0
+1.0  + add the executed steps to the data                aggregate=True,  mpc.replan_every=0
 1.5  + replan after every action (MPC)                   aggregate=True,  mpc.replan_every=1
 
-`config` has the settings, which are read without torch, and `agent` the agent, which is loaded when
+The settings are in `config`, which imports no torch. The agent is in `agent`, which is loaded when
 it is first used.
 """
 

@@ -1,4 +1,4 @@
-"""The agent of PETS: the model, the data and the plans under way."""
+"""The agent of PETS, with its model, its data and its current plans."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from torch import Generator
 
 from mbrl.agents.controllers import Controller, Controllers
 from mbrl.agents.pets.config import Config
-from mbrl.checks import check_memory
 from mbrl.data import Replay
 from mbrl.dynamics.own import OwnModel
 from mbrl.rng import on_device
 from mbrl.spaces import bounds, obs_size
 from mbrl.types import Dynamics, Fittable, Metrics, Spec, Transition
+from planners.checks import check_memory
 
 
 class Model(Fittable, Dynamics, Protocol):
-    """What PETS can learn and plan through; weights are saved as PyTorch's modules save them."""
+    """A model for PETS: it can step, be fitted and be saved, like a PyTorch module."""
 
     def state_dict(self) -> dict[str, Any]:
-        """All that was learned."""
+        """All learned values."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Any], /) -> Any:
-        """Take back what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         ...
 
 
@@ -35,16 +35,16 @@ class PETS:
     """An `Agent` that learns a model and plans through it, in N environments at once.
 
     Args:
-        spec: observations are vectors, actions in a bounded box.
-        config: the recipe.
-        model: any `Dynamics` of these observations and actions that is `Fittable`; the ensemble of
-            `config.model` if None.
-        generator: all the agent's randomness, on the CPU.
-        device: where model and plans live.
+        spec: the environment; observations must be vectors, actions in a bounded box.
+        config: settings; `Config.suited(spec)` if None.
+        model: any fittable `Dynamics` of these observations and actions; that of `config.model` if
+            None.
+        generator: random stream of the agent, on the CPU.
+        device: device of the model and the plans.
 
     Raises:
-        ValueError: settings out of range; no reward, known or learned; particles that are not
-            a multiple of the members; spaces of another kind.
+        ValueError: settings out of range; a reward that is neither known nor learned; particles
+            that are not a multiple of the members; other kinds of spaces.
     """
 
     def __init__(
@@ -58,11 +58,8 @@ class PETS:
     ) -> None:
         self.config = config = config or Config.suited(spec)
         self.spec, self.generator = spec, generator
-        own = model is not None or isinstance(
-            config.model, OwnModel
-        )  # which has a reward of its own
-        learned = config.model.learn_reward or own
-        if spec.reward is None and not learned:
+        own = model is not None or isinstance(config.model, OwnModel)  # may predict rewards
+        if spec.reward is None and not (config.model.learn_reward or own):
             raise ValueError("the reward is not known: give it, or set model.learn_reward")
         self.low, self.high = bounds(spec.action, device=device)
         self.reward = None if config.model.learn_reward else spec.reward
@@ -76,7 +73,7 @@ class PETS:
         device = self.low.device
         if model is None:
             made: Any = config.model.make(size, len(self.low), generator=generator)
-            made = made.to(device) if hasattr(made, "to") else made  # as a module of torch has
+            made = made.to(device) if hasattr(made, "to") else made
         else:
             made = model
         self.mpc = config.mpc.build(self.low, self.high, horizon=horizon)
@@ -92,10 +89,10 @@ class PETS:
 
     @property
     def model(self) -> Model:
-        """The model planned through; setting it replaces it.
+        """The model, which can be replaced by setting this attribute.
 
-        Setting raises ValueError for what is not a fittable `Dynamics`, and for members that do
-        not divide the particles.
+        Raises ValueError, when set, for a model that is not a fittable `Dynamics`, or whose number
+        of members does not divide the number of particles.
         """
         return self._model
 
@@ -128,7 +125,7 @@ class PETS:
         return Controllers(lambda: self.controller(generator=own), generator=own)
 
     def controller(self, *, generator: Generator) -> Controller:
-        """Drives one robot through the model, with a plan of its own."""
+        """A new controller for one environment, which plans through the model."""
         return Controller(
             self.model,
             self.mpc,
@@ -139,7 +136,7 @@ class PETS:
         )
 
     def player(self, *, generator: Generator) -> Controllers:
-        """Plays episodes with plans and randomness of its own; it shares the model."""
+        """A player for evaluation episodes: the same model, but other plans and random stream."""
         return self._controllers(generator)
 
     def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
@@ -150,7 +147,7 @@ class PETS:
         return self.playing.act(obs, explore=explore)
 
     def observe(self, step: Transition) -> None:
-        """Remember N real transitions.
+        """Store N real transitions.
 
         Raises:
             ValueError: wrong shapes, or a number that is not finite.
@@ -165,7 +162,7 @@ class PETS:
         self.due = wanted and allowed and len(self.replay) >= self.config.random_steps
 
     def update(self) -> Metrics:
-        """Report on episodes that ended, and refit when it is due; else {}."""
+        """Refit the model if that is due; metrics of it, and of the plans of ended episodes."""
         metrics: dict[str, float] = {}
         if self._ended.any():
             metrics |= self.playing.said(self._ended)
@@ -180,7 +177,7 @@ class PETS:
         return metrics
 
     def state_dict(self) -> dict[str, Any]:
-        """The model, the data, the plans under way, the generators and the counters."""
+        """The model, the data, the current plans, the generators and the counters."""
         return {
             "model": dict(self.model.state_dict()),
             "replay": self.replay.state_dict(),
@@ -191,10 +188,10 @@ class PETS:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave.
+        """Restore what `state_dict` returned.
 
         Raises:
-            ValueError, RuntimeError, KeyError: it is another agent's.
+            ValueError, RuntimeError, KeyError: it is from a different agent.
         """
         if min(state["fits"], state["since_fit"]) < 0:
             raise ValueError("fits and since_fit must be >= 0")
@@ -206,5 +203,5 @@ class PETS:
 
 
 def make(spec: Spec, config: Config, *, generator: Generator, device: str = "cpu") -> PETS:
-    """A fresh PETS agent; see `PETS`."""
+    """A new PETS agent; see `PETS`."""
     return PETS(spec, config, generator=generator, device=device)

@@ -21,25 +21,26 @@ class Config:
     """Probabilistic ensembles with trajectory sampling: plan through a learned model."""
 
     mpc: MPCConfig = field(default_factory=lambda: MPCConfig(particles=20))
-    """Planning through the model."""
+    """Settings of planning through the model."""
     model: EnsembleConfig | OwnModel = field(default_factory=EnsembleConfig)
     """The ensemble and its fit, or a model of your own."""
     random_steps: Annotated[int, Ge(2)] = 200
-    """Steps of uniformly random actions before the first fit."""
+    """Number of environment steps with uniformly random actions before the first fit."""
     aggregate: bool = True
-    """Refit to all data after every episode; otherwise fit once, to the random steps."""
+    """Whether to refit to all data after every episode. Otherwise the model is fitted once, to the
+    random steps."""
     fit_every: PositiveInt | None = None
-    """Refit also after so many steps within an episode. If unset: never, or, where episodes have no
-    time limit, after `random_steps`."""
+    """Number of steps within an episode after which to refit. If unset, the model is not refitted
+    within an episode, or after `random_steps` if episodes have no time limit."""
     capacity: PositiveInt = 1_000_000
-    """Most transitions kept; the oldest are dropped."""
+    """Maximum number of transitions kept; the oldest are dropped."""
 
     def __post_init__(self) -> None:
         check_fields(self)
 
     @classmethod
     def suited(cls, spec: Spec) -> Config:
-        """Settings for an environment: reward and termination are learned if not known."""
+        """Default settings for an environment; unknown rewards and terminations are learned."""
         reward, ends = spec.reward is None, spec.ends
         return cls(model=EnsembleConfig(learn_reward=reward, learn_termination=ends))
 

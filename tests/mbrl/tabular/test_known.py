@@ -12,20 +12,7 @@ from mbrl.tabular import TabularConfig, TabularLearner, run_known
 from mbrl.tabular.config import ALGORITHMS, convergent
 from mbrl.tabular.known import errors_by_steps
 
-KINDS = {
-    "sarsa": {"target": "sarsa"},
-    "expected": {"target": "expected"},
-    "q": {"target": "q"},
-    "double": {"target": "double"},
-    "n-step sarsa": {"target": "sarsa", "n_step": 3},
-    "n-step q": {"target": "q", "n_step": 3},
-    "tree": {"target": "tree", "n_step": 3},
-    "Monte Carlo": {"target": "sarsa", "n_step": None},
-    "first visits": {"target": "sarsa", "n_step": None, "first_visit": True},
-    "sarsa(λ)": {"target": "sarsa", "trace_decay": 0.5, "traces": "replacing"},
-    "true online": {"target": "sarsa", "trace_decay": 0.5, "traces": "dutch"},
-    "q(λ)": {"target": "q", "trace_decay": 0.5},
-}
+KINDS = {**ALGORITHMS, "Q(λ), accumulating": {"target": "q", "trace_decay": 0.5}}
 kinds = pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))
 
 
@@ -199,11 +186,12 @@ WORLDS = {
 
 
 @pytest.mark.parametrize("world", WORLDS.values(), ids=list(WORLDS))
-@pytest.mark.parametrize("kind", ["q", "n-step q", "q(λ)", "double", "expected", "tree"])
+@pytest.mark.parametrize(
+    "kind", ["Q-learning", "3-step Q", "Q(λ)", "double Q", "expected Sarsa", "3-step tree"]
+)
 def test_learners_are_exact_in_a_deterministic_world(kind, world):
     """With α = 1, and targets that depend only on the next pair."""
-    traces = {"traces": "replacing"} if kind == "q(λ)" else {}
-    made = learner(world, **KINDS[kind], **traces, step_size=1.0, epsilon=0.3)
+    made = learner(world, **KINDS[kind], step_size=1.0, epsilon=0.3)
     assert error(world, made, steps=300_000, explores=True) < 1e-3
 
 
@@ -214,7 +202,9 @@ def slipping(kind, mdp, steps):
     return error(mdp, made, steps=steps, explores=kind["target"] in ("q", "double", "tree"))
 
 
-@pytest.mark.parametrize("kind", ["q", "double", "tree", "sarsa", "sarsa(λ)", "Monte Carlo"])
+@pytest.mark.parametrize(
+    "kind", ["Q-learning", "double Q", "3-step tree", "Sarsa", "Sarsa(λ)", "MC, every visit"]
+)
 def test_learners_come_close_on_a_stochastic_world(kind):
     """The error of a mean of N visits is about σ / √N, with σ about 0.1 here."""
     assert slipping(KINDS[kind], frozen_lake(discount=0.5), 2_000_000) < 1e-3

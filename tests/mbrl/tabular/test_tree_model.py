@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from envs.worlds import chain, frozen_lake
-from mbrl.tabular.tree_model import ScaledTreeModel, walk
+from mbrl.tabular.tree_model import ScaledTreeModel, rollout_returns
 from planners.mcts import UCT
 
 
@@ -24,8 +24,8 @@ def test_returns_of_walks_equal_hand_computed_values_compiled_or_not():
         ]
     )
     args = np.array([0, 0, 2]), draws, 2, 0.5, end, targets, upto, pays
-    assert walk.py_func(*args).tolist() == [1 + 8 / 2 + 4 / 4, 8 + 8 / 4, 0]
-    assert walk(*args).tolist() == walk.py_func(*args).tolist()
+    assert rollout_returns.py_func(*args).tolist() == [1 + 8 / 2 + 4 / 4, 8 + 8 / 4, 0]
+    assert rollout_returns(*args).tolist() == rollout_returns.py_func(*args).tolist()
 
 
 def test_errors_and_losses_on_the_chain_equal_hand_computed_values():
