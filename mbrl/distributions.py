@@ -347,9 +347,7 @@ def gumbel_noise(
 ) -> Tensor:
     """Standard Gumbel noise, -log E for exponential E, on the generator's device."""
     noise = torch.empty([*shape], dtype=dtype, device=generator.device)
-    noise.exponential_(generator=generator)
-    # E can round to 0, whose noise would be infinite, and NaN where an action is forbidden
-    return noise.clamp_min_(torch.finfo(dtype).tiny).log_().neg_()
+    return noise.exponential_(generator=generator).log_().neg_()  # torch draws E > 0
 
 
 class TwoHot(NamedTuple):

@@ -263,7 +263,7 @@ def double_q_learning(
     value is that in `next_q`, of the target network.
     """
     _same_shape(q=q, next_q=next_q, next_q_online=next_q_online)
-    best, index = next_q_online.detach().max(-1)
+    best, index = next_q_online.max(-1)
     next_value = next_q.gather(-1, index.unsqueeze(-1)).squeeze(-1)
     next_value = torch.where(best.isnan(), best, next_value)  # an index would hide NaN
     return td_error(_taken(q, action), reward, next_value, terminated, discount=discount)

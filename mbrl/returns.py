@@ -14,6 +14,7 @@ of different shapes, `terminated` or `truncated` that are not bool, and a discou
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -94,7 +95,7 @@ def n_step(
         ValueError: see the module; n below 1.
     """
     ended = _check(reward, terminated, truncated, discount, next_value=next_value)
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+    if isinstance(n, bool) or not isinstance(n, Integral) or n < 1:
         raise ValueError(f"n: must be an integer of at least 1, got {n!r}")
     one_step = reward + discount * next_value.masked_fill(terminated, 0)
     stop = _with_last(ended)

@@ -327,6 +327,7 @@ def test_gumbel_samples_have_the_probabilities():
 def test_gumbel_noise_is_gumbel_and_finite():
     noise = gumbel_noise((20_000,), generator=generator(), dtype=DOUBLE)
     assert noise.dtype == DOUBLE
+    assert noise.isfinite().all()
     assert stats.kstest(noise.numpy(), "gumbel_r").pvalue > 0.01
     assert torch.equal(noise, gumbel_noise((20_000,), generator=generator(), dtype=DOUBLE))
 

@@ -63,6 +63,8 @@ def test_average_by_hand():
     assert average(rows, mask=flags(True, True, False)).item() == 1.5
     weighted = average(rows, weight=array(1, 0.5, 0.5), mask=flags(True, True, False))
     assert weighted.item() == 1
+    rows, weight = leaf(1, 2), leaf(3, 4)
+    assert gradient(average(rows, weight=weight), rows, weight) == [[1.5, 2], None]
 
 
 def test_average_ignores_what_masked_rows_hold():

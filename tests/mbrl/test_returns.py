@@ -200,6 +200,8 @@ def test_steve_by_hand():
 def test_inverse_variance_weights_of_extreme_variances():
     found = inverse_variance_weights(torch.tensor([0.0, 0.0, 1.0]))
     assert found.tolist() == pytest.approx([0.5, 0.5, 0.0])
+    # 1 / variance of ten of these would overflow in their sum
+    assert inverse_variance_weights(torch.zeros(10)).tolist() == pytest.approx([0.1] * 10)
     assert inverse_variance_weights(torch.tensor([1e-30, 3e-30])).tolist() == pytest.approx(
         [0.75, 0.25]
     )
