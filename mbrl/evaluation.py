@@ -373,6 +373,7 @@ def evaluate_run(
     steps: int | None = None,
     device: str | None = None,
     callback: Callable[[int, float, int], None] = lambda number, total, steps: None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> tuple[dict[str, Any], str, list[np.ndarray]]:
     """Play episodes with a run's agent from its newest checkpoint; writes RUN/evaluation.json.
 
@@ -385,6 +386,7 @@ def evaluate_run(
             time limit.
         device: device of the model; that of the run if None.
         callback: called after each episode with its number from 1, its return and its length.
+        tell: called with a line if the environment has no time limit and `steps` is None.
 
     Returns:
         The content of the file, which includes the returns and their `mbrl.statistics.summarise`;
@@ -397,7 +399,12 @@ def evaluate_run(
     loaded = load_run(path, make_env=make_env, device=device)
     player = loaded.agent.player(generator=generator(seed, 1))
     running, returns, first = Episodes(seed), [], []
-    most = most_steps(loaded.env) if steps is None else steps
+    most = steps
+    if steps is None and (most := most_steps(loaded.env)) is not None:
+        tell(
+            f"{loaded.config.env} has no time limit: episodes that last longer are cut off after "
+            f"{most:,} steps; --steps sets another number"
+        )
     for step in play(player, loaded.env, running, steps=most):
         if not returns:
             first.append(step.action[0].numpy())

@@ -56,6 +56,7 @@ def run(args: list[str]) -> int:
         callback=lambda number, total, steps: options.say(
             f"episode {number:3}  return {total:8.1f}  steps {steps}"
         ),
+        tell=options.say,
     )
     found = f"mean {summary['mean']:.1f}"
     if parsed.episodes > 1:

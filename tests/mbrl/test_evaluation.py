@@ -12,6 +12,7 @@ import torch
 import envs
 import mbrl
 import mbrl.evaluation
+from experiments.cli.command import run
 from mbrl.dynamics import Simulator
 from mbrl.evaluation import (
     Episode,
@@ -68,6 +69,17 @@ def test_the_evaluation_of_a_run_is_written_into_its_folder(runs):
     assert evaluate_run(runs[0], **arguments)[0] == summary
     cut = evaluate_run(runs[0], **arguments, steps=3)
     assert len(cut[2]) == 3 and cut[0]["returns"][0] < summary["returns"][0]  # no reward is < 0
+
+
+def test_a_world_without_a_time_limit_is_evaluated_and_its_limit_is_printed(tmp_path, capsys):
+    env = envs.make("chain")  # it never ends
+    mbrl.train(mbrl.make("random", env), env, tmp_path / "run", steps=5)
+    assert run(["evaluate", str(tmp_path / "run"), "--episodes", "1"]) == 0
+    said = capsys.readouterr().err
+    assert "chain has no time limit" in said and "steps 10000" in said
+    assert run(["evaluate", str(tmp_path / "run"), "--episodes", "2", "--steps", "7"]) == 0
+    said = capsys.readouterr().err
+    assert "no time limit" not in said and said.count("steps 7\n") == 2
 
 
 def test_runs_with_one_label_are_treated_as_seeds(runs):
