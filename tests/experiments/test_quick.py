@@ -361,7 +361,7 @@ def test_bash_completes_the_options_of_an_installed_agent(package, tmp_path, cap
         f'mbrl() {{ "{sys.executable}" -m experiments.cli.command "$@"; }}; source mbrl.bash; '
         'COMP_WORDS=(mbrl train holder --tr); COMP_CWORD=3; _mbrl; echo "${COMPREPLY[@]}"'
     )
-    folders = f"{ROOT}:{tmp_path / 'site'}:{ROOT / 'tests' / 'stranger'}"
+    folders = f"{ROOT}:{tmp_path / 'site'}:{ROOT / 'tests' / 'own_parts'}"
     done = subprocess.run(
         ["bash", "-c", line], env=os.environ | {"PYTHONPATH": folders}, cwd=tmp_path,
         capture_output=True, text=True,

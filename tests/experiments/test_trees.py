@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from matplotlib.collections import PathCollection
 from PIL import Image
-from tests.stranger import parts
 
 import envs
 from envs import WORLDS
@@ -16,6 +15,7 @@ from experiments.cli.tree import searched
 from experiments.plots.tree import draw
 from mbrl.tree import SearchConfig
 from planners.mcts.export import Node
+from tests.own_parts import parts
 
 
 def node(number, parent, action, visits, value, reward, *state, discount=0.9):
@@ -128,15 +128,15 @@ def test_tree_search_keeps_a_pole_upright_for_some_steps():
 
 
 def rooms(model, **settings):
-    """A search of the stranger's corridor through a model of their own."""
-    config = SearchConfig("tests.stranger.parts:corridor", simulations=120, backup="max")
-    return searched(config, model=f"tests.stranger.parts:{model}", settings=settings)
+    """A search of a user's corridor through a model of their own."""
+    config = SearchConfig("tests.own_parts.parts:corridor", simulations=120, backup="max")
+    return searched(config, model=f"tests.own_parts.parts:{model}", settings=settings)
 
 
 @pytest.fixture
 def corridor():
     yield parts.corridor()
-    envs.unregister("tests.stranger.parts:corridor")
+    envs.unregister("tests.own_parts.parts:corridor")
 
 
 def test_a_right_model_of_ones_own_finds_the_exact_values(corridor):
@@ -171,6 +171,6 @@ def test_members_of_ones_own_model_are_averaged(corridor):
 
 def test_ones_own_model_of_a_task_takes_the_tasks_reward():
     config = SearchConfig("cartpole-swingup", simulations=6, samples=3, rollouts=2, depth=2)
-    game, found = searched(config, model="tests.stranger.parts:Linear")
+    game, found = searched(config, model="tests.own_parts.parts:Linear")
     assert game.reward is not None and len(found.nodes[0].state) == 5
     assert len(found.choices) == 3 and any(choice.value for choice in found.choices)
