@@ -65,7 +65,8 @@ UNSET: Mapping[str, Mapping[str, str]] = {
     },
     "mbrl.dynamics.configs.EnsembleConfig": {"elites": "all members"},
     "mbrl.settings.DriveConfig": {
-        "delay": "with --asynchronous as many as the last search took, else 0"
+        "delay": "with --asynchronous as many as the last search took, else 0",
+        "device": "that of the run",
     },
     "mbrl.settings.SearchConfig": {"discount": "that of the environment, 0.99 if it has none"},
 }

@@ -315,6 +315,7 @@ def package(tmp_path, monkeypatch):
         for group, points in groups.items()
     ]
     (folder / "entry_points.txt").write_text("\n".join(lines))
+    sys.modules.pop("parts", None)  # which another file's tests may have imported
     monkeypatch.syspath_prepend(tmp_path / "site")
     monkeypatch.syspath_prepend(ROOT / "tests" / "own_parts")
     yield

@@ -10,11 +10,17 @@ from gymnasium.spaces import Box, Discrete
 import mbrl
 from experiments.cli.command import run as command
 from mbrl.control import film
-from mbrl.training import EnvironmentError, Run, train, vector
+from mbrl.training import EnvironmentError, Run, online, train, vector
 from mbrl.training.progress import _line
 
 BROKEN = None
 """What the world below does wrongly, or None; set by each test."""
+
+
+@pytest.fixture(autouse=True)
+def every_end_is_saved(monkeypatch):
+    """A checkpoint at each episode's end, however short the episodes are."""
+    monkeypatch.setattr(online, "SAVING", 1.0)
 
 
 class Slide(gymnasium.Env):

@@ -22,6 +22,7 @@ from mbrl.training import (
     episode_seed,
     evaluate,
     generator,
+    online,
     play,
     run_agent,
     vector,
@@ -34,6 +35,12 @@ TINY = Config(
     random_steps=20,
     fit_every=13,
 )
+
+
+@pytest.fixture(autouse=True)
+def every_end_is_saved(monkeypatch):
+    """A checkpoint at each episode's end, however short the episodes are."""
+    monkeypatch.setattr(online, "SAVING", 1.0)
 
 
 class Drift(gymnasium.Env):
@@ -354,6 +361,16 @@ def test_regular_checkpoints_are_saved_within_episodes(tmp_path):
     go(tmp_path / "run", env := WORLDS["ours"](), random_agent(env), 30, every=5, watch=look)
     assert [latest for latest in dict.fromkeys(seen) if latest] == [5, 10, 15, 17, 20, 25]
     assert Run.open(tmp_path / "run").latest() == 30
+
+
+def test_ends_of_episodes_are_not_saved_where_saving_would_take_too_long(tmp_path, monkeypatch):
+    """One end is saved; after it every other comes too soon."""
+    monkeypatch.setattr(online, "SAVING", 1e-9)
+    saved = []
+    go(tmp_path / "run", env := WORLDS["ours"](), random_agent(env), 60,
+       watch=lambda progress: saved.append(Run.open(tmp_path / "run").latest()))  # fmt: skip
+    assert len({*saved} - {None}) == 1
+    assert Run.open(tmp_path / "run").latest() == 60
 
 
 def test_evaluation_is_reproducible_and_does_not_change_training(tmp_path):

@@ -97,7 +97,8 @@ def settings(config):
     planner = dataclasses.asdict(config.mpc.planner)
     model = dataclasses.asdict(config.model)
     plain = dataclasses.asdict(MPCConfig()) | dataclasses.asdict(config.mpc)
-    found = [f"--planner.{k.replace('_', '-')}={v}" for k, v in planner.items() if k != "settings"]
+    given = {k: v for k, v in planner.items() if k != "settings" and v is not None}
+    found = [f"--planner.{k.replace('_', '-')}={v}" for k, v in given.items()]
     for name in ("members", "epochs", "batch", "learning_rate", "weight_decay"):
         found.append(f"--model.{name.replace('_', '-')}={model[name]}")
     found += ["--model.hidden", *map(str, config.model.hidden)]
@@ -178,7 +179,7 @@ def test_an_absent_device_raises_an_error_of_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"algo": "petz"}, "agent 'petz' is unknown; there are pets, random"),
+        ({"algo": "petz"}, "agent 'petz' is unknown; there are dyna-q, pets, random, tabular"),
         ({"algo": ["pets"]}, r"algo is \['pets'\], not the name of an agent"),
         ({"steps": "many"}, "steps must be an integer of at least 1"),
         ({"agent": {"mpc": {"particles": "x"}}}, "mpc.particles"),
