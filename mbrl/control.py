@@ -489,7 +489,7 @@ def save_drives(path: Path, config: DriveConfig, drives: Drives, *, seeds: Seque
         for name in ("actions", "rewards", "states", "plan_ms")
     }
     with written_whole(path / "drives.safetensors") as temporary:
-        safetensors.numpy.save_file(arrays, temporary)
+        temporary.write_bytes(safetensors.numpy.save(arrays))
     result = {
         "config": asdict(config),
         "versions": versions(),

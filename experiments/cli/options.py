@@ -60,6 +60,8 @@ FLAT = ("agent", "drive", "mpc", "search")
 
 UNSET: Mapping[str, Mapping[str, str]] = {
     "mbrl.agents.mpc.MPCConfig": {"budget_ms": "no limit"},
+    "mbrl.agents.dyna_q.Config": {"discount": "that of the environment, 0.95 if it has none"},
+    "mbrl.agents.tabular.Config": {"discount": "that of the environment, 0.99 if it has none"},
     "mbrl.agents.pets.config.Config": {
         "fit_every": "never; where episodes have no time limit, --random-steps"
     },

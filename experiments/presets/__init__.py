@@ -38,9 +38,10 @@ def preset(
     registered = _registered(env, algo)
     if registered is not None:
         return registered
-    if ":" in algo or importlib.util.find_spec(f"experiments.presets.{algo}") is None:
+    file = f"experiments.presets.{algo.replace('-', '_')}"
+    if ":" in algo or importlib.util.find_spec(file) is None:
         return STEPS, agent(algo).Config.suited(spec())
-    presets = importlib.import_module(f"experiments.presets.{algo}")
+    presets = importlib.import_module(file)
     if env in presets.PRESETS:
         return presets.PRESETS[env]
     steps, config = presets.OTHERS

@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mbrl.agents.tabular import over_table, table_of
+from mbrl.agents.tabular import over_table, table_of, with_discount
 from mbrl.tabular.config import DynaConfig
+from planners.checks import Share
 
 if TYPE_CHECKING:
     from torch import Generator
@@ -22,10 +23,13 @@ if TYPE_CHECKING:
 class Config(DynaConfig):
     """Q-learning on a table, from real steps and from those of a learned model (Dyna-Q)."""
 
+    discount: Share | None = None
+    """γ, in [0, 1]. If unset, that of the environment, or 0.95 if it defines none."""
+
     @classmethod
     def suited(cls, spec: Spec) -> Config:
-        """The defaults, with the discount of the environment where it defines one."""
-        return cls() if spec.discount is None else cls(discount=spec.discount)
+        """The defaults, which suit every finite environment."""
+        return cls()
 
 
 def make(spec: Spec, config: Config, *, generator: Generator, device: str = "cpu") -> Tabular:
@@ -36,4 +40,5 @@ def make(spec: Spec, config: Config, *, generator: Generator, device: str = "cpu
     """
     from mbrl.tabular import Dyna
 
-    return over_table(Dyna(*table_of(spec), config), config, generator)
+    own = with_discount(config, spec, 0.95)
+    return over_table(Dyna(*table_of(spec), own), config, generator)

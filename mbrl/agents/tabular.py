@@ -7,10 +7,11 @@ is imported until an agent is made, so the command's help is quick.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from mbrl.tabular.config import TabularConfig
+from mbrl.tabular.config import DynaConfig, TabularConfig
+from planners.checks import Share
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,15 +20,20 @@ if TYPE_CHECKING:
     from mbrl.tabular import Dyna, TabularLearner
     from mbrl.types import Metrics, Spec, Transition
 
+C = TypeVar("C", TabularConfig, DynaConfig)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config(TabularConfig):
     """Q-learning, Sarsa, Monte Carlo and their kin on a table of values."""
 
+    discount: Share | None = None
+    """γ, in [0, 1]. If unset, that of the environment, or 0.99 if it defines none."""
+
     @classmethod
     def suited(cls, spec: Spec) -> Config:
-        """The defaults, with the discount of the environment where it defines one."""
-        return cls() if spec.discount is None else cls(discount=spec.discount)
+        """The defaults, which suit every finite environment."""
+        return cls()
 
 
 class Tabular:
@@ -118,7 +124,15 @@ def make(spec: Spec, config: Config, *, generator: Generator, device: str = "cpu
     """
     from mbrl.tabular import TabularLearner
 
-    return over_table(TabularLearner(*table_of(spec), config), config, generator)
+    own = with_discount(config, spec, 0.99)
+    return over_table(TabularLearner(*table_of(spec), own), config, generator)
+
+
+def with_discount(config: C, spec: Spec, otherwise: float) -> C:
+    """A config of a table whose discount is set: its own, the environment's, or `otherwise`."""
+    if config.discount is not None:
+        return config
+    return replace(config, discount=otherwise if spec.discount is None else spec.discount)
 
 
 def table_of(spec: Spec) -> tuple[int, int]:

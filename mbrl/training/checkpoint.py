@@ -298,11 +298,11 @@ class Run:
                     f"cannot save checkpoint {temporary}: there is a folder of that name"
                 )
             temporary.mkdir(parents=True)
-            safetensors.torch.save_file(tensors, temporary / WEIGHTS)
+            # not by save_file, whose own temporary file would stay where the process is killed
+            _write(temporary / WEIGHTS, safetensors.torch.save(tensors))
             _write(temporary / STATE, written.getvalue())
             _write(temporary / DIGESTS, self._digests(env_steps, temporary))
-            for done in (temporary / WEIGHTS, temporary):
-                sync(done)
+            sync(temporary)
             self.place(temporary, target)
         except (OSError, RuntimeError, safetensors.SafetensorError) as error:
             _remove(temporary)  # to free space on a full disk

@@ -92,7 +92,8 @@ class Died(BaseException):
 
 # Every call that writes to the disk while a checkpoint is saved.
 DEATHS = {
-    "weights": (safetensors.torch, "save_file"),
+    "weights": (safetensors.torch, "save"),
+    "write": (checkpoint, "_write"),
     "state": (torch, "save"),
     "sync": (checkpoint, "sync"),
     "rename": (Path, "rename"),
@@ -548,14 +549,10 @@ def test_loading_while_another_process_saves_gives_a_whole_checkpoint(run, strid
 def test_a_disk_error_is_explained_in_words_and_the_run_is_kept(run, monkeypatch, code, said):
     saved(run, 10)
 
-    def full(tensors, file):
-        raise safetensors.SafetensorError(f"I/O error: something (os error {code})")
-
     def refuses(*_):
         raise OSError(code, os.strerror(code))
 
     places = [
-        (safetensors.torch, "save_file", full),
         (checkpoint, "_write", refuses),
         (Path, "mkdir", refuses),
     ]
@@ -575,6 +572,22 @@ def test_a_disk_error_is_explained_in_words_and_the_run_is_kept(run, monkeypatch
         with pytest.raises(RunError, match=f"config.json: {said}$"):
             write_json(run.path / CONFIG, {})
     assert Run.open(run.path).config == run.config
+
+
+def test_no_other_file_is_ever_in_a_checkpoint_that_is_being_written(run, monkeypatch):
+    """A process that is killed would leave it, and no later save could then remove the folder."""
+    seen, sync = set(), os.fsync
+
+    def look(descriptor):
+        for folder in (run.path / "checkpoints").glob(".*"):
+            seen.update(os.listdir(folder))
+        return sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", look)
+    saved(run, 10)
+    assert seen == {WEIGHTS, STATE, DIGESTS}
+    modes = {file.stat().st_mode for file in (run.path / "checkpoints" / "10").iterdir()}
+    assert len(modes) == 1
 
 
 def test_tensors_that_share_memory_are_saved_separately(run):
