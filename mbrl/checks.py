@@ -1,4 +1,4 @@
-"""Checks of batches and of saved states. Those of settings and memory are in `planners.checks`."""
+"""Checks of arrays, batches and saved states; those of settings and memory: `planners.checks`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,21 @@ from torch import Tensor
 from mbrl.types import Transition
 from planners.checks import check_memory
 
-__all__ = ["check_batch", "check_memory", "check_state"]
+__all__ = ["check_batch", "check_memory", "check_state", "same_shape"]
+
+
+def same_shape(**arrays: Tensor) -> None:
+    """Refuse unequal shapes, which broadcasting would accept: (B,) and (B, 1) would give (B, B).
+
+    Raises:
+        ValueError: an array of another shape than the first; the message names both.
+    """
+    (first, want), *others = arrays.items()
+    for name, array in others:
+        if array.shape != want.shape:
+            raise ValueError(
+                f"{name}: want the shape {tuple(want.shape)} of {first}, got {tuple(array.shape)}"
+            )
 
 
 def check_batch(batch: Transition, obs: Sequence[int], action: Sequence[int]) -> None:

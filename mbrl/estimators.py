@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mbrl.checks import same_shape
+
 # Importance sampling.
 
 
@@ -143,7 +145,7 @@ def gaussian_kl(
     other_std: Float[Tensor, "*lead D"],
 ) -> Float[Tensor, "*lead"]:
     """KL(N(mean, std²) ‖ N(other_mean, other_std²)), in nats; ValueError for std <= 0 or NaN."""
-    _same_shape(mean=mean, std=std, other_mean=other_mean, other_std=other_std)
+    same_shape(mean=mean, std=std, other_mean=other_mean, other_std=other_std)
     _check_std(std=std, other_std=other_std)
     log_ratio = (std / other_std).log()
     z = (mean - other_mean) / other_std
@@ -160,7 +162,7 @@ def categorical_kl(
     probs: Float[Tensor, "*lead K"], other: Float[Tensor, "*lead K"]
 ) -> Float[Tensor, "*lead"]:
     """Σ p log(p / q), in nats; infinite where q = 0 and p > 0. ValueError for no probabilities."""
-    _same_shape(probs=probs, other=other)
+    same_shape(probs=probs, other=other)
     _check_probs(probs=probs, other=other)
     return (torch.special.xlogy(probs, probs) - torch.special.xlogy(probs, other)).sum(-1)
 
@@ -286,17 +288,8 @@ def optimal_baseline(
     return weighted / torch.where(total == 0, 1, total)
 
 
-def _same_shape(**arrays: Tensor) -> None:
-    (first, want), *others = arrays.items()
-    for name, array in others:
-        if array.shape != want.shape:
-            raise ValueError(
-                f"{name}: want the shape {tuple(want.shape)} of {first}, got {tuple(array.shape)}"
-            )
-
-
 def _check_samples(**arrays: Tensor) -> None:
-    _same_shape(**arrays)
+    same_shape(**arrays)
     name, first = next(iter(arrays.items()))
     if first.ndim < 1 or len(first) < 1:
         raise ValueError(f"{name}: want one or more samples, got {tuple(first.shape)}")

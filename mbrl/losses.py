@@ -19,6 +19,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mbrl.checks import same_shape
+
 Over = Literal["trajectory", "causal", "step"]
 """Over which steps `importance_ratio` multiplies."""
 
@@ -38,11 +40,11 @@ def average(
         mask: False for rows that do not count, whatever they hold. If none does, the mean is NaN.
     """
     if weight is not None:
-        _same_shape(rows=rows, weight=weight)
+        same_shape(rows=rows, weight=weight)
         rows = rows * weight.detach()
     if mask is None:
         return rows.mean()
-    _same_shape(rows=rows, mask=mask)
+    same_shape(rows=rows, mask=mask)
     _check_bool(mask=mask)
     return rows.masked_fill(~mask, 0).sum() / mask.sum()
 
@@ -54,7 +56,7 @@ def policy_gradient(
     log_prob: Float[Tensor, "*B"], advantage: Float[Tensor, "*B"]
 ) -> Float[Tensor, "*B"]:
     """REINFORCE: -log π(a | s) Ψ (Williams 1992), for any Ψ: a return, an advantage, a TD error."""
-    _same_shape(log_prob=log_prob, advantage=advantage)
+    same_shape(log_prob=log_prob, advantage=advantage)
     return -log_prob * advantage.detach()
 
 
@@ -74,12 +76,12 @@ def importance_ratio(
             that of step t alone.
         mask: False in the rows behind the end of a trajectory, which have ratio 1.
     """
-    _same_shape(log_prob=log_prob, behaviour_log_prob=behaviour_log_prob)
+    same_shape(log_prob=log_prob, behaviour_log_prob=behaviour_log_prob)
     if over not in get_args(Over):
         raise ValueError(f"over: must be one of {', '.join(get_args(Over))}, got {over!r}")
     log_ratio = log_prob - behaviour_log_prob.detach()
     if mask is not None:
-        _same_shape(log_prob=log_prob, mask=mask)
+        same_shape(log_prob=log_prob, mask=mask)
         _check_bool(mask=mask)
         log_ratio = log_ratio.masked_fill(~mask, 0)
     if over == "trajectory":
@@ -117,7 +119,7 @@ def off_policy_policy_gradient(
         over: see above, and `importance_ratio`.
         mask: False in the rows behind the end of a trajectory, whose loss is 0.
     """
-    _same_shape(log_prob=log_prob, advantage=advantage)
+    same_shape(log_prob=log_prob, advantage=advantage)
     ratio = importance_ratio(log_prob, behaviour_log_prob, over=over, mask=mask).detach()
     advantage = advantage.detach()
     if mask is not None:
@@ -164,7 +166,7 @@ def ppo_penalty(
     `adapted_beta` gives the next β.
     """
     _check_not_negative(beta=beta)
-    _same_shape(log_prob=log_prob, kl=kl)
+    same_shape(log_prob=log_prob, kl=kl)
     return trpo_surrogate(log_prob, old_log_prob, advantage) + beta * kl
 
 
@@ -184,7 +186,7 @@ def adapted_beta(beta: float, kl: float, *, target: float) -> float:
 
 def value_loss(value: Float[Tensor, "*B"], target: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
     """Half of the squared error."""
-    _same_shape(value=value, target=target)
+    same_shape(value=value, target=target)
     return 0.5 * (value - target.detach()).square()
 
 
@@ -200,7 +202,7 @@ def clipped_value_loss(
     From the code of PPO2 (Dhariwal et al. 2017). `clip` is in units of the value.
     """
     _check_positive(clip=clip)
-    _same_shape(value=value, old_value=old_value, target=target)
+    same_shape(value=value, old_value=old_value, target=target)
     old_value, target = old_value.detach(), target.detach()
     held = old_value + (value - old_value).clamp(-clip, clip)
     return 0.5 * torch.maximum((value - target).square(), (held - target).square())
@@ -224,7 +226,7 @@ def td_error(
         discount: γ; for n steps γ^n, or a tensor of powers where n differs.
     """
     _check_discount(discount, reward)
-    _same_shape(value=value, reward=reward, next_value=next_value, terminated=terminated)
+    same_shape(value=value, reward=reward, next_value=next_value, terminated=terminated)
     _check_bool(terminated=terminated)
     return _one_step(reward, next_value, terminated, discount) - value
 
@@ -243,7 +245,7 @@ def q_learning(
     Its `huber` is the loss of DQN (Mnih et al. 2015), with `next_q` of the target network. The
     discount is that of `td_error`.
     """
-    _same_shape(q=q, next_q=next_q)
+    same_shape(q=q, next_q=next_q)
     return td_error(_taken(q, action), reward, next_q.amax(-1), terminated, discount=discount)
 
 
@@ -262,7 +264,7 @@ def double_q_learning(
     As `q_learning`, but a' is the best action by `next_q_online`, of the online network, and its
     value is that in `next_q`, of the target network.
     """
-    _same_shape(q=q, next_q=next_q, next_q_online=next_q_online)
+    same_shape(q=q, next_q=next_q, next_q_online=next_q_online)
     best, index = next_q_online.max(-1)
     next_value = next_q.gather(-1, index.unsqueeze(-1)).squeeze(-1)
     next_value = torch.where(best.isnan(), best, next_value)  # an index would hide NaN
@@ -284,7 +286,7 @@ def categorical_cross_entropy(
 
     `target` are probabilities, those of `distributions.categorical_projection`.
     """
-    _same_shape(logits=logits, target=target)
+    same_shape(logits=logits, target=target)
     return -(target.detach() * logits.log_softmax(-1)).sum(-1)
 
 
@@ -348,8 +350,8 @@ def td3_target_action(
         clip: the most that is added, in half widths of the box.
     """
     _check_not_negative(std=std, clip=clip)
-    _same_shape(action=action, noise=noise)
-    _same_shape(low=low, high=high)
+    same_shape(action=action, noise=noise)
+    same_shape(low=low, high=high)
     if low.shape != action.shape[-1:]:
         raise ValueError(
             f"low: want the shape {tuple(action.shape[-1:])} of one action, got {tuple(low.shape)}"
@@ -382,7 +384,7 @@ def sac_critic_target(
     """
     _check_discount(discount, reward)
     _check_critics(next_q, next_log_prob)
-    _same_shape(reward=reward, next_log_prob=next_log_prob, terminated=terminated)
+    same_shape(reward=reward, next_log_prob=next_log_prob, terminated=terminated)
     _check_bool(terminated=terminated)
     soft = next_q.amin(0) - _constant(temperature) * next_log_prob
     return _one_step(reward, soft, terminated, discount)
@@ -425,7 +427,7 @@ def discrete_sac_critic_target(
     """`sac_critic_target` with the expectation over all A actions (Christodoulou 2019)."""
     _check_discount(discount, reward)
     _check_critics(next_q, next_log_probs)
-    _same_shape(reward=reward, terminated=terminated)
+    same_shape(reward=reward, terminated=terminated)
     if next_log_probs.ndim < 1 or next_log_probs.shape[:-1] != reward.shape:
         raise ValueError(
             f"next_log_probs: want the shape {(*reward.shape, 'A')}, "
@@ -464,7 +466,7 @@ def discrete_sac_temperature(
 
 
 def _ratio(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor) -> Tensor:
-    _same_shape(log_prob=log_prob, old_log_prob=old_log_prob, advantage=advantage)
+    same_shape(log_prob=log_prob, old_log_prob=old_log_prob, advantage=advantage)
     return (log_prob - old_log_prob.detach()).exp()
 
 
@@ -506,16 +508,6 @@ def _taken(q: Tensor, action: Tensor) -> Tensor:
     return q.gather(-1, action.long().unsqueeze(-1)).squeeze(-1)
 
 
-def _same_shape(**arrays: Tensor) -> None:
-    """Broadcasting would make (B, B) of (B,) and (B, 1), and no error."""
-    (first, want), *others = arrays.items()
-    for name, array in others:
-        if array.shape != want.shape:
-            raise ValueError(
-                f"{name}: want the shape {tuple(want.shape)} of {first}, got {tuple(array.shape)}"
-            )
-
-
 def _check_critics(q: Tensor, rows: Tensor) -> None:
     if q.ndim < 1 or len(q) < 1 or q.shape[1:] != rows.shape:
         raise ValueError(
@@ -537,7 +529,7 @@ def _check_bool(**arrays: Tensor) -> None:
 
 def _check_discount(discount: float | Tensor, reward: Tensor) -> None:
     if isinstance(discount, Tensor):
-        _same_shape(reward=reward, discount=discount)
+        same_shape(reward=reward, discount=discount)
         if discount.is_cpu and not bool(((discount >= 0) & (discount <= 1)).all()):
             raise ValueError("discount: must be in [0, 1] in all rows")
     elif not 0 <= discount <= 1:

@@ -14,7 +14,17 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-class Line:
+class Seen:
+    """A model whose state is what is observed."""
+
+    def encode(self, obs, *, state=None, action=None):
+        return obs
+
+    def decode(self, state):
+        return state
+
+
+class Line(Seen):
     """Member e moves a point on a line: s' = a_e s + b_e u + σ noise; the reward is s'."""
 
     def __init__(self, a, b=None, sigma=0.0, ends_above=math.inf, dtype=torch.float64):
@@ -27,12 +37,6 @@ class Line:
         return len(self.a)
 
     noise_shape = (1,)
-
-    def encode(self, obs, *, state=None, action=None):
-        return obs
-
-    def decode(self, state):
-        return state
 
     def move(self, state, action):
         return self.a * state + self.b * action

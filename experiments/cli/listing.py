@@ -20,24 +20,16 @@ from experiments.cli.options import Common, emit, parse, show
 from mbrl.parts import installed
 from mbrl.plain import shown
 
+What = Literal[
+    "all", "envs", "worlds", "algorithms", "planners", "models", "studies", "benchmarks", "runs"
+]
+
 
 @dataclass(frozen=True)
 class List(Common):
     """List environments, worlds, algorithms, planners, models, studies, benchmarks and runs."""
 
-    what: tyro.conf.Positional[
-        Literal[
-            "all",
-            "envs",
-            "worlds",
-            "algorithms",
-            "planners",
-            "models",
-            "studies",
-            "benchmarks",
-            "runs",
-        ]
-    ] = "all"
+    what: tyro.conf.Positional[What] = "all"
     """Which of these lists; envs shows tasks and worlds."""
 
 

@@ -45,8 +45,8 @@ class Dyna:
     from the model.
 
     Args:
-        states: S, numbered from 0.
-        actions: A, numbered from 0.
+        states: how many there are; they are numbered from 0.
+        actions: how many; numbered from 0.
         config: settings of the algorithm.
 
     Raises:

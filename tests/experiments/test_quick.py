@@ -21,6 +21,7 @@ from experiments.bench import BENCHES
 from experiments.cli import names
 from experiments.cli.command import COMMANDS, run
 from experiments.cli.completion import words
+from experiments.cli.listing import What
 from experiments.cli.own import planned_by
 from experiments.cli.streams import readable
 from experiments.cli.tree import searched
@@ -62,19 +63,7 @@ QUICK = {
     "tree on a task": (["tree", "--env", "cartpole-swingup", "--help"], 0, set()),
     "a planner's lacking setting": (["mpc", "--planner", "cem", "--planner.beta", "1"], 2, set()),
     "a tree's model": (["tree", "--model", "planning"], 2, set()),
-    **{
-        f"list {name}": (["list", name], 0, set())
-        for name in (
-            "all",
-            "envs",
-            "worlds",
-            "algorithms",
-            "planners",
-            "models",
-            "studies",
-            "benchmarks",
-        )
-    },
+    **{f"list {name}": (["list", name], 0, set()) for name in get_args(What) if name != "runs"},
     "list runs": (["list", "runs", "--json"], 0, set()),
     "a command": (["trian"], 2, set()),
     "an algorithm": (["train", "petz"], 2, set()),

@@ -15,6 +15,7 @@ from mbrl.training import evaluate
 from mbrl.types import Step
 from planners.mcts import UCT, Widening, search
 from planners.riccati import lqr
+from tests.lines import Seen
 
 
 def seeded(seed=0):
@@ -205,16 +206,10 @@ def test_uniform_actions_cover_the_box():
 # ------------------------------------------------------------------------------------ players
 
 
-class CartPole:
+class CartPole(Seen):
     """gymnasium's CartPole-v1 (Barto, Sutton and Anderson 1983): x, its speed, angle, its speed."""
 
     members, noise_shape = 1, (0,)
-
-    def encode(self, obs, *, state=None, action=None):
-        return obs
-
-    def decode(self, state):
-        return state
 
     def step(self, state, action, *, noise):
         rows, after = state.numpy(), torch.empty_like(state)
