@@ -45,7 +45,8 @@ def check_batch(batch: Transition, obs: Sequence[int], action: Sequence[int]) ->
         shape = shapes.get(name, lead)
         if tuple(column.shape) != shape or not lead:
             raise ValueError(f"{name} must have shape {shape or ('B',)}, got {tuple(column.shape)}")
-        if not bool(column.isfinite().all()):
+        # a finite sum has only finite terms, and takes a tenth of the time
+        if not (bool(column.sum().isfinite()) or bool(column.isfinite().all())):
             raise ValueError(f"{name} holds a number that is not finite")
 
 

@@ -246,7 +246,7 @@ def q_learning(
     discount is that of `td_error`.
     """
     same_shape(q=q, next_q=next_q)
-    return td_error(_taken(q, action), reward, next_q.amax(-1), terminated, discount=discount)
+    return td_error(taken(q, action), reward, next_q.amax(-1), terminated, discount=discount)
 
 
 def double_q_learning(
@@ -268,7 +268,7 @@ def double_q_learning(
     best, index = next_q_online.max(-1)
     next_value = next_q.gather(-1, index.unsqueeze(-1)).squeeze(-1)
     next_value = torch.where(best.isnan(), best, next_value)  # an index would hide NaN
-    return td_error(_taken(q, action), reward, next_value, terminated, discount=discount)
+    return td_error(taken(q, action), reward, next_value, terminated, discount=discount)
 
 
 def huber(error: Float[Tensor, "*B"], *, threshold: float = 1.0) -> Float[Tensor, "*B"]:
@@ -493,8 +493,8 @@ def _constant(temperature: float | Tensor) -> float | Tensor:
     return temperature
 
 
-def _taken(q: Tensor, action: Tensor) -> Tensor:
-    """Q of the action taken."""
+def taken(q: Float[Tensor, "*B A"], action: Int[Tensor, "*B"]) -> Float[Tensor, "*B"]:
+    """Q(s, a) of the actions taken, from Q(s, ·) of all of them."""
     if action.shape != q.shape[:-1] or q.ndim < 1:
         raise ValueError(
             f"action: want the shape {tuple(q.shape[:-1])} of rows, got {tuple(action.shape)}"

@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 from torch.optim.adam import adam
 
 from mbrl.dynamics.configs import FitConfig
-from mbrl.nn import Net
+from mbrl.nn import Diverged, Net
 from mbrl.parallel import parallel_map
 
 STACKED_WORK = 8e6
@@ -70,7 +70,7 @@ class Improvement:
         return better, better
 
 
-class FitDiverged(ValueError):
+class FitDiverged(Diverged):
     """The loss or weights after a fit are not finite, or the loss is far above the initial one."""
 
 

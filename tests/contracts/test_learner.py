@@ -7,6 +7,9 @@ import pytest
 import torch
 
 from mbrl.data import Replay
+from mbrl.distributions import Bounds
+from mbrl.learners.configs import SACConfig
+from mbrl.learners.sac import SAC
 from mbrl.training import fit_offline
 from mbrl.types import Learner, Transition
 from tests.proof.deterministic_policy_gradient import Config, DeterministicPolicyGradient
@@ -19,10 +22,22 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
+def soft(seed, **settings):
+    config = SACConfig(
+        hidden=(32,), discount=0.9, learning_rate=1e-2, first_temperature=0.01, **settings
+    )
+    return SAC(STATE, Bounds(LOW, HIGH), config, generator=seeded(seed))
+
+
 MAKERS = {
     "deterministic policy gradient": lambda seed=0: DeterministicPolicyGradient(
         STATE, LOW, HIGH, Config(hidden=(16,)), generator=seeded(seed)
     ),
+    "SAC": lambda seed=0: soft(seed),
+    "REDQ": lambda seed=0: soft(seed, critics=4, subset=2, mean_of_critics=True),
+    "DroQ": lambda seed=0: soft(seed, norm="layer", dropout=0.05),
+    "CrossQ": lambda seed=0: soft(seed, norm="batch-after", target=False, beta1=0.5, actor_every=2),
+    "XQC": lambda seed=0: soft(seed, norm="batch", unit_weights=True, atoms=51),
 }
 """name -> make(seed) -> a fresh learner of states (2,) and actions in the box [LOW, HIGH]."""
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-import mbrl.nn
+import mbrl.nn.stacked
 from mbrl.dynamics import EnsembleConfig
 from mbrl.nn import ACTIVATIONS, Net, StackedMLP, stacked_mlp
 
@@ -23,9 +23,9 @@ def seeded(seed=0):
 @pytest.fixture(params=["batched", "oneDNN"])
 def products(request, monkeypatch):
     """Both ways to multiply; if torch has no oneDNN they are the same."""
-    monkeypatch.setattr(mbrl.nn, "ONEDNN", mbrl.nn.onednn_works())
+    monkeypatch.setattr(mbrl.nn.stacked, "ONEDNN", mbrl.nn.stacked.onednn_works())
     for name in ("ONEDNN_ROWS", "ONEDNN_WORK", "ONEDNN_WORK_BACKWARD"):
-        monkeypatch.setattr(mbrl.nn, name, math.inf if request.param == "batched" else 0)
+        monkeypatch.setattr(mbrl.nn.stacked, name, math.inf if request.param == "batched" else 0)
 
 
 def member(net, e):

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -250,6 +250,14 @@ def _scaled(
     return net(x / in_std)[:members] * scale + shift
 
 
+Norm = Literal["layer", "batch", "batch-after"]
+"""Normalisation of hidden layers: over a layer's features before the activation (Ba et al. 2016),
+over the batch before the activation, or over the batch at the input and after each activation."""
+
+INITS = ("pets", "uniform", "orthogonal")
+"""Initial weights of `StackedMLP`."""
+
+
 class StackedMLP(Net):
     """E multi-layer perceptrons of the same shape: layer l holds (E, I, O) and (E, 1, O).
 
@@ -257,24 +265,49 @@ class StackedMLP(Net):
         members: E, the number of networks.
         sizes: input size, hidden sizes, output size.
         activation: function between layers, one of `ACTIVATIONS`.
-        generator: draws the weights; truncated normal of std 1/(2 sqrt(I)), as PETS
-            (Chua et al. 2018, their code) initialises.
+        init: how weights are drawn. "pets": truncated normal of std 1/(2 sqrt(I)), biases 0, as
+            PETS (Chua et al. 2018, their code). "uniform": both within ±1/sqrt(I), torch's default
+            for linear layers. "orthogonal": orthogonal matrices times sqrt(2), biases 0, as PPO.
+        last_gain: factor of the output layer's orthogonal matrix.
+        norm: normalisation of hidden layers, one of `Norm`; None: none.
+        dropout: share of hidden units dropped before the normalisation in training mode, with masks
+            from the generator of the last `resample`.
+        generator: draws the weights.
 
     Raises:
-        ValueError: a size or member count below one, or an unknown activation.
+        ValueError: a size or member count below one, an unknown activation, init or norm, or a
+            dropout outside [0, 1).
     """
 
     separable = True
 
     def __init__(
-        self, members: int, sizes: Sequence[int], *, activation: str = "silu", generator: Generator
+        self,
+        members: int,
+        sizes: Sequence[int],
+        *,
+        activation: str = "silu",
+        init: str = "pets",
+        last_gain: float = 1.0,
+        norm: Norm | None = None,
+        dropout: float = 0.0,
+        generator: Generator,
     ) -> None:
         super().__init__()
         if members < 1 or len(sizes) < 2 or min(sizes) < 1:
             raise ValueError(f"members and sizes must be >= 1, got {members} and {tuple(sizes)}")
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"activation {activation!r} is unknown; take one of {[*ACTIVATIONS]}")
-        self.sizes, self.activation = tuple(sizes), activation
+        for name, value, known in (
+            ("activation", activation, [*ACTIVATIONS]),
+            ("init", init, [*INITS]),
+            ("norm", norm, [*get_args(Norm), None]),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} {value!r} is unknown; take one of {known}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be >= 0 and < 1, got {dropout}")
+        self.sizes, self.activation, self.init = tuple(sizes), activation, init
+        self.last_gain, self.norm, self.dropout = last_gain, norm, dropout
+        self._noise: Generator | None = None
         pairs = list(pairwise(sizes))
         count = members * sum((i + 1) * o for i, o in pairs)
         check_memory(  # float32, each with a gradient, Adam's two moments and the best so far
@@ -282,6 +315,9 @@ class StackedMLP(Net):
         )
         self.weights = nn.ParameterList(torch.empty(members, i, o) for i, o in pairs)
         self.biases = nn.ParameterList(torch.empty(members, 1, o) for _, o in pairs)
+        normed = [] if norm is None else [*sizes[norm != "batch-after" : -1]]
+        kind = _LayerNorm if norm == "layer" else _BatchNorm
+        self.norms = nn.ModuleList(kind(members, size) for size in normed)
         self.reset(generator=generator)
 
     @property
@@ -292,12 +328,29 @@ class StackedMLP(Net):
     @torch.no_grad()
     def reset(self, *, generator: Generator) -> None:
         """Draw fresh initial weights."""
-        for weight, bias in zip(self.weights, self.biases, strict=True):
-            std = 1 / (2 * math.sqrt(weight.shape[1]))
-            fresh = torch.empty(weight.shape)
-            nn.init.trunc_normal_(fresh, std=std, a=-2 * std, b=2 * std, generator=generator)
+        last = len(self.weights) - 1
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            size = weight.shape[1]
+            fresh, offset = torch.empty(weight.shape), torch.zeros(bias.shape)
+            if self.init == "pets":
+                std = 1 / (2 * math.sqrt(size))
+                nn.init.trunc_normal_(fresh, std=std, a=-2 * std, b=2 * std, generator=generator)
+            elif self.init == "uniform":
+                most = 1 / math.sqrt(size)
+                fresh.uniform_(-most, most, generator=generator)
+                offset.uniform_(-most, most, generator=generator)
+            else:
+                gain = self.last_gain if layer == last else math.sqrt(2)
+                for member in fresh:
+                    nn.init.orthogonal_(member, gain, generator=generator)
             weight.copy_(fresh)
-            bias.zero_()
+            bias.copy_(offset)
+        for norm in self.norms:
+            cast(_LayerNorm | _BatchNorm, norm).reset()
+
+    def resample(self, *, generator: Generator) -> None:
+        """Take later dropout masks from this generator."""
+        self._noise = generator
 
     def forward(self, x: Float[Tensor, "E B I"]) -> Float[Tensor, "E B O"]:
         """Each member's output on its own rows."""
@@ -306,7 +359,38 @@ class StackedMLP(Net):
             cast(list[Tensor], [*layers._parameters.values()])
             for layers in (self.weights, self.biases)
         )
-        return stacked_mlp(x, weights, biases, self.activation)
+        if self.norm is None and not (self.dropout and self.training):
+            return stacked_mlp(x, weights, biases, self.activation)
+        act, norms = ACTIVATIONS[self.activation], [*self.norms]
+        after = self.norm == "batch-after"
+        if after:
+            x = norms.pop(0)(x)
+        for layer, (weight, bias) in enumerate(zip(weights[:-1], biases[:-1], strict=True)):
+            x = torch.baddbmm(bias, x, weight)
+            if self.dropout and self.training:
+                x = x * self._mask(x)
+            if norms and not after:
+                x = norms[layer](x)
+            x = act(x)
+            if after:
+                x = norms[layer](x)
+        return torch.baddbmm(biases[-1], x, weights[-1])
+
+    def _mask(self, x: Tensor) -> Tensor:
+        if self._noise is None:
+            raise ValueError("dropout: call resample before a forward pass in training mode")
+        uniform = torch.rand(x.shape, generator=self._noise, device=self._noise.device).to(x)
+        return (uniform >= self.dropout) / (1 - self.dropout)
+
+    @torch.no_grad()
+    def to_unit_weights(self) -> None:
+        """Scale each unit's incoming weights to length 1 (Lyle et al. 2024; XQC, 2025).
+
+        Where layers are normalised this does not change their outputs, but keeps the effective
+        step size of the optimiser constant. The output layer is left as it is.
+        """
+        for weight in [*self.weights][:-1]:
+            weight.div_(torch.linalg.vector_norm(weight, dim=1, keepdim=True).clamp_min(1e-12))
 
     def fold(
         self,
@@ -316,6 +400,8 @@ class StackedMLP(Net):
         shift: Float[Tensor, "_ 1 O"],
     ) -> Callable[[Tensor], Tensor]:
         """`x -> net(x / in_std) · scale + shift` for the first `members`, at no extra cost."""
+        if self.norm is not None:
+            return super().fold(members, in_std, scale, shift)
         weights = [weight[:members] for weight in self.weights]
         biases = [bias[:members] for bias in self.biases]
         dtype = weights[0].dtype
@@ -324,3 +410,55 @@ class StackedMLP(Net):
         weights[-1] = (weights[-1].double() * scale).to(dtype)
         biases[-1] = (biases[-1].double() * scale + shift).to(dtype)
         return partial(stacked_mlp, weights=weights, biases=biases, activation=self.activation)
+
+
+class _LayerNorm(nn.Module):
+    """Mean 0 and variance 1 over the features of each row, then a scale and shift per member."""
+
+    def __init__(self, members: int, size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(members, 1, size))
+        self.bias = nn.Parameter(torch.zeros(members, 1, size))
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        self.weight.fill_(1.0)
+        self.bias.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addcmul(self.bias, self.weight, F.layer_norm(x, x.shape[-1:]))
+
+
+class _BatchNorm(nn.Module):
+    """Mean 0 and variance 1 over the rows of each member, then a scale and shift.
+
+    In training mode the moments are those of the batch (Ioffe and Szegedy 2015), and running means
+    of them, with a share of 0.01 for each batch, are what evaluation mode uses.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, members: int, size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(members, 1, size))
+        self.bias = nn.Parameter(torch.zeros(members, 1, size))
+        self.register_buffer("mean", torch.zeros(members, 1, size))
+        self.register_buffer("variance", torch.ones(members, 1, size))
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        self.weight.fill_(1.0)
+        self.bias.zero_()
+        self.mean.zero_()
+        self.variance.fill_(1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        variance, mean = self.variance, self.mean
+        if self.training:
+            variance, mean = torch.var_mean(x, 1, correction=0, keepdim=True)
+            with torch.no_grad():
+                self.mean.lerp_(mean, 0.01)
+                self.variance.lerp_(variance, 0.01)
+        scale = self.weight * (variance + 1e-5).rsqrt()
+        return torch.addcmul(self.bias - mean * scale, x, scale)

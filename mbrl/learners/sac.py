@@ -1,0 +1,373 @@
+"""Soft actor-critic and its family (Haarnoja et al. 2018, arXiv 1812.05905).
+
+Settings make the variants: REDQ (Chen et al. 2021) has ten critics and a minimum over a random pair
+of them, DroQ (Hiraoka et al. 2022) dropout and layer norm, CrossQ (Bhatt et al. 2024) batch norm
+and no target networks, XQC (Palenicek et al. 2025) also unit weights and critics that predict the
+distribution of returns. `DiscreteSAC` is that of Christodoulou (2019).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+
+from mbrl import losses
+from mbrl.checks import check_batch
+from mbrl.distributions import Bounds, categorical_projection
+from mbrl.learners.actors import CategoricalActor, SquashedActor, normal
+from mbrl.learners.configs import SACConfig
+from mbrl.nn import Block, StackedMLP, Target
+from mbrl.parallel import single_thread
+from mbrl.types import Metrics, Transition
+
+
+class _SoftActorCritic(ABC):
+    """What the learners of both kinds of actions share: networks and the order of an update."""
+
+    target_entropy: float
+
+    def __init__(
+        self,
+        size: int,
+        actor: nn.Module,
+        critic: StackedMLP,
+        config: SACConfig,
+        *,
+        device: torch.device,
+    ) -> None:
+        if config.discount is None:
+            raise ValueError("discount: want a number, it is unset")
+        self.size, self.config, self.discount, self.updates = size, config, config.discount, 0
+        start = config.first_temperature if config.temperature is None else config.temperature
+        # in the actor's block, for one step of the optimiser moves both
+        actor.log_temperature = nn.Parameter(torch.tensor(math.log(max(start, 1e-30))))
+        betas, rate = (config.beta1, 0.999), config.learning_rate
+        self.actor = Block(actor.to(device), learning_rate=rate, betas=betas, clip=config.clip)
+        self.critic = Block(
+            critic.to(device),
+            learning_rate=config.critic_learning_rate or rate,
+            betas=betas,
+            clip=config.clip,
+        )
+        self._batch_norm = config.norm in ("batch", "batch-after")
+        self.critic.fixed.train(not self._batch_norm)  # dropout stays on, as in DroQ
+        self.actor.fixed.eval()
+        self.target = Target(self.critic) if config.target else None
+
+    @property
+    def policy(self) -> Any:
+        """The current policy: differentiable in the states, with constant parameters."""
+        return self.actor.fixed
+
+    @property
+    def temperature(self) -> Tensor:
+        """α, the weight of the entropy, a constant."""
+        return cast(Tensor, self.actor.fixed.log_temperature).exp()
+
+    @single_thread()  # small products are faster on one thread
+    def update(
+        self,
+        batch: Transition,
+        *,
+        weights: Float[Tensor, " B"] | None = None,
+        discount: Float[Tensor, " B"] | None = None,
+        generator: Generator,
+    ) -> Metrics:
+        """One step of the critics and, every `actor_every` updates, of the policy.
+
+        Args:
+            batch: B transitions.
+            weights: weight of each row in the critics' loss; equal ones if None.
+            discount: what multiplies the value of each next state; γ if None. For n-step returns,
+                γ^n.
+            generator: draws actions, subsets of critics and dropout.
+
+        Raises:
+            ValueError: wrong shapes, or numbers that are not finite; nothing is changed then.
+        """
+        check_batch(batch, (self.size,), self._action_shape)
+        for net in self._critics():
+            net.resample(generator=generator)
+        loss, metrics = self._critic_loss(
+            batch, weights, self.discount if discount is None else discount, generator
+        )
+        self.critic.minimise(loss)
+        if self.config.unit_weights:
+            cast(StackedMLP, self.critic.module).to_unit_weights()
+        metrics["critic_loss"] = loss.detach()
+        self.updates += 1
+        if self.updates % self.config.actor_every == 0:
+            metrics |= self._improve(batch.obs, generator)
+        if self.target is not None:
+            self.target.follow(self.config.polyak)
+        return cast(Metrics, metrics)
+
+    def _improve(self, obs: Tensor, generator: Generator) -> dict[str, Tensor]:
+        loss, temperature_loss, entropy = self._actor_loss(obs, generator)
+        total = loss if self.config.temperature is not None else loss + temperature_loss
+        self.actor.minimise(total)
+        return {"actor_loss": loss.detach(), "entropy": entropy, "temperature": self.temperature}
+
+    @property
+    @abstractmethod
+    def _action_shape(self) -> tuple[int, ...]: ...
+
+    @abstractmethod
+    def _critic_loss(
+        self,
+        batch: Transition,
+        weights: Tensor | None,
+        discount: float | Tensor,
+        generator: Generator,
+    ) -> tuple[Tensor, dict[str, Tensor]]: ...
+
+    @abstractmethod
+    def _actor_loss(self, obs: Tensor, generator: Generator) -> tuple[Tensor, Tensor, Tensor]: ...
+
+    def _critics(self) -> list[StackedMLP]:
+        nets = [self.critic.module, self.critic.fixed]
+        return cast(list[StackedMLP], nets + ([] if self.target is None else [self.target.module]))
+
+    def _log_temperature(self) -> Tensor:
+        return cast(Tensor, self.actor.module.log_temperature)
+
+    def _subset(self, q: Float[Tensor, "C ..."], generator: Generator) -> Tensor:
+        """The critics whose minimum is the target."""
+        if self.config.subset is None or self.config.subset == len(q):
+            return q
+        chosen = torch.randperm(len(q), generator=generator, device=generator.device)
+        return q[chosen[: self.config.subset].to(q.device)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Networks, targets, temperature, moments of the optimisers and the number of updates."""
+        return {
+            "actor": self.actor.state_dict(),
+            "critic": self.critic.state_dict(),
+            "target": None if self.target is None else self.target.state_dict(),
+            "updates": self.updates,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned.
+
+        Raises:
+            ValueError, KeyError: it is from a different learner.
+        """
+        self.actor.load_state_dict(state["actor"])
+        self.critic.load_state_dict(state["critic"])
+        if self.target is not None:
+            self.target.load_state_dict(state["target"])
+        self.updates = state["updates"]
+
+
+class SAC(_SoftActorCritic):
+    """A `Learner` of a stochastic policy in a box of actions, by the gradient of its critics.
+
+    Args:
+        size: S, of states.
+        bounds: the box of actions, on the device where the learner is to be.
+        config: settings; the discount must be set.
+        generator: draws the initial weights.
+
+    Raises:
+        ValueError: a discount that is unset.
+    """
+
+    def __init__(
+        self, size: int, bounds: Bounds, config: SACConfig, *, generator: Generator
+    ) -> None:
+        self.bounds, actions, device = bounds, len(bounds.low), bounds.low.device
+        net = _policy_net(size, 2 * actions, config, generator)
+        critic = _critic_net(size + actions, config.atoms, config, generator)
+        super().__init__(size, SquashedActor(net, bounds), critic, config, device=device)
+        self.atoms = torch.linspace(*config.value_range, config.atoms, device=device)
+        entropy = -1.0  # of each dimension of an action in [-1, 1]
+        if config.target_std is not None:
+            entropy = 0.5 * math.log(2 * math.pi * math.e) + math.log(config.target_std)
+        # in a box of other sizes the density is divided by the product of half its sizes
+        scaled = actions * entropy + bounds.log_half
+        self.target_entropy = scaled if config.target_entropy is None else config.target_entropy
+
+    @property
+    def _action_shape(self) -> tuple[int, ...]:
+        return tuple(self.bounds.low.shape)
+
+    def _critic_loss(
+        self,
+        batch: Transition,
+        weights: Tensor | None,
+        discount: float | Tensor,
+        generator: Generator,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        with torch.no_grad():
+            next_action, next_log_prob = self._drawn(self.actor.fixed, batch.next_obs, generator)
+        if self.target is not None:
+            with torch.no_grad():
+                next_out = self._value(self.target.module, batch.next_obs, next_action)
+            out = self._value(self.critic.module, batch.obs, batch.action)
+        else:  # CrossQ: the moments of batch norm are those of both states together
+            states = torch.cat((batch.obs, batch.next_obs))
+            actions = torch.cat((batch.action, next_action))
+            out, next_out = self._value(self.critic.module, states, actions).chunk(2, 1)
+            next_out = next_out.detach()
+        if len(self.atoms) > 1:
+            rows, q = self._distributional(out, next_out, next_log_prob, batch, discount, generator)
+        else:
+            q = out.squeeze(-1)
+            target = losses.sac_critic_target(
+                batch.reward,
+                self._subset(next_out.squeeze(-1), generator),
+                next_log_prob,
+                batch.terminated,
+                discount=discount,
+                temperature=self.temperature,
+            )
+            rows = losses.value_loss(q, target.expand_as(q)).sum(0)
+        return losses.average(rows, weight=weights), {"q": q.detach().mean()}
+
+    def _distributional(
+        self,
+        out: Float[Tensor, "C B K"],
+        next_out: Float[Tensor, "C B K"],
+        next_log_prob: Float[Tensor, " B"],
+        batch: Transition,
+        discount: float | Tensor,
+        generator: Generator,
+    ) -> tuple[Tensor, Tensor]:
+        """C51's loss against the distribution of the critic with the least mean (XQC)."""
+        probs = self._subset(next_out, generator).softmax(-1)  # (M, B, K)
+        least = (probs @ self.atoms).argmin(0)  # (B,)
+        chosen = probs[least, torch.arange(len(least), device=least.device)]
+        goes_on = (discount * (~batch.terminated)).unsqueeze(-1)
+        soft = self.atoms - (self.temperature * next_log_prob).unsqueeze(-1)
+        atoms = batch.reward.unsqueeze(-1) + goes_on * soft  # (B, K)
+        target = categorical_projection(atoms, chosen, self.atoms)
+        rows = losses.categorical_cross_entropy(out, target.expand_as(out)).sum(0)
+        return rows, out.detach().softmax(-1) @ self.atoms
+
+    def _actor_loss(self, obs: Tensor, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
+        action, log_prob = self._drawn(self.actor.module, obs, generator)
+        out = self._value(self.critic.fixed, obs, action)
+        q = out.squeeze(-1) if len(self.atoms) == 1 else out.softmax(-1) @ self.atoms
+        if self.config.mean_of_critics:
+            q = q.mean(0, keepdim=True)
+        loss = losses.sac_actor(log_prob, q, temperature=self.temperature).mean()
+        tuned = losses.sac_temperature(
+            self._log_temperature(), log_prob, target_entropy=self.target_entropy
+        )
+        return loss, tuned.mean(), -log_prob.detach().mean()
+
+    def _drawn(
+        self, actor: nn.Module, obs: Tensor, generator: Generator
+    ) -> tuple[Float[Tensor, "B A"], Float[Tensor, " B"]]:
+        distribution = cast(SquashedActor, actor).distribution(obs)
+        return distribution.sample_and_log_prob(normal(distribution.mean, generator=generator))
+
+    def _value(
+        self, critic: nn.Module, obs: Float[Tensor, "B S"], action: Float[Tensor, "B A"]
+    ) -> Float[Tensor, "C B K"]:
+        return critic(torch.cat((obs, action), -1).expand(self.config.critics, -1, -1))
+
+
+class DiscreteSAC(_SoftActorCritic):
+    """`SAC` for a choice among K actions: expectations over all of them replace samples.
+
+    Args:
+        size: S, of states.
+        choices: K; actions are numbered from 0.
+        config: settings; the discount must be set.
+        generator: draws the initial weights.
+        device: where the learner is to be.
+
+    Raises:
+        ValueError: a discount that is unset; `atoms`, or no target networks, which need a box.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        choices: int,
+        config: SACConfig,
+        *,
+        generator: Generator,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if config.atoms > 1 or not config.target:
+            raise ValueError("atoms, target: discrete actions need 1 atom and target networks")
+        actor = CategoricalActor(_policy_net(size, choices, config, generator))
+        critic = _critic_net(size, choices, config, generator)
+        super().__init__(size, actor, critic, config, device=torch.device(device))
+        self.target_entropy = 0.98 * math.log(choices)
+        if config.target_entropy is not None:
+            self.target_entropy = config.target_entropy
+
+    @property
+    def _action_shape(self) -> tuple[int, ...]:
+        return ()
+
+    def _critic_loss(
+        self,
+        batch: Transition,
+        weights: Tensor | None,
+        discount: float | Tensor,
+        generator: Generator,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        assert self.target is not None
+        with torch.no_grad():
+            log_probs = cast(CategoricalActor, self.actor.fixed).distribution(batch.next_obs)
+            target = losses.discrete_sac_critic_target(
+                batch.reward,
+                self._subset(self._values(self.target.module, batch.next_obs), generator),
+                log_probs.log_probs,
+                batch.terminated,
+                discount=discount,
+                temperature=self.temperature,
+            )
+        q = self._values(self.critic.module, batch.obs)
+        taken = losses.taken(q, batch.action.expand(len(q), -1))
+        rows = losses.value_loss(taken, target.expand_as(taken)).sum(0)
+        return losses.average(rows, weight=weights), {"q": taken.detach().mean()}
+
+    def _actor_loss(self, obs: Tensor, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
+        distribution = cast(CategoricalActor, self.actor.module).distribution(obs)
+        log_probs = distribution.log_probs
+        with torch.no_grad():
+            q = self._values(self.critic.fixed, obs)
+            q = q.mean(0, keepdim=True) if self.config.mean_of_critics else q
+        loss = losses.discrete_sac_actor(log_probs, q, temperature=self.temperature).mean()
+        tuned = losses.discrete_sac_temperature(
+            self._log_temperature(), log_probs, target_entropy=self.target_entropy
+        )
+        return loss, tuned.mean(), distribution.entropy().detach().mean()
+
+    def _values(self, critic: nn.Module, obs: Float[Tensor, "B S"]) -> Float[Tensor, "C B K"]:
+        return critic(obs.expand(self.config.critics, -1, -1))
+
+
+def _policy_net(size: int, outputs: int, config: SACConfig, generator: Generator) -> StackedMLP:
+    return StackedMLP(
+        1,
+        (size, *config.hidden, outputs),
+        activation=config.activation,
+        init="uniform",
+        norm=config.policy_norm,
+        generator=generator,
+    )
+
+
+def _critic_net(size: int, outputs: int, config: SACConfig, generator: Generator) -> StackedMLP:
+    return StackedMLP(
+        config.critics,
+        (size, *(config.critic_hidden or config.hidden), outputs),
+        activation=config.activation,
+        init="uniform",
+        norm=config.norm,
+        dropout=config.dropout,
+        generator=generator,
+    )

@@ -1,0 +1,19 @@
+"""Networks: stacks of E multi-layer perceptrons, and blocks of parameters that are trained as one.
+
+`stacked` has the base class `Net` and the stack; `block` the parameters of a module as one tensor
+with its optimiser, and target copies of it.
+"""
+
+from mbrl.nn.block import Block, Diverged, Target
+from mbrl.nn.stacked import ACTIVATIONS, INITS, Net, StackedMLP, stacked_mlp
+
+__all__ = [
+    "ACTIVATIONS",
+    "INITS",
+    "Block",
+    "Diverged",
+    "Net",
+    "StackedMLP",
+    "Target",
+    "stacked_mlp",
+]
