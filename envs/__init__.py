@@ -27,6 +27,7 @@ if (
 from envs.contract import check_task
 from envs.mujoco_env import MujocoEnv, RenderingUnavailable, SimulationDiverged
 from envs.registry import (
+    SIMULATED,
     TASKS,
     Description,
     UnknownEnvironment,
@@ -40,13 +41,18 @@ from envs.registry import (
     simulated,
     unregister,
 )
+from envs.repeat import ActionRepeat
+from envs.suite import SUITE
 from envs.tabular import FiniteMDP, Layout, SeededOnce, TabularEnv
 from envs.task import Known, Physics, Planning, Task, never
 from envs.worlds import WORLDS, WetChicken
 
 __all__ = [
+    "SIMULATED",
+    "SUITE",
     "TASKS",
     "WORLDS",
+    "ActionRepeat",
     "Description",
     "FiniteMDP",
     "Known",
