@@ -27,7 +27,6 @@ if (
 from envs.contract import check_task
 from envs.mujoco_env import MujocoEnv, RenderingUnavailable, SimulationDiverged
 from envs.registry import (
-    SIMULATED,
     TASKS,
     Description,
     UnknownEnvironment,
@@ -48,7 +47,6 @@ from envs.task import Known, Physics, Planning, Task, never
 from envs.worlds import WORLDS, WetChicken
 
 __all__ = [
-    "SIMULATED",
     "SUITE",
     "TASKS",
     "WORLDS",

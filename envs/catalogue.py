@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from envs.gymnasium_tasks import DESCRIBED
-from envs.registry import SIMULATED, describe, library_names
+from envs.registry import TASKS, describe, library_names
+from envs.suite import SUITE
 from envs.worlds import WORLDS
 
 FILE = Path(__file__).with_suffix(".json")
@@ -70,7 +71,7 @@ def worlds() -> list[World]:
 
 def simulators() -> tuple[str, ...]:
     """Names of the tasks whose simulator planners and tree search can use."""
-    return (*SIMULATED, *DESCRIBED)
+    return (*TASKS, *DESCRIBED, *SUITE)
 
 
 def catalogue() -> dict[str, list[dict[str, Any]]]:

@@ -63,9 +63,6 @@ TASKS: Mapping[str, Task] = {
 }
 """Our own tasks by name."""
 
-SIMULATED: Mapping[str, Task] = {**TASKS, **SUITE}
-"""Our own tasks and those of the DeepMind control suite by name."""
-
 WET_CHICKEN = "wet-chicken"
 
 _SUMMARIES = {
@@ -117,10 +114,18 @@ class Description(NamedTuple):
 
 
 def task_env(name: str, **kwargs: Any) -> MujocoEnv:
-    """The environment of a task of `SIMULATED` without its time limit; gymnasium's entry point."""
-    env = MujocoEnv(SIMULATED[name], **kwargs)
+    """The environment of a task of ours or the suite's without its time limit.
+
+    gymnasium's entry point.
+    """
+    env = MujocoEnv(_tasks()[name], **kwargs)
     _set_known(env, name, entry(name))
     return env
+
+
+def _tasks() -> dict[str, Task]:
+    """Our tasks and those of the DeepMind control suite by name."""
+    return {**TASKS, **SUITE}
 
 
 _REGISTERED: dict[str, Entry] = {}
@@ -128,8 +133,8 @@ _REGISTERED: dict[str, Entry] = {}
 
 
 def _built_in(name: str) -> Entry | None:
-    if name in SIMULATED:
-        task = SIMULATED[name]
+    task = _tasks().get(name)
+    if task is not None:
         return Entry(_known_of(task), task.summary, task)
     if name == WET_CHICKEN:
         return Entry(Known(WetChicken.reward, WetChicken.terminated, ""), _SUMMARIES[name])
@@ -149,7 +154,7 @@ def _entry_of(name: str) -> Entry | None:
     return _REGISTERED.get(name) or _built_in(name)
 
 
-for _task in SIMULATED.values():
+for _task in _tasks().values():
     if _task.name not in gymnasium.registry:
         gymnasium.register(
             _task.name,
@@ -314,7 +319,7 @@ def make(
     except gymnasium.error.Error:
         raise
     except Exception as error:  # a user's constructor may raise anything
-        if name in SIMULATED:
+        if name in _tasks():
             raise
         said = " ".join(str(error).split()) or "no message"
         raise ValueError(

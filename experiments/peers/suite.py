@@ -24,12 +24,7 @@ import runpy
 from pathlib import Path
 from typing import Any
 
-os.environ["MUJOCO_GL"] = "disabled"  # nothing is rendered
-
-import mujoco
 import numpy as np
-from dm_control import suite
-from dm_control.utils import rewards
 
 serving = runpy.run_path(str(Path(__file__).with_name("serving.py")))
 
@@ -37,7 +32,7 @@ AFTER = (0, 2, 10, 35, 75, 150)
 """Steps of a random episode before a visited state, in turn."""
 
 
-PLACED = {"geom_pos": mujoco.mjtObj.mjOBJ_GEOM, "site_pos": mujoco.mjtObj.mjOBJ_SITE}
+PLACED = {"geom_pos": "geom", "site_pos": "site"}
 """Field of a target's position -> kind of the target."""
 
 
@@ -55,6 +50,8 @@ FALLOFFS = (
 
 def loaded(task: str, seed: int = 0) -> Any:
     """The environment of `DOMAIN-TASK`, with dashes for underscores."""
+    from dm_control import suite
+
     names = {f"{d}-{t}".replace("_", "-"): (d, t) for d, t in suite.ALL_TASKS}
     domain, name = names[serving["accepted"]("task", task, names)]
     return suite.load(domain, name, task_kwargs={"random": seed})
@@ -70,7 +67,7 @@ def state_of(physics: Any) -> dict[str, list[float]]:
     data, model = physics.data, physics.model
     found = {"qpos": data.qpos.tolist(), "qvel": data.qvel.tolist(), "act": data.act.tolist()}
     for field, kind in PLACED.items():
-        if mujoco.mj_name2id(model.ptr, kind, "target") >= 0:
+        if any(model.id2name(i, kind) == "target" for i in range(getattr(model, f"n{kind}"))):
             found[field] = getattr(physics.named.model, field)["target"].tolist()
     if model.nwrap == 4 and model.nu == 2:
         found["wrap_prm"] = model.wrap_prm.tolist()
@@ -135,6 +132,8 @@ def tolerance(
     x: list[float], edge: list[float], bounds: list[float], margin: list[float]
 ) -> dict[str, Any]:
     """dm_control's tolerance by its falloff, for each edge and x."""
+    from dm_control.utils import rewards
+
     return {
         kind: [
             [float(rewards.tolerance(v, tuple(bounds), margin[0], kind, e)) for v in x]
@@ -177,4 +176,5 @@ def answer(work: str, **request: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    os.environ["MUJOCO_GL"] = "disabled"  # nothing is rendered
     serving["serve"](answer)
