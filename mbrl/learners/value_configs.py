@@ -136,7 +136,7 @@ class FQIConfig:
 
     iterations: PositiveInt = 50
     """K, number of times that a network is fitted to the targets of the one before."""
-    updates: PositiveInt = 200
+    updates: PositiveInt = 100
     """S, number of gradient steps in each of them."""
     batch: PositiveInt = 256
     """Number of transitions of a gradient step, drawn uniformly."""
