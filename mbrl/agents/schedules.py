@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from planners.checks import NonNegativeInt, PositiveInt, check_fields
+from planners.checks import NonNegativeFloat, NonNegativeInt, PositiveInt, Share, check_fields
 
 if TYPE_CHECKING:
     from typing import Self
@@ -35,6 +35,17 @@ class OffPolicySchedule:
     """Transitions in each update."""
     capacity: PositiveInt = 1_000_000
     """Maximum number of transitions kept; the oldest are dropped."""
+    n_step: PositiveInt = 1
+    """Rewards that are summed before the value of a later state is added."""
+    prioritised: bool = False
+    """Whether transitions with large errors are drawn more often (Schaul et al. 2016). The learner
+    must give the errors of its last update."""
+    priority: NonNegativeFloat = 0.6
+    """α of prioritised replay: 0 draws uniformly, 1 in proportion to the error."""
+    correction: Share = 0.4
+    """β of prioritised replay before the first update; 1 corrects all of its bias."""
+    correction_steps: PositiveInt = 100_000
+    """Environment steps in which β rises to 1."""
     normalise_obs: bool = False
     """Whether observations are scaled to mean 0 and std 1, with running statistics."""
     scale_reward: bool = False

@@ -55,7 +55,9 @@ MAKERS = {
     "pets open loop": pets(replan_every=0),
     "dyna": imagining,
     "sac": lambda seed=0: soft(seed),
-    "sac, scaled": lambda seed=0: soft(seed, normalise_obs=True, scale_reward=True, updates=2),
+    "sac, scaled": lambda seed=0: soft(
+        seed, normalise_obs=True, scale_reward=True, updates=2, n_step=3
+    ),
     "random": lambda seed=0: RandomAgent(SPEC.action, generator=seeded(seed)),
 }
 """name -> make(seed) -> a fresh agent for `SPEC`."""
