@@ -41,6 +41,11 @@ class Train(Training):
     """All randomness of the run comes from it."""
     steps: int = 0
     """Environment steps in all."""
+    evaluate_every: int = 0
+    """Environment steps between evaluations in an environment apart, without exploration; 0: none.
+    metrics.jsonl gets a line of each."""
+    evaluation_episodes: int = 10
+    """Episodes of an evaluation."""
     device: str = "cpu"
     """Device of the model: cpu, cuda, cuda:1, ..."""
     run: Annotated[Path | None, options.unset("a new one under --root")] = None
@@ -92,7 +97,9 @@ def run(args: list[str]) -> int:
     kind = train_of(agent(algo).Config)
     start = kind(agent=config, env=env_id, steps=steps)
     parsed = options.parse(kind, f"mbrl train {algo}", rest, start, parts)
-    options.check_least(parsed, steps=1, seed=0, num_envs=1)
+    options.check_least(
+        parsed, steps=1, seed=0, num_envs=1, evaluate_every=0, evaluation_episodes=1
+    )
     _prepare(parsed)
     from mbrl.rng import generator
     from mbrl.training import RunConfig
@@ -101,7 +108,15 @@ def run(args: list[str]) -> int:
     spec, why = world()
     check_device(parsed.device, "--device asks for the")
     made = RunConfig(
-        algo, env_id, parsed.seed, parsed.steps, parsed.device, parsed.agent, parsed.num_envs
+        algo,
+        env_id,
+        parsed.seed,
+        parsed.steps,
+        parsed.device,
+        parsed.agent,
+        parsed.num_envs,
+        parsed.evaluate_every,
+        parsed.evaluation_episodes,
     )
     agent(algo).make(spec, parsed.agent, generator=generator(0))  # what does not fit is refused now
     if why:
