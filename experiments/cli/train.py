@@ -35,6 +35,9 @@ class Train(Training):
     agent: Any = None
     env: str = "cartpole-swingup"
     """A task of `mbrl list envs`, or any gymnasium id that suits the algorithm."""
+    variant: Annotated[str | None, options.unset("the algorithm's own settings")] = None
+    """A published variant of the algorithm, whose settings are then the defaults: of sac redq,
+    droq, crossq, xqc, ensemble."""
     num_envs: int = 1
     """Environments stepped side by side."""
     seed: int = 0
@@ -93,6 +96,7 @@ def run(args: list[str]) -> int:
     # Help texts and wrong options are answered without it: torch and MuJoCo take seconds to import.
     world = functools.cache(lambda: _world(env_id))
     steps, config = preset(algo, env_id, lambda: world()[0], known=names.known(env_id))
+    config, rest = _varied(algo, config, rest)
     rest, config, parts = _exchanged(rest, config)
     kind = train_of(agent(algo).Config)
     start = kind(agent=config, env=env_id, steps=steps)
@@ -123,6 +127,17 @@ def run(args: list[str]) -> int:
         options.say(f"{env_id}: {why}")
     path = parsed.run or new_folder(parsed.root, env_id, algo, parsed.seed)
     return _go(made, path, parsed, numbered=parsed.run is None)
+
+
+def _varied(algo: str, config: Any, args: list[str]) -> tuple[Any, list[str]]:
+    """The settings of the variant that is asked for; it stays among the arguments for the help."""
+    from mbrl.agents import varied
+
+    name = options.peek(args, "--variant", "")
+    try:
+        return (varied(algo, config, name) if name else config), args
+    except ValueError as error:
+        raise Wrong(f"--{error}") from None
 
 
 def _exchanged(args: list[str], config: Any) -> tuple[list[str], Any, dict[str, type]]:

@@ -214,6 +214,7 @@ def make(
     env: gymnasium.Env | VectorEnv,
     *,
     config: Any = None,
+    variant: str | None = None,
     seed: int = 0,
     device: str = "cpu",
     reward: RewardFn | None = None,
@@ -226,16 +227,18 @@ def make(
         name: name of the agent; see `mbrl.agents.agent`.
         env: one environment, or a vector of N.
         config: the agent's `Config`; if None, `Config.suited` of the environment.
+        variant: the name of a published variant of the algorithm; see `mbrl.agents.varied`.
         seed: seed of all the agent's randomness.
         device: device of its model.
         reward, terminated: used instead of those of `env.metadata["known"]`; see `spec_of`.
         settings: fields of the config to change; see `changed`.
 
     Raises:
-        ValueError: an unknown agent or setting; settings that do not fit the environment.
+        ValueError: an unknown agent, variant or setting; settings that do not fit the environment.
     """
     module, spec = agents.agent(name), spec_of(env, reward=reward, terminated=terminated)
     config = module.Config.suited(spec) if config is None else config
+    config = agents.varied(name, config, variant)
     return _made(name, spec, changed(config, **settings), seed, device)
 
 
@@ -289,14 +292,20 @@ def _changed(config: Any, setting: str, value: Any) -> Any:
             flags = ("learn_reward", "learn_termination")
             value = OwnModel(named, **{name: getattr(config.model, name) for name in flags})
         return dataclasses.replace(config, **{setting: value})
-    inner = getattr(config, "mpc", None)
-    if inner is None or setting not in (own := [f.name for f in dataclasses.fields(inner)]):
-        known = names if inner is None else [*names, *own]
-        raise ValueError(f"there is no setting {setting!r}; there are {', '.join(known)}")
-    if setting == "planner" and isinstance(value, str | type):
-        named = value if isinstance(value, str) else name_of("planner", value)
-        value = inner.planner.named(named)
-    return dataclasses.replace(config, mpc=dataclasses.replace(inner, **{setting: value}))
+    known = list(names)
+    for place in [name for name in ("mpc", "learner") if name in names]:
+        inner = getattr(config, place)
+        own = [field.name for field in dataclasses.fields(inner)]
+        known += own
+        if setting not in own:
+            continue
+        if setting == "planner" and isinstance(value, str | type):
+            named = value if isinstance(value, str) else name_of("planner", value)
+            value = inner.planner.named(named)
+        return dataclasses.replace(
+            config, **{place: dataclasses.replace(inner, **{setting: value})}
+        )
+    raise ValueError(f"there is no setting {setting!r}; there are {', '.join(known)}")
 
 
 def train(

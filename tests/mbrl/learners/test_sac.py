@@ -9,6 +9,7 @@ from torch import nn
 from torch.distributions import Independent, Normal, TransformedDistribution
 from torch.distributions.transforms import AffineTransform, TanhTransform
 
+from mbrl.agents import sac, varied
 from mbrl.distributions import Bounds
 from mbrl.learners.configs import SACConfig
 from mbrl.learners.sac import SAC, DiscreteSAC
@@ -214,3 +215,20 @@ def test_the_networks_start_as_torchs_linear_layers():
     theirs = nn.Linear(5, 256).weight
     assert weight.abs().max().item() == pytest.approx(1 / math.sqrt(5), rel=0.01)
     assert theirs.abs().max().item() == pytest.approx(1 / math.sqrt(5), rel=0.01)
+
+
+@pytest.mark.parametrize("name", sac.VARIANTS)
+def test_every_published_variant_learns_from_a_batch(name):
+    config = sac.VARIANTS[name](sac.Config(learner=SACConfig(discount=0.9)))
+    learner = SAC(3, Bounds(LOW, HIGH), config.learner, generator=seeded())
+    start = learner.critic.value.detach().clone()
+    said = learner.update(batch(), generator=seeded())
+    assert math.isfinite(float(said["critic_loss"]))
+    assert not torch.equal(learner.critic.value, start)
+
+
+def test_an_unknown_variant_lists_the_known_ones():
+    with pytest.raises(ValueError, match="variant 'reqd' is unknown; there are redq, droq, crossq"):
+        varied("sac", sac.Config(), "reqd")
+    with pytest.raises(ValueError, match="random has none"):
+        varied("random", None, "redq")
