@@ -36,10 +36,10 @@ class Train(Training):
     env: str = "cartpole-swingup"
     """A task of `mbrl list envs`, or any gymnasium id that suits the algorithm."""
     variant: Annotated[str | None, options.unset("the algorithm's own settings")] = None
-    """A published variant of the algorithm, whose settings are then the defaults: of sac redq,
-    droq, crossq, xqc, ensemble."""
+    """A published variant of the algorithm, whose settings are then the defaults. A name that is
+    not one of them lists all."""
     num_envs: int = 1
-    """Environments stepped side by side."""
+    """Environments stepped side by side; the preset may set it."""
     seed: int = 0
     """All randomness of the run comes from it."""
     steps: int = 0
@@ -90,7 +90,7 @@ def run(args: list[str]) -> int:
         names.check_name("algorithm", algo, [*algorithms, *installed("agent")])
     env_id = options.peek(rest, "--env", "cartpole-swingup")
     names.check_env(env_id)
-    from experiments.presets import preset
+    from experiments.presets import environments, preset
     from mbrl.agents import agent
 
     # Help texts and wrong options are answered without it: torch and MuJoCo take seconds to import.
@@ -99,7 +99,8 @@ def run(args: list[str]) -> int:
     config, rest = _varied(algo, config, rest)
     rest, config, parts = _exchanged(rest, config)
     kind = train_of(agent(algo).Config)
-    start = kind(agent=config, env=env_id, steps=steps)
+    count = environments(algo, env_id)
+    start = kind(agent=config, env=env_id, steps=steps, num_envs=count)
     parsed = options.parse(kind, f"mbrl train {algo}", rest, start, parts)
     options.check_least(
         parsed, steps=1, seed=0, num_envs=1, evaluate_every=0, evaluation_episodes=1

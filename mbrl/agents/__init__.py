@@ -24,11 +24,16 @@ if TYPE_CHECKING:
     from mbrl.agents.random import RandomAgent
 
 AGENTS: Mapping[str, str] = {
+    "a2c": "mbrl.agents.a2c",
+    "actor-critic": "mbrl.agents.actor_critic",
     "dyna-q": "mbrl.agents.dyna_q",
     "pets": "mbrl.agents.pets",
+    "ppo": "mbrl.agents.ppo",
     "random": "mbrl.agents.random",
+    "reinforce": "mbrl.agents.reinforce",
     "sac": "mbrl.agents.sac",
     "tabular": "mbrl.agents.tabular",
+    "trpo": "mbrl.agents.trpo",
 }
 """Module of each agent, by name."""
 

@@ -1,5 +1,7 @@
 """The contract of agents with the loop that drives them. A new agent adds its maker to `MAKERS`."""
 
+import dataclasses
+
 import gymnasium
 import numpy as np
 import pytest
@@ -50,7 +52,22 @@ def soft(seed, **settings):
     return sac.make(SPEC, config, generator=seeded(seed))
 
 
+def rollouts(name, learner=(), **settings):
+    module = agent(name)
+    start = module.Config()
+    inner = dataclasses.replace(start.learner, hidden=(8,), **dict(learner))
+    config = dataclasses.replace(start, learner=inner, **settings)
+    return lambda seed=0: module.make(SPEC, config, generator=seeded(seed))
+
+
 MAKERS = {
+    "a2c": rollouts("a2c"),
+    "actor-critic": rollouts("actor-critic", rollout=4),
+    "ppo": rollouts("ppo", {"epochs": 2, "batch": 5}, rollout=4),
+    "ppo normalised": rollouts("ppo", rollout=5, normalise_obs=True, normalise_reward=True),
+    "ppo gSDE": rollouts("ppo", {"gsde": True}, rollout=7, noise_every=3),
+    "reinforce": rollouts("reinforce", episodes=4),
+    "trpo": rollouts("trpo", rollout=6),
     "pets": pets(),
     "pets open loop": pets(replan_every=0),
     "dyna": imagining,
@@ -122,7 +139,7 @@ def test_every_agent_in_the_table_is_made_from_a_spec_alone(name):
 
 def test_an_unknown_agent_is_refused_with_the_known_names():
     with pytest.raises(
-        ValueError, match=f"agent 'petz' is unknown; there are {', '.join(AGENTS)}, and"
+        ValueError, match=f"agent 'petz' is unknown; there are {', '.join(sorted(AGENTS))}"
     ):
         agent("petz")
 
