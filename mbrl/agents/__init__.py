@@ -24,11 +24,14 @@ if TYPE_CHECKING:
     from mbrl.agents.random import RandomAgent
 
 AGENTS: Mapping[str, str] = {
+    "ddpg": "mbrl.agents.ddpg",
+    "dqn": "mbrl.agents.dqn",
     "dyna-q": "mbrl.agents.dyna_q",
     "pets": "mbrl.agents.pets",
     "random": "mbrl.agents.random",
     "sac": "mbrl.agents.sac",
     "tabular": "mbrl.agents.tabular",
+    "td3": "mbrl.agents.td3",
 }
 """Module of each agent, by name."""
 
