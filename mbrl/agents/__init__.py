@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 AGENTS: Mapping[str, str] = {
     "a2c": "mbrl.agents.a2c",
     "actor-critic": "mbrl.agents.actor_critic",
+    "ddpg": "mbrl.agents.ddpg",
+    "dqn": "mbrl.agents.dqn",
     "dyna-q": "mbrl.agents.dyna_q",
     "pets": "mbrl.agents.pets",
     "ppo": "mbrl.agents.ppo",
@@ -33,6 +35,7 @@ AGENTS: Mapping[str, str] = {
     "reinforce": "mbrl.agents.reinforce",
     "sac": "mbrl.agents.sac",
     "tabular": "mbrl.agents.tabular",
+    "td3": "mbrl.agents.td3",
     "trpo": "mbrl.agents.trpo",
 }
 """Module of each agent, by name."""
