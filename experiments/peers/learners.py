@@ -15,8 +15,8 @@ answers each with one JSON line on stdout, as `judo.py` does. A `library` is "sb
 Each answer has `seconds`, of the whole request, and `cores`, processor seconds per second.
 
 "plain" is a loop of torch's own modules and optimisers in the structure of CleanRL's single files.
-It is not CleanRL, whose newest release in the registry, 0.4.8, has other networks and a replay of
-Python objects.
+It is not CleanRL: the last release that Python 3.11 can install, 0.4.8, has other networks and a
+replay of Python objects.
 """
 
 from __future__ import annotations
