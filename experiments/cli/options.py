@@ -54,7 +54,7 @@ class Common:
     several times. A run of an environment "module:name" is opened only with --module module."""
 
 
-FLAT = ("agent", "drive", "mpc", "search")
+FLAT = ("agent", "drive", "learner", "mpc", "search")
 """Fields whose options have no prefix: --horizon and not --mpc.horizon."""
 
 
@@ -65,7 +65,23 @@ UNSET: Mapping[str, Mapping[str, str]] = {
     "mbrl.agents.pets.config.Config": {
         "fit_every": "never; where episodes have no time limit, --random-steps"
     },
+    "mbrl.agents.schedules.OffPolicySchedule": {
+        "random_steps": "--learning-starts",
+        "updates": "--train-every",
+    },
     "mbrl.dynamics.configs.EnsembleConfig": {"elites": "all members"},
+    "mbrl.learners.configs.SACConfig": {
+        "critic_hidden": "--hidden",
+        "discount": "that of the environment, 0.99 if it has none",
+        "critic_learning_rate": "--learning-rate",
+        "subset": "all of them",
+        "norm": "not normalised",
+        "policy_norm": "not normalised",
+        "temperature": "tuned",
+        "target_entropy": "-1 for each dimension of an action; 0.98 of the greatest for indices",
+        "target_std": "--target-entropy holds",
+        "clip": "no limit",
+    },
     "mbrl.settings.DriveConfig": {
         "delay": "with --asynchronous as many as the last search took, else 0",
         "device": "that of the run",
@@ -91,7 +107,8 @@ def flat(
         meanings: what takes effect where an option is not given, by the field's name.
     """
     hints = get_type_hints(kind, include_extras=True)
-    said = UNSET.get(f"{kind.__module__}.{kind.__qualname__}", {})
+    homes = [f"{base.__module__}.{base.__qualname__}" for base in reversed(kind.__mro__)]
+    said = {name: words for home in homes for name, words in UNSET.get(home, {}).items()}
     fields: list[Any] = []
     for field in dataclasses.fields(cast(Any, kind)):
         hint = config_of(hints[field.name])

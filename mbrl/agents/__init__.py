@@ -27,6 +27,7 @@ AGENTS: Mapping[str, str] = {
     "dyna-q": "mbrl.agents.dyna_q",
     "pets": "mbrl.agents.pets",
     "random": "mbrl.agents.random",
+    "sac": "mbrl.agents.sac",
     "tabular": "mbrl.agents.tabular",
 }
 """Module of each agent, by name."""

@@ -14,6 +14,7 @@ from gymnasium.vector import VectorEnv
 
 from mbrl.checks import check_state
 from mbrl.dynamics.fitting import FitDiverged
+from mbrl.nn import Diverged
 from mbrl.training.checkpoint import Run, RunError
 from mbrl.training.collect import Episodes, collect, vector
 from mbrl.training.metrics import METRICS, MetricsLog, read_metrics
@@ -97,8 +98,8 @@ def run_agent(
 
     Raises:
         EnvironmentError: see `collect`. The run can be resumed from its last checkpoint.
-        FitDiverged: a fit of the agent's model diverged; the message has the step. The last
-            checkpoint is from before the fit.
+        Diverged: a fit of the agent's model or an update of its learner diverged; the message has
+            the step. The last checkpoint is from before it.
         RunError: a checkpoint that does not fit this agent, or cannot be saved.
         ValueError: a run without a log, or a log without a run; `checkpoint_every` below one.
     """
@@ -143,10 +144,9 @@ def run_agent(
         agent.observe(step)
         try:
             metrics = _metrics(agent.update())
-        except FitDiverged as error:
-            raise FitDiverged(
-                f"the model's fit diverged at step {episodes.steps}: {error}"
-            ) from None
+        except Diverged as error:
+            what = "the model's fit" if isinstance(error, FitDiverged) else "the learner"
+            raise type(error)(f"{what} diverged at step {episodes.steps}: {error}") from None
         progress.learning["update"] += time.perf_counter() - start
         ended, progress.ended = np.flatnonzero(episodes.over), []
         for place in ended:

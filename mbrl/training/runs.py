@@ -24,8 +24,8 @@ from gymnasium.vector import VectorEnv
 
 from mbrl import agents
 from mbrl.checks import check_state
-from mbrl.dynamics.fitting import FitDiverged
 from mbrl.dynamics.own import OwnModel
+from mbrl.nn import Diverged
 from mbrl.parts import name_of
 from mbrl.plain import file_name, shown
 from mbrl.rng import generator
@@ -330,7 +330,7 @@ def train(
         ModuleNotFoundError: a sink that is not installed. Nothing is then written.
         EnvironmentError: the environment raised an exception, or returned a value that no agent can
             use. The run can be resumed from its last checkpoint.
-        FitDiverged: see `run_agent`.
+        Diverged: see `run_agent`.
     """
     origin: Origin | None = getattr(agent, "origin", None)
     if seed is None:
@@ -365,10 +365,10 @@ def train(
             except EnvironmentError as error:
                 said = f"the run {run.path} can be resumed from {run.goes_on_from()}"
                 raise EnvironmentError(f"{error}; {said}", error.place) from error.__cause__
-            except FitDiverged as error:
-                raise FitDiverged(
+            except Diverged as error:
+                raise type(error)(
                     f"{error}; resumed from {run.goes_on_from()}, the run {run.path} would repeat "
-                    "this fit: begin another run with a lower learning_rate"
+                    "this: begin another run with a lower learning_rate"
                 ) from None
             finally:
                 log.close()
@@ -422,7 +422,7 @@ def train_run(
         RunError: the folder exists already, or with `resume` does not exist; another process
             writes to the run.
         ValueError: settings that do not fit the environment or each other.
-        EnvironmentError, FitDiverged: see `train`.
+        EnvironmentError, Diverged: see `train`.
     """
     makers = [functools.partial(make_env, config.env)] * config.num_envs
     env = _env_of(makers, path / CONFIG) if resume else vector(makers)

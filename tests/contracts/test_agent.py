@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from mbrl.agents import AGENTS, PETS, MPCConfig, PlannerConfig, RandomAgent, agent, name_of
+from mbrl.agents import AGENTS, PETS, MPCConfig, PlannerConfig, RandomAgent, agent, name_of, sac
 from mbrl.agents.pets import Config
 from mbrl.dynamics import EnsembleConfig
+from mbrl.learners.configs import SACConfig
 from mbrl.types import Agent, Player, Spec, Transition
 from tests.proof import bayesian_linear, dyna
 
@@ -43,10 +44,18 @@ def imagining(seed=0):
     return dyna.make(SPEC, config, generator=seeded(seed))
 
 
+def soft(seed, **settings):
+    own = SACConfig(hidden=(8,), discount=0.9)
+    config = sac.Config(learning_starts=12, batch=8, log_every=12, learner=own, **settings)
+    return sac.make(SPEC, config, generator=seeded(seed))
+
+
 MAKERS = {
     "pets": pets(),
     "pets open loop": pets(replan_every=0),
     "dyna": imagining,
+    "sac": lambda seed=0: soft(seed),
+    "sac, scaled": lambda seed=0: soft(seed, normalise_obs=True, scale_reward=True, updates=2),
     "random": lambda seed=0: RandomAgent(SPEC.action, generator=seeded(seed)),
 }
 """name -> make(seed) -> a fresh agent for `SPEC`."""
@@ -111,7 +120,7 @@ def test_every_agent_in_the_table_is_made_from_a_spec_alone(name):
 
 def test_an_unknown_agent_is_refused_with_the_known_names():
     with pytest.raises(
-        ValueError, match="agent 'petz' is unknown; there are dyna-q, pets, random, tabular"
+        ValueError, match=f"agent 'petz' is unknown; there are {', '.join(AGENTS)}, and"
     ):
         agent("petz")
 

@@ -1,0 +1,172 @@
+"""An agent with an off-policy learner: it acts, stores what it sees, and updates on a schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Shaped
+from torch import Generator, Tensor
+
+from mbrl.agents.policies import PolicyPlayer, first_index
+from mbrl.agents.schedules import OffPolicySchedule
+from mbrl.data import Replay, ReturnScale, RunningMoments
+from mbrl.nn.block import check_finite
+from mbrl.parallel import single_thread
+from mbrl.spaces import Vectors, random_actions
+from mbrl.types import Learner, Metrics, Spec, Transition
+
+
+class OffPolicy:
+    """An `Agent` with a replay buffer and a learner, in N environments at once.
+
+    Args:
+        spec: the environment; observations must be a box or indices.
+        learner: of states that are vectors (`Vectors`), and of actions as they are stored: in a
+            box, or indices from 0.
+        config: the schedule, with the learner's settings as `learner`.
+        generator: random stream of the agent, on the CPU.
+        device: device of the learner and of the replay buffer.
+
+    Attributes:
+        steps: environment steps so far.
+        updates: updates of the learner so far.
+
+    Raises:
+        ValueError: observations that are not a box or indices; a replay buffer that does not fit
+            into memory.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        learner: Learner,
+        config: OffPolicySchedule,
+        *,
+        discount: float,
+        generator: Generator,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.spec, self.learner, self.config, self.generator = spec, learner, config, generator
+        self.device, self.steps, self.updates = torch.device(device), 0, 0
+        self.vectors = Vectors(spec.obs, device=device)
+        self._first = first_index(spec)
+        self.replay = Replay(
+            config.capacity,
+            self.vectors.size,
+            tuple(spec.action.shape or ()),
+            action_dtype=torch.float32 if self._first is None else torch.int64,
+            device=device,
+        )
+        self.moments = RunningMoments((self.vectors.size,), device=device)
+        self.scale = ReturnScale(discount, greatest=True)
+        self.playing = self.player(generator=generator)
+        self._logged = 0
+        self._totals: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def policy(
+        self, state: Shaped[Tensor, "N S"], *, generator: Generator, explore: bool
+    ) -> Shaped[Tensor, N * A]:
+        """The learner's policy on observations as vectors, scaled as in training."""
+        return self.learner.policy(self._scaled(state), generator=generator, explore=explore)
+
+    def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
+        """Actions (N, *A): random at first, then the policy's."""
+        random_steps = self.config.random_steps
+        if self.steps < (self.config.learning_starts if random_steps is None else random_steps):
+            return random_actions(self.spec.action, len(obs), generator=self.generator)
+        return self.playing.act(obs, explore=explore)
+
+    def observe(self, step: Transition) -> None:
+        """Store N transitions.
+
+        Raises:
+            ValueError: wrong shapes, or a number that is not finite.
+        """
+        action = step.action if self._first is None else step.action - torch.as_tensor(self._first)
+        obs, next_obs = self.vectors(step.obs), self.vectors(step.next_obs)
+        self.replay.append(step._replace(obs=obs, action=action, next_obs=next_obs))
+        if self.config.normalise_obs:
+            self.moments.update(obs)
+        if self.config.scale_reward:
+            self.scale.update(step.reward, step.terminated | step.truncated)
+        self.steps += len(step.reward)
+
+    @single_thread()  # small products are faster on one thread
+    def update(self) -> Metrics:
+        """Do the updates that are due; every `log_every` steps, the means of their metrics.
+
+        Raises:
+            Diverged: a metric of an update is not finite.
+        """
+        start, every = self.config.learning_starts, self.config.train_every
+        rounds = max(0, self.steps - start) // every
+        each = self.config.updates or every
+        while self.updates < rounds * each:
+            metrics = self.learner.update(self.batch(), generator=self.generator)
+            self.updates += 1
+            if self.device.type == "cpu" or self.updates == rounds * each:
+                check_finite(metrics)
+            for name, value in metrics.items():
+                total = self._totals.get(name)
+                self._totals[name] = torch.as_tensor(value) if total is None else total + value
+                self._counts[name] = self._counts.get(name, 0) + 1
+        due = self.steps // self.config.log_every > self._logged
+        self._logged = self.steps // self.config.log_every
+        if not due or not self._totals:
+            return {}
+        means = {name: float(total) / self._counts[name] for name, total in self._totals.items()}
+        self._totals, self._counts = {}, {}
+        return means | {"updates": self.updates}
+
+    def batch(self) -> Transition:
+        """Transitions drawn uniformly, scaled as the settings say."""
+        batch = self.replay.sample(self.config.batch, generator=self.generator)
+        if self.config.normalise_obs:
+            obs, next_obs = self._scaled(batch.obs), self._scaled(batch.next_obs)
+            batch = batch._replace(obs=obs, next_obs=next_obs)
+        if self.config.scale_reward:
+            batch = batch._replace(reward=batch.reward / self.scale.value)
+        return batch
+
+    def _scaled(self, state: Tensor) -> Tensor:
+        return self.moments.scale(state) if self.config.normalise_obs else state
+
+    def player(self, *, generator: Generator) -> PolicyPlayer:
+        """A player for evaluation episodes: the same policy, another random stream."""
+        return PolicyPlayer(self.policy, spec=self.spec, device=self.device, generator=generator)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The learner, the data, the statistics, the generator and the counters."""
+        return {
+            "learner": self.learner.state_dict(),
+            "replay": self.replay.state_dict(),
+            "moments": self.moments.state_dict(),
+            "scale": self.scale.state_dict(),
+            "generator": self.generator.get_state(),
+            "steps": self.steps,
+            "updates": self.updates,
+            "totals": {name: total.clone() for name, total in self._totals.items()},
+            "counts": dict(self._counts),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned.
+
+        Raises:
+            ValueError, KeyError: it is from a different agent.
+        """
+        if min(state["steps"], state["updates"]) < 0:
+            raise ValueError("steps and updates must be >= 0")
+        self.learner.load_state_dict(state["learner"])
+        self.replay.load_state_dict(state["replay"])
+        self.moments.load_state_dict(state["moments"])
+        self.scale.load_state_dict(state["scale"])
+        self.generator.set_state(state["generator"].cpu())
+        self.steps, self.updates = state["steps"], state["updates"]
+        self._totals = {name: total.to(self.device) for name, total in state["totals"].items()}
+        self._counts = dict(state["counts"])
+        self._logged = self.steps // self.config.log_every
