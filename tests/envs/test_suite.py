@@ -202,3 +202,22 @@ def test_a_tolerance_without_margin_is_one_or_zero_and_may_be_unbounded():
         tolerance(x, margin=1.0, edge=0.0)
     with pytest.raises(ValueError, match="margin >= 0"):
         tolerance(x, margin=-1.0)
+
+
+def test_a_termination_gets_the_observation_without_the_features():
+    """In the environment and in the simulator, on a task with a feature."""
+
+    def fallen(next_obs):
+        assert next_obs.shape[-1] == 24
+        return next_obs[..., 14] < 1.25
+
+    task = replace(envs.SUITE["dmc-walker-walk"], terminated=fallen)
+    env = envs.MujocoEnv(task)
+    env.reset(seed=0)
+    start = torch.from_numpy(get_state(env.model, env.data))
+    actions, sim = torch.zeros(2, 8, 6), Simulator(task)
+    native = sim.unroll(start, actions)
+    step = sim.step(start[None, None], actions[None, :1, 0], noise=None)
+    ends = [env.step(np.zeros(6))[2] for _ in range(8)]
+    assert native.terminated[0, 1].tolist() == ends
+    assert bool(step.terminated[0, 0]) == ends[0] and len(set(ends)) == 2
