@@ -8,16 +8,17 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 from torch import Generator, Tensor
 
+from mbrl.agents.guide import Guide
 from mbrl.agents.policies import PolicyPlayer, first_index
 from mbrl.agents.schedules import OffPolicySchedule
 from mbrl.data import NStep, PrioritisedReplay, Replay, ReturnScale, RunningMoments
 from mbrl.nn.block import check_finite
 from mbrl.parallel import single_thread
 from mbrl.spaces import Vectors, random_actions
-from mbrl.types import Learner, Metrics, Spec, Transition
+from mbrl.types import Learner, Metrics, Spec, Transition, Valued
 
 
 @runtime_checkable
@@ -62,6 +63,7 @@ class OffPolicy:
         device: torch.device | str = "cpu",
     ) -> None:
         self.spec, self.learner, self.config, self.generator = spec, learner, config, generator
+        self.discount = discount
         self.device, self.steps, self.updates = torch.device(device), 0, 0
         self.vectors = Vectors(spec.obs, device=device)
         self._first = first_index(spec)
@@ -92,6 +94,30 @@ class OffPolicy:
     ) -> Shaped[Tensor, N * A]:
         """The learner's policy on observations as vectors, scaled as in training."""
         return self.learner.policy(self._scaled(state), generator=generator, explore=explore)
+
+    def value(self, state: Float[Tensor, "*lead S"]) -> Float[Tensor, "*lead"]:
+        """The learner's value of observations as vectors, in units of the environment's reward.
+
+        Raises:
+            ValueError: a learner that gives no values.
+        """
+        if not isinstance(self.learner, Valued):
+            raise ValueError(f"value: a {type(self.learner).__name__} values no states")
+        value = self.learner.value(self._scaled(state))
+        return value * self.scale.value if self.config.scale_reward else value
+
+    def guide(self) -> Guide:
+        """What the learner tells a planner: its policy and its values, of observations.
+
+        Raises:
+            ValueError: a learner that gives no values, or whose actions are not in a box.
+        """
+        if self._first is not None or not isinstance(self.learner, Valued):
+            raise ValueError(
+                f"a planner needs a policy in a box of actions, and values of states: "
+                f"a {type(self.learner).__name__} has not both"
+            )
+        return Guide(self.value, self.policy, self.discount)
 
     def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
         """Actions (N, *A): random at first, then the policy's."""
