@@ -40,13 +40,17 @@ from envs.registry import (
     simulated,
     unregister,
 )
+from envs.repeat import ActionRepeat
+from envs.suite import SUITE
 from envs.tabular import FiniteMDP, Layout, SeededOnce, TabularEnv
 from envs.task import Known, Physics, Planning, Task, never
 from envs.worlds import WORLDS, WetChicken
 
 __all__ = [
+    "SUITE",
     "TASKS",
     "WORLDS",
+    "ActionRepeat",
     "Description",
     "FiniteMDP",
     "Known",

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from envs.gymnasium_tasks import DESCRIBED
 from envs.registry import TASKS, describe, library_names
+from envs.suite import SUITE
 from envs.worlds import WORLDS
 
 FILE = Path(__file__).with_suffix(".json")
@@ -70,7 +71,7 @@ def worlds() -> list[World]:
 
 def simulators() -> tuple[str, ...]:
     """Names of the tasks whose simulator planners and tree search can use."""
-    return (*TASKS, *DESCRIBED)
+    return (*TASKS, *DESCRIBED, *SUITE)
 
 
 def catalogue() -> dict[str, list[dict[str, Any]]]:

@@ -92,7 +92,8 @@ class _Raised(Exception):
 
 
 def _problems(task: Task) -> Iterator[str]:
-    for name, least in (("frame_skip", 1), ("episode_steps", 1), ("goal_steps", 0)):
+    least_of = {"frame_skip": 1, "episode_steps": 1, "goal_steps": 0, "settle": 0}
+    for name, least in least_of.items():
         value = getattr(task, name)
         if not isinstance(value, int) or value < least:
             yield f"{name} must be an integer of at least {least}, got {value!r}"
@@ -159,9 +160,10 @@ def _start(task: Task, model: mujoco.MjModel, data: mujoco.MjData) -> Iterator[s
     data.qpos[:], data.qvel[:] = drawn
     if task.goal is not None:
         goal = _call("goal", task.goal, np.random.default_rng(0))
-        if np.shape(goal) != (model.nmocap, 3):
+        if np.shape(goal) not in ((model.nmocap, 3), (model.nmocap, 7)):
             yield f"goal: wanted shape ({model.nmocap}, 3), got {_shown(goal)}"
-        data.mocap_pos[:] = goal
+            return
+        data.mocap_pos[:] = goal[:, :3]
     mujoco.mj_forward(model, data)
 
 
@@ -171,7 +173,9 @@ def _functions(task: Task, model: mujoco.MjModel, data: mujoco.MjData) -> Iterat
     def as_torch(values: np.ndarray) -> Any:
         return torch.as_tensor(np.asarray(values), dtype=torch.float32)
 
-    physics = Physics(data.qpos, data.qvel, sensor_views(model, data.sensordata))
+    physics = Physics(
+        data.qpos, data.qvel, sensor_views(model, data.sensordata), np.asarray(data.act)
+    )
     one = _call("observation", task.observation, physics)
     if np.ndim(one) != 1:
         yield f"observation: wanted shape (O,), got {_shown(one)}"
@@ -179,7 +183,14 @@ def _functions(task: Task, model: mujoco.MjModel, data: mujoco.MjData) -> Iterat
     if not np.isfinite(one).all():
         yield "observation: holds a number that is not finite in the first state"
         return
-    size = len(one)
+    size, extra = len(one), 0
+    if task.features is not None:
+        found = _call("features", task.features, physics)
+        if np.ndim(found) != 1:
+            yield f"features: wanted shape (F,), got {_shown(found)}"
+            return
+        extra = len(found)
+        one = np.concatenate([one, found])
     functions: dict[str, tuple[Callable[..., Any], int, bool]] = {
         "reward": (task.reward, 3, False),
         "terminated": (task.terminated, 1, True),
@@ -193,12 +204,16 @@ def _functions(task: Task, model: mujoco.MjModel, data: mujoco.MjData) -> Iterat
                 take(_jittered(data.qpos, lead, rng)),
                 take(_jittered(data.qvel, lead, rng)),
                 {n: take(_jittered(view, lead, rng)) for n, view in physics.sensors.items()},
+                take(_jittered(physics.act, lead, rng)),
             )
             obs = _call("observation", task.observation, rows, kind=kind)
             yield from _mismatches("observation", obs, (*lead, size), kind, boolean=False)
+            if task.features is not None:
+                found = _call("features", task.features, rows, kind=kind)
+                yield from _mismatches("features", found, (*lead, extra), kind, boolean=False)
             inputs = [take(_jittered(one, lead, rng)) for _ in range(2)]
             action = take(rng.uniform(-1, 1, (*lead, model.nu)))
-            arguments = {3: (inputs[0], action, inputs[1]), 1: (inputs[1],)}
+            arguments = {3: (inputs[0], action, inputs[1]), 1: (inputs[1][..., :size],)}
             for name, (function, takes, boolean) in functions.items():
                 found = _call(name, function, *arguments[takes], kind=kind)
                 yield from _mismatches(name, found, lead, kind, boolean=boolean)

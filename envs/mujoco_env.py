@@ -36,7 +36,8 @@ class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     """A `Task` as a gymnasium environment.
 
     Observations are float32, as in models and replay buffers. Reward and termination are computed
-    from these float32 numbers, so that a stored transition gives the same reward to the last bit.
+    from these float32 numbers, so that a stored transition gives the same reward to the last bit
+    (unless the task has features, which are not stored).
     The physics is float64. Bounds of observations are the largest finite float32, because a
     simulated state has no tighter bounds. Actions outside [-1, 1] act as the nearest bound, as
     everywhere in MuJoCo. Episodes are truncated by gymnasium's TimeLimit, which `envs.make` adds.
@@ -67,16 +68,19 @@ class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self._renderer: mujoco.Renderer | None = None
         self._offset, self._scale = actuation(self.model)
         self._physics = Physics(
-            self.data.qpos, self.data.qvel, sensor_views(self.model, self.data.sensordata)
+            self.data.qpos,
+            self.data.qvel,
+            sensor_views(self.model, self.data.sensordata),
+            self.data.act,
         )
         self._warnings = self.data.warning.number  # a view
         self._noise = np.asarray(task.process_noise)
-        self._obs: np.ndarray | None = None
+        self._rewarded: np.ndarray | None = None  # the last observation, with the features
         self._steps = 0
+        size = task.observation(self._physics).shape
+        self._obs_size = size[0]
         largest = np.finfo(np.float32).max
-        self.observation_space = gymnasium.spaces.Box(
-            -largest, largest, task.observation(self._physics).shape, np.float32
-        )
+        self.observation_space = gymnasium.spaces.Box(-largest, largest, size, np.float32)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (self.model.nu,), np.float32)
 
     def reset(
@@ -87,10 +91,23 @@ class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         mujoco.mj_resetData(self.model, self.data)
         self.data.qpos[:], self.data.qvel[:] = self.task.initial(self.np_random)
         self._draw_goal()
-        mujoco.mj_step1(self.model, self.data)
+        if self.task.settle:
+            mujoco.mj_step(self.model, self.data, nstep=self.task.settle)
+            self.data.time = 0.0
+        self._start()
         self._steps = 0
-        self._obs = self._observe()
-        return self._obs.copy(), {}
+        self._rewarded = self._observe()
+        return self._rewarded[: self._obs_size].copy(), {}
+
+    def _start(self) -> None:
+        """Evaluate the sensors in the first state, those of forces without actuation."""
+        if not self.task.forces:
+            mujoco.mj_step1(self.model, self.data)
+            return
+        flags, option = self.model.opt.disableflags, self.model.opt
+        option.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_ACTUATION)
+        mujoco.mj_forward(self.model, self.data)
+        option.disableflags = flags
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Take one control step.
@@ -98,7 +115,7 @@ class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         Raises ValueError for an action that is not finite or not (A,), SimulationDiverged if
         the simulation diverges, ResetNeeded before the first reset.
         """
-        if self._obs is None:
+        if self._rewarded is None:
             raise gymnasium.error.ResetNeeded(f"{self.task.name}: call reset() before step()")
         action = np.asarray(action)
         if action.shape != self.action_space.shape:
@@ -108,7 +125,7 @@ class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             )
         if not np.isfinite(action).all():
             raise ValueError(f"{self.task.name}: action {action.tolist()} is not finite")
-        model, data, obs = self.model, self.data, self._obs
+        model, data, before = self.model, self.data, self._rewarded
         data.ctrl[:] = self._offset + self._scale * action
         if self._noise.size:
             data.qfrc_applied[:] = self._noise * self.np_random.standard_normal(model.nv)
@@ -118,13 +135,13 @@ class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             self._draw_goal()
         if model.nsensordata:
             mujoco.mj_step1(model, data)  # sensors would otherwise lag by one substep
-        next_obs = self._observe()
-        if self._warnings[_DIVERGED].any() or not np.isfinite(next_obs).all():
+        after = self._observe()
+        if self._warnings[_DIVERGED].any() or not np.isfinite(after).all():
             raise SimulationDiverged(
                 f"{self.task.name}: the simulation diverged at step {self._steps} of the episode"
             )
-        self._obs = next_obs
-        reward = float(self.task.reward(obs, action, next_obs))
+        self._rewarded, next_obs = after, after[: self._obs_size]
+        reward = float(self.task.reward(before, action, after))
         return next_obs.copy(), reward, bool(self.task.terminated(next_obs)), False, {}
 
     def render(self) -> np.ndarray | None:
@@ -150,10 +167,14 @@ class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def _draw_goal(self) -> None:
         if self.task.goal is not None:
-            self.data.mocap_pos[:] = self.task.goal(self.np_random)
+            goal = self.task.goal(self.np_random)
+            self.data.mocap_pos[:] = goal[:, :3]
+            if goal.shape[1] > 3:
+                self.data.mocap_quat[:] = goal[:, 3:]
 
     def _observe(self) -> np.ndarray:
-        return self.task.observation(self._physics).astype(np.float32)
+        """What the reward gets: the observation, then the features."""
+        return self.task.rewarded(self._physics).astype(np.float32)
 
 
 def get_state(model: mujoco.MjModel, data: mujoco.MjData) -> np.ndarray:

@@ -35,6 +35,8 @@ from envs import (
 from envs.contract import check_functions, check_task
 from envs.gymnasium_tasks import DESCRIBED, KNOWN
 from envs.mujoco_env import MujocoEnv
+from envs.repeat import ActionRepeat
+from envs.suite import SUITE
 from envs.tabular import FiniteMDP
 from envs.task import Known, RewardFn, Task, TerminatedFn, never
 from envs.worlds import WORLDS, WetChicken
@@ -112,10 +114,18 @@ class Description(NamedTuple):
 
 
 def task_env(name: str, **kwargs: Any) -> MujocoEnv:
-    """The environment of one of our tasks without its time limit; gymnasium's entry point."""
-    env = MujocoEnv(TASKS[name], **kwargs)
+    """The environment of a task of ours or the suite's without its time limit.
+
+    gymnasium's entry point.
+    """
+    env = MujocoEnv(_tasks()[name], **kwargs)
     _set_known(env, name, entry(name))
     return env
+
+
+def _tasks() -> dict[str, Task]:
+    """Our tasks and those of the DeepMind control suite by name."""
+    return {**TASKS, **SUITE}
 
 
 _REGISTERED: dict[str, Entry] = {}
@@ -123,9 +133,9 @@ _REGISTERED: dict[str, Entry] = {}
 
 
 def _built_in(name: str) -> Entry | None:
-    if name in TASKS:
-        task = TASKS[name]
-        return Entry(Known(task.reward, task.terminated, ""), task.summary, task)
+    task = _tasks().get(name)
+    if task is not None:
+        return Entry(_known_of(task), task.summary, task)
     if name == WET_CHICKEN:
         return Entry(Known(WetChicken.reward, WetChicken.terminated, ""), _SUMMARIES[name])
     if name in KNOWN:
@@ -133,11 +143,18 @@ def _built_in(name: str) -> Entry | None:
     return None
 
 
+def _known_of(task: Task, why: str = "") -> Known:
+    if task.features is None:
+        return Known(task.reward, task.terminated, why)
+    why = why or "the reward depends on quantities that the observation lacks"
+    return Known(None, task.terminated, why)
+
+
 def _entry_of(name: str) -> Entry | None:
     return _REGISTERED.get(name) or _built_in(name)
 
 
-for _task in TASKS.values():
+for _task in _tasks().values():
     if _task.name not in gymnasium.registry:
         gymnasium.register(
             _task.name,
@@ -194,7 +211,7 @@ def register(
         changed = {"reward": reward, "terminated": terminated}
         task = replace(what, **{k: f for k, f in changed.items() if f is not None})
         check_task(task)
-        given = Entry(Known(task.reward, task.terminated, why), summary or task.summary, task)
+        given = Entry(_known_of(task, why), summary or task.summary, task)
         make_env: Any = functools.partial(MujocoEnv, task)
         _to_gymnasium(called, make_env, task.episode_steps)
     elif isinstance(what, str):
@@ -272,7 +289,9 @@ def _builder(
     )
 
 
-def make(id: str, *, render_mode: str | None = None, **kwargs: Any) -> gymnasium.Env:
+def make(
+    id: str, *, render_mode: str | None = None, action_repeat: int = 1, **kwargs: Any
+) -> gymnasium.Env:
     """Build the environment with this name, with its time limit.
 
     Args:
@@ -280,6 +299,8 @@ def make(id: str, *, render_mode: str | None = None, **kwargs: Any) -> gymnasium
             where importing the module registers the id, or `module:NAME` where NAME is something
             that `register` takes.
         render_mode: None or "rgb_array".
+        action_repeat: steps for which each action is taken; rewards are summed. The time limit
+            counts steps of the environment, not actions.
         kwargs: for `gymnasium.make`; our tasks take `width`, `height` and `max_episode_steps`.
 
     The environment's `metadata["known"]` has its reward and termination as functions, if they are
@@ -287,8 +308,8 @@ def make(id: str, *, render_mode: str | None = None, **kwargs: Any) -> gymnasium
 
     Raises:
         UnknownEnvironment: a name that is neither a task nor registered.
-        ValueError: the name is that of something that is no environment, or the constructor raised
-            an exception.
+        ValueError: the name is that of something that is no environment, the constructor raised an
+            exception, or `action_repeat` is below 1.
     """
     name = _registered(id)
     # passed only if it is set, because a constructor may lack the argument
@@ -298,14 +319,14 @@ def make(id: str, *, render_mode: str | None = None, **kwargs: Any) -> gymnasium
     except gymnasium.error.Error:
         raise
     except Exception as error:  # a user's constructor may raise anything
-        if name in TASKS:
+        if name in _tasks():
             raise
         said = " ".join(str(error).split()) or "no message"
         raise ValueError(
             f"environment {id!r} cannot be made: {type(error).__name__}: {said}"
         ) from error
     _set_known(env, id, _entry_of(name))
-    return env
+    return env if action_repeat == 1 else ActionRepeat(env, action_repeat)
 
 
 def _set_known(env: gymnasium.Env, id: str, found: Entry | None) -> None:
@@ -359,13 +380,15 @@ def simulated(id: str) -> Task:
     task = entry(id).task
     if task is None:
         own = [name for name, each in _REGISTERED.items() if each.task is not None]
-        there = ", ".join([*TASKS, *DESCRIBED, *own])
+        there = ", ".join([*TASKS, *DESCRIBED, *own, "the tasks dmc-..."])
         raise ValueError(f"{id}: no simulator to plan through; there is one of {there}")
     return task
 
 
 def names() -> tuple[str, ...]:
-    """Names of our tasks, of gymnasium's tasks, and of registered environments but finite worlds.
+    """Names of tasks, ours, the suite's and gymnasium's, and of registered environments.
+
+    Finite worlds are not among them.
 
     `make` takes every id that gymnasium knows.
     """
@@ -375,7 +398,7 @@ def names() -> tuple[str, ...]:
 
 def library_names() -> tuple[str, ...]:
     """`names` without those that were registered."""
-    return (*TASKS, WET_CHICKEN, *KNOWN)
+    return (*TASKS, WET_CHICKEN, *KNOWN, *SUITE)
 
 
 def describe(id: str) -> Description:

@@ -52,6 +52,7 @@ class Physics(NamedTuple):
     qpos: Array  # (..., nq)
     qvel: Array  # (..., nv)
     sensors: Mapping[str, Array]  # name -> (..., d), evaluated at this qpos and qvel
+    act: Array = None  # (..., na): activations of actuators with dynamics
 
 
 class Known(NamedTuple):
@@ -85,6 +86,17 @@ class Task:
     """MuJoCo steps in a control step."""
     episode_steps: int
     """Control steps in an episode; `envs.make` truncates there."""
+    features: Callable[[Physics], Array] | None = None
+    """`features(physics) -> (..., F)`: numbers that the reward needs and the observation lacks. The
+    environment and the simulator append them to the observations that they give to `reward`, which
+    are then (..., O + F). Agents do not see them, so learners have to learn the reward."""
+    settle: int = 0
+    """MuJoCo steps without controls between `initial` and the first observation."""
+    forces: bool = False
+    """True if observations read sensors of forces or accelerations. Their values are those of the
+    last MuJoCo step, so they lag behind the state by one; at the start of an episode, and where a
+    simulator observes a bare state, they are evaluated in that state. The reward must not use
+    them."""
     terminated: TerminatedFn = never
     """`terminated(next_obs)`; by default the task never terminates."""
     process_noise: tuple[float, ...] = ()
@@ -95,7 +107,8 @@ class Task:
     prepare: Callable[[mujoco.MjSpec], None] | None = None
     """Edits the MJCF before it is compiled, for example to add sensors, a camera or colours."""
     goal: Callable[[np.random.Generator], np.ndarray] | None = None
-    """`goal(rng) -> (nmocap, 3)`: positions of the mocap bodies in m, drawn after `initial`."""
+    """`goal(rng) -> (nmocap, 3)`: positions of the mocap bodies in m, drawn after `initial`; or
+    (nmocap, 7): positions, then quaternions."""
     goal_steps: int = 0
     """Control steps after which a new goal is drawn; 0 keeps one goal for the whole episode."""
     success: Callable[[Array], Array] | None = None
@@ -115,6 +128,13 @@ class Task:
         """The current weights of the reward by name."""
         parameters = inspect.signature(self.reward).parameters.values()
         return {p.name: float(p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+    def rewarded(self, physics: Physics) -> Array:
+        """What `reward` gets as `obs` and `next_obs`: (..., O), or (..., O + F) with features."""
+        obs = self.observation(physics)
+        if self.features is None:
+            return obs
+        return array_namespace(obs).concat([obs, self.features(physics)], axis=-1)
 
     def traced(self) -> Task:
         """The same task with a position sensor of the same name for each of `traces`."""
@@ -144,8 +164,8 @@ class Task:
 
         Raises ValueError, in one line that names the file or the task, for an MJCF that does not
         compile, an actuator without `ctrlrange`, a sensor of accelerations or forces (these are not
-        functions of the state), a sensor that the task observes and the model lacks, and process
-        noise of the wrong length.
+        functions of the state) unless the task sets `forces`, a sensor that the task observes and
+        the model lacks, and process noise of the wrong length.
         """
         try:
             spec = mujoco.MjSpec.from_file(str(self.mjcf))
@@ -168,7 +188,7 @@ class Task:
             for i in range(model.nsensor)
             if model.sensor_needstage[i] == int(mujoco.mjtStage.mjSTAGE_ACC)
         ]
-        if unusable:
+        if unusable and not self.forces:
             raise ValueError(
                 f"{self.mjcf}: sensors that need accelerations, not only the state: "
                 f"{', '.join(unusable)}"
@@ -176,7 +196,8 @@ class Task:
         if not self.gymnasium:
             views = sensor_views(model, np.zeros(model.nsensordata))
             try:
-                self.observation(Physics(np.zeros(model.nq), np.zeros(model.nv), views))
+                start = Physics(np.zeros(model.nq), np.zeros(model.nv), views, np.zeros(model.na))
+                self.rewarded(start)
             except KeyError as missing:
                 raise ValueError(
                     f"{self.mjcf}: no sensor {missing}, which {self.name} observes; "

@@ -1,4 +1,4 @@
-"""The `Spec` of an environment; bounds, sizes and random actions of spaces."""
+"""The `Spec` of an environment; bounds, sizes, vectors and random actions of spaces."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
+from jaxtyping import Float
 from torch import Generator, Tensor
+from torch.nn.functional import one_hot
 
 from mbrl.types import RewardFn, Spec, TerminatedFn
 
@@ -98,3 +100,45 @@ def random_actions(space: Space, count: int, *, generator: Generator) -> np.ndar
         uniform = torch.rand((count, *space.shape), generator=generator).double().numpy()
         return (uniform * space.nvec).astype(np.int64) + space.start
     raise ValueError(f"random actions need a bounded box or indices, not {space}")
+
+
+class Vectors:
+    """Turns observations of a space into vectors of float32 numbers, which networks take.
+
+    Boxes are flattened; indices become one-hot vectors, several of them one after the other.
+
+    Args:
+        space: a box, discrete or multi-discrete space.
+        device: where the vectors are to be.
+
+    Attributes:
+        size: S, the length of a vector.
+
+    Raises:
+        ValueError: another kind of space.
+    """
+
+    def __init__(self, space: Space, *, device: torch.device | str = "cpu") -> None:
+        if not isinstance(space, Box | Discrete | MultiDiscrete):
+            raise ValueError(
+                f"a learner needs observations that are a box or indices, not {space}; "
+                "gymnasium.wrappers.FlattenObservation makes a box of a dict or tuple"
+            )
+        self._device, self._shape = device, tuple(space.shape or ())
+        self._choices: list[int] = []
+        if isinstance(space, Discrete):
+            self._choices, self._start = [int(space.n)], np.asarray([space.start])
+        elif isinstance(space, MultiDiscrete):
+            self._choices = [int(n) for n in space.nvec.ravel()]
+            self._start = np.asarray(space.start).ravel()
+        self.size = sum(self._choices) or int(np.prod(self._shape, dtype=int))
+
+    def __call__(self, obs: np.ndarray | Tensor) -> Float[Tensor, "N S"]:
+        """Vectors of N observations (N, *O)."""
+        if not self._choices:
+            rows = torch.as_tensor(obs, dtype=torch.float32, device=self._device)
+            return rows.reshape(len(rows), -1)
+        index = np.asarray(obs).reshape(len(obs), -1) - self._start
+        columns = torch.as_tensor(index, device=self._device).long().unbind(-1)
+        hot = [one_hot(column, n) for column, n in zip(columns, self._choices, strict=True)]
+        return torch.cat(hot, -1).float()

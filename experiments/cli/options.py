@@ -65,7 +65,23 @@ UNSET: Mapping[str, Mapping[str, str]] = {
     "mbrl.agents.pets.config.Config": {
         "fit_every": "never; where episodes have no time limit, --random-steps"
     },
+    "mbrl.agents.schedules.OffPolicySchedule": {
+        "random_steps": "--learning-starts",
+        "updates": "--train-every",
+    },
     "mbrl.dynamics.configs.EnsembleConfig": {"elites": "all members"},
+    "mbrl.learners.configs.SACConfig": {
+        "critic_hidden": "--hidden",
+        "discount": "that of the environment, 0.99 if it has none",
+        "critic_learning_rate": "--learning-rate",
+        "subset": "all of them",
+        "norm": "not normalised",
+        "policy_norm": "not normalised",
+        "temperature": "tuned",
+        "target_entropy": "-1 for each dimension of an action; 0.98 of the greatest for indices",
+        "target_std": "--target-entropy holds",
+        "clip": "no limit",
+    },
     "mbrl.learners.on_policy_configs.PolicyConfig": {
         "value_hidden": "--hidden",
         "discount": "that of the environment, 0.99 if it has none",
@@ -73,6 +89,17 @@ UNSET: Mapping[str, Mapping[str, str]] = {
         "clip": "no limit",
         "max_kl": "no limit",
         "value_clip": "not clipped",
+    },
+    "mbrl.learners.value_configs.DDPGConfig": {
+        "critic_hidden": "--hidden",
+        "discount": "that of the environment, 0.99 if it has none",
+        "critic_learning_rate": "--learning-rate",
+        "clip": "no limit",
+    },
+    "mbrl.learners.value_configs.DQNConfig": {
+        "discount": "that of the environment, 0.99 if it has none",
+        "clip": "no limit",
+        "huber": "squared loss",
     },
     "mbrl.settings.DriveConfig": {
         "delay": "with --asynchronous as many as the last search took, else 0",

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mbrl.agents.tabular import over_table, table_of, with_discount
+from mbrl.agents.schedules import with_discount
+from mbrl.agents.tabular import over_table, table_of
 from mbrl.tabular.config import DynaConfig
 from planners.checks import Share
 

@@ -7,10 +7,11 @@ is imported until an agent is made, so the command's help is quick.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from mbrl.tabular.config import DynaConfig, TabularConfig
+from mbrl.agents.schedules import with_discount
+from mbrl.tabular.config import TabularConfig
 from planners.checks import Share
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
     from mbrl.tabular import Dyna, TabularLearner
     from mbrl.types import Metrics, Spec, Transition
-
-C = TypeVar("C", TabularConfig, DynaConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,13 +125,6 @@ def make(spec: Spec, config: Config, *, generator: Generator, device: str = "cpu
 
     own = with_discount(config, spec, 0.99)
     return over_table(TabularLearner(*table_of(spec), own), config, generator)
-
-
-def with_discount(config: C, spec: Spec, otherwise: float) -> C:
-    """A config of a table whose discount is set: its own, the environment's, or `otherwise`."""
-    if config.discount is not None:
-        return config
-    return replace(config, discount=otherwise if spec.discount is None else spec.discount)
 
 
 def table_of(spec: Spec) -> tuple[int, int]:

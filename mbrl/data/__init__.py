@@ -1,6 +1,17 @@
-"""The replay buffer and the normaliser."""
+"""Replay buffers, n-step transitions, the normaliser and running moments."""
 
+from mbrl.data.n_step import NStep
 from mbrl.data.normaliser import Normaliser, moments
+from mbrl.data.prioritised import PrioritisedReplay
 from mbrl.data.replay import Replay
+from mbrl.data.running import ReturnScale, RunningMoments
 
-__all__ = ["Normaliser", "Replay", "moments"]
+__all__ = [
+    "NStep",
+    "Normaliser",
+    "PrioritisedReplay",
+    "Replay",
+    "ReturnScale",
+    "RunningMoments",
+    "moments",
+]

@@ -30,8 +30,16 @@ _log = logging.getLogger(__name__)
 _STATE = int(mujoco.mjtState.mjSTATE_INTEGRATION)
 _CTRL = int(mujoco.mjtState.mjSTATE_CTRL)
 _FORCE = int(mujoco.mjtState.mjSTATE_QFRC_APPLIED)
-_MOTION = int(mujoco.mjtState.mjSTATE_QPOS) | int(mujoco.mjtState.mjSTATE_QVEL)
+_MOTION = sum(
+    int(part)
+    for part in (
+        mujoco.mjtState.mjSTATE_QPOS,
+        mujoco.mjtState.mjSTATE_QVEL,
+        mujoco.mjtState.mjSTATE_ACT,
+    )
+)
 _SENSOR_STAGE = int(mujoco.mjtStage.mjSTAGE_VEL)
+_FORCE_STAGE = int(mujoco.mjtStage.mjSTAGE_ACC)
 _NO_STAGE = int(mujoco.mjtStage.mjSTAGE_NONE)
 _KEPT = 8
 """Number of batches kept, one for each number of candidates, because building one takes
@@ -44,6 +52,7 @@ class Physics(NamedTuple):
     qpos: np.ndarray  # (..., nq)
     qvel: np.ndarray  # (..., nv)
     sensors: Mapping[str, np.ndarray]  # name -> (..., d)
+    act: np.ndarray  # (..., na)
 
 
 class PhysicalTask(Protocol):
@@ -60,8 +69,18 @@ class PhysicalTask(Protocol):
         ...
 
     @property
+    def rewarded(self) -> Callable[[Any], Any]:
+        """`rewarded(physics) -> (..., O + F)`: the observation, then what else the reward needs."""
+        ...
+
+    @property
     def reward(self) -> Callable[..., Any]:
-        """`reward(obs, action, next_obs) -> (...)`."""
+        """`reward(obs, action, next_obs) -> (...)`; gets rows of `rewarded`."""
+        ...
+
+    @property
+    def forces(self) -> bool:
+        """Whether observations read sensors of forces, which lag by one MuJoCo step."""
         ...
 
     @property
@@ -194,8 +213,12 @@ class Simulator:
             self._sensors = {self.model.body(i).name: slice(3 * i, 3 * i + 3) for i in bodies}
             self._field = "xpos"
         recorder = _AccessRecorder(self._views(getattr(self._data, self._field).reshape(-1)))
-        task.observation(Physics(self._data.qpos, self._data.qvel, recorder))
+        start = Physics(self._data.qpos, self._data.qvel, recorder, self._data.act)
+        self._obs_size = len(task.observation(start))
+        task.rewarded(start)
         self._uses_sensors = recorder.accessed
+        kinds = np.repeat(self.model.sensor_needstage, self.model.sensor_dim)
+        self._lagging = np.flatnonzero(kinds == _FORCE_STAGE) if task.forces else None
 
     @property
     def state_size(self) -> int:
@@ -256,7 +279,7 @@ class Simulator:
     def decode(self, state: Float[Tensor, "*lead S"]) -> Float[Tensor, "*lead O"]:
         """Observations of states in the first member; float32, or float64 if `task.gymnasium`."""
         rows = state.reshape(-1, state.shape[-1]).numpy(force=True)
-        obs = self._decode(rows, members=1).astype(self._dtype)
+        obs = self._decode(rows, members=1)[..., : self._obs_size].astype(self._dtype)
         return torch.from_numpy(obs).to(state.device).reshape(*state.shape[:-1], obs.shape[-1])
 
     def step(
@@ -289,7 +312,8 @@ class Simulator:
             forces = self._force_std * noise.reshape(-1, self._force_std.size).numpy(force=True)
         after, before, obs = self.observed_step(rows, moves, forces=forces, members=self.members)
         before, obs = before.astype(self._dtype), obs.astype(self._dtype)
-        reward, ended = self.reward(before, moves, obs), self.terminated(obs)
+        reward = self.reward(before, moves, obs)
+        ended = self.terminated(obs[..., : self._obs_size])
         return Step(
             torch.from_numpy(after).to(state.device).reshape(*lead, size),
             torch.from_numpy(np.asarray(reward)).to(state.device).reshape(lead),
@@ -326,7 +350,7 @@ class Simulator:
         start, moves = state.numpy(force=True), actions.numpy(force=True)
         draws = None if noise is None else noise.numpy(force=True)
         physics, bad = self._roll(start, moves, particles, draws)
-        obs = self.task.observation(physics).astype(self._dtype)
+        obs = self.task.rewarded(physics).astype(self._dtype)
         plans = moves[None] if particles == 1 else np.broadcast_to(moves, (particles, *moves.shape))
         before, after = obs[:, :, :-1], obs[:, :, 1:]
         reward_of: Callable[..., Any] = reward or self.reward
@@ -334,7 +358,7 @@ class Simulator:
         ends: Callable[..., Any] = terminated or self.terminated
         # A task that never ends has a termination named `never`, which is not called.
         endless = getattr(ends, "__name__", "") == "never"
-        ended = None if endless else np.asarray(ends(after))
+        ended = None if endless else np.asarray(ends(after[..., : self._obs_size]))
         device = state.device
         return Unrolled(
             rewards.to(device),
@@ -381,8 +405,9 @@ class Simulator:
         forces: np.ndarray | float = 0.0,
         members: int = 1,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """A control step: next states (n, S), observations (n, O) before and after, in float64.
+        """A control step: next states (n, S), what the reward gets before and after, in float64.
 
+        These are observations (n, O), with features of the task (n, O + F).
         `rows` are states (n, S) and `moves` actions (n, A), grouped by member, of the first
         `members`. `forces` (n, nv) act on the degrees of freedom, in N or N·m. States that diverge
         become NaN.
@@ -441,7 +466,8 @@ class Simulator:
             inputs[:, :, -1] = inputs[:, :, -2]
 
         rows = len(batch.state)
-        out: dict[Any, np.ndarray] = {_MOTION: np.empty((rows, substeps, model.nq + model.nv))}
+        moving, whole = model.nq + model.nv, model.nq + model.nv + model.na
+        out: dict[Any, np.ndarray] = {_MOTION: np.empty((rows, substeps, whole))}
         if with_sensors:
             shape = getattr(self._data, self._field).shape
             out[self._field] = np.empty((rows, substeps, *shape))
@@ -449,8 +475,8 @@ class Simulator:
         flat = inputs.reshape(rows, substeps, width)
         bad = _guarded(batch, lambda: batch.rollout(substeps, flat, spec, (*out,), out=out))
 
-        motion = np.empty((particles, count, horizon + 1, model.nq + model.nv))
-        motion[:, :, 0] = state[1 : 1 + model.nq + model.nv]  # the first number is the time
+        motion = np.empty((particles, count, horizon + 1, whole))
+        motion[:, :, 0] = state[1 : 1 + whole]  # the first number is the time
         recorded = out[_MOTION].reshape(particles, count, substeps, -1)
         motion[:, :, 1:] = recorded[:, :, skip - 1 : horizon * skip : skip]
         sensed = None
@@ -460,9 +486,19 @@ class Simulator:
                 last = sensed[:, :, skip - 1 :: skip]
                 sensed = np.concatenate([sensed[:, :, :1], last], axis=2)
             else:
-                sensed = sensed[:, :, ::skip]
+                every = sensed
+                sensed = every[:, :, ::skip]
+                if self._lagging is not None:
+                    last = every[:, :, skip - 1 : horizon * skip : skip]
+                    sensed = sensed.copy()
+                    sensed[:, :, 1:, self._lagging] = last[..., self._lagging]
         views = {} if sensed is None else self._views(sensed)
-        physics = Physics(motion[..., : model.nq], motion[..., model.nq :], views)
+        qpos, qvel, act = (
+            motion[..., : model.nq],
+            motion[..., model.nq : moving],
+            motion[..., moving:],
+        )
+        physics = Physics(qpos, qvel, views, act)
         return physics, None if bad is None else bad.reshape(particles, count)
 
     def _batch(self, count: int, members: int) -> Batch:
@@ -480,21 +516,23 @@ class Simulator:
         return batch
 
     def _decode(self, rows: np.ndarray, members: int) -> np.ndarray:
-        """Observations (n, O) of states (n, S), grouped by member, of the first `members`."""
+        """`rewarded` (n, O + F) of states (n, S), grouped by member, of the first `members`."""
         batch = self._batch(len(rows) // members, members)
         batch.state[:] = rows
         if self._uses_sensors:
             batch.bind(self._field)  # must precede the call that fills it
-            _guarded(batch, lambda: batch.forward(stage=_SENSOR_STAGE))
+            stage = _SENSOR_STAGE if self._lagging is None else _FORCE_STAGE
+            _guarded(batch, lambda: batch.forward(stage=stage))
         return self._observe(batch)
 
     def _observe(self, batch: Batch) -> np.ndarray:
-        """Observations (n, O) of the current states of a batch, a copy."""
+        """`rewarded` (n, O + F) of the current states of a batch, a copy."""
         views = {}
         if self._uses_sensors:
             views = self._views(batch.bind(self._field).reshape(len(batch.state), -1))
-        physics = Physics(batch.bind("qpos"), batch.bind("qvel"), views)
-        return np.array(self.task.observation(physics))
+        act = batch.bind("act") if self.model.na else np.empty((len(batch.state), 0))
+        physics = Physics(batch.bind("qpos"), batch.bind("qvel"), views, act)
+        return np.array(self.task.rewarded(physics))
 
     def _views(self, sensed: np.ndarray) -> dict[str, np.ndarray]:
         return {name: sensed[..., where] for name, where in self._sensors.items()}

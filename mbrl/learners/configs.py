@@ -37,11 +37,9 @@ class SACConfig:
     discount: PositiveShare | None = None
     """γ. If unset, that of the environment, or 0.99 if it defines none."""
     learning_rate: Rate = 3e-4
-    """Adam's step size for the policy."""
+    """Adam's step size for the policy and the temperature."""
     critic_learning_rate: Rate | None = None
     """Adam's step size for the critics. If unset, that of the policy."""
-    temperature_learning_rate: Rate | None = None
-    """Adam's step size for the temperature. If unset, that of the policy."""
     beta1: Share = 0.9
     """Adam's decay rate of the mean gradient; 0.5 in CrossQ."""
     polyak: PositiveShare = 0.005

@@ -1,0 +1,227 @@
+"""An agent with an off-policy learner: it acts, stores what it sees, and updates on a schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Shaped
+from torch import Generator, Tensor
+
+from mbrl.agents.policies import PolicyPlayer, first_index
+from mbrl.agents.schedules import OffPolicySchedule
+from mbrl.data import NStep, PrioritisedReplay, Replay, ReturnScale, RunningMoments
+from mbrl.nn.block import check_finite
+from mbrl.parallel import single_thread
+from mbrl.spaces import Vectors, random_actions
+from mbrl.types import Learner, Metrics, Spec, Transition
+
+
+@runtime_checkable
+class Annealed(Protocol):
+    """A learner whose exploration depends on how far the training is."""
+
+    def progress(self, env_steps: int) -> None:
+        """Called with the number of environment steps so far."""
+        ...
+
+
+class OffPolicy:
+    """An `Agent` with a replay buffer and a learner, in N environments at once.
+
+    Args:
+        spec: the environment; observations must be a box or indices.
+        learner: of states that are vectors (`Vectors`), and of actions in a box or indices from 0.
+            For `n_step` above 1 its `update` must take `discount`, and for prioritised replay
+            `weights`, as that of `SAC`; its `progress(steps)`, if it has one, is told the steps.
+        config: the schedule, with the learner's settings as `learner`.
+        discount: γ of n-step returns and of the scale of rewards.
+        generator: random stream of the agent, on the CPU.
+        device: device of the learner and of the replay buffer.
+
+    Attributes:
+        steps: environment steps so far.
+        updates: updates of the learner so far.
+
+    Raises:
+        ValueError: observations that are not a box or indices; a replay buffer that does not fit
+            into memory; `priority` with a learner that measures no errors of rows.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        learner: Learner,
+        config: OffPolicySchedule,
+        *,
+        discount: float,
+        generator: Generator,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.spec, self.learner, self.config, self.generator = spec, learner, config, generator
+        self.device, self.steps, self.updates = torch.device(device), 0, 0
+        self.vectors = Vectors(spec.obs, device=device)
+        self._first = first_index(spec)
+        self.window = NStep(config.n_step, discount=discount) if config.n_step > 1 else None
+        kind: Any = Replay
+        if config.priority > 0:
+            if not hasattr(learner, "errors"):
+                raise ValueError("priority: this learner measures no errors of rows; want 0")
+            kind = partial(PrioritisedReplay, alpha=config.priority)
+        self.replay: Replay = kind(
+            config.capacity,
+            self.vectors.size,
+            tuple(spec.action.shape or ()),
+            action_dtype=torch.float32 if self._first is None else torch.int64,
+            extra=None if self.window is None else {"discount": ()},
+            device=device,
+        )
+        self.n_step = NStep(config.n_step, discount=discount)
+        self.moments = RunningMoments((self.vectors.size,), device=device)
+        self.scale = ReturnScale(discount, greatest=True)
+        self.playing = self.player(generator=generator)
+        self._logged = 0
+        self._totals: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def policy(
+        self, state: Shaped[Tensor, "N S"], *, generator: Generator, explore: bool
+    ) -> Shaped[Tensor, N * A]:
+        """The learner's policy on observations as vectors, scaled as in training."""
+        return self.learner.policy(self._scaled(state), generator=generator, explore=explore)
+
+    def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
+        """Actions (N, *A): random at first, then the policy's."""
+        random_steps = self.config.random_steps
+        if self.steps < (self.config.learning_starts if random_steps is None else random_steps):
+            return random_actions(self.spec.action, len(obs), generator=self.generator)
+        return self.playing.act(obs, explore=explore)
+
+    def observe(self, step: Transition) -> None:
+        """Store N transitions.
+
+        Raises:
+            ValueError: wrong shapes, or a number that is not finite.
+        """
+        action = step.action if self._first is None else step.action - torch.as_tensor(self._first)
+        obs, next_obs = self.vectors(step.obs), self.vectors(step.next_obs)
+        rows = step._replace(obs=obs, action=action, next_obs=next_obs)
+        if self.window is None:
+            self.replay.append(rows)
+        else:
+            rows = Transition(*(torch.as_tensor(x, device=self.device) for x in rows))
+            rows, discount = self.window.push(rows)
+            self.replay.append(rows, discount=discount)
+        if self.config.normalise_obs:
+            self.moments.update(obs)
+        if self.config.scale_reward:
+            self.scale.update(step.reward, step.terminated | step.truncated)
+        self.steps += len(step.reward)
+        if isinstance(self.learner, Annealed):
+            self.learner.progress(self.steps)
+
+    @single_thread()  # small products are faster on one thread
+    def update(self) -> Metrics:
+        """Do the updates that are due; every `log_every` steps, the means of their metrics.
+
+        Raises:
+            Diverged: a metric of an update is not finite.
+        """
+        start, every = self.config.learning_starts, self.config.train_every
+        rounds = max(0, self.steps - start) // every
+        each = self.config.updates or every
+        while self.updates < rounds * each:
+            metrics = self._updated()
+            self.updates += 1
+            if self.device.type == "cpu" or self.updates == rounds * each:
+                check_finite(metrics)
+            for name, value in metrics.items():
+                total = self._totals.get(name)
+                self._totals[name] = torch.as_tensor(value) if total is None else total + value
+                self._counts[name] = self._counts.get(name, 0) + 1
+        due = self.steps // self.config.log_every > self._logged
+        self._logged = self.steps // self.config.log_every
+        if not due or not self._totals:
+            return {}
+        means = {name: float(total) / self._counts[name] for name, total in self._totals.items()}
+        self._totals, self._counts = {}, {}
+        return means | {"updates": self.updates}
+
+    def _updated(self) -> Metrics:
+        """One update from transitions that are drawn uniformly or by priority."""
+        count, generator = self.config.batch, self.generator
+        if self.window is None and not isinstance(self.replay, PrioritisedReplay):
+            batch = self._processed(self.replay.sample(count, generator=generator))
+            return self.learner.update(batch, generator=generator)
+        index = self.replay.draw(count, generator=generator)
+        columns = self.replay.columns(index)
+        given: dict[str, Tensor] = {}
+        if self.window is not None:
+            given["discount"] = columns["discount"]
+        if isinstance(self.replay, PrioritisedReplay):
+            given["weights"] = self.replay.weights(index, beta=self._correction())
+        batch = self._processed(Transition(*(columns[name] for name in Transition._fields)))
+        learner: Any = self.learner  # `Learner` does not name these arguments
+        metrics = learner.update(batch, **given, generator=generator)
+        if isinstance(self.replay, PrioritisedReplay):
+            self.replay.prioritise(index, learner.errors)
+        return metrics
+
+    def _correction(self) -> float:
+        """β, which rises linearly to 1."""
+        share = min(1.0, self.steps / self.config.correction_steps)
+        return self.config.correction + share * (1.0 - self.config.correction)
+
+    def _processed(self, batch: Transition) -> Transition:
+        """Transitions scaled as the settings say."""
+        if self.config.normalise_obs:
+            obs, next_obs = self._scaled(batch.obs), self._scaled(batch.next_obs)
+            batch = batch._replace(obs=obs, next_obs=next_obs)
+        if self.config.scale_reward:
+            batch = batch._replace(reward=batch.reward / self.scale.value)
+        return batch
+
+    def _scaled(self, state: Tensor) -> Tensor:
+        return self.moments.scale(state) if self.config.normalise_obs else state
+
+    def player(self, *, generator: Generator) -> PolicyPlayer:
+        """A player for evaluation episodes: the same policy, another random stream."""
+        return PolicyPlayer(self.policy, spec=self.spec, device=self.device, generator=generator)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The learner, the data, the statistics, the generator and the counters."""
+        return {
+            "learner": self.learner.state_dict(),
+            "replay": self.replay.state_dict(),
+            "window": None if self.window is None else self.window.state_dict(),
+            "moments": self.moments.state_dict(),
+            "scale": self.scale.state_dict(),
+            "generator": self.generator.get_state(),
+            "steps": self.steps,
+            "updates": self.updates,
+            "totals": {name: total.clone() for name, total in self._totals.items()},
+            "counts": dict(self._counts),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned.
+
+        Raises:
+            ValueError, KeyError: it is from a different agent.
+        """
+        if min(state["steps"], state["updates"]) < 0:
+            raise ValueError("steps and updates must be >= 0")
+        self.learner.load_state_dict(state["learner"])
+        self.replay.load_state_dict(state["replay"])
+        if self.window is not None:
+            self.window.load_state_dict(state["window"])
+        self.moments.load_state_dict(state["moments"])
+        self.scale.load_state_dict(state["scale"])
+        self.generator.set_state(state["generator"].cpu())
+        self.steps, self.updates = state["steps"], state["updates"]
+        self._totals = {name: total.to(self.device) for name, total in state["totals"].items()}
+        self._counts = dict(state["counts"])
+        self._logged = self.steps // self.config.log_every

@@ -1,0 +1,68 @@
+"""What the settings of agents with a model-free learner have in common.
+
+No torch is imported, so the command's help is quick.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from planners.checks import NonNegativeFloat, NonNegativeInt, PositiveInt, Share, check_fields
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from mbrl.types import Spec
+
+C = TypeVar("C")
+
+
+@dataclass(frozen=True)
+class OffPolicySchedule:
+    """When an off-policy learner is updated, and from what data."""
+
+    learning_starts: PositiveInt = 1000
+    """Environment steps before the first update."""
+    random_steps: NonNegativeInt | None = None
+    """Environment steps with uniformly random actions at the start. If unset, until learning
+    starts."""
+    train_every: PositiveInt = 1
+    """Environment steps from one round of updates to the next."""
+    updates: PositiveInt | None = None
+    """Updates in each round. If unset, one for each environment step."""
+    batch: PositiveInt = 256
+    """Transitions in each update."""
+    capacity: PositiveInt = 1_000_000
+    """Maximum number of transitions kept; the oldest are dropped."""
+    n_step: PositiveInt = 1
+    """Number of steps whose rewards are summed before the next state is bootstrapped from."""
+    priority: NonNegativeFloat = 0.0
+    """Exponent α of the errors by which transitions are drawn (prioritised replay); 0: alike."""
+    correction: Share = 0.4
+    """First exponent β of the importance weights that correct for priorities; it rises to 1."""
+    correction_steps: PositiveInt = 100_000
+    """Environment steps over which it rises, linearly."""
+    normalise_obs: bool = False
+    """Whether observations are scaled to mean 0 and std 1, with running statistics."""
+    scale_reward: bool = False
+    """Whether rewards are divided by the running std of the discounted return, or by a fifth of
+    the greatest one where that is more (SimbaV2, XQC)."""
+    log_every: PositiveInt = 1000
+    """Environment steps from one line of metrics to the next; each has the means since the last."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    @classmethod
+    def suited(cls, spec: Spec) -> Self:
+        """The defaults, whatever the environment."""
+        return cls()
+
+
+def with_discount(config: C, spec: Spec, otherwise: float) -> C:
+    """A config whose `discount` is set: its own, the environment's, or `otherwise`."""
+    settings: Any = config
+    if settings.discount is not None:
+        return config
+    return replace(settings, discount=otherwise if spec.discount is None else spec.discount)
