@@ -29,6 +29,7 @@ AGENTS: Mapping[str, str] = {
     "ddpg": "mbrl.agents.ddpg",
     "dqn": "mbrl.agents.dqn",
     "dyna-q": "mbrl.agents.dyna_q",
+    "off-policy-actor-critic": "mbrl.agents.off_policy_actor_critic",
     "pets": "mbrl.agents.pets",
     "ppo": "mbrl.agents.ppo",
     "random": "mbrl.agents.random",

@@ -3,63 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import gymnasium
 import numpy as np
 import torch
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Generator, Tensor
 
+from mbrl.agents.policies import PolicyPlayer, first_index
+from mbrl.agents.schedules import with_discount
 from mbrl.data.running import RunningMoments
 from mbrl.distributions import Bounds
 from mbrl.learners.actors import GaussianActor
 from mbrl.learners.on_policy import Actions, OnPolicyLearner
 from mbrl.learners.on_policy_configs import PolicyConfig
+from mbrl.parallel import single_thread
 from mbrl.rng import on_device
-from mbrl.spaces import bounds
+from mbrl.spaces import Vectors, bounds
 from mbrl.types import Metrics, Spec, Transition
 
 LIMIT = 10.0
 """Normalised rewards are clipped to ± this, as in Stable-Baselines3."""
-
-
-class View:
-    """How a learner sees observations and actions: vectors of float32, and indices from 0.
-
-    Args:
-        spec: the environment.
-        name: of the algorithm, for messages.
-        device: where its tensors are to be.
-
-    Raises:
-        ValueError: spaces that the algorithm cannot use.
-    """
-
-    def __init__(self, spec: Spec, name: str, *, device: torch.device) -> None:
-        self.device, self._space = device, spec.obs
-        self.size = _size(spec.obs, name)
-        self.actions = _actions(spec.action, name, device)
-        self._start = getattr(spec.action, "start", None)
-        self._one_hot = isinstance(spec.obs, Discrete | MultiDiscrete)
-
-    def rows(self, obs: np.ndarray) -> Float[np.ndarray, "N S"]:
-        """Observations (N, *O) as vectors; indices become one-hot vectors."""
-        if not self._one_hot:
-            return obs.reshape(len(obs), -1)
-        space = cast(Any, self._space)
-        sizes = np.atleast_1d(space.n if isinstance(space, Discrete) else space.nvec).ravel()
-        index = (obs - space.start).reshape(len(obs), -1)
-        hot = np.zeros((len(obs), int(sizes.sum())), np.float32)
-        np.put_along_axis(hot, index + np.cumsum(sizes) - sizes, 1, 1)
-        return hot
-
-    def out(self, action: Tensor) -> np.ndarray:
-        """Actions of the actor as the environment wants them."""
-        given = action.cpu().numpy()
-        return given if self._start is None else given + self._start
 
 
 class Steps:
@@ -186,46 +152,63 @@ class OnPolicy:
 
     Args:
         learner: what learns.
-        view: how it sees the environment.
+        spec: the environment.
         config: what the learner was made from.
         store: what collects.
         generator: draws actions; a second generator, seeded from it, draws minibatches.
+        device: where the learner is.
+
+    Raises:
+        ValueError: observations that are neither a box nor indices.
     """
 
     def __init__(
         self,
         learner: OnPolicyLearner,
-        view: View,
+        spec: Spec,
         config: Any,
         store: Steps | WholeEpisodes,
         *,
         generator: Generator,
+        device: torch.device | str = "cpu",
     ) -> None:
-        self.learner, self.view, self.config, self.store = learner, view, config, store
+        self.learner, self.spec, self.config, self.store = learner, spec, config, store
+        self.device, self.vectors = torch.device(device), Vectors(spec.obs, device=device)
+        self._first = first_index(spec)
         own = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-        self._acting = on_device(generator, view.device)
-        self._learning = torch.Generator(view.device).manual_seed(own)
+        self._acting = on_device(generator, self.device)
+        self._learning = torch.Generator(self.device).manual_seed(own)
         self.obs_moments = None
         if config.normalise_obs:
-            self.obs_moments = RunningMoments((view.size,), device=view.device)
+            self.obs_moments = RunningMoments((self.vectors.size,), device=device)
         self.return_moments = RunningMoments() if config.normalise_reward else None
         self._returns = np.zeros(0)  # discounted returns of the N environments so far
         self._weights: Tensor | None = None  # of state-dependent noise
         self._taken: tuple[Tensor, Tensor] | None = None  # states and actions of the actor
 
+    def policy(
+        self, state: Float[Tensor, "N S"], *, generator: Generator, explore: bool
+    ) -> Shaped[Tensor, N * A]:
+        """The learner's policy on observations as vectors, scaled as in training."""
+        return self.learner.policy(self._scaled(state), generator=generator, explore=explore)
+
+    @torch.no_grad()
+    @single_thread()  # small products are faster on one thread
     def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
         """Actions (N, *A) for observations (N, *O): samples if `explore`, else the best."""
-        state = torch.from_numpy(self.view.rows(obs)).to(self.view.device)
-        if explore and self.obs_moments is not None:
+        state = self.vectors(obs)
+        if not explore:
+            return self._out(self.policy(state, generator=self._acting, explore=False))
+        if self.obs_moments is not None:
             self.obs_moments.update(state)
-        state = self._seen(state)
-        actor = self.learner.policy
-        with torch.no_grad():
-            if not explore:
-                return self.view.out(actor(state, generator=self._acting, explore=False))
-            own = self._drawn(actor, state)
-            self._taken = state, own
-            return self.view.out(actor.emit(own))
+        state, actor = self._scaled(state), self.learner.policy
+        own = self._drawn(actor, state)
+        self._taken = state, own
+        return self._out(actor.emit(own))
+
+    def _out(self, action: Tensor) -> np.ndarray:
+        given = action.numpy(force=True)
+        return given if self._first is None else given + self._first
 
     def _drawn(self, actor: Any, state: Tensor) -> Tensor:
         if not (isinstance(actor, GaussianActor) and actor.head is not None):
@@ -236,11 +219,8 @@ class OnPolicy:
             self._weights = actor.weights(len(state), generator=self._acting)
         return actor.draw(state, generator=self._acting, weights=self._weights)
 
-    def _seen(self, rows: Float[Tensor, "N S"]) -> Float[Tensor, "N S"]:
-        return (rows if self.obs_moments is None else self.obs_moments.scale(rows)).float()
-
-    def _state(self, obs: np.ndarray) -> Float[Tensor, "N S"]:
-        return self._seen(torch.from_numpy(self.view.rows(obs)).to(self.view.device))
+    def _scaled(self, state: Float[Tensor, "N S"]) -> Float[Tensor, "N S"]:
+        return state if self.obs_moments is None else self.obs_moments.scale(state)
 
     def observe(self, step: Transition) -> None:
         """Store N transitions.
@@ -254,10 +234,9 @@ class OnPolicy:
                 "observe: an on-policy agent learns from its own steps; call act first"
             )
         (state, own), self._taken = self._taken, None
-        next_obs = self._state(step.next_obs.numpy())
-        device = self.view.device
+        next_obs = self._scaled(self.vectors(step.next_obs))
         reward, terminated, truncated = (
-            column.to(device) for column in (step.reward, step.terminated, step.truncated)
+            column.to(self.device) for column in (step.reward, step.terminated, step.truncated)
         )
         self.store.add(Transition(state, own, reward.float(), next_obs, terminated, truncated))
 
@@ -267,10 +246,10 @@ class OnPolicy:
         if batch is None:
             return {}
         if self.return_moments is not None:
-            batch = batch._replace(reward=self._scaled(batch))
+            batch = batch._replace(reward=self._divided(batch))
         return self.learner.update(batch, generator=self._learning)
 
-    def _scaled(self, batch: Transition) -> Tensor:
+    def _divided(self, batch: Transition) -> Tensor:
         """Rewards divided by the running standard deviation of the discounted return."""
         assert self.return_moments is not None
         rewards = batch.reward.double().cpu().numpy()
@@ -288,9 +267,9 @@ class OnPolicy:
         scaled = rewards / (std if std > 0 else 1.0)
         return torch.from_numpy(scaled.clip(-LIMIT, LIMIT)).to(batch.reward)
 
-    def player(self, *, generator: Generator) -> Player:
+    def player(self, *, generator: Generator) -> PolicyPlayer:
         """Plays with this policy and these statistics, and randomness of its own."""
-        return Player(self, generator=generator)
+        return PolicyPlayer(self.policy, spec=self.spec, device=self.device, generator=generator)
 
     def state_dict(self) -> dict[str, Any]:
         """The learner, the steps since the last update, the statistics and the generators."""
@@ -319,29 +298,10 @@ class OnPolicy:
             self.return_moments.load_state_dict(state["moments"]["return"])
         self._returns = state["returns"].cpu().numpy().copy()
         weights = state["weights"]
-        self._weights = None if weights is None else weights.to(self.view.device).clone()
+        self._weights = None if weights is None else weights.to(self.device).clone()
         self._acting.set_state(state["acting"].cpu())
         self._learning.set_state(state["learning"].cpu())
         self._taken = None
-
-
-class Player:
-    """Plays with an agent's policy, which it shares; it changes nothing of the agent."""
-
-    def __init__(self, agent: OnPolicy, *, generator: Generator) -> None:
-        self._agent, self._generator = agent, on_device(generator, agent.view.device)
-
-    def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
-        """Actions (N, *A): samples if `explore`, else the best."""
-        agent = self._agent
-        with torch.no_grad():
-            state = agent._state(obs)
-            return agent.view.out(
-                agent.learner.policy(state, generator=self._generator, explore=explore)
-            )
-
-    def reset(self, begins: np.ndarray) -> None:
-        """Nothing is kept from one episode to the next."""
 
 
 def on_policy(
@@ -367,34 +327,23 @@ def on_policy(
     Raises:
         ValueError: spaces that the algorithm cannot use; whole episodes where they never end.
     """
-    view = View(spec, name, device=torch.device(device))
+    actions = actions_of(spec.action, name, device)
     whole = hasattr(config, "episodes")
     if whole and not spec.ends and spec.terminated is None and spec.episode_steps is None:
         raise ValueError(f"{name}: needs episodes that end; this environment's never do")
-    own: PolicyConfig = with_discount(config.learner, spec)
-    made = learner(view.size, view.actions, own, generator=generator, device=device)
+    own: PolicyConfig = with_discount(config.learner, spec, 0.99)
+    size = Vectors(spec.obs).size
+    made = learner(size, actions, own, generator=generator, device=device)
     store = WholeEpisodes(config.episodes) if whole else Steps(config.rollout)
-    return OnPolicy(made, view, config, store, generator=generator)
+    return OnPolicy(made, spec, config, store, generator=generator, device=device)
 
 
-def with_discount(config: PolicyConfig, spec: Spec) -> PolicyConfig:
-    """Settings whose discount is set: their own, the environment's, or 0.99."""
-    if config.discount is not None:
-        return config
-    return replace(config, discount=0.99 if spec.discount is None else spec.discount)
+def actions_of(space: gymnasium.Space, name: str, device: torch.device | str) -> Actions:
+    """The actions of a space, as learners take them.
 
-
-def _size(space: gymnasium.Space, name: str) -> int:
-    if isinstance(space, Discrete):
-        return int(space.n)
-    if isinstance(space, MultiDiscrete):
-        return int(space.nvec.sum())
-    if isinstance(space, Box) and np.issubdtype(space.dtype, np.floating) and space.shape:
-        return int(np.prod(space.shape))
-    raise ValueError(f"{name}: needs observations that are real vectors or indices, not {space}")
-
-
-def _actions(space: gymnasium.Space, name: str, device: torch.device) -> Actions:
+    Raises:
+        ValueError: a space that the algorithm `name` cannot use.
+    """
     if isinstance(space, Discrete):
         return int(space.n)
     if isinstance(space, MultiDiscrete) and space.nvec.ndim == 1:

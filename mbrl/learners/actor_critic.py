@@ -145,11 +145,19 @@ class OffPolicyActorCritic:
         return cast(Actor, self.actor.fixed)
 
     @single_thread()  # small products are faster on one thread
-    def update(self, batch: Transition, *, generator: Generator) -> Metrics:
+    def update(
+        self,
+        batch: Transition,
+        *,
+        discount: Float[Tensor, " B"] | None = None,
+        generator: Generator,
+    ) -> Metrics:
         """One step of the critic and one of the policy.
 
         Args:
             batch: B transitions.
+            discount: what multiplies the value of each next state; γ if None. For n-step returns,
+                γ^n.
             generator: draws actions.
 
         Raises:
@@ -160,7 +168,8 @@ class OffPolicyActorCritic:
             next_action = self.policy(batch.next_obs, generator=generator, explore=True)
             next_q = self._q(self.target.module, batch.next_obs, next_action)
         q = self._q(self.critic.module, batch.obs, batch.action)
-        error = losses.td_error(q, batch.reward, next_q, batch.terminated, discount=self.discount)
+        share = self.discount if discount is None else discount
+        error = losses.td_error(q, batch.reward, next_q, batch.terminated, discount=share)
         critic_loss = 0.5 * error.square().mean()
         self.critic.minimise(critic_loss)
         loss, entropy = self._actor_loss(batch.obs, generator)

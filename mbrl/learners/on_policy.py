@@ -100,9 +100,9 @@ class OnPolicyLearner(ABC):
         return 1.0 if self._decay_steps is None else max(0.0, 1 - self.steps / self._decay_steps)
 
     def state_dict(self) -> dict[str, Any]:
-        """Networks, moments of the optimisers and the number of steps."""
+        """The learner's name, networks, moments of the optimisers and the number of steps."""
         blocks = {name: block.state_dict() for name, block in self.blocks.items()}
-        return {"blocks": blocks, "steps": self.steps}
+        return {"learner": type(self).__name__, "blocks": blocks, "steps": self.steps}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned.
@@ -110,6 +110,8 @@ class OnPolicyLearner(ABC):
         Raises:
             ValueError, KeyError: it is from a different learner.
         """
+        if state["learner"] != type(self).__name__:
+            raise ValueError(f"the state is of {state['learner']}, not of {type(self).__name__}")
         if state["blocks"].keys() != self.blocks.keys():
             raise ValueError(f"blocks: want {[*self.blocks]}, got {[*state['blocks']]}")
         for name, block in self.blocks.items():
@@ -167,6 +169,16 @@ def normalised(advantage: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
         return advantage
     std, mean = torch.std_mean(advantage)
     return (advantage - mean) / (std + 1e-8)
+
+
+@torch.no_grad()
+def constant(actor: Actor, obs: Float[Tensor, "B S"]) -> Distribution:
+    """The distribution of actions as it is now: it stays when the parameters change."""
+    given = actor.distribution(obs)
+    if isinstance(given, DiagonalGaussian):
+        # without `gsde` log_std is the parameter itself
+        return given._replace(log_std=given.log_std.detach().clone())
+    return given
 
 
 def rows_of(distribution: Distribution, rows: Tensor) -> Distribution:

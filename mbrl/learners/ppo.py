@@ -7,17 +7,20 @@ far: clipped ratios, or a KL penalty whose weight adapts, or both.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
+from jaxtyping import Float, Int, Shaped
 from torch import Generator, Tensor
 
 from mbrl import losses
 from mbrl.learners.on_policy import (
     Actions,
     Actor,
+    Distribution,
     OnPolicyLearner,
     Pair,
+    constant,
     criticised,
     device_of,
     explained,
@@ -32,6 +35,27 @@ from mbrl.learners.on_policy import (
 from mbrl.learners.on_policy_configs import PPOConfig
 from mbrl.nn import Block
 from mbrl.types import Transition
+
+
+class Rows(NamedTuple):
+    """What an update of PPO learns from, B rows."""
+
+    obs: Float[Tensor, "B S"]
+    action: Shaped[Tensor, "B A"]
+    old: Distribution
+    """Of actions, before the update."""
+    old_log_prob: Float[Tensor, " B"]
+    advantage: Float[Tensor, " B"]
+    value: Float[Tensor, " B"]
+    """V(s) before the update."""
+    target: Float[Tensor, " B"]
+    """What V(s) learns."""
+
+    def rows(self, index: Int[Tensor, " M"]) -> Rows:
+        """Some of the rows."""
+        old = rows_of(self.old, index)
+        columns = (column if column is self.old else column[index] for column in self)
+        return Rows._make(columns)._replace(old=old)
 
 
 class PPO(OnPolicyLearner):
@@ -74,43 +98,18 @@ class PPO(OnPolicyLearner):
         self, batch: Transition, generator: Generator, **more: Any
     ) -> Mapping[str, Tensor | float]:
         config, module = self.config, cast(Pair, self.pair.module)
-        value, advantage = criticised(
+        critique = criticised(
             module.critic, batch, discount=self.discount, lambda_=config.trace_decay
         )
-        target, value, advantage = ((value + advantage).flatten(), value.flatten(),
-                                    advantage.flatten())  # fmt: skip
         batch = flat(batch)
-        clip_range = config.clip_range * (self.left if config.decay_clip else 1.0)
-        clip_range = max(clip_range, 1e-8)  # the loss wants it positive
-        with torch.no_grad():
-            old = module.actor.distribution(batch.obs)
-            old_log_prob = old.log_prob(batch.action)
-        sums: dict[str, Tensor] = {}
-        updates, passes = 0, 0
-        for _ in range(config.epochs):
-            passes += 1
-            far = False
-            for rows in self._minibatches(len(value), generator):
-                loss, said = self._loss(
-                    batch.obs[rows],
-                    batch.action[rows],
-                    normalised(advantage[rows]) if config.normalise else advantage[rows],
-                    old_log_prob[rows],
-                    None if config.objective == "clip" else rows_of(old, rows),
-                    value[rows],
-                    target[rows],
-                    clip_range,
-                )
-                if config.max_kl is not None and float(said["kl"]) > 1.5 * config.max_kl:
-                    far = True
-                    break
-                said["grad_norm"] = self.pair.minimise(loss)
-                updates += 1
-                for name, number in said.items():
-                    sums[name] = sums[name] + number if name in sums else number
-            if far:
-                break
-        metrics = {name: total / max(updates, 1) for name, total in sums.items()}
+        old = constant(module.actor, batch.obs)
+        old_log_prob = old.log_prob(batch.action)
+        value, advantage, target = (
+            x.flatten() for x in (critique.value, critique.advantage, critique.target)
+        )
+        data = Rows(batch.obs, batch.action, old, old_log_prob, advantage, value, target)
+        sums, updates, passes = self._passes(data, generator)
+        metrics = {name: total / updates for name, total in sums.items()}
         with torch.no_grad():
             moved = kl(old, module.actor.distribution(batch.obs)).mean()
         if config.objective != "clip":
@@ -125,41 +124,53 @@ class PPO(OnPolicyLearner):
             "learning_rate": self.pair.learning_rate,
         }
 
-    def _minibatches(self, rows: int, generator: Generator) -> tuple[Tensor, ...]:
-        order = torch.randperm(rows, generator=generator, device=generator.device)
-        return order.to(self.pair.value.device).split(self.config.batch)
+    def _passes(self, data: Rows, generator: Generator) -> tuple[dict[str, Tensor], int, int]:
+        """Sums of the metrics of minibatches, the number of minibatches and that of passes."""
+        config, sums, updates = self.config, {}, 0
+        clip_range = config.clip_range * (self.left if config.decay_clip else 1.0)
+        clip_range = max(clip_range, 1e-8)  # the loss wants it positive
+        for passed in range(1, config.epochs + 1):
+            order = torch.randperm(len(data.obs), generator=generator, device=generator.device)
+            for rows in order.to(data.obs.device).split(config.batch):
+                loss, said = self.loss(data.rows(rows), clip_range=clip_range)
+                said["grad_norm"] = self.pair.minimise(loss)
+                updates += 1
+                for name, number in said.items():
+                    sums[name] = sums[name] + number if name in sums else number
+                if config.max_kl is not None and float(said["kl"]) > 1.5 * config.max_kl:
+                    return sums, updates, passed
+        return sums, updates, config.epochs
 
-    def _loss(
-        self,
-        obs: Tensor,
-        action: Tensor,
-        advantage: Tensor,
-        old_log_prob: Tensor,
-        old: Any,
-        old_value: Tensor,
-        target: Tensor,
-        clip_range: float,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, rows: Rows, *, clip_range: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a minibatch, and metrics.
+
+        Args:
+            rows: the minibatch.
+            clip_range: ε.
+        """
         config, module = self.config, cast(Pair, self.pair.module)
-        new = module.actor.distribution(obs)
-        log_prob = new.log_prob(action)
+        advantage = normalised(rows.advantage) if config.normalise else rows.advantage
+        new = module.actor.distribution(rows.obs)
+        log_prob = new.log_prob(rows.action)
         if config.objective == "penalty":
-            policy = losses.trpo_surrogate(log_prob, old_log_prob, advantage)
+            policy = losses.trpo_surrogate(log_prob, rows.old_log_prob, advantage)
         else:
-            policy = losses.ppo_clip(log_prob, old_log_prob, advantage, clip=clip_range)
-        value = value_of(module.critic, obs)
+            policy = losses.ppo_clip(log_prob, rows.old_log_prob, advantage, clip=clip_range)
+        value = value_of(module.critic, rows.obs)
         if config.value_clip is None:
-            error = losses.value_loss(value, target).mean()
+            error = losses.value_loss(value, rows.target)
         else:
             error = losses.clipped_value_loss(
-                value, old_value, target, clip=config.value_clip
-            ).mean()
-        policy, entropy = policy.mean(), new.entropy().mean()
-        loss = policy + config.value_weight * error - config.entropy_weight * entropy
-        if old is not None:
-            loss = loss + self.beta * kl(old, new).mean()
+                value, rows.value, rows.target, clip=config.value_clip
+            )
+        policy, error, entropy = policy.mean(), error.mean(), new.entropy().mean()
+        loss = policy + config.value_weight * error
+        if config.entropy_weight:
+            loss = loss - config.entropy_weight * entropy
+        if config.objective != "clip":
+            loss = loss + self.beta * kl(rows.old, new).mean()
         with torch.no_grad():
-            log_ratio = log_prob - old_log_prob
+            log_ratio = log_prob - rows.old_log_prob
             ratio = log_ratio.exp()
             said = {
                 "actor_loss": policy.detach(),
@@ -180,6 +191,5 @@ class PPO(OnPolicyLearner):
         Raises:
             ValueError, KeyError: it is from a different learner.
         """
-        beta = state["beta"]
         super().load_state_dict(state)
-        self.beta = beta
+        self.beta = state["beta"]

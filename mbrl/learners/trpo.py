@@ -19,6 +19,7 @@ from mbrl.learners.on_policy import (
     Actor,
     Distribution,
     OnPolicyLearner,
+    constant,
     criticised,
     device_of,
     explained,
@@ -86,9 +87,8 @@ class TRPO(OnPolicyLearner):
 
     def _improve(self, batch: Transition, advantage: Tensor) -> dict[str, Tensor | float]:
         actor, config = cast(Actor, self.actor.module), self.config
-        with torch.no_grad():
-            old = actor.distribution(batch.obs)
-            old_log_prob = old.log_prob(batch.action)
+        old = constant(actor, batch.obs)
+        old_log_prob = old.log_prob(batch.action)
 
         def surrogate() -> tuple[Tensor, Distribution]:
             new = actor.distribution(batch.obs)

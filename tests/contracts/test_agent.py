@@ -81,6 +81,9 @@ def deterministic(seed, module=ddpg, kind=DDPGConfig, **settings):
 MAKERS = {
     "a2c": rollouts("a2c"),
     "actor-critic": rollouts("actor-critic", rollout=4),
+    "off-policy actor-critic": rollouts(
+        "off-policy-actor-critic", learning_starts=12, batch=8, log_every=12
+    ),
     "ppo": rollouts("ppo", {"epochs": 2, "batch": 5}, rollout=4),
     "ppo normalised": rollouts("ppo", rollout=5, normalise_obs=True, normalise_reward=True),
     "ppo gSDE": rollouts("ppo", {"gsde": True}, rollout=7, noise_every=3),

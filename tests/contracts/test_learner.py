@@ -8,10 +8,12 @@ import torch
 
 from mbrl.data import Replay
 from mbrl.distributions import Bounds
+from mbrl.learners.actor_critic import OffPolicyActorCritic
 from mbrl.learners.configs import SACConfig
 from mbrl.learners.ddpg import DDPG
 from mbrl.learners.dqn import DQN
 from mbrl.learners.fqi import FQI
+from mbrl.learners.on_policy_configs import OffPolicyActorCriticConfig
 from mbrl.learners.sac import SAC, DiscreteSAC
 from mbrl.learners.value_configs import DDPGConfig, DQNConfig, FQIConfig, TD3Config
 from mbrl.training import fit_offline
@@ -98,6 +100,14 @@ def fqi(seed):
     return learner
 
 
+def off_policy_critic(seed, actions):
+    config = OffPolicyActorCriticConfig(
+        hidden=(32,), discount=0.9, learning_rate=1e-2, value_learning_rate=1e-2,
+        squash=True, first_std=0.5, polyak=0.1,
+    )  # fmt: skip
+    return OffPolicyActorCritic(STATE, actions, config, generator=seeded(seed))
+
+
 BOX = {
     "deterministic policy gradient": lambda seed=0: DeterministicPolicyGradient(
         STATE, LOW, HIGH, Config(hidden=(16,)), generator=seeded(seed)
@@ -109,6 +119,7 @@ BOX = {
     "XQC": lambda seed=0: soft(seed, norm="batch", unit_weights=True, atoms=51),
     "DDPG": lambda seed=0: deterministic(seed),
     "TD3": lambda seed=0: deterministic(seed, TD3Config),
+    "off-policy actor-critic": lambda seed=0: off_policy_critic(seed, Bounds(LOW, HIGH)),
 }
 """name -> make(seed) -> a fresh learner of states (2,) and actions in the box [LOW, HIGH]."""
 
@@ -121,6 +132,7 @@ CHOICE = {
     "C51": lambda seed=0: dqn(seed, atoms=21, double=True),
     "QR-DQN": lambda seed=0: dqn(seed, quantiles=15, dueling=True),
     "FQI": lambda seed=0: fqi(seed),
+    "discrete off-policy actor-critic": lambda seed=0: off_policy_critic(seed, 3),
 }
 """name -> make(seed) -> a fresh learner of states (2,) and actions 0, 1 and 2."""
 
