@@ -82,6 +82,25 @@ UNSET: Mapping[str, Mapping[str, str]] = {
         "target_std": "--target-entropy holds",
         "clip": "no limit",
     },
+    "mbrl.learners.on_policy_configs.PolicyConfig": {
+        "value_hidden": "--hidden",
+        "discount": "that of the environment, 0.99 if it has none",
+        "decay_steps": "constant",
+        "clip": "no limit",
+        "max_kl": "no limit",
+        "value_clip": "not clipped",
+    },
+    "mbrl.learners.value_configs.DDPGConfig": {
+        "critic_hidden": "--hidden",
+        "discount": "that of the environment, 0.99 if it has none",
+        "critic_learning_rate": "--learning-rate",
+        "clip": "no limit",
+    },
+    "mbrl.learners.value_configs.DQNConfig": {
+        "discount": "that of the environment, 0.99 if it has none",
+        "clip": "no limit",
+        "huber": "squared loss",
+    },
     "mbrl.settings.DriveConfig": {
         "delay": "with --asynchronous as many as the last search took, else 0",
         "device": "that of the run",

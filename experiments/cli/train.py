@@ -35,12 +35,20 @@ class Train(Training):
     agent: Any = None
     env: str = "cartpole-swingup"
     """A task of `mbrl list envs`, or any gymnasium id that suits the algorithm."""
+    variant: Annotated[str | None, options.unset("the algorithm's own settings")] = None
+    """A published variant of the algorithm, whose settings are then the defaults. A name that is
+    not one of them lists all."""
     num_envs: int = 1
-    """Environments stepped side by side."""
+    """Environments stepped side by side; the preset may set it."""
     seed: int = 0
     """All randomness of the run comes from it."""
     steps: int = 0
     """Environment steps in all."""
+    evaluate_every: int = 0
+    """Environment steps between evaluations in an environment apart, without exploration; 0: none.
+    metrics.jsonl gets a line of each."""
+    evaluation_episodes: int = 10
+    """Episodes of an evaluation."""
     device: str = "cpu"
     """Device of the model: cpu, cuda, cuda:1, ..."""
     run: Annotated[Path | None, options.unset("a new one under --root")] = None
@@ -82,17 +90,21 @@ def run(args: list[str]) -> int:
         names.check_name("algorithm", algo, [*algorithms, *installed("agent")])
     env_id = options.peek(rest, "--env", "cartpole-swingup")
     names.check_env(env_id)
-    from experiments.presets import preset
+    from experiments.presets import environments, preset
     from mbrl.agents import agent
 
     # Help texts and wrong options are answered without it: torch and MuJoCo take seconds to import.
     world = functools.cache(lambda: _world(env_id))
     steps, config = preset(algo, env_id, lambda: world()[0], known=names.known(env_id))
+    config, rest = _varied(algo, config, rest)
     rest, config, parts = _exchanged(rest, config)
     kind = train_of(agent(algo).Config)
-    start = kind(agent=config, env=env_id, steps=steps)
+    count = environments(algo, env_id)
+    start = kind(agent=config, env=env_id, steps=steps, num_envs=count)
     parsed = options.parse(kind, f"mbrl train {algo}", rest, start, parts)
-    options.check_least(parsed, steps=1, seed=0, num_envs=1)
+    options.check_least(
+        parsed, steps=1, seed=0, num_envs=1, evaluate_every=0, evaluation_episodes=1
+    )
     _prepare(parsed)
     from mbrl.rng import generator
     from mbrl.training import RunConfig
@@ -101,13 +113,32 @@ def run(args: list[str]) -> int:
     spec, why = world()
     check_device(parsed.device, "--device asks for the")
     made = RunConfig(
-        algo, env_id, parsed.seed, parsed.steps, parsed.device, parsed.agent, parsed.num_envs
+        algo,
+        env_id,
+        parsed.seed,
+        parsed.steps,
+        parsed.device,
+        parsed.agent,
+        parsed.num_envs,
+        parsed.evaluate_every,
+        parsed.evaluation_episodes,
     )
     agent(algo).make(spec, parsed.agent, generator=generator(0))  # what does not fit is refused now
     if why:
         options.say(f"{env_id}: {why}")
     path = parsed.run or new_folder(parsed.root, env_id, algo, parsed.seed)
     return _go(made, path, parsed, numbered=parsed.run is None)
+
+
+def _varied(algo: str, config: Any, args: list[str]) -> tuple[Any, list[str]]:
+    """The settings of the variant that is asked for; it stays among the arguments for the help."""
+    from mbrl.agents import varied
+
+    name = options.peek(args, "--variant", "")
+    try:
+        return (varied(algo, config, name) if name else config), args
+    except ValueError as error:
+        raise Wrong(f"--{error}") from None
 
 
 def _exchanged(args: list[str], config: Any) -> tuple[list[str], Any, dict[str, type]]:

@@ -1,4 +1,7 @@
-"""Tuned settings, one file for each algorithm: `PRESETS` by environment, `OTHERS` for the rest."""
+"""Tuned settings, one file for each algorithm: `PRESETS` by environment, `OTHERS` for the rest.
+
+A file may say in `ENVS` how many environments are stepped side by side, by environment, if not one.
+"""
 
 from __future__ import annotations
 
@@ -38,8 +41,8 @@ def preset(
     registered = _registered(env, algo)
     if registered is not None:
         return registered
-    file = f"experiments.presets.{algo.replace('-', '_')}"
-    if ":" in algo or importlib.util.find_spec(file) is None:
+    file = _file(algo)
+    if file is None:
         return STEPS, agent(algo).Config.suited(spec())
     presets = importlib.import_module(file)
     if env in presets.PRESETS:
@@ -54,9 +57,24 @@ def preset(
     return steps, config
 
 
+def environments(algo: str, env: str) -> int:
+    """How many environments the preset of an algorithm steps side by side."""
+    file = _file(algo)
+    if _registered(env, algo) is not None or file is None:
+        return 1
+    return getattr(importlib.import_module(file), "ENVS", {}).get(env, 1)
+
+
+def _file(algo: str) -> str | None:
+    """The module of an algorithm's presets; None if it has none."""
+    file = f"experiments.presets.{algo.replace('-', '_')}"
+    return None if ":" in algo or importlib.util.find_spec(file) is None else file
+
+
 def mpc_preset(env: str) -> Any:
     """The tuned `MPCConfig` to drive a task by; None if there is none."""
-    presets = importlib.import_module("experiments.presets.mpc").PRESETS
+    tuned = importlib.import_module("experiments.presets.mpc")
+    presets = tuned.PRESETS | tuned.SUITE
     return presets[env] if env in presets else _registered(env, "mpc")
 
 

@@ -24,11 +24,19 @@ if TYPE_CHECKING:
     from mbrl.agents.random import RandomAgent
 
 AGENTS: Mapping[str, str] = {
+    "a2c": "mbrl.agents.a2c",
+    "actor-critic": "mbrl.agents.actor_critic",
+    "ddpg": "mbrl.agents.ddpg",
+    "dqn": "mbrl.agents.dqn",
     "dyna-q": "mbrl.agents.dyna_q",
     "pets": "mbrl.agents.pets",
+    "ppo": "mbrl.agents.ppo",
     "random": "mbrl.agents.random",
+    "reinforce": "mbrl.agents.reinforce",
     "sac": "mbrl.agents.sac",
     "tabular": "mbrl.agents.tabular",
+    "td3": "mbrl.agents.td3",
+    "trpo": "mbrl.agents.trpo",
 }
 """Module of each agent, by name."""
 
@@ -56,6 +64,26 @@ def agent(name: str) -> Any:
     return module
 
 
+def varied(name: str, config: Any, variant: str | None) -> Any:
+    """The settings of a published variant of an algorithm, such as "redq" of "sac".
+
+    Args:
+        name: of the agent.
+        config: its settings; those that the variant does not name stay as they are.
+        variant: one of the `VARIANTS` of the agent's module; None: none.
+
+    Raises:
+        ValueError: an unknown variant.
+    """
+    if variant is None:
+        return config
+    known: Mapping[str, Any] = getattr(agent(name), "VARIANTS", {})
+    if variant not in known:
+        said = f"there are {', '.join(known)}" if known else f"{name} has none"
+        raise ValueError(f"variant {variant!r} is unknown; {said}")
+    return known[variant](config)
+
+
 def name_of(config: object) -> str:
     """The name in `AGENTS` of a config's agent, or the module of its class if it has none."""
     module = type(config).__module__
@@ -75,6 +103,7 @@ __all__ = [
     "RandomAgent",
     "agent",
     "name_of",
+    "varied",
 ]
 
 

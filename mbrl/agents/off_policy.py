@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -12,11 +13,20 @@ from torch import Generator, Tensor
 
 from mbrl.agents.policies import PolicyPlayer, first_index
 from mbrl.agents.schedules import OffPolicySchedule
-from mbrl.data import Replay, ReturnScale, RunningMoments
+from mbrl.data import NStep, PrioritisedReplay, Replay, ReturnScale, RunningMoments
 from mbrl.nn.block import check_finite
 from mbrl.parallel import single_thread
 from mbrl.spaces import Vectors, random_actions
 from mbrl.types import Learner, Metrics, Spec, Transition
+
+
+@runtime_checkable
+class Annealed(Protocol):
+    """A learner whose exploration depends on how far the training is."""
+
+    def progress(self, env_steps: int) -> None:
+        """Called with the number of environment steps so far."""
+        ...
 
 
 class OffPolicy:
@@ -24,9 +34,11 @@ class OffPolicy:
 
     Args:
         spec: the environment; observations must be a box or indices.
-        learner: of states that are vectors (`Vectors`), and of actions as they are stored: in a
-            box, or indices from 0.
+        learner: of states that are vectors (`Vectors`), and of actions in a box or indices from 0.
+            For `n_step` above 1 its `update` must take `discount`, and for prioritised replay
+            `weights`, as that of `SAC`; its `progress(steps)`, if it has one, is told the steps.
         config: the schedule, with the learner's settings as `learner`.
+        discount: γ of n-step returns and of the scale of rewards.
         generator: random stream of the agent, on the CPU.
         device: device of the learner and of the replay buffer.
 
@@ -36,7 +48,7 @@ class OffPolicy:
 
     Raises:
         ValueError: observations that are not a box or indices; a replay buffer that does not fit
-            into memory.
+            into memory; `priority` with a learner that measures no errors of rows.
     """
 
     def __init__(
@@ -53,13 +65,21 @@ class OffPolicy:
         self.device, self.steps, self.updates = torch.device(device), 0, 0
         self.vectors = Vectors(spec.obs, device=device)
         self._first = first_index(spec)
-        self.replay = Replay(
+        self.window = NStep(config.n_step, discount=discount) if config.n_step > 1 else None
+        kind: Any = Replay
+        if config.priority > 0:
+            if not hasattr(learner, "errors"):
+                raise ValueError("priority: this learner measures no errors of rows; want 0")
+            kind = partial(PrioritisedReplay, alpha=config.priority)
+        self.replay: Replay = kind(
             config.capacity,
             self.vectors.size,
             tuple(spec.action.shape or ()),
             action_dtype=torch.float32 if self._first is None else torch.int64,
+            extra=None if self.window is None else {"discount": ()},
             device=device,
         )
+        self.n_step = NStep(config.n_step, discount=discount)
         self.moments = RunningMoments((self.vectors.size,), device=device)
         self.scale = ReturnScale(discount, greatest=True)
         self.playing = self.player(generator=generator)
@@ -88,12 +108,20 @@ class OffPolicy:
         """
         action = step.action if self._first is None else step.action - torch.as_tensor(self._first)
         obs, next_obs = self.vectors(step.obs), self.vectors(step.next_obs)
-        self.replay.append(step._replace(obs=obs, action=action, next_obs=next_obs))
+        rows = step._replace(obs=obs, action=action, next_obs=next_obs)
+        if self.window is None:
+            self.replay.append(rows)
+        else:
+            rows = Transition(*(torch.as_tensor(x, device=self.device) for x in rows))
+            rows, discount = self.window.push(rows)
+            self.replay.append(rows, discount=discount)
         if self.config.normalise_obs:
             self.moments.update(obs)
         if self.config.scale_reward:
             self.scale.update(step.reward, step.terminated | step.truncated)
         self.steps += len(step.reward)
+        if isinstance(self.learner, Annealed):
+            self.learner.progress(self.steps)
 
     @single_thread()  # small products are faster on one thread
     def update(self) -> Metrics:
@@ -106,7 +134,7 @@ class OffPolicy:
         rounds = max(0, self.steps - start) // every
         each = self.config.updates or every
         while self.updates < rounds * each:
-            metrics = self.learner.update(self.batch(), generator=self.generator)
+            metrics = self._updated()
             self.updates += 1
             if self.device.type == "cpu" or self.updates == rounds * each:
                 check_finite(metrics)
@@ -122,9 +150,33 @@ class OffPolicy:
         self._totals, self._counts = {}, {}
         return means | {"updates": self.updates}
 
-    def batch(self) -> Transition:
-        """Transitions drawn uniformly, scaled as the settings say."""
-        batch = self.replay.sample(self.config.batch, generator=self.generator)
+    def _updated(self) -> Metrics:
+        """One update from transitions that are drawn uniformly or by priority."""
+        count, generator = self.config.batch, self.generator
+        if self.window is None and not isinstance(self.replay, PrioritisedReplay):
+            batch = self._processed(self.replay.sample(count, generator=generator))
+            return self.learner.update(batch, generator=generator)
+        index = self.replay.draw(count, generator=generator)
+        columns = self.replay.columns(index)
+        given: dict[str, Tensor] = {}
+        if self.window is not None:
+            given["discount"] = columns["discount"]
+        if isinstance(self.replay, PrioritisedReplay):
+            given["weights"] = self.replay.weights(index, beta=self._correction())
+        batch = self._processed(Transition(*(columns[name] for name in Transition._fields)))
+        learner: Any = self.learner  # `Learner` does not name these arguments
+        metrics = learner.update(batch, **given, generator=generator)
+        if isinstance(self.replay, PrioritisedReplay):
+            self.replay.prioritise(index, learner.errors)
+        return metrics
+
+    def _correction(self) -> float:
+        """β, which rises linearly to 1."""
+        share = min(1.0, self.steps / self.config.correction_steps)
+        return self.config.correction + share * (1.0 - self.config.correction)
+
+    def _processed(self, batch: Transition) -> Transition:
+        """Transitions scaled as the settings say."""
         if self.config.normalise_obs:
             obs, next_obs = self._scaled(batch.obs), self._scaled(batch.next_obs)
             batch = batch._replace(obs=obs, next_obs=next_obs)
@@ -144,6 +196,7 @@ class OffPolicy:
         return {
             "learner": self.learner.state_dict(),
             "replay": self.replay.state_dict(),
+            "window": None if self.window is None else self.window.state_dict(),
             "moments": self.moments.state_dict(),
             "scale": self.scale.state_dict(),
             "generator": self.generator.get_state(),
@@ -163,6 +216,8 @@ class OffPolicy:
             raise ValueError("steps and updates must be >= 0")
         self.learner.load_state_dict(state["learner"])
         self.replay.load_state_dict(state["replay"])
+        if self.window is not None:
+            self.window.load_state_dict(state["window"])
         self.moments.load_state_dict(state["moments"])
         self.scale.load_state_dict(state["scale"])
         self.generator.set_state(state["generator"].cpu())

@@ -5,8 +5,9 @@ No torch is imported until an agent is made, so the command's help is quick.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from mbrl.agents.schedules import OffPolicySchedule, with_discount
 from mbrl.learners.configs import SACConfig
@@ -24,6 +25,53 @@ class Config(OffPolicySchedule):
 
     learner: SACConfig = field(default_factory=SACConfig)
     """Settings of policy and critics."""
+
+
+def _of(config: Config, schedule: dict[str, Any] | None = None, **learner: Any) -> Config:
+    return replace(config, **(schedule or {}), learner=replace(config.learner, **learner))
+
+
+VARIANTS: Mapping[str, Callable[[Config], Config]] = {
+    "redq": lambda config: _of(
+        config, {"updates": 20}, critics=10, subset=2, mean_of_critics=True, actor_every=20
+    ),
+    "droq": lambda config: _of(
+        config, {"updates": 20}, norm="layer", dropout=0.01, mean_of_critics=True, actor_every=20
+    ),
+    "crossq": lambda config: _of(
+        config,
+        critic_hidden=(2048, 2048),
+        norm="batch-after",
+        policy_norm="batch-after",
+        target=False,
+        learning_rate=1e-3,
+        beta1=0.5,
+        actor_every=3,
+    ),
+    "xqc": lambda config: _of(
+        config,
+        {"updates": 2, "scale_reward": True},
+        critic_hidden=(512, 512, 512, 512),
+        norm="batch",
+        unit_weights=True,
+        atoms=101,
+        value_range=(-5.0, 5.0),
+        first_temperature=0.01,
+        actor_every=3,
+    ),
+    "ensemble": lambda config: _of(
+        config,
+        {"normalise_obs": True},
+        critic_hidden=(256, 256, 256),
+        activation="silu",
+        critics=5,
+        subset=2,
+        norm="layer",
+    ),
+}
+"""Settings of published variants: REDQ (Chen et al. 2021), DroQ (Hiraoka et al. 2022), CrossQ
+(Bhatt et al. 2024), XQC (Palenicek et al. 2025), and an ensemble of normalised critics for one
+update a step, as the SAC that DHMBPO's authors compare with."""
 
 
 def make(spec: Spec, config: Config, *, generator: Generator, device: str = "cpu") -> OffPolicy:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from planners.checks import NonNegativeInt, PositiveInt, check_fields
+from planners.checks import NonNegativeFloat, NonNegativeInt, PositiveInt, Share, check_fields
 
 if TYPE_CHECKING:
     from typing import Self
@@ -35,6 +35,14 @@ class OffPolicySchedule:
     """Transitions in each update."""
     capacity: PositiveInt = 1_000_000
     """Maximum number of transitions kept; the oldest are dropped."""
+    n_step: PositiveInt = 1
+    """Number of steps whose rewards are summed before the next state is bootstrapped from."""
+    priority: NonNegativeFloat = 0.0
+    """Exponent α of the errors by which transitions are drawn (prioritised replay); 0: alike."""
+    correction: Share = 0.4
+    """First exponent β of the importance weights that correct for priorities; it rises to 1."""
+    correction_steps: PositiveInt = 100_000
+    """Environment steps over which it rises, linearly."""
     normalise_obs: bool = False
     """Whether observations are scaled to mean 0 and std 1, with running statistics."""
     scale_reward: bool = False

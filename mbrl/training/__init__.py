@@ -12,12 +12,13 @@ from mbrl.training.collect import (
 )
 from mbrl.training.metrics import MetricsLog
 from mbrl.training.offline import fit_offline
-from mbrl.training.online import Progress, run_agent
+from mbrl.training.online import Evaluation, Progress, run_agent
 from mbrl.training.runs import RunConfig, load_run, make, train
 
 __all__ = [
     "EnvironmentError",
     "Episodes",
+    "Evaluation",
     "MetricsLog",
     "Progress",
     "Run",

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -15,8 +15,9 @@ from gymnasium.vector import VectorEnv
 from mbrl.checks import check_state
 from mbrl.dynamics.fitting import FitDiverged
 from mbrl.nn import Diverged
+from mbrl.rng import generator
 from mbrl.training.checkpoint import Run, RunError
-from mbrl.training.collect import Episodes, collect, vector
+from mbrl.training.collect import Episodes, collect, evaluate, vector
 from mbrl.training.metrics import METRICS, MetricsLog, read_metrics
 from mbrl.types import Agent, Metrics
 
@@ -26,6 +27,23 @@ CHECKPOINT_EVERY = 1000
 SAVING = 0.1
 """Where an episode ends a checkpoint is left out that would raise the share of time spent on saving
 above this, as where episodes last a few milliseconds."""
+
+
+class Evaluation(NamedTuple):
+    """Episodes apart from those that an agent learns from, in an environment of their own.
+
+    They are played without exploration and always from the same starts, which are not those of
+    training. The agent's random streams are not used, so it learns the same with and without them.
+    """
+
+    env: gymnasium.Env | VectorEnv
+    every: int
+    """Number of environment steps of training from one evaluation to the next."""
+    episodes: int = 10
+
+
+EVALUATION = 7
+"""Name of the random stream of evaluations, beside the seed of the run and the step."""
 
 
 @dataclass
@@ -72,6 +90,7 @@ def run_agent(
     steps: int,
     log: MetricsLog | None = None,
     checkpoint_every: int | None = None,
+    evaluation: Evaluation | None = None,
     stop: Callable[[], bool] = lambda: False,
     callback: Callable[[Progress], None] = lambda _: None,
 ) -> Progress:
@@ -93,6 +112,8 @@ def run_agent(
         log: receives lines "episode" (number, return, length, terminated, and the metrics of the
             update that followed), and lines "update" for metrics of updates within episodes.
         checkpoint_every: number of environment steps between checkpoints; 1,000 if None.
+        evaluation: episodes apart; a line "evaluation" has the mean, the std, the least and the
+            greatest of their returns.
         stop: called after each step; if it returns True, the run is saved and left.
         callback: called after each step.
 
@@ -101,11 +122,14 @@ def run_agent(
         Diverged: a fit of the agent's model or an update of its learner diverged; the message has
             the step. The last checkpoint is from before it.
         RunError: a checkpoint that does not fit this agent, or cannot be saved.
-        ValueError: a run without a log, or a log without a run; `checkpoint_every` below one.
+        ValueError: a run without a log, or a log without a run; `checkpoint_every` or numbers of
+            `evaluation` below one.
     """
     every = CHECKPOINT_EVERY if checkpoint_every is None else checkpoint_every
     if every < 1:
         raise ValueError(f"checkpoint_every must be >= 1, got {checkpoint_every}")
+    if evaluation is not None and min(evaluation.every, evaluation.episodes) < 1:
+        raise ValueError(f"evaluation: every and episodes must be >= 1, got {evaluation[1:]}")
     if (run is None) != (log is None):
         raise ValueError("run and log go together: give both or neither")
     environments = vector(env)
@@ -124,6 +148,9 @@ def run_agent(
     def write(kind: str, values: Metrics) -> None:
         if log is not None:
             log.write(kind, episodes.steps, values)
+
+    def crossed(multiple: int) -> bool:
+        return episodes.steps // multiple > (episodes.steps - environments.num_envs) // multiple
 
     rested = 0.0  # a checkpoint at an episode's end is due from this time on
 
@@ -164,9 +191,14 @@ def run_agent(
             progress.last = line
         if metrics and not len(ended):
             write("update", metrics)
+        if evaluation is not None and crossed(evaluation.every):
+            start = time.perf_counter()
+            write("evaluation", _evaluated(agent, evaluation, seed, episodes.steps))
+            spent = progress.learning.get("evaluate", 0.0)
+            progress.learning["evaluate"] = spent + time.perf_counter() - start
         callback(progress)
         stopping = stop()
-        regular = episodes.steps // every > (episodes.steps - len(step.reward)) // every
+        regular = crossed(every)
         resting = time.perf_counter() < rested
         if regular or stopping or (len(ended) and not resting):
             save()
@@ -175,6 +207,19 @@ def run_agent(
     if episodes.steps > progress.saved:
         save()
     return progress
+
+
+def _evaluated(agent: Agent, evaluation: Evaluation, seed: int, steps: int) -> dict[str, float]:
+    player = agent.player(generator=generator(seed, EVALUATION, steps))
+    apart = generator(seed, EVALUATION).initial_seed() % 2**31  # other starts than in training
+    returns = np.array(evaluate(player, evaluation.env, episodes=evaluation.episodes, seed=apart))
+    return {
+        "return": float(returns.mean()),
+        "std": float(returns.std()),
+        "least": float(returns.min()),
+        "greatest": float(returns.max()),
+        "episodes": len(returns),
+    }
 
 
 def _metrics(returned: Any) -> dict[str, Any]:

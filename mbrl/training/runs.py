@@ -10,7 +10,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -35,7 +35,7 @@ from mbrl.training.checkpoint import CONFIG, Run, RunError
 from mbrl.training.collect import vector
 from mbrl.training.files import as_run_error
 from mbrl.training.metrics import METRICS, SINKS, TIMINGS, MetricsLog, appended, read_metrics
-from mbrl.training.online import Progress, load_agent, run_agent
+from mbrl.training.online import Evaluation, Progress, load_agent, run_agent
 from mbrl.training.progress import ProgressDisplay
 from mbrl.types import Agent, RewardFn, Spec, TerminatedFn
 from planners.checks import NonNegativeInt, PositiveInt, check_fields, first_refused
@@ -62,6 +62,10 @@ class RunConfig:
     """The agent's `Config`."""
     num_envs: Annotated[int, Interval(ge=1, le=65_536)] = 1
     """Number of environments stepped in parallel."""
+    evaluate_every: NonNegativeInt = 0
+    """Number of environment steps from one evaluation to the next; 0: never."""
+    evaluation_episodes: PositiveInt = 10
+    """Number of episodes of an evaluation."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -210,6 +214,7 @@ def make(
     env: gymnasium.Env | VectorEnv,
     *,
     config: Any = None,
+    variant: str | None = None,
     seed: int = 0,
     device: str = "cpu",
     reward: RewardFn | None = None,
@@ -222,16 +227,18 @@ def make(
         name: name of the agent; see `mbrl.agents.agent`.
         env: one environment, or a vector of N.
         config: the agent's `Config`; if None, `Config.suited` of the environment.
+        variant: the name of a published variant of the algorithm; see `mbrl.agents.varied`.
         seed: seed of all the agent's randomness.
         device: device of its model.
         reward, terminated: used instead of those of `env.metadata["known"]`; see `spec_of`.
         settings: fields of the config to change; see `changed`.
 
     Raises:
-        ValueError: an unknown agent or setting; settings that do not fit the environment.
+        ValueError: an unknown agent, variant or setting; settings that do not fit the environment.
     """
     module, spec = agents.agent(name), spec_of(env, reward=reward, terminated=terminated)
     config = module.Config.suited(spec) if config is None else config
+    config = agents.varied(name, config, variant)
     return _made(name, spec, changed(config, **settings), seed, device)
 
 
@@ -285,14 +292,20 @@ def _changed(config: Any, setting: str, value: Any) -> Any:
             flags = ("learn_reward", "learn_termination")
             value = OwnModel(named, **{name: getattr(config.model, name) for name in flags})
         return dataclasses.replace(config, **{setting: value})
-    inner = getattr(config, "mpc", None)
-    if inner is None or setting not in (own := [f.name for f in dataclasses.fields(inner)]):
-        known = names if inner is None else [*names, *own]
-        raise ValueError(f"there is no setting {setting!r}; there are {', '.join(known)}")
-    if setting == "planner" and isinstance(value, str | type):
-        named = value if isinstance(value, str) else name_of("planner", value)
-        value = inner.planner.named(named)
-    return dataclasses.replace(config, mpc=dataclasses.replace(inner, **{setting: value}))
+    known = list(names)
+    for place in [name for name in ("mpc", "learner") if name in names]:
+        inner = getattr(config, place)
+        own = [field.name for field in dataclasses.fields(inner)]
+        known += own
+        if setting not in own:
+            continue
+        if setting == "planner" and isinstance(value, str | type):
+            named = value if isinstance(value, str) else name_of("planner", value)
+            value = inner.planner.named(named)
+        return dataclasses.replace(
+            config, **{place: dataclasses.replace(inner, **{setting: value})}
+        )
+    raise ValueError(f"there is no setting {setting!r}; there are {', '.join(known)}")
 
 
 def train(
@@ -304,6 +317,7 @@ def train(
     seed: int | None = None,
     sinks: Sequence[str] = (),
     checkpoint_every: int | None = None,
+    evaluation: Evaluation | None = None,
     progress: bool = False,
     stop: Callable[[], bool] = lambda: False,
     callback: Callable[[Progress], None] = lambda _: None,
@@ -319,7 +333,7 @@ def train(
             resume.
         seed: seed of the episodes; that of the agent if None.
         sinks: names in `mbrl.training.metrics.SINKS`, to log to besides `metrics.jsonl`.
-        checkpoint_every: see `run_agent`.
+        checkpoint_every, evaluation: see `run_agent`.
         progress: whether to show a bar in a terminal, and elsewhere a line per episode.
         stop, callback: see `run_agent`.
 
@@ -343,7 +357,14 @@ def train(
         if origin is None:
             raise ValueError("a run's folder needs an agent made by mbrl.make")
         count = env.num_envs if isinstance(env, VectorEnv) else 1
-        made = RunConfig(origin.algo, _id_of(env), seed, steps, origin.device, origin.config, count)
+        apart = (
+            {"evaluate_every": 0}
+            if evaluation is None
+            else {"evaluate_every": evaluation.every, "evaluation_episodes": evaluation.episodes}
+        )
+        made = RunConfig(
+            origin.algo, _id_of(env), seed, steps, origin.device, origin.config, count, **apart
+        )
         run = _opened(made, Path(run))
     shown = agents.name_of(getattr(agent, "config", agent))
     with ProgressDisplay(shown, steps, shows=progress) as display:
@@ -352,7 +373,13 @@ def train(
             display(now)
             callback(now)
 
-        settings: dict[str, Any] = {"seed": seed, "steps": steps, "stop": stop, "callback": both}
+        settings: dict[str, Any] = {
+            "seed": seed,
+            "steps": steps,
+            "evaluation": evaluation,
+            "stop": stop,
+            "callback": both,
+        }
         if run is None:
             return run_agent(agent, env, **settings)
         with run:
@@ -438,7 +465,12 @@ def train_run(
             run = Run.open(path)
         else:
             run = Run.create(path, config.to_json(), numbered=numbered)
-        return train(agent, env, run, steps=config.steps, seed=config.seed, **settings)
+        with closing(make_env(config.env)) if config.evaluate_every else nullcontext() as other:
+            evaluation = None
+            if other is not None:
+                evaluation = Evaluation(other, config.evaluate_every, config.evaluation_episodes)
+            settings |= {"evaluation": evaluation, "steps": config.steps, "seed": config.seed}
+            return train(agent, env, run, **settings)
 
 
 class Loaded(NamedTuple):

@@ -1,14 +1,28 @@
 """The contract of agents with the loop that drives them. A new agent adds its maker to `MAKERS`."""
 
+import dataclasses
+
 import gymnasium
 import numpy as np
 import pytest
 import torch
 
-from mbrl.agents import AGENTS, PETS, MPCConfig, PlannerConfig, RandomAgent, agent, name_of, sac
+from mbrl.agents import (
+    AGENTS,
+    PETS,
+    MPCConfig,
+    PlannerConfig,
+    RandomAgent,
+    agent,
+    ddpg,
+    name_of,
+    sac,
+    td3,
+)
 from mbrl.agents.pets import Config
 from mbrl.dynamics import EnsembleConfig
 from mbrl.learners.configs import SACConfig
+from mbrl.learners.value_configs import DDPGConfig, TD3Config
 from mbrl.types import Agent, Player, Spec, Transition
 from tests.proof import bayesian_linear, dyna
 
@@ -50,12 +64,37 @@ def soft(seed, **settings):
     return sac.make(SPEC, config, generator=seeded(seed))
 
 
+def rollouts(name, learner=(), **settings):
+    module = agent(name)
+    start = module.Config()
+    inner = dataclasses.replace(start.learner, hidden=(8,), **dict(learner))
+    config = dataclasses.replace(start, learner=inner, **settings)
+    return lambda seed=0: module.make(SPEC, config, generator=seeded(seed))
+
+
+def deterministic(seed, module=ddpg, kind=DDPGConfig, **settings):
+    own = kind(hidden=(8,), discount=0.9)
+    config = module.Config(learning_starts=12, batch=8, log_every=12, learner=own, **settings)
+    return module.make(SPEC, config, generator=seeded(seed))
+
+
 MAKERS = {
+    "a2c": rollouts("a2c"),
+    "actor-critic": rollouts("actor-critic", rollout=4),
+    "ppo": rollouts("ppo", {"epochs": 2, "batch": 5}, rollout=4),
+    "ppo normalised": rollouts("ppo", rollout=5, normalise_obs=True, normalise_reward=True),
+    "ppo gSDE": rollouts("ppo", {"gsde": True}, rollout=7, noise_every=3),
+    "reinforce": rollouts("reinforce", episodes=4),
+    "trpo": rollouts("trpo", rollout=6),
+    "ddpg": lambda seed=0: deterministic(seed, n_step=2, priority=0.6),
+    "td3": lambda seed=0: deterministic(seed, td3, TD3Config),
     "pets": pets(),
     "pets open loop": pets(replan_every=0),
     "dyna": imagining,
     "sac": lambda seed=0: soft(seed),
-    "sac, scaled": lambda seed=0: soft(seed, normalise_obs=True, scale_reward=True, updates=2),
+    "sac, scaled": lambda seed=0: soft(
+        seed, normalise_obs=True, scale_reward=True, updates=2, n_step=3
+    ),
     "random": lambda seed=0: RandomAgent(SPEC.action, generator=seeded(seed)),
 }
 """name -> make(seed) -> a fresh agent for `SPEC`."""
@@ -110,7 +149,7 @@ def test_every_agent_and_its_player_satisfy_the_protocols(make):
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_every_agent_in_the_table_is_made_from_a_spec_alone(name):
-    module, spec = agent(name), FINITE if name in ("tabular", "dyna-q") else SPEC
+    module, spec = agent(name), FINITE if name in ("dqn", "dyna-q", "tabular") else SPEC
     config = module.Config.suited(spec)
     made = module.make(spec, config, generator=seeded())
     assert isinstance(made, Agent) and name_of(config) == name
@@ -120,7 +159,7 @@ def test_every_agent_in_the_table_is_made_from_a_spec_alone(name):
 
 def test_an_unknown_agent_is_refused_with_the_known_names():
     with pytest.raises(
-        ValueError, match=f"agent 'petz' is unknown; there are {', '.join(AGENTS)}, and"
+        ValueError, match=f"agent 'petz' is unknown; there are {', '.join(sorted(AGENTS))}"
     ):
         agent("petz")
 

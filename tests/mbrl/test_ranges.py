@@ -77,6 +77,8 @@ def numbers():
             if type(None) in get_args(hint):
                 rest = [part for part in get_args(hint) if part is not type(None)]
                 hint, optional = (rest[0], True) if len(rest) == 1 else (hint, True)
+            if get_origin(hint) is tuple:  # its elements are checked with the tuple
+                continue
             parts = [hint]
             if get_origin(hint) is not Annotated and get_origin(hint) not in (None, Literal):
                 parts = [part for part in get_args(hint) if part is not ...]
@@ -110,7 +112,7 @@ def edges(base, bounds):
     return inside, outside
 
 
-UNBOUNDED = {"initial", "mean", "disagreement", "optimism"}
+UNBOUNDED = {"initial", "mean", "disagreement", "optimism", "target_entropy"}
 """Fields that take any finite number."""
 
 TOGETHER: dict[str, dict[str, Any]] = {

@@ -1,0 +1,44 @@
+"""Tuned settings of deep Q-learning by environment."""
+
+from __future__ import annotations
+
+from mbrl.agents.dqn import Config
+from mbrl.learners.value_configs import DQNConfig
+
+_CARTPOLE = Config(
+    learning_starts=1000,
+    train_every=256,
+    updates=128,
+    batch=64,
+    capacity=100_000,
+    learner=DQNConfig(
+        learning_rate=2.3e-3,
+        discount=0.99,
+        target_every=128,
+        last_exploration=0.04,
+        exploration_steps=8000,
+    ),
+)
+
+_ACROBOT = Config(
+    train_every=4,
+    batch=128,
+    capacity=50_000,
+    learner=DQNConfig(
+        learning_rate=6.3e-4,
+        discount=0.99,
+        target_every=250,
+        last_exploration=0.1,
+        exploration_steps=12_000,
+    ),
+)
+
+PRESETS: dict[str, tuple[int, Config]] = {
+    "CartPole-v1": (50_000, _CARTPOLE),
+    "Acrobot-v1": (100_000, _ACROBOT),
+    "LunarLander-v3": (100_000, _ACROBOT),
+}
+"""Environment steps and settings."""
+
+OTHERS: tuple[int, Config] = (100_000, _ACROBOT)
+"""For environments without a preset."""

@@ -1,0 +1,29 @@
+"""Tuned settings of TD3 by environment."""
+
+from __future__ import annotations
+
+from mbrl.agents.td3 import Config
+from mbrl.learners.value_configs import TD3Config
+
+_PENDULUM = Config(
+    learning_starts=1000, batch=100, learner=TD3Config(learning_rate=1e-3, discount=0.98)
+)
+
+_MUJOCO = Config(learning_starts=25_000, learner=TD3Config(hidden=(256, 256), learning_rate=3e-4))
+"""Those of the authors' code."""
+
+PRESETS: dict[str, tuple[int, Config]] = {
+    "Pendulum-v1": (20_000, _PENDULUM),
+    **{
+        f"{name}-v5": (1_000_000, _MUJOCO)
+        for name in ("Ant", "HalfCheetah", "Hopper", "Humanoid", "Swimmer", "Walker2d")
+    },
+    **{
+        f"{name}-v5": (1_000_000, Config(learner=_MUJOCO.learner))
+        for name in ("InvertedPendulum", "InvertedDoublePendulum", "Reacher")
+    },
+}
+"""Environment steps and settings."""
+
+OTHERS: tuple[int, Config] = (100_000, Config())
+"""For environments without a preset."""

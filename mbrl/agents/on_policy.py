@@ -1,0 +1,424 @@
+"""An agent that learns from its own latest steps only, by any `OnPolicyLearner`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, cast
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.spaces import Box, Discrete, MultiDiscrete
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from mbrl.data.running import RunningMoments
+from mbrl.distributions import Bounds
+from mbrl.learners.actors import GaussianActor
+from mbrl.learners.on_policy import Actions, OnPolicyLearner
+from mbrl.learners.on_policy_configs import PolicyConfig
+from mbrl.rng import on_device
+from mbrl.spaces import bounds
+from mbrl.types import Metrics, Spec, Transition
+
+LIMIT = 10.0
+"""Normalised rewards are clipped to ± this, as in Stable-Baselines3."""
+
+
+class View:
+    """How a learner sees observations and actions: vectors of float32, and indices from 0.
+
+    Args:
+        spec: the environment.
+        name: of the algorithm, for messages.
+        device: where its tensors are to be.
+
+    Raises:
+        ValueError: spaces that the algorithm cannot use.
+    """
+
+    def __init__(self, spec: Spec, name: str, *, device: torch.device) -> None:
+        self.device, self._space = device, spec.obs
+        self.size = _size(spec.obs, name)
+        self.actions = _actions(spec.action, name, device)
+        self._start = getattr(spec.action, "start", None)
+        self._one_hot = isinstance(spec.obs, Discrete | MultiDiscrete)
+
+    def rows(self, obs: np.ndarray) -> Float[np.ndarray, "N S"]:
+        """Observations (N, *O) as vectors; indices become one-hot vectors."""
+        if not self._one_hot:
+            return obs.reshape(len(obs), -1)
+        space = cast(Any, self._space)
+        sizes = np.atleast_1d(space.n if isinstance(space, Discrete) else space.nvec).ravel()
+        index = (obs - space.start).reshape(len(obs), -1)
+        hot = np.zeros((len(obs), int(sizes.sum())), np.float32)
+        np.put_along_axis(hot, index + np.cumsum(sizes) - sizes, 1, 1)
+        return hot
+
+    def out(self, action: Tensor) -> np.ndarray:
+        """Actions of the actor as the environment wants them."""
+        given = action.cpu().numpy()
+        return given if self._start is None else given + self._start
+
+
+class Steps:
+    """Rollouts of T steps in N environments.
+
+    Attributes:
+        age: steps since the last rollout.
+    """
+
+    def __init__(self, length: int) -> None:
+        self.length, self.age = length, 0
+        self._columns: Transition | None = None
+
+    def add(self, step: Transition) -> None:
+        """Add one step of N environments."""
+        if self._columns is None:
+            self._columns = _empty(step, self.length)
+        if len(self._columns.reward[0]) != len(step.reward):
+            raise ValueError(
+                f"observe: want {len(self._columns.reward[0])} environments as before, "
+                f"got {len(step.reward)}"
+            )
+        for column, value in zip(self._columns, step, strict=True):
+            column[self.age] = value
+        self.age += 1
+
+    def take(self) -> Transition | None:
+        """The rollout (T, N), valid until the next step; None if it is not complete."""
+        if self.age < self.length:
+            return None
+        self.age = 0
+        return self._columns
+
+    def state_dict(self) -> dict[str, Any]:
+        """The steps so far."""
+        if self._columns is None or not self.age:
+            return {"steps": None}
+        return {"steps": [column[: self.age].clone() for column in self._columns]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self._columns, self.age = None, 0
+        if state["steps"] is None:
+            return
+        saved = Transition._make(state["steps"])
+        if not 0 < len(saved.reward) < self.length:
+            raise ValueError(f"rollout: want fewer than {self.length} steps")
+        self._columns = _empty(Transition._make(column[0] for column in saved), self.length)
+        self.age = len(saved.reward)
+        for column, value in zip(self._columns, saved, strict=True):
+            column[: self.age] = value
+
+
+class WholeEpisodes:
+    """Complete episodes, one after another, all of one policy.
+
+    Steps of episodes that are under way when the policy changes are left out.
+
+    Attributes:
+        age: steps since the last update.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count, self.age = count, 0
+        self._running: list[list[Transition] | None] | None = None  # None: of an older policy
+        self._complete: list[Transition] = []
+
+    def add(self, step: Transition) -> None:
+        """Add one step of N environments."""
+        rows = [Transition._make(parts) for parts in zip(*step, strict=True)]
+        if self._running is None:
+            self._running = [[] for _ in rows]
+        if len(self._running) != len(rows):
+            raise ValueError(
+                f"observe: want {len(self._running)} environments as before, got {len(rows)}"
+            )
+        over = (step.terminated | step.truncated).tolist()
+        for i, (row, ended) in enumerate(zip(rows, over, strict=True)):
+            own = self._running[i]
+            if own is not None:
+                own.append(row)
+                if ended:
+                    self._complete.append(_stacked(own))
+            if ended:
+                self._running[i] = []
+        self.age += 1
+
+    def take(self) -> Transition | None:
+        """The episodes (T,), one after another; None if there are not enough yet."""
+        if len(self._complete) < self.count or self._running is None:
+            return None
+        columns = zip(*self._complete, strict=True)
+        taken = Transition._make(torch.cat(parts) for parts in columns)
+        self._complete, self.age = [], 0
+        self._running = [None if own is None or own else [] for own in self._running]
+        return taken
+
+    def state_dict(self) -> dict[str, Any]:
+        """The episodes so far."""
+        running = None
+        if self._running is not None:
+            running = [
+                own if own is None else [*_stacked(own)] if own else [] for own in self._running
+            ]
+        complete = [[*episode] for episode in self._complete]
+        return {"running": running, "complete": complete, "age": self.age}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self._running = None
+        if state["running"] is not None:
+            self._running = [
+                own if own is None else _unstacked(own) if own else [] for own in state["running"]
+            ]
+        self._complete = [Transition._make(episode) for episode in state["complete"]]
+        self.age = state["age"]
+
+
+class OnPolicy:
+    """An `Agent` that collects rollouts with its policy and then learns from them.
+
+    Observations are normalised with the statistics at the time of acting, and rewards with those
+    at the time of the update, so that all rewards of a rollout have one scale.
+
+    Args:
+        learner: what learns.
+        view: how it sees the environment.
+        config: what the learner was made from.
+        store: what collects.
+        generator: draws actions; a second generator, seeded from it, draws minibatches.
+    """
+
+    def __init__(
+        self,
+        learner: OnPolicyLearner,
+        view: View,
+        config: Any,
+        store: Steps | WholeEpisodes,
+        *,
+        generator: Generator,
+    ) -> None:
+        self.learner, self.view, self.config, self.store = learner, view, config, store
+        own = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+        self._acting = on_device(generator, view.device)
+        self._learning = torch.Generator(view.device).manual_seed(own)
+        self.obs_moments = None
+        if config.normalise_obs:
+            self.obs_moments = RunningMoments((view.size,), device=view.device)
+        self.return_moments = RunningMoments() if config.normalise_reward else None
+        self._returns = np.zeros(0)  # discounted returns of the N environments so far
+        self._weights: Tensor | None = None  # of state-dependent noise
+        self._taken: tuple[Tensor, Tensor] | None = None  # states and actions of the actor
+
+    def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
+        """Actions (N, *A) for observations (N, *O): samples if `explore`, else the best."""
+        state = torch.from_numpy(self.view.rows(obs)).to(self.view.device)
+        if explore and self.obs_moments is not None:
+            self.obs_moments.update(state)
+        state = self._seen(state)
+        actor = self.learner.policy
+        with torch.no_grad():
+            if not explore:
+                return self.view.out(actor(state, generator=self._acting, explore=False))
+            own = self._drawn(actor, state)
+            self._taken = state, own
+            return self.view.out(actor.emit(own))
+
+    def _drawn(self, actor: Any, state: Tensor) -> Tensor:
+        if not (isinstance(actor, GaussianActor) and actor.head is not None):
+            return actor.draw(state, generator=self._acting)
+        every, age = self.config.noise_every, self.store.age
+        due = age == 0 or (every > 0 and age % every == 0)
+        if due or self._weights is None or len(self._weights) != len(state):
+            self._weights = actor.weights(len(state), generator=self._acting)
+        return actor.draw(state, generator=self._acting, weights=self._weights)
+
+    def _seen(self, rows: Float[Tensor, "N S"]) -> Float[Tensor, "N S"]:
+        return (rows if self.obs_moments is None else self.obs_moments.scale(rows)).float()
+
+    def _state(self, obs: np.ndarray) -> Float[Tensor, "N S"]:
+        return self._seen(torch.from_numpy(self.view.rows(obs)).to(self.view.device))
+
+    def observe(self, step: Transition) -> None:
+        """Store N transitions.
+
+        Raises:
+            ValueError: they are not the steps that followed from the last `act`; another number of
+                environments than before.
+        """
+        if self._taken is None or len(self._taken[0]) != len(step.reward):
+            raise ValueError(
+                "observe: an on-policy agent learns from its own steps; call act first"
+            )
+        (state, own), self._taken = self._taken, None
+        next_obs = self._state(step.next_obs.numpy())
+        device = self.view.device
+        reward, terminated, truncated = (
+            column.to(device) for column in (step.reward, step.terminated, step.truncated)
+        )
+        self.store.add(Transition(state, own, reward.float(), next_obs, terminated, truncated))
+
+    def update(self) -> Metrics:
+        """Learn if a rollout is complete; returns the learner's metrics, {} if it is not."""
+        batch = self.store.take()
+        if batch is None:
+            return {}
+        if self.return_moments is not None:
+            batch = batch._replace(reward=self._scaled(batch))
+        return self.learner.update(batch, generator=self._learning)
+
+    def _scaled(self, batch: Transition) -> Tensor:
+        """Rewards divided by the running standard deviation of the discounted return."""
+        assert self.return_moments is not None
+        rewards = batch.reward.double().cpu().numpy()
+        goes_on = ~(batch.terminated | batch.truncated).cpu().numpy()
+        now = (
+            self._returns if len(self._returns) == rewards[0].size else np.zeros(rewards.shape[1:])
+        )
+        now, all_returns = now.reshape(rewards.shape[1:]), np.empty_like(rewards)
+        for t, reward in enumerate(rewards):
+            all_returns[t] = now = now * self.learner.discount + reward
+            now = now * goes_on[t]
+        self._returns = np.atleast_1d(now)
+        self.return_moments.update(torch.from_numpy(all_returns.reshape(-1)))
+        std = float(self.return_moments.std)
+        scaled = rewards / (std if std > 0 else 1.0)
+        return torch.from_numpy(scaled.clip(-LIMIT, LIMIT)).to(batch.reward)
+
+    def player(self, *, generator: Generator) -> Player:
+        """Plays with this policy and these statistics, and randomness of its own."""
+        return Player(self, generator=generator)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The learner, the steps since the last update, the statistics and the generators."""
+        moments = {"obs": self.obs_moments, "return": self.return_moments}
+        return {
+            "learner": self.learner.state_dict(),
+            "rollout": self.store.state_dict(),
+            "moments": {n: m.state_dict() for n, m in moments.items() if m is not None},
+            "returns": torch.from_numpy(self._returns.copy()),
+            "weights": None if self._weights is None else self._weights.clone(),
+            "acting": self._acting.get_state(),
+            "learning": self._learning.get_state(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned.
+
+        Raises:
+            ValueError, KeyError: it is of another agent.
+        """
+        self.learner.load_state_dict(state["learner"])
+        self.store.load_state_dict(state["rollout"])
+        if self.obs_moments is not None:
+            self.obs_moments.load_state_dict(state["moments"]["obs"])
+        if self.return_moments is not None:
+            self.return_moments.load_state_dict(state["moments"]["return"])
+        self._returns = state["returns"].cpu().numpy().copy()
+        weights = state["weights"]
+        self._weights = None if weights is None else weights.to(self.view.device).clone()
+        self._acting.set_state(state["acting"].cpu())
+        self._learning.set_state(state["learning"].cpu())
+        self._taken = None
+
+
+class Player:
+    """Plays with an agent's policy, which it shares; it changes nothing of the agent."""
+
+    def __init__(self, agent: OnPolicy, *, generator: Generator) -> None:
+        self._agent, self._generator = agent, on_device(generator, agent.view.device)
+
+    def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
+        """Actions (N, *A): samples if `explore`, else the best."""
+        agent = self._agent
+        with torch.no_grad():
+            state = agent._state(obs)
+            return agent.view.out(
+                agent.learner.policy(state, generator=self._generator, explore=explore)
+            )
+
+    def reset(self, begins: np.ndarray) -> None:
+        """Nothing is kept from one episode to the next."""
+
+
+def on_policy(
+    name: str,
+    spec: Spec,
+    config: Any,
+    learner: Callable[..., OnPolicyLearner],
+    *,
+    generator: Generator,
+    device: str,
+) -> OnPolicy:
+    """The agent of a learner.
+
+    Args:
+        name: of the algorithm, for messages.
+        spec: the environment.
+        config: a `RolloutConfig` with the learner's settings as `learner`; with `episodes`, the
+            rollouts are whole episodes.
+        learner: a class of learners.
+        generator: draws the initial weights, and then actions and minibatches.
+        device: where it is to be.
+
+    Raises:
+        ValueError: spaces that the algorithm cannot use; whole episodes where they never end.
+    """
+    view = View(spec, name, device=torch.device(device))
+    whole = hasattr(config, "episodes")
+    if whole and not spec.ends and spec.terminated is None and spec.episode_steps is None:
+        raise ValueError(f"{name}: needs episodes that end; this environment's never do")
+    own: PolicyConfig = with_discount(config.learner, spec)
+    made = learner(view.size, view.actions, own, generator=generator, device=device)
+    store = WholeEpisodes(config.episodes) if whole else Steps(config.rollout)
+    return OnPolicy(made, view, config, store, generator=generator)
+
+
+def with_discount(config: PolicyConfig, spec: Spec) -> PolicyConfig:
+    """Settings whose discount is set: their own, the environment's, or 0.99."""
+    if config.discount is not None:
+        return config
+    return replace(config, discount=0.99 if spec.discount is None else spec.discount)
+
+
+def _size(space: gymnasium.Space, name: str) -> int:
+    if isinstance(space, Discrete):
+        return int(space.n)
+    if isinstance(space, MultiDiscrete):
+        return int(space.nvec.sum())
+    if isinstance(space, Box) and np.issubdtype(space.dtype, np.floating) and space.shape:
+        return int(np.prod(space.shape))
+    raise ValueError(f"{name}: needs observations that are real vectors or indices, not {space}")
+
+
+def _actions(space: gymnasium.Space, name: str, device: torch.device) -> Actions:
+    if isinstance(space, Discrete):
+        return int(space.n)
+    if isinstance(space, MultiDiscrete) and space.nvec.ndim == 1:
+        return tuple(int(n) for n in space.nvec)
+    if isinstance(space, Box):
+        try:
+            return Bounds(*bounds(space, device=device))
+        except ValueError:
+            pass
+    raise ValueError(
+        f"{name}: needs actions that are indices or in a bounded box of real vectors, not {space}"
+    )
+
+
+def _empty(step: Transition, length: int) -> Transition:
+    return Transition._make(
+        torch.empty((length, *value.shape), dtype=value.dtype, device=value.device)
+        for value in step
+    )
+
+
+def _stacked(steps: list[Transition]) -> Transition:
+    return Transition._make(torch.stack(parts) for parts in zip(*steps, strict=True))
+
+
+def _unstacked(columns: list[Tensor]) -> list[Transition]:
+    return [Transition._make(parts) for parts in zip(*columns, strict=True)]

@@ -1,0 +1,96 @@
+"""Advantage actor-critic (Mnih et al. 2016, arXiv 1602.01783), in its synchronous form.
+
+One step of one optimiser for each short rollout: the policy by n-step advantages, the value by
+their targets. With λ = 1 the advantages are the paper's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from torch import Generator, Tensor
+
+from mbrl import losses
+from mbrl.learners.on_policy import (
+    Actions,
+    Actor,
+    OnPolicyLearner,
+    Pair,
+    criticised,
+    device_of,
+    explained,
+    make_actor,
+    make_critic,
+    normalised,
+    value_of,
+)
+from mbrl.learners.on_policy_configs import A2CConfig
+from mbrl.nn import Block
+from mbrl.types import Transition
+
+
+class A2C(OnPolicyLearner):
+    """A `Learner` from rollouts.
+
+    Args:
+        size: S, of states.
+        actions: what actions there are.
+        config: settings; the discount must be set.
+        generator: draws the initial weights.
+        device: where the learner is to be; for a box of actions, where its bounds are.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        actions: Actions,
+        config: A2CConfig,
+        *,
+        generator: Generator,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.config = config
+        pair = Pair(
+            make_actor(size, actions, config, generator=generator),
+            make_critic(size, config, generator=generator),
+        ).to(device_of(actions, device))
+        rmsprop = config.optimiser == "rmsprop"
+        self.pair = Block(
+            pair,
+            learning_rate=config.learning_rate,
+            optimiser=config.optimiser,
+            betas=(0.9, 0.99 if rmsprop else 0.999),
+            eps=1e-5,
+            clip=config.clip,
+        )
+        super().__init__(size, actions, config, {"pair": self.pair})
+
+    @property
+    def policy(self) -> Actor:
+        """The current policy: differentiable in the states, with constant parameters."""
+        return cast(Pair, self.pair.fixed).actor
+
+    def _learn(
+        self, batch: Transition, generator: Generator, **more: Any
+    ) -> Mapping[str, Tensor | float]:
+        config, module = self.config, cast(Pair, self.pair.module)
+        critique = criticised(
+            module.critic, batch, discount=self.discount, lambda_=config.trace_decay
+        )
+        advantage = normalised(critique.advantage) if config.normalise else critique.advantage
+        actions = module.actor.distribution(batch.obs)
+        policy = losses.policy_gradient(actions.log_prob(batch.action), advantage).mean()
+        error = losses.value_loss(value_of(module.critic, batch.obs), critique.target).mean()
+        entropy = actions.entropy().mean()
+        loss = policy + config.value_weight * error - config.entropy_weight * entropy
+        norm = self.pair.minimise(loss)
+        return {
+            "actor_loss": policy.detach(),
+            "value_loss": error.detach(),
+            "entropy": entropy.detach(),
+            "explained_variance": explained(critique.value, critique.target),
+            "grad_norm": norm,
+            "learning_rate": self.pair.learning_rate,
+        }

@@ -1,0 +1,164 @@
+"""The policy gradient from episodes of another policy, by importance ratios.
+
+Levine et al. 2020 (arXiv 2005.01643), section 3: ratios of whole episodes, of the steps up to each
+action (Precup 2000), or of each action alone, which is right to first order for close policies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Generator, Tensor
+
+from mbrl import losses, returns
+from mbrl.learners.on_policy import (
+    Actions,
+    Actor,
+    OnPolicyLearner,
+    device_of,
+    episodes,
+    make_actor,
+    one_column,
+    step_of,
+)
+from mbrl.learners.on_policy_configs import OffPolicyPGConfig
+from mbrl.nn import Block
+from mbrl.parallel import single_thread
+from mbrl.types import Metrics, Transition
+
+
+class OffPolicyPG(OnPolicyLearner):
+    """A `Learner` that takes several gradient steps from each batch of whole episodes.
+
+    Args:
+        size: S, of states.
+        actions: what actions there are.
+        config: settings; the discount must be set.
+        generator: draws the initial weights.
+        device: where the learner is to be; for a box of actions, where its bounds are.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        actions: Actions,
+        config: OffPolicyPGConfig,
+        *,
+        generator: Generator,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.config = config
+        actor = make_actor(size, actions, config, generator=generator)
+        self.actor = Block(actor.to(device_of(actions, device)), learning_rate=config.learning_rate)
+        super().__init__(size, actions, config, {"actor": self.actor})
+
+    @property
+    def policy(self) -> Actor:
+        """The current policy: differentiable in the states, with constant parameters."""
+        return cast(Actor, self.actor.fixed)
+
+    @single_thread()  # small products are faster on one thread
+    def update(
+        self,
+        batch: Transition,
+        *,
+        behaviour_log_prob: Float[Tensor, " T *N"] | None = None,
+        generator: Generator,
+    ) -> Metrics:
+        """Learn from episodes.
+
+        Args:
+            batch: whole episodes, one after another (T,), or in columns (T, N).
+            behaviour_log_prob: log μ(a_t | s_t) of the policy that took the actions; that of the
+                current policy if None.
+            generator: not used.
+
+        Raises:
+            ValueError: wrong shapes, or numbers that are not finite; nothing is changed then.
+            Diverged: a loss or a parameter is no longer finite.
+        """
+        if behaviour_log_prob is not None:
+            if behaviour_log_prob.shape != batch.reward.shape:
+                raise ValueError(
+                    f"behaviour_log_prob must have shape {tuple(batch.reward.shape)}, "
+                    f"got {tuple(behaviour_log_prob.shape)}"
+                )
+            if not bool(behaviour_log_prob.isfinite().all()):
+                raise ValueError("behaviour_log_prob holds a number that is not finite")
+        return self._update(batch, generator, behaviour=behaviour_log_prob)
+
+    def _learn(
+        self, batch: Transition, generator: Generator, behaviour: Tensor | None = None, **more: Any
+    ) -> Mapping[str, Tensor | float]:
+        if behaviour is None:
+            with torch.no_grad():
+                behaviour = self.policy.distribution(batch.obs).log_prob(batch.action)
+        columns, behaviour, mask = in_columns(batch, behaviour)
+        loss, ratio = torch.zeros(()), torch.ones(())
+        for _ in range(self.config.updates):
+            loss, ratio = self.loss(columns, behaviour, mask)
+            self.actor.minimise(loss)
+        with torch.no_grad():
+            entropy = self.policy.distribution(batch.obs).entropy().mean()
+        return {
+            "actor_loss": loss.detach(),
+            "greatest_ratio": ratio.max(),
+            "entropy": entropy,
+            "learning_rate": self.actor.learning_rate,
+        }
+
+    def loss(
+        self,
+        batch: Transition,
+        behaviour: Float[Tensor, "T K"],
+        mask: Bool[Tensor, "T K"],
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "T K"]]:
+        """The loss whose gradient is minus the policy gradient, and the ratios.
+
+        Args:
+            batch: K episodes in columns.
+            behaviour: log μ(a_t | s_t).
+            mask: False behind the end of an episode.
+        """
+        config = self.config
+        log_prob = cast(Actor, self.actor.module).distribution(batch.obs).log_prob(batch.action)
+        known = log_prob.detach()
+        ratio = losses.importance_ratio(known, behaviour, over=config.over, mask=mask)
+        later = None
+        if config.over == "causal":
+            later = losses.importance_ratio(known, behaviour, over="step", mask=mask)
+        psi = returns.reward_to_go(
+            batch.reward,
+            batch.terminated,
+            batch.truncated,
+            discount=self.discount,
+            from_start=config.from_start,
+            ratio=later,
+        )
+        rows = losses.off_policy_policy_gradient(
+            log_prob, behaviour, psi, over=config.over, mask=mask
+        )
+        return rows.sum(0).mean(), ratio
+
+
+def in_columns(
+    batch: Transition, behaviour: Float[Tensor, " T *N"]
+) -> tuple[Transition, Float[Tensor, "L K"], Bool[Tensor, "L K"]]:
+    """Each of K episodes in a column, filled up with zeros, and where there are steps."""
+    if batch.reward.ndim > 1:
+        behaviour = behaviour.transpose(0, 1).flatten()
+    batch = one_column(batch)
+    episode = episodes(batch.terminated | batch.truncated)
+    step = step_of(episode)
+    size = int(step.max()) + 1, int(episode[-1]) + 1
+
+    def column(value: Tensor) -> Tensor:
+        filled = value.new_zeros((*size, *value.shape[1:]))
+        filled[step, episode] = value
+        return filled
+
+    there = torch.ones_like(batch.terminated)
+    return Transition._make(map(column, batch)), column(behaviour), column(there)

@@ -1,0 +1,287 @@
+"""What learners by policy gradient share: networks, schedules, checks and the state they save.
+
+They learn from rollouts: transitions (T, N) whose columns are consecutive steps of one environment,
+or (T,) of one. Actions are the actor's own, as `actor.draw` returns them; `actor.emit` puts them
+into the box. Log-probabilities and values are computed here, with the networks as they are when
+the update begins, so the policy must not have changed since it took the actions.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Generator, Tensor, nn
+
+from mbrl import returns
+from mbrl.checks import check_batch
+from mbrl.distributions import Bounds, Categorical, DiagonalGaussian, MultiCategorical
+from mbrl.learners.actors import CategoricalActor, GaussianActor, MultiCategoricalActor
+from mbrl.learners.on_policy_configs import PolicyConfig
+from mbrl.nn import Block, StackedMLP
+from mbrl.nn.block import check_finite
+from mbrl.parallel import single_thread
+from mbrl.types import Metrics, Transition
+
+Actions = Bounds | int | Sequence[int]
+"""A box of actions, the number of choices, or the numbers of choices in each of D dimensions."""
+
+Actor = GaussianActor | CategoricalActor | MultiCategoricalActor
+Distribution = DiagonalGaussian | Categorical | MultiCategorical
+
+
+class OnPolicyLearner(ABC):
+    """A `Learner` from rollouts. A subclass makes its blocks of parameters and learns.
+
+    Attributes:
+        blocks: parameters with their optimisers, by name.
+        steps: transitions that it has learned from, which decide the step size.
+
+    Args:
+        size: S, of states.
+        actions: what actions there are.
+        config: settings; the discount must be set.
+        blocks: parameters with their optimisers, by name.
+
+    Raises:
+        ValueError: a discount that is unset.
+    """
+
+    def __init__(
+        self, size: int, actions: Actions, config: PolicyConfig, blocks: Mapping[str, Block]
+    ) -> None:
+        self.size, self.discount, self.blocks, self.steps = size, discount_of(config), blocks, 0
+        self._rates = {name: block.learning_rate for name, block in blocks.items()}
+        self._decay_steps, self._action_shape = config.decay_steps, shape_of(actions)
+
+    @property
+    @abstractmethod
+    def policy(self) -> Any:
+        """The current policy: differentiable in the states, with constant parameters."""
+
+    @abstractmethod
+    def _learn(
+        self, batch: Transition, generator: Generator, **more: Any
+    ) -> Mapping[str, Tensor | float]:
+        """Learn from a rollout that is checked; returns metrics."""
+
+    @single_thread()  # small products are faster on one thread
+    def update(self, batch: Transition, *, generator: Generator) -> Metrics:
+        """Learn from a rollout.
+
+        Args:
+            batch: transitions (T, N) or (T,), see the module.
+            generator: draws minibatches.
+
+        Raises:
+            ValueError: wrong shapes, or numbers that are not finite; nothing is changed then.
+            Diverged: a loss or a parameter is no longer finite.
+        """
+        return self._update(batch, generator)
+
+    def _update(self, batch: Transition, generator: Generator, **more: Any) -> Metrics:
+        check_rollout(batch, (self.size,), self._action_shape)
+        for name, block in self.blocks.items():
+            block.learning_rate = self._rates[name] * self.left
+        metrics = self._learn(batch, generator, **more)
+        said = {name: float(value) for name, value in metrics.items()}
+        check_finite(
+            said | {f"the {n}'s parameters": b.value.detach().sum() for n, b in self.blocks.items()}
+        )
+        self.steps += batch.reward.numel()
+        return said
+
+    @property
+    def left(self) -> float:
+        """The share of the step size that is left, from 1 to 0 over `decay_steps`."""
+        return 1.0 if self._decay_steps is None else max(0.0, 1 - self.steps / self._decay_steps)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Networks, moments of the optimisers and the number of steps."""
+        blocks = {name: block.state_dict() for name, block in self.blocks.items()}
+        return {"blocks": blocks, "steps": self.steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned.
+
+        Raises:
+            ValueError, KeyError: it is from a different learner.
+        """
+        if state["blocks"].keys() != self.blocks.keys():
+            raise ValueError(f"blocks: want {[*self.blocks]}, got {[*state['blocks']]}")
+        for name, block in self.blocks.items():
+            block.load_state_dict(state["blocks"][name])
+        self.steps = state["steps"]
+
+
+class Pair(nn.Module):
+    """An actor and a value, whose parameters one optimiser steps together."""
+
+    def __init__(self, actor: Actor, critic: StackedMLP) -> None:
+        super().__init__()
+        self.actor, self.critic = actor, critic
+
+
+class Critique(NamedTuple):
+    """What a value says of a rollout."""
+
+    value: Float[Tensor, "*lead"]
+    advantage: Float[Tensor, "*lead"]
+
+    @property
+    def target(self) -> Float[Tensor, "*lead"]:
+        """What the value learns."""
+        return self.value + self.advantage
+
+
+@torch.no_grad()
+def criticised(
+    critic: nn.Module, batch: Transition, *, discount: float, lambda_: float
+) -> Critique:
+    """Values and generalised advantage estimates of a rollout, constants."""
+    value, next_value = value_of(critic, torch.stack((batch.obs, batch.next_obs)))
+    ends = batch.terminated, batch.truncated
+    advantage = returns.gae(
+        batch.reward, value, next_value, *ends, discount=discount, lambda_=lambda_
+    )
+    return Critique(value, advantage)
+
+
+def value_of(critic: nn.Module, state: Float[Tensor, "*lead S"]) -> Float[Tensor, "*lead"]:
+    """V(s)."""
+    return critic(state.reshape(1, -1, state.shape[-1])).view(state.shape[:-1])
+
+
+def flat(batch: Transition) -> Transition:
+    """A rollout as one batch (T · N,)."""
+    lead = batch.reward.ndim
+    return Transition._make(column.flatten(0, lead - 1) for column in batch)
+
+
+def normalised(advantage: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
+    """Mean 0 and standard deviation 1; one row alone stays as it is."""
+    if advantage.numel() < 2:
+        return advantage
+    std, mean = torch.std_mean(advantage)
+    return (advantage - mean) / (std + 1e-8)
+
+
+def rows_of(distribution: Distribution, rows: Tensor) -> Distribution:
+    """The distribution of some of B rows."""
+    if isinstance(distribution, DiagonalGaussian):
+        mean, log_std = distribution
+        return DiagonalGaussian(mean[rows], log_std[rows] if log_std.ndim == mean.ndim else log_std)
+    return distribution._replace(logits=distribution.logits[rows])
+
+
+def kl(old: Distribution, new: Distribution) -> Float[Tensor, "*B"]:
+    """KL(old ‖ new) of two distributions of one kind, in nats."""
+    return cast(Any, old).kl(new)
+
+
+def explained(value: Tensor, target: Tensor) -> Tensor:
+    """1 - Var(target - value) / Var(target): 1 is a perfect value, 0 no better than a constant."""
+    variance = target.var(correction=0)
+    return 1 - (target - value).var(correction=0) / variance.clamp_min(1e-12)
+
+
+def one_column(batch: Transition) -> Transition:
+    """Columns (T, N) one after another (N · T,); the last row of each ends an episode."""
+    truncated = batch.truncated.clone()
+    truncated[-1] |= ~batch.terminated[-1]
+    batch = batch._replace(truncated=truncated)
+    if batch.reward.ndim == 1:
+        return batch
+    return Transition._make(column.transpose(0, 1).flatten(0, 1) for column in batch)
+
+
+def episodes(ends: Bool[Tensor, " T"]) -> Int[Tensor, " T"]:
+    """The number of the episode of each row, from 0."""
+    return ends.long().cumsum(0) - ends.long()
+
+
+def step_of(episode: Int[Tensor, " T"]) -> Int[Tensor, " T"]:
+    """The number of each row within its episode, from 0."""
+    rows = torch.arange(len(episode), device=episode.device)
+    first = torch.full((int(episode[-1]) + 1,), len(episode), device=episode.device)
+    first = first.scatter_reduce(0, episode, rows, "amin")
+    return rows - first[episode]
+
+
+def make_actor(size: int, actions: Actions, config: PolicyConfig, *, generator: Generator) -> Actor:
+    """The network of a policy."""
+
+    def net(sizes: Sequence[int], last_gain: float) -> StackedMLP:
+        return _net(sizes, config, last_gain, generator)
+
+    body = (size, *config.hidden)
+    if isinstance(actions, int):
+        return CategoricalActor(net((*body, actions), 0.01))
+    if not isinstance(actions, Bounds):
+        return MultiCategoricalActor(net((*body, sum(actions)), 0.01), actions)
+    count, how = len(actions.low), {"first_std": config.first_std, "squash": config.squash}
+    if not config.gsde:
+        return GaussianActor(net((*body, count), 0.01), actions, **how)
+    features = net(body, 2**0.5)
+    return GaussianActor(features, actions, head=net((body[-1], count), 0.01), **how)
+
+
+def make_critic(size: int, config: PolicyConfig, *, generator: Generator) -> StackedMLP:
+    """The network of a value of states."""
+    hidden = config.hidden if config.value_hidden is None else config.value_hidden
+    return _net((size, *hidden, 1), config, 1.0, generator)
+
+
+def _net(
+    sizes: Sequence[int], config: PolicyConfig, last_gain: float, generator: Generator
+) -> StackedMLP:
+    return StackedMLP(
+        1,
+        sizes,
+        activation=config.activation,
+        init="orthogonal" if config.orthogonal else "uniform",
+        last_gain=last_gain,
+        generator=generator,
+    )
+
+
+def discount_of(config: PolicyConfig) -> float:
+    """γ.
+
+    Raises:
+        ValueError: it is unset.
+    """
+    if config.discount is None:
+        raise ValueError("discount: want a number, it is unset")
+    return config.discount
+
+
+def shape_of(actions: Actions) -> tuple[int, ...]:
+    """The shape of one action."""
+    if isinstance(actions, int):
+        return ()
+    return (len(actions.low if isinstance(actions, Bounds) else actions),)
+
+
+def device_of(actions: Actions, device: torch.device | str) -> torch.device:
+    """Where a learner is to be: with the bounds of its actions, if there are any."""
+    return actions.low.device if isinstance(actions, Bounds) else torch.device(device)
+
+
+def check_rollout(batch: Transition, obs: Sequence[int], action: Sequence[int]) -> None:
+    """Check the shapes of a rollout (T, N) or (T,), and that its numbers are finite.
+
+    Raises:
+        ValueError: a column of another shape, or with a number that is not finite.
+    """
+    lead = tuple(batch.reward.shape)
+    shapes = {"obs": (*lead, *obs), "action": (*lead, *action), "next_obs": (*lead, *obs)}
+    for name, column in batch._asdict().items():
+        shape = shapes.get(name, lead)
+        if tuple(column.shape) != shape or not lead or 0 in lead:
+            wanted = shape or ("T", "N")
+            raise ValueError(f"{name} must have shape {wanted}, got {tuple(column.shape)}")
+    check_batch(flat(batch), obs, action)
