@@ -29,7 +29,7 @@ check: lint types imports test
 bench: .venv/installed
 	$(BIN)/mbrl bench all
 
-peers:  ## mbrl-lib, judo, mctx and dm_control, each in an environment of its own
+peers:  ## mbrl-lib, judo, mctx, dm_control, and SB3 with SBX, each in an environment of its own
 	$(PYTHON) -m venv .peers/venv
 	.peers/venv/bin/pip install -q torch==2.13.0
 	.peers/venv/bin/pip install -q --no-deps -r experiments/peers/requirements.txt
@@ -39,6 +39,9 @@ peers:  ## mbrl-lib, judo, mctx and dm_control, each in an environment of its ow
 	.peers/mctx/bin/pip install -q --no-deps -r experiments/peers/mctx-requirements.txt
 	$(PYTHON) -m venv .peers/suite
 	.peers/suite/bin/pip install -q --no-deps -r experiments/peers/suite-requirements.txt
+	$(PYTHON) -m venv .peers/learners
+	.peers/learners/bin/pip install -q torch==2.13.0
+	.peers/learners/bin/pip install -q --no-deps -r experiments/peers/learners-requirements.txt
 
 install: .venv/installed
 

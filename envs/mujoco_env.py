@@ -36,7 +36,8 @@ class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     """A `Task` as a gymnasium environment.
 
     Observations are float32, as in models and replay buffers. Reward and termination are computed
-    from these float32 numbers, so that a stored transition gives the same reward to the last bit.
+    from these float32 numbers, so that a stored transition gives the same reward to the last bit
+    (unless the task has features, which are not stored).
     The physics is float64. Bounds of observations are the largest finite float32, because a
     simulated state has no tighter bounds. Actions outside [-1, 1] act as the nearest bound, as
     everywhere in MuJoCo. Episodes are truncated by gymnasium's TimeLimit, which `envs.make` adds.

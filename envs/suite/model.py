@@ -194,4 +194,5 @@ def move_by_goal(spec: mujoco.MjSpec, name: str, *, site: bool = False, size: fl
     if site:
         body.add_site(**new)
     else:
-        body.add_geom(contype=0, conaffinity=0, **new)
+        # without mass, so that cameras which track the centre of mass do not see it
+        body.add_geom(contype=0, conaffinity=0, mass=0, **new)

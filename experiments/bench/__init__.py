@@ -1,7 +1,7 @@
 """Benchmarks: our speed or memory, over that of a reference measured in the same run.
 
 References are this machine's own float32 matrix-product rate, bare MuJoCo steps, and mbrl-lib,
-judo and mctx if they are installed. `measure` says how it is measured.
+judo, mctx, Stable-Baselines3 and SBX if they are installed. `measure` says how it is measured.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from experiments.bench import (
     action,
     collect,
     executor,
+    learners,
     mcts,
     memory,
     mpc,
@@ -40,6 +41,7 @@ BENCHES: Mapping[str, Callable[[Bench], list[Result]]] = {
     "rollout-busy": rollout.rollout_busy,
     "action": action.action,
     "train": train.train,
+    "learners": learners.learners,
     "planner": planner.planner,
     "physics": physics.physics,
     "mpc": mpc.mpc,

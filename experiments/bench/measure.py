@@ -47,6 +47,17 @@ def median_rate(work: Callable[[], Any], calls: int = 20) -> Sample:
     return sample
 
 
+def cores(work: Callable[[], Any]) -> Sample:
+    """A sample of the number of cores in use: processor seconds per second of the work."""
+
+    def sample() -> float:
+        wall, processor = time.perf_counter(), time.process_time()
+        work()
+        return (time.process_time() - processor) / (time.perf_counter() - wall)
+
+    return sample
+
+
 @dataclass(frozen=True)
 class Result:
     """A work measured against a reference in the same unit, with a pair of numbers per repeat."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from mujoco.batch import Batch
 
 import envs
-from experiments.bench.measure import Bench, Result, Sample, median_rate, rate, seeded
+from experiments.bench.measure import Bench, Result, cores, median_rate, rate, seeded
 from experiments.peers import Judo, available
 from experiments.presets.mpc import PRESETS
 from mbrl.agents import Controller, MPCConfig, PlannerConfig
@@ -49,7 +48,7 @@ def mpc(bench: Bench, *, tasks: Mapping[str, tuple[int, int, str]] = MPC_TASKS) 
             bare_engine=wanted,
         )
         results += bench.compare(
-            work, "cores", _cores(plan), {"threads": lambda: float(bench.threads)}
+            work, "cores", cores(plan), {"threads": lambda: float(bench.threads)}
         )
     if not available(Judo):
         return results
@@ -101,14 +100,3 @@ def _plan_and_bare(
         batch.rollout(controls.shape[1], controls, record=())
 
     return lambda: controller.act(nothing), bare
-
-
-def _cores(work: Callable[[], Any]) -> Sample:
-    """A sample of the number of cores in use: processor seconds per second of the work."""
-
-    def sample() -> float:
-        wall, cpu = time.perf_counter(), time.process_time()
-        work()
-        return (time.process_time() - cpu) / (time.perf_counter() - wall)
-
-    return sample

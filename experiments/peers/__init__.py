@@ -5,9 +5,10 @@ benchmark can take turns with it and changes in the machine's speed affect both.
 library is imported here.
 
 mbrl-lib installs a package named `mbrl` as we do, and pins releases that no longer run; judo wants
-an older MuJoCo, as does dm_control's suite; mctx wants JAX. The recipes, which `make peers`
+an older MuJoCo, as does dm_control's suite; mctx and SBX want JAX. The recipes, which `make peers`
 follows, are at the heads of `requirements.txt` (1 GB, most of it torch, and about two minutes),
-`judo-requirements.txt`, `mctx-requirements.txt` and `suite-requirements.txt`.
+`judo-requirements.txt`, `mctx-requirements.txt`, `suite-requirements.txt` and
+`learners-requirements.txt` (2 GB).
 """
 
 from __future__ import annotations
@@ -147,6 +148,15 @@ class Suite(Peer):
     script = "suite.py"
     folder = "suite"
     variable = "MBRL_SUITE"
+
+
+class Learners(Peer):
+    """Stable-Baselines3 2.9.2, SBX 0.28.0 and plain torch; `learners.py` lists the requests."""
+
+    name = "Stable-Baselines3"
+    script = "learners.py"
+    folder = "learners"
+    variable = "MBRL_LEARNERS"
 
 
 def available(peer: type[Peer] = MbrlLib) -> bool:

@@ -1,8 +1,10 @@
 """Write the numbers of dm_control that the tests compare the suite's tasks with.
 
-    python -m experiments.peers.suite_data            needs `make peers`; about a minute
+    python -m experiments.peers.suite_data              needs `make peers`; about a minute
+    python -m experiments.peers.suite_data --compare    prints the largest differences of each task
 
-writes `tests/envs/data/suite.npz`. For each task `DOMAIN-TASK` it holds
+The first writes `tests/envs/data/suite.npz`, which the second reads. For each task `DOMAIN-TASK` it
+holds
 
     TASK/control_step           seconds
     TASK/qpos, qvel, act, ...   (K, .) states with placed targets: half met by random actions, half
@@ -22,11 +24,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import mujoco
 import numpy as np
 
 import envs
+from envs.suite.point_mass import directions
+from envs.task import actuation, sensor_views
 from experiments.peers import Suite
 
 FILE = Path(__file__).parents[2] / "tests" / "envs" / "data" / "suite.npz"
@@ -180,7 +185,92 @@ def write(path: Path = FILE) -> None:
     np.savez_compressed(path, **found)
 
 
+class Differences(NamedTuple):
+    """Largest differences from dm_control of a task, each relative to 1 plus the value."""
+
+    first: float  # observations in the given states
+    obs: float  # observations one control step later
+    motion: float  # positions and velocities one control step later
+    reward: float  # rewards; the environment computes them from float32 observations
+
+
+def read(path: Path = FILE) -> dict[str, dict[str, np.ndarray]]:
+    """The arrays of the file by task (without `dmc-`), or `tolerance`, and by key."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    with np.load(path) as file:
+        for name, array in file.items():
+            task, _, key = name.partition("/")
+            found.setdefault(task, {})[key] = array
+    return found
+
+
+def goal(arrays: dict[str, np.ndarray], k: int) -> np.ndarray:
+    """The `Task.goal` of state k: the target's place, or the directions of the point mass."""
+    if "wrap_prm" in arrays:
+        return directions(arrays["wrap_prm"][k].reshape(2, 2))
+    return arrays["geom_pos" if "geom_pos" in arrays else "site_pos"][k][None]
+
+
+def put(env: envs.MujocoEnv, arrays: dict[str, np.ndarray], k: int) -> None:
+    """Put an environment into state k; forces are sensed without actuation, as at a reset."""
+    model, data = env.model, env.data
+    mujoco.mj_resetData(model, data)
+    data.qpos[:], data.qvel[:] = arrays["qpos"][k], arrays["qvel"][k]
+    data.act[:] = arrays["act"][k]
+    if model.nmocap:
+        placed = goal(arrays, k)
+        data.mocap_pos[:] = placed[:, :3]
+        if placed.shape[1] > 3:
+            data.mocap_quat[:] = placed[:, 3:]
+    flag, before = int(mujoco.mjtDisableBit.mjDSBL_ACTUATION), model.opt.disableflags
+    model.opt.disableflags |= flag
+    mujoco.mj_forward(model, data)
+    model.opt.disableflags = before
+
+
+def observed(env: envs.MujocoEnv) -> np.ndarray:
+    """The environment's observation in float64."""
+    views = sensor_views(env.model, env.data.sensordata)
+    return env.task.observation(envs.Physics(env.data.qpos, env.data.qvel, views, env.data.act))
+
+
+def differences(name: str, arrays: dict[str, np.ndarray]) -> Differences:
+    """Put the suite's task `name` into each of the states, and take a step with each action."""
+    env = envs.MujocoEnv(envs.SUITE[name])
+    env.reset(seed=0)
+    offset, scale = actuation(env.model)
+    worst = Differences(0.0, 0.0, 0.0, 0.0)
+    for k in range(len(arrays["qpos"])):
+        put(env, arrays, k)
+        first = _apart(observed(env), arrays["first"][k])
+        _, reward, *_ = env.step((arrays["action"][k] - offset) / scale)
+        motion = (env.data.qpos, "next_qpos"), (env.data.qvel, "next_qvel")
+        now = Differences(
+            first,
+            _apart(observed(env), arrays["obs"][k]),
+            max(_apart(own, arrays[key][k]) for own, key in motion),
+            _apart(reward, arrays["reward"][k]),
+        )
+        worst = Differences(*map(max, zip(worst, now, strict=True)))
+    return worst
+
+
+def _apart(own: np.ndarray | float, other: np.ndarray) -> float:
+    return float((np.abs(own - other) / (1 + np.abs(other))).max())
+
+
+def compare() -> None:
+    """Print the differences of each task as a table."""
+    print("| task | observation | after a step | motion | reward |\n|---|---|---|---|---|")
+    arrays = read()
+    for name in envs.SUITE:
+        found = differences(name, arrays[name.removeprefix("dmc-")])
+        print(f"| {name} | " + " | ".join(f"{value:.0e}" for value in found) + " |")
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Write what dm_control computes.")
     parser.add_argument("--file", type=Path, default=FILE, help="the file to write")
-    write(parser.parse_args().file)
+    parser.add_argument("--compare", action="store_true", help="compare with the file instead")
+    chosen = parser.parse_args()
+    compare() if chosen.compare else write(chosen.file)

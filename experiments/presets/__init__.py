@@ -73,7 +73,8 @@ def _file(algo: str) -> str | None:
 
 def mpc_preset(env: str) -> Any:
     """The tuned `MPCConfig` to drive a task by; None if there is none."""
-    presets = importlib.import_module("experiments.presets.mpc").PRESETS
+    tuned = importlib.import_module("experiments.presets.mpc")
+    presets = tuned.PRESETS | tuned.SUITE
     return presets[env] if env in presets else _registered(env, "mpc")
 
 

@@ -90,3 +90,32 @@ PRESETS: dict[str, MPCConfig] = {
     "panda-push": _HAND,
     "panda-pick": _HAND,
 }
+
+_POLE = MPCConfig(PlannerConfig(horizon=25, population=32, iterations=2, elites=6), action_repeat=4)
+_LEGS = MPCConfig(
+    PlannerConfig(
+        horizon=20,
+        population=32,
+        iterations=2,
+        elites=6,
+        knots=5,
+        interpolation="cubic",
+        sigma=0.3,
+        beta=0.0,
+    ),
+    action_repeat=2,
+)
+
+SUITE: dict[str, MPCConfig] = {
+    "dmc-cartpole-balance": _POLE,
+    "dmc-cartpole-swingup": _POLE,
+    "dmc-walker-stand": _LEGS,
+    "dmc-walker-walk": _LEGS,
+    "dmc-cheetah-run": MPCConfig(
+        PlannerConfig(
+            horizon=16, population=32, iterations=2, elites=6, knots=5, interpolation="cubic"
+        ),
+        action_repeat=4,
+    ),
+}
+"""Settings for tasks of the DeepMind control suite; docs/suite.md has their returns."""

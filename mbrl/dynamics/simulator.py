@@ -312,7 +312,8 @@ class Simulator:
             forces = self._force_std * noise.reshape(-1, self._force_std.size).numpy(force=True)
         after, before, obs = self.observed_step(rows, moves, forces=forces, members=self.members)
         before, obs = before.astype(self._dtype), obs.astype(self._dtype)
-        reward, ended = self.reward(before, moves, obs), self.terminated(obs)
+        reward = self.reward(before, moves, obs)
+        ended = self.terminated(obs[..., : self._obs_size])
         return Step(
             torch.from_numpy(after).to(state.device).reshape(*lead, size),
             torch.from_numpy(np.asarray(reward)).to(state.device).reshape(lead),
@@ -357,7 +358,7 @@ class Simulator:
         ends: Callable[..., Any] = terminated or self.terminated
         # A task that never ends has a termination named `never`, which is not called.
         endless = getattr(ends, "__name__", "") == "never"
-        ended = None if endless else np.asarray(ends(after))
+        ended = None if endless else np.asarray(ends(after[..., : self._obs_size]))
         device = state.device
         return Unrolled(
             rewards.to(device),
@@ -492,8 +493,12 @@ class Simulator:
                     sensed = sensed.copy()
                     sensed[:, :, 1:, self._lagging] = last[..., self._lagging]
         views = {} if sensed is None else self._views(sensed)
-        parts = np.split(motion, [model.nq, moving], axis=-1)
-        physics = Physics(parts[0], parts[1], views, parts[2])
+        qpos, qvel, act = (
+            motion[..., : model.nq],
+            motion[..., model.nq : moving],
+            motion[..., moving:],
+        )
+        physics = Physics(qpos, qvel, views, act)
         return physics, None if bad is None else bad.reshape(particles, count)
 
     def _batch(self, count: int, members: int) -> Batch:

@@ -64,18 +64,18 @@ def soft(seed, **settings):
     return sac.make(SPEC, config, generator=seeded(seed))
 
 
-def deterministic(seed, module=ddpg, kind=DDPGConfig, **settings):
-    own = kind(hidden=(8,), discount=0.9)
-    config = module.Config(learning_starts=12, batch=8, log_every=12, learner=own, **settings)
-    return module.make(SPEC, config, generator=seeded(seed))
-
-
 def rollouts(name, learner=(), **settings):
     module = agent(name)
     start = module.Config()
     inner = dataclasses.replace(start.learner, hidden=(8,), **dict(learner))
     config = dataclasses.replace(start, learner=inner, **settings)
     return lambda seed=0: module.make(SPEC, config, generator=seeded(seed))
+
+
+def deterministic(seed, module=ddpg, kind=DDPGConfig, **settings):
+    own = kind(hidden=(8,), discount=0.9)
+    config = module.Config(learning_starts=12, batch=8, log_every=12, learner=own, **settings)
+    return module.make(SPEC, config, generator=seeded(seed))
 
 
 MAKERS = {
@@ -86,7 +86,7 @@ MAKERS = {
     "ppo gSDE": rollouts("ppo", {"gsde": True}, rollout=7, noise_every=3),
     "reinforce": rollouts("reinforce", episodes=4),
     "trpo": rollouts("trpo", rollout=6),
-    "ddpg": lambda seed=0: deterministic(seed, n_step=2, prioritised=True),
+    "ddpg": lambda seed=0: deterministic(seed, n_step=2, priority=0.6),
     "td3": lambda seed=0: deterministic(seed, td3, TD3Config),
     "pets": pets(),
     "pets open loop": pets(replan_every=0),

@@ -16,57 +16,24 @@ import torch
 import envs
 from envs.mujoco_env import get_state
 from envs.suite import SuiteMissing
-from envs.suite.point_mass import directions
-from envs.task import Physics, actuation, sensor_views
 from envs.tolerance import FALLOFFS, tolerance
+from experiments.peers import suite_data
 from mbrl.agents import Controller, MPCConfig, PlannerConfig
 from mbrl.dynamics import Simulator
 from mbrl.training import generator
 
-FILE = Path(__file__).parent / "data" / "suite.npz"
 NAMES = [*envs.SUITE]
 EXACT = 1e-9
 """Relative to 1 plus the value; the largest difference is 1e-12, in forces on a foot."""
 FLOAT32 = 1e-6
 """The environment computes rewards from float32 observations."""
 
-with np.load(FILE) as _file:
-    _ARRAYS = dict(_file)
+ARRAYS = suite_data.read()
 
 
 def theirs(name):
     """dm_control's arrays of a task, by key."""
-    start = f"{name.removeprefix('dmc-')}/"
-    return {k.removeprefix(start): v for k, v in _ARRAYS.items() if k.startswith(start)}
-
-
-def goal_of(arrays, k):
-    """`Task.goal` that puts the target where dm_control had it, or the point mass's directions."""
-    if "wrap_prm" in arrays:
-        return directions(arrays["wrap_prm"][k].reshape(2, 2))
-    return arrays["geom_pos" if "geom_pos" in arrays else "site_pos"][k][None]
-
-
-def put(env, arrays, k):
-    """Put the environment into dm_control's state k, with sensors evaluated as at a reset."""
-    model, data = env.model, env.data
-    mujoco.mj_resetData(model, data)
-    data.qpos[:], data.qvel[:] = arrays["qpos"][k], arrays["qvel"][k]
-    data.act[:] = arrays["act"][k]
-    if model.nmocap:
-        goal = goal_of(arrays, k)
-        data.mocap_pos[:] = goal[:, :3]
-        if goal.shape[1] > 3:
-            data.mocap_quat[:] = goal[:, 3:]
-    model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_ACTUATION)
-    mujoco.mj_forward(model, data)
-    model.opt.disableflags &= ~int(mujoco.mjtDisableBit.mjDSBL_ACTUATION)
-
-
-def seen(env):
-    """The observation in float64."""
-    views = sensor_views(env.model, env.data.sensordata)
-    return env.task.observation(Physics(env.data.qpos, env.data.qvel, views, env.data.act))
+    return ARRAYS[name.removeprefix("dmc-")]
 
 
 def started(name, seed=0):
@@ -76,18 +43,20 @@ def started(name, seed=0):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_observations_and_rewards_are_those_of_dm_control(name):
-    arrays, env = theirs(name), started(name)
-    offset, scale = actuation(env.model)
+def test_observations_motion_and_rewards_are_those_of_dm_control(name):
+    arrays = theirs(name)
     assert len(set(arrays["reward"])) > 1, "otherwise the rewards show nothing"
-    for k in range(len(arrays["qpos"])):
-        put(env, arrays, k)
-        np.testing.assert_allclose(seen(env), arrays["first"][k], rtol=EXACT, atol=EXACT)
-        _, reward, *_ = env.step((arrays["action"][k] - offset) / scale)
-        np.testing.assert_allclose(seen(env), arrays["obs"][k], rtol=EXACT, atol=EXACT)
-        np.testing.assert_allclose(env.data.qpos, arrays["next_qpos"][k], rtol=EXACT, atol=EXACT)
-        np.testing.assert_allclose(env.data.qvel, arrays["next_qvel"][k], rtol=EXACT, atol=EXACT)
-        assert reward == pytest.approx(arrays["reward"][k], abs=FLOAT32)
+    found = suite_data.differences(name, arrays)
+    assert max(found.first, found.obs, found.motion) < EXACT and found.reward < FLOAT32
+
+
+def test_the_comparison_sees_a_wrong_observation_and_a_wrong_step():
+    """A hundredth of a radian, and a tenth of an action."""
+    name = "dmc-walker-walk"
+    for key, change in (("first", 0.01), ("action", 0.1)):
+        arrays = {**theirs(name), key: theirs(name)[key] + change}
+        found = suite_data.differences(name, arrays)
+        assert found.first > 1e-3 if key == "first" else found.motion > 1e-3
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -214,8 +183,8 @@ def test_dm_controls_python_is_never_imported():
 
 @pytest.mark.parametrize("falloff", FALLOFFS)
 def test_tolerances_are_those_of_dm_control(falloff):
-    x = _ARRAYS["tolerance/x"]
-    edges, curves = _ARRAYS["tolerance/edge"], _ARRAYS[f"tolerance/{falloff}"]
+    x = ARRAYS["tolerance"]["x"]
+    edges, curves = ARRAYS["tolerance"]["edge"], ARRAYS["tolerance"][falloff]
     for edge, wanted in zip(edges, curves, strict=True):
         kept = {"margin": 0.8, "falloff": falloff, "edge": float(edge)}
         assert tolerance(x, -0.5, 0.7, **kept) == pytest.approx(wanted, abs=1e-12)
@@ -233,3 +202,22 @@ def test_a_tolerance_without_margin_is_one_or_zero_and_may_be_unbounded():
         tolerance(x, margin=1.0, edge=0.0)
     with pytest.raises(ValueError, match="margin >= 0"):
         tolerance(x, margin=-1.0)
+
+
+def test_a_termination_gets_the_observation_without_the_features():
+    """In the environment and in the simulator, on a task with a feature."""
+
+    def fallen(next_obs):
+        assert next_obs.shape[-1] == 24
+        return next_obs[..., 14] < 1.25
+
+    task = replace(envs.SUITE["dmc-walker-walk"], terminated=fallen)
+    env = envs.MujocoEnv(task)
+    env.reset(seed=0)
+    start = torch.from_numpy(get_state(env.model, env.data))
+    actions, sim = torch.zeros(2, 8, 6), Simulator(task)
+    native = sim.unroll(start, actions)
+    step = sim.step(start[None, None], actions[None, :1, 0], noise=None)
+    ends = [env.step(np.zeros(6))[2] for _ in range(8)]
+    assert native.terminated[0, 1].tolist() == ends
+    assert bool(step.terminated[0, 0]) == ends[0] and len(set(ends)) == 2

@@ -7,12 +7,16 @@ import time
 import pytest
 import torch
 from rich.console import Console
+from torch.utils.flop_counter import FlopCounterMode
 
 from experiments import bench as package
-from experiments.bench import BENCHES, Bench, Result, bench, mcts, memory
+from experiments.bench import BENCHES, Bench, Result, bench, learners, mcts, memory
 from experiments.bench.parts import ensemble, forward_flops
 from experiments.bench.rollout import busy_neighbour
 from experiments.peers import HOW_TO_INSTALL
+from mbrl.distributions import Bounds
+from mbrl.learners.configs import SACConfig
+from mbrl.learners.sac import SAC
 
 TINY = Bench(repeats=2, threads=1, matrix=16)
 
@@ -149,6 +153,56 @@ def test_the_tree_benchmark_works_without_mctx(monkeypatch):
     found = BENCHES["mcts"](TINY, **TINY_SEARCH)
     assert [result.against for result in found] == ["wanted", "mctx"] * 2
     assert [result.unit for result in found] == ["simulations/s", "bytes a node"] * 2
+
+
+class FakeLearners(FakePeer):
+    """Stands in for SB3 and SBX; every request takes half a second on 0.9 cores."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        pass
+
+    def ask(self, **request):
+        super().ask(**request)
+        return {"seconds": [0.5], "cores": 0.9}
+
+
+TINY_LEARNERS = {"updates": 2, "calls": 4, "rows": 300}
+
+
+def test_learners_are_measured_against_their_peers_on_one_thread(monkeypatch):
+    peer = FakeLearners()
+    monkeypatch.setattr(learners, "Learners", lambda: peer)
+    monkeypatch.setattr(learners, "available", lambda _: True)
+    found = {(r.work, r.unit, r.against): r for r in BENCHES["learners"](TINY, **TINY_LEARNERS)}
+    updates = {r.against: r for r in found.values() if r.unit == "updates/s"}
+    assert [*updates] == ["matmul", "SB3", "SBX", "SBX, in a loop", "plain torch"]
+    assert all(updates[name].reference == (4.0, 4.0) for name in [*updates][1:])
+    assert found["SAC update", "cores", "SBX, in a loop"].reference == (0.9, 0.9)
+    for work, wanted in (("256 replayed rows", 50), ("advantages, 128 x 16", 250)):
+        goal, theirs = found[work, "µs", "wanted"], found[work, "µs", "SB3"]
+        assert goal.reference == (wanted, wanted) and goal.lower and goal.wanted == "≤ 1"
+        assert theirs.reference == (125_000.0, 125_000.0)  # four calls in half a second
+    assert all(min(result.ours) > 0 for result in found.values())
+    request = {"work": "update", "library": "sbx", "updates": 2}
+    assert request in peer.asked and request | {"together": 2} in peer.asked
+
+
+def test_without_peers_learners_are_measured_against_products_and_goals(monkeypatch):
+    monkeypatch.setattr(learners, "available", lambda _: False)
+    found = BENCHES["learners"](TINY, **TINY_LEARNERS)
+    assert {result.against for result in found if min(result.ours) > 0} == {"matmul", "wanted"}
+
+
+def test_an_update_of_sac_has_the_operations_that_torch_counts():
+    replay, draw = learners.filled(300), torch.Generator().manual_seed(0)
+    bounds = Bounds(-torch.ones(6), torch.ones(6))
+    learner = SAC(17, bounds, SACConfig(hidden=(32, 64), discount=0.9), generator=draw)
+    with FlopCounterMode(display=False) as counter:
+        learner.update(replay.sample(50, generator=draw), generator=draw)
+    assert learners.sac_flops(17, 6, (32, 64), 50) == counter.get_total_flops()
 
 
 def test_memory_grows_by_the_size_of_the_stored_rows():
