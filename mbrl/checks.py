@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -46,7 +47,7 @@ def check_batch(batch: Transition, obs: Sequence[int], action: Sequence[int]) ->
         if tuple(column.shape) != shape or not lead:
             raise ValueError(f"{name} must have shape {shape or ('B',)}, got {tuple(column.shape)}")
         # a finite sum has only finite terms, and takes a tenth of the time
-        if not (bool(column.sum().isfinite()) or bool(column.isfinite().all())):
+        if not (math.isfinite(column.sum()) or bool(column.isfinite().all())):
             raise ValueError(f"{name} holds a number that is not finite")
 
 

@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 import safetensors.numpy
+import torch
 from torch import Tensor
 
 from mbrl.agents import Controller, Controllers, Pipelined
+from mbrl.agents.guide import Guide
 from mbrl.dynamics import OwnModel, Simulator
 from mbrl.dynamics.simulator import has_physics, physics_state
 from mbrl.evaluation import motion_error
@@ -131,6 +133,8 @@ def build_driver(config: DriveConfig, *, make_env: MakeEnv, seed: int) -> Driver
             mpc = replace(mpc, particles=model.members)
         step = _control_step(env, config)
         low, high = bounds(env.action_space, device=loaded.config.device)
+    if config.learner is not None:
+        settings["guide"] = _guide(config, make_env, low.device)
     arguments = (model, mpc.build(low, high), mpc)
     settings["generator"] = generator(seed, 1)
     if config.asynchronous or config.delay is not None:
@@ -144,6 +148,21 @@ def build_driver(config: DriveConfig, *, make_env: MakeEnv, seed: int) -> Driver
     else:
         controller = Controller(*arguments, **settings)
     return Driver(env, controller, step)
+
+
+def _guide(config: DriveConfig, make_env: MakeEnv, device: torch.device) -> Guide:
+    """The learner of the run in `config.learner`, on the device of the plans."""
+    loaded = load_run(Path(str(config.learner)), make_env=make_env, device=str(device))
+    loaded.env.close()
+    agent = loaded.agent
+    try:
+        if loaded.config.env != config.env:
+            raise ValueError(f"it was trained on {loaded.config.env}, not {config.env}")
+        if not hasattr(agent, "guide"):
+            raise ValueError(f"{loaded.config.algo} has no critic and policy to plan with")
+        return agent.guide()
+    except ValueError as error:
+        raise ValueError(f"--learner {config.learner}: {error}") from None
 
 
 def plan_seconds(driver: Driver, *, plans: int = 3) -> float:

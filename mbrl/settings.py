@@ -28,6 +28,9 @@ class DriveConfig:
     of your own that needs no fitting."""
     model_settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings of a model of your own, by name."""
+    learner: str | None = None
+    """The folder of a run of sac, ddpg or td3 in this environment: its critic values the state in
+    which a plan ends (--terminal-value), and its policy proposes plans (--proposals)."""
     device: str | None = None
     """Device of a model learned in a run. If unset, that of the run."""
     members: PositiveInt = 1

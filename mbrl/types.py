@@ -297,6 +297,15 @@ class Learner(Protocol):
 
 
 @runtime_checkable
+class Valued(Protocol):
+    """A learner, or an agent, that values states."""
+
+    def value(self, state: Float[Tensor, "*lead S"]) -> Float[Tensor, "*lead"]:
+        """V(s) of the current policy; of an agent: of observations as vectors."""
+        ...
+
+
+@runtime_checkable
 class Player(Protocol):
     """Plays episodes in N environments at once."""
 

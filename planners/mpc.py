@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from planners.base import Plan, RecedingPlanner
 from planners.checks import NonNegativeInt, PositiveFloat, PositiveInt, check_fields, check_memory
 from planners.ilqr import ILQR
-from planners.search import Search
+from planners.search import Search, checked
 
 
 class MPCState(NamedTuple):
@@ -56,7 +56,12 @@ class MPC:
             )
 
     def act(
-        self, make_score: Callable[[], Any], state: MPCState, *, generator: Generator
+        self,
+        make_score: Callable[[], Any],
+        state: MPCState,
+        *,
+        guesses: Callable[[], Tensor] | None = None,
+        generator: Generator,
     ) -> tuple[Tensor, MPCState]:
         """The action (A,) for this environment step, and the state for the next.
 
@@ -68,7 +73,7 @@ class MPC:
         plan, cursor = state
         index, held = divmod(cursor, self.action_repeat)
         if plan is None or (held == 0 and 0 < self.replan_every <= index):
-            plan = self.search(make_score, plan, index, generator=generator)
+            plan = self.search(make_score, plan, index, guesses=guesses, generator=generator)
             cursor = index = 0
         if index >= len(plan.actions):
             raise ValueError(
@@ -84,9 +89,13 @@ class MPC:
         last: Plan | None,
         spent: int,
         *,
+        guesses: Callable[[], Tensor] | None = None,
         generator: Generator,
     ) -> Plan:
         """A new plan, from the last one shifted by the `spent` actions executed since.
+
+        `guesses` returns further plans (M, H, A) to begin from, such as those of a policy. The
+        search then begins from the best of all, and all are among its first elites.
 
         Raises ValueError at the first search if `budget_ms` is shorter than one round. To measure
         that, three rounds with the same score and separate random draws run before the first
@@ -95,12 +104,38 @@ class MPC:
         began, deadline = time.perf_counter(), None
         start = None if last is None else self.planner.shift(last, spent)
         score = self._held(make_score())
+        if guesses is not None:
+            start = self._best_start(score, start, guesses())
         if self.budget_ms is not None:
             if not self._round_ms:
                 self._round_ms.append(self._time_a_round(score, start, generator))
                 began = time.perf_counter()
             deadline = began + self.budget_ms / 1000
         return self.planner.plan(score, start, generator=generator, deadline=deadline)
+
+    def _best_start(self, score: Any, start: Plan | None, guesses: Tensor) -> Plan:
+        planner = self.planner
+        if not isinstance(planner, Search):
+            raise ValueError(f"guesses: {type(planner).__name__} does not begin from given plans")
+        knots = guesses.clamp(planner.low, planner.high)
+        if planner.knots is not None:  # those whose interpolated actions are nearest
+            knots = torch.linalg.pinv(planner.matrix) @ knots
+            knots = knots.clamp(planner.low, planner.high)
+        if start is not None:
+            knots = torch.cat((start.mean[None], start.elites, knots))
+        scores = checked(score, planner.actions(knots))
+        order = scores.argsort(descending=True)
+        order = order[scores[order] > -torch.inf]
+        best = knots[order] if len(order) else knots[:1]
+        return Plan(
+            actions=planner.actions(best[0]),
+            score=scores.max(),
+            mean=best[0],
+            std=torch.zeros_like(best[0]),
+            elites=best[: max(planner.elites, 1)],
+            evaluated=len(knots),
+            rejected=len(knots) - len(order),
+        )
 
     def _time_a_round(self, score: Any, start: Plan | None, generator: Generator) -> float:
         """Milliseconds of the fastest of three rounds; ValueError if over the budget."""

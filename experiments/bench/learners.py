@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import gymnasium
 import torch
 
 from experiments.bench.measure import Bench, Result, Sample, cores, rate, seeded
@@ -19,6 +22,9 @@ from mbrl.learners.configs import SACConfig
 from mbrl.learners.sac import SAC
 from mbrl.parallel import single_thread
 from mbrl.returns import gae
+from mbrl.training import make
+from mbrl.training.collect import vector
+from mbrl.training.online import run_agent
 from mbrl.types import Transition
 
 OBS, ACTION, BATCH = 17, 6, 256
@@ -27,21 +33,54 @@ OBS, ACTION, BATCH = 17, 6, 256
 Ask = Callable[..., dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class Training:
+    """Training of an agent in copies of an environment, and how the peers are asked for the same.
+
+    Its first `steps` are not timed; learning has begun after them.
+    """
+
+    task: str
+    config: Any
+    steps: int
+    peers: Mapping[str, str]
+    """Peers' names in the table, and the ratios to reach."""
+    environments: int = 1
+    every: int = 1
+
+
+def _sac() -> Training:
+    from mbrl.agents.sac import Config
+
+    config = Config(learning_starts=BATCH, capacity=100_000)
+    return Training("HalfCheetah-v5", config, 500, {"SB3": "", "SBX": "≥ 1"})
+
+
+TRAININGS: Mapping[str, Callable[[], Training]] = {"sac": _sac}
+"""Trainings by the name of the agent, the peers' word for the algorithm."""
+
+
 @single_thread()
 def learners(
-    bench: Bench, *, updates: int = 50, calls: int = 200, rows: int = 20_000
+    bench: Bench,
+    *,
+    updates: int = 50,
+    calls: int = 200,
+    rows: int = 20_000,
+    trainings: Mapping[str, Callable[[], Training]] = TRAININGS,
 ) -> list[Result]:
-    """Rates of updates of SAC; times of a batch of replayed rows and of advantages.
+    """Rates of updates of SAC and of training; times of replayed batches and of advantages.
 
-    All run on one thread and have networks of 256 x 256 and batches of 256 rows of half-cheetah's
-    size. An update contains the draw of its batch. SBX updates in one call at a time, as it does in
-    training with its defaults, and in `updates` of them compiled as one loop. "plain" is a loop of
-    torch's modules and optimisers. The rows of cores show that SBX uses no more than one.
+    All run on one thread. Updates of SAC are those of networks of 256 x 256 and batches of 256 rows
+    of half-cheetah's size, and contain the draw of the batch. SBX updates one in a call, as it does
+    in training with its defaults, and all compiled as one loop. "plain torch" is a loop of torch's
+    modules and optimisers. The row of cores shows that SBX uses no more than one.
     """
     with ExitStack() as stack:
         ask = stack.enter_context(Learners()).ask if available(Learners) else None
         return [
             *_updates(bench, ask, updates, rows),
+            *(r for name, t in trainings.items() for r in _training(bench, ask, name, t())),
             *_samples(bench, ask, calls, rows),
             *_advantages(bench, ask, calls),
         ]
@@ -80,6 +119,29 @@ def _updates(bench: Bench, ask: Ask | None, updates: int, rows: int) -> list[Res
     return found + bench.compare(
         "SAC update", "cores", cores(ours), {"SBX, in a loop": _answer(ask, "cores", **request)}
     )
+
+
+def _training(bench: Bench, ask: Ask | None, name: str, training: Training) -> list[Result]:
+    task, steps, environments = training.task, training.steps, training.environments
+    env = vector([lambda: gymnasium.make(task)] * environments)
+    agent, seeds = make(name, env, config=training.config), itertools.count()
+
+    def theirs(library: str) -> Sample | None:
+        request = {"work": "steps", "library": library, "algorithm": name, "task": task}
+        request |= {"steps": steps, "environments": environments, "every": training.every}
+        return _answer(ask, "seconds", steps, **request)
+
+    libraries = {"SB3": "sb3", "SBX": "sbx", "plain torch": "plain"}
+    every = "" if training.every == 1 else f", an update every {training.every}"
+    found = bench.compare(
+        f"{name.upper()} on {environments} x {task}{every}",
+        "steps/s",
+        rate(steps, lambda: run_agent(agent, env, seed=next(seeds), steps=steps)),
+        {peer: theirs(libraries[peer]) for peer in training.peers},
+        **{peer.replace(" ", "_"): wanted for peer, wanted in training.peers.items()},
+    )
+    env.close()
+    return found
 
 
 def _samples(bench: Bench, ask: Ask | None, calls: int, rows: int) -> list[Result]:

@@ -104,6 +104,7 @@ UNSET: Mapping[str, Mapping[str, str]] = {
     "mbrl.settings.DriveConfig": {
         "delay": "with --asynchronous as many as the last search took, else 0",
         "device": "that of the run",
+        "learner": "no learner",
     },
     "mbrl.settings.SearchConfig": {"discount": "that of the environment, 0.99 if it has none"},
 }

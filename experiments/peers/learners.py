@@ -8,7 +8,7 @@ answers each with one JSON line on stdout, as `judo.py` does. A `library` is "sb
 `update`  `updates` updates of SAC on random rows of half-cheetah's size, sampling included, after
           an untimed call of as many; `together` of them in one call of the library.
 `steps`   `steps` environment steps of training by `algorithm` ("sac", "dqn" or "ppo") in
-          `environments` copies of `task`, one update a step where the algorithm is off-policy.
+          `environments` copies of `task`; off-policy algorithms update once `every` so many steps.
 `sample`  `calls` samples of 256 rows of SB3's replay buffer.
 `gae`     `calls` times SB3's advantages of a rollout of `length` steps in `environments`.
 
@@ -117,20 +117,20 @@ def update(library: str, updates: int, together: int = 1) -> Run:
     return run
 
 
-def made(library: str, algorithm: str, env: Any, environments: int) -> Any:
+def made(library: str, algorithm: str, env: Any, environments: int, every: int = 1) -> Any:
     """A learner of a library, with its defaults but for what is written here."""
     kind = getattr(import_module(PACKAGES[library]), algorithm.upper())
     wide = {"net_arch": [256, 256]}
     rollout = {"n_steps": 2048 // environments, "batch_size": 64, "n_epochs": 10}
-    # one update for each step of all environments, so that every algorithm does what ours does
     settings: dict[str, dict[str, Any]] = {
         "sac": {"policy_kwargs": wide, "buffer_size": 100_000, "learning_starts": BATCH},
         "dqn": {
             "policy_kwargs": {"net_arch": [120, 84]},
             "buffer_size": 10_000,
+            "learning_rate": 2.5e-4,
             "learning_starts": BATCH,
             "batch_size": 128,
-            "train_freq": 1,
+            "train_freq": every,
             "gradient_steps": 1,
             "target_update_interval": 500,
         },
@@ -139,14 +139,16 @@ def made(library: str, algorithm: str, env: Any, environments: int) -> Any:
     return kind("MlpPolicy", env, seed=0, verbose=0, device="cpu", **settings[algorithm])
 
 
-def steps(library: str, algorithm: str, task: str, steps: int, environments: int = 1) -> Run:
+def steps(
+    library: str, algorithm: str, task: str, steps: int, environments: int = 1, every: int = 1
+) -> Run:
     """Environment steps of training."""
     accepted("algorithm", algorithm, ("sac", "dqn", "ppo"))
     if library == "plain":
         accepted("algorithm of plain", algorithm, ("dqn",))
-        return PlainDQN(gymnasium.make(task), steps)
+        return PlainDQN(gymnasium.make(task), steps, every)
     vector = import_module("stable_baselines3.common.env_util").make_vec_env(task, environments)
-    model = made(library, algorithm, vector, environments)
+    model = made(library, algorithm, vector, environments, every)
     model.learn(2 * BATCH if algorithm != "ppo" else steps)
 
     def run() -> float:
@@ -216,14 +218,14 @@ class PlainSAC:
 
 
 class PlainDQN:
-    """A loop of DQN in one environment; a call takes some steps with an update each."""
+    """A loop of DQN in one environment; a call takes some steps with an update every few."""
 
-    def __init__(self, env: gymnasium.Env, steps: int) -> None:
-        self.env, self.steps, self.taken = env, steps, 0
+    def __init__(self, env: gymnasium.Env, steps: int, every: int) -> None:
+        self.env, self.steps, self.every, self.taken = env, steps, every, 0
         size, self.choices = env.observation_space.shape[0], env.action_space.n  # type: ignore
         self.net = mlp(size, 120, 84, self.choices)
         self.target = copy.deepcopy(self.net)
-        self.optimiser = torch.optim.Adam(self.net.parameters(), 1e-4)
+        self.optimiser = torch.optim.Adam(self.net.parameters(), 2.5e-4)
         self.draw = np.random.default_rng(0)
         self.columns = {
             name: np.zeros((10_000, *shape), kind)
@@ -268,14 +270,15 @@ class PlainDQN:
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()
-        if self.taken % 500 == 0:
-            self.target.load_state_dict(self.net.state_dict())
 
     def __call__(self) -> float:
-        """Take `steps` steps, each with an update."""
+        """Take `steps` steps, with updates."""
         for _ in range(self.steps):
             self.step()
-            self.update()
+            if self.taken % self.every == 0:
+                self.update()
+            if self.taken % 500 == 0:
+                self.target.load_state_dict(self.net.state_dict())
         return 0.0
 
 

@@ -6,7 +6,9 @@ from mbrl.agents.ddpg import Config
 from mbrl.learners.value_configs import DDPGConfig
 
 _PENDULUM = Config(
-    learning_starts=1000, batch=100, learner=DDPGConfig(learning_rate=1e-3, discount=0.98)
+    learning_starts=1000,
+    batch=128,
+    learner=DDPGConfig(hidden=(64, 64), learning_rate=1e-3, discount=0.98),
 )
 
 PRESETS: dict[str, tuple[int, Config]] = {

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from mbrl.agents.guide import Guide, proposals
 from mbrl.agents.mpc import MPCConfig, planner_kinds
 from mbrl.checks import check_state
 from mbrl.imagination import score_fn, state_ahead
@@ -39,6 +40,7 @@ class Controller:
         state_of: the model state (S,) of an observation. If None it is the model's
             `encode`, which is told the state and the action before, so that a model with memory
             filters. The true simulator needs one that reads the environment's whole state.
+        guide: a learner that values where plans end and proposes plans, by `config`.
         generator: draws candidates and particles.
 
     Raises:
@@ -74,8 +76,10 @@ class Controller:
         reward: RewardFn | None,
         terminated: TerminatedFn | None,
         state_of: Callable[[Any], Tensor] | None = None,
+        guide: Guide | None = None,
         generator: Generator,
     ) -> None:
+        self.guide = guide
         self.model, self.mpc, self.config = model, mpc, config
         self.reward, self.terminated, self.generator = reward, terminated, generator
         self.state_of = self._encode if state_of is None else state_of
@@ -111,7 +115,8 @@ class Controller:
         return self._maximised(state)
 
     def _plan_score(self, state: Tensor) -> ScoreFn:
-        config = self.config
+        config, guide = self.config, self.guide
+        value = guide.value if guide is not None and config.terminal_value else None
         inner = score_fn(
             self.model,
             state,
@@ -119,11 +124,12 @@ class Controller:
             propagation=config.propagation,
             objective=config.objective,
             horizon=self.mpc.planner.horizon * self.mpc.action_repeat,
-            discount=config.discount,
+            discount=config.discount if value is None or guide is None else guide.discount,
             reward=self.reward,
             terminated=self.terminated,
             penalty=config.penalty,
             terminal=config.terminal,
+            value=value,
             generator=self.generator,
         )
 
@@ -146,13 +152,32 @@ class Controller:
         state = self.state_of(obs)
         with self._threads():
             action, self.state = self.mpc.act(
-                lambda: self.score(state), self.state, generator=self.generator
+                lambda: self.score(state),
+                self.state,
+                guesses=self._guesses(state),
+                generator=self.generator,
             )
         self.model_state, self.last_action = state, action
         plan = self.state.plan
         if plan is not None and plan is not before:
             self._count(plan, time.perf_counter() - began)
         return action.cpu().numpy()
+
+    def _guesses(self, state: Tensor) -> Callable[[], Tensor] | None:
+        """What returns the plans (M, H, A) that the policy of the guide proposes."""
+        guide, count = self.guide, self.config.proposals
+        if guide is None or not count:
+            return None
+        repeat = self.mpc.action_repeat
+
+        def guesses() -> Tensor:
+            horizon = self.mpc.planner.horizon * repeat
+            found = proposals(
+                guide, self.model, state, count=count, horizon=horizon, generator=self.generator
+            )
+            return found[:, ::repeat]
+
+        return guesses
 
     def _count(self, plan: Plan, seconds: float) -> None:
         self.seconds.append(seconds)
@@ -303,7 +328,13 @@ class Pipelined(Controller):
             if decided:
                 actions = torch.stack(decided)
                 state = state_ahead(self.model, state, actions, generator=self.generator)
-            plan = self.mpc.search(lambda: self.score(state), last, spent, generator=self.generator)
+            plan = self.mpc.search(
+                lambda: self.score(state),
+                last,
+                spent,
+                guesses=self._guesses(state),
+                generator=self.generator,
+            )
         return plan, time.perf_counter() - began
 
     def _adopt(self, found: tuple[Plan, float], begun: int) -> Plan:

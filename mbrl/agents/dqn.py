@@ -5,8 +5,9 @@ No torch is imported until an agent is made, so the command's help is quick.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from mbrl.agents.schedules import OffPolicySchedule, with_discount
 from mbrl.learners.value_configs import DQNConfig
@@ -24,6 +25,25 @@ class Config(OffPolicySchedule):
 
     learner: DQNConfig = field(default_factory=DQNConfig)
     """Settings of the network, its target and exploration."""
+
+
+def _of(config: Config, schedule: dict[str, Any] | None = None, **learner: Any) -> Config:
+    return replace(config, **(schedule or {}), learner=replace(config.learner, **learner))
+
+
+VARIANTS: Mapping[str, Callable[[Config], Config]] = {
+    "double": lambda config: _of(config, double=True),
+    "dueling": lambda config: _of(config, double=True, dueling=True),
+    "prioritised": lambda config: _of(config, {"prioritised": True}, double=True),
+    "c51": lambda config: _of(config, atoms=51),
+    "qr-dqn": lambda config: _of(config, quantiles=25),
+    "rainbow": lambda config: _of(
+        config, {"n_step": 3, "prioritised": True}, double=True, dueling=True, atoms=51
+    ),
+}
+"""Settings of published variants: double DQN (van Hasselt et al. 2016), dueling networks (Wang et
+al. 2016), prioritised replay (Schaul et al. 2016), C51 (Bellemare et al. 2017), QR-DQN (Dabney et
+al. 2018) and Rainbow (Hessel et al. 2018) without its noisy layers."""
 
 
 def make(spec: Spec, config: Config, *, generator: Generator, device: str = "cpu") -> OffPolicy:

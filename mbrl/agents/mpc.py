@@ -154,6 +154,13 @@ class MPCConfig:
     terminal: NonNegativeFloat = 0.0
     """Additional weight of the last planned reward, for the rewards beyond the horizon."""
 
+    proposals: NonNegativeInt = 8
+    """Number of plans by the policy of a learner, from which a search begins if they are better
+    than the last plan. Without a learner there are none."""
+    terminal_value: bool = True
+    """Whether the critic of a learner values the state in which a plan ends, with the learner's
+    discount. Without a learner nothing does."""
+
     def __post_init__(self) -> None:
         check_fields(self)
         parse_objective(self.objective)

@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 from torch import Generator, Tensor
 
+from mbrl.agents.guide import Guide
 from mbrl.agents.policies import PolicyPlayer, first_index
 from mbrl.agents.schedules import OffPolicySchedule
 from mbrl.data import NStep, PrioritisedReplay, Replay, ReturnScale, RunningMoments
 from mbrl.nn.block import check_finite
 from mbrl.parallel import single_thread
 from mbrl.spaces import Vectors, random_actions
-from mbrl.types import Learner, Metrics, Spec, Transition
-
-
-@runtime_checkable
-class Annealed(Protocol):
-    """A learner whose exploration depends on how far the training is."""
-
-    def progress(self, env_steps: int) -> None:
-        """Called with the number of environment steps so far."""
-        ...
+from mbrl.types import Learner, Metrics, Spec, Transition, Valued
 
 
 class OffPolicy:
@@ -48,7 +39,7 @@ class OffPolicy:
 
     Raises:
         ValueError: observations that are not a box or indices; a replay buffer that does not fit
-            into memory; `priority` with a learner that measures no errors of rows.
+            into memory; prioritised replay for a learner without `errors`.
     """
 
     def __init__(
@@ -62,22 +53,22 @@ class OffPolicy:
         device: torch.device | str = "cpu",
     ) -> None:
         self.spec, self.learner, self.config, self.generator = spec, learner, config, generator
+        self.discount = discount
         self.device, self.steps, self.updates = torch.device(device), 0, 0
         self.vectors = Vectors(spec.obs, device=device)
         self._first = first_index(spec)
-        self.window = NStep(config.n_step, discount=discount) if config.n_step > 1 else None
-        kind: Any = Replay
-        if config.priority > 0:
-            if not hasattr(learner, "errors"):
-                raise ValueError("priority: this learner measures no errors of rows; want 0")
-            kind = partial(PrioritisedReplay, alpha=config.priority)
-        self.replay: Replay = kind(
-            config.capacity,
-            self.vectors.size,
-            tuple(spec.action.shape or ()),
-            action_dtype=torch.float32 if self._first is None else torch.int64,
-            extra=None if self.window is None else {"discount": ()},
-            device=device,
+        kinds: dict[str, Any] = {
+            "action_dtype": torch.float32 if self._first is None else torch.int64,
+            "extra": {"discount": ()} if config.n_step > 1 else None,
+            "device": device,
+        }
+        sizes = config.capacity, self.vectors.size, tuple(spec.action.shape or ())
+        if config.prioritised and not hasattr(learner, "errors"):
+            raise ValueError(f"prioritised: a {type(learner).__name__} gives no errors of its rows")
+        self.replay = (
+            PrioritisedReplay(*sizes, alpha=config.priority, **kinds)
+            if config.prioritised
+            else Replay(*sizes, **kinds)
         )
         self.n_step = NStep(config.n_step, discount=discount)
         self.moments = RunningMoments((self.vectors.size,), device=device)
@@ -92,6 +83,30 @@ class OffPolicy:
     ) -> Shaped[Tensor, N * A]:
         """The learner's policy on observations as vectors, scaled as in training."""
         return self.learner.policy(self._scaled(state), generator=generator, explore=explore)
+
+    def value(self, state: Float[Tensor, "*lead S"]) -> Float[Tensor, "*lead"]:
+        """The learner's value of observations as vectors, in units of the environment's reward.
+
+        Raises:
+            ValueError: a learner that gives no values.
+        """
+        if not isinstance(self.learner, Valued):
+            raise ValueError(f"value: a {type(self.learner).__name__} values no states")
+        value = self.learner.value(self._scaled(state))
+        return value * self.scale.value if self.config.scale_reward else value
+
+    def guide(self) -> Guide:
+        """What the learner tells a planner: its policy and its values, of observations.
+
+        Raises:
+            ValueError: a learner that gives no values, or whose actions are not in a box.
+        """
+        if self._first is not None or not isinstance(self.learner, Valued):
+            raise ValueError(
+                f"a planner needs a policy in a box of actions, and values of states: "
+                f"a {type(self.learner).__name__} has not both"
+            )
+        return Guide(self.value, self.policy, self.discount)
 
     def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
         """Actions (N, *A): random at first, then the policy's."""
@@ -108,20 +123,21 @@ class OffPolicy:
         """
         action = step.action if self._first is None else step.action - torch.as_tensor(self._first)
         obs, next_obs = self.vectors(step.obs), self.vectors(step.next_obs)
-        rows = step._replace(obs=obs, action=action, next_obs=next_obs)
-        if self.window is None:
-            self.replay.append(rows)
+        stored = step._replace(obs=obs, action=action, next_obs=next_obs)
+        if self.config.n_step == 1:
+            self.replay.append(stored)
         else:
-            rows = Transition(*(torch.as_tensor(x, device=self.device) for x in rows))
-            rows, discount = self.window.push(rows)
-            self.replay.append(rows, discount=discount)
+            joined, discount = self.n_step.push(stored)
+            if len(discount):
+                self.replay.append(joined, discount=discount)
         if self.config.normalise_obs:
             self.moments.update(obs)
         if self.config.scale_reward:
             self.scale.update(step.reward, step.terminated | step.truncated)
         self.steps += len(step.reward)
-        if isinstance(self.learner, Annealed):
-            self.learner.progress(self.steps)
+        if hasattr(self.learner, "progress"):  # exploration that changes with the steps
+            learner: Any = self.learner
+            learner.progress(self.steps)
 
     @single_thread()  # small products are faster on one thread
     def update(self) -> Metrics:
@@ -134,7 +150,7 @@ class OffPolicy:
         rounds = max(0, self.steps - start) // every
         each = self.config.updates or every
         while self.updates < rounds * each:
-            metrics = self._updated()
+            metrics = self._learn()
             self.updates += 1
             if self.device.type == "cpu" or self.updates == rounds * each:
                 check_finite(metrics)
@@ -150,33 +166,30 @@ class OffPolicy:
         self._totals, self._counts = {}, {}
         return means | {"updates": self.updates}
 
-    def _updated(self) -> Metrics:
-        """One update from transitions that are drawn uniformly or by priority."""
-        count, generator = self.config.batch, self.generator
-        if self.window is None and not isinstance(self.replay, PrioritisedReplay):
-            batch = self._processed(self.replay.sample(count, generator=generator))
-            return self.learner.update(batch, generator=generator)
-        index = self.replay.draw(count, generator=generator)
+    def _learn(self) -> Metrics:
+        """One update of the learner."""
+        if self.config.n_step == 1 and not self.config.prioritised:
+            batch = self.replay.sample(self.config.batch, generator=self.generator)
+            return self.learner.update(self.scaled(batch), generator=self.generator)
+        index = self.replay.draw(self.config.batch, generator=self.generator)
         columns = self.replay.columns(index)
-        given: dict[str, Tensor] = {}
-        if self.window is not None:
-            given["discount"] = columns["discount"]
-        if isinstance(self.replay, PrioritisedReplay):
-            given["weights"] = self.replay.weights(index, beta=self._correction())
-        batch = self._processed(Transition(*(columns[name] for name in Transition._fields)))
-        learner: Any = self.learner  # `Learner` does not name these arguments
-        metrics = learner.update(batch, **given, generator=generator)
-        if isinstance(self.replay, PrioritisedReplay):
-            self.replay.prioritise(index, learner.errors)
+        batch = Transition(*(columns[name] for name in Transition._fields))
+        known: dict[str, Any] = {}
+        if self.config.n_step > 1:
+            known["discount"] = columns["discount"]
+        replay = self.replay
+        if isinstance(replay, PrioritisedReplay):
+            first = self.config.correction
+            beta = first + (1 - first) * min(1.0, self.steps / self.config.correction_steps)
+            known["weights"] = replay.weights(index, beta=beta)
+        learner: Any = self.learner
+        metrics = learner.update(self.scaled(batch), **known, generator=self.generator)
+        if isinstance(replay, PrioritisedReplay):
+            replay.prioritise(index, learner.errors)
         return metrics
 
-    def _correction(self) -> float:
-        """β, which rises linearly to 1."""
-        share = min(1.0, self.steps / self.config.correction_steps)
-        return self.config.correction + share * (1.0 - self.config.correction)
-
-    def _processed(self, batch: Transition) -> Transition:
-        """Transitions scaled as the settings say."""
+    def scaled(self, batch: Transition) -> Transition:
+        """Transitions as the learner takes them, scaled as the settings say."""
         if self.config.normalise_obs:
             obs, next_obs = self._scaled(batch.obs), self._scaled(batch.next_obs)
             batch = batch._replace(obs=obs, next_obs=next_obs)
@@ -196,7 +209,7 @@ class OffPolicy:
         return {
             "learner": self.learner.state_dict(),
             "replay": self.replay.state_dict(),
-            "window": None if self.window is None else self.window.state_dict(),
+            "n_step": self.n_step.state_dict(),
             "moments": self.moments.state_dict(),
             "scale": self.scale.state_dict(),
             "generator": self.generator.get_state(),
@@ -216,8 +229,7 @@ class OffPolicy:
             raise ValueError("steps and updates must be >= 0")
         self.learner.load_state_dict(state["learner"])
         self.replay.load_state_dict(state["replay"])
-        if self.window is not None:
-            self.window.load_state_dict(state["window"])
+        self.n_step.load_state_dict(state["n_step"])
         self.moments.load_state_dict(state["moments"])
         self.scale.load_state_dict(state["scale"])
         self.generator.set_state(state["generator"].cpu())

@@ -40,14 +40,15 @@ def score_fn(
     terminated: TerminatedFn | None = None,
     penalty: float = 0.0,
     terminal: float = 0.0,
+    value: Callable[[Float[Tensor, "P N O"]], Float[Tensor, "P N"]] | None = None,
     generator: Generator,
 ) -> Callable[[Float[Tensor, "N H A"]], Float[Tensor, N]]:
     """What a planner maximises: the objective over the imagined returns from one state.
 
     All noise and all assignments are drawn here, once, and are the same for every candidate: the
     score is then a pure function, differences between candidates are not blurred by luck, and a
-    candidate may be scored in any block on any worker. States are decoded only where `reward` or
-    `terminated` is given.
+    candidate may be scored in any block on any worker. States are decoded only where `reward`,
+    `terminated` or `value` is given.
 
     Args:
         model: any `Dynamics`; `GaussianDynamics` for moment, distribution and the penalty.
@@ -62,6 +63,9 @@ def score_fn(
         penalty: λ in reward − λ·u, u the members' disagreement at each particle
             (`disagreement`); MOPO, Yu et al. 2020, with the epistemic part alone.
         terminal: how many times more the last reward counts, for what lies beyond the horizon.
+        value: of the observation at the end of a plan; it is discounted and added to the return
+            of trajectories that have not ended (POLO, Lowrey et al. 2019; TD-MPC, Hansen et al.
+            2022). The model is then stepped by its `step`, even if it can roll out whole sequences.
         generator: draws noise and assignments.
 
     Returns:
@@ -82,7 +86,7 @@ def score_fn(
     size, device = state.shape[-1], state.device
     deterministic = propagation == "expectation" and model.members == 1
     # asked for by name: against a protocol the question takes longer than a small plan's sums
-    if hasattr(model, "unroll") and (propagation == "tsinf" or deterministic):
+    if value is None and hasattr(model, "unroll") and (propagation == "tsinf" or deterministic):
         return _native_score(
             cast(NativeDynamics, model),
             state,
@@ -115,6 +119,7 @@ def score_fn(
             # sums of states: once not finite, never finite again
             sums = state.new_zeros(particles, len(actions), size)
             plans = actions.expand(particles, *actions.shape)
+            step = None
             for t, step in enumerate(
                 imagine(
                     model,
@@ -132,6 +137,11 @@ def score_fn(
                 last = 1 + terminal if t == actions.shape[1] - 1 else 1
                 returns.add_(step.reward, alpha=last * discount**t)
                 sums.add_(step.next_state.detach())
+            if value is not None and step is not None:
+                beyond = value(model.decode(step.next_state))
+                goes_on = step.alive & ~step.terminated
+                weight = discount ** actions.shape[1]
+                returns = returns + weight * torch.where(goes_on, beyond, 0.0)
             finite = (torch.isfinite(returns) & torch.isfinite(sums.sum(-1))).all(0)
             score = torch.where(finite, reduce(returns), -torch.inf)
             return score.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)

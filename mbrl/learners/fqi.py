@@ -15,7 +15,7 @@ from torch import Generator
 from mbrl.data import Replay
 from mbrl.learners.dqn import DQN
 from mbrl.learners.value_configs import DQNConfig, FQIConfig
-from mbrl.types import Metrics
+from mbrl.types import Metrics, Transition
 
 
 class FQI(DQN):
@@ -61,7 +61,7 @@ class FQI(DQN):
 
     def fit(
         self,
-        data: Replay,
+        data: Replay | Transition,
         *,
         generator: Generator,
         callback: Callable[[int, Metrics], None] = lambda iteration, metrics: None,
@@ -69,7 +69,7 @@ class FQI(DQN):
         """All iterations on transitions; call it again for K more.
 
         Args:
-            data: the transitions; actions are integers.
+            data: the transitions, in a buffer or (T,); actions are integers.
             generator: draws the batches.
             callback: called with the number of each iteration, from 1, and the means of its
                 metrics.
@@ -80,13 +80,24 @@ class FQI(DQN):
         Raises:
             ValueError: no transitions, or such that do not fit.
         """
-        metrics: dict[str, float] = {}
+        if isinstance(data, Transition) and not len(data.reward):
+            raise ValueError("data: there are no transitions")
+        count, metrics = self.settings.batch, dict[str, float]()
         for iteration in range(1, self.settings.iterations + 1):
             totals: dict[str, torch.Tensor] = {}
             for _ in range(self.settings.updates):
-                rows = data.sample(self.settings.batch, generator=generator)
+                rows = _sample(data, count, generator)
                 for name, value in self.update(rows, generator=generator).items():
                     totals[name] = totals.get(name, 0) + value  # pyright: ignore[reportArgumentType]
             metrics = {n: float(total) / self.settings.updates for n, total in totals.items()}
             callback(iteration, metrics)
         return metrics
+
+
+def _sample(data: Replay | Transition, count: int, generator: Generator) -> Transition:
+    if isinstance(data, Replay):
+        return data.sample(count, generator=generator)
+    index = torch.randint(
+        len(data.reward), (count,), generator=generator, device=generator.device
+    ).to(data.reward.device)
+    return Transition(*(column[index] for column in data))

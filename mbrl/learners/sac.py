@@ -194,6 +194,16 @@ class SAC(_SoftActorCritic):
         scaled = actions * entropy + bounds.log_half
         self.target_entropy = scaled if config.target_entropy is None else config.target_entropy
 
+    def value(self, state: Float[Tensor, "*lead S"]) -> Float[Tensor, "*lead"]:
+        """The least critic's value of the policy's median action, without the entropy's."""
+        rows = state.reshape(-1, self.size)
+        action = cast(SquashedActor, self.actor.fixed).distribution(rows).mode
+        out = self._value(self.critic.fixed, rows, action)
+        return self._mean(out).amin(0).view(state.shape[:-1])
+
+    def _mean(self, out: Float[Tensor, "C B K"]) -> Float[Tensor, "C B"]:
+        return out.squeeze(-1) if len(self.atoms) == 1 else out.softmax(-1) @ self.atoms
+
     @property
     def _action_shape(self) -> tuple[int, ...]:
         return tuple(self.bounds.low.shape)
@@ -249,12 +259,11 @@ class SAC(_SoftActorCritic):
         atoms = batch.reward.unsqueeze(-1) + goes_on * soft  # (B, K)
         target = categorical_projection(atoms, chosen, self.atoms)
         rows = losses.categorical_cross_entropy(out, target.expand_as(out)).sum(0)
-        return rows, out.detach().softmax(-1) @ self.atoms
+        return rows, self._mean(out.detach())
 
     def _actor_loss(self, obs: Tensor, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
         action, log_prob = self._drawn(self.actor.module, obs, generator)
-        out = self._value(self.critic.fixed, obs, action)
-        q = out.squeeze(-1) if len(self.atoms) == 1 else out.softmax(-1) @ self.atoms
+        q = self._mean(self._value(self.critic.fixed, obs, action))
         if self.config.mean_of_critics:
             q = q.mean(0, keepdim=True)
         loss = losses.sac_actor(log_prob, q, temperature=self.temperature).mean()
@@ -306,6 +315,13 @@ class DiscreteSAC(_SoftActorCritic):
         self.target_entropy = 0.98 * math.log(choices)
         if config.target_entropy is not None:
             self.target_entropy = config.target_entropy
+
+    def value(self, state: Float[Tensor, "*lead S"]) -> Float[Tensor, "*lead"]:
+        """The least critic's expectation over the policy's actions, without the entropy's value."""
+        rows = state.reshape(-1, self.size)
+        probs = cast(CategoricalActor, self.actor.fixed).distribution(rows).probs
+        values = (self._values(self.critic.fixed, rows) * probs).sum(-1)
+        return values.amin(0).view(state.shape[:-1])
 
     @property
     def _action_shape(self) -> tuple[int, ...]:

@@ -101,7 +101,8 @@ def _batched(
     x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], activation: str
 ) -> Tensor:
     act = ACTIVATIONS[activation]
-    inplace = not torch.is_grad_enabled()
+    # the gradient of these two is computed from their output
+    inplace = not torch.is_grad_enabled() or activation in ("relu", "tanh")
     for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
         x = act(torch.baddbmm(bias, x, weight), inplace=inplace)
     return torch.baddbmm(biases[-1], x, weights[-1])

@@ -1,3 +1,4 @@
+import copy
 import math
 from typing import get_args, get_type_hints
 
@@ -7,7 +8,7 @@ from torch import nn
 
 import mbrl.nn.stacked
 from mbrl.dynamics import EnsembleConfig
-from mbrl.nn import ACTIVATIONS, Net, StackedMLP, stacked_mlp
+from mbrl.nn import ACTIVATIONS, Block, Net, StackedMLP, stacked_mlp
 
 MODULES = {"silu": nn.SiLU, "relu": nn.ReLU, "elu": nn.ELU, "tanh": nn.Tanh}
 
@@ -154,3 +155,21 @@ def test_a_net_needs_forward_and_one_without_reset_raises_an_error():
 
     with pytest.raises(ValueError, match="warm must be True: Whole cannot draw fresh weights"):
         Whole().reset(generator=torch.Generator())
+
+
+def test_a_block_has_the_gradient_of_backward_in_place_of_the_last_one():
+    """Also where a parameter is constant, or not in the loss."""
+    alone = StackedMLP(2, (3, 8, 1), generator=seeded())
+    alone.weights[1].requires_grad_(False)
+    alone.unused = nn.Parameter(torch.ones(4))
+    net = copy.deepcopy(alone)
+    block = Block(net, learning_rate=0.1, optimiser="sgd")
+    for seed in (1, 2):
+        x = torch.randn(2, 5, 3, generator=seeded(seed))
+        found = block.gradient(net(x).square().sum())
+        alone.zero_grad()
+        alone(x).square().sum().backward()
+        wanted = [torch.zeros_like(p) if p.grad is None else p.grad for p in alone.parameters()]
+        assert torch.equal(found, torch.cat([grad.flatten() for grad in wanted]))
+    for own, other in zip(net.parameters(), alone.parameters(), strict=True):
+        assert own.grad is None or other.grad is None or torch.equal(own.grad, other.grad)
