@@ -14,7 +14,7 @@ PRESETS: dict[str, tuple[int, Config]] = {
     "Pendulum-v1": (
         100_000,
         Config(
-            learner=TRPOConfig(discount=0.9, value_updates=15, gsde=True),
+            learner=TRPOConfig(discount=0.9, value_updates=15, gsde=True, first_std=0.5),
             rollout=1024,
             noise_every=4,
         ),

@@ -181,7 +181,7 @@ def constant(actor: Actor, obs: Float[Tensor, "B S"]) -> Distribution:
     return given
 
 
-def rows_of(distribution: Distribution, rows: Tensor) -> Distribution:
+def rows_of(distribution: Distribution, rows: Tensor | slice) -> Distribution:
     """The distribution of some of B rows."""
     if isinstance(distribution, DiagonalGaussian):
         mean, log_std = distribution

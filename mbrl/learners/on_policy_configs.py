@@ -115,6 +115,10 @@ class ActorCriticConfig(PolicyConfig):
 class OffPolicyActorCriticConfig(PolicyConfig):
     """Settings of the actor-critic that learns from a replay buffer."""
 
+    activation: Activation = "relu"
+    """Activation of all networks; a critic of actions learns slowly with tanh."""
+    orthogonal: bool = False
+    """Whether initial weights are orthogonal; otherwise uniform as torch's default."""
     learning_rate: Rate = 1e-3
     """Adam's step size for the policy."""
     value_learning_rate: Rate = 1e-3

@@ -51,7 +51,7 @@ class Rows(NamedTuple):
     target: Float[Tensor, " B"]
     """What V(s) learns."""
 
-    def rows(self, index: Int[Tensor, " M"]) -> Rows:
+    def rows(self, index: Int[Tensor, " M"] | slice) -> Rows:
         """Some of the rows."""
         old = rows_of(self.old, index)
         columns = (column if column is self.old else column[index] for column in self)
@@ -131,8 +131,10 @@ class PPO(OnPolicyLearner):
         clip_range = max(clip_range, 1e-8)  # the loss wants it positive
         for passed in range(1, config.epochs + 1):
             order = torch.randperm(len(data.obs), generator=generator, device=generator.device)
-            for rows in order.to(data.obs.device).split(config.batch):
-                loss, said = self.loss(data.rows(rows), clip_range=clip_range)
+            shuffled = data.rows(order.to(data.obs.device))
+            for start in range(0, len(data.obs), config.batch):
+                rows = shuffled.rows(slice(start, start + config.batch))
+                loss, said = self.loss(rows, clip_range=clip_range)
                 said["grad_norm"] = self.pair.minimise(loss)
                 updates += 1
                 for name, number in said.items():
