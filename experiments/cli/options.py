@@ -63,7 +63,7 @@ UNSET: Mapping[str, Mapping[str, str]] = {
     "mbrl.agents.dyna_q.Config": {"discount": "that of the environment, 0.95 if it has none"},
     "mbrl.agents.tabular.Config": {"discount": "that of the environment, 0.99 if it has none"},
     "mbrl.agents.pets.config.Config": {
-        "fit_every": "never; where episodes have no time limit, --random-steps"
+        "fit_every": "never; where episodes have no time limit, --random-steps",
     },
     "mbrl.agents.schedules.OffPolicySchedule": {
         "random_steps": "--learning-starts",

@@ -39,14 +39,15 @@ SPEC = Spec(
 FINITE = Spec(gymnasium.spaces.Discrete(4), gymnasium.spaces.Discrete(2))
 
 
-def pets(**settings):
+def pets(guide=False, **settings):
     def make(seed=0):
         mpc = MPCConfig(
             PlannerConfig(horizon=3, population=10, iterations=2, elites=2),
             particles=2, **settings,
         )  # fmt: skip
         model = EnsembleConfig(members=2, hidden=(8,), epochs=2, batch=16, learn_reward=True)
-        config = Config(mpc=mpc, model=model, random_steps=12)
+        own = SACConfig(hidden=(8,), discount=0.9)
+        config = Config(mpc=mpc, model=model, random_steps=12, guide=guide, sac=own)
         return PETS(SPEC, config, generator=seeded(seed))
 
     return make
@@ -92,6 +93,7 @@ MAKERS = {
     "ddpg": lambda seed=0: deterministic(seed, n_step=2, priority=0.6),
     "td3": lambda seed=0: deterministic(seed, td3, TD3Config),
     "pets": pets(),
+    "pets guided": pets(guide=True),
     "pets open loop": pets(replan_every=0),
     "dyna": imagining,
     "sac": lambda seed=0: soft(seed),

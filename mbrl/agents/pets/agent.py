@@ -10,13 +10,21 @@ import torch
 from torch import Generator
 
 from mbrl.agents.controllers import Controller, Controllers
+from mbrl.agents.guide import Guide
 from mbrl.agents.pets.config import Config
+from mbrl.agents.schedules import with_discount
 from mbrl.data import Replay
+from mbrl.distributions import Bounds
 from mbrl.dynamics.own import OwnModel
+from mbrl.learners.sac import SAC
+from mbrl.nn.block import check_finite
 from mbrl.rng import on_device
 from mbrl.spaces import bounds, obs_size
 from mbrl.types import Dynamics, Fittable, Metrics, Spec, Transition
 from planners.checks import check_memory
+
+LEARNER_BATCH = 256
+"""Transitions in an update of the learner."""
 
 
 class Model(Fittable, Dynamics, Protocol):
@@ -81,11 +89,25 @@ class PETS:
         self.fit_every = config.fit_every
         if self.fit_every is None and spec.episode_steps is None:
             self.fit_every = config.random_steps
+        self.learner = self._learner(size, generator)
+        self._learned: list[Metrics] = []
+        self._observed = 0
         self.fits = self.since_fit = 0
         self.due = False
         self._ended = np.zeros(0, dtype=bool)
         self._model = self._checked(made)
         self.playing = self._controllers(generator)
+
+    def _learner(self, size: int, generator: Generator) -> SAC | None:
+        if not self.config.guide:
+            return None
+        config = with_discount(self.config.sac, self.spec, 0.99)
+        return SAC(size, Bounds(self.low, self.high), config, generator=generator)
+
+    def _guide(self) -> Guide | None:
+        if self.learner is None:
+            return None
+        return Guide(self.learner.value, self.learner.policy, self.learner.discount)
 
     @property
     def model(self) -> Model:
@@ -132,6 +154,7 @@ class PETS:
             self.config.mpc,
             reward=self.reward,
             terminated=self.terminated,
+            guide=self._guide(),
             generator=on_device(generator, self.low.device),
         )
 
@@ -153,6 +176,7 @@ class PETS:
             ValueError: wrong shapes, or a number that is not finite.
         """
         self.replay.append(step)
+        self._observed += len(step.reward)
         self.since_fit += len(step.reward)
         self._ended = (step.terminated | step.truncated).numpy()
         wanted = self._ended.any() or (
@@ -164,8 +188,14 @@ class PETS:
     def update(self) -> Metrics:
         """Refit the model if that is due; metrics of it, and of the plans of ended episodes."""
         metrics: dict[str, float] = {}
+        if self.learner is not None and len(self.replay) >= self.config.random_steps:
+            for _ in range(self.config.sac_updates * self._observed):
+                batch = self.replay.sample(LEARNER_BATCH, generator=self.generator)
+                self._learned.append(self.learner.update(batch, generator=self.generator))
+                check_finite(self._learned[-1])
+        self._observed = 0
         if self._ended.any():
-            metrics |= self.playing.said(self._ended)
+            metrics |= self.playing.said(self._ended) | self._learner_metrics()
             self.playing.reset(self._ended)
             self._ended = np.zeros_like(self._ended)
         if self.due:
@@ -176,6 +206,13 @@ class PETS:
             self.due = False
         return metrics
 
+    def _learner_metrics(self) -> dict[str, float]:
+        """Means over the updates of the learner since the last call."""
+        learned, self._learned = self._learned, []
+        names = {name for metrics in learned for name in metrics}
+        each = {name: [m[name] for m in learned if name in m] for name in sorted(names)}
+        return {f"learner_{name}": float(sum(found)) / len(found) for name, found in each.items()}
+
     def state_dict(self) -> dict[str, Any]:
         """The model, the data, the current plans, the generators and the counters."""
         return {
@@ -185,6 +222,8 @@ class PETS:
             "playing": self.playing.state_dict(),
             "fits": self.fits,
             "since_fit": self.since_fit,
+            "learner": None if self.learner is None else self.learner.state_dict(),
+            "learned": [{name: float(x) for name, x in m.items()} for m in self._learned],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -200,6 +239,9 @@ class PETS:
         self.generator.set_state(state["generator"].cpu())
         self.playing.load_state_dict(state["playing"])
         self.fits, self.since_fit = state["fits"], state["since_fit"]
+        if self.learner is not None:
+            self.learner.load_state_dict(state["learner"])
+        self._learned = list(state["learned"])
 
 
 def make(spec: Spec, config: Config, *, generator: Generator, device: str = "cpu") -> PETS:

@@ -10,6 +10,7 @@ from annotated_types import Ge
 from mbrl.agents.mpc import MPCConfig
 from mbrl.dynamics.configs import EnsembleConfig
 from mbrl.dynamics.own import OwnModel
+from mbrl.learners.configs import SACConfig
 from planners.checks import PositiveInt, check_fields
 
 if TYPE_CHECKING:
@@ -24,6 +25,13 @@ class Config:
     """Settings of planning through the model."""
     model: EnsembleConfig | OwnModel = field(default_factory=EnsembleConfig)
     """The ensemble and its fit, or a model of your own."""
+    guide: bool = False
+    """Whether soft actor-critic learns from the same steps, and guides the plans: its critic values
+    the state in which a plan ends, and its policy proposes plans."""
+    sac: SACConfig = field(default_factory=SACConfig)
+    """Settings of this soft actor-critic."""
+    sac_updates: PositiveInt = 1
+    """Its updates for each environment step."""
     random_steps: Annotated[int, Ge(2)] = 200
     """Number of environment steps with uniformly random actions before the first fit."""
     aggregate: bool = True

@@ -179,7 +179,7 @@ def test_an_absent_device_raises_an_error_of_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"algo": "petz"}, "agent 'petz' is unknown; there are dyna-q, "),
+        ({"algo": "petz"}, "agent 'petz' is unknown; there are a2c, "),
         ({"algo": ["pets"]}, r"algo is \['pets'\], not the name of an agent"),
         ({"steps": "many"}, "steps must be an integer of at least 1"),
         ({"agent": {"mpc": {"particles": "x"}}}, "mpc.particles"),
