@@ -8,7 +8,7 @@ from mbrl.learners.value_configs import DDPGConfig
 _PENDULUM = Config(
     learning_starts=1000,
     batch=128,
-    learner=DDPGConfig(hidden=(64, 64), learning_rate=1e-3, discount=0.98),
+    learner=DDPGConfig(hidden=(128, 128), learning_rate=1e-3, discount=0.98),
 )
 
 PRESETS: dict[str, tuple[int, Config]] = {

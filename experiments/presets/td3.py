@@ -8,7 +8,7 @@ from mbrl.learners.value_configs import TD3Config
 _PENDULUM = Config(
     learning_starts=1000,
     batch=128,
-    learner=TD3Config(hidden=(64, 64), learning_rate=1e-3, discount=0.98),
+    learner=TD3Config(hidden=(128, 128), learning_rate=1e-3, discount=0.98),
 )
 
 _MUJOCO = Config(learning_starts=25_000, learner=TD3Config(hidden=(256, 256), learning_rate=3e-4))
