@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,10 +16,12 @@ import torch
 
 from experiments.bench.measure import Bench, Result, Sample, cores, rate, seeded
 from experiments.peers import Learners, available
+from mbrl.agents import dqn, ppo, sac
 from mbrl.data import Replay
 from mbrl.distributions import Bounds
 from mbrl.learners.configs import SACConfig
 from mbrl.learners.sac import SAC
+from mbrl.learners.value_configs import DQNConfig
 from mbrl.parallel import single_thread
 from mbrl.returns import gae
 from mbrl.training import make
@@ -35,29 +37,56 @@ Ask = Callable[..., dict[str, Any]]
 
 @dataclass(frozen=True)
 class Training:
-    """Training of an agent in copies of an environment, and how the peers are asked for the same.
+    """Training of an agent in copies of an environment, and the peers that do the same.
 
-    Its first `steps` are not timed; learning has begun after them.
+    Its first `steps` are not timed; learning begins in them.
     """
 
-    task: str
+    agent: str
+    """Its name, which is also the peers' name of the algorithm."""
     config: Any
+    task: str
     steps: int
     peers: Mapping[str, str]
-    """Peers' names in the table, and the ratios to reach."""
+    """Names in the table, and the ratios to reach."""
     environments: int = 1
     every: int = 1
+    """Steps for each update of an off-policy learner."""
 
 
-def _sac() -> Training:
-    from mbrl.agents.sac import Config
+def _dqn(every: int) -> Training:
+    net = DQNConfig(hidden=(120, 84), learning_rate=2.5e-4, target_every=500 // every)
+    config = dqn.Config(
+        learning_starts=BATCH,
+        train_every=every,
+        updates=1,
+        batch=128,
+        capacity=10_000,
+        learner=net,
+    )
+    peers = {"SB3": "≥ 2", "plain torch": "≥ 2"}
+    return Training("dqn", config, "CartPole-v1", 1000, peers, every=every)
 
-    config = Config(learning_starts=BATCH, capacity=100_000)
-    return Training("HalfCheetah-v5", config, 500, {"SB3": "", "SBX": "≥ 1"})
+
+def _ppo(environments: int) -> Training:
+    config = ppo.Config(rollout=2048 // environments)
+    return Training("ppo", config, "HalfCheetah-v5", 2048, {"SB3": "≥ 2"}, environments)
 
 
-TRAININGS: Mapping[str, Callable[[], Training]] = {"sac": _sac}
-"""Trainings by the name of the agent, the peers' word for the algorithm."""
+TRAININGS: Sequence[Training] = (
+    Training(
+        "sac",
+        sac.Config(learning_starts=BATCH, capacity=100_000),
+        "HalfCheetah-v5",
+        500,
+        {"SB3": "", "SBX": "≥ 1"},
+    ),
+    _ppo(1),
+    _ppo(4),
+    _dqn(1),
+    _dqn(10),
+)
+"""SAC and PPO with their papers' networks and batches, DQN with CleanRL's for CartPole."""
 
 
 @single_thread()
@@ -67,20 +96,21 @@ def learners(
     updates: int = 50,
     calls: int = 200,
     rows: int = 20_000,
-    trainings: Mapping[str, Callable[[], Training]] = TRAININGS,
+    trainings: Sequence[Training] = TRAININGS,
 ) -> list[Result]:
-    """Rates of updates of SAC and of training; times of replayed batches and of advantages.
+    """Updates/s of SAC, environment steps/s of training, times of replays and of advantages.
 
     All run on one thread. Updates of SAC are those of networks of 256 x 256 and batches of 256 rows
     of half-cheetah's size, and contain the draw of the batch. SBX updates one in a call, as it does
     in training with its defaults, and all compiled as one loop. "plain torch" is a loop of torch's
-    modules and optimisers. The row of cores shows that SBX uses no more than one.
+    modules and optimisers. The row of cores shows that SBX uses no more than one. Trainings have
+    the same networks, batches and numbers of updates as the peers'.
     """
     with ExitStack() as stack:
         ask = stack.enter_context(Learners()).ask if available(Learners) else None
         return [
             *_updates(bench, ask, updates, rows),
-            *(r for name, t in trainings.items() for r in _training(bench, ask, name, t())),
+            *(result for training in trainings for result in _training(bench, ask, training)),
             *_samples(bench, ask, calls, rows),
             *_advantages(bench, ask, calls),
         ]
@@ -121,7 +151,8 @@ def _updates(bench: Bench, ask: Ask | None, updates: int, rows: int) -> list[Res
     )
 
 
-def _training(bench: Bench, ask: Ask | None, name: str, training: Training) -> list[Result]:
+def _training(bench: Bench, ask: Ask | None, training: Training) -> list[Result]:
+    name = training.agent
     task, steps, environments = training.task, training.steps, training.environments
     env = vector([lambda: gymnasium.make(task)] * environments)
     agent, seeds = make(name, env, config=training.config), itertools.count()

@@ -34,11 +34,11 @@ def _of(config: Config, schedule: dict[str, Any] | None = None, **learner: Any) 
 VARIANTS: Mapping[str, Callable[[Config], Config]] = {
     "double": lambda config: _of(config, double=True),
     "dueling": lambda config: _of(config, double=True, dueling=True),
-    "prioritised": lambda config: _of(config, {"prioritised": True}, double=True),
+    "prioritised": lambda config: _of(config, {"priority": 0.6}, double=True),
     "c51": lambda config: _of(config, atoms=51),
     "qr-dqn": lambda config: _of(config, quantiles=25),
     "rainbow": lambda config: _of(
-        config, {"n_step": 3, "prioritised": True}, double=True, dueling=True, atoms=51
+        config, {"n_step": 3, "priority": 0.6}, double=True, dueling=True, atoms=51
     ),
 }
 """Settings of published variants: double DQN (van Hasselt et al. 2016), dueling networks (Wang et

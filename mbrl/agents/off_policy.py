@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,6 +19,15 @@ from mbrl.nn.block import check_finite
 from mbrl.parallel import single_thread
 from mbrl.spaces import Vectors, random_actions
 from mbrl.types import Learner, Metrics, Spec, Transition, Valued
+
+
+@runtime_checkable
+class Annealed(Protocol):
+    """A learner whose exploration depends on how far the training is."""
+
+    def progress(self, env_steps: int) -> None:
+        """Called with the number of environment steps so far."""
+        ...
 
 
 class OffPolicy:
@@ -39,7 +49,7 @@ class OffPolicy:
 
     Raises:
         ValueError: observations that are not a box or indices; a replay buffer that does not fit
-            into memory; prioritised replay for a learner without `errors`.
+            into memory; `priority` with a learner that measures no errors of rows.
     """
 
     def __init__(
@@ -57,22 +67,24 @@ class OffPolicy:
         self.device, self.steps, self.updates = torch.device(device), 0, 0
         self.vectors = Vectors(spec.obs, device=device)
         self._first = first_index(spec)
-        kinds: dict[str, Any] = {
-            "action_dtype": torch.float32 if self._first is None else torch.int64,
-            "extra": {"discount": ()} if config.n_step > 1 else None,
-            "device": device,
-        }
-        sizes = config.capacity, self.vectors.size, tuple(spec.action.shape or ())
-        if config.prioritised and not hasattr(learner, "errors"):
-            raise ValueError(f"prioritised: a {type(learner).__name__} gives no errors of its rows")
-        self.replay = (
-            PrioritisedReplay(*sizes, alpha=config.priority, **kinds)
-            if config.prioritised
-            else Replay(*sizes, **kinds)
+        self.window = NStep(config.n_step, discount=discount) if config.n_step > 1 else None
+        kind: Any = Replay
+        if config.priority > 0:
+            if not hasattr(learner, "errors"):
+                raise ValueError("priority: this learner measures no errors of rows; want 0")
+            kind = partial(PrioritisedReplay, alpha=config.priority)
+        self.replay: Replay = kind(
+            config.capacity,
+            self.vectors.size,
+            tuple(spec.action.shape or ()),
+            action_dtype=torch.float32 if self._first is None else torch.int64,
+            extra=None if self.window is None else {"discount": ()},
+            device=device,
         )
-        self.n_step = NStep(config.n_step, discount=discount)
         self.moments = RunningMoments((self.vectors.size,), device=device)
         self.scale = ReturnScale(discount, greatest=True)
+        # asked once, because asking takes longer than a step of a small environment
+        self._annealed = learner if isinstance(learner, Annealed) else None
         self.playing = self.player(generator=generator)
         self._logged = 0
         self._totals: dict[str, Tensor] = {}
@@ -123,21 +135,20 @@ class OffPolicy:
         """
         action = step.action if self._first is None else step.action - torch.as_tensor(self._first)
         obs, next_obs = self.vectors(step.obs), self.vectors(step.next_obs)
-        stored = step._replace(obs=obs, action=action, next_obs=next_obs)
-        if self.config.n_step == 1:
-            self.replay.append(stored)
+        rows = step._replace(obs=obs, action=action, next_obs=next_obs)
+        if self.window is None:
+            self.replay.append(rows)
         else:
-            joined, discount = self.n_step.push(stored)
-            if len(discount):
-                self.replay.append(joined, discount=discount)
+            rows = Transition(*(torch.as_tensor(x, device=self.device) for x in rows))
+            rows, discount = self.window.push(rows)
+            self.replay.append(rows, discount=discount)
         if self.config.normalise_obs:
             self.moments.update(obs)
         if self.config.scale_reward:
             self.scale.update(step.reward, step.terminated | step.truncated)
         self.steps += len(step.reward)
-        if hasattr(self.learner, "progress"):  # exploration that changes with the steps
-            learner: Any = self.learner
-            learner.progress(self.steps)
+        if self._annealed is not None:
+            self._annealed.progress(self.steps)
 
     @single_thread()  # small products are faster on one thread
     def update(self) -> Metrics:
@@ -150,7 +161,7 @@ class OffPolicy:
         rounds = max(0, self.steps - start) // every
         each = self.config.updates or every
         while self.updates < rounds * each:
-            metrics = self._learn()
+            metrics = self._updated()
             self.updates += 1
             if self.device.type == "cpu" or self.updates == rounds * each:
                 check_finite(metrics)
@@ -166,30 +177,33 @@ class OffPolicy:
         self._totals, self._counts = {}, {}
         return means | {"updates": self.updates}
 
-    def _learn(self) -> Metrics:
-        """One update of the learner."""
-        if self.config.n_step == 1 and not self.config.prioritised:
-            batch = self.replay.sample(self.config.batch, generator=self.generator)
-            return self.learner.update(self.scaled(batch), generator=self.generator)
-        index = self.replay.draw(self.config.batch, generator=self.generator)
+    def _updated(self) -> Metrics:
+        """One update from transitions that are drawn uniformly or by priority."""
+        count, generator = self.config.batch, self.generator
+        if self.window is None and not isinstance(self.replay, PrioritisedReplay):
+            batch = self._processed(self.replay.sample(count, generator=generator))
+            return self.learner.update(batch, generator=generator)
+        index = self.replay.draw(count, generator=generator)
         columns = self.replay.columns(index)
-        batch = Transition(*(columns[name] for name in Transition._fields))
-        known: dict[str, Any] = {}
-        if self.config.n_step > 1:
-            known["discount"] = columns["discount"]
-        replay = self.replay
-        if isinstance(replay, PrioritisedReplay):
-            first = self.config.correction
-            beta = first + (1 - first) * min(1.0, self.steps / self.config.correction_steps)
-            known["weights"] = replay.weights(index, beta=beta)
-        learner: Any = self.learner
-        metrics = learner.update(self.scaled(batch), **known, generator=self.generator)
-        if isinstance(replay, PrioritisedReplay):
-            replay.prioritise(index, learner.errors)
+        given: dict[str, Tensor] = {}
+        if self.window is not None:
+            given["discount"] = columns["discount"]
+        if isinstance(self.replay, PrioritisedReplay):
+            given["weights"] = self.replay.weights(index, beta=self._correction())
+        batch = self._processed(Transition(*(columns[name] for name in Transition._fields)))
+        learner: Any = self.learner  # `Learner` does not name these arguments
+        metrics = learner.update(batch, **given, generator=generator)
+        if isinstance(self.replay, PrioritisedReplay):
+            self.replay.prioritise(index, learner.errors)
         return metrics
 
-    def scaled(self, batch: Transition) -> Transition:
-        """Transitions as the learner takes them, scaled as the settings say."""
+    def _correction(self) -> float:
+        """β, which rises linearly to 1."""
+        share = min(1.0, self.steps / self.config.correction_steps)
+        return self.config.correction + share * (1.0 - self.config.correction)
+
+    def _processed(self, batch: Transition) -> Transition:
+        """Transitions scaled as the settings say."""
         if self.config.normalise_obs:
             obs, next_obs = self._scaled(batch.obs), self._scaled(batch.next_obs)
             batch = batch._replace(obs=obs, next_obs=next_obs)
@@ -209,7 +223,7 @@ class OffPolicy:
         return {
             "learner": self.learner.state_dict(),
             "replay": self.replay.state_dict(),
-            "n_step": self.n_step.state_dict(),
+            "window": None if self.window is None else self.window.state_dict(),
             "moments": self.moments.state_dict(),
             "scale": self.scale.state_dict(),
             "generator": self.generator.get_state(),
@@ -229,7 +243,8 @@ class OffPolicy:
             raise ValueError("steps and updates must be >= 0")
         self.learner.load_state_dict(state["learner"])
         self.replay.load_state_dict(state["replay"])
-        self.n_step.load_state_dict(state["n_step"])
+        if self.window is not None:
+            self.window.load_state_dict(state["window"])
         self.moments.load_state_dict(state["moments"])
         self.scale.load_state_dict(state["scale"])
         self.generator.set_state(state["generator"].cpu())

@@ -36,16 +36,13 @@ class OffPolicySchedule:
     capacity: PositiveInt = 1_000_000
     """Maximum number of transitions kept; the oldest are dropped."""
     n_step: PositiveInt = 1
-    """Rewards that are summed before the value of a later state is added."""
-    prioritised: bool = False
-    """Whether transitions with large errors are drawn more often (Schaul et al. 2016). The learner
-    must give the errors of its last update."""
-    priority: NonNegativeFloat = 0.6
-    """α of prioritised replay: 0 draws uniformly, 1 in proportion to the error."""
+    """Number of steps whose rewards are summed before the next state is bootstrapped from."""
+    priority: NonNegativeFloat = 0.0
+    """Exponent α of the errors by which transitions are drawn (prioritised replay); 0: alike."""
     correction: Share = 0.4
-    """β of prioritised replay before the first update; 1 corrects all of its bias."""
+    """First exponent β of the importance weights that correct for priorities; it rises to 1."""
     correction_steps: PositiveInt = 100_000
-    """Environment steps in which β rises to 1."""
+    """Environment steps over which it rises, linearly."""
     normalise_obs: bool = False
     """Whether observations are scaled to mean 0 and std 1, with running statistics."""
     scale_reward: bool = False

@@ -101,6 +101,15 @@ class DDPG:
         """The current policy: differentiable in the states, with constant parameters."""
         return cast(DeterministicActor, self.actor.fixed)
 
+    def value(self, state: Float[Tensor, "*lead S"]) -> Float[Tensor, "*lead"]:
+        """The least critic's value of the policy's action without exploration."""
+        rows = state.reshape(-1, self.size)
+        return (
+            self._value(self.critic.fixed, rows, self.policy.mean(rows))
+            .amin(0)
+            .view(state.shape[:-1])
+        )
+
     @single_thread()  # small products are faster on one thread
     def update(
         self,

@@ -167,6 +167,10 @@ class DQN:
         """Q(s, ·), differentiable in the states, with constant parameters."""
         return self._mean(self.critic.fixed(state))
 
+    def value(self, state: Float[Tensor, "*lead S"]) -> Float[Tensor, "*lead"]:
+        """The greatest of `values`, that of the policy's action without exploration."""
+        return self.values(state).amax(-1)
+
     @single_thread()  # small products are faster on one thread
     def update(
         self,

@@ -89,7 +89,7 @@ MAKERS = {
     "ppo gSDE": rollouts("ppo", {"gsde": True}, rollout=7, noise_every=3),
     "reinforce": rollouts("reinforce", episodes=4),
     "trpo": rollouts("trpo", rollout=6),
-    "ddpg": lambda seed=0: deterministic(seed, n_step=2, prioritised=True),
+    "ddpg": lambda seed=0: deterministic(seed, n_step=2, priority=0.6),
     "td3": lambda seed=0: deterministic(seed, td3, TD3Config),
     "pets": pets(),
     "pets open loop": pets(replan_every=0),

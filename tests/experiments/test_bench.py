@@ -14,6 +14,7 @@ from experiments.bench import BENCHES, Bench, Result, bench, learners, mcts, mem
 from experiments.bench.parts import ensemble, forward_flops
 from experiments.bench.rollout import busy_neighbour
 from experiments.peers import HOW_TO_INSTALL
+from mbrl.agents import dqn
 from mbrl.distributions import Bounds
 from mbrl.learners.configs import SACConfig
 from mbrl.learners.sac import SAC
@@ -169,7 +170,16 @@ class FakeLearners(FakePeer):
         return {"seconds": [0.5], "cores": 0.9}
 
 
-TINY_LEARNERS = {"updates": 2, "calls": 4, "rows": 300}
+TINY_TRAINING = learners.Training(
+    "dqn",
+    dqn.Config(learning_starts=8, train_every=2, updates=1, batch=8, capacity=100),
+    "CartPole-v1",
+    20,
+    {"SB3": "≥ 2", "plain torch": ""},
+    environments=2,
+    every=2,
+)
+TINY_LEARNERS = {"updates": 2, "calls": 4, "rows": 300, "trainings": [TINY_TRAINING]}
 
 
 def test_learners_are_measured_against_their_peers_on_one_thread(monkeypatch):
@@ -186,6 +196,11 @@ def test_learners_are_measured_against_their_peers_on_one_thread(monkeypatch):
         assert goal.reference == (wanted, wanted) and goal.lower and goal.wanted == "≤ 1"
         assert theirs.reference == (125_000.0, 125_000.0)  # four calls in half a second
     assert all(min(result.ours) > 0 for result in found.values())
+    work = "DQN on 2 x CartPole-v1, an update every 2"
+    assert found[work, "steps/s", "SB3"].wanted == "≥ 2"
+    assert found[work, "steps/s", "plain torch"].reference == (40.0, 40.0)
+    request = {"work": "steps", "library": "plain", "algorithm": "dqn", "task": "CartPole-v1"}
+    assert request | {"steps": 20, "environments": 2, "every": 2} in peer.asked
     request = {"work": "update", "library": "sbx", "updates": 2}
     assert request in peer.asked and request | {"together": 2} in peer.asked
 

@@ -50,9 +50,9 @@ class Chain:
 VARIANTS = {
     "dqn": {},
     "three steps": {"n_step": 3},
-    "prioritised": {"prioritised": True},
+    "prioritised": {"priority": 0.6},
     "rainbow": {
-        "n_step": 2, "prioritised": True, "priority": 0.5,
+        "n_step": 2, "priority": 0.5,
         "learner": {"double": True, "dueling": True, "atoms": 11, "value_range": (0.0, 1.0)},
     },
 }  # fmt: skip
@@ -94,7 +94,7 @@ def test_exploration_falls_with_the_steps_of_all_environments():
 
 def test_updates_change_priorities_and_weights_are_corrected_more_and_more(monkeypatch):
     """β goes from 0.4 to 1 over 400 steps: it is 0.478 at the first update, 0.7 after 200 steps."""
-    agent = make(prioritised=True, priority=1.0, correction=0.4, correction_steps=400)
+    agent = make(priority=1.0, correction=0.4, correction_steps=400)
     assert isinstance(agent.replay, PrioritisedReplay)
     chain, seen, weights = Chain(), [], agent.replay.weights
 
@@ -125,7 +125,7 @@ def test_continuous_actions_take_the_same_data():
     """Both learn from n-step rows that are drawn by priority, and differ by their settings."""
     for module, kind in ((ddpg, DDPGConfig), (td3, TD3Config)):
         config = module.Config(
-            learning_starts=20, batch=8, log_every=20, n_step=3, prioritised=True,
+            learning_starts=20, batch=8, log_every=20, n_step=3, priority=0.6,
             learner=kind(hidden=(8,)),
         )  # fmt: skip
         agent, g, at, said = module.make(BOX, config, generator=seeded()), seeded(1), None, []
@@ -148,6 +148,6 @@ def test_what_does_not_fit_is_refused():
         dqn.make(BOX, dqn.Config(), generator=seeded())
     with pytest.raises(ValueError, match="needs a bounded box of actions, not Discrete"):
         td3.make(SPEC, td3.Config(), generator=seeded())
-    with pytest.raises(ValueError, match="prioritised: a SAC gives no errors"):
-        config = sac.Config(prioritised=True, learner=SACConfig(hidden=(4,)))
+    with pytest.raises(ValueError, match="priority: this learner measures no errors"):
+        config = sac.Config(priority=0.6, learner=SACConfig(hidden=(4,)))
         sac.make(BOX, config, generator=seeded())

@@ -104,6 +104,15 @@ def test_the_target_is_the_least_of_the_critics_at_the_target_policy_action(crit
     )
 
 
+def test_the_value_of_a_state_is_the_least_of_the_critics_at_the_policys_action():
+    learner = linear(critics=2)
+    fill(learner.critic.module, CRITICS)
+    s = torch.randn(3, 4, 2, generator=seeded(4))
+    a = learner.policy(s, generator=seeded(), explore=False)
+    first, second = s[..., 0] + a[..., 0] - 2 * a[..., 1], s[..., 1] - a[..., 0] + a[..., 1] / 2
+    torch.testing.assert_close(learner.value(s), torch.minimum(first, second))
+
+
 def test_termination_stops_bootstrapping_and_weights_multiply_rows():
     learner, given = linear(), batch(terminated=True)
     fill(learner.critic_target.module, CRITICS[:1])

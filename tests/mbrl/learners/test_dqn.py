@@ -67,6 +67,13 @@ def test_targets_are_those_worked_out_by_hand(double, next_values):
         fill(learner.critic.module, ONLINE)
 
 
+def test_the_value_of_a_state_is_that_of_its_best_action():
+    learner = table(3, 2)
+    fill(learner.critic.module, ONLINE)
+    assert learner.value(torch.eye(3)).tolist() == [2, 4, 6]
+    assert learner.value(torch.eye(3)[::2].view(1, 2, 3)).tolist() == [[2, 6]]
+
+
 def test_only_termination_stops_bootstrapping():
     learner = table(3, 2)
     fill(learner.critic.module, ONLINE)
