@@ -183,9 +183,8 @@ def test_saving_and_loading_give_the_same_actions_and_the_same_next_updates(make
 def test_updates_improve_the_policy_on_a_toy_problem(make):
     """The mean reward of exploration moves half of the way to the best at least."""
     learner = make()
-    most = 0.0 if learner.policy.emit is not None and hasattr(learner.policy, "squash") else 1.0
-    if getattr(learner.policy, "sizes", None):
-        most = 2.0
+    policy = learner.policy
+    most = 0.0 if hasattr(policy, "squash") else len(getattr(policy, "sizes", [CHOICES]))
     before = rollout(learner, 99, 200).reward.mean()
     g = seeded(1)
     for k in range(60):
