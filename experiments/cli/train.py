@@ -44,6 +44,9 @@ class Train(Training):
     """All randomness of the run comes from it."""
     steps: int = 0
     """Environment steps in all."""
+    action_repeat: int = 1
+    """Steps of the environment for which each action is taken; their rewards are summed, and all
+    other numbers of steps are numbers of actions."""
     evaluate_every: int = 0
     """Environment steps between evaluations in an environment apart, without exploration; 0: none.
     metrics.jsonl gets a line of each."""
@@ -103,7 +106,13 @@ def run(args: list[str]) -> int:
     start = kind(agent=config, env=env_id, steps=steps, num_envs=count)
     parsed = options.parse(kind, f"mbrl train {algo}", rest, start, parts)
     options.check_least(
-        parsed, steps=1, seed=0, num_envs=1, evaluate_every=0, evaluation_episodes=1
+        parsed,
+        steps=1,
+        seed=0,
+        num_envs=1,
+        action_repeat=1,
+        evaluate_every=0,
+        evaluation_episodes=1,
     )
     _prepare(parsed)
     from mbrl.rng import generator
@@ -120,8 +129,9 @@ def run(args: list[str]) -> int:
         parsed.device,
         parsed.agent,
         parsed.num_envs,
-        parsed.evaluate_every,
-        parsed.evaluation_episodes,
+        action_repeat=parsed.action_repeat,
+        evaluate_every=parsed.evaluate_every,
+        evaluation_episodes=parsed.evaluation_episodes,
     )
     agent(algo).make(spec, parsed.agent, generator=generator(0))  # what does not fit is refused now
     if why:

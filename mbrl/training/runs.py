@@ -14,7 +14,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, cast
 
 import gymnasium
 import pydantic
@@ -62,6 +62,9 @@ class RunConfig:
     """The agent's `Config`."""
     num_envs: Annotated[int, Interval(ge=1, le=65_536)] = 1
     """Number of environments stepped in parallel."""
+    action_repeat: Annotated[int, Interval(ge=1, le=1000)] = 1
+    """Number of steps of the environment for which each action is taken; their rewards are summed.
+    All other numbers of steps are then numbers of actions."""
     evaluate_every: NonNegativeInt = 0
     """Number of environment steps from one evaluation to the next; 0: never."""
     evaluation_episodes: PositiveInt = 10
@@ -69,6 +72,12 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    def made(self, make_env: MakeEnv) -> gymnasium.Env:
+        """The environment of the run; with an `action_repeat`, `make_env` must take that too."""
+        if self.action_repeat == 1:
+            return make_env(self.env)
+        return cast(Any, make_env)(self.env, action_repeat=self.action_repeat)
 
     def to_json(self) -> dict[str, Any]:
         """The content of `config.json`: the whole config, and the versions of the software."""
@@ -451,7 +460,7 @@ def train_run(
         ValueError: settings that do not fit the environment or each other.
         EnvironmentError, Diverged: see `train`.
     """
-    makers = [functools.partial(make_env, config.env)] * config.num_envs
+    makers = [functools.partial(config.made, make_env)] * config.num_envs
     env = _env_of(makers, path / CONFIG) if resume else vector(makers)
     with closing(env):
         spec = spec_of(env)
@@ -465,7 +474,7 @@ def train_run(
             run = Run.open(path)
         else:
             run = Run.create(path, config.to_json(), numbered=numbered)
-        with closing(make_env(config.env)) if config.evaluate_every else nullcontext() as other:
+        with closing(config.made(make_env)) if config.evaluate_every else nullcontext() as other:
             evaluation = None
             if other is not None:
                 evaluation = Evaluation(other, config.evaluate_every, config.evaluation_episodes)
@@ -504,7 +513,7 @@ def load_run(path: Path | str, *, make_env: MakeEnv, device: str | None = None) 
     check_device(
         config.device, f"the run {path} uses" if device is None else "--device asks for the"
     )
-    env = _env_of([functools.partial(make_env, config.env)], run.path / CONFIG)
+    env = _env_of([functools.partial(config.made, make_env)], run.path / CONFIG)
     try:
         spec = spec_of(env)
         agent = _agent_of(config, spec, run.path / CONFIG)
