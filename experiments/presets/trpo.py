@@ -1,4 +1,4 @@
-"""Tuned settings of TRPO by environment: those of rl-baselines3-zoo, but γ on Pendulum as in PPO's."""
+"""Settings of TRPO by environment: those of rl-baselines3-zoo; on Pendulum γ is that of PPO."""
 
 from __future__ import annotations
 
