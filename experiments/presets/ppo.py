@@ -1,7 +1,7 @@
 """Tuned settings of PPO by environment: those of rl-baselines3-zoo, and for MuJoCo CleanRL's.
 
-Pendulum differs from the zoo: rollouts are half as long and the step size decreases to 0, which
-gave -170 against -177 to -179 (750 episodes each).
+On Pendulum the step size decreases to 0 and γ is 0.95: evaluations of three runs gave -159 to -163,
+and with the zoo's 0.9 those of seven runs -170 to -190.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ PRESETS: dict[str, tuple[int, Config]] = {
         100_000,
         Config(
             learner=PPOConfig(
-                learning_rate=1e-3, decay_steps=100_000, discount=0.9, gsde=True, first_std=0.5
+                learning_rate=1e-3, decay_steps=100_000, discount=0.95, gsde=True, first_std=0.5
             ),
-            rollout=512,
+            rollout=1024,
             noise_every=4,
         ),
     ),
