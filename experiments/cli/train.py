@@ -44,7 +44,7 @@ class Train(Training):
     """All randomness of the run comes from it."""
     steps: int = 0
     """Environment steps in all."""
-    action_repeat: int = 1
+    env_repeat: int = 1
     """Steps of the environment for which each action is taken; their rewards are summed, and all
     other numbers of steps are numbers of actions."""
     evaluate_every: int = 0
@@ -110,7 +110,7 @@ def run(args: list[str]) -> int:
         steps=1,
         seed=0,
         num_envs=1,
-        action_repeat=1,
+        env_repeat=1,
         evaluate_every=0,
         evaluation_episodes=1,
     )
@@ -129,7 +129,7 @@ def run(args: list[str]) -> int:
         parsed.device,
         parsed.agent,
         parsed.num_envs,
-        action_repeat=parsed.action_repeat,
+        action_repeat=parsed.env_repeat,
         evaluate_every=parsed.evaluate_every,
         evaluation_episodes=parsed.evaluation_episodes,
     )

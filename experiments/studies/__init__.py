@@ -14,6 +14,7 @@ from experiments.studies import (
     frontier,
     judo,
     learners,
+    learners_returns,
     loops,
     models,
     objectives,
@@ -39,6 +40,7 @@ STUDIES: Mapping[str, Study] = {
     "dyna": study(dyna.dyna, seeds=30, fast_seeds=2),
     "trees": study(trees.trees, seeds=10, fast_seeds=2),
     "learners": study(learners.learners, seeds=1),
+    "learners-returns": study(learners_returns.learners_returns, seeds=5),
 }
 """All studies by name."""
 

@@ -37,7 +37,7 @@ from mbrl.training.files import as_run_error
 from mbrl.training.metrics import METRICS, SINKS, TIMINGS, MetricsLog, appended, read_metrics
 from mbrl.training.online import Evaluation, Progress, load_agent, run_agent
 from mbrl.training.progress import ProgressDisplay
-from mbrl.types import Agent, RewardFn, Spec, TerminatedFn
+from mbrl.types import Agent, ModelBased, RewardFn, Spec, TerminatedFn
 from planners.checks import NonNegativeInt, PositiveInt, check_fields, first_refused
 
 MakeEnv = Callable[[str], gymnasium.Env]
@@ -552,12 +552,16 @@ def _agent_of(config: RunConfig, spec: Spec, file: Path) -> Any:
 
 
 def with_settings(loaded: Loaded, **settings: Any) -> Any:
-    """A new agent with the learned model of a run, and some settings changed.
+    """The agent of a run; with settings, a new one with its learned model and those changed.
 
     Raises:
-        ValueError: see `changed`.
+        ValueError: see `changed`; settings for an agent without a model.
     """
     config = loaded.config
+    if not settings:
+        return loaded.agent
+    if not isinstance(loaded.agent, ModelBased):
+        raise ValueError(f"{config.algo} has no model that other settings could use")
     module, own = agents.agent(config.algo), changed(config.agent, **settings)
     other = module.make(loaded.spec, own, generator=generator(config.seed))
     other.model.load_state_dict(loaded.agent.model.state_dict())

@@ -277,7 +277,7 @@ def test_a_script_completes_commands_options_and_names(tmp_path):
 
     assert set(COMMANDS) <= set(completed(""))
     assert completed("tr") == ["tree", "train"]
-    assert completed("train", "p") == ["pets"]
+    assert completed("train", "pe") == ["pets"]
     assert completed("train", "pets", "--planner.h") == ["--planner.horizon"]
     assert completed("train", "pets", "--planner", "i") == ["icem", "ilqr"]
     assert completed("train", "pets", "--model.hi") == ["--model.hidden"]
