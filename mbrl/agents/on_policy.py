@@ -188,7 +188,7 @@ class OnPolicy:
 
     def policy(
         self, state: Float[Tensor, "N S"], *, generator: Generator, explore: bool
-    ) -> Shaped[Tensor, N * A]:
+    ) -> Shaped[Tensor, " N *A"]:
         """The learner's policy on observations as vectors, scaled as in training."""
         return self.learner.policy(self._scaled(state), generator=generator, explore=explore)
 
