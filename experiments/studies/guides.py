@@ -24,9 +24,9 @@ ENVIRONMENT = "cartpole-swingup"
 HORIZONS = (2, 5, 10, 25)
 KINDS: dict[str, dict[str, Any] | None] = {
     "planner alone": None,
-    "with the policy's plans": {"terminal_value": False},
-    "with the critic's value": {"proposals": 0},
-    "with both": {},
+    "and policy's plans": {"terminal_value": False},
+    "and critic's value": {"proposals": 0},
+    "and both": {},
 }
 """Settings of MPC with the learner; None: without it."""
 
@@ -63,7 +63,7 @@ def guides(lab: Lab) -> Report:
         title=f"MPC with a learner, {ENVIRONMENT}",
         xlabel="horizon, actions",
         ylabel="return",
-        size=(7.4, 5.0),
+        size=(9.6, 5.2),
     )
     plots.save(figure, lab.folder / "guides.png")
     rows = [

@@ -12,5 +12,5 @@ def test_the_study_compares_planning_with_and_without_a_learner(tmp_path):
     numbers = json.loads((folder / "results.json").read_text())["numbers"]
     assert len(numbers["returns"]) == 8 and numbers["episodes"] == 1
     assert all(0 <= found["estimate"] <= 20 for found in numbers["returns"].values())
-    assert "| with the critic's value |" in (folder / "table.md").read_text()
+    assert "| and critic's value |" in (folder / "table.md").read_text()
     assert Image.open(folder / "guides.png").size[0] > 1000
