@@ -15,6 +15,9 @@ from typing import Any, NamedTuple, get_type_hints
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
+from gymnasium.spaces import Dict as DictSpace
+from gymnasium.spaces import Tuple as TupleSpace
+from gymnasium.wrappers import FlattenObservation
 
 from envs import (
     acrobot,
@@ -304,7 +307,8 @@ def make(
         kwargs: for `gymnasium.make`; our tasks take `width`, `height` and `max_episode_steps`.
 
     The environment's `metadata["known"]` has its reward and termination as functions, if they are
-    known (see `known`).
+    known (see `known`). Observations that are a dict or tuple become vectors
+    (`gymnasium.wrappers.FlattenObservation`), and these functions are of vectors then.
 
     Raises:
         UnknownEnvironment: a name that is neither a task nor registered.
@@ -326,6 +330,9 @@ def make(
             f"environment {id!r} cannot be made: {type(error).__name__}: {said}"
         ) from error
     _set_known(env, id, _entry_of(name))
+    space = env.observation_space
+    if isinstance(space, DictSpace | TupleSpace) and space.is_np_flattenable:
+        env = FlattenObservation(env)
     return env if action_repeat == 1 else ActionRepeat(env, action_repeat)
 
 

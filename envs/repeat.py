@@ -15,7 +15,7 @@ class ActionRepeat(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndar
 
     It stops early where the episode ends. `spec.max_episode_steps` counts actions, so an episode of
     1,000 steps has 500 with `times` 2. The reward is then no function of one observation and the
-    next, so `metadata["known"]` has none, and no task for a simulator.
+    next, so `metadata["known"]` has none, no task for a simulator, and no rewards by goal.
 
     Raises ValueError for `times` below 1.
     """
@@ -32,7 +32,7 @@ class ActionRepeat(gymnasium.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndar
         known = env.metadata.get("known")
         if known is not None and times > 1:
             why = f"with action_repeat {times} a reward is the sum over {times} steps"
-            changed = {**known, "reward": None, "why": why, "task": None}
+            changed = {**known, "reward": None, "why": why, "task": None, "goal": None}
             self.metadata = {**env.metadata, "known": changed}
 
     @property

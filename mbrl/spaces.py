@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
 import torch
+from gymnasium import spaces
 from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
-from jaxtyping import Float
+from gymnasium.wrappers import FlattenObservation, NormalizeReward
+from jaxtyping import Float, Shaped
 from torch import Generator, Tensor
 from torch.nn.functional import one_hot
 
-from mbrl.types import RewardFn, Spec, TerminatedFn
+from mbrl.types import Goal, RewardFn, Spec, TerminatedFn
 
 
 def spec_of(
@@ -26,18 +29,126 @@ def spec_of(
     An environment can offer its reward and termination as functions in `env.metadata["known"]`, as
     those of `envs` do: `reward`, `terminated` (None: not known), and `ends` (False: episodes never
     terminate). Functions given as arguments are used instead.
+
+    Observations of one environment that are a dict or tuple are described as `flattened` gives
+    them. `goal` is that of an environment of goals; see `goal_of`.
     """
     vector = isinstance(env, gymnasium.vector.VectorEnv)
     known: dict[str, Any] = dict(env.metadata.get("known", {}))
     return Spec(
-        obs=env.single_observation_space if vector else env.observation_space,
+        obs=env.single_observation_space if vector else flattened(env).observation_space,
         action=env.single_action_space if vector else env.action_space,
         reward=reward or known.get("reward"),
         terminated=terminated or known.get("terminated"),
         ends=terminated is None and known.get("ends", True),
         episode_steps=_episode_steps(env),
         discount=known.get("discount"),
+        goal=goal_of(env),
     )
+
+
+def flattened(env: gymnasium.Env) -> gymnasium.Env:
+    """The environment with observations that are one vector, if they are a dict or tuple.
+
+    Boxes in it are flattened, and indices become one-hot vectors, one after the other in the order
+    of the space. Other environments, and those with parts
+    that have no fixed size, are returned as they are.
+    """
+    space = env.observation_space
+    if isinstance(space, spaces.Dict | spaces.Tuple) and space.is_np_flattenable:
+        return FlattenObservation(env)
+    return env
+
+
+GOALS = ("observation", "achieved_goal", "desired_goal")
+"""Names in the observations of an environment of goals."""
+
+
+CHANGING = (gymnasium.ObservationWrapper, gymnasium.RewardWrapper, NormalizeReward)
+"""Wrappers that change observations or rewards."""
+
+
+def goal_of(env: gymnasium.Env | gymnasium.vector.VectorEnv) -> Goal | None:
+    """Where the observations of an environment hold goals, and its reward as a function of them.
+
+    An environment of goals (`GoalEnv` of gymnasium-robotics) has observations that are a dict with
+    the names in `GOALS`, and a method `compute_reward(achieved_goal, desired_goal, info)`. It may
+    have `compute_terminated` with the same arguments. Both are called with an empty `info`, and
+    with goals (B, *G); if they do not answer with (B,) numbers then, with one goal after the other.
+
+    Returns None for other environments; where a wrapper changes rewards or observations, other than
+    by flattening them; and where `env.metadata["known"]["goal"]` is None. For a vector of N
+    environments in this process, the answer is that of the first.
+    """
+    if isinstance(env, gymnasium.vector.VectorEnv):
+        if isinstance(env, gymnasium.vector.VectorWrapper) or not getattr(env, "envs", None):
+            return None
+        env = cast(Any, env).envs[0]
+    one = cast(gymnasium.Env, env)
+    if one.metadata.get("known", {}).get("goal", GOALS) is None:
+        return None
+    size = flattened(one).observation_space.shape
+    flat = False
+    while isinstance(one, gymnasium.Wrapper):
+        if isinstance(one, FlattenObservation) and not flat:
+            flat = True
+        elif isinstance(one, CHANGING):
+            return None
+        one = one.env
+    space, compute = one.observation_space, getattr(one, "compute_reward", None)
+    if not isinstance(space, spaces.Dict) or not space.is_np_flattenable or not callable(compute):
+        return None
+    if not {*GOALS} <= {*space.spaces} or size != (spaces.flatdim(space),):
+        return None
+    achieved, desired = (space.spaces[name] for name in GOALS[1:])
+    alike = achieved.shape == desired.shape
+    if not alike or not all(isinstance(x, Box | spaces.MultiBinary) for x in (achieved, desired)):
+        return None
+    places, start = {}, 0
+    for name, part in space.spaces.items():
+        places[name] = slice(start, start + spaces.flatdim(part))
+        start = places[name].stop
+    ends = getattr(one, "compute_terminated", None)
+    return Goal(
+        places["achieved_goal"],
+        places["desired_goal"],
+        _OfGoals(compute, achieved, desired, torch.float32),
+        _OfGoals(ends, achieved, desired, torch.bool) if callable(ends) else None,
+    )
+
+
+class _OfGoals:
+    """An environment's function of goals and info, for flat goals (B, G) that are tensors."""
+
+    def __init__(
+        self, compute: Callable[..., Any], achieved: Space, desired: Space, dtype: torch.dtype
+    ) -> None:
+        self._compute, self._spaces, self._dtype = compute, (achieved, desired), dtype
+
+    def __call__(
+        self, achieved: Float[Tensor, "B G"], desired: Float[Tensor, "B G"]
+    ) -> Shaped[Tensor, B]:
+        goals = [
+            given.numpy(force=True).reshape(len(given), *(space.shape or ())).astype(space.dtype)
+            for given, space in zip((achieved, desired), self._spaces, strict=True)
+        ]
+        name, count = getattr(self._compute, "__name__", "compute_reward"), len(achieved)
+        try:
+            answer = np.asarray(self._compute(*goals, {}))
+        except Exception:  # written for one goal
+            answer = np.zeros(())
+        if answer.shape != (count,):
+            try:
+                answer = np.array([self._compute(*row, {}) for row in zip(*goals, strict=True)])
+            except Exception as error:  # a user's function may raise anything
+                said = " ".join(f"{type(error).__name__}: {error}".split())
+                raise ValueError(f"the environment's {name} raised {said}") from error
+        if answer.shape != (count,) or answer.dtype.kind not in "biuf":
+            raise ValueError(
+                f"the environment's {name} must return one number for each pair of goals, got an "
+                f"array of shape {answer.shape} and type {answer.dtype} for {count} pairs"
+            )
+        return torch.as_tensor(answer, dtype=self._dtype, device=achieved.device)
 
 
 def _episode_steps(env: gymnasium.Env | gymnasium.vector.VectorEnv) -> int | None:
@@ -121,8 +232,8 @@ class Vectors:
     def __init__(self, space: Space, *, device: torch.device | str = "cpu") -> None:
         if not isinstance(space, Box | Discrete | MultiDiscrete):
             raise ValueError(
-                f"a learner needs observations that are a box or indices, not {space}; "
-                "gymnasium.wrappers.FlattenObservation makes a box of a dict or tuple"
+                f"a learner needs observations that are a box or indices, or a dict or tuple of "
+                f"these, not {space}"
             )
         self._device, self._shape = device, tuple(space.shape or ())
         self._choices: list[int] = []

@@ -44,6 +44,15 @@ class Transition(NamedTuple):
     truncated: Bool[Tensor, "*lead"]
 
 
+class Goal(NamedTuple):
+    """Where observations hold goals, and the reward as a function of them."""
+
+    achieved: slice  # of an observation (O,): the goal that its state achieves
+    desired: slice  # of an observation (O,): the goal of the episode
+    reward: Callable[[Tensor, Tensor], Tensor]  # of achieved and desired goals (B, G): (B,)
+    terminated: Callable[[Tensor, Tensor], Tensor] | None  # likewise; None: not known
+
+
 class Spec(NamedTuple):
     """What an agent is told about its environment."""
 
@@ -54,6 +63,7 @@ class Spec(NamedTuple):
     ends: bool = True  # episodes may terminate and `terminated` is None: to be learned
     episode_steps: int | None = None  # number of steps after which an episode is truncated
     discount: float | None = None  # γ, if the environment defines one
+    goal: Goal | None = None  # None: the reward is not known as a function of goals
 
 
 class Step(NamedTuple):

@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from mbrl.agents.guide import Guide
 from mbrl.agents.policies import PolicyPlayer, first_index
 from mbrl.agents.schedules import OffPolicySchedule
-from mbrl.data import NStep, PrioritisedReplay, Replay, ReturnScale, RunningMoments
+from mbrl.data import HindsightReplay, NStep, PrioritisedReplay, Replay, ReturnScale, RunningMoments
 from mbrl.nn.block import check_finite
 from mbrl.parallel import single_thread
 from mbrl.spaces import Vectors, random_actions
@@ -49,7 +49,8 @@ class OffPolicy:
 
     Raises:
         ValueError: observations that are not a box or indices; a replay buffer that does not fit
-            into memory; `priority` with a learner that measures no errors of rows.
+            into memory; `priority` with a learner that measures no errors of rows; `hindsight`
+            without goals, or with n-step returns or priorities.
     """
 
     def __init__(
@@ -73,6 +74,15 @@ class OffPolicy:
             if not hasattr(learner, "errors"):
                 raise ValueError("priority: this learner measures no errors of rows; want 0")
             kind = partial(PrioritisedReplay, alpha=config.priority)
+        if config.hindsight > 0:
+            if spec.goal is None:
+                raise ValueError(
+                    "hindsight: needs an environment of goals: observations with achieved_goal and "
+                    "desired_goal, and a method compute_reward; want 0"
+                )
+            if config.n_step > 1 or config.priority > 0:
+                raise ValueError("hindsight: needs n_step 1 and priority 0; want 0")
+            kind = partial(HindsightReplay, goal=spec.goal, k=config.hindsight)
         self.replay: Replay = kind(
             config.capacity,
             self.vectors.size,

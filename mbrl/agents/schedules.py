@@ -43,6 +43,9 @@ class OffPolicySchedule:
     """First exponent β of the importance weights that correct for priorities; it rises to 1."""
     correction_steps: PositiveInt = 100_000
     """Environment steps over which it rises, linearly."""
+    hindsight: NonNegativeInt = 0
+    """Number of steps with a goal that was achieved later in their episode (hindsight experience
+    replay), for each one with its own; 0: none. Needs an environment of goals."""
     normalise_obs: bool = False
     """Whether observations are scaled to mean 0 and std 1, with running statistics."""
     scale_reward: bool = False

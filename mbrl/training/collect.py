@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mbrl.checks import check_state
 from mbrl.rng import episode_seed
-from mbrl.spaces import spec_of
+from mbrl.spaces import flattened, spec_of
 from mbrl.training.answers import (
     EnvironmentError,
     called,
@@ -45,14 +45,18 @@ def vector(
 ) -> VectorEnv:
     """A vector of N environments, from a vector, one environment, or functions that make each.
 
-    A vector is returned as it is. The others are stepped one after another in this process.
+    A vector is returned as it is. The others are stepped one after another in this process, and
+    observations that are a dict or tuple become vectors; see `mbrl.spaces.flattened`.
 
     Raises:
         ValueError: more environments than fit into memory, estimated from the first of them.
     """
     if isinstance(env, VectorEnv):
         return env
-    makers = [lambda: env] if isinstance(env, gymnasium.Env) else _check_environments(env)
+    if isinstance(env, gymnasium.Env):
+        makers = [lambda: flattened(env)]
+    else:
+        makers = _check_environments([lambda make=make: flattened(make()) for make in env])
     return _CheckedVectorEnv(makers, autoreset_mode=AutoresetMode.DISABLED)
 
 

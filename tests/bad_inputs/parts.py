@@ -66,7 +66,7 @@ class NoSpaces(gymnasium.Env): pass
 class Text(World):
     observation_space = gymnasium.spaces.Text(4)
 class Dicts(World):
-    observation_space = gymnasium.spaces.Dict({"a": World.observation_space})
+    observation_space = gymnasium.spaces.Dict({"a": gymnasium.spaces.Sequence(World.observation_space)})
 class Unbounded(World):
     action_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float32)
 class Integers(World):
