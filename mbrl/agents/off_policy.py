@@ -60,8 +60,8 @@ class OffPolicy:
 
     Args:
         spec: the environment; observations must be a box or indices.
-        learner: of states that are vectors (`Vectors`), and of actions in a box or indices from 0.
-            For `n_step` above 1 its `update` must take `discount`, and for prioritised replay
+        learner: of states that are vectors (`Vectors`) or images, and of actions in a box or
+            indices from 0. For `n_step` above 1 its `update` must take `discount`, and for prioritised replay
             `weights`, as that of `SAC`; its `progress(steps)`, if it has one, is told the steps.
         config: the schedule, with the learner's settings as `learner`.
         images: settings of images; the learner then takes images, (N, *O) uint8, instead of
@@ -130,11 +130,11 @@ class OffPolicy:
     def policy(
         self, state: Shaped[Tensor, "N S"], *, generator: Generator, explore: bool
     ) -> Shaped[Tensor, N * A]:
-        """The learner's policy on observations as vectors, scaled as in training."""
+        """The learner's policy on states as they are stored, scaled as in training."""
         return self.learner.policy(self._scaled(state), generator=generator, explore=explore)
 
     def value(self, state: Float[Tensor, "*lead S"]) -> Float[Tensor, "*lead"]:
-        """The learner's value of observations as vectors, in units of the environment's reward.
+        """The learner's value of states as they are stored, in units of the environment's reward.
 
         Raises:
             ValueError: a learner that gives no values.

@@ -23,10 +23,18 @@ _LAYERS = {
 }
 
 
+def least_size(network: str) -> int:
+    """The least height and width of images for a network, one of those of `ImageConfig`."""
+    least = 1
+    for kernel, stride in reversed(_LAYERS[network][0]):
+        least = (least - 1) * stride + kernel
+    return least
+
+
 class ImageEncoder(Encoder):
     """Features of images, by convolutions and a linear layer.
 
-    Numbers 0 to 255 become -1/2 to 1/2 first. With `network="drq"` four convolutions of 3 x 3, the
+    Numbers 0 to 255 become -1/2 to 1/2 first (DrQ-v2; Yarats et al. 2022). With `network="drq"` four convolutions of 3 x 3, the
     first of stride 2, are followed by a linear layer, layer norm and tanh (Yarats et al. 2021,
     arXiv 2004.13649; their sizes are those of SAC-AE, arXiv 1910.01741); with "nature" three
     convolutions by a linear layer and ReLU (Mnih et al. 2015). Weights are orthogonal, biases 0.
@@ -48,14 +56,12 @@ class ImageEncoder(Encoder):
         self.channels_first = channels_first(self.shape)
         *size, channels = self.shape[1:] + self.shape[:1] if self.channels_first else self.shape
         layers, widths = _LAYERS[config.network]
-        least = 1
-        for kernel, stride in reversed(layers):
-            least = (least - 1) * stride + kernel
+        least = least_size(config.network)
         if min(size) < least:
+            other = ", for which there is drq" if min(size) >= least_size("drq") else ""
             raise ValueError(
                 f"images.network: {config.network} needs images of at least {least} x {least} "
-                f"pixels, got {size[0]} x {size[1]}"
-                + (", for which there is drq" if min(size) >= 15 else "")
+                f"pixels, got {size[0]} x {size[1]}{other}"
             )
         self.normed = config.network == "drq"
         convolutions = []

@@ -228,7 +228,7 @@ def go(path, name, steps, *, stop_at=10**9, count=1, **change):
     return agent
 
 
-@pytest.mark.parametrize(("name", "bound"), [("dqn", -0.05), ("sac", -0.07), ("td3", -0.07)])
+@pytest.mark.parametrize(("name", "bound"), [("dqn", -0.05), ("sac", -0.04), ("td3", -0.04)])
 def test_the_column_of_a_dot_is_learned_from_images(tmp_path, name, bound):
     """Return of a step. Without looking, the best is -2/3 with choices and -1/3 in the box."""
     agent = go(tmp_path / "run", name, 700)
