@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mbrl.agents.schedules import OffPolicySchedule, with_discount
+from mbrl.encoders.configs import ImageConfig
 from mbrl.learners.value_configs import DDPGConfig
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ class Config(OffPolicySchedule):
 
     learner: DDPGConfig = field(default_factory=DDPGConfig)
     """Settings of policy and critics."""
+    images: ImageConfig = field(default_factory=ImageConfig)
+    """The encoder of observations that are images: uint8, of three dimensions."""
 
 
 def make(spec: Spec, config: Config, *, generator: Generator, device: str = "cpu") -> OffPolicy:
@@ -35,10 +38,10 @@ def make(spec: Spec, config: Config, *, generator: Generator, device: str = "cpu
     """
     from gymnasium.spaces import Box
 
-    from mbrl.agents.off_policy import OffPolicy
+    from mbrl.agents.off_policy import OffPolicy, states_of
     from mbrl.distributions import Bounds
     from mbrl.learners.ddpg import DDPG
-    from mbrl.spaces import Vectors, bounds
+    from mbrl.spaces import bounds
 
     if not isinstance(spec.action, Box):
         raise ValueError(
@@ -47,7 +50,14 @@ def make(spec: Spec, config: Config, *, generator: Generator, device: str = "cpu
     own = with_discount(config.learner, spec, 0.99)
     assert own.discount is not None
     box = Bounds(*bounds(spec.action, device=device))
-    learner = DDPG(Vectors(spec.obs).size, box, own, generator=generator)
+    size, encoder = states_of(spec, config.images, generator=generator)
+    learner = DDPG(size, box, own, encoder=encoder, generator=generator)
     return OffPolicy(
-        spec, learner, config, discount=own.discount, generator=generator, device=device
+        spec,
+        learner,
+        config,
+        images=None if encoder is None else config.images,
+        discount=own.discount,
+        generator=generator,
+        device=device,
     )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from mbrl.agents.schedules import OffPolicySchedule, with_discount
+from mbrl.encoders.configs import NATURE, ImageConfig
 from mbrl.learners.value_configs import DQNConfig
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ class Config(OffPolicySchedule):
 
     learner: DQNConfig = field(default_factory=DQNConfig)
     """Settings of the network, its target and exploration."""
+    images: ImageConfig = NATURE
+    """The encoder of observations that are images: uint8, of three dimensions."""
 
 
 def _of(config: Config, schedule: dict[str, Any] | None = None, **learner: Any) -> Config:
@@ -54,17 +57,23 @@ def make(spec: Spec, config: Config, *, generator: Generator, device: str = "cpu
     """
     from gymnasium.spaces import Discrete
 
-    from mbrl.agents.off_policy import OffPolicy
+    from mbrl.agents.off_policy import OffPolicy, states_of
     from mbrl.learners.dqn import DQN
-    from mbrl.spaces import Vectors
 
     if not isinstance(spec.action, Discrete):
         raise ValueError(f"dqn needs actions that are indices, not {spec.action}")
     own = with_discount(config.learner, spec, 0.99)
     assert own.discount is not None
+    size, encoder = states_of(spec, config.images, generator=generator)
     learner = DQN(
-        Vectors(spec.obs).size, int(spec.action.n), own, generator=generator, device=device
+        size, int(spec.action.n), own, encoder=encoder, generator=generator, device=device
     )
     return OffPolicy(
-        spec, learner, config, discount=own.discount, generator=generator, device=device
+        spec,
+        learner,
+        config,
+        images=None if encoder is None else config.images,
+        discount=own.discount,
+        generator=generator,
+        device=device,
     )

@@ -15,10 +15,35 @@ from mbrl.agents.guide import Guide
 from mbrl.agents.policies import PolicyPlayer, first_index
 from mbrl.agents.schedules import OffPolicySchedule
 from mbrl.data import HindsightReplay, NStep, PrioritisedReplay, Replay, ReturnScale, RunningMoments
+from mbrl.encoders.configs import ImageConfig
+from mbrl.encoders.convolution import ImageEncoder
+from mbrl.encoders.images import Images, is_image, random_shift
 from mbrl.nn.block import check_finite
 from mbrl.parallel import single_thread
 from mbrl.spaces import Vectors, random_actions
 from mbrl.types import Learner, Metrics, Spec, Transition, Valued
+
+
+def states_of(
+    spec: Spec, images: ImageConfig, *, generator: Generator
+) -> tuple[int, ImageEncoder | None]:
+    """S, the size of a learner's states, and the encoder that makes them of images.
+
+    Args:
+        spec: the environment.
+        images: settings of the encoder.
+        generator: draws the encoder's weights.
+
+    Returns:
+        S, and None where observations are no images (`is_image`) and become `Vectors`.
+
+    Raises:
+        ValueError: images that are too small for the network; observations that are neither a box
+            nor indices.
+    """
+    if not is_image(spec.obs):
+        return Vectors(spec.obs).size, None
+    return images.features, ImageEncoder(spec.obs.shape or (), images, generator=generator)
 
 
 @runtime_checkable
@@ -35,10 +60,13 @@ class OffPolicy:
 
     Args:
         spec: the environment; observations must be a box or indices.
-        learner: of states that are vectors (`Vectors`), and of actions in a box or indices from 0.
-            For `n_step` above 1 its `update` must take `discount`, and for prioritised replay
-            `weights`, as that of `SAC`; its `progress(steps)`, if it has one, is told the steps.
+        learner: of states that are vectors (`Vectors`) or images, and of actions in a box or
+            indices from 0. For `n_step` above 1 its `update` must take `discount`, and for
+            prioritised replay `weights`, as that of `SAC`; its `progress(steps)`, if it has one, is
+            told the steps.
         config: the schedule, with the learner's settings as `learner`.
+        images: settings of images; the learner then takes images, (N, *O) uint8, instead of
+            vectors, and the replay buffer keeps them so. If None, observations are vectors.
         discount: γ of n-step returns and of the scale of rewards.
         generator: random stream of the agent, on the CPU.
         device: device of the learner and of the replay buffer.
@@ -50,7 +78,8 @@ class OffPolicy:
     Raises:
         ValueError: observations that are not a box or indices; a replay buffer that does not fit
             into memory; `priority` with a learner that measures no errors of rows; `hindsight`
-            without goals, or with n-step returns or priorities.
+            without goals, or with n-step returns or priorities; images
+            that are to be normalised.
     """
 
     def __init__(
@@ -59,6 +88,7 @@ class OffPolicy:
         learner: Learner,
         config: OffPolicySchedule,
         *,
+        images: ImageConfig | None = None,
         discount: float,
         generator: Generator,
         device: torch.device | str = "cpu",
@@ -66,7 +96,14 @@ class OffPolicy:
         self.spec, self.learner, self.config, self.generator = spec, learner, config, generator
         self.discount = discount
         self.device, self.steps, self.updates = torch.device(device), 0, 0
-        self.vectors = Vectors(spec.obs, device=device)
+        self.images = images
+        if images is None:
+            self.vectors = Vectors(spec.obs, device=device)
+        elif config.normalise_obs:
+            raise ValueError("normalise_obs: images are scaled by their encoder; want False")
+        else:
+            self.vectors = Images(spec.obs.shape or (), device=device)
+        size = self.vectors.size
         self._first = first_index(spec)
         self.window = NStep(config.n_step, discount=discount) if config.n_step > 1 else None
         kind: Any = Replay
@@ -85,13 +122,14 @@ class OffPolicy:
             kind = partial(HindsightReplay, goal=spec.goal, k=config.hindsight)
         self.replay: Replay = kind(
             config.capacity,
-            self.vectors.size,
+            size,
             tuple(spec.action.shape or ()),
+            obs_dtype=torch.float32 if images is None else torch.uint8,
             action_dtype=torch.float32 if self._first is None else torch.int64,
             extra=None if self.window is None else {"discount": ()},
             device=device,
         )
-        self.moments = RunningMoments((self.vectors.size,), device=device)
+        self.moments = RunningMoments((size,) if isinstance(size, int) else size, device=device)
         self.scale = ReturnScale(discount, greatest=True)
         # asked once, because asking takes longer than a step of a small environment
         self._annealed = learner if isinstance(learner, Annealed) else None
@@ -103,11 +141,11 @@ class OffPolicy:
     def policy(
         self, state: Shaped[Tensor, "N S"], *, generator: Generator, explore: bool
     ) -> Shaped[Tensor, " N *A"]:
-        """The learner's policy on observations as vectors, scaled as in training."""
+        """The learner's policy on states as they are stored, scaled as in training."""
         return self.learner.policy(self._scaled(state), generator=generator, explore=explore)
 
     def value(self, state: Float[Tensor, "*lead S"]) -> Float[Tensor, "*lead"]:
-        """The learner's value of observations as vectors, in units of the environment's reward.
+        """The learner's value of states as they are stored, in units of the environment's reward.
 
         Raises:
             ValueError: a learner that gives no values.
@@ -213,7 +251,13 @@ class OffPolicy:
         return self.config.correction + share * (1.0 - self.config.correction)
 
     def _processed(self, batch: Transition) -> Transition:
-        """Transitions scaled as the settings say."""
+        """Transitions scaled, and their images shifted, as the settings say."""
+        if self.images is not None and self.images.shift:
+            obs, next_obs = (
+                random_shift(x, self.images.shift, generator=self.generator)
+                for x in (batch.obs, batch.next_obs)
+            )
+            batch = batch._replace(obs=obs, next_obs=next_obs)
         if self.config.normalise_obs:
             obs, next_obs = self._scaled(batch.obs), self._scaled(batch.next_obs)
             batch = batch._replace(obs=obs, next_obs=next_obs)
@@ -226,7 +270,13 @@ class OffPolicy:
 
     def player(self, *, generator: Generator) -> PolicyPlayer:
         """A player for evaluation episodes: the same policy, another random stream."""
-        return PolicyPlayer(self.policy, spec=self.spec, device=self.device, generator=generator)
+        return PolicyPlayer(
+            self.policy,
+            spec=self.spec,
+            vectors=self.vectors,
+            device=self.device,
+            generator=generator,
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """The learner, the data, the statistics, the generator and the counters."""

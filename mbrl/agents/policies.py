@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from gymnasium.spaces import Discrete, MultiDiscrete
-from torch import Generator
+from torch import Generator, Tensor
 
 from mbrl.parallel import single_thread
 from mbrl.spaces import Vectors
@@ -13,13 +15,14 @@ from mbrl.types import Policy, Spec
 
 
 class PolicyPlayer:
-    """A `Player` that acts by a policy of states that are vectors.
+    """A `Player` that acts by a policy of states.
 
     Args:
         policy: chooses the actions; it is not copied, so the player improves while it learns.
             Actions that are indices are counted from 0.
         spec: the environment, whose observations `Vectors` turns into states, and whose indices of
             actions may start at another number than 0. If None, observations are vectors.
+        vectors: turns observations into states; if None, `Vectors` of the spec.
         device: device of the policy.
         generator: random stream of the policy's draws.
     """
@@ -29,17 +32,20 @@ class PolicyPlayer:
         policy: Policy,
         *,
         spec: Spec | None = None,
+        vectors: Callable[[np.ndarray], Tensor] | None = None,
         device: torch.device | str = "cpu",
         generator: Generator,
     ) -> None:
         self.policy, self.device, self.generator = policy, device, generator
-        self._vectors = None if spec is None else Vectors(spec.obs, device=device)
+        if vectors is None and spec is not None:
+            vectors = Vectors(spec.obs, device=device)
+        self._vectors = vectors
         self._first = None if spec is None else first_index(spec)
 
     @torch.no_grad()
     @single_thread()
     def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
-        """Actions (N, *A) for observations (N, *O), which the policy receives as float32."""
+        """Actions (N, *A) for observations (N, *O)."""
         if self._vectors is None:
             state = torch.as_tensor(obs, dtype=torch.float32, device=self.device)
         else:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from mbrl.agents.schedules import OffPolicySchedule, with_discount
+from mbrl.encoders.configs import ImageConfig
 from mbrl.learners.configs import SACConfig
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ class Config(OffPolicySchedule):
 
     learner: SACConfig = field(default_factory=SACConfig)
     """Settings of policy and critics."""
+    images: ImageConfig = field(default_factory=ImageConfig)
+    """The encoder of observations that are images: uint8, of three dimensions."""
 
 
 def _of(config: Config, schedule: dict[str, Any] | None = None, **learner: Any) -> Config:
@@ -83,21 +86,30 @@ def make(spec: Spec, config: Config, *, generator: Generator, device: str = "cpu
     """
     from gymnasium.spaces import Box, Discrete
 
-    from mbrl.agents.off_policy import OffPolicy
+    from mbrl.agents.off_policy import OffPolicy, states_of
     from mbrl.distributions import Bounds
     from mbrl.learners.sac import SAC, DiscreteSAC
-    from mbrl.spaces import Vectors, bounds
+    from mbrl.spaces import bounds
 
     own = with_discount(config.learner, spec, 0.99)
     assert own.discount is not None
-    size = Vectors(spec.obs).size
+    size, encoder = states_of(spec, config.images, generator=generator)
     if isinstance(spec.action, Discrete):
         choices = int(spec.action.n)
-        learner = DiscreteSAC(size, choices, own, generator=generator, device=device)
+        learner = DiscreteSAC(
+            size, choices, own, encoder=encoder, generator=generator, device=device
+        )
     elif isinstance(spec.action, Box):
-        learner = SAC(size, Bounds(*bounds(spec.action, device=device)), own, generator=generator)
+        box = Bounds(*bounds(spec.action, device=device))
+        learner = SAC(size, box, own, encoder=encoder, generator=generator)
     else:
         raise ValueError(f"sac needs a bounded box of actions or indices, not {spec.action}")
     return OffPolicy(
-        spec, learner, config, discount=own.discount, generator=generator, device=device
+        spec,
+        learner,
+        config,
+        images=None if encoder is None else config.images,
+        discount=own.discount,
+        generator=generator,
+        device=device,
     )

@@ -10,13 +10,15 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Generator, Tensor, nn
 
 from mbrl import losses
 from mbrl.checks import check_batch
 from mbrl.distributions import Bounds
+from mbrl.encoders.encoder import Encoder
 from mbrl.learners.actors import normal
+from mbrl.learners.encoding import attach, encode, policy_of
 from mbrl.learners.value_configs import DDPGConfig
 from mbrl.nn import Block, StackedMLP, Target
 from mbrl.parallel import single_thread
@@ -64,14 +66,22 @@ class DDPG:
         size: S, of states.
         bounds: the box of actions, on the device where the learner is to be.
         config: settings; the discount must be set. `TD3Config` makes it TD3.
+        encoder: turns observations into states, of S features; the critics' loss trains it, the
+            policy's does not (Yarats et al. 2021). If None, observations are states.
         generator: draws the initial weights.
 
     Raises:
-        ValueError: a discount that is unset.
+        ValueError: a discount that is unset; an encoder of other than S features.
     """
 
     def __init__(
-        self, size: int, bounds: Bounds, config: DDPGConfig, *, generator: Generator
+        self,
+        size: int,
+        bounds: Bounds,
+        config: DDPGConfig,
+        *,
+        encoder: Encoder | None = None,
+        generator: Generator,
     ) -> None:
         if config.discount is None:
             raise ValueError("discount: want a number, it is unset")
@@ -87,6 +97,7 @@ class DDPG:
         actor = DeterministicActor(mlp(1, size, *config.hidden, actions), bounds, config.noise)
         hidden = config.critic_hidden or config.hidden
         critic = mlp(config.critics, size + actions, *hidden, 1)
+        self._shape = attach(critic, size, encoder)  # of an observation
         self.actor = Block(actor.to(device), learning_rate=rate, clip=config.clip)
         self.critic = Block(
             critic.to(device),
@@ -97,18 +108,16 @@ class DDPG:
         self.errors = torch.zeros(0, device=device)
 
     @property
-    def policy(self) -> DeterministicActor:
+    def policy(self) -> Any:
         """The current policy: differentiable in the states, with constant parameters."""
-        return cast(DeterministicActor, self.actor.fixed)
+        return policy_of(self.critic.fixed, self.actor.fixed)
 
-    def value(self, state: Float[Tensor, "*lead S"]) -> Float[Tensor, "*lead"]:
+    def value(self, obs: Shaped[Tensor, "*lead *O"]) -> Float[Tensor, "*lead"]:
         """The least critic's value of the policy's action without exploration."""
+        state = encode(self.critic.fixed, obs)
         rows = state.reshape(-1, self.size)
-        return (
-            self._value(self.critic.fixed, rows, self.policy.mean(rows))
-            .amin(0)
-            .view(state.shape[:-1])
-        )
+        action = cast(DeterministicActor, self.actor.fixed).mean(rows)
+        return self._value(self.critic.fixed, rows, action).amin(0).view(state.shape[:-1])
 
     @single_thread()  # small products are faster on one thread
     def update(
@@ -131,8 +140,9 @@ class DDPG:
         Raises:
             ValueError: wrong shapes, or numbers that are not finite; nothing is changed then.
         """
-        check_batch(batch, (self.size,), tuple(self.bounds.low.shape))
-        q = self._value(self.critic.module, batch.obs, batch.action)  # (C, B)
+        check_batch(batch, self._shape, tuple(self.bounds.low.shape))
+        state = encode(self.critic.module, batch.obs)
+        q = self._value(self.critic.module, state, batch.action)  # (C, B)
         target = self._target(batch, self.discount if discount is None else discount, generator)
         rows = losses.value_loss(q, target.expand_as(q)).sum(0)
         loss = losses.average(rows, weight=weights)
@@ -142,7 +152,7 @@ class DDPG:
         said["td_error"] = self.errors.mean()
         self.updates += 1
         if self.updates % self.config.actor_every == 0:
-            actor_loss = self._actor_loss(batch.obs)
+            actor_loss = self._actor_loss(encode(self.critic.fixed, batch.obs))
             self.actor.minimise(actor_loss)
             said["actor_loss"] = actor_loss.detach()
             self.actor_target.follow(self.config.polyak)
@@ -154,7 +164,8 @@ class DDPG:
         self, batch: Transition, discount: float | Tensor, generator: Generator
     ) -> Float[Tensor, " B"]:
         """r + γ min_C Q'(s', a'), for the target policy's a' with noise."""
-        action = cast(DeterministicActor, self.actor_target.module).mean(batch.next_obs)
+        next_state = encode(self.critic_target.module, batch.next_obs)
+        action = cast(DeterministicActor, self.actor_target.module).mean(next_state)
         if self.config.target_noise > 0:
             action = losses.td3_target_action(
                 action,
@@ -164,20 +175,20 @@ class DDPG:
                 std=self.config.target_noise,
                 clip=self.config.target_noise_clip,
             )
-        next_q = self._value(self.critic_target.module, batch.next_obs, action).amin(0)
+        next_q = self._value(self.critic_target.module, next_state, action).amin(0)
         return losses.td_error(
             torch.zeros_like(next_q), batch.reward, next_q, batch.terminated, discount=discount
         )
 
-    def _actor_loss(self, obs: Float[Tensor, "B S"]) -> Float[Tensor, ""]:
+    def _actor_loss(self, state: Float[Tensor, "B S"]) -> Float[Tensor, ""]:
         """-Q(s, μ(s)) by the first critic."""
-        action = cast(DeterministicActor, self.actor.module).mean(obs)
-        return losses.dpg(self._value(self.critic.fixed, obs, action)[0]).mean()
+        action = cast(DeterministicActor, self.actor.module).mean(state)
+        return losses.dpg(self._value(self.critic.fixed, state, action)[0]).mean()
 
     def _value(
-        self, critic: nn.Module, obs: Float[Tensor, "B S"], action: Float[Tensor, "B A"]
+        self, critic: nn.Module, state: Float[Tensor, "B S"], action: Float[Tensor, "B A"]
     ) -> Float[Tensor, "C B"]:
-        rows = torch.cat((obs, action), -1).expand(self.config.critics, -1, -1)
+        rows = torch.cat((state, action), -1).expand(self.config.critics, -1, -1)
         return critic(rows).squeeze(-1)
 
     def state_dict(self) -> dict[str, Any]:

@@ -13,12 +13,14 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Generator, Tensor, nn
 
 from mbrl import losses
 from mbrl.checks import check_batch
 from mbrl.distributions import categorical_projection, gumbel_noise, quantile_midpoints
+from mbrl.encoders.encoder import Encoder
+from mbrl.learners.encoding import attach, encode
 from mbrl.learners.value_configs import DQNConfig
 from mbrl.nn import ACTIVATIONS, Block, StackedMLP, Target
 from mbrl.parallel import single_thread
@@ -36,13 +38,25 @@ class QNetwork(nn.Module):
         choices: A.
         outputs: K.
         config: settings.
+        encoder: turns observations into states; if None, observations are states.
         generator: draws the weights.
+
+    Attributes:
+        shape: *O, of an observation.
     """
 
     def __init__(
-        self, size: int, choices: int, outputs: int, config: DQNConfig, *, generator: Generator
+        self,
+        size: int,
+        choices: int,
+        outputs: int,
+        config: DQNConfig,
+        *,
+        encoder: Encoder | None = None,
+        generator: Generator,
     ) -> None:
         super().__init__()
+        self.shape = attach(self, size, encoder)
         self.choices, self.outputs, self.activation = choices, outputs, config.activation
 
         def mlp(*sizes: int) -> StackedMLP:
@@ -61,8 +75,9 @@ class QNetwork(nn.Module):
             self.value = mlp(size, *hidden, outputs)
         self.actions = mlp(size, *hidden, choices * outputs)
 
-    def forward(self, state: Float[Tensor, "*lead S"]) -> Float[Tensor, "*lead A K"]:
+    def forward(self, obs: Shaped[Tensor, "*lead *O"]) -> Float[Tensor, "*lead A K"]:
         """The K numbers of each action."""
+        state = encode(self, obs)
         x = state.reshape(1, -1, state.shape[-1])
         if self.shared is not None:
             x = ACTIVATIONS[self.activation](self.shared(x))
@@ -90,9 +105,9 @@ class ValuePolicy:
 
     @torch.no_grad()
     def __call__(
-        self, state: Float[Tensor, "*lead S"], *, generator: Generator, explore: bool
+        self, state: Shaped[Tensor, "*lead *O"], *, generator: Generator, explore: bool
     ) -> Int[Tensor, "*lead"]:
-        """Actions, numbered from 0."""
+        """Actions for observations, numbered from 0."""
         values = self.learner.values(state)
         if not explore:
             return values.argmax(-1)
@@ -117,11 +132,13 @@ class DQN:
         size: S, of states.
         choices: A; actions are numbered from 0.
         config: settings; the discount must be set.
+        encoder: turns observations into states, of S features; the loss trains it too. If None,
+            observations are states.
         generator: draws the initial weights.
         device: where the learner is to be.
 
     Raises:
-        ValueError: a discount that is unset.
+        ValueError: a discount that is unset; an encoder of other than S features.
     """
 
     def __init__(
@@ -130,15 +147,16 @@ class DQN:
         choices: int,
         config: DQNConfig,
         *,
+        encoder: Encoder | None = None,
         generator: Generator,
         device: torch.device | str = "cpu",
     ) -> None:
         if config.discount is None:
             raise ValueError("discount: want a number, it is unset")
         self.size, self.config, self.discount, self.updates = size, config, config.discount, 0
-        net = QNetwork(
-            size, choices, max(config.atoms, config.quantiles), config, generator=generator
-        )
+        outputs = max(config.atoms, config.quantiles)
+        net = QNetwork(size, choices, outputs, config, encoder=encoder, generator=generator)
+        self._shape = net.shape
         self.critic = Block(
             net.to(device),
             learning_rate=config.learning_rate,
@@ -163,13 +181,13 @@ class DQN:
         first, last = config.first_exploration, config.last_exploration
         self._policy.amount = first + share * (last - first)
 
-    def values(self, state: Float[Tensor, "*lead S"]) -> Float[Tensor, "*lead A"]:
+    def values(self, obs: Shaped[Tensor, "*lead *O"]) -> Float[Tensor, "*lead A"]:
         """Q(s, ·), differentiable in the states, with constant parameters."""
-        return self._mean(self.critic.fixed(state))
+        return self._mean(self.critic.fixed(obs))
 
-    def value(self, state: Float[Tensor, "*lead S"]) -> Float[Tensor, "*lead"]:
+    def value(self, obs: Shaped[Tensor, "*lead *O"]) -> Float[Tensor, "*lead"]:
         """The greatest of `values`, that of the policy's action without exploration."""
-        return self.values(state).amax(-1)
+        return self.values(obs).amax(-1)
 
     @single_thread()  # small products are faster on one thread
     def update(
@@ -193,7 +211,7 @@ class DQN:
             ValueError: wrong shapes, numbers that are not finite, or actions that there are not;
                 nothing is changed then.
         """
-        check_batch(batch, (self.size,), ())
+        check_batch(batch, self._shape, ())
         rows, errors, q = self._loss(batch, self.discount if discount is None else discount)
         loss = losses.average(rows, weight=weights)
         self.critic.minimise(loss)

@@ -14,14 +14,16 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Generator, Tensor, nn
 
 from mbrl import losses
 from mbrl.checks import check_batch
 from mbrl.distributions import Bounds, categorical_projection
+from mbrl.encoders.encoder import Encoder
 from mbrl.learners.actors import CategoricalActor, SquashedActor, normal
 from mbrl.learners.configs import SACConfig
+from mbrl.learners.encoding import attach, encode, policy_of
 from mbrl.nn import Block, StackedMLP, Target
 from mbrl.parallel import single_thread
 from mbrl.types import Metrics, Transition
@@ -38,12 +40,14 @@ class _SoftActorCritic(ABC):
         actor: nn.Module,
         critic: StackedMLP,
         config: SACConfig,
+        encoder: Encoder | None,
         *,
         device: torch.device,
     ) -> None:
         if config.discount is None:
             raise ValueError("discount: want a number, it is unset")
         self.size, self.config, self.discount, self.updates = size, config, config.discount, 0
+        self._shape = attach(critic, size, encoder)  # of an observation
         start = config.first_temperature if config.temperature is None else config.temperature
         # in the actor's block, for one step of the optimiser moves both
         actor.log_temperature = nn.Parameter(torch.tensor(math.log(max(start, 1e-30))))
@@ -63,7 +67,7 @@ class _SoftActorCritic(ABC):
     @property
     def policy(self) -> Any:
         """The current policy: differentiable in the states, with constant parameters."""
-        return self.actor.fixed
+        return policy_of(self.critic.fixed, self.actor.fixed)
 
     @property
     def temperature(self) -> Tensor:
@@ -91,7 +95,7 @@ class _SoftActorCritic(ABC):
         Raises:
             ValueError: wrong shapes, or numbers that are not finite; nothing is changed then.
         """
-        check_batch(batch, (self.size,), self._action_shape)
+        check_batch(batch, self._shape, self._action_shape)
         for net in self._critics():
             net.resample(generator=generator)
         loss, metrics = self._critic_loss(
@@ -103,13 +107,13 @@ class _SoftActorCritic(ABC):
         metrics["critic_loss"] = loss.detach()
         self.updates += 1
         if self.updates % self.config.actor_every == 0:
-            metrics |= self._improve(batch.obs, generator)
+            metrics |= self._improve(encode(self.critic.fixed, batch.obs), generator)
         if self.target is not None:
             self.target.follow(self.config.polyak)
         return cast(Metrics, metrics)
 
-    def _improve(self, obs: Tensor, generator: Generator) -> dict[str, Tensor]:
-        loss, temperature_loss, entropy = self._actor_loss(obs, generator)
+    def _improve(self, state: Tensor, generator: Generator) -> dict[str, Tensor]:
+        loss, temperature_loss, entropy = self._actor_loss(state, generator)
         total = loss if self.config.temperature is not None else loss + temperature_loss
         self.actor.minimise(total)
         return {"actor_loss": loss.detach(), "entropy": entropy, "temperature": self.temperature}
@@ -128,7 +132,7 @@ class _SoftActorCritic(ABC):
     ) -> tuple[Tensor, dict[str, Tensor]]: ...
 
     @abstractmethod
-    def _actor_loss(self, obs: Tensor, generator: Generator) -> tuple[Tensor, Tensor, Tensor]: ...
+    def _actor_loss(self, state: Tensor, generator: Generator) -> tuple[Tensor, Tensor, Tensor]: ...
 
     def _critics(self) -> list[StackedMLP]:
         nets = [self.critic.module, self.critic.fixed]
@@ -173,19 +177,27 @@ class SAC(_SoftActorCritic):
         size: S, of states.
         bounds: the box of actions, on the device where the learner is to be.
         config: settings; the discount must be set.
+        encoder: turns observations into states, of S features; the critics' loss trains it, the
+            policy's does not (Yarats et al. 2021). If None, observations are states.
         generator: draws the initial weights.
 
     Raises:
-        ValueError: a discount that is unset.
+        ValueError: a discount that is unset; an encoder of other than S features.
     """
 
     def __init__(
-        self, size: int, bounds: Bounds, config: SACConfig, *, generator: Generator
+        self,
+        size: int,
+        bounds: Bounds,
+        config: SACConfig,
+        *,
+        encoder: Encoder | None = None,
+        generator: Generator,
     ) -> None:
         self.bounds, actions, device = bounds, len(bounds.low), bounds.low.device
         net = _policy_net(size, 2 * actions, config, generator)
         critic = _critic_net(size + actions, config.atoms, config, generator)
-        super().__init__(size, SquashedActor(net, bounds), critic, config, device=device)
+        super().__init__(size, SquashedActor(net, bounds), critic, config, encoder, device=device)
         self.atoms = torch.linspace(*config.value_range, config.atoms, device=device)
         entropy = -1.0  # of each dimension of an action in [-1, 1]
         if config.target_std is not None:
@@ -194,8 +206,9 @@ class SAC(_SoftActorCritic):
         scaled = actions * entropy + bounds.log_half
         self.target_entropy = scaled if config.target_entropy is None else config.target_entropy
 
-    def value(self, state: Float[Tensor, "*lead S"]) -> Float[Tensor, "*lead"]:
+    def value(self, obs: Shaped[Tensor, "*lead *O"]) -> Float[Tensor, "*lead"]:
         """The least critic's value of the policy's median action, without the entropy's."""
+        state = encode(self.critic.fixed, obs)
         rows = state.reshape(-1, self.size)
         action = cast(SquashedActor, self.actor.fixed).distribution(rows).mode
         out = self._value(self.critic.fixed, rows, action)
@@ -216,13 +229,16 @@ class SAC(_SoftActorCritic):
         generator: Generator,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.no_grad():
-            next_action, next_log_prob = self._drawn(self.actor.fixed, batch.next_obs, generator)
+            next_state = encode(self.critic.fixed, batch.next_obs)
+            next_action, next_log_prob = self._drawn(self.actor.fixed, next_state, generator)
         if self.target is not None:
             with torch.no_grad():
-                next_out = self._value(self.target.module, batch.next_obs, next_action)
-            out = self._value(self.critic.module, batch.obs, batch.action)
+                next_state = encode(self.target.module, batch.next_obs)
+                next_out = self._value(self.target.module, next_state, next_action)
+            state = encode(self.critic.module, batch.obs)
+            out = self._value(self.critic.module, state, batch.action)
         else:  # CrossQ: the moments of batch norm are those of both states together
-            states = torch.cat((batch.obs, batch.next_obs))
+            states = encode(self.critic.module, torch.cat((batch.obs, batch.next_obs)))
             actions = torch.cat((batch.action, next_action))
             out, next_out = self._value(self.critic.module, states, actions).chunk(2, 1)
             next_out = next_out.detach()
@@ -261,9 +277,9 @@ class SAC(_SoftActorCritic):
         rows = losses.categorical_cross_entropy(out, target.expand_as(out)).sum(0)
         return rows, self._mean(out.detach())
 
-    def _actor_loss(self, obs: Tensor, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
-        action, log_prob = self._drawn(self.actor.module, obs, generator)
-        q = self._mean(self._value(self.critic.fixed, obs, action))
+    def _actor_loss(self, state: Tensor, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
+        action, log_prob = self._drawn(self.actor.module, state, generator)
+        q = self._mean(self._value(self.critic.fixed, state, action))
         if self.config.mean_of_critics:
             q = q.mean(0, keepdim=True)
         loss = losses.sac_actor(log_prob, q, temperature=self.temperature).mean()
@@ -273,15 +289,15 @@ class SAC(_SoftActorCritic):
         return loss, tuned.mean(), -log_prob.detach().mean()
 
     def _drawn(
-        self, actor: nn.Module, obs: Tensor, generator: Generator
+        self, actor: nn.Module, state: Float[Tensor, "B S"], generator: Generator
     ) -> tuple[Float[Tensor, "B A"], Float[Tensor, " B"]]:
-        distribution = cast(SquashedActor, actor).distribution(obs)
+        distribution = cast(SquashedActor, actor).distribution(state)
         return distribution.sample_and_log_prob(normal(distribution.mean, generator=generator))
 
     def _value(
-        self, critic: nn.Module, obs: Float[Tensor, "B S"], action: Float[Tensor, "B A"]
+        self, critic: nn.Module, state: Float[Tensor, "B S"], action: Float[Tensor, "B A"]
     ) -> Float[Tensor, "C B K"]:
-        return critic(torch.cat((obs, action), -1).expand(self.config.critics, -1, -1))
+        return critic(torch.cat((state, action), -1).expand(self.config.critics, -1, -1))
 
 
 class DiscreteSAC(_SoftActorCritic):
@@ -291,11 +307,12 @@ class DiscreteSAC(_SoftActorCritic):
         size: S, of states.
         choices: K; actions are numbered from 0.
         config: settings; the discount must be set.
+        encoder: as for `SAC`.
         generator: draws the initial weights.
         device: where the learner is to be.
 
     Raises:
-        ValueError: a discount that is unset; `atoms`, or no target networks, which need a box.
+        ValueError: as `SAC`; `atoms`, or no target networks, which need a box.
     """
 
     def __init__(
@@ -304,6 +321,7 @@ class DiscreteSAC(_SoftActorCritic):
         choices: int,
         config: SACConfig,
         *,
+        encoder: Encoder | None = None,
         generator: Generator,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -311,13 +329,14 @@ class DiscreteSAC(_SoftActorCritic):
             raise ValueError("atoms, target: discrete actions need 1 atom and target networks")
         actor = CategoricalActor(_policy_net(size, choices, config, generator))
         critic = _critic_net(size, choices, config, generator)
-        super().__init__(size, actor, critic, config, device=torch.device(device))
+        super().__init__(size, actor, critic, config, encoder, device=torch.device(device))
         self.target_entropy = 0.98 * math.log(choices)
         if config.target_entropy is not None:
             self.target_entropy = config.target_entropy
 
-    def value(self, state: Float[Tensor, "*lead S"]) -> Float[Tensor, "*lead"]:
+    def value(self, obs: Shaped[Tensor, "*lead *O"]) -> Float[Tensor, "*lead"]:
         """The least critic's expectation over the policy's actions, without the entropy's value."""
+        state = encode(self.critic.fixed, obs)
         rows = state.reshape(-1, self.size)
         probs = cast(CategoricalActor, self.actor.fixed).distribution(rows).probs
         values = (self._values(self.critic.fixed, rows) * probs).sum(-1)
@@ -336,25 +355,28 @@ class DiscreteSAC(_SoftActorCritic):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         assert self.target is not None
         with torch.no_grad():
-            log_probs = cast(CategoricalActor, self.actor.fixed).distribution(batch.next_obs)
+            next_state = encode(self.critic.fixed, batch.next_obs)
+            log_probs = cast(CategoricalActor, self.actor.fixed).distribution(next_state)
+            next_state = encode(self.target.module, batch.next_obs)
             target = losses.discrete_sac_critic_target(
                 batch.reward,
-                self._subset(self._values(self.target.module, batch.next_obs), generator),
+                self._subset(self._values(self.target.module, next_state), generator),
                 log_probs.log_probs,
                 batch.terminated,
                 discount=discount,
                 temperature=self.temperature,
             )
-        q = self._values(self.critic.module, batch.obs)
+        state = encode(self.critic.module, batch.obs)
+        q = self._values(self.critic.module, state)
         taken = losses.taken(q, batch.action.expand(len(q), -1))
         rows = losses.value_loss(taken, target.expand_as(taken)).sum(0)
         return losses.average(rows, weight=weights), {"q": taken.detach().mean()}
 
-    def _actor_loss(self, obs: Tensor, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
-        distribution = cast(CategoricalActor, self.actor.module).distribution(obs)
+    def _actor_loss(self, state: Tensor, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
+        distribution = cast(CategoricalActor, self.actor.module).distribution(state)
         log_probs = distribution.log_probs
         with torch.no_grad():
-            q = self._values(self.critic.fixed, obs)
+            q = self._values(self.critic.fixed, state)
             q = q.mean(0, keepdim=True) if self.config.mean_of_critics else q
         loss = losses.discrete_sac_actor(log_probs, q, temperature=self.temperature).mean()
         tuned = losses.discrete_sac_temperature(
@@ -362,8 +384,8 @@ class DiscreteSAC(_SoftActorCritic):
         )
         return loss, tuned.mean(), distribution.entropy().detach().mean()
 
-    def _values(self, critic: nn.Module, obs: Float[Tensor, "B S"]) -> Float[Tensor, "C B K"]:
-        return critic(obs.expand(self.config.critics, -1, -1))
+    def _values(self, critic: nn.Module, state: Float[Tensor, "B S"]) -> Float[Tensor, "C B K"]:
+        return critic(state.expand(self.config.critics, -1, -1))
 
 
 def _policy_net(size: int, outputs: int, config: SACConfig, generator: Generator) -> StackedMLP:

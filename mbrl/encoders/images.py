@@ -1,0 +1,73 @@
+"""Images as observations, and their augmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box, Space
+from jaxtyping import UInt8
+from torch import Generator, Tensor
+
+
+def is_image(space: Space) -> bool:
+    """Whether observations are images: a box of uint8 with three dimensions."""
+    return isinstance(space, Box) and space.dtype == np.uint8 and len(space.shape) == 3
+
+
+class Images:
+    """Takes observations that are images to a device, as uint8.
+
+    Args:
+        shape: *O, of an image.
+        device: where the images are to be.
+
+    Attributes:
+        size: *O.
+    """
+
+    def __init__(self, shape: Sequence[int], *, device: torch.device | str = "cpu") -> None:
+        self.size, self._device = tuple(shape), device
+
+    def __call__(self, obs: np.ndarray | Tensor) -> UInt8[Tensor, N * O]:
+        """The images (N, *O).
+
+        Raises:
+            ValueError: numbers that are not uint8.
+        """
+        images = torch.as_tensor(obs, device=self._device)
+        if images.dtype != torch.uint8:
+            raise ValueError(f"images: want uint8, got {images.dtype}")
+        return images
+
+
+def channels_first(shape: Sequence[int]) -> bool:
+    """Whether an image of this shape is (C, H, W) and not (H, W, C): C is less than W."""
+    return shape[0] < shape[2]
+
+
+def random_shift(
+    images: UInt8[Tensor, B * O], most: int, *, generator: Generator
+) -> UInt8[Tensor, B * O]:
+    """Each image shifted by up to `most` pixels in each direction (DrQ; Yarats et al. 2021).
+
+    Shifts are drawn uniformly for each image; pixels from outside are those of the nearest edge.
+
+    Args:
+        images: (B, H, W, C) or (B, C, H, W), see `channels_first`.
+        most: the greatest shift.
+        generator: draws the shifts.
+    """
+    first = channels_first(images.shape[1:])
+    x = images.permute(0, 2, 3, 1) if first else images
+    shifts = torch.randint(
+        -most, most + 1, (2, len(x), 1), generator=generator, device=generator.device
+    ).to(x.device)
+    rows, columns = (
+        (torch.arange(length, device=x.device) + shift).clamp(0, length - 1)
+        for length, shift in zip(x.shape[1:3], shifts, strict=True)
+    )
+    each = torch.arange(len(x), device=x.device)[:, None, None]
+    shifted = x[each, rows[:, :, None], columns[:, None, :]]
+    return shifted.permute(0, 3, 1, 2) if first else shifted
