@@ -61,8 +61,9 @@ class OffPolicy:
     Args:
         spec: the environment; observations must be a box or indices.
         learner: of states that are vectors (`Vectors`) or images, and of actions in a box or
-            indices from 0. For `n_step` above 1 its `update` must take `discount`, and for prioritised replay
-            `weights`, as that of `SAC`; its `progress(steps)`, if it has one, is told the steps.
+            indices from 0. For `n_step` above 1 its `update` must take `discount`, and for
+            prioritised replay `weights`, as that of `SAC`; its `progress(steps)`, if it has one, is
+            told the steps.
         config: the schedule, with the learner's settings as `learner`.
         images: settings of images; the learner then takes images, (N, *O) uint8, instead of
             vectors, and the replay buffer keeps them so. If None, observations are vectors.

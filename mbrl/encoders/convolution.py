@@ -34,10 +34,11 @@ def least_size(network: str) -> int:
 class ImageEncoder(Encoder):
     """Features of images, by convolutions and a linear layer.
 
-    Numbers 0 to 255 become -1/2 to 1/2 first (DrQ-v2; Yarats et al. 2022). With `network="drq"` four convolutions of 3 x 3, the
-    first of stride 2, are followed by a linear layer, layer norm and tanh (Yarats et al. 2021,
-    arXiv 2004.13649; their sizes are those of SAC-AE, arXiv 1910.01741); with "nature" three
-    convolutions by a linear layer and ReLU (Mnih et al. 2015). Weights are orthogonal, biases 0.
+    Numbers 0 to 255 become -1/2 to 1/2 first (DrQ-v2; Yarats et al. 2022). With `network="drq"`
+    four convolutions of 3 x 3, the first of stride 2, are followed by a linear layer, layer norm
+    and tanh (Yarats et al. 2021, arXiv 2004.13649; their sizes are those of SAC-AE, arXiv
+    1910.01741); with "nature" three convolutions by a linear layer and ReLU (Mnih et al. 2015).
+    Weights are orthogonal, biases 0.
 
     Args:
         shape: of an image: (H, W, C), as gymnasium's renderings and most environments have it.
