@@ -141,11 +141,11 @@ class OffPolicy:
     def policy(
         self, state: Shaped[Tensor, "N S"], *, generator: Generator, explore: bool
     ) -> Shaped[Tensor, " N *A"]:
-        """The learner's policy on states as they are stored, scaled as in training."""
+        """The learner's policy on vectors or images, scaled as in training."""
         return self.learner.policy(self._scaled(state), generator=generator, explore=explore)
 
     def value(self, state: Float[Tensor, "*lead S"]) -> Float[Tensor, "*lead"]:
-        """The learner's value of states as they are stored, in units of the environment's reward.
+        """The learner's value of vectors or images, in units of the environment's reward.
 
         Raises:
             ValueError: a learner that gives no values.
@@ -159,8 +159,11 @@ class OffPolicy:
         """What the learner tells a planner: its policy and its values, of observations.
 
         Raises:
-            ValueError: a learner that gives no values, or whose actions are not in a box.
+            ValueError: a learner that gives no values, or whose actions are not in a box;
+                observations that are images.
         """
+        if self.images is not None:
+            raise ValueError("a planner needs observations that are vectors, not images")
         if self._first is not None or not isinstance(self.learner, Valued):
             raise ValueError(
                 f"a planner needs a policy in a box of actions, and values of states: "

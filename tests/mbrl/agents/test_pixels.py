@@ -287,6 +287,12 @@ def test_schedules_take_images(settings):
     assert agent.updates == 10
 
 
+def test_agents_of_images_guide_no_planner():
+    agent = sac.make(spec_of(Dot(choices=False)), AGENTS["sac"][1], generator=seeded())
+    with pytest.raises(ValueError, match="a planner needs observations that are vectors"):
+        agent.guide()
+
+
 def test_images_that_cannot_be_used_are_refused():
     small, large = (spec_of(Dot(choices=True, shape=(n, n, 3))) for n in (14, 16))
     with pytest.raises(ValueError, match="drq needs images of at least 15 x 15 pixels"):
