@@ -62,6 +62,7 @@ class HindsightReplay(Replay):
         # i modulo N, whose next row is i + N.
         self._last = torch.empty(capacity, dtype=torch.int64)  # of its episode; -1: still running
         self._begun = torch.empty(0, dtype=torch.int64)  # (N,) first row of the running episode
+        self._led = torch.empty(0)  # (N, O) observations that the newest rows led to
 
     def append(self, transition: Transition, **extra: Tensor) -> None:
         """Add one step of each of N environments, (N,); N must stay the same.
@@ -77,13 +78,12 @@ class HindsightReplay(Replay):
             )
         ends = torch.as_tensor(transition.terminated | transition.truncated).cpu()
         rows = torch.arange(first, first + shape[0])
-        led = self._numbered(rows - count)["next_obs"] if count else None
         super().append(transition, **extra)
-        if led is None:
+        if not count:
             self._begun = rows.clone()
-        else:
-            goes_on = (torch.as_tensor(transition.obs).to(led) == led).all(-1)
-            self._end(rows - count, ~goes_on.cpu())
+        elif not torch.equal(obs := torch.as_tensor(transition.obs).to(self._led), self._led):
+            self._end(rows - count, (obs != self._led).any(-1).cpu())
+        self._led = torch.as_tensor(transition.next_obs).to(self._rows, copy=True)
         self._last[rows % self.capacity] = -1
         self._end(rows, ends)
 
@@ -161,3 +161,5 @@ class HindsightReplay(Replay):
             raise ValueError(f"replay episodes: want the last rows of {size} rows' episodes")
         super().load_state_dict(rest)
         self._last[:size], self._begun = last, begun.clone()
+        if written:
+            self._led = self._numbered(torch.arange(written - count, written))["next_obs"].clone()

@@ -15,7 +15,7 @@ import mbrl
 from envs.repeat import ActionRepeat
 from mbrl.agents import ddpg, dqn, off_policy_actor_critic, sac, td3
 from mbrl.data import HindsightReplay, Replay
-from mbrl.learners.value_configs import DQNConfig
+from mbrl.learners.value_configs import DDPGConfig, DQNConfig, TD3Config
 from mbrl.spaces import goal_of, spec_of
 from mbrl.training import RunConfig, evaluate, run_agent, vector
 from mbrl.training.metrics import METRICS
@@ -325,6 +325,23 @@ def solved(hindsight):
     run_agent(agent, BitFlip(), seed=0, steps=2000)
     returns = evaluate(agent.player(generator=seeded()), BitFlip(), episodes=100, seed=5)
     return np.mean([each > -8 for each in returns])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algo", ["ddpg", "td3"])
+def test_a_point_reaches_its_goals_with_hindsight_and_not_without(algo):
+    kind, learner = {"ddpg": (ddpg, DDPGConfig), "td3": (td3, TD3Config)}[algo]
+    returns = {}
+    for hindsight in (4, 0):
+        config = kind.Config(
+            learning_starts=300, batch=64, train_every=2, updates=1, hindsight=hindsight,
+            learner=learner(hidden=(32, 32), learning_rate=2e-3, discount=0.9),
+        )  # fmt: skip
+        agent = mbrl.make(algo, Point(), config=config)
+        run_agent(agent, Point(), seed=0, steps=2000)
+        player = agent.player(generator=seeded())
+        returns[hindsight] = np.mean(evaluate(player, Point(), episodes=50, seed=5))
+    assert returns[4] > -4 and returns[0] < -12
 
 
 def test_eight_bits_are_flipped_to_the_goal_with_hindsight_and_not_without():
