@@ -69,7 +69,7 @@ def change(path, change):
 
 FIELDS = {
     "algo a list": ({"algo": ["pets"]}, "algo is ['pets'], not the name of an agent"),
-    "algo escapes": ({"algo": "\x1b[31m"}, r"agent '\x1b[31m' is unknown; there are dyna-q, pets"),
+    "algo escapes": ({"algo": "\x1b[31m"}, r"agent '\x1b[31m' is unknown; there are a2c, "),
     "algo is long": ({"algo": "x" * 10_000}, "xxx..."),
     "env a number": ({"env": 3}, "env must be text, got 3"),
     "env null": ({"env": None}, "env must be text, got None"),
