@@ -161,7 +161,7 @@ def test_without_a_preset_the_cost_of_a_plan_is_reported(tmp_path, capsys):
         ("tree --env parts:corridor --model parts:Rooms --model.gold 2", "--model.gold"),
         ("tree --env parts:Drift --model parts:Rooms", "model Rooms: step: wanted reward"),
         ("tree --env parts:corridor --model nowhere", "there is true, and a model of your own"),
-        ("tree --env Taxi-v4 --model parts:Linear", "observations that are a vector"),
+        ("tree --env parts:Grey --model parts:Linear", "observations that are a vector"),
         ("train parts:make --env parts:Drift --planner cem", "has no planner to exchange"),
         ("train random --env parts:Drift --model parts:Linear", "has no model to exchange"),
         ("mpc --env parts:SLIDER --planner parts:Bees --planner.elites 3", "bees, rounds, spread"),

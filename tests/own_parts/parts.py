@@ -71,6 +71,20 @@ class Drift(gymnasium.Env):
         return self.state.astype(np.float32), -abs(float(self.state[0])), lost, self.steps >= 25, {}
 
 
+class Grey(Drift):
+    """Its observations are grey images of 2 x 2."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2, 2))
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        obs, info = super().reset(seed=seed, options=options)
+        return np.full((2, 2), obs[0], np.float32), info
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        obs, *rest = super().step(action)
+        return np.full((2, 2), obs[0], np.float32), *rest
+
+
 def corridor() -> envs.FiniteMDP:
     """Five rooms in a row; the last one pays."""
     states, last = 5, 4
