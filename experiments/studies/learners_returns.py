@@ -48,10 +48,10 @@ ROWS = (
     Row("ddpg", "Pendulum-v1", 20_000, -155.0, f"{ZOO}: -152 by TD3"),
     Row("ppo", "Pendulum-v1", 100_000, -172.0, ZOO),
     Row("trpo", "Pendulum-v1", 100_000, -175.0, ZOO),
-    Row("sac", "HalfCheetah-v5", 50_000, 5733.0, "SAC of DHMBPO's authors", "ensemble"),
-    Row("sac", "Hopper-v5", 50_000, 1125.0, "SAC of DHMBPO's authors", "ensemble"),
-    Row("sac", "dmc-cartpole-swingup", 50_000, 800.0, "at 100k frames", "ensemble", 2),
-    Row("sac", "dmc-ball-in-cup-catch", 50_000, 900.0, "at 100k frames", "ensemble", 2),
+    Row("sac", "HalfCheetah-v5", 50_000, 5733.0, "SAC of DHMBPO's authors", "crossq-512"),
+    Row("sac", "Hopper-v5", 50_000, 1125.0, "SAC of DHMBPO's authors", "crossq-512"),
+    Row("sac", "dmc-cartpole-swingup", 50_000, 800.0, "at 100k frames", "crossq-512", 2),
+    Row("sac", "dmc-ball-in-cup-catch", 50_000, 900.0, "at 100k frames", "crossq-512", 2),
 )
 """Steps are numbers of actions."""
 
