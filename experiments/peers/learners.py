@@ -222,7 +222,9 @@ class PlainDQN:
 
     def __init__(self, env: gymnasium.Env, steps: int, every: int) -> None:
         self.env, self.steps, self.every, self.taken = env, steps, every, 0
-        size, self.choices = env.observation_space.shape[0], env.action_space.n  # type: ignore
+        observations: Any = env.observation_space  # a box
+        actions: Any = env.action_space  # indices
+        size, self.choices = observations.shape[0], int(actions.n)
         self.net = mlp(size, 120, 84, self.choices)
         self.target = copy.deepcopy(self.net)
         self.optimiser = torch.optim.Adam(self.net.parameters(), 2.5e-4)
