@@ -6,71 +6,40 @@ their targets. With λ = 1 the advantages are the paper's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-import torch
 from torch import Generator, Tensor
 
 from mbrl import losses
 from mbrl.learners.on_policy import (
-    Actions,
     Actor,
     OnPolicyLearner,
     Pair,
     criticised,
-    device_of,
     explained,
-    make_actor,
-    make_critic,
     normalised,
     value_of,
 )
 from mbrl.learners.on_policy_configs import A2CConfig
-from mbrl.nn import Block
+from mbrl.nn import Block, StackedMLP
 from mbrl.types import Transition
 
 
-class A2C(OnPolicyLearner):
-    """A `Learner` from rollouts.
+class A2C(OnPolicyLearner[A2CConfig]):
+    """A `Learner` from rollouts."""
 
-    Args:
-        size: S, of states.
-        actions: what actions there are.
-        config: settings; the discount must be set.
-        generator: draws the initial weights.
-        device: where the learner is to be; for a box of actions, where its bounds are.
-    """
-
-    def __init__(
-        self,
-        size: int,
-        actions: Actions,
-        config: A2CConfig,
-        *,
-        generator: Generator,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        self.config = config
-        pair = Pair(
-            make_actor(size, actions, config, generator=generator),
-            make_critic(size, config, generator=generator),
-        ).to(device_of(actions, device))
-        rmsprop = config.optimiser == "rmsprop"
+    def _make_blocks(self, actor: Actor, critic: Callable[[], StackedMLP]) -> dict[str, Block]:
+        rmsprop = self.config.optimiser == "rmsprop"
         self.pair = Block(
-            pair,
-            learning_rate=config.learning_rate,
-            optimiser=config.optimiser,
+            Pair(actor, critic()),
+            learning_rate=self.config.learning_rate,
+            optimiser=self.config.optimiser,
             betas=(0.9, 0.99 if rmsprop else 0.999),
             eps=1e-5,
-            clip=config.clip,
+            clip=self.config.clip,
         )
-        super().__init__(size, actions, config, {"pair": self.pair})
-
-    @property
-    def policy(self) -> Actor:
-        """The current policy: differentiable in the states, with constant parameters."""
-        return cast(Pair, self.pair.fixed).actor
+        return {"pair": self.pair}
 
     def _learn(
         self, batch: Transition, generator: Generator, **more: Any

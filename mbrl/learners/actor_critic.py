@@ -9,68 +9,41 @@ policy: the target's action and that of the policy's step are drawn anew, not th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Generator, Tensor, nn
 
 from mbrl import losses
-from mbrl.checks import check_batch
-from mbrl.distributions import Bounds
+from mbrl.encoders.encoder import Encoder
+from mbrl.learners.actions import Actions, as_features, features_of
+from mbrl.learners.encoding import attach, encode, policy_of
+from mbrl.learners.off_policy import OffPolicyLearner
 from mbrl.learners.on_policy import (
-    Actions,
     Actor,
     OnPolicyLearner,
     criticised,
-    device_of,
-    discount_of,
     explained,
     make_actor,
     make_critic,
     normalised,
-    shape_of,
     value_of,
 )
 from mbrl.learners.on_policy_configs import ActorCriticConfig, OffPolicyActorCriticConfig
-from mbrl.nn import Block, Target
-from mbrl.parallel import single_thread
-from mbrl.types import Metrics, Transition
+from mbrl.nn import Block, StackedMLP, Target
+from mbrl.types import Transition
 
 
-class ActorCritic(OnPolicyLearner):
-    """A `Learner` from rollouts.
+class ActorCritic(OnPolicyLearner[ActorCriticConfig]):
+    """A `Learner` from rollouts."""
 
-    Args:
-        size: S, of states.
-        actions: what actions there are.
-        config: settings; the discount must be set.
-        generator: draws the initial weights.
-        device: where the learner is to be; for a box of actions, where its bounds are.
-    """
-
-    def __init__(
-        self,
-        size: int,
-        actions: Actions,
-        config: ActorCriticConfig,
-        *,
-        generator: Generator,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        self.config, where = config, device_of(actions, device)
-        actor = make_actor(size, actions, config, generator=generator).to(where)
-        critic = make_critic(size, config, generator=generator).to(where)
+    def _make_blocks(self, actor: Actor, critic: Callable[[], StackedMLP]) -> dict[str, Block]:
+        config = self.config
         self.actor = Block(actor, learning_rate=config.learning_rate, clip=config.clip)
-        self.critic = Block(critic, learning_rate=config.value_learning_rate, clip=config.clip)
-        super().__init__(size, actions, config, {"actor": self.actor, "critic": self.critic})
-
-    @property
-    def policy(self) -> Actor:
-        """The current policy: differentiable in the states, with constant parameters."""
-        return cast(Actor, self.actor.fixed)
+        self.critic = Block(critic(), learning_rate=config.value_learning_rate, clip=config.clip)
+        return {"actor": self.actor, "critic": self.critic}
 
     def _learn(
         self, batch: Transition, generator: Generator, **more: Any
@@ -104,93 +77,69 @@ class ActorCritic(OnPolicyLearner):
         )
 
 
-class OffPolicyActorCritic:
+class OffPolicyActorCritic(OffPolicyLearner[OffPolicyActorCriticConfig, Actions]):
     """A `Learner` from batches (B,) of a replay buffer, whose actions any policy took.
 
     Actions in a box are those of the environment. The policy's step is the score function's: the
     gradient of log π(a | s) weighted by Q(s, a) minus the mean over the other samples.
-
-    Args:
-        size: S, of states.
-        actions: what actions there are.
-        config: settings; the discount must be set.
-        generator: draws the initial weights.
-        device: where the learner is to be; for a box of actions, where its bounds are.
-
-    Raises:
-        ValueError: a discount that is unset.
     """
 
-    def __init__(
-        self,
-        size: int,
-        actions: Actions,
-        config: OffPolicyActorCriticConfig,
-        *,
-        generator: Generator,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        self.size, self.actions, self.config = size, actions, config
-        self.discount, where = discount_of(config), device_of(actions, device)
-        width = features_of(actions)
-        actor = make_actor(size, actions, config, generator=generator).to(where)
-        critic = make_critic(size + width, config, generator=generator).to(where)
+    PARTS = ("actor", "critic", "target")
+
+    def _build(self, encoder: Encoder | None, generator: Generator) -> tuple[int, ...]:
+        config, size = self.config, self.size
+        actor = make_actor(size, self.actions, config, generator=generator)
+        critic = make_critic(size + features_of(self.actions), config, generator=generator)
+        shape = attach(critic, size, encoder)
+        actor, critic = actor.to(self.device), critic.to(self.device)
         self.actor = Block(actor, learning_rate=config.learning_rate, clip=config.clip)
         self.critic = Block(critic, learning_rate=config.value_learning_rate, clip=config.clip)
         self.target = Target(self.critic)
+        return shape
 
     @property
-    def policy(self) -> Actor:
+    def policy(self) -> Any:
         """The current policy: differentiable in the states, with constant parameters."""
-        return cast(Actor, self.actor.fixed)
+        return policy_of(self.critic.fixed, self.actor.fixed)
 
-    @single_thread()  # small products are faster on one thread
-    def update(
+    def _learn(
         self,
         batch: Transition,
-        *,
-        discount: Float[Tensor, " B"] | None = None,
+        weights: Tensor | None,
+        discount: float | Tensor,
         generator: Generator,
-    ) -> Metrics:
-        """One step of the critic and one of the policy.
-
-        Args:
-            batch: B transitions.
-            discount: what multiplies the value of each next state; γ if None. For n-step returns,
-                γ^n.
-            generator: draws actions.
-
-        Raises:
-            ValueError: wrong shapes, or numbers that are not finite; nothing is changed then.
-        """
-        check_batch(batch, (self.size,), shape_of(self.actions))
+    ) -> dict[str, Tensor]:
         with torch.no_grad():
-            next_action = self.policy(batch.next_obs, generator=generator, explore=True)
-            next_q = self._q(self.target.module, batch.next_obs, next_action)
-        q = self._q(self.critic.module, batch.obs, batch.action)
-        share = self.discount if discount is None else discount
-        error = losses.td_error(q, batch.reward, next_q, batch.terminated, discount=share)
-        critic_loss = 0.5 * error.square().mean()
+            next_state = encode(self.critic.fixed, batch.next_obs)
+            actor = cast(Actor, self.actor.fixed)
+            next_action = actor(next_state, generator=generator, explore=True)
+            next_state = encode(self.target.module, batch.next_obs)
+            next_q = self._q(self.target.module, next_state, next_action)
+        state = encode(self.critic.module, batch.obs)
+        q = self._q(self.critic.module, state, batch.action)
+        error = losses.td_error(q, batch.reward, next_q, batch.terminated, discount=discount)
+        critic_loss = losses.average(0.5 * error.square(), weight=weights)
         self.critic.minimise(critic_loss)
-        loss, entropy = self._actor_loss(batch.obs, generator)
+        self.errors = error.detach().abs()
+        with torch.no_grad():
+            state = encode(self.critic.fixed, batch.obs)
+        loss, entropy = self._actor_loss(state, generator)
         self.actor.minimise(loss - self.config.entropy_weight * entropy)
         self.target.follow(self.config.polyak)
-        return cast(
-            Metrics,
-            {
-                "critic_loss": critic_loss.detach(),
-                "q": q.detach().mean(),
-                "actor_loss": loss.detach(),
-                "entropy": entropy.detach(),
-            },
-        )
+        return {
+            "critic_loss": critic_loss.detach(),
+            "q": q.detach().mean(),
+            "td_error": self.errors.mean(),
+            "actor_loss": loss.detach(),
+            "entropy": entropy.detach(),
+        }
 
     def _actor_loss(
-        self, obs: Float[Tensor, "B S"], generator: Generator
+        self, state: Float[Tensor, "B S"], generator: Generator
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         count, actor = self.config.samples, cast(Actor, self.actor.module)
-        actions = actor.distribution(obs)
-        many = obs.expand(count, *obs.shape)
+        actions = actor.distribution(state)
+        many = state.expand(count, *state.shape)
         with torch.no_grad():
             drawn = actor.draw(many, generator=generator)
             q = self._q(self.critic.fixed, many, actor.emit(drawn))  # (count, B)
@@ -199,37 +148,6 @@ class OffPolicyActorCritic:
         return losses.policy_gradient(actions.log_prob(drawn), q).mean(), actions.entropy().mean()
 
     def _q(
-        self, critic: nn.Module, obs: Float[Tensor, "*lead S"], action: Shaped[Tensor, "*lead A"]
+        self, critic: nn.Module, state: Float[Tensor, "*lead S"], action: Shaped[Tensor, "*lead A"]
     ) -> Float[Tensor, "*lead"]:
-        return value_of(critic, torch.cat((obs, as_features(action, self.actions)), -1))
-
-    def state_dict(self) -> dict[str, Any]:
-        """Networks, the target and the moments of the optimisers."""
-        parts = {"actor": self.actor, "critic": self.critic, "target": self.target}
-        return {name: part.state_dict() for name, part in parts.items()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned.
-
-        Raises:
-            ValueError, KeyError: it is from a different learner.
-        """
-        for name, part in (("actor", self.actor), ("critic", self.critic), ("target", self.target)):
-            part.load_state_dict(state[name])
-
-
-def features_of(actions: Actions) -> int:
-    """How many numbers describe an action to a critic."""
-    if isinstance(actions, int):
-        return actions
-    return len(actions.low) if isinstance(actions, Bounds) else sum(actions)
-
-
-def as_features(action: Shaped[Tensor, "*lead A"], actions: Actions) -> Float[Tensor, "*lead F"]:
-    """Actions for a critic: within [-1, 1] of their box, or one-hot for each choice."""
-    if isinstance(actions, Bounds):
-        return (action - actions.centre) / actions.half
-    sizes: Sequence[int] = (actions,) if isinstance(actions, int) else actions
-    each = (action,) if isinstance(actions, int) else action.unbind(-1)
-    hot = [F.one_hot(own.long(), n) for own, n in zip(each, sizes, strict=True)]
-    return torch.cat(hot, -1).float()
+        return value_of(critic, torch.cat((state, as_features(action, self.actions)), -1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 from annotated_types import Ge, Interval
 
@@ -19,6 +19,26 @@ from planners.checks import (
 
 Activation = Literal["relu", "silu", "elu", "tanh"]
 Rate = PositiveFloat
+
+
+class Discounted(Protocol):
+    """Settings with a discount."""
+
+    @property
+    def discount(self) -> float | None:
+        """γ; None: unset."""
+        ...
+
+
+def discount_of(config: Discounted) -> float:
+    """γ.
+
+    Raises:
+        ValueError: it is unset.
+    """
+    if config.discount is None:
+        raise ValueError("discount: want a number, it is unset")
+    return config.discount
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ the target, noise on the target policy's actions, and a policy that is updated l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -14,15 +13,14 @@ from jaxtyping import Float, Shaped
 from torch import Generator, Tensor, nn
 
 from mbrl import losses
-from mbrl.checks import check_batch
 from mbrl.distributions import Bounds
 from mbrl.encoders.encoder import Encoder
 from mbrl.learners.actors import normal
 from mbrl.learners.encoding import attach, encode, policy_of
+from mbrl.learners.off_policy import OffPolicyLearner
 from mbrl.learners.value_configs import DDPGConfig
 from mbrl.nn import Block, StackedMLP, Target
-from mbrl.parallel import single_thread
-from mbrl.types import Metrics, Transition
+from mbrl.types import Transition
 
 
 class DeterministicActor(nn.Module):
@@ -55,57 +53,32 @@ class DeterministicActor(nn.Module):
         return torch.addcmul(self.bounds.centre, self.bounds.half, raw.tanh())
 
 
-class DDPG:
+class DDPG(OffPolicyLearner[DDPGConfig, Bounds]):
     """A `Learner` of a deterministic policy in a box of actions, by the gradient of its critic.
 
-    Attributes:
-        errors: (B,), size of the TD error of each row of the last update, the mean over critics,
-            for prioritised replay.
-
-    Args:
-        size: S, of states.
-        bounds: the box of actions, on the device where the learner is to be.
-        config: settings; the discount must be set. `TD3Config` makes it TD3.
-        encoder: turns observations into states, of S features; the critics' loss trains it, the
-            policy's does not (Yarats et al. 2021). If None, observations are states.
-        generator: draws the initial weights.
-
-    Raises:
-        ValueError: a discount that is unset; an encoder of other than S features.
+    `TD3Config` makes it TD3. `errors` are sizes of TD errors, the mean over critics.
     """
 
-    def __init__(
-        self,
-        size: int,
-        bounds: Bounds,
-        config: DDPGConfig,
-        *,
-        encoder: Encoder | None = None,
-        generator: Generator,
-    ) -> None:
-        if config.discount is None:
-            raise ValueError("discount: want a number, it is unset")
-        self.size, self.bounds, self.config = size, bounds, config
-        self.discount, self.updates = config.discount, 0
-        actions, device, rate = len(bounds.low), bounds.low.device, config.learning_rate
+    PARTS = ("actor", "critic", "actor_target", "critic_target")
+
+    def _build(self, encoder: Encoder | None, generator: Generator) -> tuple[int, ...]:
+        config, size, actions = self.config, self.size, len(self.actions.low)
 
         def mlp(members: int, *sizes: int) -> StackedMLP:
             return StackedMLP(
                 members, sizes, activation=config.activation, init="uniform", generator=generator
             )
 
-        actor = DeterministicActor(mlp(1, size, *config.hidden, actions), bounds, config.noise)
+        net = mlp(1, size, *config.hidden, actions)
+        actor = DeterministicActor(net, self.actions, config.noise).to(self.device)
         hidden = config.critic_hidden or config.hidden
         critic = mlp(config.critics, size + actions, *hidden, 1)
-        self._shape = attach(critic, size, encoder)  # of an observation
-        self.actor = Block(actor.to(device), learning_rate=rate, clip=config.clip)
-        self.critic = Block(
-            critic.to(device),
-            learning_rate=config.critic_learning_rate or rate,
-            clip=config.clip,
-        )
+        shape = attach(critic, size, encoder)
+        rates = config.learning_rate, config.critic_learning_rate or config.learning_rate
+        self.actor = Block(actor, learning_rate=rates[0], clip=config.clip)
+        self.critic = Block(critic.to(self.device), learning_rate=rates[1], clip=config.clip)
         self.actor_target, self.critic_target = Target(self.actor), Target(self.critic)
-        self.errors = torch.zeros(0, device=device)
+        return shape
 
     @property
     def policy(self) -> Any:
@@ -119,45 +92,29 @@ class DDPG:
         action = cast(DeterministicActor, self.actor.fixed).mean(rows)
         return self._value(self.critic.fixed, rows, action).amin(0).view(state.shape[:-1])
 
-    @single_thread()  # small products are faster on one thread
-    def update(
+    def _learn(
         self,
         batch: Transition,
-        *,
-        weights: Float[Tensor, " B"] | None = None,
-        discount: Float[Tensor, " B"] | None = None,
+        weights: Tensor | None,
+        discount: float | Tensor,
         generator: Generator,
-    ) -> Metrics:
-        """One step of the critics and, every `actor_every` updates, of the policy and the targets.
-
-        Args:
-            batch: B transitions.
-            weights: weight of each row in the critics' loss; equal ones if None.
-            discount: what multiplies the value of each next state; γ if None. For n-step returns,
-                γ^n.
-            generator: draws the noise of the target policy.
-
-        Raises:
-            ValueError: wrong shapes, or numbers that are not finite; nothing is changed then.
-        """
-        check_batch(batch, self._shape, tuple(self.bounds.low.shape))
+    ) -> dict[str, Tensor]:
         state = encode(self.critic.module, batch.obs)
         q = self._value(self.critic.module, state, batch.action)  # (C, B)
-        target = self._target(batch, self.discount if discount is None else discount, generator)
+        target = self._target(batch, discount, generator)
         rows = losses.value_loss(q, target.expand_as(q)).sum(0)
         loss = losses.average(rows, weight=weights)
         self.critic.minimise(loss)
         self.errors = (q.detach() - target).abs().mean(0)
         said = {"q": q.detach().mean(), "critic_loss": loss.detach()}
         said["td_error"] = self.errors.mean()
-        self.updates += 1
-        if self.updates % self.config.actor_every == 0:
+        if self._due(self.config.actor_every):
             actor_loss = self._actor_loss(encode(self.critic.fixed, batch.obs))
             self.actor.minimise(actor_loss)
             said["actor_loss"] = actor_loss.detach()
             self.actor_target.follow(self.config.polyak)
             self.critic_target.follow(self.config.polyak)
-        return cast(Metrics, said)
+        return said
 
     @torch.no_grad()
     def _target(
@@ -170,8 +127,8 @@ class DDPG:
             action = losses.td3_target_action(
                 action,
                 normal(action, generator=generator),
-                self.bounds.low,
-                self.bounds.high,
+                self.actions.low,
+                self.actions.high,
                 std=self.config.target_noise,
                 clip=self.config.target_noise_clip,
             )
@@ -190,25 +147,3 @@ class DDPG:
     ) -> Float[Tensor, "C B"]:
         rows = torch.cat((state, action), -1).expand(self.config.critics, -1, -1)
         return critic(rows).squeeze(-1)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Networks, targets, moments of the optimisers and the number of updates."""
-        return {
-            "actor": self.actor.state_dict(),
-            "critic": self.critic.state_dict(),
-            "actor_target": self.actor_target.state_dict(),
-            "critic_target": self.critic_target.state_dict(),
-            "updates": self.updates,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned.
-
-        Raises:
-            ValueError, KeyError: it is from a different learner.
-        """
-        self.actor.load_state_dict(state["actor"])
-        self.critic.load_state_dict(state["critic"])
-        self.actor_target.load_state_dict(state["actor_target"])
-        self.critic_target.load_state_dict(state["critic_target"])
-        self.updates = state["updates"]

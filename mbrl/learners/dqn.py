@@ -10,21 +10,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Generator, Tensor, nn
 
 from mbrl import losses
-from mbrl.checks import check_batch
 from mbrl.distributions import categorical_projection, gumbel_noise, quantile_midpoints
 from mbrl.encoders.encoder import Encoder
 from mbrl.learners.encoding import attach, encode
+from mbrl.learners.off_policy import OffPolicyLearner
 from mbrl.learners.value_configs import DQNConfig
 from mbrl.nn import ACTIVATIONS, Block, StackedMLP, Target
-from mbrl.parallel import single_thread
-from mbrl.types import Metrics, Transition
+from mbrl.types import Transition
 
 
 class QNetwork(nn.Module):
@@ -120,54 +119,32 @@ class ValuePolicy:
         return torch.where(uniform < self.amount, anything.to(values.device), values.argmax(-1))
 
 
-class DQN:
+class DQN(OffPolicyLearner[DQNConfig, int]):
     """A `Learner` of action values, whose policy takes the action of greatest value.
 
-    Attributes:
-        errors: (B,), a measure of the error of each row of the last update, for prioritised replay:
-            the TD error's size; with C51 KL(target ‖ prediction), as in Rainbow (Hessel et al.
-            2018); with quantiles the loss.
-
-    Args:
-        size: S, of states.
-        choices: A; actions are numbered from 0.
-        config: settings; the discount must be set.
-        encoder: turns observations into states, of S features; the loss trains it too. If None,
-            observations are states.
-        generator: draws the initial weights.
-        device: where the learner is to be.
-
-    Raises:
-        ValueError: a discount that is unset; an encoder of other than S features.
+    `errors` are sizes of TD errors; with C51 KL(target ‖ prediction), as in Rainbow (Hessel et al.
+    2018); with quantiles the loss.
     """
 
-    def __init__(
-        self,
-        size: int,
-        choices: int,
-        config: DQNConfig,
-        *,
-        encoder: Encoder | None = None,
-        generator: Generator,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        if config.discount is None:
-            raise ValueError("discount: want a number, it is unset")
-        self.size, self.config, self.discount, self.updates = size, config, config.discount, 0
+    PARTS = ("critic", "target")
+
+    def _build(self, encoder: Encoder | None, generator: Generator) -> tuple[int, ...]:
+        config = self.config
         outputs = max(config.atoms, config.quantiles)
-        net = QNetwork(size, choices, outputs, config, encoder=encoder, generator=generator)
-        self._shape = net.shape
+        net = QNetwork(
+            self.size, self.actions, outputs, config, encoder=encoder, generator=generator
+        )
         self.critic = Block(
-            net.to(device),
+            net.to(self.device),
             learning_rate=config.learning_rate,
             eps=config.adam_eps,
             clip=config.clip,
         )
         self.target = Target(self.critic)
-        self.atoms = torch.linspace(*config.value_range, config.atoms, device=device)
-        self.levels = quantile_midpoints(config.quantiles, device=device)
-        self.errors = torch.zeros(0, device=device)
+        self.atoms = torch.linspace(*config.value_range, config.atoms, device=self.device)
+        self.levels = quantile_midpoints(config.quantiles, device=self.device)
         self._policy = ValuePolicy(self)
+        return net.shape
 
     @property
     def policy(self) -> ValuePolicy:
@@ -189,38 +166,21 @@ class DQN:
         """The greatest of `values`, that of the policy's action without exploration."""
         return self.values(obs).amax(-1)
 
-    @single_thread()  # small products are faster on one thread
-    def update(
+    def _learn(
         self,
         batch: Transition,
-        *,
-        weights: Float[Tensor, " B"] | None = None,
-        discount: Float[Tensor, " B"] | None = None,
+        weights: Tensor | None,
+        discount: float | Tensor,
         generator: Generator,
-    ) -> Metrics:
-        """One step of the network and, every `target_every` updates, of the target.
-
-        Args:
-            batch: B transitions; actions are integers.
-            weights: weight of each row in the loss; equal ones if None.
-            discount: what multiplies the value of each next state; γ if None. For n-step returns,
-                γ^n.
-            generator: not used, as nothing is drawn.
-
-        Raises:
-            ValueError: wrong shapes, numbers that are not finite, or actions that there are not;
-                nothing is changed then.
-        """
-        check_batch(batch, self._shape, ())
-        rows, errors, q = self._loss(batch, self.discount if discount is None else discount)
+    ) -> dict[str, Tensor]:
+        rows, errors, q = self._loss(batch, discount)
         loss = losses.average(rows, weight=weights)
         self.critic.minimise(loss)
         self.errors = errors.detach()
-        self.updates += 1
-        if self.updates % self.config.target_every == 0:
+        if self._due(self.config.target_every):
             self.target.follow(self.config.polyak)
         said = {"q": q.detach().mean(), "critic_loss": loss.detach()}
-        return cast(Metrics, said | {"td_error": self.errors.mean()})
+        return said | {"td_error": self.errors.mean()}
 
     def _loss(
         self, batch: Transition, discount: float | Tensor
@@ -280,13 +240,8 @@ class DQN:
         return out.mean(-1) if self.config.quantiles > 1 else out.squeeze(-1)
 
     def state_dict(self) -> dict[str, Any]:
-        """Network, target, moments of the optimiser, amount of exploration, number of updates."""
-        return {
-            "critic": self.critic.state_dict(),
-            "target": self.target.state_dict(),
-            "exploration": self._policy.amount,
-            "updates": self.updates,
-        }
+        """Network, target, moments of the optimiser, number of updates, amount of exploration."""
+        return super().state_dict() | {"exploration": self._policy.amount}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned.
@@ -297,9 +252,8 @@ class DQN:
         amount = state["exploration"]
         if not 0 <= amount < math.inf:
             raise ValueError(f"exploration: must be finite and not negative, got {amount}")
-        self.critic.load_state_dict(state["critic"])
-        self.target.load_state_dict(state["target"])
-        self._policy.amount, self.updates = amount, state["updates"]
+        super().load_state_dict(state)
+        self._policy.amount = amount
 
 
 def _checked(action: Tensor, out: Float[Tensor, "B A K"]) -> Tensor:

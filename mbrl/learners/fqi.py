@@ -8,6 +8,7 @@ before. K bounds how far rewards are looked ahead, S how closely a network meets
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Generator
@@ -26,24 +27,12 @@ class FQI(DQN):
 
     Args:
         size: S, of states.
-        choices: A; actions are numbered from 0.
+        actions: A; they are numbered from 0.
         config: settings; the discount must be set.
-        generator: draws the initial weights.
-        device: where the learner is to be.
-
-    Raises:
-        ValueError: a discount that is unset.
+        more: `generator` and `device`, as for `DQN`.
     """
 
-    def __init__(
-        self,
-        size: int,
-        choices: int,
-        config: FQIConfig,
-        *,
-        generator: Generator,
-        device: torch.device | str = "cpu",
-    ) -> None:
+    def __init__(self, size: int, actions: int, config: FQIConfig, **more: Any) -> None:
         self.settings = config
         own = DQNConfig(
             hidden=config.hidden,
@@ -57,7 +46,7 @@ class FQI(DQN):
             first_exploration=0.0,
             last_exploration=0.0,
         )
-        super().__init__(size, choices, own, generator=generator, device=device)
+        super().__init__(size, actions, own, **more)
 
     def fit(
         self,

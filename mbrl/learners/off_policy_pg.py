@@ -6,7 +6,7 @@ action (Precup 2000), or of each action alone, which is right to first order for
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
@@ -15,50 +15,24 @@ from torch import Generator, Tensor
 
 from mbrl import losses, returns
 from mbrl.learners.on_policy import (
-    Actions,
     Actor,
     OnPolicyLearner,
-    device_of,
     episodes,
-    make_actor,
     one_column,
     step_of,
 )
 from mbrl.learners.on_policy_configs import OffPolicyPGConfig
-from mbrl.nn import Block
+from mbrl.nn import Block, StackedMLP
 from mbrl.parallel import single_thread
 from mbrl.types import Metrics, Transition
 
 
-class OffPolicyPG(OnPolicyLearner):
-    """A `Learner` that takes several gradient steps from each batch of whole episodes.
+class OffPolicyPG(OnPolicyLearner[OffPolicyPGConfig]):
+    """A `Learner` that takes several gradient steps from each batch of whole episodes."""
 
-    Args:
-        size: S, of states.
-        actions: what actions there are.
-        config: settings; the discount must be set.
-        generator: draws the initial weights.
-        device: where the learner is to be; for a box of actions, where its bounds are.
-    """
-
-    def __init__(
-        self,
-        size: int,
-        actions: Actions,
-        config: OffPolicyPGConfig,
-        *,
-        generator: Generator,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        self.config = config
-        actor = make_actor(size, actions, config, generator=generator)
-        self.actor = Block(actor.to(device_of(actions, device)), learning_rate=config.learning_rate)
-        super().__init__(size, actions, config, {"actor": self.actor})
-
-    @property
-    def policy(self) -> Actor:
-        """The current policy: differentiable in the states, with constant parameters."""
-        return cast(Actor, self.actor.fixed)
+    def _make_blocks(self, actor: Actor, critic: Callable[[], StackedMLP]) -> dict[str, Block]:
+        self.actor = Block(actor, learning_rate=self.config.learning_rate)
+        return {"actor": self.actor}
 
     @single_thread()  # small products are faster on one thread
     def update(

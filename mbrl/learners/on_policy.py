@@ -9,8 +9,8 @@ the update begins, so the policy must not have changed since it took the actions
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,48 +19,70 @@ from torch import Generator, Tensor, nn
 from mbrl import returns
 from mbrl.checks import check_batch
 from mbrl.distributions import Bounds, Categorical, DiagonalGaussian, MultiCategorical
+from mbrl.learners.actions import Actions, device_of, shape_of
 from mbrl.learners.actors import CategoricalActor, GaussianActor, MultiCategoricalActor
+from mbrl.learners.configs import discount_of
 from mbrl.learners.on_policy_configs import PolicyConfig
 from mbrl.nn import Block, StackedMLP
 from mbrl.nn.block import check_finite
 from mbrl.parallel import single_thread
 from mbrl.types import Metrics, Transition
 
-Actions = Bounds | int | Sequence[int]
-"""A box of actions, the number of choices, or the numbers of choices in each of D dimensions."""
-
 Actor = GaussianActor | CategoricalActor | MultiCategoricalActor
 Distribution = DiagonalGaussian | Categorical | MultiCategorical
 
 
-class OnPolicyLearner(ABC):
-    """A `Learner` from rollouts. A subclass makes its blocks of parameters and learns.
+C = TypeVar("C", bound=PolicyConfig)
+
+
+class OnPolicyLearner(ABC, Generic[C]):
+    """A `Learner` from rollouts. A subclass says what its optimisers step, and learns.
 
     Attributes:
-        blocks: parameters with their optimisers, by name.
+        blocks: parameters with their optimisers, by name: an `actor`, or a `pair` with one.
         steps: transitions that it has learned from, which decide the step size.
 
     Args:
         size: S, of states.
         actions: what actions there are.
         config: settings; the discount must be set.
-        blocks: parameters with their optimisers, by name.
+        generator: draws the initial weights.
+        device: where the learner is to be; for a box of actions, where its bounds are.
 
     Raises:
         ValueError: a discount that is unset.
     """
 
     def __init__(
-        self, size: int, actions: Actions, config: PolicyConfig, blocks: Mapping[str, Block]
+        self,
+        size: int,
+        actions: Actions,
+        config: C,
+        *,
+        generator: Generator,
+        device: torch.device | str = "cpu",
     ) -> None:
-        self.size, self.discount, self.blocks, self.steps = size, discount_of(config), blocks, 0
-        self._rates = {name: block.learning_rate for name, block in blocks.items()}
-        self._decay_steps, self._action_shape = config.decay_steps, shape_of(actions)
+        where = device_of(actions, device)
+
+        def critic() -> StackedMLP:
+            return make_critic(size, config, generator=generator).to(where)
+
+        self.size, self.config, self.discount, self.steps = size, config, discount_of(config), 0
+        actor = make_actor(size, actions, config, generator=generator).to(where)
+        self.blocks: Mapping[str, Block] = self._make_blocks(actor, critic)
+        self._rates = {name: block.learning_rate for name, block in self.blocks.items()}
+        self._action_shape = shape_of(actions)
+
+    @abstractmethod
+    def _make_blocks(self, actor: Actor, critic: Callable[[], StackedMLP]) -> dict[str, Block]:
+        """The blocks of parameters, of an actor and, if it is called for, of a critic."""
 
     @property
-    @abstractmethod
-    def policy(self) -> Any:
+    def policy(self) -> Actor:
         """The current policy: differentiable in the states, with constant parameters."""
+        if "pair" in self.blocks:
+            return cast(Pair, self.blocks["pair"].fixed).actor
+        return cast(Actor, self.blocks["actor"].fixed)
 
     @abstractmethod
     def _learn(
@@ -97,7 +119,8 @@ class OnPolicyLearner(ABC):
     @property
     def left(self) -> float:
         """The share of the step size that is left, from 1 to 0 over `decay_steps`."""
-        return 1.0 if self._decay_steps is None else max(0.0, 1 - self.steps / self._decay_steps)
+        over = self.config.decay_steps
+        return 1.0 if over is None else max(0.0, 1 - self.steps / over)
 
     def state_dict(self) -> dict[str, Any]:
         """The learner's name, networks, moments of the optimisers and the number of steps."""
@@ -258,29 +281,6 @@ def _net(
         last_gain=last_gain,
         generator=generator,
     )
-
-
-def discount_of(config: PolicyConfig) -> float:
-    """γ.
-
-    Raises:
-        ValueError: it is unset.
-    """
-    if config.discount is None:
-        raise ValueError("discount: want a number, it is unset")
-    return config.discount
-
-
-def shape_of(actions: Actions) -> tuple[int, ...]:
-    """The shape of one action."""
-    if isinstance(actions, int):
-        return ()
-    return (len(actions.low if isinstance(actions, Bounds) else actions),)
-
-
-def device_of(actions: Actions, device: torch.device | str) -> torch.device:
-    """Where a learner is to be: with the bounds of its actions, if there are any."""
-    return actions.low.device if isinstance(actions, Bounds) else torch.device(device)
 
 
 def check_rollout(batch: Transition, obs: Sequence[int], action: Sequence[int]) -> None:

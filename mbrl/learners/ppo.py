@@ -6,7 +6,7 @@ far: clipped ratios, or a KL penalty whose weight adapts, or both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -15,25 +15,21 @@ from torch import Generator, Tensor
 
 from mbrl import losses
 from mbrl.learners.on_policy import (
-    Actions,
     Actor,
     Distribution,
     OnPolicyLearner,
     Pair,
     constant,
     criticised,
-    device_of,
     explained,
     flat,
     kl,
-    make_actor,
-    make_critic,
     normalised,
     rows_of,
     value_of,
 )
 from mbrl.learners.on_policy_configs import PPOConfig
-from mbrl.nn import Block
+from mbrl.nn import Block, StackedMLP
 from mbrl.types import Transition
 
 
@@ -58,41 +54,18 @@ class Rows(NamedTuple):
         return Rows._make(columns)._replace(old=old)
 
 
-class PPO(OnPolicyLearner):
+class PPO(OnPolicyLearner[PPOConfig]):
     """A `Learner` from rollouts.
 
     Attributes:
         beta: the weight of the KL penalty.
-
-    Args:
-        size: S, of states.
-        actions: what actions there are.
-        config: settings; the discount must be set.
-        generator: draws the initial weights.
-        device: where the learner is to be; for a box of actions, where its bounds are.
     """
 
-    def __init__(
-        self,
-        size: int,
-        actions: Actions,
-        config: PPOConfig,
-        *,
-        generator: Generator,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        self.config, self.beta = config, config.beta
-        pair = Pair(
-            make_actor(size, actions, config, generator=generator),
-            make_critic(size, config, generator=generator),
-        ).to(device_of(actions, device))
+    def _make_blocks(self, actor: Actor, critic: Callable[[], StackedMLP]) -> dict[str, Block]:
+        config, self.beta = self.config, self.config.beta
+        pair = Pair(actor, critic())
         self.pair = Block(pair, learning_rate=config.learning_rate, eps=1e-5, clip=config.clip)
-        super().__init__(size, actions, config, {"pair": self.pair})
-
-    @property
-    def policy(self) -> Actor:
-        """The current policy: differentiable in the states, with constant parameters."""
-        return cast(Pair, self.pair.fixed).actor
+        return {"pair": self.pair}
 
     def _learn(
         self, batch: Transition, generator: Generator, **more: Any

@@ -8,7 +8,7 @@ Baselines come from other episodes or from the state alone, so the gradient stay
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
@@ -17,58 +17,31 @@ from torch import Generator, Tensor
 
 from mbrl import losses, returns
 from mbrl.learners.on_policy import (
-    Actions,
     Actor,
     OnPolicyLearner,
-    device_of,
     episodes,
     explained,
-    make_actor,
-    make_critic,
     one_column,
     step_of,
     value_of,
 )
 from mbrl.learners.on_policy_configs import ReinforceConfig
-from mbrl.nn import Block
+from mbrl.nn import Block, StackedMLP
 from mbrl.types import Transition
 
 
-class Reinforce(OnPolicyLearner):
+class Reinforce(OnPolicyLearner[ReinforceConfig]):
     """A `Learner` from whole episodes, one after another (T,), or in columns (T, N).
 
     Steps after the last end of a column count as an episode too, which is cut off.
-
-    Args:
-        size: S, of states.
-        actions: what actions there are.
-        config: settings; the discount must be set.
-        generator: draws the initial weights.
-        device: where the learner is to be; for a box of actions, where its bounds are.
     """
 
-    def __init__(
-        self,
-        size: int,
-        actions: Actions,
-        config: ReinforceConfig,
-        *,
-        generator: Generator,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        self.config, where = config, device_of(actions, device)
-        actor = make_actor(size, actions, config, generator=generator).to(where)
-        self.actor = Block(actor, learning_rate=config.learning_rate)
-        blocks = {"actor": self.actor}
-        if config.baseline == "value":
-            critic = make_critic(size, config, generator=generator).to(where)
-            blocks["critic"] = Block(critic, learning_rate=config.value_learning_rate)
-        super().__init__(size, actions, config, blocks)
-
-    @property
-    def policy(self) -> Actor:
-        """The current policy: differentiable in the states, with constant parameters."""
-        return cast(Actor, self.actor.fixed)
+    def _make_blocks(self, actor: Actor, critic: Callable[[], StackedMLP]) -> dict[str, Block]:
+        self.actor = Block(actor, learning_rate=self.config.learning_rate)
+        if self.config.baseline != "value":
+            return {"actor": self.actor}
+        value = Block(critic(), learning_rate=self.config.value_learning_rate)
+        return {"actor": self.actor, "critic": value}
 
     def _learn(
         self, batch: Transition, generator: Generator, **more: Any

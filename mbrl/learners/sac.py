@@ -9,8 +9,7 @@ distribution of returns. `DiscreteSAC` is that of Christodoulou (2019).
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from abc import abstractmethod
 from typing import Any, cast
 
 import torch
@@ -18,43 +17,34 @@ from jaxtyping import Float, Shaped
 from torch import Generator, Tensor, nn
 
 from mbrl import losses
-from mbrl.checks import check_batch
 from mbrl.distributions import Bounds, categorical_projection
 from mbrl.encoders.encoder import Encoder
 from mbrl.learners.actors import CategoricalActor, SquashedActor, normal
 from mbrl.learners.configs import SACConfig
 from mbrl.learners.encoding import attach, encode, policy_of
+from mbrl.learners.off_policy import A, OffPolicyLearner
 from mbrl.nn import Block, StackedMLP, Target
-from mbrl.parallel import single_thread
-from mbrl.types import Metrics, Transition
+from mbrl.types import Transition
 
 
-class _SoftActorCritic(ABC):
+class _SoftActorCritic(OffPolicyLearner[SACConfig, A]):
     """What the learners of both kinds of actions share: networks and the order of an update."""
+
+    PARTS = ("actor", "critic", "target")
 
     target_entropy: float
 
-    def __init__(
-        self,
-        size: int,
-        actor: nn.Module,
-        critic: StackedMLP,
-        config: SACConfig,
-        encoder: Encoder | None,
-        *,
-        device: torch.device,
-    ) -> None:
-        if config.discount is None:
-            raise ValueError("discount: want a number, it is unset")
-        self.size, self.config, self.discount, self.updates = size, config, config.discount, 0
-        self._shape = attach(critic, size, encoder)  # of an observation
+    def _build(self, encoder: Encoder | None, generator: Generator) -> tuple[int, ...]:
+        config = self.config
+        actor, critic = self._nets(generator)
+        shape = attach(critic, self.size, encoder)
         start = config.first_temperature if config.temperature is None else config.temperature
         # in the actor's block, for one step of the optimiser moves both
         actor.log_temperature = nn.Parameter(torch.tensor(math.log(max(start, 1e-30))))
         betas, rate = (config.beta1, 0.999), config.learning_rate
-        self.actor = Block(actor.to(device), learning_rate=rate, betas=betas, clip=config.clip)
+        self.actor = Block(actor.to(self.device), learning_rate=rate, betas=betas, clip=config.clip)
         self.critic = Block(
-            critic.to(device),
+            critic.to(self.device),
             learning_rate=config.critic_learning_rate or rate,
             betas=betas,
             clip=config.clip,
@@ -63,6 +53,11 @@ class _SoftActorCritic(ABC):
         self.critic.fixed.train(not self._batch_norm)  # dropout stays on, as in DroQ
         self.actor.fixed.eval()
         self.target = Target(self.critic) if config.target else None
+        return shape
+
+    @abstractmethod
+    def _nets(self, generator: Generator) -> tuple[nn.Module, StackedMLP]:
+        """Actor and critics; `target_entropy` is set, too."""
 
     @property
     def policy(self) -> Any:
@@ -74,43 +69,26 @@ class _SoftActorCritic(ABC):
         """α, the weight of the entropy, a constant."""
         return cast(Tensor, self.actor.fixed.log_temperature).exp()
 
-    @single_thread()  # small products are faster on one thread
-    def update(
+    def _learn(
         self,
         batch: Transition,
-        *,
-        weights: Float[Tensor, " B"] | None = None,
-        discount: Float[Tensor, " B"] | None = None,
+        weights: Tensor | None,
+        discount: float | Tensor,
         generator: Generator,
-    ) -> Metrics:
-        """One step of the critics and, every `actor_every` updates, of the policy.
-
-        Args:
-            batch: B transitions.
-            weights: weight of each row in the critics' loss; equal ones if None.
-            discount: what multiplies the value of each next state; γ if None. For n-step returns,
-                γ^n.
-            generator: draws actions, subsets of critics and dropout.
-
-        Raises:
-            ValueError: wrong shapes, or numbers that are not finite; nothing is changed then.
-        """
-        check_batch(batch, self._shape, self._action_shape)
+    ) -> dict[str, Tensor]:
         for net in self._critics():
             net.resample(generator=generator)
-        loss, metrics = self._critic_loss(
-            batch, weights, self.discount if discount is None else discount, generator
-        )
+        q, rows = self._critic_loss(batch, discount, generator)
+        loss = losses.average(rows, weight=weights)
         self.critic.minimise(loss)
         if self.config.unit_weights:
             cast(StackedMLP, self.critic.module).to_unit_weights()
-        metrics["critic_loss"] = loss.detach()
-        self.updates += 1
-        if self.updates % self.config.actor_every == 0:
+        metrics = {"q": q.detach().mean(), "critic_loss": loss.detach()}
+        if self._due(self.config.actor_every):
             metrics |= self._improve(encode(self.critic.fixed, batch.obs), generator)
         if self.target is not None:
             self.target.follow(self.config.polyak)
-        return cast(Metrics, metrics)
+        return metrics
 
     def _improve(self, state: Tensor, generator: Generator) -> dict[str, Tensor]:
         loss, temperature_loss, entropy = self._actor_loss(state, generator)
@@ -118,18 +96,11 @@ class _SoftActorCritic(ABC):
         self.actor.minimise(total)
         return {"actor_loss": loss.detach(), "entropy": entropy, "temperature": self.temperature}
 
-    @property
-    @abstractmethod
-    def _action_shape(self) -> tuple[int, ...]: ...
-
     @abstractmethod
     def _critic_loss(
-        self,
-        batch: Transition,
-        weights: Tensor | None,
-        discount: float | Tensor,
-        generator: Generator,
-    ) -> tuple[Tensor, dict[str, Tensor]]: ...
+        self, batch: Transition, discount: float | Tensor, generator: Generator
+    ) -> tuple[Float[Tensor, "C B"], Float[Tensor, " B"]]:
+        """Q(s, a) of each critic, and the loss of each row."""
 
     @abstractmethod
     def _actor_loss(self, state: Tensor, generator: Generator) -> tuple[Tensor, Tensor, Tensor]: ...
@@ -148,63 +119,22 @@ class _SoftActorCritic(ABC):
         chosen = torch.randperm(len(q), generator=generator, device=generator.device)
         return q[chosen[: self.config.subset].to(q.device)]
 
-    def state_dict(self) -> dict[str, Any]:
-        """Networks, targets, temperature, moments of the optimisers and the number of updates."""
-        return {
-            "actor": self.actor.state_dict(),
-            "critic": self.critic.state_dict(),
-            "target": None if self.target is None else self.target.state_dict(),
-            "updates": self.updates,
-        }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned.
+class SAC(_SoftActorCritic[Bounds]):
+    """A `Learner` of a stochastic policy in a box of actions, by the gradient of its critics."""
 
-        Raises:
-            ValueError, KeyError: it is from a different learner.
-        """
-        self.actor.load_state_dict(state["actor"])
-        self.critic.load_state_dict(state["critic"])
-        if self.target is not None:
-            self.target.load_state_dict(state["target"])
-        self.updates = state["updates"]
-
-
-class SAC(_SoftActorCritic):
-    """A `Learner` of a stochastic policy in a box of actions, by the gradient of its critics.
-
-    Args:
-        size: S, of states.
-        bounds: the box of actions, on the device where the learner is to be.
-        config: settings; the discount must be set.
-        encoder: turns observations into states, of S features; the critics' loss trains it, the
-            policy's does not (Yarats et al. 2021). If None, observations are states.
-        generator: draws the initial weights.
-
-    Raises:
-        ValueError: a discount that is unset; an encoder of other than S features.
-    """
-
-    def __init__(
-        self,
-        size: int,
-        bounds: Bounds,
-        config: SACConfig,
-        *,
-        encoder: Encoder | None = None,
-        generator: Generator,
-    ) -> None:
-        self.bounds, actions, device = bounds, len(bounds.low), bounds.low.device
-        net = _policy_net(size, 2 * actions, config, generator)
-        critic = _critic_net(size + actions, config.atoms, config, generator)
-        super().__init__(size, SquashedActor(net, bounds), critic, config, encoder, device=device)
-        self.atoms = torch.linspace(*config.value_range, config.atoms, device=device)
+    def _nets(self, generator: Generator) -> tuple[nn.Module, StackedMLP]:
+        config, bounds, actions = self.config, self.actions, len(self.actions.low)
+        net = _policy_net(self.size, 2 * actions, config, generator)
+        critic = _critic_net(self.size + actions, config.atoms, config, generator)
+        self.atoms = torch.linspace(*config.value_range, config.atoms, device=self.device)
         entropy = -1.0  # of each dimension of an action in [-1, 1]
         if config.target_std is not None:
             entropy = 0.5 * math.log(2 * math.pi * math.e) + math.log(config.target_std)
         # in a box of other sizes the density is divided by the product of half its sizes
         scaled = actions * entropy + bounds.log_half
         self.target_entropy = scaled if config.target_entropy is None else config.target_entropy
+        return SquashedActor(net, bounds), critic
 
     def value(self, obs: Shaped[Tensor, "*lead *O"]) -> Float[Tensor, "*lead"]:
         """The least critic's value of the policy's median action, without the entropy's."""
@@ -217,17 +147,9 @@ class SAC(_SoftActorCritic):
     def _mean(self, out: Float[Tensor, "C B K"]) -> Float[Tensor, "C B"]:
         return out.squeeze(-1) if len(self.atoms) == 1 else out.softmax(-1) @ self.atoms
 
-    @property
-    def _action_shape(self) -> tuple[int, ...]:
-        return tuple(self.bounds.low.shape)
-
     def _critic_loss(
-        self,
-        batch: Transition,
-        weights: Tensor | None,
-        discount: float | Tensor,
-        generator: Generator,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+        self, batch: Transition, discount: float | Tensor, generator: Generator
+    ) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             next_state = encode(self.critic.fixed, batch.next_obs)
             next_action, next_log_prob = self._drawn(self.actor.fixed, next_state, generator)
@@ -243,19 +165,17 @@ class SAC(_SoftActorCritic):
             out, next_out = self._value(self.critic.module, states, actions).chunk(2, 1)
             next_out = next_out.detach()
         if len(self.atoms) > 1:
-            rows, q = self._distributional(out, next_out, next_log_prob, batch, discount, generator)
-        else:
-            q = out.squeeze(-1)
-            target = losses.sac_critic_target(
-                batch.reward,
-                self._subset(next_out.squeeze(-1), generator),
-                next_log_prob,
-                batch.terminated,
-                discount=discount,
-                temperature=self.temperature,
-            )
-            rows = losses.value_loss(q, target.expand_as(q)).sum(0)
-        return losses.average(rows, weight=weights), {"q": q.detach().mean()}
+            return self._distributional(out, next_out, next_log_prob, batch, discount, generator)
+        q = out.squeeze(-1)
+        target = losses.sac_critic_target(
+            batch.reward,
+            self._subset(next_out.squeeze(-1), generator),
+            next_log_prob,
+            batch.terminated,
+            discount=discount,
+            temperature=self.temperature,
+        )
+        return q, losses.value_loss(q, target.expand_as(q)).sum(0)
 
     def _distributional(
         self,
@@ -275,7 +195,7 @@ class SAC(_SoftActorCritic):
         atoms = batch.reward.unsqueeze(-1) + goes_on * soft  # (B, K)
         target = categorical_projection(atoms, chosen, self.atoms)
         rows = losses.categorical_cross_entropy(out, target.expand_as(out)).sum(0)
-        return rows, self._mean(out.detach())
+        return self._mean(out.detach()), rows
 
     def _actor_loss(self, state: Tensor, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
         action, log_prob = self._drawn(self.actor.module, state, generator)
@@ -300,39 +220,21 @@ class SAC(_SoftActorCritic):
         return critic(torch.cat((state, action), -1).expand(self.config.critics, -1, -1))
 
 
-class DiscreteSAC(_SoftActorCritic):
+class DiscreteSAC(_SoftActorCritic[int]):
     """`SAC` for a choice among K actions: expectations over all of them replace samples.
 
-    Args:
-        size: S, of states.
-        choices: K; actions are numbered from 0.
-        config: settings; the discount must be set.
-        encoder: as for `SAC`.
-        generator: draws the initial weights.
-        device: where the learner is to be.
-
-    Raises:
-        ValueError: as `SAC`; `atoms`, or no target networks, which need a box.
+    Settings with `atoms`, or without target networks, are refused: they need a box.
     """
 
-    def __init__(
-        self,
-        size: int,
-        choices: int,
-        config: SACConfig,
-        *,
-        encoder: Encoder | None = None,
-        generator: Generator,
-        device: torch.device | str = "cpu",
-    ) -> None:
+    def _nets(self, generator: Generator) -> tuple[nn.Module, StackedMLP]:
+        config = self.config
         if config.atoms > 1 or not config.target:
             raise ValueError("atoms, target: discrete actions need 1 atom and target networks")
-        actor = CategoricalActor(_policy_net(size, choices, config, generator))
-        critic = _critic_net(size, choices, config, generator)
-        super().__init__(size, actor, critic, config, encoder, device=torch.device(device))
-        self.target_entropy = 0.98 * math.log(choices)
-        if config.target_entropy is not None:
-            self.target_entropy = config.target_entropy
+        actor = CategoricalActor(_policy_net(self.size, self.actions, config, generator))
+        greatest = math.log(self.actions)
+        own = config.target_entropy
+        self.target_entropy = 0.98 * greatest if own is None else own
+        return actor, _critic_net(self.size, self.actions, config, generator)
 
     def value(self, obs: Shaped[Tensor, "*lead *O"]) -> Float[Tensor, "*lead"]:
         """The least critic's expectation over the policy's actions, without the entropy's value."""
@@ -342,17 +244,9 @@ class DiscreteSAC(_SoftActorCritic):
         values = (self._values(self.critic.fixed, rows) * probs).sum(-1)
         return values.amin(0).view(state.shape[:-1])
 
-    @property
-    def _action_shape(self) -> tuple[int, ...]:
-        return ()
-
     def _critic_loss(
-        self,
-        batch: Transition,
-        weights: Tensor | None,
-        discount: float | Tensor,
-        generator: Generator,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+        self, batch: Transition, discount: float | Tensor, generator: Generator
+    ) -> tuple[Tensor, Tensor]:
         assert self.target is not None
         with torch.no_grad():
             next_state = encode(self.critic.fixed, batch.next_obs)
@@ -369,8 +263,7 @@ class DiscreteSAC(_SoftActorCritic):
         state = encode(self.critic.module, batch.obs)
         q = self._values(self.critic.module, state)
         taken = losses.taken(q, batch.action.expand(len(q), -1))
-        rows = losses.value_loss(taken, target.expand_as(taken)).sum(0)
-        return losses.average(rows, weight=weights), {"q": taken.detach().mean()}
+        return taken, losses.value_loss(taken, target.expand_as(taken)).sum(0)
 
     def _actor_loss(self, state: Tensor, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
         distribution = cast(CategoricalActor, self.actor.module).distribution(state)

@@ -15,58 +15,29 @@ from torch import Generator, Tensor, nn
 
 from mbrl import losses
 from mbrl.learners.on_policy import (
-    Actions,
     Actor,
     Distribution,
     OnPolicyLearner,
     constant,
     criticised,
-    device_of,
     explained,
     flat,
     kl,
-    make_actor,
-    make_critic,
     normalised,
     value_of,
 )
 from mbrl.learners.on_policy_configs import TRPOConfig
-from mbrl.nn import Block
+from mbrl.nn import Block, StackedMLP
 from mbrl.types import Transition
 
 
-class TRPO(OnPolicyLearner):
-    """A `Learner` from rollouts whose policy moves at most δ in mean KL divergence an update.
+class TRPO(OnPolicyLearner[TRPOConfig]):
+    """A `Learner` from rollouts whose policy moves at most δ in mean KL divergence an update."""
 
-    Args:
-        size: S, of states.
-        actions: what actions there are.
-        config: settings; the discount must be set.
-        generator: draws the initial weights.
-        device: where the learner is to be; for a box of actions, where its bounds are.
-    """
-
-    def __init__(
-        self,
-        size: int,
-        actions: Actions,
-        config: TRPOConfig,
-        *,
-        generator: Generator,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        self.config, where = config, device_of(actions, device)
-        actor = make_actor(size, actions, config, generator=generator).to(where)
-        critic = make_critic(size, config, generator=generator).to(where)
-        self.actor = Block(actor, learning_rate=config.learning_rate)
-        self.critic = Block(critic, learning_rate=config.learning_rate)
-        blocks = {"actor": self.actor, "critic": self.critic}
-        super().__init__(size, actions, config, blocks)
-
-    @property
-    def policy(self) -> Actor:
-        """The current policy: differentiable in the states, with constant parameters."""
-        return cast(Actor, self.actor.fixed)
+    def _make_blocks(self, actor: Actor, critic: Callable[[], StackedMLP]) -> dict[str, Block]:
+        self.actor = Block(actor, learning_rate=self.config.learning_rate)
+        self.critic = Block(critic(), learning_rate=self.config.learning_rate)
+        return {"actor": self.actor, "critic": self.critic}
 
     def _learn(
         self, batch: Transition, generator: Generator, **more: Any
