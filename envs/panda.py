@@ -34,11 +34,21 @@ def observation(physics: Physics) -> Array:
     )
 
 
-def within(distance: float, a: Array, b: Array) -> Array:
-    """(...) bool: whether points `a` and `b`, (..., 3), are less than `distance` m apart."""
-    xp = array_namespace(a)
-    apart = a - b
-    return xp.sum(apart * apart, axis=-1) < distance**2
+def within(distance: float, a: int, b: int) -> Callable[[Array], Array]:
+    """Whether two points of observations are near each other: a `success`.
+
+    Args:
+        distance: in m; nearer is near.
+        a: column of the observation where one point, of three columns, begins.
+        b: that of the other.
+    """
+
+    def near(obs: Array) -> Array:
+        xp = array_namespace(obs)
+        apart = obs[..., a : a + 3] - obs[..., b : b + 3]
+        return xp.sum(apart * apart, axis=-1) < distance**2
+
+    return near
 
 
 def weld_fingers(spec: mujoco.MjSpec, opening: float) -> None:

@@ -80,20 +80,15 @@ def goal(rng: np.random.Generator) -> np.ndarray:
     return np.array([[rng.uniform(*side) for side in GOAL]])
 
 
-def success(obs: Array) -> Array:
-    """The cube is within 3 cm of the goal."""
-    return panda.within(NEAR, obs[..., 9:12], obs[..., 34:37])
-
-
 TASK = panda.ArmTask(
     name="panda-pick",
     summary="a 7-joint arm grasps a cube and holds it in the air; hand set-points, 25 Hz",
     mjcf=MJCF,
+    success=panda.within(NEAR, 9, 34),
     observation=observation,
     reward=reward,
     initial=initial,
     goal=goal,
-    success=success,
     traces=("hand", "cube"),
     planning=Planning(panda.coarse(0.04 / 3), frame_skip=3),
 )

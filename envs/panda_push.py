@@ -89,21 +89,16 @@ def goal(rng: np.random.Generator) -> np.ndarray:
     return np.array([[x + radius * math.cos(bearing), y + radius * math.sin(bearing), 0.02]])
 
 
-def success(obs: Array) -> Array:
-    """The cube is within 3 cm of the goal."""
-    return panda.within(NEAR, obs[..., 7:10], obs[..., 30:33])
-
-
 TASK = panda.ArmTask(
     name="panda-push",
     summary="a 7-joint arm pushes a cube across a table to a goal; hand set-points, 25 Hz",
     mjcf=MJCF,
     prepare=prepare,
+    success=panda.within(NEAR, 7, 30),
     observation=observation,
     reward=reward,
     initial=initial,
     goal=goal,
-    success=success,
     traces=("hand", "cube"),
     planning=Planning(panda.coarse(0.04 / 3), frame_skip=3),
 )

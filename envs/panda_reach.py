@@ -60,22 +60,17 @@ def goal(rng: np.random.Generator) -> np.ndarray:
     )
 
 
-def success(obs: Array) -> Array:
-    """The hand is within 2.5 cm of the goal's centre."""
-    return panda.within(NEAR, obs[..., 14:17], obs[..., 17:20])
-
-
 TASK = panda.ArmTask(
     name="panda-reach",
     summary="a 7-joint arm reaches for a ball that jumps every 3 s; joint velocities, 25 Hz",
     mjcf=MJCF,
     prepare=prepare,
+    success=panda.within(NEAR, 14, 17),
     observation=observation,
     reward=reward,
     initial=initial,
     goal=goal,
     goal_steps=75,
-    success=success,
     traces=("hand",),
     planning=Planning(panda.coarse(0.02), frame_skip=2),
 )

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -340,6 +340,23 @@ class MultiCategorical(NamedTuple):
                 f"got {sizes}"
             )
         return [Categorical(part) for part in self.logits.split(sizes, -1)]
+
+
+Distribution = DiagonalGaussian | Categorical | MultiCategorical
+"""What a policy's network gives: the distribution of an action, before the box cuts it."""
+
+
+def rows_of(distribution: Distribution, rows: Tensor | slice) -> Distribution:
+    """The distribution of some of B rows."""
+    if isinstance(distribution, DiagonalGaussian):
+        mean, log_std = distribution
+        return DiagonalGaussian(mean[rows], log_std[rows] if log_std.ndim == mean.ndim else log_std)
+    return distribution._replace(logits=distribution.logits[rows])
+
+
+def kl(old: Distribution, new: Distribution) -> Float[Tensor, "*B"]:
+    """KL(old ‖ new) of two distributions of one kind, in nats."""
+    return cast(Any, old).kl(new)
 
 
 def gumbel_noise(

@@ -38,7 +38,7 @@ class Episode(NamedTuple):
 
     obs: Float[Tensor, "T O"]
     action: Float[Tensor, "T A"]
-    reward: Float[Tensor, T]
+    reward: Float[Tensor, " T"]
     next_obs: Float[Tensor, "T O"]
     plan_scores: list[tuple[int, float]]  # (step, score) of each plan
 
@@ -108,7 +108,7 @@ def horizon_errors(
     return torch.cat(errors), torch.cat(unchanged)
 
 
-def _scale(obs: Float[Tensor, "T O"]) -> Float[Tensor, O]:
+def _scale(obs: Float[Tensor, "T O"]) -> Float[Tensor, " O"]:
     """The std of each observation; 1 for those that are constant."""
     return torch.where(moments(obs)[1] > 0, obs.std(0), 1.0)
 
@@ -253,7 +253,7 @@ def plan_spread(
     *,
     device: torch.device | str = "cpu",
     generator: Generator,
-) -> tuple[Spread, Float[Tensor, H]]:
+) -> tuple[Spread, Float[Tensor, " H"]]:
     """The predictive spread and the error along the first `horizon` steps of the first episode.
 
     The prediction starts at the first observation and uses the actions of the episode. Variances
@@ -293,7 +293,7 @@ class Measured(NamedTuple):
     """The errors of predicting no change; None if `errors` is."""
     one_step: tuple[Tensor, Tensor, Tensor] | None
     """See `one_step`; None for a model that predicts no Gaussian."""
-    along: tuple[Spread, Float[Tensor, H]] | None
+    along: tuple[Spread, Float[Tensor, " H"]] | None
     """See `plan_spread`; None if `errors` or `one_step` is."""
 
 

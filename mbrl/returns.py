@@ -339,6 +339,20 @@ def inverse_variance_weights(variance: Float[Tensor, " K *N"]) -> Float[Tensor, 
     return inverse / inverse.sum(0)
 
 
+def normalised(advantage: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
+    """Mean 0 and standard deviation 1; one row alone stays as it is."""
+    if advantage.numel() < 2:
+        return advantage
+    std, mean = torch.std_mean(advantage)
+    return (advantage - mean) / (std + 1e-8)
+
+
+def explained(value: Tensor, target: Tensor) -> Tensor:
+    """1 - Var(target - value) / Var(target): 1 is a perfect value, 0 no better than a constant."""
+    variance = target.var(correction=0)
+    return 1 - (target - value).var(correction=0) / variance.clamp_min(1e-12)
+
+
 def _accumulate(increment: Tensor, decay: Tensor) -> Tensor:
     """x_t = increment_t + decay_t x_{t+1}, from the last row's x = increment; both (T, *N).
 

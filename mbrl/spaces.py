@@ -127,7 +127,7 @@ class _OfGoals:
 
     def __call__(
         self, achieved: Float[Tensor, "B G"], desired: Float[Tensor, "B G"]
-    ) -> Shaped[Tensor, B]:
+    ) -> Shaped[Tensor, " B"]:
         goals = [
             given.numpy(force=True).reshape(len(given), *(space.shape or ())).astype(space.dtype)
             for given, space in zip((achieved, desired), self._spaces, strict=True)

@@ -307,7 +307,7 @@ def _search(game: Game, config: SearchConfig) -> tuple[TreeSearch, Any]:
     return player, running.obs[0]
 
 
-def return_range(model: TreeModel, state: Float[Tensor, S], *, games: int = 100) -> float:
+def return_range(model: TreeModel, state: Float[Tensor, " S"], *, games: int = 100) -> float:
     """The range of the returns of `games` rollouts from a state; 1 if all returns are equal."""
     with torch.no_grad():
         returns = model.root(state.expand(games, -1)).value

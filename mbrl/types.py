@@ -151,7 +151,7 @@ class NativeDynamics(Dynamics, Protocol):
 
     def unroll(
         self,
-        state: Float[Tensor, S],
+        state: Float[Tensor, " S"],
         actions: Float[Tensor, "N H A"],
         *,
         particles: int,
@@ -168,7 +168,7 @@ class SmoothDynamics(Protocol):
     """A model with derivatives, for planners that need more than a score."""
 
     def smooth(
-        self, state: Float[Tensor, S], *, action_repeat: int, reward: RewardFn | None
+        self, state: Float[Tensor, " S"], *, action_repeat: int, reward: RewardFn | None
     ) -> Smooth:
         """Dynamics and cost from a state; each action is held for `action_repeat` steps."""
         ...
@@ -194,7 +194,7 @@ class OwnThreads(Protocol):
 class Scaled(Protocol):
     """A model with a unit for each dimension of its state, for distances between states."""
 
-    scale: Float[Tensor, S]
+    scale: Float[Tensor, " S"]
     """The units, such as the std of each dimension in the data."""
 
 

@@ -27,21 +27,9 @@ from envs.suite import (
 from envs.suite.model import SuiteMissing, SuiteTask
 
 _DOMAINS = (
-    acrobot,
-    ball_in_cup,
-    cartpole,
-    cheetah,
-    finger,
-    fish,
-    hopper,
-    humanoid,
-    pendulum,
-    point_mass,
-    quadruped,
-    reacher,
-    swimmer,
-    walker,
-)
+    acrobot, ball_in_cup, cartpole, cheetah, finger, fish, hopper, humanoid, pendulum, point_mass,
+    quadruped, reacher, swimmer, walker,
+)  # fmt: skip
 
 SUITE: Mapping[str, SuiteTask] = {task.name: task for each in _DOMAINS for task in each.TASKS}
 """The suite's tasks by name."""

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from mbrl.agents import MPCConfig, PlannerConfig
 
-_HAND = MPCConfig(
-    PlannerConfig(
-        horizon=15,
-        population=40,
-        iterations=2,
-        elites=6,
-        knots=2,
-        interpolation="linear",
-        sigma=0.08,
-        answer="mean",
-    ),
-    replan_every=2,
+# Two knots, so 12 to 14 numbers to search: with four, plans are too rough to hold still.
+_ARM = partial(
+    PlannerConfig, iterations=2, elites=6, knots=2, interpolation="linear", answer="mean"
 )
+_HAND = MPCConfig(_ARM(horizon=15, population=40, sigma=0.08), replan_every=2)
+_GAIT = partial(PlannerConfig, iterations=2, interpolation="cubic", beta=0.0)
+_STEPS = partial(_GAIT, population=32, elites=6, knots=5, sigma=0.3)
 
 PRESETS: dict[str, MPCConfig] = {
     "cartpole-swingup": MPCConfig(
@@ -34,17 +30,7 @@ PRESETS: dict[str, MPCConfig] = {
         )
     ),
     "quadruped-walk": MPCConfig(
-        PlannerConfig(
-            horizon=12,
-            population=24,
-            iterations=2,
-            elites=5,
-            knots=4,
-            interpolation="cubic",
-            sigma=0.15,
-            beta=0.0,
-        ),
-        action_repeat=2,
+        _GAIT(horizon=12, population=24, elites=5, knots=4, sigma=0.15), action_repeat=2
     ),
     # With two knots the search easily finds constant servo targets, so the robot stands still too.
     "quadruped-standup": MPCConfig(
@@ -61,50 +47,14 @@ PRESETS: dict[str, MPCConfig] = {
         ),
         action_repeat=2,
     ),
-    "walker-run": MPCConfig(
-        PlannerConfig(
-            horizon=16,
-            population=32,
-            iterations=2,
-            elites=6,
-            knots=5,
-            interpolation="cubic",
-            sigma=0.3,
-            beta=0.0,
-        ),
-        action_repeat=2,
-    ),
-    # Two knots, so 12 to 14 numbers to search: with four, plans are too rough to hold still.
-    "panda-reach": MPCConfig(
-        PlannerConfig(
-            horizon=12,
-            population=32,
-            iterations=2,
-            elites=6,
-            knots=2,
-            interpolation="linear",
-            sigma=0.15,
-            answer="mean",
-        )
-    ),
+    "walker-run": MPCConfig(_STEPS(horizon=16), action_repeat=2),
+    "panda-reach": MPCConfig(_ARM(horizon=12, population=32, sigma=0.15)),
     "panda-push": _HAND,
     "panda-pick": _HAND,
 }
 
 _POLE = MPCConfig(PlannerConfig(horizon=25, population=32, iterations=2, elites=6), action_repeat=4)
-_LEGS = MPCConfig(
-    PlannerConfig(
-        horizon=20,
-        population=32,
-        iterations=2,
-        elites=6,
-        knots=5,
-        interpolation="cubic",
-        sigma=0.3,
-        beta=0.0,
-    ),
-    action_repeat=2,
-)
+_LEGS = MPCConfig(_STEPS(horizon=20), action_repeat=2)
 
 SUITE: dict[str, MPCConfig] = {
     "dmc-cartpole-balance": _POLE,

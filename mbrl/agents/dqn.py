@@ -1,23 +1,15 @@
-"""Deep Q-learning and its family, for actions that are indices; see `mbrl.learners.dqn`.
-
-No torch is imported until an agent is made, so the command's help is quick.
-"""
+"""Deep Q-learning and its family, for actions that are indices; see `mbrl.learners.dqn`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mbrl.agents.schedules import OffPolicySchedule, with_discount
+from mbrl.agents.makers import off_policy
+from mbrl.agents.schedules import OffPolicySchedule
 from mbrl.encoders.configs import NATURE, ImageConfig
 from mbrl.learners.value_configs import DQNConfig
-
-if TYPE_CHECKING:
-    from torch import Generator
-
-    from mbrl.agents.off_policy import OffPolicy
-    from mbrl.types import Spec
 
 
 @dataclass(frozen=True)
@@ -49,31 +41,4 @@ al. 2016), prioritised replay (Schaul et al. 2016), C51 (Bellemare et al. 2017),
 al. 2018) and Rainbow (Hessel et al. 2018) without its noisy layers."""
 
 
-def make(spec: Spec, config: Config, *, generator: Generator, device: str = "cpu") -> OffPolicy:
-    """An agent with a `DQN`.
-
-    Raises:
-        ValueError: actions that are not indices; observations that are neither a box nor indices.
-    """
-    from gymnasium.spaces import Discrete
-
-    from mbrl.agents.off_policy import OffPolicy, states_of
-    from mbrl.learners.dqn import DQN
-
-    if not isinstance(spec.action, Discrete):
-        raise ValueError(f"dqn needs actions that are indices, not {spec.action}")
-    own = with_discount(config.learner, spec, 0.99)
-    assert own.discount is not None
-    size, encoder = states_of(spec, config.images, generator=generator)
-    learner = DQN(
-        size, int(spec.action.n), own, encoder=encoder, generator=generator, device=device
-    )
-    return OffPolicy(
-        spec,
-        learner,
-        config,
-        images=None if encoder is None else config.images,
-        discount=own.discount,
-        generator=generator,
-        device=device,
-    )
+make = off_policy("dqn", Config, {"index": "mbrl.learners.dqn:DQN"})

@@ -31,7 +31,7 @@ class Guide(NamedTuple):
 def proposals(
     guide: Guide,
     model: Dynamics,
-    state: Float[Tensor, S],
+    state: Float[Tensor, " S"],
     *,
     count: int,
     horizon: int,

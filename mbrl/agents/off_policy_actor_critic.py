@@ -1,21 +1,12 @@
-"""The actor-critic with a replay buffer; the learner is in `mbrl.learners.actor_critic`.
-
-No torch is imported until an agent is made, so the command's help is quick.
-"""
+"""The actor-critic with a replay buffer; the learner is in `mbrl.learners.actor_critic`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from mbrl.agents.schedules import OffPolicySchedule, with_discount
+from mbrl.agents.makers import off_policy
+from mbrl.agents.schedules import OffPolicySchedule
 from mbrl.learners.on_policy_configs import OffPolicyActorCriticConfig
-
-if TYPE_CHECKING:
-    from torch import Generator
-
-    from mbrl.agents.off_policy import OffPolicy
-    from mbrl.types import Spec
 
 
 @dataclass(frozen=True)
@@ -23,29 +14,11 @@ class Config(OffPolicySchedule):
     """The actor-critic that learns from all steps so far, with actions drawn anew."""
 
     learner: OffPolicyActorCriticConfig = field(default_factory=OffPolicyActorCriticConfig)
-    """Settings of policy and critic."""
+    """Settings of the learner."""
 
 
-def make(spec: Spec, config: Config, *, generator: Generator, device: str = "cpu") -> OffPolicy:
-    """An agent with an `OffPolicyActorCritic`.
-
-    Raises:
-        ValueError: observations or actions that it cannot use.
-    """
-    from mbrl.agents.off_policy import OffPolicy
-    from mbrl.agents.on_policy import actions_of
-    from mbrl.learners.actor_critic import OffPolicyActorCritic
-    from mbrl.spaces import Vectors
-
-    own = with_discount(config.learner, spec, 0.99)
-    assert own.discount is not None
-    learner = OffPolicyActorCritic(
-        Vectors(spec.obs).size,
-        actions_of(spec.action, "off-policy-actor-critic", device),
-        own,
-        generator=generator,
-        device=device,
-    )
-    return OffPolicy(
-        spec, learner, config, discount=own.discount, generator=generator, device=device
-    )
+make = off_policy(
+    "off-policy-actor-critic",
+    Config,
+    dict.fromkeys(("box", "index", "indices"), "mbrl.learners.actor_critic:OffPolicyActorCritic"),
+)

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
-from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from jaxtyping import Float, Shaped
 from torch import Generator, Tensor
 
 from mbrl.agents.policies import PolicyPlayer, first_index
-from mbrl.agents.schedules import with_discount
 from mbrl.data.running import RunningMoments
-from mbrl.distributions import Bounds
 from mbrl.learners.actors import GaussianActor
-from mbrl.learners.on_policy import Actions, OnPolicyLearner
-from mbrl.learners.on_policy_configs import PolicyConfig
+from mbrl.learners.on_policy import OnPolicyLearner
 from mbrl.parallel import single_thread
 from mbrl.rng import on_device
-from mbrl.spaces import Vectors, bounds
+from mbrl.spaces import Vectors
 from mbrl.types import Metrics, Spec, Transition
 
 LIMIT = 10.0
@@ -302,60 +297,6 @@ class OnPolicy:
         self._acting.set_state(state["acting"].cpu())
         self._learning.set_state(state["learning"].cpu())
         self._taken = None
-
-
-def on_policy(
-    name: str,
-    spec: Spec,
-    config: Any,
-    learner: Callable[..., OnPolicyLearner],
-    *,
-    generator: Generator,
-    device: str,
-) -> OnPolicy:
-    """The agent of a learner.
-
-    Args:
-        name: of the algorithm, for messages.
-        spec: the environment.
-        config: a `RolloutConfig` with the learner's settings as `learner`; with `episodes`, the
-            rollouts are whole episodes.
-        learner: a class of learners.
-        generator: draws the initial weights, and then actions and minibatches.
-        device: where it is to be.
-
-    Raises:
-        ValueError: spaces that the algorithm cannot use; whole episodes where they never end.
-    """
-    actions = actions_of(spec.action, name, device)
-    whole = hasattr(config, "episodes")
-    if whole and not spec.ends and spec.terminated is None and spec.episode_steps is None:
-        raise ValueError(f"{name}: needs episodes that end; this environment's never do")
-    own: PolicyConfig = with_discount(config.learner, spec, 0.99)
-    size = Vectors(spec.obs).size
-    made = learner(size, actions, own, generator=generator, device=device)
-    store = WholeEpisodes(config.episodes) if whole else Steps(config.rollout)
-    return OnPolicy(made, spec, config, store, generator=generator, device=device)
-
-
-def actions_of(space: gymnasium.Space, name: str, device: torch.device | str) -> Actions:
-    """The actions of a space, as learners take them.
-
-    Raises:
-        ValueError: a space that the algorithm `name` cannot use.
-    """
-    if isinstance(space, Discrete):
-        return int(space.n)
-    if isinstance(space, MultiDiscrete) and space.nvec.ndim == 1:
-        return tuple(int(n) for n in space.nvec)
-    if isinstance(space, Box):
-        try:
-            return Bounds(*bounds(space, device=device))
-        except ValueError:
-            pass
-    raise ValueError(
-        f"{name}: needs actions that are indices or in a bounded box of real vectors, not {space}"
-    )
 
 
 def _empty(step: Transition, length: int) -> Transition:

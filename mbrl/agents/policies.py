@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
+import gymnasium
 import numpy as np
 import torch
 from gymnasium.spaces import Discrete, MultiDiscrete
 from torch import Generator, Tensor
 
+from mbrl.distributions import Bounds
+from mbrl.learners.actions import Actions
 from mbrl.parallel import single_thread
-from mbrl.spaces import Vectors
+from mbrl.spaces import Vectors, bounds
 from mbrl.types import Policy, Spec
 
 
@@ -62,3 +65,51 @@ def first_index(spec: Spec) -> np.ndarray | None:
     if isinstance(spec.action, Discrete | MultiDiscrete):
         return np.asarray(spec.action.start)
     return None
+
+
+KINDS = {
+    "index": "indices",
+    "indices": "vectors of indices",
+    "box": "in a bounded box of real vectors",
+}
+"""The kinds of actions that learners can have, in words."""
+
+
+def actions_of(
+    space: gymnasium.Space,
+    name: str,
+    device: torch.device | str,
+    kinds: Collection[str] = tuple(KINDS),
+) -> Actions:
+    """The actions of a space, as learners take them.
+
+    Args:
+        space: of the environment.
+        name: of the algorithm, for messages.
+        device: where the bounds of a box are to be.
+        kinds: those of `KINDS` that the algorithm can have.
+
+    Raises:
+        ValueError: a space of another kind.
+    """
+    if kind_of(space) not in kinds:
+        words = " or ".join(words for known, words in KINDS.items() if known in kinds)
+        raise ValueError(f"{name}: needs actions that are {words}, not {space}")
+    if isinstance(space, Discrete):
+        return int(space.n)
+    if isinstance(space, MultiDiscrete):
+        return tuple(int(n) for n in space.nvec)
+    return Bounds(*bounds(space, device=device))
+
+
+def kind_of(space: gymnasium.Space) -> str:
+    """The name in `KINDS` of a space's actions; "other" for any other."""
+    if isinstance(space, Discrete):
+        return "index"
+    if isinstance(space, MultiDiscrete) and space.nvec.ndim == 1:
+        return "indices"
+    try:
+        bounds(space)
+    except ValueError:
+        return "other"
+    return "box"

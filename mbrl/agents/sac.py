@@ -1,23 +1,14 @@
-"""Soft actor-critic and its family; see `mbrl.learners.sac`.
-
-No torch is imported until an agent is made, so the command's help is quick.
-"""
+"""Soft actor-critic and its family; see `mbrl.learners.sac`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mbrl.agents.schedules import OffPolicySchedule, with_discount
-from mbrl.encoders.configs import ImageConfig
+from mbrl.agents.makers import off_policy
+from mbrl.agents.schedules import OffPolicySchedule
 from mbrl.learners.configs import SACConfig
-
-if TYPE_CHECKING:
-    from torch import Generator
-
-    from mbrl.agents.off_policy import OffPolicy
-    from mbrl.types import Spec
 
 
 @dataclass(frozen=True)
@@ -26,8 +17,6 @@ class Config(OffPolicySchedule):
 
     learner: SACConfig = field(default_factory=SACConfig)
     """Settings of policy and critics."""
-    images: ImageConfig = field(default_factory=ImageConfig)
-    """The encoder of observations that are images: uint8, of three dimensions."""
 
 
 def _of(config: Config, schedule: dict[str, Any] | None = None, **learner: Any) -> Config:
@@ -83,39 +72,6 @@ VARIANTS: Mapping[str, Callable[[Config], Config]] = {
 compare with."""
 
 
-def make(spec: Spec, config: Config, *, generator: Generator, device: str = "cpu") -> OffPolicy:
-    """An agent with a `SAC`, or with a `DiscreteSAC` where actions are indices.
-
-    Raises:
-        ValueError: actions that are neither in a bounded box nor indices; observations that are
-            neither a box nor indices.
-    """
-    from gymnasium.spaces import Box, Discrete
-
-    from mbrl.agents.off_policy import OffPolicy, states_of
-    from mbrl.distributions import Bounds
-    from mbrl.learners.sac import SAC, DiscreteSAC
-    from mbrl.spaces import bounds
-
-    own = with_discount(config.learner, spec, 0.99)
-    assert own.discount is not None
-    size, encoder = states_of(spec, config.images, generator=generator)
-    if isinstance(spec.action, Discrete):
-        choices = int(spec.action.n)
-        learner = DiscreteSAC(
-            size, choices, own, encoder=encoder, generator=generator, device=device
-        )
-    elif isinstance(spec.action, Box):
-        box = Bounds(*bounds(spec.action, device=device))
-        learner = SAC(size, box, own, encoder=encoder, generator=generator)
-    else:
-        raise ValueError(f"sac needs a bounded box of actions or indices, not {spec.action}")
-    return OffPolicy(
-        spec,
-        learner,
-        config,
-        images=None if encoder is None else config.images,
-        discount=own.discount,
-        generator=generator,
-        device=device,
-    )
+make = off_policy(
+    "sac", Config, {"box": "mbrl.learners.sac:SAC", "index": "mbrl.learners.sac:DiscreteSAC"}
+)

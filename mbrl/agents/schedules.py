@@ -5,9 +5,10 @@ No torch is imported, so the command's help is quick.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from mbrl.encoders.configs import ImageConfig
 from planners.checks import NonNegativeFloat, NonNegativeInt, PositiveInt, Share, check_fields
 
 if TYPE_CHECKING:
@@ -19,7 +20,20 @@ C = TypeVar("C")
 
 
 @dataclass(frozen=True)
-class OffPolicySchedule:
+class Schedule:
+    """Settings that suit any environment."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    @classmethod
+    def suited(cls, spec: Spec) -> Self:
+        """The defaults, whatever the environment."""
+        return cls()
+
+
+@dataclass(frozen=True)
+class OffPolicySchedule(Schedule):
     """When an off-policy learner is updated, and from what data."""
 
     learning_starts: PositiveInt = 1000
@@ -53,17 +67,42 @@ class OffPolicySchedule:
     the greatest one where that is more (SimbaV2, XQC)."""
     log_every: PositiveInt = 1000
     """Environment steps from one line of metrics to the next; each has the means since the last."""
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-    @classmethod
-    def suited(cls, spec: Spec) -> Self:
-        """The defaults, whatever the environment."""
-        return cls()
+    images: ImageConfig = field(default_factory=ImageConfig)
+    """The encoder of observations that are images: uint8, of three dimensions."""
 
 
-def with_discount(config: C, spec: Spec, otherwise: float) -> C:
+@dataclass(frozen=True)
+class OnPolicySchedule(Schedule):
+    """How an on-policy learner's rollouts are scaled, and explored with."""
+
+    normalise_obs: bool = False
+    """Whether observations are scaled to mean 0 and standard deviation 1, with running
+    statistics, and clipped to [-10, 10]."""
+    normalise_reward: bool = False
+    """Whether rewards are divided by the running standard deviation of the discounted return, and
+    clipped to [-10, 10]."""
+    noise_every: NonNegativeInt = 0
+    """With gsde, the steps between draws of the noise's weights; 0: only where a rollout begins."""
+
+
+@dataclass(frozen=True)
+class RolloutSchedule(OnPolicySchedule):
+    """Updates from rollouts of a fixed number of steps."""
+
+    rollout: PositiveInt = 2048
+    """T, the steps of each environment between updates. An update learns from T · N steps."""
+
+
+@dataclass(frozen=True)
+class EpisodeSchedule(OnPolicySchedule):
+    """Updates from whole episodes."""
+
+    episodes: PositiveInt = 10
+    """Whole episodes between updates. Those under way at an update are left out, for an older
+    policy began them; with one environment there are none."""
+
+
+def with_discount(config: C, spec: Spec, otherwise: float = 0.99) -> C:
     """A config whose `discount` is set: its own, the environment's, or `otherwise`."""
     settings: Any = config
     if settings.discount is not None:

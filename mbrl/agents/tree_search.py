@@ -40,7 +40,7 @@ PriorFn = Callable[[Tensor], Tensor]
 """`prior(obs (E, B, O)) -> logits (E, B, K)`, which are averaged over members."""
 
 
-def uniform_actions(low: Float[Tensor, A], high: Float[Tensor, A], count: int) -> Sampler:
+def uniform_actions(low: Float[Tensor, " A"], high: Float[Tensor, " A"], count: int) -> Sampler:
     """A sampler of `count` actions, uniform in the box [low, high]."""
 
     def sample(obs: Tensor, generator: Generator) -> Tensor:
@@ -424,7 +424,7 @@ class TreeSearch:
         return self.model.model.encode(rows.to(self.generator.device))
 
 
-def _std(members: Float[Tensor, "E B"]) -> Float[Tensor, B]:
+def _std(members: Float[Tensor, "E B"]) -> Float[Tensor, " B"]:
     return members.std(0, correction=0)
 
 

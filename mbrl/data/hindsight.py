@@ -87,7 +87,7 @@ class HindsightReplay(Replay):
         self._last[rows % self.capacity] = -1
         self._end(rows, ends)
 
-    def _end(self, rows: Int[Tensor, N], ends: Bool[Tensor, N]) -> None:
+    def _end(self, rows: Int[Tensor, " N"], ends: Bool[Tensor, " N"]) -> None:
         """Note the last rows of the episodes that end with these rows, unless they have already."""
         count, oldest = len(rows), self._written - len(self)
         for env in ends.nonzero().flatten().tolist():
@@ -97,7 +97,7 @@ class HindsightReplay(Replay):
             self._last[episode % self.capacity] = last
             self._begun[env] = last + count
 
-    def _numbered(self, row: Int[Tensor, B]) -> dict[str, Tensor]:
+    def _numbered(self, row: Int[Tensor, " B"]) -> dict[str, Tensor]:
         """All columns of rows by their numbers."""
         return self.columns((row - (self._written - len(self))).to(self._rows.device))
 
@@ -126,7 +126,7 @@ class HindsightReplay(Replay):
             drawn.terminated[chosen] = self.goal.terminated(achieved, goals)
         return drawn
 
-    def _later(self, row: Int[Tensor, B], uniform: Tensor) -> Int[Tensor, B]:
+    def _later(self, row: Int[Tensor, " B"], uniform: Tensor) -> Int[Tensor, " B"]:
         """A row at or after each `row` in its episode so far, by a number in [0, 1)."""
         count = len(self._begun)
         last = self._last[row % self.capacity]

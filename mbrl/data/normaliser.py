@@ -26,7 +26,7 @@ class Normaliser(nn.Module):
         self.register_buffer("std", torch.ones(size))
 
     @property
-    def unit(self) -> Float[Tensor, D]:
+    def unit(self) -> Float[Tensor, " D"]:
         """The standard deviation to divide by: 1 for a constant column."""
         return torch.where(self.std > 0, self.std, 1.0)
 
@@ -45,7 +45,7 @@ class Normaliser(nn.Module):
         return x * self.std + self.mean
 
 
-def moments(x: Float[Tensor, "T D"]) -> tuple[Float[Tensor, D], Float[Tensor, D]]:
+def moments(x: Float[Tensor, "T D"]) -> tuple[Float[Tensor, " D"], Float[Tensor, " D"]]:
     """Mean and standard deviation of each column in float64.
 
     The standard deviation is set to 0 if it is only rounding error: below 1e-8 of the column's

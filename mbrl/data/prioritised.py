@@ -66,7 +66,7 @@ class PrioritisedReplay(Replay):
         at = np.arange(self._written - fresh, self._written) % self.capacity
         _set(self._tree, at, np.full(fresh, self._most))
 
-    def draw(self, batch: int, *, generator: Generator) -> Int[Tensor, B]:
+    def draw(self, batch: int, *, generator: Generator) -> Int[Tensor, " B"]:
         """The indices of `batch` transitions, drawn in proportion to priority^α.
 
         The sum of all priorities is split into `batch` equal parts, with one draw from each, as in
@@ -85,7 +85,7 @@ class PrioritisedReplay(Replay):
             index = (index - self._written) % self.capacity
         return torch.from_numpy(index).to(self._rows.device)
 
-    def weights(self, index: Int[Tensor, B], *, beta: float) -> Float[Tensor, B]:
+    def weights(self, index: Int[Tensor, " B"], *, beta: float) -> Float[Tensor, " B"]:
         """Importance weights (T p)^-β of drawn rows, divided by the greatest of them.
 
         With β = 1 they undo the bias of drawing by priority; p is the probability of a row, T the
@@ -104,7 +104,7 @@ class PrioritisedReplay(Replay):
         weights = (priority.min() / priority) ** beta  # the sum and T cancel
         return torch.from_numpy(weights.astype(np.float32)).to(self._rows.device)
 
-    def prioritise(self, index: Int[Tensor, B], error: Float[Tensor, B]) -> None:
+    def prioritise(self, index: Int[Tensor, " B"], error: Float[Tensor, " B"]) -> None:
         """Give rows new priorities, (|error| + floor)^α; of equal indices the last one counts.
 
         Args:
@@ -124,7 +124,7 @@ class PrioritisedReplay(Replay):
         _set(self._tree, self._at(index), values)
         self._most = max(self._most, float(values.max(initial=0)))
 
-    def probabilities(self) -> Float[Tensor, T]:
+    def probabilities(self) -> Float[Tensor, " T"]:
         """The probability with which each row is drawn, 0 being the oldest."""
         kept = self._tree[self._leaves + self._at(torch.arange(len(self)))]
         return torch.from_numpy(kept / kept.sum())

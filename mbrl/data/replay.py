@@ -141,12 +141,12 @@ class Replay:
         block[:, -1] = ends.reshape(count)
         return torch.from_numpy(block)
 
-    def rows(self, index: Int[Tensor, B] | slice) -> Transition:
+    def rows(self, index: Int[Tensor, " B"] | slice) -> Transition:
         """The transitions at these indices, 0 being the oldest; a view for a slice of step 1."""
         columns = self.columns(index)
         return Transition(*(columns[name] for name in Transition._fields))
 
-    def columns(self, index: Int[Tensor, B] | slice) -> dict[str, Tensor]:
+    def columns(self, index: Int[Tensor, " B"] | slice) -> dict[str, Tensor]:
         """All columns at these indices by name, including the further ones; see `rows`."""
         if self._written > self.capacity:
             if isinstance(index, slice):
@@ -170,7 +170,7 @@ class Replay:
         """All transitions, oldest first; a view of the buffer until the first is overwritten."""
         return self.rows(slice(None))
 
-    def draw(self, batch: int, *, generator: Generator) -> Int[Tensor, B]:
+    def draw(self, batch: int, *, generator: Generator) -> Int[Tensor, " B"]:
         """The indices of `batch` transitions, drawn uniformly with replacement.
 
         Raises:

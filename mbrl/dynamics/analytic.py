@@ -28,8 +28,8 @@ class Analytic:
     def __init__(
         self,
         mean: Callable[[Tensor, Tensor, Tensor], Tensor],
-        std: Float[Tensor, S],
-        values: Float[Tensor, E],
+        std: Float[Tensor, " S"],
+        values: Float[Tensor, " E"],
     ) -> None:
         self.mean, self.std, self.values = mean, std, values
         self.members = len(values)

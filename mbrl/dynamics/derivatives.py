@@ -45,7 +45,7 @@ class SmoothSimulator:
     def __init__(
         self,
         sim: Any,
-        state: Float[Tensor, X],
+        state: Float[Tensor, " X"],
         *,
         action_repeat: int = 1,
         reward: Callable[..., Tensor] | None = None,

@@ -342,14 +342,14 @@ class FiniteModel:
 class _Tables(NamedTuple):
     """The kernels of all members stacked: R = E · S · A rows, K entries in total."""
 
-    reached: Float[Tensor, K]  # row number + the row's cumulative probability, increasing
-    after: Int[Tensor, L]  # next state of each entry; L = K + 1, the last one being for empty rows
-    chances: Float[Tensor, L]  # probability of each entry
-    first: Int[Tensor, R]  # first entry of each row
-    last: Int[Tensor, R]  # last entry of each row
-    mode: Int[Tensor, R]  # most probable next state
-    rewards: Float[Tensor, R]
-    terminal: Bool[Tensor, S]
+    reached: Float[Tensor, " K"]  # row number + the row's cumulative probability, increasing
+    after: Int[Tensor, " L"]  # next state of each entry; L = K + 1, the last for empty rows
+    chances: Float[Tensor, " L"]  # probability of each entry
+    first: Int[Tensor, " R"]  # first entry of each row
+    last: Int[Tensor, " R"]  # last entry of each row
+    mode: Int[Tensor, " R"]  # most probable next state
+    rewards: Float[Tensor, " R"]
+    terminal: Bool[Tensor, " S"]
     widest: int  # largest number of entries of a row, at least 1
 
 

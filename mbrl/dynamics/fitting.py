@@ -49,7 +49,7 @@ class Stop(Protocol):
 
     per_row: bool
 
-    def __call__(self, loss: Tensor, best: Tensor) -> tuple[Bool[Tensor, E], Bool[Tensor, E]]:
+    def __call__(self, loss: Tensor, best: Tensor) -> tuple[Bool[Tensor, " E"], Bool[Tensor, " E"]]:
         """Members whose weights to keep, and members whose patience to reset.
 
         `best` is the loss in each member's best pass, infinite at first.
@@ -64,7 +64,7 @@ class Improvement:
     share: float
     per_row = False
 
-    def __call__(self, loss: Tensor, best: Tensor) -> tuple[Bool[Tensor, E], Bool[Tensor, E]]:
+    def __call__(self, loss: Tensor, best: Tensor) -> tuple[Bool[Tensor, " E"], Bool[Tensor, " E"]]:
         """The same members for both."""
         better = loss < best - self.share * best.abs().nan_to_num(posinf=0)
         return better, better
@@ -82,9 +82,9 @@ times max(|L|, 1)."""
 class Fitted(NamedTuple):
     """Results of a fit; U is E for a separable net and 1 for any other."""
 
-    score: Float[Tensor, U]  # best held-out loss; the last training loss if no row is held out
-    loss: Float[Tensor, U]  # training loss in that pass
-    epoch: Float[Tensor, U]  # number of that pass
+    score: Float[Tensor, " U"]  # best held-out loss; the last training loss if no row is held out
+    loss: Float[Tensor, " U"]  # training loss in that pass
+    epoch: Float[Tensor, " U"]  # number of that pass
     updates: float  # in all passes, mean over groups of members
 
 

@@ -19,7 +19,7 @@ from torch import Generator, Tensor, nn
 from mbrl.data import Normaliser, moments
 from mbrl.dynamics import fitting
 from mbrl.dynamics.configs import FitConfig, NeuralConfig
-from mbrl.nn import Net
+from mbrl.nn import Net, Scaling
 from mbrl.types import Gaussian, Metrics, Step, Transition
 
 LOG_VAR = (-15.0, 0.5)
@@ -90,7 +90,7 @@ class Heads(nn.Module):
         *,
         weights: Float[Tensor, "E B"] | None = None,
         per_row: bool = False,
-    ) -> Float[Tensor, E]:
+    ) -> Float[Tensor, " E"]:
         """Each member's mean loss over rows and dimensions: PETS eq. 1, or the squared error.
 
         The cross-entropy of a learned termination is added. With `per_row`, the loss of each row,
@@ -325,7 +325,7 @@ class NeuralModel(nn.Module):
         heads, members = self.heads, self.members
         scale, shift = heads.folding(self.targets)
         unit = self.inputs.unit.double()
-        forward = self.net.fold(members, unit, scale, shift[:members])
+        forward = self.net.fold(members, Scaling(unit, scale, shift[:members]))
         floor, more = (
             None if value is None else value[:members] for value in heads.variances(self.targets)
         )

@@ -125,7 +125,7 @@ def has_physics(env: Any) -> bool:
     )
 
 
-def physics_state(env: Any) -> Float[Tensor, S]:
+def physics_state(env: Any) -> Float[Tensor, " S"]:
     """The current state of an environment's MuJoCo simulation, as a state of the simulator."""
     model, data = env.unwrapped.model, env.unwrapped.data
     state = np.empty(mujoco.mj_stateSize(model, _STATE))
@@ -237,7 +237,7 @@ class Simulator:
 
     def state(
         self, qpos: np.ndarray, qvel: np.ndarray, *, mocap_pos: np.ndarray | None = None
-    ) -> Float[Tensor, S]:
+    ) -> Float[Tensor, " S"]:
         """The state (S,) with these positions (nq,) and velocities (nv,), and else that of a reset.
 
         `mocap_pos` (nmocap, 3) are positions of mocap bodies in m. Raises ValueError for other
@@ -322,7 +322,7 @@ class Simulator:
 
     def unroll(
         self,
-        state: Float[Tensor, S],
+        state: Float[Tensor, " S"],
         actions: Float[Tensor, "N H A"],
         *,
         particles: int = 1,
@@ -368,7 +368,7 @@ class Simulator:
 
     def smooth(
         self,
-        state: Float[Tensor, S],
+        state: Float[Tensor, " S"],
         *,
         action_repeat: int = 1,
         reward: RewardFn | None = None,
@@ -380,7 +380,7 @@ class Simulator:
         return SmoothSimulator(self, state, action_repeat=action_repeat, reward=reward)
 
     def trace(
-        self, state: Float[Tensor, S], actions: Float[Tensor, "N H A"], sensors: Sequence[str]
+        self, state: Float[Tensor, " S"], actions: Float[Tensor, "N H A"], sensors: Sequence[str]
     ) -> dict[str, np.ndarray]:
         """Values of sensors along N plans in the first member: name -> (N, H + 1, d).
 

@@ -30,7 +30,7 @@ class Images:
     def __init__(self, shape: Sequence[int], *, device: torch.device | str = "cpu") -> None:
         self.size, self._device = tuple(shape), device
 
-    def __call__(self, obs: np.ndarray | Tensor) -> UInt8[Tensor, N * O]:
+    def __call__(self, obs: np.ndarray | Tensor) -> UInt8[Tensor, " N *O"]:
         """The images (N, *O).
 
         Raises:
@@ -48,8 +48,8 @@ def channels_first(shape: Sequence[int]) -> bool:
 
 
 def random_shift(
-    images: UInt8[Tensor, B * O], most: int, *, generator: Generator
-) -> UInt8[Tensor, B * O]:
+    images: UInt8[Tensor, " B *O"], most: int, *, generator: Generator
+) -> UInt8[Tensor, " B *O"]:
     """Each image shifted by up to `most` pixels in each direction (DrQ; Yarats et al. 2021).
 
     Shifts are drawn uniformly for each image; pixels from outside are those of the nearest edge.

@@ -11,7 +11,7 @@ from torch import Tensor
 from mbrl.particles import parse_objective
 from mbrl.types import GaussianDynamics, Scaled
 
-Objective = Callable[[Float[Tensor, "P N"]], Float[Tensor, "N"]]
+Objective = Callable[[Float[Tensor, "P N"]], Float[Tensor, " N"]]
 """What a candidate is worth, from its particles' returns."""
 
 
@@ -36,7 +36,7 @@ def objective(name: str) -> Objective:
     return lambda returns: returns.mean(0) + weight * returns.std(0, correction=0)
 
 
-def _cvar(returns: Float[Tensor, "P N"], share: float) -> Float[Tensor, N]:
+def _cvar(returns: Float[Tensor, "P N"], share: float) -> Float[Tensor, " N"]:
     count = share * len(returns)
     order = torch.arange(len(returns), dtype=returns.dtype, device=returns.device)
     weight = (count - order).clamp(0, 1)

@@ -91,7 +91,7 @@ def propagate(
     action: Float[Tensor, "P n A"],
     noise: Float[Tensor, "P _ *noise_shape"] | None,
     alive: Bool[Tensor, "P n"],
-    assignment: Int[Tensor, P] | None,
+    assignment: Int[Tensor, " P"] | None,
     propagation: Propagation,
     own_termination: bool,
 ) -> Step:

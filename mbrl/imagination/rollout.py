@@ -197,11 +197,11 @@ def rollout(
 
 def state_ahead(
     model: Dynamics,
-    state: Float[Tensor, S],
+    state: Float[Tensor, " S"],
     actions: Float[Tensor, "H A"],
     *,
     generator: Generator,
-) -> Float[Tensor, S]:
+) -> Float[Tensor, " S"]:
     """The model state that actions lead to, without noise.
 
     Members usually are estimates of one world, so the mean over members is taken at each step.
@@ -231,7 +231,7 @@ class ImaginedStep(NamedTuple):
     reward: Float[Tensor, "P n"]
     terminated: Bool[Tensor, "P n"]
     alive: Bool[Tensor, "P n"]
-    rows: Int[Tensor, n] | None  # which candidates of the block these are; None for all
+    rows: Int[Tensor, " n"] | None  # which candidates of the block these are; None for all
 
 
 def imagine(

@@ -29,7 +29,7 @@ from mbrl.types import Dynamics, NativeDynamics, RewardFn, TerminatedFn
 @torch.no_grad()
 def score_fn(
     model: Dynamics,
-    state: Float[Tensor, S],
+    state: Float[Tensor, " S"],
     *,
     particles: int = 20,
     propagation: Propagation = "tsinf",
@@ -42,7 +42,7 @@ def score_fn(
     terminal: float = 0.0,
     value: Callable[[Float[Tensor, "P N O"]], Float[Tensor, "P N"]] | None = None,
     generator: Generator,
-) -> Callable[[Float[Tensor, "N H A"]], Float[Tensor, N]]:
+) -> Callable[[Float[Tensor, "N H A"]], Float[Tensor, " N"]]:
     """What a planner maximises: the objective over the imagined returns from one state.
 
     All noise and all assignments are drawn here, once, and are the same for every candidate: the
@@ -146,7 +146,7 @@ def score_fn(
             score = torch.where(finite, reduce(returns), -torch.inf)
             return score.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
 
-    def score(actions: Float[Tensor, "N H A"]) -> Float[Tensor, N]:
+    def score(actions: Float[Tensor, "N H A"]) -> Float[Tensor, " N"]:
         _check_plans(actions, horizon)
         blocks = blocks_of(len(actions), model, propagation, particles, device)
         return torch.cat(parallel_map(score_block, [actions[block] for block in blocks]))
@@ -156,7 +156,7 @@ def score_fn(
 
 def _native_score(
     model: NativeDynamics,
-    state: Float[Tensor, S],
+    state: Float[Tensor, " S"],
     *,
     particles: int,
     reduce: Objective | None,
@@ -167,14 +167,14 @@ def _native_score(
     terminated: TerminatedFn | None,
     terminal: float,
     generator: Generator,
-) -> Callable[[Float[Tensor, "N H A"]], Float[Tensor, N]]:
+) -> Callable[[Float[Tensor, "N H A"]], Float[Tensor, " N"]]:
     """`score_fn` for a model that rolls whole sequences itself, candidates side by side."""
     noise = None
     if noisy and math.prod(model.noise_shape):
         shape = (horizon, particles, *model.noise_shape)
         noise = torch.randn(shape, generator=generator, device=generator.device)
 
-    def score(actions: Float[Tensor, "N H A"]) -> Float[Tensor, N]:
+    def score(actions: Float[Tensor, "N H A"]) -> Float[Tensor, " N"]:
         _check_plans(actions, horizon)
         earned, ended, finite = model.unroll(
             state, actions, particles=particles, noise=noise, reward=reward, terminated=terminated
@@ -199,7 +199,7 @@ def _native_score(
 @lru_cache(maxsize=64)
 def _weights(
     horizon: int, discount: float, terminal: float, dtype: torch.dtype, device: torch.device
-) -> Float[Tensor, H]:
+) -> Float[Tensor, " H"]:
     """How much each reward counts in a return."""
     weights = discount ** torch.arange(horizon, dtype=dtype, device=device)
     weights[-1] *= 1 + terminal

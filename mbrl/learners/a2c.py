@@ -6,19 +6,18 @@ their targets. With λ = 1 the advantages are the paper's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, cast
+from collections.abc import Callable
+from typing import cast
 
-from torch import Generator, Tensor
+from torch import Generator
 
-from mbrl import losses
+from mbrl import losses, returns
 from mbrl.learners.on_policy import (
     Actor,
     OnPolicyLearner,
     Pair,
+    Said,
     criticised,
-    explained,
-    normalised,
     value_of,
 )
 from mbrl.learners.on_policy_configs import A2CConfig
@@ -41,14 +40,12 @@ class A2C(OnPolicyLearner[A2CConfig]):
         )
         return {"pair": self.pair}
 
-    def _learn(
-        self, batch: Transition, generator: Generator, **more: Any
-    ) -> Mapping[str, Tensor | float]:
+    def _learn(self, batch: Transition, generator: Generator) -> Said:
         config, module = self.config, cast(Pair, self.pair.module)
-        critique = criticised(
-            module.critic, batch, discount=self.discount, lambda_=config.trace_decay
+        critique = criticised(module.critic, batch, self.config)
+        advantage = (
+            returns.normalised(critique.advantage) if config.normalise else critique.advantage
         )
-        advantage = normalised(critique.advantage) if config.normalise else critique.advantage
         actions = module.actor.distribution(batch.obs)
         policy = losses.policy_gradient(actions.log_prob(batch.action), advantage).mean()
         error = losses.value_loss(value_of(module.critic, batch.obs), critique.target).mean()
@@ -59,7 +56,7 @@ class A2C(OnPolicyLearner[A2CConfig]):
             "actor_loss": policy.detach(),
             "value_loss": error.detach(),
             "entropy": entropy.detach(),
-            "explained_variance": explained(critique.value, critique.target),
+            "explained_variance": returns.explained(critique.value, critique.target),
             "grad_norm": norm,
             "learning_rate": self.pair.learning_rate,
         }

@@ -9,26 +9,25 @@ policy: the target's action and that of the policy's step are drawn anew, not th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Generator, Tensor, nn
 
-from mbrl import losses
+from mbrl import losses, returns
 from mbrl.encoders.encoder import Encoder
 from mbrl.learners.actions import Actions, as_features, features_of
 from mbrl.learners.encoding import attach, encode, policy_of
-from mbrl.learners.off_policy import OffPolicyLearner
+from mbrl.learners.off_policy import Factor, OffPolicyLearner
 from mbrl.learners.on_policy import (
     Actor,
     OnPolicyLearner,
+    Said,
     criticised,
-    explained,
     make_actor,
     make_critic,
-    normalised,
     value_of,
 )
 from mbrl.learners.on_policy_configs import ActorCriticConfig, OffPolicyActorCriticConfig
@@ -45,18 +44,16 @@ class ActorCritic(OnPolicyLearner[ActorCriticConfig]):
         self.critic = Block(critic(), learning_rate=config.value_learning_rate, clip=config.clip)
         return {"actor": self.actor, "critic": self.critic}
 
-    def _learn(
-        self, batch: Transition, generator: Generator, **more: Any
-    ) -> Mapping[str, Tensor | float]:
+    def _learn(self, batch: Transition, generator: Generator) -> Said:
         config, critic = self.config, self.critic.module
         known, error = None, torch.zeros(())
         for _ in range(config.value_updates):
-            critique = self._criticised(batch)  # targets follow the value
-            known = explained(critique.value, critique.target) if known is None else known
+            critique = criticised(critic, batch, config)  # targets follow the value
+            known = returns.explained(critique.value, critique.target) if known is None else known
             error = losses.value_loss(value_of(critic, batch.obs), critique.target).mean()
             self.critic.minimise(error)
-        advantage = self._criticised(batch).advantage
-        advantage = normalised(advantage) if config.normalise else advantage
+        advantage = criticised(critic, batch, config).advantage
+        advantage = returns.normalised(advantage) if config.normalise else advantage
         actions = cast(Actor, self.actor.module).distribution(batch.obs)
         loss = losses.policy_gradient(actions.log_prob(batch.action), advantage).mean()
         entropy = actions.entropy().mean()
@@ -70,11 +67,6 @@ class ActorCritic(OnPolicyLearner[ActorCriticConfig]):
             "grad_norm": norm,
             "learning_rate": self.actor.learning_rate,
         }
-
-    def _criticised(self, batch: Transition) -> Any:
-        return criticised(
-            self.critic.module, batch, discount=self.discount, lambda_=self.config.trace_decay
-        )
 
 
 class OffPolicyActorCritic(OffPolicyLearner[OffPolicyActorCriticConfig, Actions]):
@@ -103,11 +95,7 @@ class OffPolicyActorCritic(OffPolicyLearner[OffPolicyActorCriticConfig, Actions]
         return policy_of(self.critic.fixed, self.actor.fixed)
 
     def _learn(
-        self,
-        batch: Transition,
-        weights: Tensor | None,
-        discount: float | Tensor,
-        generator: Generator,
+        self, batch: Transition, weights: Tensor | None, discount: Factor, generator: Generator
     ) -> dict[str, Tensor]:
         with torch.no_grad():
             next_state = encode(self.critic.fixed, batch.next_obs)

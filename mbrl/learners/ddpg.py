@@ -17,7 +17,7 @@ from mbrl.distributions import Bounds
 from mbrl.encoders.encoder import Encoder
 from mbrl.learners.actors import normal
 from mbrl.learners.encoding import attach, encode, policy_of
-from mbrl.learners.off_policy import OffPolicyLearner
+from mbrl.learners.off_policy import Factor, OffPolicyLearner
 from mbrl.learners.value_configs import DDPGConfig
 from mbrl.nn import Block, StackedMLP, Target
 from mbrl.types import Transition
@@ -93,11 +93,7 @@ class DDPG(OffPolicyLearner[DDPGConfig, Bounds]):
         return self._value(self.critic.fixed, rows, action).amin(0).view(state.shape[:-1])
 
     def _learn(
-        self,
-        batch: Transition,
-        weights: Tensor | None,
-        discount: float | Tensor,
-        generator: Generator,
+        self, batch: Transition, weights: Tensor | None, discount: Factor, generator: Generator
     ) -> dict[str, Tensor]:
         state = encode(self.critic.module, batch.obs)
         q = self._value(self.critic.module, state, batch.action)  # (C, B)
@@ -118,7 +114,7 @@ class DDPG(OffPolicyLearner[DDPGConfig, Bounds]):
 
     @torch.no_grad()
     def _target(
-        self, batch: Transition, discount: float | Tensor, generator: Generator
+        self, batch: Transition, discount: Factor, generator: Generator
     ) -> Float[Tensor, " B"]:
         """r + γ min_C Q'(s', a'), for the target policy's a' with noise."""
         next_state = encode(self.critic_target.module, batch.next_obs)

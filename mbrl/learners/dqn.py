@@ -20,7 +20,7 @@ from mbrl import losses
 from mbrl.distributions import categorical_projection, gumbel_noise, quantile_midpoints
 from mbrl.encoders.encoder import Encoder
 from mbrl.learners.encoding import attach, encode
-from mbrl.learners.off_policy import OffPolicyLearner
+from mbrl.learners.off_policy import Factor, OffPolicyLearner
 from mbrl.learners.value_configs import DQNConfig
 from mbrl.nn import ACTIVATIONS, Block, StackedMLP, Target
 from mbrl.types import Transition
@@ -167,11 +167,7 @@ class DQN(OffPolicyLearner[DQNConfig, int]):
         return self.values(obs).amax(-1)
 
     def _learn(
-        self,
-        batch: Transition,
-        weights: Tensor | None,
-        discount: float | Tensor,
-        generator: Generator,
+        self, batch: Transition, weights: Tensor | None, discount: Factor, generator: Generator
     ) -> dict[str, Tensor]:
         rows, errors, q = self._loss(batch, discount)
         loss = losses.average(rows, weight=weights)
@@ -183,7 +179,7 @@ class DQN(OffPolicyLearner[DQNConfig, int]):
         return said | {"td_error": self.errors.mean()}
 
     def _loss(
-        self, batch: Transition, discount: float | Tensor
+        self, batch: Transition, discount: Factor
     ) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"], Float[Tensor, " B"]]:
         """The loss, the error and Q(s, a) of each row."""
         out = self.critic.module(batch.obs)  # (B, A, K)
@@ -215,7 +211,7 @@ class DQN(OffPolicyLearner[DQNConfig, int]):
         out: Float[Tensor, "B A 1"],
         next_out: Float[Tensor, "B A 1"],
         online: Float[Tensor, "B A 1"],
-        discount: float | Tensor,
+        discount: Factor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         q, next_q = out.squeeze(-1), next_out.squeeze(-1)
         if self.config.double:

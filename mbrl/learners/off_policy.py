@@ -22,6 +22,10 @@ C = TypeVar("C", bound=Discounted)
 A = TypeVar("A", bound=Actions)
 
 
+Factor = float | Tensor
+"""A number for all rows, or (B,) with one for each."""
+
+
 class OffPolicyLearner(ABC, Generic[C, A]):
     """A `Learner` from batches of transitions of any policy.
 
@@ -103,11 +107,7 @@ class OffPolicyLearner(ABC, Generic[C, A]):
 
     @abstractmethod
     def _learn(
-        self,
-        batch: Transition,
-        weights: Tensor | None,
-        discount: float | Tensor,
-        generator: Generator,
+        self, batch: Transition, weights: Tensor | None, discount: Factor, generator: Generator
     ) -> dict[str, Tensor]:
         """Learn from a batch whose shapes are checked; returns metrics."""
 

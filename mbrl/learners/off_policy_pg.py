@@ -6,20 +6,20 @@ action (Precup 2000), or of each action alone, which is right to first order for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, cast
+from collections.abc import Callable
+from functools import partial
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
 from mbrl import losses, returns
+from mbrl.learners.episodes import in_columns
 from mbrl.learners.on_policy import (
     Actor,
     OnPolicyLearner,
-    episodes,
-    one_column,
-    step_of,
+    Said,
 )
 from mbrl.learners.on_policy_configs import OffPolicyPGConfig
 from mbrl.nn import Block, StackedMLP
@@ -62,11 +62,12 @@ class OffPolicyPG(OnPolicyLearner[OffPolicyPGConfig]):
                 )
             if not bool(behaviour_log_prob.isfinite().all()):
                 raise ValueError("behaviour_log_prob holds a number that is not finite")
-        return self._update(batch, generator, behaviour=behaviour_log_prob)
+        learn = partial(self._learn, behaviour=behaviour_log_prob)
+        return self._update(batch, learn, generator)
 
     def _learn(
-        self, batch: Transition, generator: Generator, behaviour: Tensor | None = None, **more: Any
-    ) -> Mapping[str, Tensor | float]:
+        self, batch: Transition, generator: Generator, behaviour: Tensor | None = None
+    ) -> Said:
         if behaviour is None:
             with torch.no_grad():
                 behaviour = self.policy.distribution(batch.obs).log_prob(batch.action)
@@ -116,23 +117,3 @@ class OffPolicyPG(OnPolicyLearner[OffPolicyPGConfig]):
             log_prob, behaviour, psi, over=config.over, mask=mask
         )
         return rows.sum(0).mean(), ratio
-
-
-def in_columns(
-    batch: Transition, behaviour: Float[Tensor, " T *N"]
-) -> tuple[Transition, Float[Tensor, "L K"], Bool[Tensor, "L K"]]:
-    """Each of K episodes in a column, filled up with zeros, and where there are steps."""
-    if batch.reward.ndim > 1:
-        behaviour = behaviour.transpose(0, 1).flatten()
-    batch = one_column(batch)
-    episode = episodes(batch.terminated | batch.truncated)
-    step = step_of(episode)
-    size = int(step.max()) + 1, int(episode[-1]) + 1
-
-    def column(value: Tensor) -> Tensor:
-        filled = value.new_zeros((*size, *value.shape[1:]))
-        filled[step, episode] = value
-        return filled
-
-    there = torch.ones_like(batch.terminated)
-    return Transition._make(map(column, batch)), column(behaviour), column(there)

@@ -13,24 +13,26 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from mbrl import returns
 from mbrl.checks import check_batch
-from mbrl.distributions import Bounds, Categorical, DiagonalGaussian, MultiCategorical
+from mbrl.distributions import Bounds, DiagonalGaussian, Distribution
 from mbrl.learners.actions import Actions, device_of, shape_of
 from mbrl.learners.actors import CategoricalActor, GaussianActor, MultiCategoricalActor
 from mbrl.learners.configs import discount_of
-from mbrl.learners.on_policy_configs import PolicyConfig
+from mbrl.learners.on_policy_configs import AdvantageConfig, PolicyConfig
 from mbrl.nn import Block, StackedMLP
 from mbrl.nn.block import check_finite
 from mbrl.parallel import single_thread
 from mbrl.types import Metrics, Transition
 
 Actor = GaussianActor | CategoricalActor | MultiCategoricalActor
-Distribution = DiagonalGaussian | Categorical | MultiCategorical
 
+
+Said = Mapping[str, Tensor | float]
+"""Metrics, as a learner has them."""
 
 C = TypeVar("C", bound=PolicyConfig)
 
@@ -85,9 +87,7 @@ class OnPolicyLearner(ABC, Generic[C]):
         return cast(Actor, self.blocks["actor"].fixed)
 
     @abstractmethod
-    def _learn(
-        self, batch: Transition, generator: Generator, **more: Any
-    ) -> Mapping[str, Tensor | float]:
+    def _learn(self, batch: Transition, generator: Generator) -> Said:
         """Learn from a rollout that is checked; returns metrics."""
 
     @single_thread()  # small products are faster on one thread
@@ -102,13 +102,18 @@ class OnPolicyLearner(ABC, Generic[C]):
             ValueError: wrong shapes, or numbers that are not finite; nothing is changed then.
             Diverged: a loss or a parameter is no longer finite.
         """
-        return self._update(batch, generator)
+        return self._update(batch, self._learn, generator)
 
-    def _update(self, batch: Transition, generator: Generator, **more: Any) -> Metrics:
+    def _update(
+        self,
+        batch: Transition,
+        learn: Callable[[Transition, Generator], Said],
+        generator: Generator,
+    ) -> Metrics:
         check_rollout(batch, (self.size,), self._action_shape)
         for name, block in self.blocks.items():
             block.learning_rate = self._rates[name] * self.left
-        metrics = self._learn(batch, generator, **more)
+        metrics = learn(batch, generator)
         said = {name: float(value) for name, value in metrics.items()}
         check_finite(
             said | {f"the {n}'s parameters": b.value.detach().sum() for n, b in self.blocks.items()}
@@ -163,14 +168,17 @@ class Critique(NamedTuple):
 
 
 @torch.no_grad()
-def criticised(
-    critic: nn.Module, batch: Transition, *, discount: float, lambda_: float
-) -> Critique:
+def criticised(critic: nn.Module, batch: Transition, config: AdvantageConfig) -> Critique:
     """Values and generalised advantage estimates of a rollout, constants."""
     value, next_value = value_of(critic, torch.stack((batch.obs, batch.next_obs)))
     ends = batch.terminated, batch.truncated
     advantage = returns.gae(
-        batch.reward, value, next_value, *ends, discount=discount, lambda_=lambda_
+        batch.reward,
+        value,
+        next_value,
+        *ends,
+        discount=discount_of(config),
+        lambda_=config.trace_decay,
     )
     return Critique(value, advantage)
 
@@ -186,14 +194,6 @@ def flat(batch: Transition) -> Transition:
     return Transition._make(column.flatten(0, lead - 1) for column in batch)
 
 
-def normalised(advantage: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
-    """Mean 0 and standard deviation 1; one row alone stays as it is."""
-    if advantage.numel() < 2:
-        return advantage
-    std, mean = torch.std_mean(advantage)
-    return (advantage - mean) / (std + 1e-8)
-
-
 @torch.no_grad()
 def constant(actor: Actor, obs: Float[Tensor, "B S"]) -> Distribution:
     """The distribution of actions as it is now: it stays when the parameters change."""
@@ -202,48 +202,6 @@ def constant(actor: Actor, obs: Float[Tensor, "B S"]) -> Distribution:
         # without `gsde` log_std is the parameter itself
         return given._replace(log_std=given.log_std.detach().clone())
     return given
-
-
-def rows_of(distribution: Distribution, rows: Tensor | slice) -> Distribution:
-    """The distribution of some of B rows."""
-    if isinstance(distribution, DiagonalGaussian):
-        mean, log_std = distribution
-        return DiagonalGaussian(mean[rows], log_std[rows] if log_std.ndim == mean.ndim else log_std)
-    return distribution._replace(logits=distribution.logits[rows])
-
-
-def kl(old: Distribution, new: Distribution) -> Float[Tensor, "*B"]:
-    """KL(old ‖ new) of two distributions of one kind, in nats."""
-    return cast(Any, old).kl(new)
-
-
-def explained(value: Tensor, target: Tensor) -> Tensor:
-    """1 - Var(target - value) / Var(target): 1 is a perfect value, 0 no better than a constant."""
-    variance = target.var(correction=0)
-    return 1 - (target - value).var(correction=0) / variance.clamp_min(1e-12)
-
-
-def one_column(batch: Transition) -> Transition:
-    """Columns (T, N) one after another (N · T,); the last row of each ends an episode."""
-    truncated = batch.truncated.clone()
-    truncated[-1] |= ~batch.terminated[-1]
-    batch = batch._replace(truncated=truncated)
-    if batch.reward.ndim == 1:
-        return batch
-    return Transition._make(column.transpose(0, 1).flatten(0, 1) for column in batch)
-
-
-def episodes(ends: Bool[Tensor, " T"]) -> Int[Tensor, " T"]:
-    """The number of the episode of each row, from 0."""
-    return ends.long().cumsum(0) - ends.long()
-
-
-def step_of(episode: Int[Tensor, " T"]) -> Int[Tensor, " T"]:
-    """The number of each row within its episode, from 0."""
-    rows = torch.arange(len(episode), device=episode.device)
-    first = torch.full((int(episode[-1]) + 1,), len(episode), device=episode.device)
-    first = first.scatter_reduce(0, episode, rows, "amin")
-    return rows - first[episode]
 
 
 def make_actor(size: int, actions: Actions, config: PolicyConfig, *, generator: Generator) -> Actor:

@@ -9,7 +9,6 @@ from typing import Literal
 from mbrl.learners.configs import Activation, Rate
 from planners.checks import (
     NonNegativeFloat,
-    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     PositiveShare,
@@ -92,7 +91,17 @@ class OffPolicyPGConfig(PolicyConfig):
 
 
 @dataclass(frozen=True)
-class ActorCriticConfig(PolicyConfig):
+class AdvantageConfig(PolicyConfig):
+    """What learners by generalised advantage estimates share."""
+
+    trace_decay: Share = 0.95
+    """λ of the advantage estimates; 0: one-step errors, 1: whole returns."""
+    normalise: bool = True
+    """Whether advantages of a batch, or a minibatch, get mean 0 and standard deviation 1."""
+
+
+@dataclass(frozen=True)
+class ActorCriticConfig(AdvantageConfig):
     """Settings of the batch and the online actor-critic."""
 
     learning_rate: Rate = 1e-3
@@ -101,10 +110,6 @@ class ActorCriticConfig(PolicyConfig):
     """Adam's step size for the value."""
     value_updates: PositiveInt = 10
     """Gradient steps of the value at each update, before the policy's step."""
-    trace_decay: Share = 0.95
-    """λ of the advantage estimates; 0: one-step errors, 1: whole returns."""
-    normalise: bool = True
-    """Whether advantages of a batch of two or more get mean 0 and standard deviation 1."""
     entropy_weight: NonNegativeFloat = 0.0
     """Weight of the entropy in the policy's loss."""
     clip: PositiveFloat | None = 0.5
@@ -135,7 +140,7 @@ class OffPolicyActorCriticConfig(PolicyConfig):
 
 
 @dataclass(frozen=True)
-class A2CConfig(PolicyConfig):
+class A2CConfig(AdvantageConfig):
     """Settings of the advantage actor-critic."""
 
     learning_rate: Rate = 7e-4
@@ -155,15 +160,13 @@ class A2CConfig(PolicyConfig):
 
 
 @dataclass(frozen=True)
-class TRPOConfig(PolicyConfig):
+class TRPOConfig(AdvantageConfig):
     """Settings of trust region policy optimisation; the step size is that of the value."""
 
     learning_rate: Rate = 1e-3
     """Adam's step size for the value. The policy has none: the KL bound sets its step."""
     max_kl: PositiveFloat = 0.01
     """δ, the greatest mean KL divergence of an update."""
-    trace_decay: Share = 0.95
-    """λ of the advantage estimates."""
     cg_steps: PositiveInt = 15
     """Iterations of the conjugate gradient."""
     damping: NonNegativeFloat = 0.1
@@ -176,12 +179,10 @@ class TRPOConfig(PolicyConfig):
     """Passes of the value over the batch."""
     batch: PositiveInt = 128
     """Minibatch of the value."""
-    normalise: bool = True
-    """Whether advantages of a batch get mean 0 and standard deviation 1."""
 
 
 @dataclass(frozen=True)
-class PPOConfig(PolicyConfig):
+class PPOConfig(AdvantageConfig):
     """Settings of proximal policy optimisation."""
 
     objective: Literal["clip", "penalty", "both"] = "clip"
@@ -198,10 +199,6 @@ class PPOConfig(PolicyConfig):
     """Passes over each rollout."""
     batch: PositiveInt = 64
     """Minibatch."""
-    trace_decay: Share = 0.95
-    """λ of the advantage estimates."""
-    normalise: bool = True
-    """Whether advantages of a minibatch get mean 0 and standard deviation 1."""
     value_clip: PositiveFloat | None = None
     """The value's loss counts moves of the value only up to this size. If unset, it is not
     clipped."""
@@ -221,22 +218,3 @@ class PPOConfig(PolicyConfig):
             not self.decay_clip or self.decay_steps is not None,
             "decay_clip: needs decay_steps",
         )
-
-
-@dataclass(frozen=True)
-class RolloutConfig:
-    """How an on-policy agent collects what it learns from."""
-
-    rollout: PositiveInt = 2048
-    """T, the steps of each environment between updates. An update learns from T · N steps."""
-    normalise_obs: bool = False
-    """Whether observations are scaled to mean 0 and standard deviation 1, with running
-    statistics, and clipped to [-10, 10]."""
-    normalise_reward: bool = False
-    """Whether rewards are divided by the running standard deviation of the discounted return, and
-    clipped to [-10, 10]."""
-    noise_every: NonNegativeInt = 0
-    """With gsde, the steps between draws of the noise's weights; 0: only where a rollout begins."""
-
-    def __post_init__(self) -> None:
-        check_fields(self)

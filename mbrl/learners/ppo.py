@@ -13,19 +13,16 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Generator, Tensor
 
-from mbrl import losses
+from mbrl import losses, returns
+from mbrl.distributions import Distribution, kl, rows_of
 from mbrl.learners.on_policy import (
     Actor,
-    Distribution,
     OnPolicyLearner,
     Pair,
+    Said,
     constant,
     criticised,
-    explained,
     flat,
-    kl,
-    normalised,
-    rows_of,
     value_of,
 )
 from mbrl.learners.on_policy_configs import PPOConfig
@@ -67,13 +64,9 @@ class PPO(OnPolicyLearner[PPOConfig]):
         self.pair = Block(pair, learning_rate=config.learning_rate, eps=1e-5, clip=config.clip)
         return {"pair": self.pair}
 
-    def _learn(
-        self, batch: Transition, generator: Generator, **more: Any
-    ) -> Mapping[str, Tensor | float]:
+    def _learn(self, batch: Transition, generator: Generator) -> Said:
         config, module = self.config, cast(Pair, self.pair.module)
-        critique = criticised(
-            module.critic, batch, discount=self.discount, lambda_=config.trace_decay
-        )
+        critique = criticised(module.critic, batch, self.config)
         batch = flat(batch)
         old = constant(module.actor, batch.obs)
         old_log_prob = old.log_prob(batch.action)
@@ -92,7 +85,7 @@ class PPO(OnPolicyLearner[PPOConfig]):
                 self.beta = min(max(beta, 1e-10), 1e10)
         return metrics | {
             "kl": moved,
-            "explained_variance": explained(value, target),
+            "explained_variance": returns.explained(value, target),
             "passes": float(passes),
             "learning_rate": self.pair.learning_rate,
         }
@@ -124,7 +117,7 @@ class PPO(OnPolicyLearner[PPOConfig]):
             clip_range: ε.
         """
         config, module = self.config, cast(Pair, self.pair.module)
-        advantage = normalised(rows.advantage) if config.normalise else rows.advantage
+        advantage = returns.normalised(rows.advantage) if config.normalise else rows.advantage
         new = module.actor.distribution(rows.obs)
         log_prob = new.log_prob(rows.action)
         if config.objective == "penalty":

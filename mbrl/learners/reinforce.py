@@ -8,21 +8,19 @@ Baselines come from other episodes or from the state alone, so the gradient stay
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, cast
+from collections.abc import Callable
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from mbrl import losses, returns
+from mbrl.learners.episodes import episodes, one_column, step_of
 from mbrl.learners.on_policy import (
     Actor,
     OnPolicyLearner,
-    episodes,
-    explained,
-    one_column,
-    step_of,
+    Said,
     value_of,
 )
 from mbrl.learners.on_policy_configs import ReinforceConfig
@@ -43,9 +41,7 @@ class Reinforce(OnPolicyLearner[ReinforceConfig]):
         value = Block(critic(), learning_rate=self.config.value_learning_rate)
         return {"actor": self.actor, "critic": value}
 
-    def _learn(
-        self, batch: Transition, generator: Generator, **more: Any
-    ) -> Mapping[str, Tensor | float]:
+    def _learn(self, batch: Transition, generator: Generator) -> Said:
         batch = one_column(batch)
         episode = episodes(batch.terminated | batch.truncated)
         count = int(episode[-1]) + 1
@@ -132,7 +128,7 @@ class Reinforce(OnPolicyLearner[ReinforceConfig]):
         critic, ends = self.blocks["critic"], (batch.terminated, batch.truncated)
         target = returns.reward_to_go(batch.reward, *ends, discount=self.discount)
         with torch.no_grad():
-            known = explained(value_of(critic.module, batch.obs), target)
+            known = returns.explained(value_of(critic.module, batch.obs), target)
         loss = torch.zeros(())
         for _ in range(self.config.value_updates):
             loss = losses.value_loss(value_of(critic.module, batch.obs), target).mean()

@@ -22,7 +22,7 @@ from mbrl.encoders.encoder import Encoder
 from mbrl.learners.actors import CategoricalActor, SquashedActor, normal
 from mbrl.learners.configs import SACConfig
 from mbrl.learners.encoding import attach, encode, policy_of
-from mbrl.learners.off_policy import A, OffPolicyLearner
+from mbrl.learners.off_policy import A, Factor, OffPolicyLearner
 from mbrl.nn import Block, StackedMLP, Target
 from mbrl.types import Transition
 
@@ -70,11 +70,7 @@ class _SoftActorCritic(OffPolicyLearner[SACConfig, A]):
         return cast(Tensor, self.actor.fixed.log_temperature).exp()
 
     def _learn(
-        self,
-        batch: Transition,
-        weights: Tensor | None,
-        discount: float | Tensor,
-        generator: Generator,
+        self, batch: Transition, weights: Tensor | None, discount: Factor, generator: Generator
     ) -> dict[str, Tensor]:
         for net in self._critics():
             net.resample(generator=generator)
@@ -98,7 +94,7 @@ class _SoftActorCritic(OffPolicyLearner[SACConfig, A]):
 
     @abstractmethod
     def _critic_loss(
-        self, batch: Transition, discount: float | Tensor, generator: Generator
+        self, batch: Transition, discount: Factor, generator: Generator
     ) -> tuple[Float[Tensor, "C B"], Float[Tensor, " B"]]:
         """Q(s, a) of each critic, and the loss of each row."""
 
@@ -148,7 +144,7 @@ class SAC(_SoftActorCritic[Bounds]):
         return out.squeeze(-1) if len(self.atoms) == 1 else out.softmax(-1) @ self.atoms
 
     def _critic_loss(
-        self, batch: Transition, discount: float | Tensor, generator: Generator
+        self, batch: Transition, discount: Factor, generator: Generator
     ) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             next_state = encode(self.critic.fixed, batch.next_obs)
@@ -183,7 +179,7 @@ class SAC(_SoftActorCritic[Bounds]):
         next_out: Float[Tensor, "C B K"],
         next_log_prob: Float[Tensor, " B"],
         batch: Transition,
-        discount: float | Tensor,
+        discount: Factor,
         generator: Generator,
     ) -> tuple[Tensor, Tensor]:
         """C51's loss against the distribution of the critic with the least mean (XQC)."""
@@ -245,7 +241,7 @@ class DiscreteSAC(_SoftActorCritic[int]):
         return values.amin(0).view(state.shape[:-1])
 
     def _critic_loss(
-        self, batch: Transition, discount: float | Tensor, generator: Generator
+        self, batch: Transition, discount: Factor, generator: Generator
     ) -> tuple[Tensor, Tensor]:
         assert self.target is not None
         with torch.no_grad():

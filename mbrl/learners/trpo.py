@@ -6,24 +6,22 @@ on the KL divergence, and shortened until the bound holds and the surrogate impr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, cast
+from collections.abc import Callable
+from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from mbrl import losses
+from mbrl import losses, returns
+from mbrl.distributions import Distribution, kl
 from mbrl.learners.on_policy import (
     Actor,
-    Distribution,
     OnPolicyLearner,
+    Said,
     constant,
     criticised,
-    explained,
     flat,
-    kl,
-    normalised,
     value_of,
 )
 from mbrl.learners.on_policy_configs import TRPOConfig
@@ -39,20 +37,18 @@ class TRPO(OnPolicyLearner[TRPOConfig]):
         self.critic = Block(critic(), learning_rate=self.config.learning_rate)
         return {"actor": self.actor, "critic": self.critic}
 
-    def _learn(
-        self, batch: Transition, generator: Generator, **more: Any
-    ) -> Mapping[str, Tensor | float]:
+    def _learn(self, batch: Transition, generator: Generator) -> Said:
         config = self.config
-        critique = criticised(
-            self.critic.module, batch, discount=self.discount, lambda_=config.trace_decay
-        )
+        critique = criticised(self.critic.module, batch, self.config)
         batch, value = flat(batch), critique.value.flatten()
         advantage, target = critique.advantage.flatten(), critique.target.flatten()
-        metrics = self._improve(batch, normalised(advantage) if config.normalise else advantage)
+        metrics = self._improve(
+            batch, returns.normalised(advantage) if config.normalise else advantage
+        )
         error = self._fit(batch.obs, target, generator)
         return metrics | {
             "value_loss": error,
-            "explained_variance": explained(value, target),
+            "explained_variance": returns.explained(value, target),
             "learning_rate": self.critic.learning_rate,
         }
 

@@ -5,7 +5,7 @@ with its optimiser, and target copies of it.
 """
 
 from mbrl.nn.block import Block, Diverged, Target
-from mbrl.nn.stacked import ACTIVATIONS, INITS, Net, StackedMLP, stacked_mlp
+from mbrl.nn.stacked import ACTIVATIONS, INITS, Net, Scaling, StackedMLP, stacked_mlp
 
 __all__ = [
     "ACTIVATIONS",
@@ -13,6 +13,7 @@ __all__ = [
     "Block",
     "Diverged",
     "Net",
+    "Scaling",
     "StackedMLP",
     "Target",
     "stacked_mlp",

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -177,6 +177,17 @@ class _OneDNN(torch.autograd.Function):
         )
 
 
+class Scaling(NamedTuple):
+    """What is done to the inputs and the outputs of a net of several members, float64."""
+
+    in_std: Float[Tensor, " I"]
+    """Inputs are divided by it."""
+    scale: Float[Tensor, " O"]
+    """Outputs are multiplied by it."""
+    shift: Float[Tensor, "_ 1 O"]
+    """Added then; of each member, or of all."""
+
+
 class Net(nn.Module, ABC):
     """E networks, or E samples of one network's weights, each on its own rows.
 
@@ -226,29 +237,20 @@ class Net(nn.Module, ABC):
         """
         raise ValueError(f"warm must be True: {type(self).__name__} cannot draw fresh weights")
 
-    def fold(
-        self,
-        members: int,
-        in_std: Float[Tensor, " I"],
-        scale: Float[Tensor, " O"],
-        shift: Float[Tensor, "_ 1 O"],
-    ) -> Callable[[Tensor], Tensor]:
+    def fold(self, members: int, scaling: Scaling) -> Callable[[Tensor], Tensor]:
         """`x -> net(x / in_std) · scale + shift` for the first `members`.
 
-        The arguments are float64. A net whose first and last layers are affine can override this to
-        multiply them into its weights.
+        A net whose first and last layers are affine can override this to multiply them into its
+        weights.
         """
         dtype = next(self.parameters()).dtype
-        in_std, scale, shift = (value.to(dtype) for value in (in_std, scale, shift))
-        return partial(_scaled, self, members, in_std, scale, shift)
+        return partial(_scaled, self, members, Scaling(*(value.to(dtype) for value in scaling)))
 
 
-def _scaled(
-    net: Net, members: int, in_std: Tensor, scale: Tensor, shift: Tensor, x: Tensor
-) -> Tensor:
+def _scaled(net: Net, members: int, scaling: Scaling, x: Tensor) -> Tensor:
     if members < net.members:  # `forward` takes rows for all members
         x = torch.cat((x, x[:1].expand(net.members - members, *x.shape[1:])))
-    return net(x / in_std)[:members] * scale + shift
+    return net(x / scaling.in_std)[:members] * scaling.scale + scaling.shift
 
 
 Norm = Literal["layer", "batch", "batch-after"]
@@ -393,16 +395,11 @@ class StackedMLP(Net):
         for weight in [*self.weights][:-1]:
             weight.div_(torch.linalg.vector_norm(weight, dim=1, keepdim=True).clamp_min(1e-12))
 
-    def fold(
-        self,
-        members: int,
-        in_std: Float[Tensor, " I"],
-        scale: Float[Tensor, " O"],
-        shift: Float[Tensor, "_ 1 O"],
-    ) -> Callable[[Tensor], Tensor]:
+    def fold(self, members: int, scaling: Scaling) -> Callable[[Tensor], Tensor]:
         """`x -> net(x / in_std) · scale + shift` for the first `members`, at no extra cost."""
         if self.norm is not None:
-            return super().fold(members, in_std, scale, shift)
+            return super().fold(members, scaling)
+        in_std, scale, shift = scaling
         weights = [weight[:members] for weight in self.weights]
         biases = [bias[:members] for bias in self.biases]
         dtype = weights[0].dtype

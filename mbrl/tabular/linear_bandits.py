@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import TypedDict, Unpack
 
 import torch
 from jaxtyping import Float
@@ -24,6 +25,14 @@ from mbrl.tabular._bandit_common import (
     normal,
     positive,
 )
+
+
+class Regression(TypedDict, total=False):
+    """Settings of the ridge regression of a `LinearBandit`."""
+
+    noise: float
+    ridge: float
+    device: torch.device | str
 
 
 class LinearBandit(ABC):
@@ -115,14 +124,12 @@ class LinUCB(LinearBandit):
         runs: int,
         features: int,
         *,
-        noise: float = 1.0,
-        ridge: float = 1.0,
         norm: float = 1.0,
         delta: float = 0.05,
         alpha: float | None = None,
-        device: torch.device | str = "cpu",
+        **regression: Unpack[Regression],
     ) -> None:
-        super().__init__(runs, features, noise=noise, ridge=ridge, device=device)
+        super().__init__(runs, features, **regression)
         positive(norm=norm, alpha=1.0 if alpha is None else alpha)
         if not 0 < delta < 1:
             raise ValueError(f"delta must lie in (0, 1), got {delta!r}")
@@ -157,12 +164,10 @@ class LinearThompson(LinearBandit):
         runs: int,
         features: int,
         *,
-        noise: float = 1.0,
-        ridge: float = 1.0,
         widen: float = 1.0,
-        device: torch.device | str = "cpu",
+        **regression: Unpack[Regression],
     ) -> None:
-        super().__init__(runs, features, noise=noise, ridge=ridge, device=device)
+        super().__init__(runs, features, **regression)
         positive(widen=widen)
         self.widen = widen
 

@@ -130,7 +130,7 @@ def _descend(forest, settings, parameters, leaf, path, b, simulation):
         if x.terminal or depth == settings.max_depth or x.simulation == simulation + 1:  # a cycle
             return
         x.simulation = simulation + 1
-        action = select(forest, b, node, simulation, settings, parameters)
+        action = select(forest, b, node, simulation, settings, parameters)  # noqa: F821  (see make_simulate)
         child = _outcome(forest, settings, b, forest.edges[b, node, action])
         if child < 0:
             leaf[ACTION, b], leaf[_KIND, b] = action, _EXPAND

@@ -61,7 +61,7 @@ class Rule(ABC):
 
     def answer(
         self, forest: Forest, parameters: tuple, *, generator: Generator
-    ) -> tuple[Int[Tensor, B], Float[Tensor, "B K"]]:
+    ) -> tuple[Int[Tensor, " B"], Float[Tensor, "B K"]]:
         """The action and policy of each root; by default the most visited, and visit shares."""
         visits = root_visits(forest)
         return torch.from_numpy(visits.argmax(1)), torch.from_numpy(_shares(visits)).float()

@@ -26,12 +26,12 @@ class Evaluation(NamedTuple):
     """
 
     state: Float[Tensor, "B S"]
-    reward: Float[Tensor, B]
-    value: Float[Tensor, B]  # value of the state; ignored if that is terminal
+    reward: Float[Tensor, " B"]
+    value: Float[Tensor, " B"]  # value of the state; ignored if that is terminal
     logits: Float[Tensor, "B K"] | None = None  # logits of the prior; None for a uniform prior
-    terminated: Bool[Tensor, B] | None = None  # None if no state is terminal
-    discount: Float[Tensor, B] | None = None  # used instead of γ; -1 if the opponent moves next
-    variance: Float[Tensor, B] | None = None  # epistemic variance of the value, e.g. over members
+    terminated: Bool[Tensor, " B"] | None = None  # None if no state is terminal
+    discount: Float[Tensor, " B"] | None = None  # used instead of γ; -1 if the opponent moves next
+    variance: Float[Tensor, " B"] | None = None  # epistemic variance of the value, over members
     invalid: Bool[Tensor, "B K"] | None = None  # actions that cannot be taken in the state
     actions: Float[Tensor, "B K A"] | None = None  # the K actions, if they are sampled
     chance: Float[Tensor, "B C"] | None = None  # probability of each outcome; 0 for padding
@@ -170,7 +170,7 @@ class Tree:
     are on the device of the roots.
     """
 
-    action: Int[Tensor, B]
+    action: Int[Tensor, " B"]
     """Index of the chosen action among the root's K."""
     policy: Float[Tensor, "B K"]
     """Shares of the root's visits; for Gumbel the improved policy."""
@@ -187,7 +187,7 @@ class Tree:
         return torch.from_numpy(self.forest.edges[name])
 
     @property
-    def value(self) -> Float[Tensor, B]:
+    def value(self) -> Float[Tensor, " B"]:
         """Values of the roots."""
         return self.values[:, 0]
 
@@ -264,7 +264,7 @@ class Tree:
         """Q of the root's actions; 0 if untried."""
         return self._edges("q")[:, 0]
 
-    def after(self, action: Int[Tensor, B], state: Float[Tensor, "B S"] | None = None) -> Tree:
+    def after(self, action: Int[Tensor, " B"], state: Float[Tensor, "B S"] | None = None) -> Tree:
         """The subtree below an action of each root, as the `start` of a search after a real step.
 
         Where an action has several outcomes, the subtree is that of the outcome nearest to `state`,

@@ -18,6 +18,7 @@ from mbrl.learners.sac import SAC, DiscreteSAC
 from mbrl.learners.value_configs import DDPGConfig, DQNConfig, FQIConfig, TD3Config
 from mbrl.training import fit_offline
 from mbrl.types import Learner, Transition
+from tests.equal import same
 from tests.proof.deterministic_policy_gradient import Config, DeterministicPolicyGradient
 
 STATE, ACTION = 2, 2
@@ -280,16 +281,6 @@ def test_an_invalid_batch_is_refused_and_changes_nothing(make, space, name):
                        generator=seeded())  # fmt: skip
     assert "\n" not in str(error.value)
     assert same(before, learner.state_dict())
-
-
-def same(a, b):
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b
 
 
 def test_the_state_of_another_learner_is_refused(make):

@@ -23,6 +23,7 @@ from mbrl.learners.reinforce import Reinforce
 from mbrl.learners.trpo import TRPO
 from mbrl.nn import Diverged
 from mbrl.types import Learner, Transition
+from tests.equal import same
 
 STATE, STEPS, COUNT = 2, 16, 4
 LOW, HIGH = torch.tensor([-1.0, -2.0]), torch.tensor([1.0, 2.0])
@@ -209,14 +210,6 @@ def test_an_invalid_batch_is_refused_and_changes_nothing(make):
             learner.update(spoilt, generator=seeded())
         assert "\n" not in str(error.value)
     assert same(before, learner.state_dict())
-
-
-def same(a, b):
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    return a == b
 
 
 def test_the_state_of_another_learner_is_refused(make):

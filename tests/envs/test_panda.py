@@ -129,7 +129,7 @@ def test_reach_rewards_and_success_equal_hand_computed_values():
     # 5 cm away halves it; 2 cm away and a quarter of the effort: 1 / 1.16 · (1 - 0.025).
     expected = [1, 0.5, 0.975 / 1.16]
     np.testing.assert_allclose(panda_reach.reward(obs, action, obs), expected)
-    np.testing.assert_array_equal(panda_reach.success(obs), [True, False, True])
+    np.testing.assert_array_equal(panda_reach.TASK.success(obs), [True, False, True])
 
 
 def test_the_reach_goal_changes_after_three_seconds():
@@ -164,7 +164,7 @@ def test_push_rewards_and_success_equal_hand_computed_values():
     assert panda_push.reward(there, action, there) == pytest.approx(0.2 * 0.5 + 0.8)
     action[3:5] = 1
     assert panda_push.reward(there, action, there) == pytest.approx(0.9 * 0.9)
-    assert panda_push.success(there) and not panda_push.success(far)
+    assert panda_push.TASK.success(there) and not panda_push.TASK.success(far)
 
 
 def pick_obs(cube: list[float], hand: list[float], goal: list[float], opening: float) -> np.ndarray:
@@ -181,7 +181,7 @@ def test_pick_rewards_and_success_equal_hand_computed_values():
     assert panda_pick.reward(held, action, held) == pytest.approx(1)
     assert panda_pick.reward(under, action, under) == pytest.approx(0.2 + 0.1 + 0.7 / 3)
     assert panda_pick.reward(open_, action, open_) == pytest.approx(0.5 * (0.2 + 0.7 / 3))
-    assert panda_pick.success(held) and not panda_pick.success(under)
+    assert panda_pick.TASK.success(held) and not panda_pick.TASK.success(under)
 
 
 @pytest.mark.parametrize("task", [panda_push.TASK, panda_pick.TASK])

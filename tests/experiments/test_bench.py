@@ -28,6 +28,12 @@ class FakePeer:
     def __init__(self):
         self.asked = []
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        pass
+
     def ask(self, **request):
         self.asked.append(request)
         return {"seconds": [0.5], "transitions": 100, "batches": 40}
@@ -113,12 +119,6 @@ def test_without_a_peer_only_its_rows_are_missing():
 class FakeMctx(FakePeer):
     """Stands in for mctx; its searches take a half, a quarter and an eighth of a second."""
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        pass
-
     def ask(self, **request):
         super().ask(**request)
         return {"seconds": [0.5, 0.25, 0.125]}
@@ -158,12 +158,6 @@ def test_the_tree_benchmark_works_without_mctx(monkeypatch):
 
 class FakeLearners(FakePeer):
     """Stands in for SB3 and SBX; every request takes half a second on 0.9 cores."""
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        pass
 
     def ask(self, **request):
         super().ask(**request)

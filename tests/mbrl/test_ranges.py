@@ -247,7 +247,7 @@ def test_numbers_without_a_range_are_checked_in_a_users_config():
 def test_a_class_whose_annotations_cannot_be_read_has_its_bases_checked():
     @dataclasses.dataclass(frozen=True)
     class Own(EnsembleConfig):
-        extra: "Unknown" = None  # type: ignore[name-defined]
+        extra: "Unknown" = None  # noqa: F821
 
     Own()
     with pytest.raises(ValueError, match="batch must be"):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from mbrl.learners.episodes import episodes, one_column, step_of
 from mbrl.learners.off_policy_pg import OffPolicyPG, in_columns
-from mbrl.learners.on_policy import episodes, one_column, step_of
 from mbrl.learners.on_policy_configs import OffPolicyPGConfig, ReinforceConfig
 from mbrl.learners.reinforce import Reinforce
 from mbrl.parallel import single_thread
