@@ -63,7 +63,7 @@ def on_policy(name: str, config: type[C], learner: str) -> Make[C, OnPolicy]:
         if whole and not spec.ends and spec.terminated is None and spec.episode_steps is None:
             raise ValueError(f"{name}: needs episodes that end; this environment's never do")
         size = Vectors(spec.obs).size
-        made = _imported(learner)(size, actions, own, generator=generator, device=device)
+        made = imported(learner)(size, actions, own, generator=generator, device=device)
         store = WholeEpisodes(given.episodes) if whole else Steps(given.rollout)
         return OnPolicy(made, spec, config, store, generator=generator, device=device)
 
@@ -89,7 +89,7 @@ def off_policy(name: str, config: type[C], learners: Mapping[str, str]) -> Make[
         actions = actions_of(spec.action, name, device, tuple(learners))
         own = with_discount(given.learner, spec)
         size, encoder = states_of(spec, given.images, generator=generator)
-        made = _imported(learners[kind_of(spec.action)])(
+        made = imported(learners[kind_of(spec.action)])(
             size, actions, own, encoder=encoder, generator=generator, device=device
         )
         return OffPolicy(
@@ -106,6 +106,7 @@ def off_policy(name: str, config: type[C], learners: Mapping[str, str]) -> Make[
     return make
 
 
-def _imported(path: str) -> Any:
+def imported(path: str) -> Any:
+    """The object of "module:name"."""
     module, _, attribute = path.partition(":")
     return getattr(importlib.import_module(module), attribute)

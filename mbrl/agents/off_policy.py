@@ -232,7 +232,7 @@ class OffPolicy:
         """One update from transitions that are drawn uniformly or by priority."""
         count, generator = self.config.batch, self.generator
         if self.window is None and not isinstance(self.replay, PrioritisedReplay):
-            batch = self._processed(self.replay.sample(count, generator=generator))
+            batch = self._processed(self._drawn(count))
             return self.learner.update(batch, generator=generator)
         index = self.replay.draw(count, generator=generator)
         columns = self.replay.columns(index)
@@ -247,6 +247,10 @@ class OffPolicy:
         if isinstance(self.replay, PrioritisedReplay):
             self.replay.prioritise(index, learner.errors)
         return metrics
+
+    def _drawn(self, count: int) -> Transition:
+        """Transitions drawn uniformly."""
+        return self.replay.sample(count, generator=self.generator)
 
     def _correction(self) -> float:
         """β, which rises linearly to 1."""

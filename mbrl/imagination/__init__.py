@@ -1,16 +1,20 @@
 """Imagined trajectories through any model, and what they are worth to a planner."""
 
+from mbrl.imagination.branched import Branches, branched
 from mbrl.imagination.objectives import Objective, disagreement, objective
 from mbrl.imagination.propagation import BLOCK_ROWS
-from mbrl.imagination.rollout import Imagined, rollout, state_ahead
+from mbrl.imagination.rollout import Halt, Imagined, rollout, state_ahead
 from mbrl.imagination.score import score_fn
 from mbrl.particles import Propagation
 
 __all__ = [
     "BLOCK_ROWS",
+    "Branches",
+    "Halt",
     "Imagined",
     "Objective",
     "Propagation",
+    "branched",
     "disagreement",
     "objective",
     "rollout",

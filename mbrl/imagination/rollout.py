@@ -37,6 +37,14 @@ DROP_ROWS = 64
 out takes longer than to step them."""
 
 
+HaltStep = Callable[[int, Tensor, Tensor, Tensor | None], Tensor]
+"""`halt(t, state, action, rows)`, (P, n) bool: which trajectories end before step t. `rows` (n,)
+says which candidates of the block these are, None all of them. It is asked at t = 0, 1, ..."""
+
+Halt = Callable[[], HaltStep]
+"""Begins a block of trajectories, which may be one of many at work side by side."""
+
+
 class Imagined(NamedTuple):
     """Imagined trajectories.
 
@@ -48,7 +56,7 @@ class Imagined(NamedTuple):
     action: Float[Tensor, "P N H A"]
     reward: Float[Tensor, "P N H"]
     terminated: Bool[Tensor, "P N H"]  # the step that ends the trajectory, once
-    alive: Bool[Tensor, "P N H"]  # the step starts from a state that has not terminated
+    alive: Bool[Tensor, "P N H"]  # the step counts: the trajectory has not ended before it
 
     def returns(self, discount: float = 1.0) -> Float[Tensor, "P N"]:
         """Discounted sum of the rewards that count."""
@@ -62,8 +70,9 @@ class Imagined(NamedTuple):
 
         A trajectory that did not terminate is truncated by its last step.
         """
-        truncated = torch.zeros_like(self.terminated)
-        truncated[..., -1] = ~self.terminated[..., -1]
+        last = torch.ones_like(self.alive)
+        last[..., :-1] = ~self.alive[..., 1:]
+        truncated = last & ~self.terminated
         before, after = self.state[..., :-1, :], self.state[..., 1:, :]
         parts = (before, self.action, self.reward, after, self.terminated, truncated)
         return Transition(*(part[self.alive] for part in parts))
@@ -82,6 +91,8 @@ def rollout(
     penalty: float = 0.0,
     sample: bool = True,
     explore: bool = True,
+    first: Float[Tensor, "P N A"] | None = None,
+    halt: Halt | None = None,
     gradients: bool = False,
     generator: Generator,
 ) -> Imagined:
@@ -104,6 +115,8 @@ def rollout(
         penalty: as in `score_fn`; it is taken off `reward`.
         sample: draw the model's noise; without, each step is to the mean.
         explore: handed to the policy.
+        first: actions of the first step, instead of the policy's.
+        halt: cuts trajectories off where the model is not to be trusted; see `Halt`.
         gradients: keep the graph, so that the outcome can be differentiated with respect to
             actions, the policy's parameters, start states and the model's weights.
         generator: draws noise and assignments, and what the policy draws. Any device.
@@ -158,6 +171,8 @@ def rollout(
             assignments = draw_assignments(propagation, horizon, particles, assigner)
 
         def act(t: int, state: Tensor) -> Tensor:
+            if first is not None and t == 0:
+                return first[:, block]
             if policy is not None:
                 return policy(state, generator=own, explore=explore)
             assert actions is not None
@@ -181,6 +196,7 @@ def rollout(
             reward=reward,
             terminated=terminated,
             penalty=penalty,
+            halt=None if halt is None else halt(),
             drop=policy is not None and not gradients and particles * start.shape[1] >= DROP_ROWS,
         )
         imagined = _collect(start, steps, horizon)
@@ -246,13 +262,15 @@ def imagine(
     reward: RewardFn | None,
     terminated: TerminatedFn | None,
     penalty: float,
+    halt: HaltStep | None = None,
     drop: bool = False,
 ) -> Iterator[ImaginedStep]:
     """Step a block of candidates until the horizon, or until all of them have ended.
 
-    The reward is less the penalty, and 0 after the end. With `drop`, candidates that have ended in
-    every particle are not stepped on; `act(t, state)` and `noise(t, rows)` are asked for those
-    that are left. Their numbers may then differ in the last bit, as matrix products depend on size.
+    The reward is less the penalty, and 0 after the end. A step that is halted does not count. With
+    `drop`, candidates that have ended in every particle are not stepped on; `act(t, state)` and
+    `noise(t, rows)` are asked for those that are left. Their numbers may then differ in the last
+    bit, as matrix products depend on size.
     """
     alive, anyone_ended = torch.ones(state.shape[:-1], dtype=torch.bool, device=state.device), False
     rows = obs = next_obs = None
@@ -260,6 +278,10 @@ def imagine(
         obs = model.decode(state)
     for t in range(horizon):
         action = act(t, state)
+        if halt is not None:
+            alive, anyone_ended = alive & ~halt(t, state, action, rows), True
+            if t > 0 and not alive.is_cuda and not bool(alive.any()):
+                return
         assignment = None if assignments is None else assignments[t]
         own = terminated is None
         step = propagate(model, state, action, noise(t, rows), alive, assignment, propagation, own)
@@ -286,7 +308,7 @@ def imagine(
         state, obs = next_state, next_obs
         if ended.is_cuda:  # to ask whether any has ended would wait for the device
             alive, anyone_ended = alive & ~ended, True
-        elif bool(ended.any()):
+        elif halt is not None or bool(ended.any()):
             alive, anyone_ended = alive & ~ended, True
             if not drop:
                 if not bool(alive.any()):

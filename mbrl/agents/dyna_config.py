@@ -1,0 +1,86 @@
+"""Settings of agents that learn a model, and a policy from imagined steps.
+
+No torch is imported, so the command's help is quick.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from mbrl.agents.schedules import OffPolicySchedule
+from mbrl.dynamics.configs import EnsembleConfig
+from mbrl.dynamics.own import OwnModel
+from mbrl.particles import Propagation
+from planners.checks import PositiveFloat, PositiveInt, Share, require
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from mbrl.types import Spec
+
+MODEL = EnsembleConfig(members=7, elites=5, holdout=0.2, patience=5)
+"""The ensemble of MBPO."""
+
+
+def learning(model: EnsembleConfig | OwnModel, spec: Spec) -> EnsembleConfig | OwnModel:
+    """Settings of a model that learns the reward and the termination where they are not known."""
+    return replace(model, learn_reward=spec.reward is None, learn_termination=spec.ends)
+
+
+@dataclass(frozen=True)
+class DynaSchedule(OffPolicySchedule):
+    """When a model is refitted, and which steps are imagined with it."""
+
+    model: EnsembleConfig | OwnModel = MODEL
+    """The model and its fit, or a model of your own."""
+    fit_every: PositiveInt = 250
+    """Environment steps from one fit of the model to the next; the first is when learning
+    starts. After each fit there is a burst of rollouts."""
+    starts: PositiveInt = 10_000
+    """Rollouts in a burst, each from a state of the replay buffer."""
+    horizon: PositiveInt = 1
+    """k, the steps of each rollout, before `horizon_from`."""
+    last_horizon: PositiveInt | None = None
+    """k after `horizon_to`; it changes linearly. If unset, k stays."""
+    horizon_from: PositiveInt = 20_000
+    """Environment steps after which k begins to change."""
+    horizon_to: PositiveInt = 150_000
+    """Environment steps after which k no longer changes."""
+    actions: Literal["policy", "random", "buffer"] = "policy"
+    """The first action of a rollout: the policy's, a uniformly random one, or that of the buffer.
+    Later ones are the policy's."""
+    propagation: Propagation = "ts1"
+    """Which member takes a step: one drawn anew for each step (ts1), or one for each rollout
+    (tsinf)."""
+    real: Share = 0.05
+    """Share of real transitions in each batch; 1: the learner alone."""
+    retain: PositiveInt = 4
+    """Bursts whose imagined transitions are kept."""
+    margin: PositiveFloat = 5.0
+    """Imagined states are dropped outside the box of the observations so far, which is wider by
+    this many times its width on each side."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.n_step == 1 and self.priority == 0 and self.hindsight == 0,
+            "n_step, priority, hindsight: imagined steps need 1, 0 and 0",
+        )
+        require(
+            self.horizon_from < self.horizon_to,
+            f"horizon_to: want more than horizon_from {self.horizon_from}, got {self.horizon_to}",
+        )
+
+    def length(self, steps: int) -> int:
+        """k after so many environment steps."""
+        if self.last_horizon is None:
+            return self.horizon
+        share = (steps - self.horizon_from) / (self.horizon_to - self.horizon_from)
+        return int(self.horizon + min(max(share, 0.0), 1.0) * (self.last_horizon - self.horizon))
+
+    @classmethod
+    def suited(cls, spec: Spec) -> Self:
+        """The defaults; unknown rewards and terminations are learned."""
+        made = cls()
+        return replace(made, model=learning(made.model, spec))

@@ -1,0 +1,50 @@
+"""Model-based policy optimisation (MBPO; Janner et al. 2019, arXiv 1906.08253).
+
+Soft actor-critic on short rollouts of an ensemble from real states, with many updates for each
+environment step: `imagining` with the published settings.
+
+No torch is imported until an agent is made, so the command's help is quick.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from mbrl.agents.dyna_config import DynaSchedule
+from mbrl.learners.configs import SACConfig
+from planners.checks import PositiveInt
+
+if TYPE_CHECKING:
+    from torch import Generator
+
+    from mbrl.agents.imagining import Imagining
+    from mbrl.types import Spec
+
+
+@dataclass(frozen=True)
+class Config(DynaSchedule):
+    """Settings of MBPO; the defaults are those that all published tasks share."""
+
+    learner: SACConfig = field(default_factory=SACConfig)
+    """Settings of policy and critics."""
+    learning_starts: PositiveInt = 5000
+    """Environment steps before the first fit and the first update."""
+    updates: PositiveInt | None = 20
+    """Updates for each environment step."""
+    starts: PositiveInt = 100_000
+    """Rollouts in a burst, each from a state of the replay buffer."""
+
+
+def make(spec: Spec, config: Config, *, generator: Generator, device: str = "cpu") -> Imagining:
+    """An agent that learns by MBPO.
+
+    Raises:
+        ValueError: observations or actions that it cannot use.
+    """
+    from mbrl.agents.imagining import imagining
+
+    learners = {"box": "mbrl.learners.sac:SAC", "index": "mbrl.learners.sac:DiscreteSAC"}
+    return imagining(
+        "mbpo", spec, config, config.learner, learners, generator=generator, device=device
+    )
