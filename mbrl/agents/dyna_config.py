@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from mbrl.agents.mpc import MPCConfig, PlannerConfig
 from mbrl.agents.schedules import OffPolicySchedule
 from mbrl.dynamics.configs import EnsembleConfig
 from mbrl.dynamics.own import OwnModel
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 MODEL = EnsembleConfig(members=7, elites=5, holdout=0.2, patience=5)
 """The ensemble of MBPO."""
+
+
+PLAN = MPCConfig(PlannerConfig(horizon=3, population=64, iterations=3, elites=8), particles=5)
+"""Short plans, because the critic values what comes after them."""
 
 
 def learning(model: EnsembleConfig | OwnModel, spec: Spec) -> EnsembleConfig | OwnModel:
@@ -60,6 +65,12 @@ class DynaSchedule(OffPolicySchedule):
     margin: PositiveFloat = 5.0
     """Imagined states are dropped outside the box of the observations so far, which is wider by
     this many times its width on each side."""
+
+    planning: bool = False
+    """Whether actions are planned through the model once it is fitted, with the critic's value of
+    the state in which a plan ends, and the policy's proposals."""
+    plan: MPCConfig = PLAN
+    """Settings of these plans."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

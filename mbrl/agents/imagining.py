@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from mbrl.agents.controllers import Controller, Controllers
 from mbrl.agents.dyna_config import DynaSchedule
 from mbrl.agents.learned_model import LearnedModel
 from mbrl.agents.makers import imported
@@ -23,7 +25,8 @@ from mbrl.data import Replay
 from mbrl.encoders.images import is_image
 from mbrl.imagination import branched, disagreement
 from mbrl.imagination.branched import members_multiple
-from mbrl.spaces import Vectors, random_actions
+from mbrl.rng import on_device
+from mbrl.spaces import Vectors, bounds, random_actions
 from mbrl.types import GaussianDynamics, Learner, Metrics, Spec, Transition
 
 LOOKED_AT = 1000
@@ -50,6 +53,7 @@ class Imagining(OffPolicy):
     """
 
     config: DynaSchedule
+    _plans: Controllers | None = None
 
     def __init__(
         self,
@@ -66,6 +70,49 @@ class Imagining(OffPolicy):
         )
         self.learned = LearnedModel(spec, config.model, generator=generator, device=device)
         self.imagined: Replay | None = None
+        self._ended = np.zeros(0, dtype=bool)
+        if config.planning:
+            self._plans = self._controllers(generator)
+
+    def _controllers(self, generator: Generator) -> Controllers:
+        config, learned, guide = self.config.plan, self.learned, self.guide()
+        if config.particles % learned.model.members:
+            raise ValueError(
+                f"plan.particles: want a multiple of the model's {learned.model.members} members, "
+                f"got {config.particles}"
+            )
+        low, high = bounds(self.spec.action, device=self.device)
+        mpc, own = config.build(low, high), on_device(generator, self.device)
+
+        def make() -> Controller:
+            return Controller(
+                learned.model,
+                mpc,
+                config,
+                reward=learned.reward,
+                terminated=learned.terminated,
+                guide=guide,
+                generator=own,
+            )
+
+        return Controllers(make, generator=own)
+
+    def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
+        """Actions (N, *A): as of `OffPolicy`, or planned."""
+        if self._plans is None or not self.fits:
+            return super().act(obs, explore=explore)
+        return self._plans.act(obs, explore=explore)
+
+    def observe(self, step: Transition) -> None:
+        """Store N transitions; raises as that of `OffPolicy`."""
+        super().observe(step)
+        self._ended = (step.terminated | step.truncated).numpy()
+
+    def player(self, *, generator: Generator) -> Any:
+        """A player for evaluation episodes: the policy, or plans, with another random stream."""
+        if self._plans is not None and self.fits:
+            return self._controllers(generator)
+        return super().player(generator=generator)
 
     @property
     def model(self) -> Any:
@@ -90,6 +137,9 @@ class Imagining(OffPolicy):
     def update(self) -> Metrics:
         """Refit the model and imagine steps if that is due; then the updates that are due."""
         config, metrics = self.config, dict[str, float]()
+        if self._plans is not None and self.fits and self._ended.any():
+            metrics |= self._plans.said(self._ended)
+            self._plans.reset(self._ended)
         since = self.steps - config.learning_starts
         if since >= 0 and since // config.fit_every >= self.fits and len(self.replay) > 1:
             fitted = self.learned.fit(self.replay, margin=config.margin, generator=self.generator)
@@ -187,6 +237,7 @@ class Imagining(OffPolicy):
             "learned": self.learned.state_dict(),
             "imagined": None if imagined is None else imagined.state_dict(),
             "imagined_capacity": 0 if imagined is None else imagined.capacity,
+            "plans": None if self._plans is None else self._plans.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -201,6 +252,8 @@ class Imagining(OffPolicy):
         if state["imagined"] is not None:
             self.imagined = self._buffer(state["imagined_capacity"])
             self.imagined.load_state_dict(state["imagined"])
+        if self._plans is not None:
+            self._plans.load_state_dict(state["plans"])
 
 
 def imagining(

@@ -94,6 +94,12 @@ SOFT = SACConfig(hidden=(8,), discount=0.9)
 MAKERS = {
     "mbpo": imagined("mbpo", {"learner": SOFT}, last_horizon=4, horizon_from=12, horizon_to=20),
     "dyna sac": imagined("dyna", {"sac": SOFT}, normalise_obs=True, actions="buffer"),
+    "dyna planning": imagined(
+        "dyna",
+        {"sac": SOFT},
+        planning=True,
+        plan=MPCConfig(PlannerConfig(horizon=2, population=8, iterations=2, elites=2), particles=2),
+    ),
     "dyna td3": imagined(
         "dyna", {"base": "td3", "td3": TD3Config(hidden=(8,), discount=0.9)}, actions="random"
     ),

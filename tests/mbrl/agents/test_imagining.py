@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mbrl.agents import agent, dyna, mbpo
+from mbrl.agents import MPCConfig, PlannerConfig, agent, dyna, mbpo
 from mbrl.agents.dyna_config import DynaSchedule
 from mbrl.agents.learned_model import LearnedModel
 from mbrl.data import Replay
@@ -257,6 +257,21 @@ def test_wrong_settings_are_refused(name):
     with pytest.raises(ValueError, match=culprit) as error:
         make(**settings)
     assert "\n" not in str(error.value)
+
+
+def test_plans_start_with_the_first_fit_and_end_with_the_episode():
+    plan = MPCConfig(PlannerConfig(horizon=2, population=8, iterations=1, elites=2), particles=2)
+    said = walk(make(planning=True, plan=plan), 40, ended={25, 35})
+    counts = {step: metrics["plans"] for step, metrics in enumerate(said) if "plans" in metrics}
+    assert counts == {25: 6, 35: 10}  # the model is fitted after step 19
+
+
+def test_plans_need_particles_that_the_members_share():
+    plan = MPCConfig(PlannerConfig(horizon=2), particles=3)
+    with pytest.raises(ValueError, match=r"plan.particles: .*2 members, got 3"):
+        make(planning=True, plan=plan)
+    with pytest.raises(ValueError, match="a planner needs a policy in a box of actions"):
+        make(CHOICE, planning=True)
 
 
 def test_wrong_spaces_are_refused():
