@@ -105,6 +105,8 @@ class OffPolicy:
             self.vectors = Images(spec.obs.shape or (), device=device)
         size = self.vectors.size
         self._first = first_index(spec)
+        shifted = self._first is not None and self._first.any()
+        self._shift = torch.as_tensor(self._first) if shifted else None
         self.window = NStep(config.n_step, discount=discount) if config.n_step > 1 else None
         kind: Any = Replay
         if config.priority > 0:
@@ -184,9 +186,10 @@ class OffPolicy:
         Raises:
             ValueError: wrong shapes, or a number that is not finite.
         """
-        action = step.action if self._first is None else step.action - torch.as_tensor(self._first)
-        obs, next_obs = self.vectors(step.obs), self.vectors(step.next_obs)
-        rows = step._replace(obs=obs, action=action, next_obs=next_obs)
+        action, obs, next_obs = step.action, self.vectors(step.obs), self.vectors(step.next_obs)
+        if self._shift is not None:
+            action = action - self._shift
+        rows = Transition(obs, action, step.reward, next_obs, step.terminated, step.truncated)
         if self.window is None:
             self.replay.append(rows)
         else:
