@@ -137,7 +137,7 @@ class OffPolicy:
         self._annealed = learner if isinstance(learner, Annealed) else None
         self.playing = self.player(generator=generator)
         self._logged = 0
-        self._totals: dict[str, Tensor] = {}
+        self._totals: dict[str, float | Tensor] = {}
         self._counts: dict[str, int] = {}
 
     def policy(
@@ -217,11 +217,13 @@ class OffPolicy:
         while self.updates < rounds * each:
             metrics = self._updated()
             self.updates += 1
-            if self.device.type == "cpu" or self.updates == rounds * each:
+            here = self.device.type == "cpu"  # elsewhere a number would have to be waited for
+            if here:
+                metrics = {name: float(value) for name, value in metrics.items()}
+            if here or self.updates == rounds * each:
                 check_finite(metrics)
             for name, value in metrics.items():
-                total = self._totals.get(name)
-                self._totals[name] = torch.as_tensor(value) if total is None else total + value
+                self._totals[name] = self._totals.get(name, 0.0) + value
                 self._counts[name] = self._counts.get(name, 0) + 1
         due = self.steps // self.config.log_every > self._logged
         self._logged = self.steps // self.config.log_every
@@ -295,7 +297,10 @@ class OffPolicy:
             "generator": self.generator.get_state(),
             "steps": self.steps,
             "updates": self.updates,
-            "totals": {name: total.clone() for name, total in self._totals.items()},
+            "totals": {
+                name: torch.as_tensor(x, dtype=torch.float64).clone()
+                for name, x in self._totals.items()
+            },
             "counts": dict(self._counts),
         }
 
@@ -315,6 +320,10 @@ class OffPolicy:
         self.scale.load_state_dict(state["scale"])
         self.generator.set_state(state["generator"].cpu())
         self.steps, self.updates = state["steps"], state["updates"]
-        self._totals = {name: total.to(self.device) for name, total in state["totals"].items()}
+        here = self.device.type == "cpu"
+        self._totals = {
+            name: float(total) if here else total.to(self.device)
+            for name, total in state["totals"].items()
+        }
         self._counts = dict(state["counts"])
         self._logged = self.steps // self.config.log_every

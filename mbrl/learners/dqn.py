@@ -234,7 +234,7 @@ class DQN(OffPolicyLearner[DQNConfig, int]):
         rows = (
             0.5 * error.square() if threshold is None else losses.huber(error, threshold=threshold)
         )
-        return rows, error.abs(), losses.taken(q, batch.action)
+        return rows, error.detach().abs(), losses.taken(q.detach(), batch.action)
 
     def _mean(self, out: Float[Tensor, "*lead K"]) -> Float[Tensor, "*lead"]:
         """The expected return that K outputs stand for."""
