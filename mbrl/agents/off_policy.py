@@ -105,6 +105,8 @@ class OffPolicy:
             self.vectors = Images(spec.obs.shape or (), device=device)
         size = self.vectors.size
         self._first = first_index(spec)
+        shifted = self._first is not None and self._first.any()
+        self._shift = torch.as_tensor(self._first) if shifted else None
         self.window = NStep(config.n_step, discount=discount) if config.n_step > 1 else None
         kind: Any = Replay
         if config.priority > 0:
@@ -135,7 +137,7 @@ class OffPolicy:
         self._annealed = learner if isinstance(learner, Annealed) else None
         self.playing = self.player(generator=generator)
         self._logged = 0
-        self._totals: dict[str, Tensor] = {}
+        self._totals: dict[str, float | Tensor] = {}
         self._counts: dict[str, int] = {}
 
     def policy(
@@ -184,9 +186,10 @@ class OffPolicy:
         Raises:
             ValueError: wrong shapes, or a number that is not finite.
         """
-        action = step.action if self._first is None else step.action - torch.as_tensor(self._first)
-        obs, next_obs = self.vectors(step.obs), self.vectors(step.next_obs)
-        rows = step._replace(obs=obs, action=action, next_obs=next_obs)
+        action, obs, next_obs = step.action, self.vectors(step.obs), self.vectors(step.next_obs)
+        if self._shift is not None:
+            action = action - self._shift
+        rows = Transition(obs, action, step.reward, next_obs, step.terminated, step.truncated)
         if self.window is None:
             self.replay.append(rows)
         else:
@@ -214,11 +217,13 @@ class OffPolicy:
         while self.updates < rounds * each:
             metrics = self._updated()
             self.updates += 1
-            if self.device.type == "cpu" or self.updates == rounds * each:
+            here = self.device.type == "cpu"  # elsewhere a number would have to be waited for
+            if here:
+                metrics = {name: float(value) for name, value in metrics.items()}
+            if here or self.updates == rounds * each:
                 check_finite(metrics)
             for name, value in metrics.items():
-                total = self._totals.get(name)
-                self._totals[name] = torch.as_tensor(value) if total is None else total + value
+                self._totals[name] = self._totals.get(name, 0.0) + value
                 self._counts[name] = self._counts.get(name, 0) + 1
         due = self.steps // self.config.log_every > self._logged
         self._logged = self.steps // self.config.log_every
@@ -296,7 +301,10 @@ class OffPolicy:
             "generator": self.generator.get_state(),
             "steps": self.steps,
             "updates": self.updates,
-            "totals": {name: total.clone() for name, total in self._totals.items()},
+            "totals": {
+                name: torch.as_tensor(x, dtype=torch.float64).clone()
+                for name, x in self._totals.items()
+            },
             "counts": dict(self._counts),
         }
 
@@ -316,6 +324,10 @@ class OffPolicy:
         self.scale.load_state_dict(state["scale"])
         self.generator.set_state(state["generator"].cpu())
         self.steps, self.updates = state["steps"], state["updates"]
-        self._totals = {name: total.to(self.device) for name, total in state["totals"].items()}
+        here = self.device.type == "cpu"
+        self._totals = {
+            name: float(total) if here else total.to(self.device)
+            for name, total in state["totals"].items()
+        }
         self._counts = dict(state["counts"])
         self._logged = self.steps // self.config.log_every

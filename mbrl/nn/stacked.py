@@ -358,10 +358,9 @@ class StackedMLP(Net):
     def forward(self, x: Float[Tensor, "E B I"]) -> Float[Tensor, "E B O"]:
         """Each member's output on its own rows."""
         # iterating over a ParameterList would take longer than a small matrix product
-        weights, biases = (
-            cast(list[Tensor], [*layers._parameters.values()])
-            for layers in (self.weights, self.biases)
-        )
+        modules: dict[str, Any] = self._modules
+        weights: list[Tensor] = [*modules["weights"]._parameters.values()]
+        biases: list[Tensor] = [*modules["biases"]._parameters.values()]
         if self.norm is None and not (self.dropout and self.training):
             return stacked_mlp(x, weights, biases, self.activation)
         act, norms = ACTIVATIONS[self.activation], [*self.norms]
