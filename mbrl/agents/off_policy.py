@@ -12,6 +12,7 @@ from jaxtyping import Float, Shaped
 from torch import Generator, Tensor
 
 from mbrl.agents.guide import Guide
+from mbrl.agents.held_noise import HeldNoise
 from mbrl.agents.policies import PolicyPlayer, first_index
 from mbrl.agents.schedules import OffPolicySchedule
 from mbrl.data import HindsightReplay, NStep, PrioritisedReplay, Replay, ReturnScale, RunningMoments
@@ -21,7 +22,7 @@ from mbrl.encoders.images import Images, is_image, random_shift
 from mbrl.nn.block import check_finite
 from mbrl.parallel import single_thread
 from mbrl.spaces import Vectors, random_actions
-from mbrl.types import Learner, Metrics, Spec, Transition, Valued
+from mbrl.types import Learner, Metrics, Scheduled, Spec, Transition, Valued
 
 
 def states_of(
@@ -48,7 +49,7 @@ def states_of(
 
 @runtime_checkable
 class Annealed(Protocol):
-    """A learner whose exploration depends on how far the training is."""
+    """A learner with settings that depend on how far the training is."""
 
     def progress(self, env_steps: int) -> None:
         """Called with the number of environment steps so far."""
@@ -62,8 +63,8 @@ class OffPolicy:
         spec: the environment; observations must be a box or indices.
         learner: of states that are vectors (`Vectors`) or images, and of actions in a box or
             indices from 0. For `n_step` above 1 its `update` must take `discount`, and for
-            prioritised replay `weights`, as that of `SAC`; its `progress(steps)`, if it has one, is
-            told the steps.
+            prioritised replay `weights`, as that of `SAC`. It is told the steps so far if it is
+            `Annealed`, and those of the run if it is `Scheduled`.
         config: the schedule, with the learner's settings as `learner`.
         images: settings of images; the learner then takes images, (N, *O) uint8, instead of
             vectors, and the replay buffer keeps them so. If None, observations are vectors.
@@ -136,9 +137,15 @@ class OffPolicy:
         # asked once, because asking takes longer than a step of a small environment
         self._annealed = learner if isinstance(learner, Annealed) else None
         self.playing = self.player(generator=generator)
+        self._held = HeldNoise(config.hold_noise) if config.hold_noise > 1 else None
         self._logged = 0
         self._totals: dict[str, float | Tensor] = {}
         self._counts: dict[str, int] = {}
+
+    def run_for(self, steps: int) -> None:
+        """Say how many environment steps the run has, over which step sizes may change."""
+        if isinstance(self.learner, Scheduled):
+            self.learner.run_for(steps)
 
     def policy(
         self, state: Shaped[Tensor, "N S"], *, generator: Generator, explore: bool
@@ -178,6 +185,9 @@ class OffPolicy:
         random_steps = self.config.random_steps
         if self.steps < (self.config.learning_starts if random_steps is None else random_steps):
             return random_actions(self.spec.action, len(obs), generator=self.generator)
+        if self._held is not None:
+            own = self.generator
+            self.playing.generator = self._held.next(own) if explore else own
         return self.playing.act(obs, explore=explore)
 
     def observe(self, step: Transition) -> None:
@@ -292,7 +302,8 @@ class OffPolicy:
 
     def state_dict(self) -> dict[str, Any]:
         """The learner, the data, the statistics, the generator and the counters."""
-        return {
+        held = {} if self._held is None else {"held": self._held.state_dict()}
+        return held | {
             "learner": self.learner.state_dict(),
             "replay": self.replay.state_dict(),
             "window": None if self.window is None else self.window.state_dict(),
@@ -320,6 +331,8 @@ class OffPolicy:
         self.replay.load_state_dict(state["replay"])
         if self.window is not None:
             self.window.load_state_dict(state["window"])
+        if self._held is not None:
+            self._held.load_state_dict(state["held"])
         self.moments.load_state_dict(state["moments"])
         self.scale.load_state_dict(state["scale"])
         self.generator.set_state(state["generator"].cpu())

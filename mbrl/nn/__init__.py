@@ -1,10 +1,11 @@
 """Networks: stacks of E multi-layer perceptrons, and blocks of parameters that are trained as one.
 
-`stacked` has the base class `Net` and the stack; `block` the parameters of a module as one tensor
-with its optimiser, and target copies of it.
+`stacked` has the base class `Net` and the stack, and `blocks` a stack of residual networks; `block`
+has the parameters of a module as one tensor with its optimiser, and target copies of it.
 """
 
 from mbrl.nn.block import Block, Diverged, Target
+from mbrl.nn.blocks import StackedBlocks
 from mbrl.nn.stacked import ACTIVATIONS, INITS, Net, Scaling, StackedMLP, stacked_mlp
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Diverged",
     "Net",
     "Scaling",
+    "StackedBlocks",
     "StackedMLP",
     "Target",
     "stacked_mlp",

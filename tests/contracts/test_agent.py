@@ -123,6 +123,7 @@ MAKERS = {
     "sac, scaled": lambda seed=0: soft(
         seed, normalise_obs=True, scale_reward=True, updates=2, n_step=3
     ),
+    "sac, held noise": lambda seed=0: soft(seed, hold_noise=16),
     "random": lambda seed=0: RandomAgent(SPEC.action, generator=seeded(seed)),
 }
 """name -> make(seed) -> a fresh agent for `SPEC`."""
