@@ -90,7 +90,24 @@ def deterministic(seed, module=ddpg, kind=DDPGConfig, **settings):
     return module.make(SPEC, config, generator=seeded(seed))
 
 
+def imagined(name, learner, **settings):
+    module = agent(name)
+    model = EnsembleConfig(members=2, hidden=(8,), epochs=2, batch=16, learn_reward=True)
+    config = dataclasses.replace(
+        module.Config(), model=model, starts=8, learning_starts=12, fit_every=6, batch=8,
+        log_every=12, updates=1, **settings, **learner,
+    )  # fmt: skip
+    return lambda seed=0: module.make(SPEC, config, generator=seeded(seed))
+
+
+SOFT = SACConfig(hidden=(8,), discount=0.9)
+
 MAKERS = {
+    "mbpo": imagined("mbpo", {"learner": SOFT}, last_horizon=4, horizon_from=12, horizon_to=20),
+    "dyna sac": imagined("dyna", {"sac": SOFT}, normalise_obs=True, actions="buffer"),
+    "dyna td3": imagined(
+        "dyna", {"base": "td3", "td3": TD3Config(hidden=(8,), discount=0.9)}, actions="random"
+    ),
     "a2c": rollouts("a2c"),
     "actor-critic": rollouts("actor-critic", rollout=4),
     "off-policy actor-critic": rollouts(
