@@ -31,6 +31,7 @@ AGENTS: Mapping[str, str] = {
     "dyna": "mbrl.agents.dyna",
     "dyna-q": "mbrl.agents.dyna_q",
     "mbpo": "mbrl.agents.mbpo",
+    "mve": "mbrl.agents.mve",
     "off-policy-actor-critic": "mbrl.agents.off_policy_actor_critic",
     "pets": "mbrl.agents.pets",
     "ppo": "mbrl.agents.ppo",

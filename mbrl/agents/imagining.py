@@ -10,31 +10,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from mbrl.agents.controllers import Controller, Controllers
 from mbrl.agents.dyna_config import DynaSchedule
-from mbrl.agents.learned_model import LearnedModel
-from mbrl.agents.makers import imported
-from mbrl.agents.off_policy import OffPolicy
-from mbrl.agents.policies import actions_of, kind_of
-from mbrl.agents.schedules import with_discount
+from mbrl.agents.model_learning import ModelLearning, model_learning
 from mbrl.data import Replay
-from mbrl.encoders.images import is_image
 from mbrl.imagination import branched, disagreement
 from mbrl.imagination.branched import members_multiple
-from mbrl.rng import on_device
-from mbrl.spaces import Vectors, bounds, random_actions
+from mbrl.spaces import random_actions
 from mbrl.types import GaussianDynamics, Learner, Metrics, Spec, Transition
 
 LOOKED_AT = 1000
 """Imagined steps over which the members' disagreement is averaged."""
 
 
-class Imagining(OffPolicy):
-    """An `Agent` and `ModelBased` with a replay buffer, a model, imagined steps and a learner.
+class Imagining(ModelLearning):
+    """A `ModelLearning` agent whose learner also learns from imagined steps.
 
     Args:
         spec: the environment; observations must be a box of vectors, or indices.
@@ -45,15 +37,13 @@ class Imagining(OffPolicy):
         device: device of the learner, the model and the buffers.
 
     Attributes:
-        learned: the model with its reward, termination and fits.
         imagined: the imagined transitions; None before the first burst.
 
     Raises:
-        ValueError: as `OffPolicy` and `LearnedModel`.
+        ValueError: as `ModelLearning`.
     """
 
     config: DynaSchedule
-    _plans: Controllers | None = None
 
     def __init__(
         self,
@@ -68,85 +58,10 @@ class Imagining(OffPolicy):
         super().__init__(
             spec, learner, config, discount=discount, generator=generator, device=device
         )
-        self.learned = LearnedModel(spec, config.model, generator=generator, device=device)
         self.imagined: Replay | None = None
-        self._ended = np.zeros(0, dtype=bool)
-        if config.planning:
-            self._plans = self._controllers(generator)
 
-    def _controllers(self, generator: Generator) -> Controllers:
-        config, learned, guide = self.config.plan, self.learned, self.guide()
-        if config.particles % learned.model.members:
-            raise ValueError(
-                f"plan.particles: want a multiple of the model's {learned.model.members} members, "
-                f"got {config.particles}"
-            )
-        low, high = bounds(self.spec.action, device=self.device)
-        mpc, own = config.build(low, high), on_device(generator, self.device)
-
-        def make() -> Controller:
-            return Controller(
-                learned.model,
-                mpc,
-                config,
-                reward=learned.reward,
-                terminated=learned.terminated,
-                guide=guide,
-                generator=own,
-            )
-
-        return Controllers(make, generator=own)
-
-    def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
-        """Actions (N, *A): as of `OffPolicy`, or planned."""
-        if self._plans is None or not self.fits:
-            return super().act(obs, explore=explore)
-        return self._plans.act(obs, explore=explore)
-
-    def observe(self, step: Transition) -> None:
-        """Store N transitions; raises as that of `OffPolicy`."""
-        super().observe(step)
-        self._ended = (step.terminated | step.truncated).numpy()
-
-    def player(self, *, generator: Generator) -> Any:
-        """A player for evaluation episodes: the policy, or plans, with another random stream."""
-        if self._plans is not None and self.fits:
-            return self._controllers(generator)
-        return super().player(generator=generator)
-
-    @property
-    def model(self) -> Any:
-        """The model."""
-        return self.learned.model
-
-    @property
-    def reward(self) -> Any:
-        """The reward as a function; None if the model predicts it."""
-        return self.learned.reward
-
-    @property
-    def terminated(self) -> Any:
-        """The termination as a function; None if the model predicts it."""
-        return self.learned.terminated
-
-    @property
-    def fits(self) -> int:
-        """How often the model was fitted."""
-        return self.learned.fits
-
-    def update(self) -> Metrics:
-        """Refit the model and imagine steps if that is due; then the updates that are due."""
-        config, metrics = self.config, dict[str, float]()
-        if self._plans is not None and self.fits and self._ended.any():
-            metrics |= self._plans.said(self._ended)
-            self._plans.reset(self._ended)
-        since = self.steps - config.learning_starts
-        if since >= 0 and since // config.fit_every >= self.fits and len(self.replay) > 1:
-            fitted = self.learned.fit(self.replay, margin=config.margin, generator=self.generator)
-            metrics |= fitted
-            if config.real < 1:
-                metrics |= self.imagine()
-        return {**metrics, **super().update()}
+    def _after_fit(self) -> Metrics:
+        return self.imagine() if self.config.real < 1 else {}
 
     @torch.no_grad()
     def imagine(self) -> Metrics:
@@ -231,13 +146,11 @@ class Imagining(OffPolicy):
         return Transition(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
     def state_dict(self) -> dict[str, Any]:
-        """As of `OffPolicy`, with the model and the imagined transitions."""
+        """As of `ModelLearning`, with the imagined transitions."""
         imagined = self.imagined
         return super().state_dict() | {
-            "learned": self.learned.state_dict(),
             "imagined": None if imagined is None else imagined.state_dict(),
             "imagined_capacity": 0 if imagined is None else imagined.capacity,
-            "plans": None if self._plans is None else self._plans.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -247,13 +160,10 @@ class Imagining(OffPolicy):
             ValueError, RuntimeError, KeyError: it is from a different agent.
         """
         super().load_state_dict(state)
-        self.learned.load_state_dict(state["learned"])
         self.imagined = None
         if state["imagined"] is not None:
             self.imagined = self._buffer(state["imagined_capacity"])
             self.imagined.load_state_dict(state["imagined"])
-        if self._plans is not None:
-            self._plans.load_state_dict(state["plans"])
 
 
 def imagining(
@@ -267,26 +177,7 @@ def imagining(
     device: torch.device | str = "cpu",
     kind: type[Imagining] = Imagining,
 ) -> Imagining:
-    """The agent of an environment.
-
-    Args:
-        name: of the algorithm, for messages.
-        spec: the environment.
-        config: the schedule.
-        settings: of the learner.
-        learners: "module:class" of the learner for each of the `KINDS` of actions that there may
-            be.
-        generator: draws the initial weights, and then whatever the agent draws.
-        device: where it is to be.
-        kind: the class of the agent.
-
-    Raises:
-        ValueError: observations or actions that it cannot use.
-    """
-    if is_image(spec.obs):
-        raise ValueError(f"{name}: a model of images is not learned here; want vectors or indices")
-    actions = actions_of(spec.action, name, device, tuple(learners))
-    own = with_discount(settings, spec)
-    learner = imported(learners[kind_of(spec.action)])
-    made = learner(Vectors(spec.obs).size, actions, own, generator=generator, device=device)
-    return kind(spec, made, config, discount=own.discount, generator=generator, device=device)
+    """`model_learning` of an agent that imagines steps."""
+    return model_learning(
+        kind, name, spec, config, settings, learners, generator=generator, device=device
+    )

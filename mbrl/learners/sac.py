@@ -24,7 +24,7 @@ from mbrl.learners.actors import CategoricalActor, SquashedActor, normal
 from mbrl.learners.configs import SACConfig
 from mbrl.learners.decay import Decay
 from mbrl.learners.encoding import attach, encode, policy_of
-from mbrl.learners.off_policy import A, Factor, OffPolicyLearner
+from mbrl.learners.off_policy import A, Factor, OffPolicyLearner, TargetValues
 from mbrl.nn import Block, StackedBlocks, StackedMLP, Target
 from mbrl.types import Transition
 
@@ -83,6 +83,41 @@ class _SoftActorCritic(OffPolicyLearner[SACConfig, A]):
     def temperature(self) -> Tensor:
         """α, the weight of the entropy, a constant."""
         return cast(Tensor, self.actor.fixed.log_temperature).exp()
+
+    @torch.no_grad()
+    def target_policy(
+        self, state: Shaped[Tensor, "*lead *O"], *, generator: Generator, explore: bool = True
+    ) -> Shaped[Tensor, "*lead A"]:
+        """Actions drawn from the current policy, whether they are to explore or not."""
+        return self.policy(state, generator=generator, explore=True)
+
+    @torch.no_grad()
+    def target_values(
+        self, obs: Shaped[Tensor, "*lead *O"], *, generator: Generator
+    ) -> TargetValues:
+        """V(s) = Q'(s, a') - α log π(a' | s) of the target critics, for a' drawn by the policy.
+
+        `least` is the minimum over critics, or over a random subset of them (REDQ), in the first
+        term. Indices of actions are not drawn: V(s) is the expectation. Without target networks
+        (CrossQ) the critics' values count.
+        """
+        critic = self.critic.fixed if self.target is None else self.target.module
+        lead = obs.shape[: obs.ndim - len(self._obs_shape)]
+        rows = obs.reshape(-1, *self._obs_shape)
+        state, target_state = encode(self.critic.fixed, rows), encode(critic, rows)
+        each, least, log_prob = self._soft_values(critic, state, target_state, generator)
+        bonus = -self.temperature * log_prob
+        return TargetValues((each + bonus).view(-1, *lead), (least + bonus).view(lead))
+
+    @abstractmethod
+    def _soft_values(
+        self,
+        critic: nn.Module,
+        state: Float[Tensor, "B S"],
+        target_state: Float[Tensor, "B S"],
+        generator: Generator,
+    ) -> tuple[Float[Tensor, "C B"], Float[Tensor, " B"], Float[Tensor, " B"]]:
+        """Values of each critic, their least, and log π; `state` is the policy's."""
 
     def _learn(
         self, batch: Transition, weights: Tensor | None, discount: Factor, generator: Generator
@@ -160,6 +195,21 @@ class SAC(_SoftActorCritic[Bounds]):
         action = cast(SquashedActor, self.actor.fixed).distribution(rows).mode
         out = self._value(self.critic.fixed, rows, action)
         return self._mean(out).amin(0).view(state.shape[:-1])
+
+    @torch.no_grad()
+    def entropy_bonus(
+        self, obs: Shaped[Tensor, "*lead *O"], *, generator: Generator
+    ) -> Float[Tensor, "*lead"]:
+        """-α log π(a | s) of an action drawn in each state."""
+        _, log_prob = self._drawn(self.actor.fixed, encode(self.critic.fixed, obs), generator)
+        return -self.temperature * log_prob
+
+    def _soft_values(
+        self, critic: nn.Module, state: Tensor, target_state: Tensor, generator: Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        action, log_prob = self._drawn(self.actor.fixed, state, generator)
+        each = self._mean(self._value(critic, target_state, action))
+        return each, self._subset(each, generator).amin(0), log_prob
 
     def _mean(self, out: Float[Tensor, "C B K"]) -> Float[Tensor, "C B"]:
         return out.squeeze(-1) if len(self.atoms) == 1 else out.softmax(-1) @ self.atoms
@@ -272,6 +322,25 @@ class DiscreteSAC(_SoftActorCritic[int]):
         probs = cast(CategoricalActor, self.actor.fixed).distribution(rows).probs
         values = (self._values(self.critic.fixed, rows) * probs).sum(-1)
         return values.amin(0).view(state.shape[:-1])
+
+    @torch.no_grad()
+    def entropy_bonus(
+        self, obs: Shaped[Tensor, "*lead *O"], *, generator: Generator
+    ) -> Float[Tensor, "*lead"]:
+        """α times the entropy of the policy in each state."""
+        state = encode(self.critic.fixed, obs)
+        return (
+            self.temperature
+            * cast(CategoricalActor, self.actor.fixed).distribution(state).entropy()
+        )
+
+    def _soft_values(
+        self, critic: nn.Module, state: Tensor, target_state: Tensor, generator: Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        distribution = cast(CategoricalActor, self.actor.fixed).distribution(state)
+        q, probs = self._values(critic, target_state), distribution.probs
+        least = (self._subset(q, generator).amin(0) * probs).sum(-1)
+        return (q * probs).sum(-1), least, -distribution.entropy()
 
     def _critic_loss(
         self, batch: Transition, discount: Factor, generator: Generator

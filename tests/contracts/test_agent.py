@@ -15,6 +15,7 @@ from mbrl.agents import (
     RandomAgent,
     agent,
     ddpg,
+    mve,
     name_of,
     sac,
     td3,
@@ -63,6 +64,16 @@ def soft(seed, **settings):
     own = SACConfig(hidden=(8,), discount=0.9)
     config = sac.Config(learning_starts=12, batch=8, log_every=12, learner=own, **settings)
     return sac.make(SPEC, config, generator=seeded(seed))
+
+
+def expanding(seed, **settings):
+    model = EnsembleConfig(members=2, hidden=(8,), epochs=2, batch=16, learn_reward=True)
+    config = mve.Config(
+        model=model, learning_starts=12, fit_every=6, batch=8, log_every=12, horizon=2,
+        td3=TD3Config(hidden=(8,), discount=0.9), sac=SACConfig(hidden=(8,), discount=0.9),
+        **settings,
+    )  # fmt: skip
+    return mve.make(SPEC, config, generator=seeded(seed))
 
 
 def rollouts(name, learner=(), **settings):
@@ -115,6 +126,9 @@ MAKERS = {
     "trpo": rollouts("trpo", rollout=6),
     "ddpg": lambda seed=0: deterministic(seed, n_step=2, priority=0.6),
     "td3": lambda seed=0: deterministic(seed, td3, TD3Config),
+    "mve": lambda seed=0: expanding(seed, imagined_states=True),
+    "mve with sac": lambda seed=0: expanding(seed, base="sac", sample=True, scale_reward=True),
+    "steve": lambda seed=0: expanding(seed, steve=True, normalise_obs=True),
     "pets": pets(),
     "pets guided": pets(guide=True),
     "pets open loop": pets(replan_every=0),

@@ -76,6 +76,52 @@ def test_the_critics_move_along_the_gradient_of_the_papers_loss(n_step):
     torch.testing.assert_close(learner.critic.value.grad, expected, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("settings", [{}, {"critics": 4, "subset": 2}], ids=str)
+def test_target_values_are_what_the_targets_of_an_update_are_made_of(settings):
+    learner, given = soft(temperature=0.3, **settings), batch()
+    found = learner.target_values(given.next_obs, generator=seeded(9))
+    target = given.reward + 0.9 * torch.where(given.terminated, 0.0, found.least)
+    with torch.no_grad():
+        q = outputs(learner.critic.module, given.obs, given.action)[..., 0]
+    said = learner.update(given, generator=seeded(9))
+    loss = 0.5 * (q - target).square().sum(0).mean()
+    assert float(said["critic_loss"]) == pytest.approx(float(loss), rel=1e-4)
+    if not settings:
+        torch.testing.assert_close(found.each.amin(0), found.least)
+
+
+def test_the_discrete_target_values_are_what_the_targets_of_an_update_are_made_of():
+    learner = DiscreteSAC(3, 4, replace(TINY, temperature=0.3), generator=seeded())
+    given = batch(actions=4)
+    found = learner.target_values(given.next_obs, generator=seeded(9))
+    target = given.reward + 0.9 * torch.where(given.terminated, 0.0, found.least)
+    with torch.no_grad():
+        q = learner._values(learner.critic.module, given.obs)
+    taken = q[:, torch.arange(32), given.action]
+    said = learner.update(given, generator=seeded(9))
+    loss = 0.5 * (taken - target).square().sum(0).mean()
+    assert float(said["critic_loss"]) == pytest.approx(float(loss), rel=1e-4)
+    probs = learner.policy.distribution(given.obs).probs
+    bonus = learner.entropy_bonus(given.obs, generator=seeded())
+    torch.testing.assert_close(bonus, -0.3 * (probs * probs.log()).sum(-1))
+
+
+def test_the_entropy_bonus_is_that_of_the_policy_on_average():
+    learner = soft(temperature=0.3)
+    obs = batch(1).obs.expand(20_000, -1)
+    bonus = learner.entropy_bonus(obs, generator=seeded(1))
+    policy = torch_policy(learner, obs)
+    with torch.no_grad():
+        wanted = -0.3 * policy.log_prob(policy.sample()).mean()
+    assert float(bonus.mean()) == pytest.approx(float(wanted), abs=0.02)
+    # values contain it: V(s) = Q'(s, a') + bonus of the same draw
+    value = learner.target_values(obs, generator=seeded(1)).each
+    action = learner.target_policy(obs, generator=seeded(1))
+    with torch.no_grad():
+        q = outputs(learner.target.module, obs, action)[..., 0]
+    torch.testing.assert_close(value, q + bonus, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("mean", [False, True])
 def test_the_policy_moves_along_the_gradient_of_the_papers_loss(mean):
     # critics that do not move, for an update moves them first
