@@ -30,6 +30,7 @@ AGENTS: Mapping[str, str] = {
     "dqn": "mbrl.agents.dqn",
     "dyna": "mbrl.agents.dyna",
     "dyna-q": "mbrl.agents.dyna_q",
+    "mb-pg": "mbrl.agents.mb_pg",
     "mbpo": "mbrl.agents.mbpo",
     "mve": "mbrl.agents.mve",
     "off-policy-actor-critic": "mbrl.agents.off_policy_actor_critic",

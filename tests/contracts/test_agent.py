@@ -15,6 +15,7 @@ from mbrl.agents import (
     RandomAgent,
     agent,
     ddpg,
+    mb_pg,
     mve,
     name_of,
     sac,
@@ -58,6 +59,22 @@ def imagining(seed=0):
     model = bayesian_linear.Config(members=2, learn_reward=True)
     config = dyna.Config(model, random_steps=12, every=6, real=2, imagined=2, starts=5, batch=8)
     return dyna.make(SPEC, config, generator=seeded(seed))
+
+
+def model_gradient(base, own=(), **settings):
+    start = mb_pg.Config(
+        base=base,
+        model=EnsembleConfig(members=2, hidden=(8,), epochs=2, batch=16, learn_reward=True),
+        learning_starts=12,
+        fit_every=6,
+        rounds=2,
+        rollouts=3,
+        validate_every=1,
+        **settings,
+    )
+    learner = dataclasses.replace(start.learner, hidden=(8,), discount=0.9, **dict(own))
+    config = dataclasses.replace(start, **{base: learner})
+    return lambda seed=0: mb_pg.make(SPEC, config, generator=seeded(seed))
 
 
 def soft(seed, **settings):
@@ -133,6 +150,10 @@ MAKERS = {
     "pets guided": pets(guide=True),
     "pets open loop": pets(replan_every=0),
     "dyna": imagining,
+    "mb-pg": model_gradient("trpo"),
+    "mb-pg with ppo, short rollouts": model_gradient(
+        "ppo", {"epochs": 2, "batch": 5}, horizon=2, normalise_obs=True, scale_reward=True
+    ),
     "sac": lambda seed=0: soft(seed),
     "sac, scaled": lambda seed=0: soft(
         seed, normalise_obs=True, scale_reward=True, updates=2, n_step=3
