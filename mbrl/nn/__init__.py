@@ -1,10 +1,12 @@
 """Networks: stacks of E multi-layer perceptrons, and blocks of parameters that are trained as one.
 
-`stacked` has the base class `Net` and the stack; `block` the parameters of a module as one tensor
-with its optimiser, and target copies of it.
+`stacked` has the base class `Net` and the stack, `normed` a stack that normalises the inputs of its
+later layers; `block` the parameters of a module as one tensor with its optimiser, and target copies
+of it.
 """
 
 from mbrl.nn.block import Block, Diverged, Target
+from mbrl.nn.normed import NormedMLP
 from mbrl.nn.stacked import ACTIVATIONS, INITS, Net, Scaling, StackedMLP, stacked_mlp
 
 __all__ = [
@@ -13,6 +15,7 @@ __all__ = [
     "Block",
     "Diverged",
     "Net",
+    "NormedMLP",
     "Scaling",
     "StackedMLP",
     "Target",
