@@ -22,7 +22,7 @@ from mbrl.agents import (
     td3,
 )
 from mbrl.agents.pets import Config
-from mbrl.dynamics import EnsembleConfig
+from mbrl.dynamics import EnsembleConfig, NormedEnsembleConfig
 from mbrl.learners.configs import SACConfig
 from mbrl.learners.value_configs import DDPGConfig, TD3Config
 from mbrl.types import Agent, Player, Spec, Transition
@@ -119,6 +119,26 @@ def imagined(name, learner, **settings):
 
 SOFT = SACConfig(hidden=(8,), discount=0.9)
 
+def through_model(seed, name, learner=(), **settings):
+    module = agent(name)
+    start = module.Config()
+    own = dataclasses.replace(start.learner, hidden=(8,), discount=0.9, horizon=2, **dict(learner))
+    model = NormedEnsembleConfig(
+        members=2, hidden=(8,), patience=1, epochs=2, batch=16, learn_reward=True
+    )
+    config = dataclasses.replace(
+        start, learner=own, model=model, learning_starts=12, fit_every=12, batch=8, **settings
+    )
+    return module.make(SPEC, config, generator=seeded(seed))
+
+
+def double_horizon(seed, **settings):
+    return through_model(
+        seed, "dhmbpo", critic_updates=2, updates=4, first=2, visit_every=3, visit_steps=3,
+        starts=7, states=30, **settings,
+    )  # fmt: skip
+
+
 MAKERS = {
     "mbpo": imagined("mbpo", {"learner": SOFT}, last_horizon=4, horizon_from=12, horizon_to=20),
     "dyna sac": imagined("dyna", {"sac": SOFT}, normalise_obs=True, actions="buffer"),
@@ -153,6 +173,10 @@ MAKERS = {
     "mb-pg": model_gradient("trpo"),
     "mb-pg with ppo, short rollouts": model_gradient(
         "ppo", {"epochs": 2, "batch": 5}, horizon=2, normalise_obs=True, scale_reward=True
+    "dhmbpo": lambda seed=0: double_horizon(seed),
+    "svg": lambda seed=0: through_model(seed, "svg", log_every=12),
+    "svg without critics": lambda seed=0: through_model(
+        seed, "svg", {"tail": False}, normalise_obs=False
     ),
     "sac": lambda seed=0: soft(seed),
     "sac, scaled": lambda seed=0: soft(
