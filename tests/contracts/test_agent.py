@@ -119,6 +119,7 @@ def imagined(name, learner, **settings):
 
 SOFT = SACConfig(hidden=(8,), discount=0.9)
 
+
 def through_model(seed, name, learner=(), **settings):
     module = agent(name)
     start = module.Config()
@@ -173,6 +174,7 @@ MAKERS = {
     "mb-pg": model_gradient("trpo"),
     "mb-pg with ppo, short rollouts": model_gradient(
         "ppo", {"epochs": 2, "batch": 5}, horizon=2, normalise_obs=True, scale_reward=True
+    ),
     "dhmbpo": lambda seed=0: double_horizon(seed),
     "svg": lambda seed=0: through_model(seed, "svg", log_every=12),
     "svg without critics": lambda seed=0: through_model(
