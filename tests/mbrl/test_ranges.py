@@ -121,6 +121,7 @@ TOGETHER: dict[str, dict[str, Any]] = {
     "population": {"elites": 1},
     "noise_knots": {},
     "replan_every": {},
+    "decay_steps": {"last_learning_rate": 0.0},
 }
 """Other fields that must change with one, for its edge to fit to them."""
 
