@@ -111,7 +111,7 @@ class OffPolicy:
         self.window = NStep(config.n_step, discount=discount) if config.n_step > 1 else None
         kind: Any = Replay
         if config.priority > 0:
-            if not hasattr(learner, "errors"):
+            if getattr(learner, "errors", None) is None:
                 raise ValueError("priority: this learner measures no errors of rows; want 0")
             kind = partial(PrioritisedReplay, alpha=config.priority)
         if config.hindsight > 0:
