@@ -126,6 +126,7 @@ TOGETHER: dict[str, dict[str, Any]] = {
     "critics": {"subset": 1},
     "discount": {"bounded": False},
     "decay_steps": {"last_learning_rate": 0.0},
+    "horizon_to": {"horizon_from": 0},
 }
 """Other fields that must change with one, for its edge to fit to them."""
 
