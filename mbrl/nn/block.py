@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +79,7 @@ class Block:
         # copying each into place takes less time than adding it to zeros, as backward() does
         found = torch.autograd.grad(loss, self._trained, materialize_grads=True)
         with torch.no_grad():
-            torch._foreach_copy_(self._gradients, found)
+            cast(Any, torch)._foreach_copy_(self._gradients, found)
         grad = self.value.grad
         assert grad is not None
         return grad
@@ -112,7 +112,7 @@ class Block:
         if self._kind in ("adam", "adamw"):
             self._steps += 1
             # what torch.optim.Adam calls with fused=True; its step takes longer than this operation
-            fused = torch._fused_adam_ if self._kind == "adam" else torch._fused_adamw_
+            fused = getattr(torch, f"_fused_{self._kind}_")
             fused(
                 [self.value],
                 [grad],
