@@ -72,6 +72,7 @@ class Block:
         self._betas, self._weight_decay = betas, weight_decay
         # of the optimiser; only Adam uses the first two
         self._steps = torch.zeros((), device=self.value.device)
+        self._zero = torch.zeros((), device=self.value.device)
         self._mean, self._square = torch.zeros_like(self.value), torch.zeros_like(self.value)
 
     def gradient(self, loss: Tensor) -> Tensor:
@@ -90,12 +91,13 @@ class Block:
         The norm is 0 where there is no `clip`, as computing it takes time.
         """
         grad = self.gradient(loss)
-        norm = grad.new_zeros(())
+        norm = self._zero
         if self.clip is not None:
             norm = torch.linalg.vector_norm(grad)
-            within = norm.is_cpu and float(norm) + 1e-6 <= self.clip
-            if not within:
+            if not norm.is_cpu:  # its value would have to be waited for
                 grad.mul_((self.clip / (norm + 1e-6)).clamp_max(1.0))
+            elif not (length := float(norm) + 1e-6) <= self.clip:
+                grad.mul_(self.clip / length)
         # Moments of a unit that stays silent decay until they are subnormal, below 1.2e-38. Adam's
         # step then takes ten times as long, so they count as 0.
         flushed = SUBNORMAL == 0.0  # if the processor is set so anyway
