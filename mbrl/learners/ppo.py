@@ -51,12 +51,10 @@ class Rows(NamedTuple):
 
     def batches(self, size: int) -> Iterator[Rows]:
         """All rows in order, `size` at a time."""
-        obs, action, old, *others = self
-        starts = range(0, len(obs), size)
-        olds = [rows_of(old, slice(start, start + size)) for start in starts]
-        parts = (x.split(size) for x in (obs, action, *others))
-        for batch in zip(*parts, strict=True):
-            yield Rows(*batch[:2], olds.pop(0), *batch[2:])
+        starts = range(0, len(self.obs), size)
+        olds = [rows_of(self.old, slice(start, start + size)) for start in starts]
+        parts = [olds if x is self.old else cast(Tensor, x).split(size) for x in self]
+        return (Rows._make(columns) for columns in zip(*parts, strict=True))
 
 
 class PPO(OnPolicyLearner[PPOConfig]):
