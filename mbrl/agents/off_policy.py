@@ -312,10 +312,7 @@ class OffPolicy:
             "generator": self.generator.get_state(),
             "steps": self.steps,
             "updates": self.updates,
-            "totals": {
-                name: torch.as_tensor(x, dtype=torch.float64).clone()
-                for name, x in self._totals.items()
-            },
+            "totals": {name: float(total) for name, total in self._totals.items()},
             "counts": dict(self._counts),
         }
 
@@ -337,10 +334,6 @@ class OffPolicy:
         self.scale.load_state_dict(state["scale"])
         self.generator.set_state(state["generator"].cpu())
         self.steps, self.updates = state["steps"], state["updates"]
-        here = self.device.type == "cpu"
-        self._totals = {
-            name: float(total) if here else total.to(self.device)
-            for name, total in state["totals"].items()
-        }
+        self._totals = {name: float(total) for name, total in state["totals"].items()}
         self._counts = dict(state["counts"])
         self._logged = self.steps // self.config.log_every
