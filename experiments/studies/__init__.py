@@ -19,6 +19,7 @@ from experiments.studies import (
     loops,
     models,
     objectives,
+    overestimation,
     pets,
     propagation,
     robots,
@@ -41,6 +42,7 @@ STUDIES: Mapping[str, Study] = {
     "bandits": study(bandits.bandits, seeds=1),
     "dyna": study(dyna.dyna, seeds=30, fast_seeds=2),
     "trees": study(trees.trees, seeds=10, fast_seeds=2),
+    "overestimation": study(overestimation.overestimation, seeds=5, fast_seeds=2),
     "learners": study(learners.learners, seeds=1),
     "learners-returns": study(learners_returns.learners_returns, seeds=5),
 }
