@@ -19,6 +19,7 @@ from experiments.studies import (
     loops,
     models,
     objectives,
+    overestimation,
     pets,
     propagation,
     robots,
@@ -43,6 +44,7 @@ STUDIES: Mapping[str, Study] = {
     "dyna": study(dyna.dyna, seeds=30, fast_seeds=2),
     "steve-chain": study(steve_chain.steve_chain, seeds=5),
     "trees": study(trees.trees, seeds=10, fast_seeds=2),
+    "overestimation": study(overestimation.overestimation, seeds=5, fast_seeds=2),
     "learners": study(learners.learners, seeds=1),
     "learners-returns": study(learners_returns.learners_returns, seeds=5),
 }
