@@ -12,7 +12,12 @@ from planners.lazy import lazy
 if TYPE_CHECKING:
     from mbrl.dynamics.analytic import Analytic
     from mbrl.dynamics.classic import Classic
-    from mbrl.dynamics.configs import EnsembleConfig, FitConfig, NeuralConfig
+    from mbrl.dynamics.configs import (
+        EnsembleConfig,
+        FitConfig,
+        NeuralConfig,
+        NormedEnsembleConfig,
+    )
     from mbrl.dynamics.derivatives import SmoothSimulator
     from mbrl.dynamics.ensemble import Ensemble
     from mbrl.dynamics.finite import Counts, FiniteModel
@@ -30,6 +35,7 @@ __all__ = [
     "FitConfig",
     "NeuralConfig",
     "NeuralDynamics",
+    "NormedEnsembleConfig",
     "OwnModel",
     "Randomisation",
     "Regression",
@@ -42,7 +48,12 @@ __getattr__ = lazy(
     {
         "mbrl.dynamics.analytic": ("Analytic",),
         "mbrl.dynamics.classic": ("Classic",),
-        "mbrl.dynamics.configs": ("EnsembleConfig", "FitConfig", "NeuralConfig"),
+        "mbrl.dynamics.configs": (
+            "EnsembleConfig",
+            "FitConfig",
+            "NeuralConfig",
+            "NormedEnsembleConfig",
+        ),
         "mbrl.dynamics.derivatives": ("SmoothSimulator",),
         "mbrl.dynamics.ensemble": ("Ensemble",),
         "mbrl.dynamics.finite": ("Counts", "FiniteModel"),

@@ -6,9 +6,10 @@ seconds. A model of your own can have its config in its own file; only its help 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from annotated_types import Interval, MinLen
@@ -28,8 +29,13 @@ class FitConfig:
 
     bootstrap: bool = True
     """Whether each member trains on a bootstrap resample of the data instead of the data itself."""
+    row_weights: Literal["none", "exponential"] = "none"
+    """Factors of the losses of rows. exponential: drawn in each fit for every row and member from
+    the exponential distribution of mean 1, a bootstrap that leaves no row out (Rubin 1981)."""
     batch: PositiveInt = 256
     """Minibatch size of each member."""
+    batches_per_epoch: PositiveInt | None = None
+    """Most minibatches in a pass over the data, which then ends early; no limit if unset."""
     optimiser: Literal["adam", "adamw"] = "adam"
     """adam adds weight decay to the gradient (L2), adamw subtracts it from the weights."""
     learning_rate: PositiveFloat = 1e-3
@@ -38,6 +44,10 @@ class FitConfig:
     """Maximum number of passes over the data in one fit."""
     patience: PositiveInt = 10
     """A member stops after this many passes without a better held-out score."""
+    stop: Literal["improvement", "paired"] = "improvement"
+    """Which score is better: one lower by the fraction `improvement`, or, with paired, one that a
+    one-sided paired t-test over held-out rows finds lower. Weights are kept at p < 0.1, and a pass
+    with p < 0.5 does not count towards `patience`."""
     improvement: NonNegativeFloat = 0.01
     """Fraction of the best held-out score by which a score must be better to count as better."""
 
@@ -162,3 +172,100 @@ class EnsembleConfig(NeuralConfig):
         decay, layers = self.weight_decay, len(net.weights)
         decays = decay if isinstance(decay, tuple) else (decay,) * layers
         return dict(zip(net.weights, decays, strict=True))
+
+
+@dataclass(frozen=True)
+class NormedEnsembleConfig(EnsembleConfig):
+    """Settings of the ensemble of DHMBPO (Kubo et al. 2025): layer norm, dropout, constant noise.
+
+    Its fits are long: with D outputs, a member stops after `patience` · ln D passes without a lower
+    held-out loss, or after `epochs` · ln D. In predictions nothing is dropped.
+    """
+
+    MODEL = "mbrl.dynamics.neural:NeuralDynamics"
+
+    members: PositiveInt = 8
+    """E, the number of nets."""
+    homoscedastic: bool = True
+    """Whether the learned variance is a constant for each output instead of a function of the
+    input."""
+    hidden: Annotated[tuple[PositiveInt, ...], MinLen(1)] = (256, 256, 256)
+    """Width of each hidden layer."""
+    bootstrap: bool = False
+    """Whether each member trains on a bootstrap resample of the data instead of the data itself."""
+    row_weights: Literal["none", "exponential"] = "exponential"
+    """Factors of the losses of rows. exponential: drawn in each fit for every row and member from
+    the exponential distribution of mean 1, a bootstrap that leaves no row out (Rubin 1981)."""
+    batches_per_epoch: PositiveInt | None = 5
+    """Most minibatches in a pass over the data, which then ends early; no limit if unset."""
+    optimiser: Literal["adam", "adamw"] = "adamw"
+    """adam adds weight decay to the gradient (L2), adamw subtracts it from the weights."""
+    weight_decay: NonNegativeFloat | tuple[NonNegativeFloat, ...] = 1e-3
+    """Penalty on weights and biases: that of the last layer, of which layer l of L has l / L; or
+    one number per layer (input layer first)."""
+    first_eps: NonNegativeFloat = 1.0
+    """ε of the layer norm before the second layer, a tenth of it before the third, and so on; 0:
+    no norm."""
+    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.01
+    """Share of dropped units before the activation; layer l of L has 1 - l / L of it."""
+    stop: Literal["improvement", "paired"] = "paired"
+    """Which score is better: one lower by the fraction `improvement`, or, with paired, one that a
+    one-sided paired t-test over held-out rows finds lower. Weights are kept at p < 0.1, and a pass
+    with p < 0.5 does not count towards `patience`."""
+    patience: PositiveInt = 50
+    """A member stops after this many passes, times ln D, without a better held-out score."""
+    epochs: PositiveInt = 250
+    """Maximum number of passes over the data in one fit, before it is multiplied by ln D."""
+    holdout: Annotated[float, Interval(ge=0, lt=1)] = 0.2
+    """Fraction of the data held out for early stopping and ranking members; 0 disables both."""
+    holdout_max: PositiveInt = 1000
+    """Maximum number of held-out transitions."""
+
+    def build(self, inputs: int, outputs: int, *, generator: Generator) -> Net:
+        """A stack of MLPs that normalise the inputs of their later layers."""
+        from mbrl.nn import NormedMLP
+
+        layers = len(self.hidden) + 1
+        eps = [max(self.first_eps * 0.1**layer, 1e-5) for layer in range(layers - 1)]
+        return NormedMLP(
+            self.members,
+            (inputs, *self.hidden, outputs),
+            eps=(0.0, *(eps if self.first_eps else [0.0] * (layers - 1))),
+            dropout=[self.dropout * (1 - (layer + 1) / layers) for layer in range(layers)],
+            activation=self.activation,
+            generator=generator,
+        )
+
+    def decay(self, net: Net) -> Mapping[Tensor, float]:
+        """The decay of each layer's weights and biases."""
+        from mbrl.nn import NormedMLP
+
+        assert isinstance(net, NormedMLP)
+        layers, decay = len(net.weights), self.weight_decay
+        if not isinstance(decay, tuple):
+            decay = tuple(decay * (layer + 1) / layers for layer in range(layers))
+        weights, biases = (zip(part, decay, strict=True) for part in (net.weights, net.biases))
+        return dict([*weights, *biases])
+
+    def optimise(
+        self,
+        trained: Any,
+        loss: Any,
+        rows: Sequence[Tensor],
+        held: Sequence[Tensor],
+        *,
+        weights: Tensor | None,
+        generator: Generator,
+    ) -> Any:
+        """As of `NeuralConfig`, with patience and passes in units of ln D."""
+        unit = max(math.log(rows[1].shape[-1]), 1.0)
+        patience, epochs = (max(round(unit * x), 1) for x in (self.patience, self.epochs))
+        return trained.fit(
+            loss,
+            rows,
+            held,
+            replace(self, patience=patience, epochs=epochs),
+            weights=weights,
+            decay=self.decay(trained.net),
+            generator=generator,
+        )

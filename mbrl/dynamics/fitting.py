@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 from jaxtyping import Bool, Float
+from scipy.special import stdtr
 from torch import Generator, Tensor
 from torch.optim.adam import adam
 
@@ -70,6 +71,30 @@ class Improvement:
         return better, better
 
 
+@dataclass(frozen=True)
+class Paired:
+    """A loss that a paired t-test over held-out rows finds lower (DHMBPO, Kubo et al. 2025).
+
+    The test is one-sided: p is the probability of a mean difference that low if the losses were
+    alike. Weights are kept at p < `keep`, and patience is reset at p < `go_on`.
+    """
+
+    keep: float = 0.1
+    go_on: float = 0.5
+    per_row = True
+
+    def __call__(self, loss: Tensor, best: Tensor) -> tuple[Bool[Tensor, " E"], Bool[Tensor, " E"]]:
+        """Members whose loss is lower for certain, and members whose loss is lower at all."""
+        first = best.isinf().any(-1)
+        difference = (loss - torch.where(best.isinf(), loss, best)).double()
+        rows = difference.shape[-1]
+        error = difference.std(-1) / rows**0.5 if rows > 1 else difference.new_zeros(len(loss))
+        # without spread the sign decides; 0 / 0 is no difference
+        t = (difference.mean(-1) / error).nan_to_num(0.0).cpu()
+        p = torch.as_tensor(stdtr(max(rows - 1, 1), t.numpy())).to(loss.device)
+        return first | (p < self.keep), first | (p < self.go_on)
+
+
 class FitDiverged(Diverged):
     """The loss or weights after a fit are not finite, or the loss is far above the initial one."""
 
@@ -119,7 +144,7 @@ def fit(
         weights: factors of the rows' losses, for all members or for each. Their mean should be 1,
             because a common factor changes the learning rate.
         decay: weight decay of these parameters; 0 for others.
-        stop: the stopping rule; `Improvement(config.improvement)` if not given.
+        stop: the stopping rule; that of `config.stop` if not given.
         generator: on the CPU; draws resamples, order and weight samples.
 
     Raises:
@@ -134,7 +159,11 @@ def fit(
             size = 2
     groups = [slice(e, min(e + size, members)) for e in range(0, members, size)]
     seeds = torch.randint(2**62, (len(groups),), generator=generator).tolist()
-    stop = stop or Improvement(config.improvement)
+    if stop is None:
+        stop = Paired() if config.stop == "paired" else Improvement(config.improvement)
+    if weights is None and config.row_weights == "exponential":
+        draws = torch.empty(members, len(rows[0])).exponential_(generator=generator)
+        weights = draws.to(rows[0])
     fits = [
         _Fit(net, group, loss, rows, held, config, weights, decay or {}, stop,
              torch.Generator().manual_seed(seed))
@@ -232,8 +261,10 @@ class _Fit:
         order = torch.rand(units, count, generator=self.generator).argsort(-1)
         index = self.index.gather(1, order.to(self.index.device))
         self.net.train()
-        for batch in index.split(config.batch, 1):
+        for batch in index.split(config.batch, 1)[: config.batches_per_epoch]:
             total += self._update(batch) * batch.shape[1]
+        if config.batches_per_epoch is not None:
+            count = min(count, config.batches_per_epoch * config.batch)
         self.epoch += 1
         self.net.eval()
         with torch.no_grad():
@@ -323,10 +354,11 @@ class _Fit:
             total = total + (penalty.sum() if penalty.ndim else penalty)
         if config.optimiser == "adamw":
             self.grad.zero_()
-            self.flat.sub_(self.flat * self.decay, alpha=config.learning_rate)
         else:
             torch.mul(self.flat, self.decay, out=self.grad)
         total.backward()
+        if config.optimiser == "adamw":
+            self.flat.sub_(self.flat * self.decay, alpha=config.learning_rate)
         self._adam()
         self.updates += 1
         return losses.detach()

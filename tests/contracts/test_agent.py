@@ -15,13 +15,14 @@ from mbrl.agents import (
     RandomAgent,
     agent,
     ddpg,
+    mb_pg,
     mve,
     name_of,
     sac,
     td3,
 )
 from mbrl.agents.pets import Config
-from mbrl.dynamics import EnsembleConfig
+from mbrl.dynamics import EnsembleConfig, NormedEnsembleConfig
 from mbrl.learners.configs import SACConfig
 from mbrl.learners.value_configs import DDPGConfig, TD3Config
 from mbrl.types import Agent, Player, Spec, Transition
@@ -58,6 +59,22 @@ def imagining(seed=0):
     model = bayesian_linear.Config(members=2, learn_reward=True)
     config = dyna.Config(model, random_steps=12, every=6, real=2, imagined=2, starts=5, batch=8)
     return dyna.make(SPEC, config, generator=seeded(seed))
+
+
+def model_gradient(base, own=(), **settings):
+    start = mb_pg.Config(
+        base=base,
+        model=EnsembleConfig(members=2, hidden=(8,), epochs=2, batch=16, learn_reward=True),
+        learning_starts=12,
+        fit_every=6,
+        rounds=2,
+        rollouts=3,
+        validate_every=1,
+        **settings,
+    )
+    learner = dataclasses.replace(start.learner, hidden=(8,), discount=0.9, **dict(own))
+    config = dataclasses.replace(start, **{base: learner})
+    return lambda seed=0: mb_pg.make(SPEC, config, generator=seeded(seed))
 
 
 def soft(seed, **settings):
@@ -102,6 +119,27 @@ def imagined(name, learner, **settings):
 
 SOFT = SACConfig(hidden=(8,), discount=0.9)
 
+
+def through_model(seed, name, learner=(), **settings):
+    module = agent(name)
+    start = module.Config()
+    own = dataclasses.replace(start.learner, hidden=(8,), discount=0.9, horizon=2, **dict(learner))
+    model = NormedEnsembleConfig(
+        members=2, hidden=(8,), patience=1, epochs=2, batch=16, learn_reward=True
+    )
+    config = dataclasses.replace(
+        start, learner=own, model=model, learning_starts=12, fit_every=12, batch=8, **settings
+    )
+    return module.make(SPEC, config, generator=seeded(seed))
+
+
+def double_horizon(seed, **settings):
+    return through_model(
+        seed, "dhmbpo", critic_updates=2, updates=4, first=2, visit_every=3, visit_steps=3,
+        starts=7, states=30, **settings,
+    )  # fmt: skip
+
+
 MAKERS = {
     "mbpo": imagined("mbpo", {"learner": SOFT}, last_horizon=4, horizon_from=12, horizon_to=20),
     "macura": imagined("mbpo", {"learner": SOFT}, trust="macura", horizon=3),
@@ -135,6 +173,15 @@ MAKERS = {
     "pets guided": pets(guide=True),
     "pets open loop": pets(replan_every=0),
     "dyna": imagining,
+    "mb-pg": model_gradient("trpo"),
+    "mb-pg with ppo, short rollouts": model_gradient(
+        "ppo", {"epochs": 2, "batch": 5}, horizon=2, normalise_obs=True, scale_reward=True
+    ),
+    "dhmbpo": lambda seed=0: double_horizon(seed),
+    "svg": lambda seed=0: through_model(seed, "svg", log_every=12),
+    "svg without critics": lambda seed=0: through_model(
+        seed, "svg", {"tail": False}, normalise_obs=False
+    ),
     "sac": lambda seed=0: soft(seed),
     "sac, scaled": lambda seed=0: soft(
         seed, normalise_obs=True, scale_reward=True, updates=2, n_step=3

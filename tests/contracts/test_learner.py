@@ -8,6 +8,7 @@ import torch
 
 from mbrl.data import Replay
 from mbrl.distributions import Bounds
+from mbrl.dynamics import Analytic
 from mbrl.learners.actor_critic import OffPolicyActorCritic
 from mbrl.learners.configs import SACConfig
 from mbrl.learners.ddpg import DDPG
@@ -15,6 +16,7 @@ from mbrl.learners.dqn import DQN
 from mbrl.learners.fqi import FQI
 from mbrl.learners.on_policy_configs import OffPolicyActorCriticConfig
 from mbrl.learners.sac import SAC, DiscreteSAC
+from mbrl.learners.svg import SVG, SVGConfig, World
 from mbrl.learners.value_configs import DDPGConfig, DQNConfig, FQIConfig, TD3Config
 from mbrl.training import fit_offline
 from mbrl.types import Learner, Transition
@@ -109,6 +111,23 @@ def off_policy_critic(seed, actions):
     return OffPolicyActorCritic(STATE, actions, config, generator=seeded(seed))
 
 
+def through_model(seed, **settings):
+    config = SVGConfig(
+        hidden=(32,), discount=0.9, learning_rate=1e-2, first_temperature=0.01, **settings
+    )
+    made = SVG(STATE, Bounds(LOW, HIGH), config, generator=seeded(seed))
+
+    def mean(state, action, value):
+        return state + 0 * action
+
+    made.world = World(
+        Analytic(mean, torch.ones(STATE), torch.zeros(2)),
+        reward=lambda obs, action, after: Box.reward(obs, action),
+        terminated=lambda after: torch.ones(after.shape[:-1], dtype=torch.bool),
+    )
+    return made
+
+
 BOX = {
     "deterministic policy gradient": lambda seed=0: DeterministicPolicyGradient(
         STATE, LOW, HIGH, Config(hidden=(16,)), generator=seeded(seed)
@@ -121,6 +140,9 @@ BOX = {
     "DDPG": lambda seed=0: deterministic(seed),
     "TD3": lambda seed=0: deterministic(seed, TD3Config),
     "off-policy actor-critic": lambda seed=0: off_policy_critic(seed, Bounds(LOW, HIGH)),
+    "SVG": lambda seed=0: through_model(seed),
+    "SVG, critics of real steps": lambda seed=0: through_model(seed, critic_steps="real"),
+    "backpropagation": lambda seed=0: through_model(seed, tail=False),
 }
 """name -> make(seed) -> a fresh learner of states (2,) and actions in the box [LOW, HIGH]."""
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import scipy.stats
 import torch
 
 from mbrl.dynamics import fitting
@@ -134,3 +135,37 @@ def test_the_net_keeps_its_parameters_and_has_no_gradients_left():
     fit(net, squares, rows, nothing(rows), replace(CONFIG, epochs=2), generator=seeded(3))
     assert all(a is b for a, b in zip(held, net.parameters(), strict=True))
     assert all(parameter.grad is None for parameter in held)
+
+
+@pytest.mark.parametrize("count", [2, 5, 40, 2000])
+def test_the_paired_rule_is_the_t_test(count):
+    g = seeded(4)
+    best = torch.randn(6, count, generator=g)
+    shift = torch.tensor([-1.0, -0.2, -0.02, 0.0, 0.02, 1.0])[:, None]
+    loss = best + shift + 0.5 * torch.randn(6, count, generator=g)
+    p = scipy.stats.ttest_rel(loss.double(), best.double(), axis=1, alternative="less").pvalue
+    better, renewed = fitting.Paired()(loss, best)
+    assert better.tolist() == (p < 0.1).tolist() and renewed.tolist() == (p < 0.5).tolist()
+    assert better.any() and not renewed.all()
+
+
+def test_the_paired_rule_decides_where_there_is_no_spread():
+    best = torch.ones(4, 3)
+    best[3] = torch.inf
+    loss = torch.tensor([[0.5], [1.0], [1.5], [9.0]]).expand(4, 3)
+    better, renewed = fitting.Paired()(loss, best)
+    assert better.tolist() == renewed.tolist() == [True, False, False, True]
+    better, renewed = fitting.Paired()(loss[:, :1], best[:, :1])
+    assert better.tolist() == renewed.tolist() == [True, False, False, True]
+
+
+def test_exponential_row_weights_spread_members_as_the_bootstrap_of_bayes():
+    """The variance of a weighted mean is that of the data over n + 1 (Rubin 1981)."""
+    rows = torch.zeros(50, 1), torch.randn(50, 1, generator=seeded(1))
+    config = replace(CONFIG, row_weights="exponential", epochs=400)
+    net = StackedMLP(400, (1, 1), generator=seeded())
+    fit(net, squares, rows, nothing(rows), config, generator=seeded(3))
+    means = net.biases[0].detach().flatten()
+    assert float(means.mean()) == pytest.approx(float(rows[1].mean()), abs=0.03)
+    wanted = float(rows[1].var(correction=0)) / 51
+    assert float(means.var()) == pytest.approx(wanted, rel=0.2)

@@ -24,7 +24,9 @@ from mbrl.training.runs import RunConfig, RunError
 from planners import checks
 from planners.checks import check_fields, check_memory, first_refused, free_memory
 
-RECORDS = {"Counts", "Improvement", "Lab", "Link", "Progress", "Tree", "_Evolution", "_Rest"}
+RECORDS = {
+    "Counts", "Improvement", "Lab", "Link", "Paired", "Progress", "Tree", "_Evolution", "_Rest"
+}  # fmt: skip
 """Dataclasses that hold results or the state of a computation, not settings."""
 
 ABSTRACT = {"NeuralConfig"}
@@ -121,6 +123,8 @@ TOGETHER: dict[str, dict[str, Any]] = {
     "population": {"elites": 1},
     "noise_knots": {},
     "replan_every": {},
+    "critics": {"subset": 1},
+    "discount": {"bounded": False},
 }
 """Other fields that must change with one, for its edge to fit to them."""
 

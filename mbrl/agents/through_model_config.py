@@ -1,0 +1,95 @@
+"""Settings of agents whose policy is improved by gradients through a learned model.
+
+No torch is imported, so the command's help is quick.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from mbrl.agents.dyna_config import learning
+from mbrl.agents.schedules import OffPolicySchedule
+from mbrl.dynamics.configs import EnsembleConfig, NormedEnsembleConfig
+from mbrl.dynamics.own import OwnModel
+from mbrl.learners.svg_config import SVGConfig
+from planners.checks import NonNegativeInt, PositiveFloat, PositiveInt, require
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from mbrl.types import Spec
+
+
+@dataclass(frozen=True)
+class GradientSchedule(OffPolicySchedule):
+    """When a model is refitted, and a learner updated that imagines with it."""
+
+    learner: SVGConfig = field(default_factory=SVGConfig)
+    """Settings of policy and critics."""
+    model: NormedEnsembleConfig | EnsembleConfig | OwnModel = field(
+        default_factory=NormedEnsembleConfig
+    )
+    """The model and its fit, or a model of your own."""
+    fit_every: PositiveInt = 1000
+    """Environment steps from one fit of the model to the next; the first is when learning
+    starts."""
+    normalise_obs: bool = True
+    """Whether the networks' inputs are scaled to mean 0 and std 1 on the real states, at each
+    fit."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.n_step == 1 and self.priority == 0 and self.hindsight == 0,
+            "n_step, priority, hindsight: imagined steps need 1, 0 and 0",
+        )
+        require(
+            not self.scale_reward, "scale_reward: the model's rewards are not scaled; want False"
+        )
+
+    @classmethod
+    def suited(cls, spec: Spec) -> Self:
+        """The defaults; unknown rewards and terminations are learned."""
+        made = cls()
+        return replace(made, model=learning(made.model, spec))
+
+
+@dataclass(frozen=True)
+class DoubleHorizonSchedule(GradientSchedule):
+    """When an iteration of DHMBPO takes place, and what is done in it."""
+
+    learning_starts: PositiveInt = 5000
+    """Environment steps before the first iteration."""
+    fit_every: PositiveInt = 1000
+    """Environment steps from one iteration to the next. In each the model is refitted, and all
+    updates are done."""
+    critic_updates: NonNegativeInt = 250
+    """Updates of the critics alone, at the beginning of an iteration."""
+    updates: PositiveInt | None = None
+    """Updates of critics and policy in an iteration. If unset, one for each environment step
+    between iterations."""
+    first: PositiveInt = 5
+    """The first iteration has so many times as many."""
+    batch: PositiveInt = 256
+    """States of an update, where training rollouts begin; rounded up to a multiple of the model's
+    members."""
+    visit_every: PositiveInt = 20
+    """Updates from one distribution rollout to the next."""
+    visit_steps: PositiveInt = 20
+    """Steps of a distribution rollout."""
+    starts: PositiveInt = 256
+    """Real states where each distribution rollout begins; rounded up like `batch`."""
+    states: PositiveInt = 51_200
+    """Most states of distribution rollouts that are kept."""
+    margin: PositiveFloat = 5.0
+    """States of distribution rollouts are left out outside the box of the observations so far,
+    which is wider by this many times its width on each side."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.learner.critic_steps == "imagined",
+            "learner.critic_steps: no real transition enters an update; want imagined",
+        )
+        require(self.train_every == 1, "train_every: updates are done at each fit; set fit_every")
