@@ -63,6 +63,77 @@ def particle_spread(particles: Float[Tensor, "P *lead D"], *, members: int) -> S
     return spread(grouped.mean(1), grouped.std(1, correction=0))
 
 
+def geometric_jensen_shannon(
+    mean: Float[Tensor, "E *lead D"], std: Float[Tensor, "E *lead D"]
+) -> Float[Tensor, "*lead"]:
+    """Mean over pairs of members of the geometric Jensen-Shannon divergence, in nats.
+
+    The mean of KL(g || p) and KL(g || q) for the normalised geometric mean g of two Gaussians p and
+    q (Nielsen 2019; the dual form, which MACURA uses, Frauenknecht et al. 2024). It equals
+    -log ∫ √(p q) dx, the Bhattacharyya distance, so for diagonal Gaussians it is the sum over
+    dimensions of (μ_p - μ_q)² / (4 (σ_p² + σ_q²)) + ½ log((σ_p² + σ_q²) / (2 σ_p σ_q)).
+
+    Values are not checked, to be fast enough for rollouts; without a spread the result is not
+    finite. Raises ValueError for shapes that differ, or fewer than two members.
+    """
+    _same_shape(mean, std)
+    if len(mean) < 2:
+        raise ValueError(f"mean: want two members or more, got {len(mean)}")
+    variance, log_std = std.square(), std.log()
+    total, pairs = torch.zeros_like(mean[0, ..., 0]), 0
+    for i in range(1, len(mean)):  # one member with all before it: (i, ..., D)
+        both = variance[i] + variance[:i]
+        apart = (mean[i] - mean[:i]).square() / (4 * both)
+        wider = 0.5 * ((0.5 * both).log() - log_std[i] - log_std[:i])
+        total = total + (apart + wider).sum(-1).sum(0)
+        pairs += i
+    return total / pairs
+
+
+class Fused(NamedTuple):
+    """The predictions of all members as one; see `fused`."""
+
+    mean: Tensor  # (..., D)
+    variance: Tensor  # (..., D), Σ̄: of the fused noise
+    gain: Tensor  # (..., D), K in [0, 1]: how much of a member's deviation counts
+    left: Tensor  # (..., D), (1 - K) Σ̄: variance of the next state given a member's sample
+
+
+def fused(mean: Float[Tensor, "E *lead D"], std: Float[Tensor, "E *lead D"]) -> Fused:
+    """The members' predictions, fused by their precisions (Infoprop; Frauenknecht et al. 2025).
+
+    Members are taken as noisy sensors of one world: Σ̄ = 1 / mean_i(1 / σ_i²) and
+    μ̄ = Σ̄ mean_i(μ_i / σ_i²) for its next state, and Var = mean_i (μ_i - μ̄)² for what a member adds
+    to it. Given the sample x of a member, the next state is Gaussian with mean μ̄ + K (x - μ̄) and
+    variance (1 - K) Σ̄, K = Σ̄ / (Σ̄ + Var). That variance is 0 where the members agree.
+
+    Values are not checked. Raises ValueError for shapes that differ.
+    """
+    _same_shape(mean, std)
+    precision = std.square().reciprocal()
+    variance = precision.mean(0).reciprocal()
+    centre = variance * (precision * mean).mean(0)
+    apart = (mean - centre).square().mean(0)
+    share = apart / (variance + apart)  # 1 - K, without cancellation
+    return Fused(centre, variance, 1 - share, share * variance)
+
+
+def information_lost(
+    variance: Float[Tensor, "*lead D"], *, unit: float = 1e-6
+) -> Float[Tensor, "*lead D"]:
+    """Information on a number that its Gaussian uncertainty loses, in bits, at least 0.
+
+    Its entropy beyond that of a cell of size `unit`: ½ log2(2πe variance) - log2 unit.
+
+    Raises:
+        ValueError: a unit that is not positive.
+    """
+    if not unit > 0:
+        raise ValueError(f"unit: must be positive, got {unit}")
+    bits = 0.5 * (2 * math.pi * math.e * variance).log2() - math.log2(unit)
+    return bits.clamp_min(0.0)
+
+
 def sharpness(
     mean: Float[Tensor, "E *lead D"], std: Float[Tensor, "E *lead D"]
 ) -> Float[Tensor, " D"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from mbrl.agents.dyna_config import MacuraConfig
 from mbrl.agents.mbpo import Config
 from mbrl.dynamics.configs import EnsembleConfig
 from mbrl.learners.configs import SACConfig
@@ -47,7 +48,7 @@ _SMALL = Config(
     updates=5,
 )
 
-PRESETS: dict[str, tuple[int, Config]] = {
+_TASKS: dict[str, tuple[int, Config]] = {
     "InvertedPendulum-v5": (5000, _INVERTED),
     "InvertedDoublePendulum-v5": (10_000, _paper(20, -0.5, 1, learning_starts=500)),
     "Hopper-v5": (125_000, _paper(20, -1.0, 15)),
@@ -62,6 +63,20 @@ PRESETS: dict[str, tuple[int, Config]] = {
     "cartpole-swingup": (3000, _SMALL),
     "pendulum-swingup": (3000, _SMALL),
     "panda-reach": (6000, replace(_SMALL, learning_starts=300)),
+}
+
+_MACURA = {
+    "HalfCheetah-v5": MacuraConfig(2.0),
+    "Hopper-v5": MacuraConfig(30.0, quantile=0.9),
+    "Walker2d-v5": MacuraConfig(0.3),
+    "Ant-v5": MacuraConfig(5.0),
+    "Humanoid-v5": MacuraConfig(5.0),
+}
+"""ξ and ζ as the authors of MACURA tuned them for each task; for `--variant macura`."""
+
+PRESETS: dict[str, tuple[int, Config]] = {
+    env: (steps, replace(config, macura=_MACURA.get(env, config.macura)))
+    for env, (steps, config) in _TASKS.items()
 }
 """Environment steps and settings."""
 

@@ -60,7 +60,6 @@ def steve_chain(lab: Lab) -> Report:
         title="Targets on the chain of STEVE",
         xlabel="updates of each critic",
         ylabel="error of a target, root mean square",
-        log="y",
         size=(15, 4.8),
     )
     plots.save(figure, lab.folder / "steve_chain.png")

@@ -5,7 +5,7 @@ No torch is imported, so the command's help is quick.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from mbrl.agents.mpc import MPCConfig, PlannerConfig
@@ -13,7 +13,7 @@ from mbrl.agents.schedules import OffPolicySchedule
 from mbrl.dynamics.configs import EnsembleConfig
 from mbrl.dynamics.own import OwnModel
 from mbrl.particles import Propagation
-from planners.checks import NonNegativeInt, PositiveFloat, PositiveInt, Share, require
+from planners.checks import NonNegativeInt, PositiveFloat, PositiveInt, Share, check_fields, require
 
 if TYPE_CHECKING:
     from typing import Self
@@ -66,6 +66,38 @@ class ModelSchedule(OffPolicySchedule):
 
 
 @dataclass(frozen=True)
+class MacuraConfig:
+    """Settings of the rule of trust of MACURA (Frauenknecht et al. 2024)."""
+
+    factor: PositiveFloat = 1.0
+    """ξ: a rollout ends where the members differ by more than this many times the quantile of
+    what they differ by at first steps."""
+    quantile: Share = 0.95
+    """ζ: that quantile."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True)
+class InfopropConfig:
+    """Settings of the rule of trust of Infoprop (Frauenknecht et al. 2025)."""
+
+    step: Share = 0.9999
+    """Quantile of the information lost on real steps that no imagined step may exceed."""
+    total: Share = 0.01
+    """Quantile of the information lost on real steps that each step of a rollout of `steps` steps
+    may lose on average."""
+    steps: PositiveInt = 100
+    """Steps of that rollout."""
+    unit: PositiveFloat = 1e-6
+    """Size of the cells in which states are told apart."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True)
 class DynaSchedule(ModelSchedule):
     """When a model is refitted, and which steps are imagined with it after each fit."""
 
@@ -89,12 +121,31 @@ class DynaSchedule(ModelSchedule):
     """Share of real transitions in each batch; 1: the learner alone."""
     retain: PositiveInt = 4
     """Bursts whose imagined transitions are kept."""
+    trust: Literal["none", "macura", "infoprop"] = "none"
+    """What ends a rollout before k steps. macura: members that differ too much. infoprop: too much
+    information lost; each step is then to the fused prediction of all members."""
+    macura: MacuraConfig = field(default_factory=MacuraConfig)
+    """Settings of trust macura."""
+    infoprop: InfopropConfig = field(default_factory=InfopropConfig)
+    """Settings of trust infoprop."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
             self.horizon_from < self.horizon_to,
             f"horizon_to: want more than horizon_from {self.horizon_from}, got {self.horizon_to}",
+        )
+        model = self.model
+        if self.trust == "none" or isinstance(model, OwnModel):
+            return
+        members = model.elites or model.members
+        require(
+            model.probabilistic and members > 1,
+            f"trust: {self.trust} needs model.probabilistic and two members or more that predict",
+        )
+        require(
+            self.propagation in ("ts1", "tsinf"),
+            f"trust: {self.trust} needs propagation ts1 or tsinf, got {self.propagation}",
         )
 
     def length(self, steps: int) -> int:

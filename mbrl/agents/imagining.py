@@ -16,8 +16,9 @@ from torch import Generator, Tensor
 from mbrl.agents.dyna_config import DynaSchedule
 from mbrl.agents.model_learning import ModelLearning, model_learning
 from mbrl.data import Replay
-from mbrl.imagination import branched, disagreement
+from mbrl.imagination import Halt, branched, disagreement
 from mbrl.imagination.branched import members_multiple
+from mbrl.imagination.trust import Infoprop, InformationLimits, Macura
 from mbrl.spaces import random_actions
 from mbrl.types import GaussianDynamics, Learner, Metrics, Spec, Transition
 
@@ -59,6 +60,20 @@ class Imagining(ModelLearning):
             spec, learner, config, discount=discount, generator=generator, device=device
         )
         self.imagined: Replay | None = None
+        self._bursts: list[int] = []  # transitions of those that are kept, with a rule of trust
+        self._macura = Macura(
+            factor=config.macura.factor,
+            quantile=config.macura.quantile,
+            reward=self.learned.learns_reward,
+        )
+        model: object = self.learned.model
+        if config.trust != "none" and not (
+            isinstance(model, GaussianDynamics) and model.members > 1
+        ):
+            raise ValueError(
+                f"trust: {config.trust} needs a model with `predict` (mbrl.types.GaussianDynamics) "
+                f"and two members or more, not a {type(model).__name__}"
+            )
 
     def _after_fit(self) -> Metrics:
         return self.imagine() if self.config.real < 1 else {}
@@ -77,22 +92,26 @@ class Imagining(ModelLearning):
             uniform = random_actions(self.spec.action, starts, generator=self.generator)
             given = torch.as_tensor(uniform, device=self.device)
             first = learned.vectors(given - self._zero if self._zero is not None else given)
+        state, policy = learned.model.encode(drawn.obs), learned.policy(self.policy)
+        if first is None and config.trust == "macura":  # its limit is that of these very steps
+            first = policy(state, generator=self.generator, explore=True)
+        model, halt, limits = self._trusted(state, learned.vectors(drawn.action), first)
         found = branched(
-            learned.model,
-            learned.model.encode(drawn.obs),
-            learned.policy(self.policy),
+            model,
+            state,
+            policy,
             horizon=length,
             first=first,
             propagation=config.propagation,
             reward=learned.reward,
             terminated=learned.terminated,
-            halt=self.halt(drawn),
+            halt=halt,
             bounds=learned.bounds,
             generator=self.generator,
         )
         rows = found.transitions
         self._keep(rows._replace(action=learned.indices(rows.action)), starts * length)
-        said = {
+        said = limits | {
             "rollout_horizon": float(length),
             "rollout_steps": found.steps,
             "rollout_terminated": found.terminated,
@@ -106,9 +125,39 @@ class Imagining(ModelLearning):
             said["rollout_disagreement"] = float(apart.mean())
         return said
 
-    def halt(self, starts: Transition) -> Any:
-        """The rule of trust that cuts rollouts off; None: none."""
-        return None
+    def _trusted(
+        self, state: Tensor, action: Tensor, first: Tensor | None
+    ) -> tuple[Any, Halt | None, dict[str, float]]:
+        """The model that is rolled, the rule that ends rollouts, and its limits as metrics.
+
+        Args:
+            state: where the burst starts.
+            action: what was really done there.
+            first: the first actions of the rollouts.
+        """
+        config, learned = self.config, self.learned
+        model = learned.model
+        if config.trust == "macura":
+            assert first is not None
+            self._macura.begin(model, state, first)
+            return model, self._macura.halt(model), {"trust_kappa": self._macura.kappa}
+        if config.trust == "infoprop":
+            own = config.infoprop
+            fused = Infoprop(
+                model,
+                reward=learned.learns_reward,
+                termination=learned.learns_termination,
+                unit=own.unit,
+            )
+            limits = InformationLimits.of(
+                fused, state, action, step=own.step, total=own.total, steps=own.steps
+            )
+            said = {
+                "trust_step": float(limits.step.mean()),
+                "trust_total": float(limits.total.mean()),
+            }
+            return fused, limits.halt, said
+        return model, None, {}
 
     @property
     def _zero(self) -> Tensor | None:
@@ -116,7 +165,19 @@ class Imagining(ModelLearning):
         return None if self._first is None else torch.as_tensor(self._first, device=self.device)
 
     def _keep(self, rows: Transition, burst: int) -> None:
-        """Add imagined transitions; the buffer has room for `retain` bursts of this size."""
+        """Add imagined transitions; the buffer has room for `retain` bursts of this size.
+
+        With a rule of trust bursts differ in size, and it holds exactly the last of them.
+        """
+        if self.config.trust != "none":
+            self._bursts = [*self._bursts, len(rows.reward)][-self.config.retain :]
+            before, old = sum(self._bursts[:-1]), self.imagined
+            self.imagined = self._buffer(max(1, sum(self._bursts)))
+            if old is not None and before:
+                self.imagined.append(Transition(*(column[-before:] for column in old.all())))
+            if len(rows.reward):
+                self.imagined.append(rows)
+            return
         capacity, kept = burst * self.config.retain, self.imagined
         if kept is None or kept.capacity != capacity:
             self.imagined = self._buffer(capacity)
@@ -151,6 +212,8 @@ class Imagining(ModelLearning):
         return super().state_dict() | {
             "imagined": None if imagined is None else imagined.state_dict(),
             "imagined_capacity": 0 if imagined is None else imagined.capacity,
+            "bursts": list(self._bursts),
+            "macura": self._macura.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -164,6 +227,8 @@ class Imagining(ModelLearning):
         if state["imagined"] is not None:
             self.imagined = self._buffer(state["imagined_capacity"])
             self.imagined.load_state_dict(state["imagined"])
+        self._bursts = list(state["bursts"])
+        self._macura.load_state_dict(state["macura"])
 
 
 def imagining(

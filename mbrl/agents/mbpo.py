@@ -8,7 +8,8 @@ No torch is imported until an agent is made, so the command's help is quick.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from mbrl.agents.dyna_config import DynaSchedule
@@ -34,6 +35,16 @@ class Config(DynaSchedule):
     """Updates for each environment step."""
     starts: PositiveInt = 100_000
     """Rollouts in a burst, each from a state of the replay buffer."""
+
+
+VARIANTS: Mapping[str, Callable[[Config], Config]] = {
+    "macura": lambda config: replace(config, trust="macura", horizon=10, last_horizon=None),
+    "infoprop": lambda config: replace(
+        config, trust="infoprop", horizon=100, last_horizon=None, starts=-(-config.starts // 10)
+    ),
+}
+"""Rules of trust instead of a schedule of lengths: MACURA (Frauenknecht et al. 2024), and Infoprop
+(2025), with fewer rollouts because they are longer."""
 
 
 def make(spec: Spec, config: Config, *, generator: Generator, device: str = "cpu") -> Imagining:

@@ -142,6 +142,8 @@ def double_horizon(seed, **settings):
 
 MAKERS = {
     "mbpo": imagined("mbpo", {"learner": SOFT}, last_horizon=4, horizon_from=12, horizon_to=20),
+    "macura": imagined("mbpo", {"learner": SOFT}, trust="macura", horizon=3),
+    "infoprop": imagined("mbpo", {"learner": SOFT}, trust="infoprop", horizon=3),
     "dyna sac": imagined("dyna", {"sac": SOFT}, normalise_obs=True, actions="buffer"),
     "dyna planning": imagined(
         "dyna",

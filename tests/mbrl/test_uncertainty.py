@@ -11,6 +11,9 @@ from mbrl.uncertainty import (
     calibration_curve,
     calibration_error,
     crps,
+    fused,
+    geometric_jensen_shannon,
+    information_lost,
     negative_log_likelihood,
     pit,
     recalibration_scale,
@@ -306,3 +309,74 @@ def test_levels_outside_0_and_1_are_refused():
         calibration_curve(*args, torch.tensor([50.0, 95.0]))
     with pytest.raises(ValueError, match="observed: want one row for each of 19"):
         calibration_error(LEVELS, torch.zeros(3))
+
+
+# Rules of trust.
+
+
+def test_the_geometric_divergence_is_minus_log_of_the_overlap_of_roots():
+    """-log ∫ √(p q), by numerical integration, summed over dimensions and averaged over pairs."""
+    mean, std = mixture(3, 2)
+    pairs = [(0, 1), (0, 2), (1, 2)]
+
+    def overlap(i, j, d):
+        p, q = (stats.norm(mean[k, d].item(), std[k, d].item()) for k in (i, j))
+        return integrate.quad(lambda x: math.sqrt(p.pdf(x) * q.pdf(x)), -12, 12)[0]
+
+    wanted = -np.mean([sum(math.log(overlap(i, j, d)) for d in range(2)) for i, j in pairs])
+    assert geometric_jensen_shannon(mean, std).item() == pytest.approx(wanted, rel=1e-6)
+
+
+def test_the_geometric_divergence_is_the_mean_divergence_from_the_geometric_mean():
+    mean, std = mixture(2, 5, 3)
+    precision = std.square().reciprocal()
+    g_var = precision.mean(0).reciprocal()
+    g = torch.distributions.Normal(g_var * (precision * mean).mean(0), g_var.sqrt())
+    each = torch.distributions.Normal(mean, std)
+    wanted = torch.distributions.kl_divergence(g.expand(mean.shape), each).mean(0).sum(-1)
+    torch.testing.assert_close(geometric_jensen_shannon(mean, std), wanted)
+    same = (part[:1].expand(4, -1, -1) for part in (mean, std))
+    assert geometric_jensen_shannon(*same).abs().max() < 1e-12
+    with pytest.raises(ValueError, match="two members or more, got 1"):
+        geometric_jensen_shannon(mean[:1], std[:1])
+
+
+def test_a_fused_prediction_of_two_members_by_hand():
+    # precisions 1 and 1/4: Σ̄ = 1 / .625 = 1.6, μ̄ = 1.6 · (0 + 5/4) / 2 = 1; Var = (1 + 16) / 2
+    found = fused(torch.tensor([[0.0], [5.0]]), torch.tensor([[1.0], [2.0]]))
+    assert found.variance.item() == pytest.approx(1.6)
+    assert found.mean.item() == pytest.approx(1.0)
+    assert found.gain.item() == pytest.approx(1.6 / (1.6 + 8.5))
+    assert found.left.item() == pytest.approx(1.6 * 8.5 / (1.6 + 8.5))
+
+
+def test_members_that_agree_leave_nothing_open():
+    mean, std = torch.full((5, 2), 3.0), torch.full((5, 2), 0.7)
+    found = fused(mean, std)
+    assert found.gain.tolist() == [1, 1] and found.left.tolist() == [0, 0]
+    torch.testing.assert_close(found.variance, torch.full((2,), 0.49))
+
+
+def test_the_next_state_given_a_sample_is_that_of_a_noisy_sensor():
+    """x ~ N(μ̄, Σ̄) and a sample x + ε of it, ε ~ N(0, Var), by conditioning of joint Gaussians."""
+    mean, std = mixture(4, 1)
+    found = fused(mean, std)
+    world = found.variance.item()
+    sensor = float(np.mean((mean - found.mean).square().numpy()))
+    joint = np.array([[world, world], [world, world + sensor]])
+    assert found.gain.item() == pytest.approx(joint[0, 1] / joint[1, 1])
+    schur = joint[0, 0] - joint[0, 1] ** 2 / joint[1, 1]
+    assert found.left.item() == pytest.approx(schur)
+
+
+def test_information_is_the_entropy_of_the_cells_that_a_gaussian_falls_into():
+    unit, std = 0.02, 0.7
+    edges = np.arange(-8, 8, unit)
+    chances = np.diff(stats.norm(0, std).cdf(edges))
+    chances = chances[chances > 0]
+    wanted = -(chances * np.log2(chances)).sum()
+    found = information_lost(torch.tensor(std**2, dtype=torch.float64), unit=unit)
+    assert found.item() == pytest.approx(wanted, abs=1e-3)
+    assert information_lost(torch.tensor([0.0, 1e-14])).tolist() == [0, 0]
+    with pytest.raises(ValueError, match="unit: must be positive, got 0"):
+        information_lost(torch.tensor(1.0), unit=0)

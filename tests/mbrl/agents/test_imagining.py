@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from mbrl.agents import MPCConfig, PlannerConfig, agent, dyna, mbpo
-from mbrl.agents.dyna_config import DynaSchedule
+from mbrl.agents import MPCConfig, PlannerConfig, agent, dyna, mbpo, varied
+from mbrl.agents.dyna_config import DynaSchedule, InfopropConfig, MacuraConfig
 from mbrl.agents.learned_model import LearnedModel
 from mbrl.data import Replay
 from mbrl.dynamics import EnsembleConfig
@@ -299,3 +299,54 @@ def test_bounds_are_wider_than_the_data_by_the_margin():
     learned.fit(replay, margin=2.0, generator=seeded())
     low, high = learned.bounds
     assert low.tolist() == [0 - 2 * 3, 5 - 2 * 1] and high.tolist() == [3 + 2 * 3, 6 + 2 * 1]
+
+
+# Rules of trust.
+
+
+@pytest.mark.parametrize("trust", ["macura", "infoprop"])
+def test_a_rule_of_trust_ends_rollouts_and_says_its_limits(trust):
+    """Rollouts of one step with a limit at the median of first steps: about half are halted."""
+    settings = {
+        "macura": {"macura": MacuraConfig(factor=1.0, quantile=0.5)},
+        "infoprop": {"infoprop": InfopropConfig(step=0.5, total=1.0, steps=1000)},
+    }[trust]
+    first = {"macura": "policy", "infoprop": "buffer"}[trust]
+    made = make(trust=trust, horizon=1, starts=400, retain=2, actions=first, **settings)
+    said = [metrics for metrics in walk(made, 40) if "rollout_halted" in metrics]
+    assert len(said) == 3
+    # each of both dimensions of a state may end a rollout of infoprop
+    assert 0.3 < said[0]["rollout_halted"] < 0.8
+    assert said[0]["rollout_steps"] == pytest.approx(1 - said[0]["rollout_halted"], abs=1e-6)
+    limits = {"macura": ["trust_kappa"], "infoprop": ["trust_step", "trust_total"]}[trust]
+    assert all(metrics[name] > 0 for metrics in said for name in limits)
+    # the buffer holds exactly the last two bursts
+    sizes = [round(metrics["rollout_steps"] * 400) for metrics in said]
+    assert len(made.imagined) == sum(sizes[-2:])
+
+
+def test_a_limit_that_nothing_exceeds_halts_nothing():
+    made = make(trust="macura", macura=MacuraConfig(factor=1e9), horizon=3)
+    said = walk(made, 30)
+    assert said[19]["rollout_halted"] == 0 and said[19]["rollout_steps"] == 3
+
+
+def test_settings_of_trust_that_do_not_fit_are_refused():
+    plain = dataclasses.replace(MODEL, probabilistic=False)
+    with pytest.raises(ValueError, match="trust: macura needs model.probabilistic and two members"):
+        DynaSchedule(trust="macura", model=plain)
+    with pytest.raises(ValueError, match="trust: infoprop needs model.probabilistic and two memb"):
+        DynaSchedule(trust="infoprop", model=dataclasses.replace(MODEL, elites=1))
+    with pytest.raises(ValueError, match="trust: infoprop needs propagation ts1 or tsinf, got mom"):
+        DynaSchedule(trust="infoprop", propagation="moment")
+    with pytest.raises(ValueError, match="quantile"):
+        MacuraConfig(quantile=1.5)
+
+
+def test_variants_of_mbpo_are_rules_of_trust():
+    config = mbpo.Config(macura=MacuraConfig(30.0), last_horizon=15)
+    found = varied("mbpo", config, "macura")
+    assert (found.trust, found.horizon, found.last_horizon) == ("macura", 10, None)
+    assert found.macura.factor == 30.0
+    found = varied("mbpo", config, "infoprop")
+    assert (found.trust, found.horizon, found.starts) == ("infoprop", 100, 10_000)
