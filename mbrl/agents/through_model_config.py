@@ -66,9 +66,8 @@ class DoubleHorizonSchedule(GradientSchedule):
     updates are done."""
     critic_updates: NonNegativeInt = 250
     """Updates of the critics alone, at the beginning of an iteration."""
-    updates: PositiveInt | None = None
-    """Updates of critics and policy in an iteration. If unset, one for each environment step
-    between iterations."""
+    updates: PositiveInt | None = 1000
+    """Updates of critics and policy in an iteration. If unset, `fit_every`."""
     first: PositiveInt = 5
     """The first iteration has so many times as many."""
     batch: PositiveInt = 256
