@@ -146,19 +146,21 @@ def _planning(task: Task, model: mujoco.MjModel) -> Iterator[str]:
 
 def _start(task: Task, model: mujoco.MjModel, data: mujoco.MjData) -> Iterator[str]:
     drawn = _call("initial", task.initial, np.random.default_rng(0))
-    if not isinstance(drawn, tuple) or len(drawn) != 2:
+    if not isinstance(drawn, tuple) or len(drawn) not in (2, 3):
         yield f"initial: wanted (qpos, qvel), got {_shown(drawn)}"
         return
-    for name, value, size in zip(("qpos", "qvel"), drawn, (model.nq, model.nv), strict=True):
-        if np.shape(value) != (size,):
-            yield f"initial: wanted {name} of shape ({size},), got {_shown(value)}"
+    shapes = {"qpos": (model.nq,), "qvel": (model.nv,), "mocap_pos": (model.nmocap, 3)}
+    for (name, shape), value in zip(shapes.items(), drawn, strict=False):
+        if np.shape(value) != shape:
+            yield f"initial: wanted {name} of shape {shape}, got {_shown(value)}"
         elif not np.isfinite(value).all():
             yield f"initial: {name} holds a number that is not finite"
     again = _call("initial", task.initial, np.random.default_rng(0))
     if any(not np.array_equal(a, b) for a, b in zip(drawn, again, strict=True)):
         yield "initial: the same generator gives another state; use only the given one"
-    data.qpos[:], data.qvel[:] = drawn
-    if task.goal is not None:
+    for name, value in zip(shapes, drawn, strict=False):
+        getattr(data, name)[:] = value
+    if len(drawn) == 2 and task.goal is not None:
         goal = _call("goal", task.goal, np.random.default_rng(0))
         if np.shape(goal) not in ((model.nmocap, 3), (model.nmocap, 7)):
             yield f"goal: wanted shape ({model.nmocap}, 3), got {_shown(goal)}"

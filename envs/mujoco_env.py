@@ -89,8 +89,11 @@ class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         """Start an episode from `task.initial`; the seed determines the whole episode."""
         super().reset(seed=seed)
         mujoco.mj_resetData(self.model, self.data)
-        self.data.qpos[:], self.data.qvel[:] = self.task.initial(self.np_random)
-        self._draw_goal()
+        self.data.qpos[:], self.data.qvel[:], *placed = self.task.initial(self.np_random)
+        if placed:
+            (self.data.mocap_pos[:],) = placed
+        else:
+            self._draw_goal()
         if self.task.settle:
             mujoco.mj_step(self.model, self.data, nstep=self.task.settle)
             self.data.time = 0.0

@@ -80,8 +80,9 @@ class Task:
     observation: Callable[[Physics], Array]
     """`observation(physics) -> obs (..., O)`."""
     reward: RewardFn
-    initial: Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]
-    """`initial(rng) -> (qpos (nq,), qvel (nv,))`."""
+    initial: Callable[[np.random.Generator], tuple[np.ndarray, ...]]
+    """`initial(rng) -> (qpos (nq,), qvel (nv,))`, or `(qpos, qvel, mocap_pos (nmocap, 3))` where
+    the start depends on the places of mocap bodies; `goal` is then not drawn at the start."""
     frame_skip: int
     """MuJoCo steps in a control step."""
     episode_steps: int

@@ -16,6 +16,7 @@ import math
 from typing import Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -274,9 +275,8 @@ def double_q_learning(
 def huber(error: Float[Tensor, "*B"], *, threshold: float = 1.0) -> Float[Tensor, "*B"]:
     """error² / 2 up to the threshold, and linear beyond (Huber 1964)."""
     _check_positive(threshold=threshold)
-    size = error.abs()
-    near = size.clamp(max=threshold)
-    return 0.5 * near.square() + threshold * (size - near)
+    zero = error.new_zeros(()).expand_as(error)
+    return F.huber_loss(error, zero, reduction="none", delta=threshold)
 
 
 def categorical_cross_entropy(

@@ -262,29 +262,36 @@ def value_expansion(
     last_value: Float[Tensor, "*N"],
     terminated: Bool[Tensor, " H *N"],
     *,
+    truncated: Bool[Tensor, " H *N"] | None = None,
     discount: float,
 ) -> ValueExpansion:
     """H-step targets at every step of imagined trajectories (MVE; Feinberg et al. 2018).
 
-    Step t gets Σ_{k>=t} γ^(k-t) r_k + γ^(H-t) V(s_H). A sum stops at termination, without V; the
-    steps after it are not valid, whatever they hold.
+    Step t gets Σ_{k>=t} γ^(k-t) r_k + γ^(H-t) V(s_H). A sum stops at termination, without V, and
+    where the trajectory is cut off, with V there; the steps after it are not valid, whatever they
+    hold.
 
     Args:
         reward: r_0 to r_{H-1}, imagined.
-        last_value: V(s_H), of the state after the last step.
+        last_value: V(s_H), of the state after the last step, or after the step that is cut off.
         terminated: whether a step ended its trajectory.
+        truncated: whether a trajectory is cut off after a step; None: nowhere.
         discount: γ.
     """
-    _check(reward, terminated, terminated, discount)
+    cut = torch.zeros_like(terminated) if truncated is None else truncated
+    _check(reward, terminated, cut, discount)
     if last_value.shape != reward.shape[1:]:
         raise ValueError(
             f"last_value: want the shape {tuple(reward.shape[1:])} of one step's rewards, "
             f"got {tuple(last_value.shape)}"
         )
-    valid = _valid(terminated)
-    last = torch.where(terminated[-1], reward[-1], reward[-1] + discount * last_value)
-    increment = torch.cat((reward[:-1], last[None])).masked_fill(~valid, 0)
-    return ValueExpansion(_accumulate(increment, _decay(increment, terminated, discount)), valid)
+    ended = terminated | cut
+    valid, bootstrapped = _valid(ended), cut.clone()
+    bootstrapped[-1] = True
+    bootstrapped &= ~terminated
+    increment = torch.where(bootstrapped, reward + discount * last_value, reward)
+    increment = increment.masked_fill(~valid, 0)
+    return ValueExpansion(_accumulate(increment, _decay(increment, ended, discount)), valid)
 
 
 def horizon_targets(
@@ -292,25 +299,45 @@ def horizon_targets(
     next_value: Float[Tensor, " H *N"],
     terminated: Bool[Tensor, " H *N"],
     *,
+    truncated: Bool[Tensor, " H *N"] | None = None,
     discount: float,
 ) -> Float[Tensor, " H *N"]:
     """Targets of all horizons for the first state of imagined trajectories (Buckman et al. 2018).
 
-    Row h is Σ_{k<=h} γ^k r_k + γ^(h+1) V(s_{h+1}). After termination all horizons have the same
-    target. `steve` weights them.
+    Row h is Σ_{k<=h} γ^k r_k + γ^(h+1) V(s_{h+1}). Horizons beyond the end of a trajectory, where
+    it terminated or was cut off, have the target of its end. `steve` weights them.
+
+    Args:
+        reward: r_0 to r_{H-1}.
+        next_value: V(s_1) to V(s_H).
+        terminated: whether a step ended its trajectory.
+        truncated: whether a trajectory is cut off after a step; None: nowhere.
+        discount: γ.
     """
-    _check(reward, terminated, terminated, discount, next_value=next_value)
+    cut = torch.zeros_like(terminated) if truncated is None else truncated
+    ended = _check(reward, terminated, cut, discount, next_value=next_value)
     power = discount ** torch.arange(len(reward) + 1, device=reward.device, dtype=reward.dtype)
     power = power.reshape(-1, *[1] * (reward.ndim - 1))
-    valid = _valid(terminated)
+    valid = _valid(ended)
     sums = (power[:-1] * reward.masked_fill(~valid, 0)).cumsum(0)
-    return sums + power[1:] * next_value.masked_fill(terminated | ~valid, 0)
+    targets = sums + power[1:] * next_value.masked_fill(terminated | ~valid, 0)
+    row = torch.arange(len(reward), device=reward.device).reshape(-1, *[1] * (reward.ndim - 1))
+    return targets.gather(0, torch.where(valid, row, 0).cummax(0).values)
 
 
-def steve(targets: Float[Tensor, "K E *N"]) -> Float[Tensor, "*N"]:
+class Steve(NamedTuple):
+    """The results of `steve`."""
+
+    target: Float[Tensor, "*N"]
+    """The weighted mean of the candidates."""
+    weight: Float[Tensor, " K *N"]
+    """Weight of each candidate; they sum to 1."""
+
+
+def steve(targets: Float[Tensor, "K E *N"], *, floor: float = 1e-8) -> Steve:
     """One target from K candidates, each estimated by E members (STEVE; Buckman et al. 2018).
 
-    The members' means weighted by their inverse variance over members: a horizon on which the
+    The members' means weighted by 1 / (variance over members + floor): a horizon on which the
     members disagree counts little. `horizon_targets` gives candidates; the members may be pairs of
     a model and a critic.
 
@@ -323,7 +350,8 @@ def steve(targets: Float[Tensor, "K E *N"]) -> Float[Tensor, "*N"]:
             f"got {tuple(targets.shape)}"
         )
     variance, mean = torch.var_mean(targets, 1, correction=0)
-    return (inverse_variance_weights(variance) * mean).sum(0)
+    weight = inverse_variance_weights(variance + floor)
+    return Steve((weight * mean).sum(0), weight)
 
 
 def inverse_variance_weights(variance: Float[Tensor, " K *N"]) -> Float[Tensor, " K *N"]:

@@ -248,7 +248,7 @@ class Vectors:
         """Vectors of N observations (N, *O)."""
         if not self._choices:
             rows = torch.as_tensor(obs, dtype=torch.float32, device=self._device)
-            return rows.reshape(len(rows), -1)
+            return rows if rows.ndim == 2 else rows.reshape(len(rows), -1)
         index = np.asarray(obs).reshape(len(obs), -1) - self._start
         columns = torch.as_tensor(index, device=self._device).long().unbind(-1)
         hot = [one_hot(column, n) for column, n in zip(columns, self._choices, strict=True)]

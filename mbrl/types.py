@@ -371,6 +371,15 @@ class Agent(Protocol):
 
 
 @runtime_checkable
+class Scheduled(Protocol):
+    """An agent, or a learner, with settings that change over a run."""
+
+    def run_for(self, steps: int) -> None:
+        """Called before a run begins or goes on, with its environment steps in all."""
+        ...
+
+
+@runtime_checkable
 class ModelBased(Protocol):
     """An agent with a model of its environment, which can be planned through and evaluated."""
 

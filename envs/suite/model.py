@@ -109,13 +109,16 @@ class Model:
                 qpos[at] = rng.uniform(-math.pi, math.pi)
         return qpos
 
-    def apart(self, draws: Iterable[np.ndarray]) -> np.ndarray:
+    def apart(self, draws: Iterable[np.ndarray], mocap_pos: np.ndarray | None = None) -> np.ndarray:
         """The first of these positions, each (nq,), without contacts.
 
+        `mocap_pos` (nmocap, 3) are positions of mocap bodies; None leaves them as in the model.
         Raises RuntimeError if a thousand have contacts.
         """
         model = self.compiled()
         data = mujoco.MjData(model)
+        if mocap_pos is not None:
+            data.mocap_pos[:] = mocap_pos
         for qpos in itertools.islice(draws, _ATTEMPTS):
             data.qpos[:] = qpos
             mujoco.mj_fwdPosition(model, data)

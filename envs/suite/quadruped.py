@@ -1,13 +1,18 @@
-"""Quadruped: a body on four legs walks, runs or brings a ball to a target.
+"""Quadruped: a body on four legs walks, runs, brings a ball to a target or climbs out of a bowl.
 
 dm_control's `suite/quadruped.py` (Tunyasuvunakool et al. 2020). 50 Hz.
+
+In the task escape dm_control draws a new terrain for each episode and writes it into MuJoCo's
+model, which is no part of the state. Here the model holds a fixed set of terrains, drawn as there.
+Each lies in a mocap body; an episode draws one, and the others lie far below the floor. So the
+terrain is part of the state, and a planner's simulator gets it with the state.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from functools import partial
+from functools import cache, partial
 
 import mujoco
 import numpy as np
@@ -29,6 +34,13 @@ from envs.tolerance import tolerance
 MJCF = mjcf("quadruped")
 ARENA = 15.0  # m, half the floor's side in the task fetch
 WORKSPACE, BALL, TARGET = 0.3, 0.15, 0.4  # m, radii
+TERRAINS = 16
+TERRAIN, STEEPEST, BUMP = 30.0, 5.0, 2.0  # m: half its side, the bowl's height, a bump's width
+SMOOTHEST = 0.15  # the least factor of a bump
+_GRID = 201  # heights along a side
+_BURIED = -100.0  # m, where the other terrains lie; rangefinders see no farther than 20 m
+_WORKSPACE_AT = (0.8, 0.0, -0.2)  # m, in the torso's frame
+RANGES = tuple(f"rf_{row}{column}" for row in range(4) for column in range(5))
 _TOES = ("front_left", "front_right", "back_right", "back_left")
 FORCES = tuple(f"{kind}_toe_{toe}" for kind in ("force", "torque") for toe in _TOES)
 
@@ -36,6 +48,10 @@ FORCES = tuple(f"{kind}_toe_{toe}" for kind in ("force", "torque") for toe in _T
 def plain(floor: float, spec: mujoco.MjSpec) -> None:
     """A flat floor of `floor` m to each side; no ball, target or walls."""
     _without_terrain(spec)
+    _without_walls(spec, floor)
+
+
+def _without_walls(spec: mujoco.MjSpec, floor: float) -> None:
     spec.geom("floor").size = [floor, floor, 0.5]
     for wall in ("wall_px", "wall_py", "wall_nx", "wall_ny"):
         spec.delete(spec.geom(wall))
@@ -51,11 +67,65 @@ def with_ball(spec: mujoco.MjSpec) -> None:
     sense_position(spec, "workspace", "site")
 
 
+def in_bowl(count: int, seed: int, spec: mujoco.MjSpec) -> None:
+    """A flat floor with so many terrains, each in a mocap body; the first lies in the middle."""
+    _without_walls(spec, 40.0)
+    old = spec.geom("terrain")
+    # MuJoCo scales heights to [0, 1], so the greatest goes into the size.
+    for k, heights in enumerate(terrains(count, seed)):
+        name, top = f"terrain_{k}", float(heights.max())
+        grid = {"nrow": _GRID, "ncol": _GRID, "userdata": (heights / top).ravel().tolist()}
+        spec.add_hfield(name=name, size=[TERRAIN, TERRAIN, top, 0.1], **grid)
+        body = spec.worldbody.add_body(name=name, mocap=True, pos=placed(0, count)[k])
+        kind = mujoco.mjtGeom.mjGEOM_HFIELD
+        body.add_geom(name=name, type=kind, hfieldname=name, rgba=old.rgba)
+    spec.delete(old)
+    spec.delete(spec.hfield("terrain"))
+    spec.stat.extent = 2 * TERRAIN  # cameras must not count what is buried
+    spec.delete(spec.sensor("center_of_mass"))
+    _sense_torso(spec)
+
+
+def terrain(rng: np.random.Generator) -> np.ndarray:
+    """(201, 201): heights in m of a bowl with smooth random bumps, as in dm_control.
+
+    The bowl rises to its brim 15 m from the middle and falls again. dm_control's heights may fall
+    a little below 0, which is under the floor; here they end at 0.
+    """
+    from scipy.ndimage import zoom  # slow to import
+
+    side = np.linspace(-1, 1, _GRID)
+    radius = np.clip(np.hypot(side, side[:, None]), 0.04, 1)
+    bowl = 0.5 - np.cos(2 * np.pi * radius) / 2
+    count = int(2 * TERRAIN / BUMP)
+    bumps = rng.uniform(SMOOTHEST, 1, (count, count))
+    heights = bowl * np.asarray(zoom(bumps, _GRID / count))
+    return STEEPEST * heights.clip(0)
+
+
+@cache
+def terrains(count: int = TERRAINS, seed: int = 0) -> tuple[np.ndarray, ...]:
+    """So many terrains, drawn one after another; the same objects at each call."""
+    rng = np.random.default_rng(seed)
+    return tuple(terrain(rng) for _ in range(count))
+
+
+def placed(chosen: int, count: int = TERRAINS) -> np.ndarray:
+    """(count, 3): positions of the mocap bodies, the chosen one a centimetre under the floor."""
+    places = np.tile([0.0, 0.0, _BURIED], (count, 1))
+    places[chosen] = [0.0, 0.0, -0.01]
+    return places
+
+
 def _without_terrain(spec: mujoco.MjSpec) -> None:
     spec.delete(spec.geom("terrain"))
     for sensor in list(spec.sensors):
         if sensor.name.startswith("rf_") or sensor.name == "center_of_mass":
             spec.delete(sensor)
+    _sense_torso(spec)
+
+
+def _sense_torso(spec: mujoco.MjSpec) -> None:
     sense_axes(spec, "torso")
     sense_position(spec, "torso")
 
@@ -100,6 +170,19 @@ def observation_of_ball(physics: Physics) -> Array:
     return xp.concat([observation(physics), *seen], axis=-1)
 
 
+def observation_of_terrain(physics: Physics) -> Array:
+    """(..., 101): `observation`, the middle of the bowl in the torso's frame, and ranges.
+
+    The middle's place in m, then tanh of the distances in m along 20 rays ahead; 1 where a ray
+    meets nothing.
+    """
+    xp, sensors = array_namespace(physics.qpos), physics.sensors
+    middle = turned(-sensors["torso.at"], sensors, "torso")
+    ranges = xp.concat([sensors[name] for name in RANGES], axis=-1)
+    seen = xp.where(ranges == -1.0, 1.0, xp.tanh(ranges))
+    return xp.concat([observation(physics), middle, seen], axis=-1)
+
+
 def features(physics: Physics) -> Array:
     """(..., 2), in m: level distances from the workspace before it to the ball, ball to target."""
     xp, sensors = array_namespace(physics.qpos), physics.sensors
@@ -108,8 +191,11 @@ def features(physics: Physics) -> Array:
     return xp.stack([length((other - ball)[..., :2]) for other in others], axis=-1)
 
 
-def _upright(obs: Array) -> Array:
-    return tolerance(obs[..., 47], 1.0, math.inf, margin=2.0, falloff="linear", edge=0.0)
+def _upright(obs: Array, lean: float = 0.0) -> Array:
+    """In [0, 1]: 0 upside down, 1 where the torso leans by at most `lean` degrees."""
+    least = math.cos(math.radians(lean))
+    kept = {"margin": 1 + least, "falloff": "linear", "edge": 0.0}
+    return tolerance(obs[..., 47], least, math.inf, **kept)
 
 
 def move(obs: Array, action: Array, next_obs: Array, *, speed: float) -> Array:
@@ -126,7 +212,22 @@ def fetch(obs: Array, action: Array, next_obs: Array) -> Array:
     return _upright(next_obs) * reached * (0.5 + 0.5 * fetched)
 
 
-def _lifted(model: Model, quat: np.ndarray, x: float = 0.0, y: float = 0.0) -> np.ndarray:
+def escape(obs: Array, action: Array, next_obs: Array) -> Array:
+    """In [0, 1]: upright, and 30 m or more from the middle of the bowl."""
+    xp = array_namespace(next_obs)
+    x, y, z = (next_obs[..., 78 + i] - at for i, at in enumerate(_WORKSPACE_AT))
+    away = length(xp.stack([x, y, z], axis=-1))
+    kept = {"margin": TERRAIN, "falloff": "linear", "edge": 0.0}
+    return _upright(next_obs, lean=20.0) * tolerance(away, TERRAIN, math.inf, **kept)
+
+
+def lifted(
+    model: Model,
+    quat: np.ndarray,
+    x: float = 0.0,
+    y: float = 0.0,
+    mocap_pos: np.ndarray | None = None,
+) -> np.ndarray:
     """(nq,): turned by `quat` at this place, lifted by centimetres until nothing touches."""
     start = model.compiled().qpos0.copy()
 
@@ -136,20 +237,33 @@ def _lifted(model: Model, quat: np.ndarray, x: float = 0.0, y: float = 0.0) -> n
         return qpos
 
     # Upright, the feet touch the floor at 0.52 m up to rounding; dm_control adds up its heights.
-    return model.apart(at(height) for height in itertools.accumulate(itertools.repeat(0.01)))
+    heights = itertools.accumulate(itertools.repeat(0.01))
+    return model.apart((at(height) for height in heights), mocap_pos)
 
 
 def turned_start(model: Model, rng: np.random.Generator) -> Start:
     """At rest just above the floor, turned in any way."""
+    return model.at_rest(lifted(model, _any_turn(rng)))
+
+
+def _any_turn(rng: np.random.Generator) -> np.ndarray:
     quat = rng.standard_normal(4)
-    return model.at_rest(_lifted(model, quat / np.linalg.norm(quat)))
+    return quat / np.linalg.norm(quat)
+
+
+def start_in_bowl(
+    model: Model, count: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """At rest just above the middle of one of the terrains, turned in any way."""
+    places = placed(int(rng.integers(count)), count)
+    return *model.at_rest(lifted(model, _any_turn(rng), mocap_pos=places)), places
 
 
 def placed_start(model: Model, rng: np.random.Generator) -> Start:
     """Upright at rest anywhere, facing anywhere; the ball thrown from 2 m up, anywhere."""
     half, room = rng.uniform(0, 2 * math.pi) / 2, 0.9 * ARENA
     quat = np.array([math.cos(half), 0, 0, math.sin(half)])
-    qpos = _lifted(model, quat, *rng.uniform(-room, room, 2))
+    qpos = lifted(model, quat, *rng.uniform(-room, room, 2))
     qpos[23:26] = [*rng.uniform(-room, room, 2), 2.0]
     qvel = np.zeros(28)
     qvel[22:24] = 5 * rng.standard_normal(2)
@@ -171,9 +285,23 @@ def _move(name: str, speed: float) -> SuiteTask:
     )
 
 
+def escape_task(count: int = TERRAINS, seed: int = 0) -> SuiteTask:
+    """dmc-quadruped-escape with so many terrains, drawn from a seed; others test on new ground."""
+    model = Model(MJCF, partial(in_bowl, count, seed))
+    return _base(
+        name="dmc-quadruped-escape",
+        summary=f"a body on four legs climbs out of a bowl, one of {count} terrains; 50 Hz",
+        prepare=model.prepare,
+        observation=observation_of_terrain,
+        reward=escape,
+        initial=partial(start_in_bowl, model, count),
+    )
+
+
 TASKS = (
     _move("walk", 0.5),
     _move("run", 5.0),
+    escape_task(),
     _base(
         name="dmc-quadruped-fetch",
         summary="a body on four legs brings a ball to a target; 50 Hz",

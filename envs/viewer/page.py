@@ -300,6 +300,8 @@ class Viewer:
             gui, "Reward", {name: _weight(value) for name, value in weights.items()}
         )
         self._mocap, self._placed = data.mocap_pos.copy(), data.mocap_pos.copy()
+        terrain = int(mujoco.mjtGeom.mjGEOM_HFIELD)
+        grounds = model.body_mocapid[model.geom_bodyid[model.geom_type == terrain]]
         self._handles = [
             self.server.scene.add_transform_controls(
                 f"/world/goal {i}",
@@ -307,6 +309,7 @@ class Viewer:
                 disable_rotations=True,
                 depth_test=False,
                 position=position,
+                visible=i not in grounds,  # nobody drags the ground
             )
             for i, position in enumerate(data.mocap_pos)
         ]

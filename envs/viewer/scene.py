@@ -111,11 +111,28 @@ def _add_geom(
         scene.add_cylinder(name, x, 2 * y, radial_segments=40, **looks)
     elif kind == int(_GEOM.mjGEOM_BOX):
         scene.add_box(name, dimensions=(2 * x, 2 * y, 2 * z), **looks)
+    elif kind == int(_GEOM.mjGEOM_HFIELD):
+        vertices, faces = _terrain(model, int(model.geom_dataid[geom]))
+        scene.add_mesh_simple(name, vertices, faces, **looks)
     elif kind == int(_GEOM.mjGEOM_MESH):
         mesh = int(model.geom_dataid[geom])
         vertices = model.mesh_vert[model.mesh_vertadr[mesh] :][: model.mesh_vertnum[mesh]]
         faces = model.mesh_face[model.mesh_faceadr[mesh] :][: model.mesh_facenum[mesh]]
         scene.add_mesh_simple(name, vertices, faces, flat_shading=True, **looks)
+
+
+def _terrain(model: mujoco.MjModel, index: int) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices (V, 3) and triangles (F, 3) of a height field, with every other row and column."""
+    rows, columns = int(model.hfield_nrow[index]), int(model.hfield_ncol[index])
+    start = model.hfield_adr[index]
+    heights = model.hfield_data[start : start + rows * columns].reshape(rows, columns)[::2, ::2]
+    half_x, half_y, top, _ = model.hfield_size[index]
+    sides = (np.linspace(-half, half, n)[::2] for half, n in ((half_x, columns), (half_y, rows)))
+    x, y = np.meshgrid(*sides)
+    corner = np.arange(x.size).reshape(x.shape)
+    a, b, c, d = corner[:-1, :-1], corner[:-1, 1:], corner[1:, :-1], corner[1:, 1:]
+    triangles = np.stack([np.stack([a, b, d], -1), np.stack([a, d, c], -1)])
+    return np.stack([x, y, top * heights], -1).reshape(-1, 3), triangles.reshape(-1, 3)
 
 
 def _add_floor(

@@ -74,6 +74,8 @@ UNSET: Mapping[str, Mapping[str, str]] = {
         "critic_hidden": "--hidden",
         "discount": "that of the environment, 0.99 if it has none",
         "critic_learning_rate": "--learning-rate",
+        "last_learning_rate": "constant",
+        "decay_steps": "--steps",
         "subset": "all of them",
         "norm": "not normalised",
         "policy_norm": "not normalised",
@@ -85,7 +87,8 @@ UNSET: Mapping[str, Mapping[str, str]] = {
     "mbrl.learners.on_policy_configs.PolicyConfig": {
         "value_hidden": "--hidden",
         "discount": "that of the environment, 0.99 if it has none",
-        "decay_steps": "constant",
+        "last_learning_rate": "constant",
+        "decay_steps": "--steps",
         "clip": "no limit",
         "max_kl": "no limit",
         "value_clip": "not clipped",

@@ -4,13 +4,16 @@ Run by the Python of `.peers/suite`, in which `make peers` installs dm_control w
 dependencies. A request is a line of JSON on stdin, its answer a line of JSON on stdout.
 
 A `state` is a dict of lists: `qpos`, `qvel`, `act`, and what a start draws besides: `geom_pos` or
-`site_pos` of the target (3,), `wrap_prm` of the point mass's tendons (4,).
+`site_pos` of the target (3,), `wrap_prm` of the point mass's tendons (4,), `terrain`, the index of
+one that "terrains" has given.
 
     {"work": "info"}                                versions of dm_control, MuJoCo and Python
     {"work": "spec", "task": "walker-walk"}         control_step s, steps, low and high of actions
+    {"work": "terrains", "heights": [[...], ...], "tops": [...]}   height fields for later requests:
+        heights in [0, 1] by row and column, and the greatest height m of each
     {"work": "starts", "task": T, "count": 100, "seed": 0}     states at which episodes start
     {"work": "visited", "task": T, "count": 10, "seed": 0}     states along random episodes, one
-        episode each, after 0, 2, 10, 35, 75 and 150 steps
+        episode each, after 0, 2, 10, 35, 75 and 150 steps; on the given terrains if there are any
     {"work": "steps", "task": T, "states": [...], "actions": [...]}   for each state and action the
         observation in the state, and observation, reward, qpos and qvel one control step later
     {"work": "tolerance", "x": [...], "edge": [...], "bounds": [0, 1], "margin": [1]}
@@ -32,8 +35,14 @@ AFTER = (0, 2, 10, 35, 75, 150)
 """Steps of a random episode before a visited state, in turn."""
 
 
+HFIELD = 1  # mjtGeom.mjGEOM_HFIELD
+
 PLACED = {"geom_pos": "geom", "site_pos": "site"}
 """Field of a target's position -> kind of the target."""
+
+
+TERRAINS: list[tuple[np.ndarray, float]] = []
+"""Heights in [0, 1] and the greatest height of each terrain that was given."""
 
 
 FALLOFFS = (
@@ -51,7 +60,10 @@ FALLOFFS = (
 def loaded(task: str, seed: int = 0) -> Any:
     """The environment of `DOMAIN-TASK`, with dashes for underscores."""
     from dm_control import suite
+    from dm_control.suite import quadruped
 
+    drawn: Any = quadruped.Physics  # escape asks for its contexts of rendering: there are none
+    drawn.contexts = None
     names = {f"{d}-{t}".replace("_", "-"): (d, t) for d, t in suite.ALL_TASKS}
     domain, name = names[serving["accepted"]("task", task, names)]
     return suite.load(domain, name, task_kwargs={"random": seed})
@@ -74,17 +86,40 @@ def state_of(physics: Any) -> dict[str, list[float]]:
     return found
 
 
-def place(physics: Any, state: dict[str, list[float]]) -> None:
+def place(physics: Any, state: dict[str, Any]) -> None:
     """Put a simulation into a state."""
     for field in PLACED:
         if field in state:
             getattr(physics.named.model, field)["target"] = state[field]
     if "wrap_prm" in state:
         physics.model.wrap_prm[:] = state["wrap_prm"]
+    if "terrain" in state:
+        raise_terrain(physics, state["terrain"])
     with physics.reset_context():
         physics.data.qpos[:] = state["qpos"]
         physics.data.qvel[:] = state["qvel"]
         physics.data.act[:] = state["act"]
+
+
+def raise_terrain(physics: Any, index: int) -> None:
+    """Write a terrain into the model."""
+    heights, top = TERRAINS[int(index)]
+    physics.model.hfield_data[:] = heights
+    physics.model.hfield_size[0, 2] = top
+
+
+def start_on(physics: Any, index: int) -> None:
+    """Put a start onto another terrain, as high as dm_control puts it."""
+    from dm_control.suite import quadruped
+
+    raise_terrain(physics, index)
+    quadruped._find_non_contacting_height(physics, physics.data.qpos[3:7].copy())
+
+
+def terrains(heights: list[list[float]], tops: list[float]) -> dict[str, Any]:
+    """Keep the terrains."""
+    TERRAINS[:] = [(np.asarray(h), top) for h, top in zip(heights, tops, strict=True)]
+    return {"count": len(TERRAINS)}
 
 
 def starts(task: str, count: int, seed: int) -> dict[str, Any]:
@@ -104,9 +139,15 @@ def visited(task: str, count: int, seed: int) -> dict[str, Any]:
     found = []
     for k in range(count):
         env.reset()
+        uneven = env.physics.model.nhfield and any(
+            env.physics.model.geom_type == HFIELD  # the other tasks keep it without a geom
+        )
+        index = k % len(TERRAINS) if uneven and TERRAINS else None
+        if index is not None:
+            start_on(env.physics, index)
         for _ in range(AFTER[k % len(AFTER)]):
             env.step(rng.uniform(spec.minimum, spec.maximum))
-        found.append(state_of(env.physics))
+        found.append(state_of(env.physics) | ({} if index is None else {"terrain": index}))
     return {"states": found}
 
 
@@ -163,6 +204,7 @@ def info() -> dict[str, Any]:
 WORK = {
     "info": info,
     "spec": spec,
+    "terrains": terrains,
     "starts": starts,
     "visited": visited,
     "steps": steps,

@@ -9,6 +9,7 @@ holds
     TASK/control_step           seconds
     TASK/qpos, qvel, act, ...   (K, .) states with placed targets: half met by random actions, half
                                 near those that are rewarded, so that sparse rewards are met too
+    TASK/terrain                (K,) indices of quadruped-escape's terrains
     TASK/action                 (K, A) uniform
     TASK/first                  (K, O) observations in these states
     TASK/obs, reward, next_qpos, next_qvel      one control step later
@@ -30,6 +31,7 @@ import mujoco
 import numpy as np
 
 import envs
+from envs.suite import quadruped
 from envs.suite.point_mass import directions
 from envs.task import actuation, sensor_views
 from experiments.peers import Suite
@@ -104,11 +106,25 @@ def _point_mass(state: State, rng: Rng) -> None:
 
 
 def _quadruped(state: State, rng: Rng) -> None:
+    if "terrain" in state:
+        _climbing(state, rng)
+        return
     state["qpos"][:7] = [0, 0, rng.uniform(0.5, 0.7), *_quat(rng, 0.5)]
     state["qvel"][0] = rng.uniform(0, 7)
     if len(state["qpos"]) > 23:
         away = rng.uniform(1.0, 2.0) * np.exp(1j * rng.uniform(-np.pi, np.pi))  # not in the body
         state["qpos"][23:26] = [away.real, away.imag, rng.uniform(0.14, 0.5)]
+
+
+def _climbing(state: State, rng: Rng) -> None:
+    """Upright on a slope of its terrain, the lowest toe half a centimetre deep in the ground."""
+    model = quadruped.Model(quadruped.MJCF, envs.SUITE["dmc-quadruped-escape"].prepare)
+    places = quadruped.placed(int(state["terrain"]))
+    away = rng.uniform(3, 29) * np.exp(1j * rng.uniform(-np.pi, np.pi))
+    state["qpos"] = quadruped.lifted(model, _quat(rng, 0.3), away.real, away.imag, places)
+    state["qpos"][2] -= 0.005
+    state["qvel"][:] = 0
+    state["qvel"][0] = rng.uniform(0, 1)
 
 
 def _reacher(state: State, rng: Rng) -> None:
@@ -170,10 +186,18 @@ def reference(peer: Suite, task: str) -> dict[str, np.ndarray]:
     return {key: np.asarray(value, dtype=float) for key, value in found.items()}
 
 
+def give_terrains(peer: Suite) -> None:
+    """Give dm_control the terrains of quadruped-escape, as MuJoCo holds them."""
+    model = envs.SUITE["dmc-quadruped-escape"].compile()
+    heights = model.hfield_data.reshape(model.nhfield, -1).tolist()
+    peer.ask(work="terrains", heights=heights, tops=model.hfield_size[:, 2].tolist())
+
+
 def write(path: Path = FILE) -> None:
     """Ask dm_control about every task of the suite and write the file."""
     found = {}
     with Suite() as peer:
+        give_terrains(peer)
         for name in envs.SUITE:
             task = name.removeprefix("dmc-")
             arrays = reference(peer, task)
@@ -205,7 +229,9 @@ def read(path: Path = FILE) -> dict[str, dict[str, np.ndarray]]:
 
 
 def goal(arrays: dict[str, np.ndarray], k: int) -> np.ndarray:
-    """The `Task.goal` of state k: the target's place, or the directions of the point mass."""
+    """The `Task.goal` of state k: places of targets or terrains, or directions to push in."""
+    if "terrain" in arrays:
+        return quadruped.placed(int(arrays["terrain"][k]))
     if "wrap_prm" in arrays:
         return directions(arrays["wrap_prm"][k].reshape(2, 2))
     return arrays["geom_pos" if "geom_pos" in arrays else "site_pos"][k][None]

@@ -12,7 +12,7 @@ PRESETS: dict[str, tuple[int, Config]] = {
         1_000_000,
         Config(
             learner=A2CConfig(
-                decay_steps=1_000_000,
+                last_learning_rate=0.0,
                 discount=0.9,
                 trace_decay=0.9,
                 value_weight=0.8,

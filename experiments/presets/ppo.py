@@ -10,7 +10,7 @@ from mbrl.agents.ppo import Config
 from mbrl.learners.on_policy_configs import PPOConfig
 
 _MUJOCO = Config(
-    learner=PPOConfig(learning_rate=3e-4, decay_steps=1_000_000),
+    learner=PPOConfig(learning_rate=3e-4, last_learning_rate=0.0),
     rollout=2048,
     normalise_obs=True,
     normalise_reward=True,
@@ -22,7 +22,7 @@ PRESETS: dict[str, tuple[int, Config]] = {
         Config(
             learner=PPOConfig(
                 learning_rate=1e-3,
-                decay_steps=100_000,
+                last_learning_rate=0.0,
                 decay_clip=True,
                 trace_decay=0.8,
                 discount=0.98,
@@ -36,7 +36,7 @@ PRESETS: dict[str, tuple[int, Config]] = {
         100_000,
         Config(
             learner=PPOConfig(
-                learning_rate=1e-3, decay_steps=100_000, discount=0.95, gsde=True, first_std=0.5
+                learning_rate=1e-3, last_learning_rate=0.0, discount=0.95, gsde=True, first_std=0.5
             ),
             rollout=1024,
             noise_every=4,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from mbrl.agents.mpc import MPCConfig, PlannerConfig
 from mbrl.agents.schedules import OffPolicySchedule
 from mbrl.dynamics.configs import EnsembleConfig
 from mbrl.dynamics.own import OwnModel
@@ -23,20 +24,51 @@ MODEL = EnsembleConfig(members=7, elites=5, holdout=0.2, patience=5)
 """The ensemble of MBPO."""
 
 
+PLAN = MPCConfig(PlannerConfig(horizon=3, population=64, iterations=3, elites=8), particles=5)
+"""Short plans, because the critic values what comes after them."""
+
+
 def learning(model: EnsembleConfig | OwnModel, spec: Spec) -> EnsembleConfig | OwnModel:
     """Settings of a model that learns the reward and the termination where they are not known."""
     return replace(model, learn_reward=spec.reward is None, learn_termination=spec.ends)
 
 
 @dataclass(frozen=True)
-class DynaSchedule(OffPolicySchedule):
-    """When a model is refitted, and which steps are imagined with it."""
+class ModelSchedule(OffPolicySchedule):
+    """When a model is refitted."""
 
     model: EnsembleConfig | OwnModel = MODEL
     """The model and its fit, or a model of your own."""
     fit_every: PositiveInt = 250
     """Environment steps from one fit of the model to the next; the first is when learning
-    starts. After each fit there is a burst of rollouts."""
+    starts."""
+    margin: PositiveFloat = 5.0
+    """Imagined states are dropped outside the box of the observations so far, which is wider by
+    this many times its width on each side."""
+    planning: bool = False
+    """Whether actions are planned through the model once it is fitted, with the critic's value of
+    the state in which a plan ends, and the policy's proposals."""
+    plan: MPCConfig = PLAN
+    """Settings of these plans."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.n_step == 1 and self.priority == 0 and self.hindsight == 0,
+            "n_step, priority, hindsight: imagined steps need 1, 0 and 0",
+        )
+
+    @classmethod
+    def suited(cls, spec: Spec) -> Self:
+        """The defaults; unknown rewards and terminations are learned."""
+        made = cls()
+        return replace(made, model=learning(made.model, spec))
+
+
+@dataclass(frozen=True)
+class DynaSchedule(ModelSchedule):
+    """When a model is refitted, and which steps are imagined with it after each fit."""
+
     starts: PositiveInt = 10_000
     """Rollouts in a burst, each from a state of the replay buffer."""
     horizon: PositiveInt = 1
@@ -57,16 +89,9 @@ class DynaSchedule(OffPolicySchedule):
     """Share of real transitions in each batch; 1: the learner alone."""
     retain: PositiveInt = 4
     """Bursts whose imagined transitions are kept."""
-    margin: PositiveFloat = 5.0
-    """Imagined states are dropped outside the box of the observations so far, which is wider by
-    this many times its width on each side."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
-            self.n_step == 1 and self.priority == 0 and self.hindsight == 0,
-            "n_step, priority, hindsight: imagined steps need 1, 0 and 0",
-        )
         require(
             self.horizon_from < self.horizon_to,
             f"horizon_to: want more than horizon_from {self.horizon_from}, got {self.horizon_to}",
@@ -79,8 +104,25 @@ class DynaSchedule(OffPolicySchedule):
         share = (steps - self.horizon_from) / (self.horizon_to - self.horizon_from)
         return int(self.horizon + min(max(share, 0.0), 1.0) * (self.last_horizon - self.horizon))
 
-    @classmethod
-    def suited(cls, spec: Spec) -> Self:
-        """The defaults; unknown rewards and terminations are learned."""
-        made = cls()
-        return replace(made, model=learning(made.model, spec))
+
+@dataclass(frozen=True)
+class ExpansionSchedule(ModelSchedule):
+    """When a model is refitted, and how targets are expanded with it."""
+
+    horizon: PositiveInt = 3
+    """H, the imagined steps from the next state of each real transition."""
+    steve: bool = False
+    """Whether the targets of horizons 0 to H are averaged, weighted by the inverse of their
+    variance over members and critics (STEVE), instead of taking that of H (MVE)."""
+    imagined_states: bool = False
+    """Whether the imagined states are learned from as well, with the target of the steps left
+    (the TD-k trick of MVE)."""
+    sample: bool = False
+    """Whether imagined steps are drawn from the model's Gaussian, instead of taking its mean."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            not (self.steve and self.imagined_states),
+            "imagined_states: only without steve, whose targets are of real states",
+        )

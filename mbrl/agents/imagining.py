@@ -14,24 +14,19 @@ import torch
 from torch import Generator, Tensor
 
 from mbrl.agents.dyna_config import DynaSchedule
-from mbrl.agents.learned_model import LearnedModel
-from mbrl.agents.makers import imported
-from mbrl.agents.off_policy import OffPolicy
-from mbrl.agents.policies import actions_of, kind_of
-from mbrl.agents.schedules import with_discount
+from mbrl.agents.model_learning import ModelLearning, model_learning
 from mbrl.data import Replay
-from mbrl.encoders.images import is_image
 from mbrl.imagination import branched, disagreement
 from mbrl.imagination.branched import members_multiple
-from mbrl.spaces import Vectors, random_actions
+from mbrl.spaces import random_actions
 from mbrl.types import GaussianDynamics, Learner, Metrics, Spec, Transition
 
 LOOKED_AT = 1000
 """Imagined steps over which the members' disagreement is averaged."""
 
 
-class Imagining(OffPolicy):
-    """An `Agent` and `ModelBased` with a replay buffer, a model, imagined steps and a learner.
+class Imagining(ModelLearning):
+    """A `ModelLearning` agent whose learner also learns from imagined steps.
 
     Args:
         spec: the environment; observations must be a box of vectors, or indices.
@@ -42,11 +37,10 @@ class Imagining(OffPolicy):
         device: device of the learner, the model and the buffers.
 
     Attributes:
-        learned: the model with its reward, termination and fits.
         imagined: the imagined transitions; None before the first burst.
 
     Raises:
-        ValueError: as `OffPolicy` and `LearnedModel`.
+        ValueError: as `ModelLearning`.
     """
 
     config: DynaSchedule
@@ -64,39 +58,10 @@ class Imagining(OffPolicy):
         super().__init__(
             spec, learner, config, discount=discount, generator=generator, device=device
         )
-        self.learned = LearnedModel(spec, config.model, generator=generator, device=device)
         self.imagined: Replay | None = None
 
-    @property
-    def model(self) -> Any:
-        """The model."""
-        return self.learned.model
-
-    @property
-    def reward(self) -> Any:
-        """The reward as a function; None if the model predicts it."""
-        return self.learned.reward
-
-    @property
-    def terminated(self) -> Any:
-        """The termination as a function; None if the model predicts it."""
-        return self.learned.terminated
-
-    @property
-    def fits(self) -> int:
-        """How often the model was fitted."""
-        return self.learned.fits
-
-    def update(self) -> Metrics:
-        """Refit the model and imagine steps if that is due; then the updates that are due."""
-        config, metrics = self.config, dict[str, float]()
-        since = self.steps - config.learning_starts
-        if since >= 0 and since // config.fit_every >= self.fits and len(self.replay) > 1:
-            fitted = self.learned.fit(self.replay, margin=config.margin, generator=self.generator)
-            metrics |= fitted
-            if config.real < 1:
-                metrics |= self.imagine()
-        return {**metrics, **super().update()}
+    def _after_fit(self) -> Metrics:
+        return self.imagine() if self.config.real < 1 else {}
 
     @torch.no_grad()
     def imagine(self) -> Metrics:
@@ -181,10 +146,9 @@ class Imagining(OffPolicy):
         return Transition(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
     def state_dict(self) -> dict[str, Any]:
-        """As of `OffPolicy`, with the model and the imagined transitions."""
+        """As of `ModelLearning`, with the imagined transitions."""
         imagined = self.imagined
         return super().state_dict() | {
-            "learned": self.learned.state_dict(),
             "imagined": None if imagined is None else imagined.state_dict(),
             "imagined_capacity": 0 if imagined is None else imagined.capacity,
         }
@@ -196,7 +160,6 @@ class Imagining(OffPolicy):
             ValueError, RuntimeError, KeyError: it is from a different agent.
         """
         super().load_state_dict(state)
-        self.learned.load_state_dict(state["learned"])
         self.imagined = None
         if state["imagined"] is not None:
             self.imagined = self._buffer(state["imagined_capacity"])
@@ -214,26 +177,7 @@ def imagining(
     device: torch.device | str = "cpu",
     kind: type[Imagining] = Imagining,
 ) -> Imagining:
-    """The agent of an environment.
-
-    Args:
-        name: of the algorithm, for messages.
-        spec: the environment.
-        config: the schedule.
-        settings: of the learner.
-        learners: "module:class" of the learner for each of the `KINDS` of actions that there may
-            be.
-        generator: draws the initial weights, and then whatever the agent draws.
-        device: where it is to be.
-        kind: the class of the agent.
-
-    Raises:
-        ValueError: observations or actions that it cannot use.
-    """
-    if is_image(spec.obs):
-        raise ValueError(f"{name}: a model of images is not learned here; want vectors or indices")
-    actions = actions_of(spec.action, name, device, tuple(learners))
-    own = with_discount(settings, spec)
-    learner = imported(learners[kind_of(spec.action)])
-    made = learner(Vectors(spec.obs).size, actions, own, generator=generator, device=device)
-    return kind(spec, made, config, discount=own.discount, generator=generator, device=device)
+    """`model_learning` of an agent that imagines steps."""
+    return model_learning(
+        kind, name, spec, config, settings, learners, generator=generator, device=device
+    )

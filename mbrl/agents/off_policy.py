@@ -12,6 +12,7 @@ from jaxtyping import Float, Shaped
 from torch import Generator, Tensor
 
 from mbrl.agents.guide import Guide
+from mbrl.agents.held_noise import HeldNoise
 from mbrl.agents.policies import PolicyPlayer, first_index
 from mbrl.agents.schedules import OffPolicySchedule
 from mbrl.data import HindsightReplay, NStep, PrioritisedReplay, Replay, ReturnScale, RunningMoments
@@ -21,7 +22,7 @@ from mbrl.encoders.images import Images, is_image, random_shift
 from mbrl.nn.block import check_finite
 from mbrl.parallel import single_thread
 from mbrl.spaces import Vectors, random_actions
-from mbrl.types import Learner, Metrics, Spec, Transition, Valued
+from mbrl.types import Learner, Metrics, Scheduled, Spec, Transition, Valued
 
 
 def states_of(
@@ -48,7 +49,7 @@ def states_of(
 
 @runtime_checkable
 class Annealed(Protocol):
-    """A learner whose exploration depends on how far the training is."""
+    """A learner with settings that depend on how far the training is."""
 
     def progress(self, env_steps: int) -> None:
         """Called with the number of environment steps so far."""
@@ -62,8 +63,8 @@ class OffPolicy:
         spec: the environment; observations must be a box or indices.
         learner: of states that are vectors (`Vectors`) or images, and of actions in a box or
             indices from 0. For `n_step` above 1 its `update` must take `discount`, and for
-            prioritised replay `weights`, as that of `SAC`; its `progress(steps)`, if it has one, is
-            told the steps.
+            prioritised replay `weights`, as that of `SAC`. It is told the steps so far if it is
+            `Annealed`, and those of the run if it is `Scheduled`.
         config: the schedule, with the learner's settings as `learner`.
         images: settings of images; the learner then takes images, (N, *O) uint8, instead of
             vectors, and the replay buffer keeps them so. If None, observations are vectors.
@@ -105,6 +106,8 @@ class OffPolicy:
             self.vectors = Images(spec.obs.shape or (), device=device)
         size = self.vectors.size
         self._first = first_index(spec)
+        shifted = self._first is not None and self._first.any()
+        self._shift = torch.as_tensor(self._first) if shifted else None
         self.window = NStep(config.n_step, discount=discount) if config.n_step > 1 else None
         kind: Any = Replay
         if config.priority > 0:
@@ -134,9 +137,15 @@ class OffPolicy:
         # asked once, because asking takes longer than a step of a small environment
         self._annealed = learner if isinstance(learner, Annealed) else None
         self.playing = self.player(generator=generator)
+        self._held = HeldNoise(config.hold_noise) if config.hold_noise > 1 else None
         self._logged = 0
-        self._totals: dict[str, Tensor] = {}
+        self._totals: dict[str, float | Tensor] = {}
         self._counts: dict[str, int] = {}
+
+    def run_for(self, steps: int) -> None:
+        """Say how many environment steps the run has, over which step sizes may change."""
+        if isinstance(self.learner, Scheduled):
+            self.learner.run_for(steps)
 
     def policy(
         self, state: Shaped[Tensor, "N S"], *, generator: Generator, explore: bool
@@ -176,6 +185,9 @@ class OffPolicy:
         random_steps = self.config.random_steps
         if self.steps < (self.config.learning_starts if random_steps is None else random_steps):
             return random_actions(self.spec.action, len(obs), generator=self.generator)
+        if self._held is not None:
+            own = self.generator
+            self.playing.generator = self._held.next(own) if explore else own
         return self.playing.act(obs, explore=explore)
 
     def observe(self, step: Transition) -> None:
@@ -184,9 +196,10 @@ class OffPolicy:
         Raises:
             ValueError: wrong shapes, or a number that is not finite.
         """
-        action = step.action if self._first is None else step.action - torch.as_tensor(self._first)
-        obs, next_obs = self.vectors(step.obs), self.vectors(step.next_obs)
-        rows = step._replace(obs=obs, action=action, next_obs=next_obs)
+        action, obs, next_obs = step.action, self.vectors(step.obs), self.vectors(step.next_obs)
+        if self._shift is not None:
+            action = action - self._shift
+        rows = Transition(obs, action, step.reward, next_obs, step.terminated, step.truncated)
         if self.window is None:
             self.replay.append(rows)
         else:
@@ -208,25 +221,30 @@ class OffPolicy:
         Raises:
             Diverged: a metric of an update is not finite.
         """
-        start, every = self.config.learning_starts, self.config.train_every
-        rounds = max(0, self.steps - start) // every
-        each = self.config.updates or every
-        while self.updates < rounds * each:
+        due = self._due()
+        while self.updates < due:
             metrics = self._updated()
             self.updates += 1
-            if self.device.type == "cpu" or self.updates == rounds * each:
+            here = self.device.type == "cpu"  # elsewhere a number would have to be waited for
+            if here:
+                metrics = {name: float(value) for name, value in metrics.items()}
+            if here or self.updates == due:
                 check_finite(metrics)
             for name, value in metrics.items():
-                total = self._totals.get(name)
-                self._totals[name] = torch.as_tensor(value) if total is None else total + value
+                self._totals[name] = self._totals.get(name, 0.0) + value
                 self._counts[name] = self._counts.get(name, 0) + 1
-        due = self.steps // self.config.log_every > self._logged
+        log = self.steps // self.config.log_every > self._logged
         self._logged = self.steps // self.config.log_every
-        if not due or not self._totals:
+        if not log or not self._totals:
             return {}
         means = {name: float(total) / self._counts[name] for name, total in self._totals.items()}
         self._totals, self._counts = {}, {}
         return means | {"updates": self.updates}
+
+    def _due(self) -> int:
+        """Updates that should have been done by now."""
+        start, every = self.config.learning_starts, self.config.train_every
+        return max(0, self.steps - start) // every * (self.config.updates or every)
 
     def _updated(self) -> Metrics:
         """One update from transitions that are drawn uniformly or by priority."""
@@ -287,7 +305,8 @@ class OffPolicy:
 
     def state_dict(self) -> dict[str, Any]:
         """The learner, the data, the statistics, the generator and the counters."""
-        return {
+        held = {} if self._held is None else {"held": self._held.state_dict()}
+        return held | {
             "learner": self.learner.state_dict(),
             "replay": self.replay.state_dict(),
             "window": None if self.window is None else self.window.state_dict(),
@@ -296,7 +315,10 @@ class OffPolicy:
             "generator": self.generator.get_state(),
             "steps": self.steps,
             "updates": self.updates,
-            "totals": {name: total.clone() for name, total in self._totals.items()},
+            "totals": {
+                name: torch.as_tensor(x, dtype=torch.float64).clone()
+                for name, x in self._totals.items()
+            },
             "counts": dict(self._counts),
         }
 
@@ -312,10 +334,16 @@ class OffPolicy:
         self.replay.load_state_dict(state["replay"])
         if self.window is not None:
             self.window.load_state_dict(state["window"])
+        if self._held is not None:
+            self._held.load_state_dict(state["held"])
         self.moments.load_state_dict(state["moments"])
         self.scale.load_state_dict(state["scale"])
         self.generator.set_state(state["generator"].cpu())
         self.steps, self.updates = state["steps"], state["updates"]
-        self._totals = {name: total.to(self.device) for name, total in state["totals"].items()}
+        here = self.device.type == "cpu"
+        self._totals = {
+            name: float(total) if here else total.to(self.device)
+            for name, total in state["totals"].items()
+        }
         self._counts = dict(state["counts"])
         self._logged = self.steps // self.config.log_every

@@ -181,6 +181,10 @@ class OnPolicy:
         self._weights: Tensor | None = None  # of state-dependent noise
         self._taken: tuple[Tensor, Tensor] | None = None  # states and actions of the actor
 
+    def run_for(self, steps: int) -> None:
+        """Say how many environment steps the run has, over which step sizes may change."""
+        self.learner.run_for(steps)
+
     def policy(
         self, state: Float[Tensor, "N S"], *, generator: Generator, explore: bool
     ) -> Shaped[Tensor, " N *A"]:

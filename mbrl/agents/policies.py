@@ -10,6 +10,7 @@ import torch
 from gymnasium.spaces import Discrete, MultiDiscrete
 from torch import Generator, Tensor
 
+from mbrl.data.replay import as_array
 from mbrl.distributions import Bounds
 from mbrl.learners.actions import Actions
 from mbrl.parallel import single_thread
@@ -45,15 +46,15 @@ class PolicyPlayer:
         self._vectors = vectors
         self._first = None if spec is None else first_index(spec)
 
-    @torch.no_grad()
     @single_thread()
     def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
         """Actions (N, *A) for observations (N, *O)."""
-        if self._vectors is None:
-            state = torch.as_tensor(obs, dtype=torch.float32, device=self.device)
-        else:
-            state = self._vectors(obs)
-        action = self.policy(state, generator=self.generator, explore=explore).numpy(force=True)
+        with torch.no_grad():
+            if self._vectors is None:
+                state = torch.as_tensor(obs, dtype=torch.float32, device=self.device)
+            else:
+                state = self._vectors(obs)
+            action = as_array(self.policy(state, generator=self.generator, explore=explore))
         return action if self._first is None else action + self._first
 
     def reset(self, begins: np.ndarray) -> None:

@@ -6,7 +6,9 @@ No torch is imported, so the command's help is quick.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from annotated_types import Interval
 
 from mbrl.encoders.configs import ImageConfig
 from planners.checks import NonNegativeFloat, NonNegativeInt, PositiveInt, Share, check_fields
@@ -60,6 +62,10 @@ class OffPolicySchedule(Schedule):
     hindsight: NonNegativeInt = 0
     """Number of steps with a goal that was achieved later in their episode (hindsight experience
     replay), for each one with its own; 0: none. Needs an environment of goals."""
+    hold_noise: Annotated[int, Interval(ge=1, le=1000)] = 1
+    """Greatest number of steps for which the noise of exploration is held. Each time n is drawn
+    with a probability proportional to 1/n², Zeta's law cut off here (FlashSAC has 16); 1: fresh
+    noise in each step."""
     normalise_obs: bool = False
     """Whether observations are scaled to mean 0 and std 1, with running statistics."""
     scale_reward: bool = False

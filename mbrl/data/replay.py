@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Generator, Tensor
 
 from mbrl.types import Transition
@@ -99,7 +100,9 @@ class Replay:
         shape_of = np.shape(transition.obs)
         lead = tuple(shape_of[: max(0, len(shape_of) - len(self._shapes["obs"]))])
         for name, shape in self._wanted:
-            found = values[name] = torch.as_tensor(values[name])
+            found = values[name]
+            if not isinstance(found, Tensor):
+                found = values[name] = torch.as_tensor(found)
             if found.shape != lead + shape:
                 raise ValueError(f"{name} has shape {tuple(found.shape)}, not {(*lead, *shape)}")
         count = math.prod(lead)
@@ -111,20 +114,19 @@ class Replay:
                 if value.is_floating_point() and not bool(value.to(kind).isfinite().all()):
                     raise ValueError(f"{name} holds a number that is not finite")
         skip = max(0, count - self.capacity)
-        at: slice | Tensor
         first = (self._written + skip) % self.capacity
-        if first + count - skip <= self.capacity:
-            at = slice(first, first + count - skip)
-        else:
+        at: Any = slice(first, first + count - skip)
+        if first + count - skip > self.capacity:
             at = (first + torch.arange(count - skip)) % self.capacity
             at = at.to(self._rows.device)
-        self._rows[at] = rows[skip:]
+        _write(self._rows, at, rows[skip:])
         for name, kept in self._separate.items():
-            kept[at] = values[name].reshape(count, *self._shapes[name])[skip:].to(kept)
+            fresh = values[name].reshape(count, *self._shapes[name])
+            _write(kept, at, fresh[skip:] if skip else fresh)
         self._written += count
 
-    def _block(self, values: Mapping[str, Tensor], count: int) -> Float[Tensor, "count W"]:
-        """The float32 columns as rows, with the column of ends."""
+    def _block(self, values: Mapping[str, Tensor], count: int) -> Any:
+        """The float32 columns as rows (count, W), with that of ends; an array on the CPU."""
         parts = [values[name] for name in self._joined]
         terminated, truncated = values["terminated"], values["truncated"]
         if not self._rows.is_cpu:
@@ -134,12 +136,11 @@ class Replay:
         # numpy, because a few rows take a fifth of the time that torch takes
         block, end = np.empty((count, self._rows.shape[1]), np.float32), 0
         with np.errstate(over="ignore"):  # what is too large for float32 is refused later
-            for part, width in zip(parts, self._widths[:-1], strict=True):
+            for part, width in zip(parts, self._widths, strict=False):
                 start, end = end, end + width
-                block[:, start:end] = part.numpy(force=True).reshape(count, width)
-        ends = terminated.numpy(force=True) + 2 * truncated.numpy(force=True)
-        block[:, -1] = ends.reshape(count)
-        return torch.from_numpy(block)
+                block[:, start:end] = as_array(part).reshape(count, width)
+        block[:, end] = (as_array(terminated) + 2 * as_array(truncated)).reshape(count)
+        return block
 
     def rows(self, index: Int[Tensor, " B"] | slice) -> Transition:
         """The transitions at these indices, 0 being the oldest; a view for a slice of step 1."""
@@ -163,7 +164,7 @@ class Replay:
         for name, kept in self._separate.items():
             columns[name] = take(kept)
         ends = ends.squeeze(-1)
-        columns["terminated"], columns["truncated"] = ends.remainder(2) > 0, ends > 1
+        columns["terminated"], columns["truncated"] = (ends.byte() & 1).bool(), ends > 1
         return columns
 
     def all(self) -> Transition:
@@ -242,6 +243,25 @@ class Replay:
         for name, kept in self._separate.items():
             kept[: len(rows)] = separate[name].to(kept.device)
         self._written = written
+
+
+def as_array(tensor: Tensor) -> np.ndarray:
+    """A tensor as an array, of the same memory where it is on the CPU."""
+    # forcing it takes longer than copying a row
+    forced = tensor.requires_grad or not tensor.is_cpu
+    return tensor.numpy(force=True) if forced else tensor.numpy()
+
+
+def _write(kept: Tensor, at: Any, rows: np.ndarray | Tensor) -> None:
+    """Write rows at some places, on the CPU as arrays, because it takes a tenth of the time."""
+    if not kept.is_cpu:
+        kept[at] = torch.as_tensor(rows).to(kept)
+    elif isinstance(rows, np.ndarray):
+        kept.numpy()[at] = rows
+    elif rows.dtype == kept.dtype != torch.bfloat16:  # numpy has no bfloat16
+        kept.numpy()[at] = as_array(rows)
+    else:
+        kept[at] = rows.to(kept)
 
 
 def _shape(size: int | Sequence[int]) -> tuple[int, ...]:

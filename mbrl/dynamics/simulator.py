@@ -236,7 +236,7 @@ class Simulator:
         return self.model.opt.timestep * self.frame_skip
 
     def state(
-        self, qpos: np.ndarray, qvel: np.ndarray, *, mocap_pos: np.ndarray | None = None
+        self, qpos: np.ndarray, qvel: np.ndarray, mocap_pos: np.ndarray | None = None
     ) -> Float[Tensor, " S"]:
         """The state (S,) with these positions (nq,) and velocities (nv,), and else that of a reset.
 

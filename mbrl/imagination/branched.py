@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
-from mbrl.imagination.rollout import Halt, rollout
+from mbrl.imagination.rollout import Halt, Imagined, rollout
 from mbrl.particles import Propagation
 from mbrl.types import Dynamics, Policy, RewardFn, TerminatedFn, Transition
 
@@ -82,18 +82,30 @@ def branched(
         halt=halt,
         generator=generator,
     )
-    after = imagined.state[..., 1:, :]
-    sane = after.isfinite().all(-1) & imagined.reward.isfinite()
-    if bounds is not None:
-        low, high = bounds
-        sane &= ((after >= low) & (after <= high)).all(-1)
-    kept = imagined.alive & sane.cummin(-1).values
+    kept = trusted(imagined, bounds)
     dropped = (imagined.alive & ~kept).any(-1)
     steps, ended = kept.sum(-1), (kept & imagined.terminated).any(-1)
     halted = (steps < horizon) & ~ended & ~dropped
     shares = (x.float().mean() for x in (steps, ended, halted, dropped))
     transitions = imagined._replace(alive=kept).transitions()
     return Branches(transitions, *(float(share) for share in shares))
+
+
+def trusted(
+    imagined: Imagined, bounds: tuple[Float[Tensor, " S"], Float[Tensor, " S"]] | None
+) -> Bool[Tensor, "P N H"]:
+    """The steps that count, up to the first one that is not finite or leaves the bounds.
+
+    Args:
+        imagined: trajectories.
+        bounds: least and greatest value of each dimension of a state; None: any.
+    """
+    after = imagined.state[..., 1:, :]
+    sane = after.isfinite().all(-1) & imagined.reward.isfinite()
+    if bounds is not None:
+        low, high = bounds
+        sane &= ((after >= low) & (after <= high)).all(-1)
+    return imagined.alive & sane.cummin(-1).values
 
 
 def members_multiple(count: int, members: int) -> int:

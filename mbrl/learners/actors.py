@@ -18,8 +18,9 @@ from mbrl.distributions import (
     TanhGaussian,
     clamp_log_std,
     gumbel_noise,
+    rescale_log_std,
 )
-from mbrl.nn import ACTIVATIONS, StackedMLP
+from mbrl.nn import ACTIVATIONS, Net, StackedMLP
 
 
 def normal(like: Tensor, *, generator: Generator) -> Tensor:
@@ -31,7 +32,7 @@ def normal(like: Tensor, *, generator: Generator) -> Tensor:
 class _Actor(nn.Module):
     """One network on states with any leading dimensions."""
 
-    def __init__(self, net: StackedMLP) -> None:
+    def __init__(self, net: Net) -> None:
         super().__init__()
         self.net = net
 
@@ -42,16 +43,24 @@ class _Actor(nn.Module):
 
 
 class SquashedActor(_Actor):
-    """A Gaussian squashed into the box of actions by tanh, as in SAC (Haarnoja et al. 2018)."""
+    """A Gaussian squashed into the box of actions by tanh, as in SAC (Haarnoja et al. 2018).
 
-    def __init__(self, net: StackedMLP, bounds: Bounds) -> None:
+    Args:
+        net: gives mean and log std, each of (A,).
+        bounds: the box.
+        smooth_std: whether the log std is squashed by tanh into [-10, 2] instead of clipped to
+            [-20, 2].
+    """
+
+    def __init__(self, net: Net, bounds: Bounds, *, smooth_std: bool = False) -> None:
         super().__init__(net)
-        self.bounds = bounds
+        self.bounds, self.smooth_std = bounds, smooth_std
 
     def distribution(self, state: Float[Tensor, "*lead S"]) -> TanhGaussian:
         """The distribution of actions."""
         mean, log_std = self.raw(state).chunk(2, -1)
-        return TanhGaussian(mean, clamp_log_std(log_std), self.bounds)
+        log_std = rescale_log_std(log_std, -10.0) if self.smooth_std else clamp_log_std(log_std)
+        return TanhGaussian(mean, log_std, self.bounds)
 
     def forward(
         self, state: Float[Tensor, "*lead S"], *, generator: Generator, explore: bool
@@ -92,7 +101,7 @@ class CategoricalActor(_Actor):
 class MultiCategoricalActor(_Actor):
     """Independent choices in D dimensions, each numbered from 0."""
 
-    def __init__(self, net: StackedMLP, sizes: Sequence[int]) -> None:
+    def __init__(self, net: Net, sizes: Sequence[int]) -> None:
         super().__init__(net)
         self.sizes = tuple(sizes)
 

@@ -19,6 +19,7 @@ from planners.checks import (
 
 Activation = Literal["relu", "silu", "elu", "tanh"]
 Rate = PositiveFloat
+Normalisation = Literal["layer", "batch", "batch-after", "renorm-after"]
 
 
 class Discounted(Protocol):
@@ -45,13 +46,16 @@ def discount_of(config: Discounted) -> float:
 class SACConfig:
     """Settings of soft actor-critic and its family; the defaults are the paper's.
 
-    REDQ, DroQ, CrossQ and XQC are settings of it: see `experiments/presets/sac.py`.
+    REDQ, DroQ, CrossQ, XQC and FlashSAC are settings of it: see `mbrl.agents.sac.VARIANTS`.
     """
 
+    body: Literal["mlp", "blocks"] = "mlp"
+    """What policy and critics are made of: layers, or residual blocks that are four times as wide
+    inside and have batch norms (FlashSAC)."""
     hidden: tuple[PositiveInt, ...] = (256, 256)
-    """Widths of the policy's layers."""
+    """Widths of the policy's layers; of its blocks, which must have one width."""
     critic_hidden: tuple[PositiveInt, ...] | None = None
-    """Widths of the critics' layers. If unset, those of the policy."""
+    """Widths of the critics' layers or blocks. If unset, those of the policy."""
     activation: Activation = "relu"
     """Activation of all networks."""
     discount: PositiveShare | None = None
@@ -60,13 +64,24 @@ class SACConfig:
     """Adam's step size for the policy and the temperature."""
     critic_learning_rate: Rate | None = None
     """Adam's step size for the critics. If unset, that of the policy."""
+    last_learning_rate: NonNegativeFloat | None = None
+    """Step size at the end; that of the critics changes in proportion. If unset, both are
+    constant."""
+    decay: Literal["linear", "cosine"] = "linear"
+    """How the step sizes go from the first to the last."""
+    decay_steps: PositiveInt | None = None
+    """Environment steps until the last step size. If unset, those of the run, `--steps`: whoever
+    trains the agent tells it (`run_for`). A run that is continued with more steps goes on at the
+    step size that the longer run has there."""
     beta1: Share = 0.9
     """Adam's decay rate of the mean gradient; 0.5 in CrossQ."""
     polyak: PositiveShare = 0.005
     """Share of the critics that goes into their targets at each update."""
     target: bool = True
-    """Whether critics have target copies. Without, both states go through the critics in one batch,
-    as in CrossQ, which needs a norm over the batch."""
+    """Whether critics have target copies. Without, `joint` holds, as in CrossQ."""
+    joint: bool = False
+    """Whether both states of a transition go through the critics, and through their targets, in one
+    batch, so that the moments of batch norms are those of both (CrossQ, XQC, FlashSAC)."""
     critics: PositiveInt = 2
     """Number of critics."""
     subset: PositiveInt | None = None
@@ -74,15 +89,20 @@ class SACConfig:
     all of them."""
     mean_of_critics: bool = False
     """Whether the policy maximises the mean of the critics, as in REDQ, or their minimum."""
-    norm: Literal["layer", "batch", "batch-after"] | None = None
-    """Normalisation in the critics: over the features (DroQ), over the batch before activations
-    (XQC), or over the batch at the input and after activations (CrossQ)."""
-    policy_norm: Literal["layer", "batch", "batch-after"] | None = None
-    """Normalisation in the policy."""
+    norm: Normalisation | None = None
+    """Normalisation in the critics' layers: over the features (DroQ), or over the batch at the
+    input and before activations (XQC), after activations, or after them by batch renormalisation
+    (CrossQ)."""
+    policy_norm: Normalisation | None = None
+    """Normalisation in the policy's layers."""
     dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     """Share of the critics' units that is dropped in updates (DroQ)."""
     unit_weights: bool = False
-    """Whether each unit's incoming weights are scaled to length 1 after each update (XQC)."""
+    """Whether the weights into each unit of policy and critics are scaled to length 1 after each
+    update (XQC, FlashSAC)."""
+    smooth_std: bool = False
+    """Whether the log of the policy's std is squashed by tanh into [-10, 2], as in FlashSAC, or
+    clipped to [-20, 2]."""
     atoms: Annotated[int, Ge(1)] = 1
     """Atoms of the distribution of returns that a critic predicts (C51); 1: only the mean."""
     value_range: tuple[float, float] = (-5.0, 5.0)
@@ -110,7 +130,29 @@ class SACConfig:
             self.subset is None or self.subset <= self.critics,
             f"subset: there are {self.critics} critics, got {self.subset}",
         )
+        plain = (self.norm, self.policy_norm, self.dropout) == (None, None, 0.0)
         require(
-            self.target or self.norm in ("batch", "batch-after"),
-            "target: critics without target copies need norm batch or batch-after",
+            self.body == "mlp" or plain,
+            "body: blocks have norms of their own; want no norm, policy_norm or dropout",
         )
+        for name in ("hidden", "critic_hidden"):
+            widths = getattr(self, name)
+            require(
+                self.body == "mlp" or widths is None or len(set(widths)) == 1,
+                f"{name}: want one width for all blocks, got {widths}",
+            )
+        for name, joint in (("target: critics without target copies", not self.target),
+                            ("joint: states in one batch", self.joint)):  # fmt: skip
+            require(
+                self.batch_norm or not joint,
+                f"{name} need norm batch, batch-after or renorm-after, or blocks",
+            )
+        require(
+            self.decay_steps is None or self.last_learning_rate is not None,
+            "decay_steps: needs last_learning_rate",
+        )
+
+    @property
+    def batch_norm(self) -> bool:
+        """Whether the critics have a norm over the batch."""
+        return self.body == "blocks" or self.norm not in (None, "layer")

@@ -17,7 +17,7 @@ from mbrl.distributions import Bounds
 from mbrl.encoders.encoder import Encoder
 from mbrl.learners.actors import normal
 from mbrl.learners.encoding import attach, encode, policy_of
-from mbrl.learners.off_policy import Factor, OffPolicyLearner
+from mbrl.learners.off_policy import Factor, OffPolicyLearner, TargetValues
 from mbrl.learners.value_configs import DDPGConfig
 from mbrl.nn import Block, StackedMLP, Target
 from mbrl.types import Transition
@@ -113,12 +113,51 @@ class DDPG(OffPolicyLearner[DDPGConfig, Bounds]):
         return said
 
     @torch.no_grad()
+    def target_policy(
+        self,
+        state: Shaped[Tensor, "*lead *O"],
+        *,
+        generator: Generator | None = None,
+        explore: bool = False,
+    ) -> Float[Tensor, "*lead A"]:
+        """Actions of the target policy, without noise."""
+        state = encode(self.critic_target.module, state)
+        return cast(DeterministicActor, self.actor_target.module).mean(state)
+
+    @torch.no_grad()
+    def target_values(
+        self, obs: Shaped[Tensor, "*lead *O"], *, generator: Generator
+    ) -> TargetValues:
+        """Q'(s, a') of the target critics, for the target policy's a', in TD3 with noise.
+
+        `least` is their minimum.
+        """
+        state = encode(self.critic_target.module, obs)
+        each = self._next_values(state.reshape(-1, self.size), generator)
+        each = each.view(-1, *state.shape[:-1])
+        return TargetValues(each, each.amin(0))
+
+    def entropy_bonus(
+        self, obs: Shaped[Tensor, "*lead *O"], *, generator: Generator
+    ) -> Float[Tensor, "*lead"]:
+        """0: the policy is deterministic."""
+        return obs.new_zeros(obs.shape[: obs.ndim - len(self._obs_shape)], dtype=torch.float32)
+
+    @torch.no_grad()
     def _target(
         self, batch: Transition, discount: Factor, generator: Generator
     ) -> Float[Tensor, " B"]:
         """r + γ min_C Q'(s', a'), for the target policy's a' with noise."""
         next_state = encode(self.critic_target.module, batch.next_obs)
-        action = cast(DeterministicActor, self.actor_target.module).mean(next_state)
+        next_q = self._next_values(next_state, generator).amin(0)
+        return losses.td_error(
+            torch.zeros_like(next_q), batch.reward, next_q, batch.terminated, discount=discount
+        )
+
+    def _next_values(
+        self, state: Float[Tensor, "B S"], generator: Generator
+    ) -> Float[Tensor, "C B"]:
+        action = cast(DeterministicActor, self.actor_target.module).mean(state)
         if self.config.target_noise > 0:
             action = losses.td3_target_action(
                 action,
@@ -128,10 +167,7 @@ class DDPG(OffPolicyLearner[DDPGConfig, Bounds]):
                 std=self.config.target_noise,
                 clip=self.config.target_noise_clip,
             )
-        next_q = self._value(self.critic_target.module, next_state, action).amin(0)
-        return losses.td_error(
-            torch.zeros_like(next_q), batch.reward, next_q, batch.terminated, discount=discount
-        )
+        return self._value(self.critic_target.module, state, action)
 
     def _actor_loss(self, state: Float[Tensor, "B S"]) -> Float[Tensor, ""]:
         """-Q(s, μ(s)) by the first critic."""

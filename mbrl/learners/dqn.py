@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -80,10 +80,12 @@ class QNetwork(nn.Module):
         x = state.reshape(1, -1, state.shape[-1])
         if self.shared is not None:
             x = ACTIVATIONS[self.activation](self.shared(x))
-        out = self.actions(x).view(-1, self.choices, self.outputs)
+        lead = state.shape[:-1]
+        out = self.actions(x).view(*lead, self.choices, self.outputs)
         if self.value is not None:
-            out = self.value(x).view(-1, 1, self.outputs) + out - out.mean(1, keepdim=True)
-        return out.view(*state.shape[:-1], self.choices, self.outputs)
+            value = self.value(x).view(*lead, 1, self.outputs)
+            out = value + out - out.mean(-2, keepdim=True)
+        return out
 
 
 class ValuePolicy:
@@ -101,22 +103,27 @@ class ValuePolicy:
 
     def __init__(self, learner: DQN) -> None:
         self.learner, self.amount = learner, learner.config.first_exploration
+        self._obs_dims = len(cast(QNetwork, learner.critic.module).shape)
 
-    @torch.no_grad()
     def __call__(
         self, state: Shaped[Tensor, "*lead *O"], *, generator: Generator, explore: bool
     ) -> Int[Tensor, "*lead"]:
         """Actions for observations, numbered from 0."""
-        values = self.learner.values(state)
+        learner = self.learner
         if not explore:
-            return values.argmax(-1)
-        if self.learner.config.exploration == "boltzmann":
+            return learner.values(state).argmax(-1)
+        if learner.config.exploration == "boltzmann":
+            values = learner.values(state)
             noise = gumbel_noise(values.shape, generator=generator).to(values)
             return (values + self.amount * noise).argmax(-1)
-        lead, choices = values.shape[:-1], values.shape[-1]
-        uniform = torch.rand(lead, generator=generator, device=generator.device).to(values)
-        anything = torch.randint(choices, lead, generator=generator, device=generator.device)
-        return torch.where(uniform < self.amount, anything.to(values.device), values.argmax(-1))
+        lead, device = state.shape[: state.ndim - self._obs_dims], generator.device
+        explores = torch.rand(lead, generator=generator, device=device) < self.amount
+        anything = torch.randint(learner.actions, lead, generator=generator, device=device)
+        some = int(explores.count_nonzero()) if state.is_cpu else -1  # elsewhere it would wait
+        if some == explores.numel():
+            return anything  # without the values, which are not needed
+        best = learner.values(state).argmax(-1)
+        return best if some == 0 else torch.where(explores.to(best.device), anything.to(best), best)
 
 
 class DQN(OffPolicyLearner[DQNConfig, int]):
@@ -227,7 +234,7 @@ class DQN(OffPolicyLearner[DQNConfig, int]):
         rows = (
             0.5 * error.square() if threshold is None else losses.huber(error, threshold=threshold)
         )
-        return rows, error.abs(), losses.taken(q, batch.action)
+        return rows, error.detach().abs(), losses.taken(q.detach(), batch.action)
 
     def _mean(self, out: Float[Tensor, "*lead K"]) -> Float[Tensor, "*lead"]:
         """The expected return that K outputs stand for."""

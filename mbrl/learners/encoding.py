@@ -24,11 +24,12 @@ def attach(critic: nn.Module, size: int, encoder: Encoder | None) -> tuple[int, 
     Raises:
         ValueError: an encoder of other than S features.
     """
+    # None too, because asking a module for what it lacks takes longer than a small layer
+    critic.register_module("encoder", encoder)
     if encoder is None:
         return (size,)
     if encoder.features != size:
         raise ValueError(f"size: the encoder gives {encoder.features} features, got {size}")
-    critic.encoder = encoder
     return encoder.shape
 
 

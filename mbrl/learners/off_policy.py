@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Generator, Tensor
 
 from mbrl.checks import check_batch
@@ -24,6 +24,36 @@ A = TypeVar("A", bound=Actions)
 
 Factor = float | Tensor
 """A number for all rows, or (B,) with one for each."""
+
+
+class TargetValues(NamedTuple):
+    """Values of states by the networks that a learner's targets come from."""
+
+    each: Float[Tensor, " C *lead"]  # of each target critic
+    least: Float[Tensor, "*lead"]  # as the learner's own targets combine them
+
+
+@runtime_checkable
+class Bootstrapping(Protocol):
+    """A learner that says what its targets are made of, so that they can be expanded."""
+
+    def target_policy(
+        self, state: Shaped[Tensor, "*lead *O"], *, generator: Generator, explore: bool
+    ) -> Shaped[Tensor, "*lead A"]:
+        """Actions of the policy whose values the targets are; drawn, if it has a distribution."""
+        ...
+
+    def target_values(
+        self, obs: Shaped[Tensor, "*lead *O"], *, generator: Generator
+    ) -> TargetValues:
+        """V(s) of that policy; of a soft learner with the entropy's value."""
+        ...
+
+    def entropy_bonus(
+        self, obs: Shaped[Tensor, "*lead *O"], *, generator: Generator
+    ) -> Float[Tensor, "*lead"]:
+        """-α log π(a | s) of an action drawn in each state, which is added to its reward; or 0."""
+        ...
 
 
 class OffPolicyLearner(ABC, Generic[C, A]):

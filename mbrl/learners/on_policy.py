@@ -22,6 +22,7 @@ from mbrl.distributions import Bounds, DiagonalGaussian, Distribution
 from mbrl.learners.actions import Actions, device_of, shape_of
 from mbrl.learners.actors import CategoricalActor, GaussianActor, MultiCategoricalActor
 from mbrl.learners.configs import discount_of
+from mbrl.learners.decay import Decay
 from mbrl.learners.on_policy_configs import AdvantageConfig, PolicyConfig
 from mbrl.nn import Block, StackedMLP
 from mbrl.nn.block import check_finite
@@ -72,6 +73,7 @@ class OnPolicyLearner(ABC, Generic[C]):
         self.size, self.config, self.discount, self.steps = size, config, discount_of(config), 0
         actor = make_actor(size, actions, config, generator=generator).to(where)
         self.blocks: Mapping[str, Block] = self._make_blocks(actor, critic)
+        self._decay = Decay(config)
         self._rates = {name: block.learning_rate for name, block in self.blocks.items()}
         self._action_shape = shape_of(actions)
 
@@ -99,7 +101,8 @@ class OnPolicyLearner(ABC, Generic[C]):
             generator: draws minibatches.
 
         Raises:
-            ValueError: wrong shapes, or numbers that are not finite; nothing is changed then.
+            ValueError: wrong shapes, or numbers that are not finite; nothing is changed then. A
+                step size that changes over a run of unknown length.
             Diverged: a loss or a parameter is no longer finite.
         """
         return self._update(batch, self._learn, generator)
@@ -123,9 +126,16 @@ class OnPolicyLearner(ABC, Generic[C]):
 
     @property
     def left(self) -> float:
-        """The share of the step size that is left, from 1 to 0 over `decay_steps`."""
-        over = self.config.decay_steps
-        return 1.0 if over is None else max(0.0, 1 - self.steps / over)
+        """The share of the first step size that holds now.
+
+        Raises:
+            ValueError: it changes over a run of unknown length.
+        """
+        return self._decay.share(self.steps)
+
+    def run_for(self, steps: int) -> None:
+        """Say how many environment steps the run has; see `decay_steps`."""
+        self._decay.run_for(steps)
 
     def state_dict(self) -> dict[str, Any]:
         """The learner's name, networks, moments of the optimisers and the number of steps."""

@@ -35,9 +35,13 @@ class PolicyConfig:
     """γ. If unset, that of the environment, or 0.99 if it defines none."""
     learning_rate: Rate = 3e-4
     """Step size of the optimiser."""
+    last_learning_rate: NonNegativeFloat | None = None
+    """Step size at the end, which it approaches linearly; all step sizes change in proportion. If
+    unset, they are constant."""
     decay_steps: PositiveInt | None = None
-    """Environment steps over which the step size decreases linearly to 0. If unset, it is
-    constant."""
+    """Environment steps until the last step size. If unset, those of the run, `--steps`: whoever
+    trains the agent tells it (`run_for`). A run that is continued with more steps goes on at the
+    step size that the longer run has there."""
     first_std: PositiveFloat = 1.0
     """Initial standard deviation of actions in a box, in half widths of the box."""
     squash: bool = False
@@ -49,6 +53,10 @@ class PolicyConfig:
     def __post_init__(self) -> None:
         check_fields(self)
         require(not (self.gsde and not self.hidden), "gsde: needs a hidden layer")
+        require(
+            self.decay_steps is None or self.last_learning_rate is not None,
+            "decay_steps: needs last_learning_rate",
+        )
 
 
 @dataclass(frozen=True)
@@ -190,7 +198,7 @@ class PPOConfig(AdvantageConfig):
     clip_range: PositiveFloat = 0.2
     """ε: ratios of probabilities gain nothing beyond 1 ± ε."""
     decay_clip: bool = False
-    """Whether ε decreases linearly to 0 over `decay_steps`, too."""
+    """Whether ε changes in proportion to the step size."""
     beta: PositiveFloat = 1.0
     """First weight of the KL penalty, which adapts to `penalty_kl`."""
     penalty_kl: PositiveFloat = 0.01
@@ -215,6 +223,6 @@ class PPOConfig(AdvantageConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
-            not self.decay_clip or self.decay_steps is not None,
-            "decay_clip: needs decay_steps",
+            not self.decay_clip or self.last_learning_rate is not None,
+            "decay_clip: needs last_learning_rate",
         )

@@ -2,8 +2,9 @@
 
 Settings make the variants: REDQ (Chen et al. 2021) has ten critics and a minimum over a random pair
 of them, DroQ (Hiraoka et al. 2022) dropout and layer norm, CrossQ (Bhatt et al. 2024) batch norm
-and no target networks, XQC (Palenicek et al. 2025) also unit weights and critics that predict the
-distribution of returns. `DiscreteSAC` is that of Christodoulou (2019).
+and no target networks, XQC (Palenicek et al. 2025) batch norm, unit weights and critics that
+predict the distribution of returns, and FlashSAC (2026, arXiv 2604.04539) the same with residual
+blocks. `DiscreteSAC` is that of Christodoulou (2019).
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ from mbrl.distributions import Bounds, categorical_projection
 from mbrl.encoders.encoder import Encoder
 from mbrl.learners.actors import CategoricalActor, SquashedActor, normal
 from mbrl.learners.configs import SACConfig
+from mbrl.learners.decay import Decay
 from mbrl.learners.encoding import attach, encode, policy_of
-from mbrl.learners.off_policy import A, Factor, OffPolicyLearner
-from mbrl.nn import Block, StackedMLP, Target
+from mbrl.learners.off_policy import A, Factor, OffPolicyLearner, TargetValues
+from mbrl.nn import Block, StackedBlocks, StackedMLP, Target
 from mbrl.types import Transition
+
+Body = StackedMLP | StackedBlocks
 
 
 class _SoftActorCritic(OffPolicyLearner[SACConfig, A]):
@@ -37,27 +41,38 @@ class _SoftActorCritic(OffPolicyLearner[SACConfig, A]):
     def _build(self, encoder: Encoder | None, generator: Generator) -> tuple[int, ...]:
         config = self.config
         actor, critic = self._nets(generator)
+        if config.unit_weights:
+            cast(Body, actor.net).to_unit_weights()
+            critic.to_unit_weights()
         shape = attach(critic, self.size, encoder)
         start = config.first_temperature if config.temperature is None else config.temperature
         # in the actor's block, for one step of the optimiser moves both
         actor.log_temperature = nn.Parameter(torch.tensor(math.log(max(start, 1e-30))))
         betas, rate = (config.beta1, 0.999), config.learning_rate
-        self.actor = Block(actor.to(self.device), learning_rate=rate, betas=betas, clip=config.clip)
-        self.critic = Block(
-            critic.to(self.device),
-            learning_rate=config.critic_learning_rate or rate,
-            betas=betas,
-            clip=config.clip,
+        self._rates = {"actor": rate, "critic": config.critic_learning_rate or rate}
+        self._steps, self._decay = 0, Decay(config, config.decay)
+        self.actor, self.critic = (
+            Block(
+                net.to(self.device), learning_rate=self._rates[name], betas=betas, clip=config.clip
+            )
+            for name, net in (("actor", actor), ("critic", critic))
         )
-        self._batch_norm = config.norm in ("batch", "batch-after")
-        self.critic.fixed.train(not self._batch_norm)  # dropout stays on, as in DroQ
+        self.critic.fixed.train(not config.batch_norm)  # dropout stays on, as in DroQ
         self.actor.fixed.eval()
         self.target = Target(self.critic) if config.target else None
         return shape
 
     @abstractmethod
-    def _nets(self, generator: Generator) -> tuple[nn.Module, StackedMLP]:
+    def _nets(self, generator: Generator) -> tuple[SquashedActor | CategoricalActor, Body]:
         """Actor and critics; `target_entropy` is set, too."""
+
+    def run_for(self, steps: int) -> None:
+        """Say how many environment steps the run has, over which step sizes may change."""
+        self._decay.run_for(steps)
+
+    def progress(self, env_steps: int) -> None:
+        """Say how many environment steps there have been, which decides the step sizes."""
+        self._steps = env_steps
 
     @property
     def policy(self) -> Any:
@@ -69,16 +84,55 @@ class _SoftActorCritic(OffPolicyLearner[SACConfig, A]):
         """α, the weight of the entropy, a constant."""
         return cast(Tensor, self.actor.fixed.log_temperature).exp()
 
+    @torch.no_grad()
+    def target_policy(
+        self, state: Shaped[Tensor, "*lead *O"], *, generator: Generator, explore: bool = True
+    ) -> Shaped[Tensor, "*lead A"]:
+        """Actions drawn from the current policy, whether they are to explore or not."""
+        return self.policy(state, generator=generator, explore=True)
+
+    @torch.no_grad()
+    def target_values(
+        self, obs: Shaped[Tensor, "*lead *O"], *, generator: Generator
+    ) -> TargetValues:
+        """V(s) = Q'(s, a') - α log π(a' | s) of the target critics, for a' drawn by the policy.
+
+        `least` is the minimum over critics, or over a random subset of them (REDQ), in the first
+        term. Indices of actions are not drawn: V(s) is the expectation. Without target networks
+        (CrossQ) the critics' values count.
+        """
+        critic = self.critic.fixed if self.target is None else self.target.module
+        lead = obs.shape[: obs.ndim - len(self._obs_shape)]
+        rows = obs.reshape(-1, *self._obs_shape)
+        state, target_state = encode(self.critic.fixed, rows), encode(critic, rows)
+        each, least, log_prob = self._soft_values(critic, state, target_state, generator)
+        bonus = -self.temperature * log_prob
+        return TargetValues((each + bonus).view(-1, *lead), (least + bonus).view(lead))
+
+    @abstractmethod
+    def _soft_values(
+        self,
+        critic: nn.Module,
+        state: Float[Tensor, "B S"],
+        target_state: Float[Tensor, "B S"],
+        generator: Generator,
+    ) -> tuple[Float[Tensor, "C B"], Float[Tensor, " B"], Float[Tensor, " B"]]:
+        """Values of each critic, their least, and log π; `state` is the policy's."""
+
     def _learn(
         self, batch: Transition, weights: Tensor | None, discount: Factor, generator: Generator
     ) -> dict[str, Tensor]:
+        if self.config.last_learning_rate is not None:
+            share = self._decay.share(self._steps)
+            self.actor.learning_rate = self._rates["actor"] * share
+            self.critic.learning_rate = self._rates["critic"] * share
         for net in self._critics():
             net.resample(generator=generator)
         q, rows = self._critic_loss(batch, discount, generator)
         loss = losses.average(rows, weight=weights)
         self.critic.minimise(loss)
         if self.config.unit_weights:
-            cast(StackedMLP, self.critic.module).to_unit_weights()
+            cast(Body, self.critic.module).to_unit_weights()
         metrics = {"q": q.detach().mean(), "critic_loss": loss.detach()}
         if self._due(self.config.actor_every):
             metrics |= self._improve(encode(self.critic.fixed, batch.obs), generator)
@@ -90,6 +144,8 @@ class _SoftActorCritic(OffPolicyLearner[SACConfig, A]):
         loss, temperature_loss, entropy = self._actor_loss(state, generator)
         total = loss if self.config.temperature is not None else loss + temperature_loss
         self.actor.minimise(total)
+        if self.config.unit_weights:
+            cast(Body, self.actor.module.net).to_unit_weights()
         return {"actor_loss": loss.detach(), "entropy": entropy, "temperature": self.temperature}
 
     @abstractmethod
@@ -101,9 +157,9 @@ class _SoftActorCritic(OffPolicyLearner[SACConfig, A]):
     @abstractmethod
     def _actor_loss(self, state: Tensor, generator: Generator) -> tuple[Tensor, Tensor, Tensor]: ...
 
-    def _critics(self) -> list[StackedMLP]:
+    def _critics(self) -> list[Body]:
         nets = [self.critic.module, self.critic.fixed]
-        return cast(list[StackedMLP], nets + ([] if self.target is None else [self.target.module]))
+        return cast(list[Body], nets + ([] if self.target is None else [self.target.module]))
 
     def _log_temperature(self) -> Tensor:
         return cast(Tensor, self.actor.module.log_temperature)
@@ -119,7 +175,7 @@ class _SoftActorCritic(OffPolicyLearner[SACConfig, A]):
 class SAC(_SoftActorCritic[Bounds]):
     """A `Learner` of a stochastic policy in a box of actions, by the gradient of its critics."""
 
-    def _nets(self, generator: Generator) -> tuple[nn.Module, StackedMLP]:
+    def _nets(self, generator: Generator) -> tuple[SquashedActor, Body]:
         config, bounds, actions = self.config, self.actions, len(self.actions.low)
         net = _policy_net(self.size, 2 * actions, config, generator)
         critic = _critic_net(self.size + actions, config.atoms, config, generator)
@@ -130,7 +186,7 @@ class SAC(_SoftActorCritic[Bounds]):
         # in a box of other sizes the density is divided by the product of half its sizes
         scaled = actions * entropy + bounds.log_half
         self.target_entropy = scaled if config.target_entropy is None else config.target_entropy
-        return SquashedActor(net, bounds), critic
+        return SquashedActor(net, bounds, smooth_std=config.smooth_std), critic
 
     def value(self, obs: Shaped[Tensor, "*lead *O"]) -> Float[Tensor, "*lead"]:
         """The least critic's value of the policy's median action, without the entropy's."""
@@ -139,6 +195,21 @@ class SAC(_SoftActorCritic[Bounds]):
         action = cast(SquashedActor, self.actor.fixed).distribution(rows).mode
         out = self._value(self.critic.fixed, rows, action)
         return self._mean(out).amin(0).view(state.shape[:-1])
+
+    @torch.no_grad()
+    def entropy_bonus(
+        self, obs: Shaped[Tensor, "*lead *O"], *, generator: Generator
+    ) -> Float[Tensor, "*lead"]:
+        """-α log π(a | s) of an action drawn in each state."""
+        _, log_prob = self._drawn(self.actor.fixed, encode(self.critic.fixed, obs), generator)
+        return -self.temperature * log_prob
+
+    def _soft_values(
+        self, critic: nn.Module, state: Tensor, target_state: Tensor, generator: Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        action, log_prob = self._drawn(self.actor.fixed, state, generator)
+        each = self._mean(self._value(critic, target_state, action))
+        return each, self._subset(each, generator).amin(0), log_prob
 
     def _mean(self, out: Float[Tensor, "C B K"]) -> Float[Tensor, "C B"]:
         return out.squeeze(-1) if len(self.atoms) == 1 else out.softmax(-1) @ self.atoms
@@ -149,17 +220,18 @@ class SAC(_SoftActorCritic[Bounds]):
         with torch.no_grad():
             next_state = encode(self.critic.fixed, batch.next_obs)
             next_action, next_log_prob = self._drawn(self.actor.fixed, next_state, generator)
-        if self.target is not None:
+        if self.config.joint or self.target is None:
+            out, next_out = self._joint(self.critic.module, batch, next_action)
+            if self.target is not None:
+                with torch.no_grad():
+                    _, next_out = self._joint(self.target.module, batch, next_action)
+            next_out = next_out.detach()
+        else:
             with torch.no_grad():
                 next_state = encode(self.target.module, batch.next_obs)
                 next_out = self._value(self.target.module, next_state, next_action)
             state = encode(self.critic.module, batch.obs)
             out = self._value(self.critic.module, state, batch.action)
-        else:  # CrossQ: the moments of batch norm are those of both states together
-            states = encode(self.critic.module, torch.cat((batch.obs, batch.next_obs)))
-            actions = torch.cat((batch.action, next_action))
-            out, next_out = self._value(self.critic.module, states, actions).chunk(2, 1)
-            next_out = next_out.detach()
         if len(self.atoms) > 1:
             return self._distributional(out, next_out, next_log_prob, batch, discount, generator)
         q = out.squeeze(-1)
@@ -172,6 +244,15 @@ class SAC(_SoftActorCritic[Bounds]):
             temperature=self.temperature,
         )
         return q, losses.value_loss(q, target.expand_as(q)).sum(0)
+
+    def _joint(
+        self, critic: nn.Module, batch: Transition, next_action: Float[Tensor, "B A"]
+    ) -> tuple[Float[Tensor, "C B K"], Float[Tensor, "C B K"]]:
+        """Outputs for both states, from one pass: batch norms have the moments of both together."""
+        states = encode(critic, torch.cat((batch.obs, batch.next_obs)))
+        out = self._value(critic, states, torch.cat((batch.action, next_action)))
+        now, after = out.chunk(2, 1)
+        return now, after
 
     def _distributional(
         self,
@@ -219,13 +300,15 @@ class SAC(_SoftActorCritic[Bounds]):
 class DiscreteSAC(_SoftActorCritic[int]):
     """`SAC` for a choice among K actions: expectations over all of them replace samples.
 
-    Settings with `atoms`, or without target networks, are refused: they need a box.
+    Settings with `atoms` or `joint`, or without target networks, are refused: they need a box.
     """
 
-    def _nets(self, generator: Generator) -> tuple[nn.Module, StackedMLP]:
+    def _nets(self, generator: Generator) -> tuple[CategoricalActor, Body]:
         config = self.config
-        if config.atoms > 1 or not config.target:
-            raise ValueError("atoms, target: discrete actions need 1 atom and target networks")
+        if config.atoms > 1 or config.joint or not config.target:
+            raise ValueError(
+                "atoms, joint, target: discrete actions need 1 atom and target networks, not joint"
+            )
         actor = CategoricalActor(_policy_net(self.size, self.actions, config, generator))
         greatest = math.log(self.actions)
         own = config.target_entropy
@@ -239,6 +322,25 @@ class DiscreteSAC(_SoftActorCritic[int]):
         probs = cast(CategoricalActor, self.actor.fixed).distribution(rows).probs
         values = (self._values(self.critic.fixed, rows) * probs).sum(-1)
         return values.amin(0).view(state.shape[:-1])
+
+    @torch.no_grad()
+    def entropy_bonus(
+        self, obs: Shaped[Tensor, "*lead *O"], *, generator: Generator
+    ) -> Float[Tensor, "*lead"]:
+        """α times the entropy of the policy in each state."""
+        state = encode(self.critic.fixed, obs)
+        return (
+            self.temperature
+            * cast(CategoricalActor, self.actor.fixed).distribution(state).entropy()
+        )
+
+    def _soft_values(
+        self, critic: nn.Module, state: Tensor, target_state: Tensor, generator: Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        distribution = cast(CategoricalActor, self.actor.fixed).distribution(state)
+        q, probs = self._values(critic, target_state), distribution.probs
+        least = (self._subset(q, generator).amin(0) * probs).sum(-1)
+        return (q * probs).sum(-1), least, -distribution.entropy()
 
     def _critic_loss(
         self, batch: Transition, discount: Factor, generator: Generator
@@ -277,10 +379,13 @@ class DiscreteSAC(_SoftActorCritic[int]):
         return critic(state.expand(self.config.critics, -1, -1))
 
 
-def _policy_net(size: int, outputs: int, config: SACConfig, generator: Generator) -> StackedMLP:
+def _policy_net(size: int, outputs: int, config: SACConfig, generator: Generator) -> Body:
+    sizes = (size, *config.hidden, outputs)
+    if config.body == "blocks":
+        return StackedBlocks(1, sizes, activation=config.activation, generator=generator)
     return StackedMLP(
         1,
-        (size, *config.hidden, outputs),
+        sizes,
         activation=config.activation,
         init="uniform",
         norm=config.policy_norm,
@@ -288,10 +393,14 @@ def _policy_net(size: int, outputs: int, config: SACConfig, generator: Generator
     )
 
 
-def _critic_net(size: int, outputs: int, config: SACConfig, generator: Generator) -> StackedMLP:
+def _critic_net(size: int, outputs: int, config: SACConfig, generator: Generator) -> Body:
+    hidden = config.hidden if config.critic_hidden is None else config.critic_hidden
+    count, sizes = config.critics, (size, *hidden, outputs)
+    if config.body == "blocks":
+        return StackedBlocks(count, sizes, activation=config.activation, generator=generator)
     return StackedMLP(
-        config.critics,
-        (size, *(config.critic_hidden or config.hidden), outputs),
+        count,
+        sizes,
         activation=config.activation,
         init="uniform",
         norm=config.norm,

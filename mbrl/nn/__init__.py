@@ -1,11 +1,12 @@
 """Networks: stacks of E multi-layer perceptrons, and blocks of parameters that are trained as one.
 
 `stacked` has the base class `Net` and the stack, `normed` a stack that normalises the inputs of its
-later layers; `block` the parameters of a module as one tensor with its optimiser, and target copies
-of it.
+later layers, and `blocks` a stack of residual networks; `block` has the parameters of a module as
+one tensor with its optimiser, and target copies of it.
 """
 
 from mbrl.nn.block import Block, Diverged, Target
+from mbrl.nn.blocks import StackedBlocks
 from mbrl.nn.normed import NormedMLP
 from mbrl.nn.stacked import ACTIVATIONS, INITS, Net, Scaling, StackedMLP, stacked_mlp
 
@@ -17,6 +18,7 @@ __all__ = [
     "Net",
     "NormedMLP",
     "Scaling",
+    "StackedBlocks",
     "StackedMLP",
     "Target",
     "stacked_mlp",

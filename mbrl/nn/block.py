@@ -18,6 +18,10 @@ Optimiser = Literal["adam", "adamw", "rmsprop", "sgd"]
 """Kinds of optimisers."""
 
 
+SUBNORMAL = 5e-324
+"""A number that is equal to 0 where the processor takes subnormal numbers for 0."""
+
+
 class Diverged(ValueError):
     """A loss or a parameter is no longer finite."""
 
@@ -74,7 +78,8 @@ class Block:
         """The gradient (parameters,) of a scalar loss; it stays in place until the next call."""
         # copying each into place takes less time than adding it to zeros, as backward() does
         found = torch.autograd.grad(loss, self._trained, materialize_grads=True)
-        torch.ops.aten._foreach_copy_(self._gradients, found)
+        with torch.no_grad():
+            torch._foreach_copy_(self._gradients, found)
         grad = self.value.grad
         assert grad is not None
         return grad
@@ -88,18 +93,26 @@ class Block:
         norm = grad.new_zeros(())
         if self.clip is not None:
             norm = torch.linalg.vector_norm(grad)
-            grad.mul_((self.clip / (norm + 1e-6)).clamp_max(1.0))
-        self._step(grad)
+            within = norm.is_cpu and float(norm) + 1e-6 <= self.clip
+            if not within:
+                grad.mul_((self.clip / (norm + 1e-6)).clamp_max(1.0))
+        # Moments of a unit that stays silent decay until they are subnormal, below 1.2e-38. Adam's
+        # step then takes ten times as long, so they count as 0.
+        flushed = SUBNORMAL == 0.0  # if the processor is set so anyway
+        torch.set_flush_denormal(True)
+        try:
+            with torch.no_grad():
+                self._step(grad)
+        finally:
+            torch.set_flush_denormal(flushed)
         return norm
 
-    @torch.no_grad()
     def _step(self, grad: Tensor) -> None:
         rate, decay, (beta1, beta2) = self.learning_rate, self._weight_decay, self._betas
         if self._kind in ("adam", "adamw"):
             self._steps += 1
             # what torch.optim.Adam calls with fused=True; its step takes longer than this operation
-            ops = torch.ops.aten
-            fused = ops._fused_adam_ if self._kind == "adam" else ops._fused_adamw_
+            fused = torch._fused_adam_ if self._kind == "adam" else torch._fused_adamw_
             fused(
                 [self.value],
                 [grad],

@@ -253,9 +253,10 @@ def _scaled(net: Net, members: int, scaling: Scaling, x: Tensor) -> Tensor:
     return net(x / scaling.in_std)[:members] * scaling.scale + scaling.shift
 
 
-Norm = Literal["layer", "batch", "batch-after"]
-"""Normalisation of hidden layers: over a layer's features before the activation (Ba et al. 2016),
-over the batch before the activation, or over the batch at the input and after each activation."""
+Norm = Literal["layer", "batch", "batch-after", "renorm-after"]
+"""Normalisation: over a layer's features before each activation (Ba et al. 2016), over the batch at
+the input and before each activation (Ioffe and Szegedy 2015), over the batch at the input and after
+each activation, or the same with batch renormalisation (Ioffe 2017)."""
 
 INITS = ("pets", "uniform", "orthogonal")
 """Initial weights of `StackedMLP`."""
@@ -318,8 +319,10 @@ class StackedMLP(Net):
         )
         self.weights = nn.ParameterList(torch.empty(members, i, o) for i, o in pairs)
         self.biases = nn.ParameterList(torch.empty(members, 1, o) for _, o in pairs)
-        normed = [] if norm is None else [*sizes[norm != "batch-after" : -1]]
-        kind = _LayerNorm if norm == "layer" else _BatchNorm
+        # a norm over the batch is also at the input
+        normed = [] if norm is None else [*sizes[norm == "layer" : -1]]
+        kinds = {"layer": _LayerNorm, "renorm-after": BatchRenorm}
+        kind = kinds.get(norm or "", BatchNorm)
         self.norms = nn.ModuleList(kind(members, size) for size in normed)
         self.reset(generator=generator)
 
@@ -349,7 +352,7 @@ class StackedMLP(Net):
             weight.copy_(fresh)
             bias.copy_(offset)
         for norm in self.norms:
-            cast(_LayerNorm | _BatchNorm, norm).reset()
+            cast(_LayerNorm | BatchNorm, norm).reset()
 
     def resample(self, *, generator: Generator) -> None:
         """Take later dropout masks from this generator."""
@@ -358,15 +361,14 @@ class StackedMLP(Net):
     def forward(self, x: Float[Tensor, "E B I"]) -> Float[Tensor, "E B O"]:
         """Each member's output on its own rows."""
         # iterating over a ParameterList would take longer than a small matrix product
-        weights, biases = (
-            cast(list[Tensor], [*layers._parameters.values()])
-            for layers in (self.weights, self.biases)
-        )
+        modules: dict[str, Any] = self._modules
+        weights: list[Tensor] = [*modules["weights"]._parameters.values()]
+        biases: list[Tensor] = [*modules["biases"]._parameters.values()]
         if self.norm is None and not (self.dropout and self.training):
             return stacked_mlp(x, weights, biases, self.activation)
         act, norms = ACTIVATIONS[self.activation], [*self.norms]
-        after = self.norm == "batch-after"
-        if after:
+        after = self.norm in ("batch-after", "renorm-after")
+        if len(norms) == len(weights):
             x = norms.pop(0)(x)
         for layer, (weight, bias) in enumerate(zip(weights[:-1], biases[:-1], strict=True)):
             x = torch.baddbmm(bias, x, weight)
@@ -389,11 +391,11 @@ class StackedMLP(Net):
     def to_unit_weights(self) -> None:
         """Scale each unit's incoming weights to length 1 (Lyle et al. 2024; XQC, 2025).
 
-        Where layers are normalised this does not change their outputs, but keeps the effective
-        step size of the optimiser constant. The output layer is left as it is.
+        Before a norm this does not change the outputs, but keeps the effective step size of the
+        optimiser constant. The output layer is scaled, too, as in XQC's code.
         """
-        for weight in [*self.weights][:-1]:
-            weight.div_(torch.linalg.vector_norm(weight, dim=1, keepdim=True).clamp_min(1e-12))
+        for weight in self.weights:
+            unit_columns(weight)
 
     def fold(self, members: int, scaling: Scaling) -> Callable[[Tensor], Tensor]:
         """`x -> net(x / in_std) · scale + shift` for the first `members`, at no extra cost."""
@@ -408,6 +410,11 @@ class StackedMLP(Net):
         weights[-1] = (weights[-1].double() * scale).to(dtype)
         biases[-1] = (biases[-1].double() * scale + shift).to(dtype)
         return partial(stacked_mlp, weights=weights, biases=biases, activation=self.activation)
+
+
+def unit_columns(weight: Float[Tensor, "E I O"]) -> None:
+    """Scale the weights into each of the O units to length 1, in place."""
+    weight.div_(torch.linalg.vector_norm(weight, dim=1, keepdim=True).clamp_min(1e-12))
 
 
 class _LayerNorm(nn.Module):
@@ -427,7 +434,7 @@ class _LayerNorm(nn.Module):
         return torch.addcmul(self.bias, self.weight, F.layer_norm(x, x.shape[-1:]))
 
 
-class _BatchNorm(nn.Module):
+class BatchNorm(nn.Module):
     """Mean 0 and variance 1 over the rows of each member, then a scale and shift.
 
     In training mode the moments are those of the batch (Ioffe and Szegedy 2015), and running means
@@ -446,12 +453,14 @@ class _BatchNorm(nn.Module):
 
     @torch.no_grad()
     def reset(self) -> None:
+        """Scale 1, shift 0, and no batch seen."""
         self.weight.fill_(1.0)
         self.bias.zero_()
         self.mean.zero_()
         self.variance.fill_(1.0)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "E B D"]) -> Float[Tensor, "E B D"]:
+        """Normalised rows."""
         variance, mean = self.variance, self.mean
         if self.training:
             variance, mean = torch.var_mean(x, 1, correction=0, keepdim=True)
@@ -460,3 +469,49 @@ class _BatchNorm(nn.Module):
                 self.variance.lerp_(variance, 0.01)
         scale = self.weight * (variance + 1e-5).rsqrt()
         return torch.addcmul(self.bias - mean * scale, x, scale)
+
+
+WARM_UP = 100_000
+"""Batches before batch renormalisation differs from batch normalisation, as in CrossQ's code."""
+
+
+class BatchRenorm(BatchNorm):
+    """Batch renormalisation (Ioffe 2017, algorithm 1), with the numbers of CrossQ's code.
+
+    In training mode y = weight · ((x - μ) / σ · r + d) + bias, with the moments μ, σ² of the batch
+    and the constants r = clip(σ / σ', 1/3, 3) and d = clip((μ - μ') / σ', -5, 5), where μ', σ'² are
+    the running moments before this batch. So within the limits y is what evaluation mode gives, and
+    the gradient still knows that μ and σ depend on x. Over the first `WARM_UP` batches r is 1 and d
+    is 0, which is batch normalisation. σ² includes ε = 1e-3.
+    """
+
+    batches: Tensor
+    """(E, 1, 1), batches so far."""
+
+    def __init__(self, members: int, size: int) -> None:
+        super().__init__(members, size)
+        self.register_buffer("batches", torch.zeros(members, 1, 1, dtype=torch.int64))
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Scale 1, shift 0, and no batch seen."""
+        super().reset()
+        self.batches.zero_()
+
+    def forward(self, x: Float[Tensor, "E B D"]) -> Float[Tensor, "E B D"]:
+        """Normalised rows."""
+        known = (self.variance + 1e-3).rsqrt()  # 1 / σ'
+        if not self.training:
+            scale = self.weight * known
+            return torch.addcmul(self.bias - self.mean * scale, x, scale)
+        variance, mean = torch.var_mean(x, 1, correction=0, keepdim=True)
+        inverse = (variance + 1e-3).rsqrt()
+        with torch.no_grad():
+            warm = self.batches >= WARM_UP
+            r = torch.where(warm, (known / inverse).clamp(1 / 3, 3.0), 1.0)
+            d = torch.where(warm, ((mean - self.mean) * known).clamp(-5.0, 5.0), 0.0)
+            self.mean.lerp_(mean, 0.01)
+            self.variance.lerp_(variance, 0.01)
+            self.batches += 1
+        scale = self.weight * inverse * r
+        return torch.addcmul(self.bias + self.weight * d - mean * scale, x, scale)

@@ -105,6 +105,7 @@ class _CheckedVectorEnv(SyncVectorEnv):
         infos: dict[str, Any] = {}
         space = self.single_observation_space
         each: list[Any] = self._env_obs  # which a masked reset reads too
+        obs = np.empty_like(self._observations)
         for i, (env, action) in enumerate(zip(self.envs, actions, strict=True)):
             try:
                 answer = env.step(action)
@@ -113,9 +114,9 @@ class _CheckedVectorEnv(SyncVectorEnv):
             except Exception as error:
                 raise raised(error, "step", i) from error
             each[i], rewards[i], terminated[i], truncated[i], info = check_step(answer, space, i)
+            obs[i] = each[i]
             if info:
                 infos = self._add_info(infos, info, i)
-        obs = np.stack(each, out=np.empty_like(self._observations))
         self._autoreset_envs = terminated | truncated
         return obs, rewards, terminated, truncated, infos
 

@@ -19,7 +19,7 @@ from mbrl.rng import generator
 from mbrl.training.checkpoint import Run, RunError
 from mbrl.training.collect import Episodes, collect, evaluate, vector
 from mbrl.training.metrics import METRICS, MetricsLog, read_metrics
-from mbrl.types import Agent, Metrics
+from mbrl.types import Agent, Metrics, Scheduled
 
 CHECKPOINT_EVERY = 1000
 """Number of environment steps after which a run is saved even if no episode has ended."""
@@ -103,7 +103,8 @@ def run_agent(
     determine, they are replaced by new episodes.
 
     Args:
-        agent: a new agent; its state is loaded if there is a checkpoint.
+        agent: a new agent; its state is loaded if there is a checkpoint. It is told `steps` if it
+            is `Scheduled`.
         env: one environment, or a vector of N; each episode is reset with `episode_seed`.
         run: the run, locked for writing; without run and log nothing is saved or logged.
         seed: seed of all episodes.
@@ -133,6 +134,8 @@ def run_agent(
     if (run is None) != (log is None):
         raise ValueError("run and log go together: give both or neither")
     environments = vector(env)
+    if isinstance(agent, Scheduled):
+        agent.run_for(steps)
     progress = Progress(Episodes(seed), None if run is None else run.path)
     episodes = progress.episodes
     if run is not None and log is not None:

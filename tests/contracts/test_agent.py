@@ -15,6 +15,8 @@ from mbrl.agents import (
     RandomAgent,
     agent,
     ddpg,
+    mb_pg,
+    mve,
     name_of,
     sac,
     td3,
@@ -59,10 +61,36 @@ def imagining(seed=0):
     return dyna.make(SPEC, config, generator=seeded(seed))
 
 
+def model_gradient(base, own=(), **settings):
+    start = mb_pg.Config(
+        base=base,
+        model=EnsembleConfig(members=2, hidden=(8,), epochs=2, batch=16, learn_reward=True),
+        learning_starts=12,
+        fit_every=6,
+        rounds=2,
+        rollouts=3,
+        validate_every=1,
+        **settings,
+    )
+    learner = dataclasses.replace(start.learner, hidden=(8,), discount=0.9, **dict(own))
+    config = dataclasses.replace(start, **{base: learner})
+    return lambda seed=0: mb_pg.make(SPEC, config, generator=seeded(seed))
+
+
 def soft(seed, **settings):
     own = SACConfig(hidden=(8,), discount=0.9)
     config = sac.Config(learning_starts=12, batch=8, log_every=12, learner=own, **settings)
     return sac.make(SPEC, config, generator=seeded(seed))
+
+
+def expanding(seed, **settings):
+    model = EnsembleConfig(members=2, hidden=(8,), epochs=2, batch=16, learn_reward=True)
+    config = mve.Config(
+        model=model, learning_starts=12, fit_every=6, batch=8, log_every=12, horizon=2,
+        td3=TD3Config(hidden=(8,), discount=0.9), sac=SACConfig(hidden=(8,), discount=0.9),
+        **settings,
+    )  # fmt: skip
+    return mve.make(SPEC, config, generator=seeded(seed))
 
 
 def rollouts(name, learner=(), **settings):
@@ -99,7 +127,30 @@ def double_horizon(seed, **settings):
     )  # fmt: skip
 
 
+def imagined(name, learner, **settings):
+    module = agent(name)
+    model = EnsembleConfig(members=2, hidden=(8,), epochs=2, batch=16, learn_reward=True)
+    config = dataclasses.replace(
+        module.Config(), model=model, starts=8, learning_starts=12, fit_every=6, batch=8,
+        log_every=12, updates=1, **settings, **learner,
+    )  # fmt: skip
+    return lambda seed=0: module.make(SPEC, config, generator=seeded(seed))
+
+
+SOFT = SACConfig(hidden=(8,), discount=0.9)
+
 MAKERS = {
+    "mbpo": imagined("mbpo", {"learner": SOFT}, last_horizon=4, horizon_from=12, horizon_to=20),
+    "dyna sac": imagined("dyna", {"sac": SOFT}, normalise_obs=True, actions="buffer"),
+    "dyna planning": imagined(
+        "dyna",
+        {"sac": SOFT},
+        planning=True,
+        plan=MPCConfig(PlannerConfig(horizon=2, population=8, iterations=2, elites=2), particles=2),
+    ),
+    "dyna td3": imagined(
+        "dyna", {"base": "td3", "td3": TD3Config(hidden=(8,), discount=0.9)}, actions="random"
+    ),
     "a2c": rollouts("a2c"),
     "actor-critic": rollouts("actor-critic", rollout=4),
     "off-policy actor-critic": rollouts(
@@ -112,6 +163,9 @@ MAKERS = {
     "trpo": rollouts("trpo", rollout=6),
     "ddpg": lambda seed=0: deterministic(seed, n_step=2, priority=0.6),
     "td3": lambda seed=0: deterministic(seed, td3, TD3Config),
+    "mve": lambda seed=0: expanding(seed, imagined_states=True),
+    "mve with sac": lambda seed=0: expanding(seed, base="sac", sample=True, scale_reward=True),
+    "steve": lambda seed=0: expanding(seed, steve=True, normalise_obs=True),
     "pets": pets(),
     "pets guided": pets(guide=True),
     "pets open loop": pets(replan_every=0),
@@ -121,10 +175,15 @@ MAKERS = {
     "svg without critics": lambda seed=0: through_model(
         seed, "svg", {"tail": False}, normalise_obs=False
     ),
+    "mb-pg": model_gradient("trpo"),
+    "mb-pg with ppo, short rollouts": model_gradient(
+        "ppo", {"epochs": 2, "batch": 5}, horizon=2, normalise_obs=True, scale_reward=True
+    ),
     "sac": lambda seed=0: soft(seed),
     "sac, scaled": lambda seed=0: soft(
         seed, normalise_obs=True, scale_reward=True, updates=2, n_step=3
     ),
+    "sac, held noise": lambda seed=0: soft(seed, hold_noise=16),
     "random": lambda seed=0: RandomAgent(SPEC.action, generator=seeded(seed)),
 }
 """name -> make(seed) -> a fresh agent for `SPEC`."""

@@ -246,6 +246,7 @@ def test_parameters_that_are_not_finite_are_reported(make):
 
 
 def test_the_step_size_decreases_to_zero():
-    learner = maker(PPO, PPOConfig, decay_steps=3 * STEPS * COUNT, learning_rate=3e-3)()
+    learner = maker(PPO, PPOConfig, last_learning_rate=0.0, learning_rate=3e-3)()
+    learner.run_for(3 * STEPS * COUNT)
     rates = [said["learning_rate"] for said in updates(learner, 4)]
     assert rates == pytest.approx([3e-3, 2e-3, 1e-3, 0.0])

@@ -12,10 +12,11 @@ import mujoco
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 import envs
 from envs.mujoco_env import get_state
-from envs.suite import SuiteMissing
+from envs.suite import SuiteMissing, quadruped
 from envs.tolerance import FALLOFFS, tolerance
 from experiments.peers import suite_data
 from mbrl.agents import Controller, MPCConfig, PlannerConfig
@@ -88,7 +89,8 @@ def test_starts_are_distributed_as_those_of_dm_control(name):
             goal = np.stack([np.cos(turned), np.sin(turned)], axis=-1).ravel()
         found["goal"].append(goal)
     target = next((k for k in ("wrap_prm", "geom_pos", "site_pos") if k in arrays), None)
-    keys = {"qpos": "qpos", "qvel": "qvel"} | ({"goal": target} if env.model.nmocap else {})
+    moved = target and env.model.nmocap
+    keys = {"qpos": "qpos", "qvel": "qvel"} | ({"goal": target} if moved else {})
     for ours, key in keys.items():
         rows = np.array(found[ours])
         mean, std, low, high, size = arrays[f"starts/{key}"]
@@ -125,6 +127,46 @@ def test_the_simulator_knows_state_observation_and_reward(name):
         assert float(native.reward[1 if native.reward.ndim == 2 else 0, ..., 1, t]) == reward
     assert sim.decode(torch.from_numpy(rows)).shape == (1, len(obs))
     assert native.terminated is None and native.finite is None
+
+
+def test_terrains_are_dm_controls_formula_with_cubic_splines_between_the_bumps():
+    """The spline by another routine of scipy, with ends that reflect as dm_control's do."""
+    rng = np.random.default_rng(5)
+    heights, bumps = quadruped.terrain(np.random.default_rng(5)), rng.uniform(0.15, 1, (30, 30))
+    assert heights.shape == (201, 201) and heights.min() == 0
+    at = np.array([60, 90, 100, 140, 170])
+    places = np.stack(np.meshgrid(at, at, indexing="ij")) * 29 / 200
+    factor = ndimage.map_coordinates(bumps, places, mode="mirror")
+    away = np.hypot(*np.meshgrid(at / 100 - 1, at / 100 - 1)).clip(0.04, 1)
+    wanted = 5 * (0.5 - np.cos(2 * np.pi * away) / 2) * factor
+    np.testing.assert_allclose(heights[np.ix_(at, at)], wanted.clip(0), atol=1e-12)
+
+
+def test_an_episode_draws_one_terrain_and_the_simulator_stands_on_the_same():
+    """Rays down from 20 m meet the ground at the height of the drawn terrain."""
+    env, chosen = started("dmc-quadruped-escape"), set()
+    sim = Simulator(env.task)
+    for seed in range(12):
+        first, _ = env.reset(seed=seed)
+        (index,) = np.flatnonzero(env.data.mocap_pos[:, 2] == -0.01)
+        chosen.add(int(index))
+        here = torch.from_numpy(get_state(env.model, env.data))
+        np.testing.assert_allclose(sim.decode(here).numpy(), first, atol=1e-5)
+        ground = quadruped.terrains()[index]
+        for x, y in ((6.0, -3.0), (-12.0, 9.0)):
+            start, hit = np.array([x, y, 20.0]), np.zeros(1, np.int32)
+            met = mujoco.mj_ray(env.model, env.data, start, -np.eye(3)[2], None, 1, -1, hit)
+            row, column = (round((at + 30) * 200 / 60) for at in (y, x))
+            assert 20 - met == pytest.approx(ground[row, column] - 0.01, abs=1e-5)
+    assert len(chosen) > 5
+
+
+def test_other_seeds_give_other_terrains():
+    first, second = quadruped.terrains(2, 0), quadruped.terrains(2, 1)
+    assert all(np.abs(a - b).max() > 1 for a, b in zip(first, second, strict=True))
+    env = envs.MujocoEnv(quadruped.escape_task(2, seed=1))
+    env.reset(seed=0)
+    assert env.data.mocap_pos.shape == (2, 3)
 
 
 def test_plans_through_the_simulator_raise_the_return():

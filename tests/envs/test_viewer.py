@@ -23,6 +23,7 @@ from websockets.sync.client import connect
 
 from envs import TASKS
 from envs.viewer import page
+from envs.viewer import scene as scenes
 from envs.viewer.page import HOST, Setting, Status, Viewer
 
 STATUS = Status(plan_hz=24.8, plan_ms=12.3, real_time=1.5, reward=0.83, score=21.4, step=7)
@@ -214,6 +215,27 @@ def test_weight_sliders_range_from_zero_to_four_times_the_value(scene):
         (-2, 0, -0.5),
         (0, 1, 0.0),
     ]
+
+
+def test_a_height_field_is_drawn_where_rays_meet_it():
+    """A ridge along y whose rows and columns differ in number, so that axes cannot be swapped."""
+    spec = mujoco.MjSpec()
+    heights = np.tile(np.sin(np.linspace(0, np.pi, 9)), (5, 1))
+    grid = {"nrow": 5, "ncol": 9, "userdata": heights.ravel().tolist()}
+    spec.add_hfield(name="ridge", size=[2, 1, 0.5, 0.1], **grid)
+    spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_HFIELD, hfieldname="ridge")
+    model = spec.compile()
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    vertices, faces = scenes._terrain(model, 0)
+    assert vertices.shape == (3 * 5, 3) and faces.shape == (2 * 2 * 4, 3)
+    for x, y, z in vertices:
+        start, hit = np.array([0.999 * x, 0.999 * y, 3.0]), np.zeros(1, np.int32)
+        met = mujoco.mj_ray(model, data, start, -np.eye(3)[2], None, 1, -1, hit)
+        assert 3.0 - met == pytest.approx(z, abs=2e-3)
+    corners = vertices[faces]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    assert (normals[:, 2] > 0).all()  # seen from above
 
 
 def test_a_goal_follows_the_task_and_the_users_dragging(scene):

@@ -190,11 +190,34 @@ def test_horizon_targets_by_hand():
     assert ended.tolist() == [6, 2, 2]
 
 
+def test_value_expansion_of_a_trajectory_that_is_cut_off():
+    """The value of the state after the step that is cut off counts, unless that step terminates."""
+    reward = REWARD[:3, None].expand(3, 2)
+    cut = torch.tensor([[False, False], [True, True], [False, False]])
+    terminated = torch.tensor([[False, False], [False, True], [False, False]])
+    found = value_expansion(
+        reward, torch.tensor([16.0, 16.0]), terminated, truncated=cut, discount=0.5
+    )
+    # 2 + 16/2 = 10, 1 + 10/2 = 6
+    assert found.target.tolist() == [[6, 2], [10, 2], [0, 0]]
+    assert found.valid.tolist() == [[True, True], [True, True], [False, False]]
+
+
+def test_horizons_beyond_a_cut_have_its_target():
+    cut = flags(1, steps=3)
+    found = horizon_targets(REWARD[:3], NEXT[:3], NONE[:3], truncated=cut, discount=0.5)
+    assert found.tolist() == [1 + 5, 1 + 1 + 5, 1 + 1 + 5]
+
+
 def test_steve_by_hand():
     targets = torch.tensor([[0.0, 2.0], [4.0, 8.0]])  # means 1, 6; variances 1, 4
-    assert steve(targets).item() == pytest.approx(0.8 * 1 + 0.2 * 6)
+    found = steve(targets)
+    assert found.target.item() == pytest.approx(0.8 * 1 + 0.2 * 6)
+    assert found.weight.tolist() == pytest.approx([0.8, 0.2])
     agreed = torch.tensor([[3.0, 3.0], [4.0, 8.0]])
-    assert steve(agreed).item() == pytest.approx(3.0)
+    assert steve(agreed).target.item() == pytest.approx(3.0)
+    # weights 1 / (0 + 2) and 1 / (4 + 2)
+    assert steve(agreed, floor=2.0).weight.tolist() == pytest.approx([0.75, 0.25])
 
 
 def test_inverse_variance_weights_of_extreme_variances():

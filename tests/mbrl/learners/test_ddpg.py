@@ -104,6 +104,21 @@ def test_the_target_is_the_least_of_the_critics_at_the_target_policy_action(crit
     )
 
 
+def test_target_values_are_those_of_each_target_critic_at_the_target_policys_action():
+    learner = linear(critics=2)
+    fill(learner.critic_target.module, CRITICS)
+    fill(learner.actor_target.module.net, [[0.3, -0.2], [0.1, 0.4]])
+    fill(learner.actor.module.net, torch.zeros(2, 2))
+    s = torch.randn(3, 4, 2, generator=seeded(4))
+    a = CENTRE + HALF * (s @ torch.tensor([[0.3, -0.2], [0.1, 0.4]])).tanh()
+    torch.testing.assert_close(learner.target_policy(s), a)
+    first, second = s[..., 0] + a[..., 0] - 2 * a[..., 1], s[..., 1] - a[..., 0] + a[..., 1] / 2
+    found = learner.target_values(s, generator=seeded())
+    torch.testing.assert_close(found.each, torch.stack((first, second)))
+    torch.testing.assert_close(found.least, torch.minimum(first, second))
+    assert learner.entropy_bonus(s, generator=seeded()).tolist() == [[0] * 4] * 3
+
+
 def test_the_value_of_a_state_is_the_least_of_the_critics_at_the_policys_action():
     learner = linear(critics=2)
     fill(learner.critic.module, CRITICS)

@@ -85,7 +85,7 @@ def test_passes_end_early_where_the_policy_has_moved_too_far():
 
 def test_the_clip_range_decreases_with_the_step_size():
     """At the end of the schedule nothing changes at all."""
-    made = learner(decay_steps=64, decay_clip=True)
+    made = learner(last_learning_rate=0.0, decay_steps=64, decay_clip=True)
     made.update(rollout(made), generator=seeded())
     before = made.pair.value.detach().clone()
     said = made.update(rollout(made, 1), generator=seeded())

@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
-from mbrl.agents import sac
+from mbrl.agents import ppo, sac
 from mbrl.learners.configs import SACConfig
+from mbrl.learners.on_policy_configs import PPOConfig
 from mbrl.nn import Diverged
 from mbrl.rng import generator
 from mbrl.spaces import spec_of
@@ -20,6 +21,17 @@ SCHEDULES = {
     "scaled, 3 steps": sac.Config(
         learning_starts=10, batch=8, log_every=7, learner=TINY, normalise_obs=True,
         scale_reward=True, n_step=3, train_every=4, updates=2,
+    ),
+    "held noise, blocks, decay": sac.Config(
+        learning_starts=10, batch=8, log_every=7, hold_noise=16,
+        learner=SACConfig(
+            body="blocks", hidden=(8,), discount=0.9, joint=True, last_learning_rate=1e-5,
+            decay="cosine", unit_weights=True, smooth_std=True,
+        ),
+    ),
+    "renorm": sac.Config(
+        learning_starts=10, batch=8, log_every=7,
+        learner=SACConfig(hidden=(8,), discount=0.9, norm="renorm-after", target=False),
     ),
     "batch norm": sac.Config(
         learning_starts=10, batch=8, log_every=7,
@@ -59,6 +71,36 @@ def test_a_stopped_and_resumed_run_writes_the_same_bytes(tmp_path, name, count):
     assert whole == parts
     kinds = {line["kind"] for line in read_metrics(tmp_path / "whole" / METRICS)}
     assert {"evaluation", "episode"} <= kinds and b"critic_loss" in whole
+
+
+def test_step_sizes_change_over_the_steps_of_the_run_and_of_the_longer_run_that_it_becomes(
+    tmp_path,
+):
+    """From 4e-3 to 1e-3: halfway in a run of 40 is 20, and 40 is halfway in a run of 80."""
+    own = SACConfig(hidden=(8,), discount=0.9, learning_rate=4e-3, last_learning_rate=1e-3)
+    config = sac.Config(learning_starts=10, batch=8, learner=own)
+    for steps, stop_at, rate in ((40, 20, 2.5e-3), (40, math.inf, 1e-3), (80, 42, 2.425e-3)):
+        go(tmp_path / "run", Drift(), config, steps, stop_at=stop_at)
+        state = Run.open(tmp_path / "run").load()["agent"]["learner"]
+        assert state["critic"]["learning_rate"] == pytest.approx(rate)
+
+
+def test_step_sizes_of_rollouts_change_over_the_steps_of_the_run():
+    config = ppo.Config(
+        rollout=10, learner=PPOConfig(hidden=(4,), batch=5, epochs=1, last_learning_rate=0.0)
+    )
+    env, rates = Drift(), []
+    agent = ppo.make(spec_of(env), config, generator=generator(3))
+    learned = agent.update
+
+    def update():
+        metrics = learned()
+        rates.extend([metrics["learning_rate"]] if metrics else [])
+        return metrics
+
+    agent.update = update
+    run_agent(agent, env, seed=3, steps=40)
+    assert rates == pytest.approx([3e-4, 0.75 * 3e-4, 0.5 * 3e-4, 0.25 * 3e-4])
 
 
 def test_evaluations_do_not_change_what_is_learned(tmp_path):

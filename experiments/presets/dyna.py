@@ -1,0 +1,50 @@
+"""Settings of Dyna by environment."""
+
+from __future__ import annotations
+
+from mbrl.agents.dyna import Config
+from mbrl.dynamics.configs import EnsembleConfig
+from mbrl.learners.configs import SACConfig
+from mbrl.learners.value_configs import DQNConfig
+
+_MODEL = EnsembleConfig(
+    members=5, hidden=(128, 128, 128), batch=64, holdout=0.2, patience=5, weight_decay=1e-5
+)
+_SMALL = Config(
+    model=_MODEL,
+    sac=SACConfig(learning_rate=1e-3),
+    learning_starts=200,
+    fit_every=100,
+    starts=2000,
+    real=0.5,
+)
+_CARTPOLE = Config(
+    model=EnsembleConfig(
+        members=5,
+        hidden=(128, 128, 128),
+        batch=64,
+        holdout=0.2,
+        patience=5,
+        learn_reward=True,
+        learn_termination=True,
+    ),
+    base="dqn",
+    dqn=DQNConfig(learning_rate=1e-3, target_every=100, exploration_steps=1000),
+    learning_starts=200,
+    fit_every=100,
+    starts=2000,
+    batch=64,
+    updates=2,
+    real=0.5,
+)
+
+PRESETS: dict[str, tuple[int, Config]] = {
+    "Pendulum-v1": (3000, _SMALL),
+    "cartpole-swingup": (4000, _SMALL),
+    "pendulum-swingup": (4000, _SMALL),
+    "CartPole-v1": (3000, _CARTPOLE),
+}
+"""Environment steps and settings."""
+
+OTHERS: tuple[int, Config] = (20_000, Config(starts=2000))
+"""For environments without a preset; `preset` adds what the model has to learn of them."""

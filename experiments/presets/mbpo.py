@@ -1,0 +1,69 @@
+"""Settings of MBPO by environment: those of the paper (Janner et al. 2019) for MuJoCo's."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from mbrl.agents.mbpo import Config
+from mbrl.dynamics.configs import EnsembleConfig
+from mbrl.learners.configs import SACConfig
+
+_DECAY = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4)
+_MODEL = EnsembleConfig(
+    members=7,
+    elites=5,
+    weight_decay=_DECAY,
+    holdout=0.2,
+    patience=5,
+    learn_reward=True,
+)
+_PAPER = Config(model=_MODEL)
+
+
+def _paper(updates: int, entropy: float, last: int, to: int = 150_000, **more: object) -> Config:
+    """Published settings: updates a step, target entropy, and the last length of rollouts."""
+    learner = SACConfig(target_entropy=entropy)
+    schedule = {"updates": updates, "last_horizon": None if last == 1 else last, "horizon_to": to}
+    return replace(_PAPER, learner=learner, **schedule, **more)
+
+
+_HUMANOID = replace(_MODEL, hidden=(400, 400, 400, 400))
+
+# Actions are in [-3, 3], and the published entropy is that of actions in [-1, 1].
+_INVERTED = _paper(10, -0.05 + math.log(3), 1, learning_starts=500)
+
+# Smaller nets and fewer rollouts than published, for tasks that are learned in minutes.
+_SMALL_MODEL = EnsembleConfig(
+    members=5, hidden=(128, 128, 128), batch=64, holdout=0.2, patience=5, weight_decay=1e-5
+)
+_SMALL = Config(
+    model=_SMALL_MODEL,
+    learner=SACConfig(learning_rate=1e-3),
+    learning_starts=200,
+    fit_every=100,
+    starts=2000,
+    horizon=3,
+    updates=5,
+)
+
+PRESETS: dict[str, tuple[int, Config]] = {
+    "InvertedPendulum-v5": (5000, _INVERTED),
+    "InvertedDoublePendulum-v5": (10_000, _paper(20, -0.5, 1, learning_starts=500)),
+    "Hopper-v5": (125_000, _paper(20, -1.0, 15)),
+    "HalfCheetah-v5": (100_000, _paper(40, -3.0, 1)),
+    "Walker2d-v5": (200_000, _paper(20, -3.0, 1)),
+    "Ant-v5": (200_000, _paper(20, -4.0, 25, 100_000)),
+    "Humanoid-v5": (
+        200_000,
+        _paper(20, -2.0, 25, 300_000, model=_HUMANOID, fit_every=1000, retain=5),
+    ),
+    "Pendulum-v1": (2000, _SMALL),
+    "cartpole-swingup": (3000, _SMALL),
+    "pendulum-swingup": (3000, _SMALL),
+    "panda-reach": (6000, replace(_SMALL, learning_starts=300)),
+}
+"""Environment steps and settings."""
+
+OTHERS: tuple[int, Config] = (20_000, replace(_PAPER, learning_starts=1000, starts=10_000))
+"""For environments without a preset; `preset` adds what the model has to learn of them."""
