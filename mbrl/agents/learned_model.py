@@ -74,7 +74,7 @@ class LearnedModel:
                 f"model: needs one that can step and be fitted (mbrl.types.Dynamics, Fittable), "
                 f"not a {type(self.model).__name__}"
             )
-        parameters = self.model.parameters() if isinstance(made, nn.Module) else []
+        parameters = made.parameters() if isinstance(made, nn.Module) else []
         self._trained = [part for part in parameters if part.requires_grad]
         self._train(False)
         self.reward = None if config.learn_reward else spec.reward

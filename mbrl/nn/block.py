@@ -79,7 +79,8 @@ class Block:
         # copying each into place takes less time than adding it to zeros, as backward() does
         found = torch.autograd.grad(loss, self._trained, materialize_grads=True)
         with torch.no_grad():
-            torch._foreach_copy_(self._gradients, found)
+            fast: Any = torch  # these operations are not typed
+            fast._foreach_copy_(self._gradients, found)
         grad = self.value.grad
         assert grad is not None
         return grad
@@ -112,7 +113,8 @@ class Block:
         if self._kind in ("adam", "adamw"):
             self._steps += 1
             # what torch.optim.Adam calls with fused=True; its step takes longer than this operation
-            fused = torch._fused_adam_ if self._kind == "adam" else torch._fused_adamw_
+            fast: Any = torch
+            fused = fast._fused_adam_ if self._kind == "adam" else fast._fused_adamw_
             fused(
                 [self.value],
                 [grad],

@@ -107,6 +107,19 @@ def deterministic(seed, module=ddpg, kind=DDPGConfig, **settings):
     return module.make(SPEC, config, generator=seeded(seed))
 
 
+def imagined(name, learner, **settings):
+    module = agent(name)
+    model = EnsembleConfig(members=2, hidden=(8,), epochs=2, batch=16, learn_reward=True)
+    config = dataclasses.replace(
+        module.Config(), model=model, starts=8, learning_starts=12, fit_every=6, batch=8,
+        log_every=12, updates=1, **settings, **learner,
+    )  # fmt: skip
+    return lambda seed=0: module.make(SPEC, config, generator=seeded(seed))
+
+
+SOFT = SACConfig(hidden=(8,), discount=0.9)
+
+
 def through_model(seed, name, learner=(), **settings):
     module = agent(name)
     start = module.Config()
@@ -126,18 +139,6 @@ def double_horizon(seed, **settings):
         starts=7, states=30, **settings,
     )  # fmt: skip
 
-
-def imagined(name, learner, **settings):
-    module = agent(name)
-    model = EnsembleConfig(members=2, hidden=(8,), epochs=2, batch=16, learn_reward=True)
-    config = dataclasses.replace(
-        module.Config(), model=model, starts=8, learning_starts=12, fit_every=6, batch=8,
-        log_every=12, updates=1, **settings, **learner,
-    )  # fmt: skip
-    return lambda seed=0: module.make(SPEC, config, generator=seeded(seed))
-
-
-SOFT = SACConfig(hidden=(8,), discount=0.9)
 
 MAKERS = {
     "mbpo": imagined("mbpo", {"learner": SOFT}, last_horizon=4, horizon_from=12, horizon_to=20),
@@ -170,14 +171,14 @@ MAKERS = {
     "pets guided": pets(guide=True),
     "pets open loop": pets(replan_every=0),
     "dyna": imagining,
+    "mb-pg": model_gradient("trpo"),
+    "mb-pg with ppo, short rollouts": model_gradient(
+        "ppo", {"epochs": 2, "batch": 5}, horizon=2, normalise_obs=True, scale_reward=True
+    ),
     "dhmbpo": lambda seed=0: double_horizon(seed),
     "svg": lambda seed=0: through_model(seed, "svg", log_every=12),
     "svg without critics": lambda seed=0: through_model(
         seed, "svg", {"tail": False}, normalise_obs=False
-    ),
-    "mb-pg": model_gradient("trpo"),
-    "mb-pg with ppo, short rollouts": model_gradient(
-        "ppo", {"epochs": 2, "batch": 5}, horizon=2, normalise_obs=True, scale_reward=True
     ),
     "sac": lambda seed=0: soft(seed),
     "sac, scaled": lambda seed=0: soft(
