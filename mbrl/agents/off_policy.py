@@ -221,27 +221,30 @@ class OffPolicy:
         Raises:
             Diverged: a metric of an update is not finite.
         """
-        start, every = self.config.learning_starts, self.config.train_every
-        rounds = max(0, self.steps - start) // every
-        each = self.config.updates or every
-        while self.updates < rounds * each:
+        due = self._due()
+        while self.updates < due:
             metrics = self._updated()
             self.updates += 1
             here = self.device.type == "cpu"  # elsewhere a number would have to be waited for
             if here:
                 metrics = {name: float(value) for name, value in metrics.items()}
-            if here or self.updates == rounds * each:
+            if here or self.updates == due:
                 check_finite(metrics)
             for name, value in metrics.items():
                 self._totals[name] = self._totals.get(name, 0.0) + value
                 self._counts[name] = self._counts.get(name, 0) + 1
-        due = self.steps // self.config.log_every > self._logged
+        log = self.steps // self.config.log_every > self._logged
         self._logged = self.steps // self.config.log_every
-        if not due or not self._totals:
+        if not log or not self._totals:
             return {}
         means = {name: float(total) / self._counts[name] for name, total in self._totals.items()}
         self._totals, self._counts = {}, {}
         return means | {"updates": self.updates}
+
+    def _due(self) -> int:
+        """Updates that should have been done by now."""
+        start, every = self.config.learning_starts, self.config.train_every
+        return max(0, self.steps - start) // every * (self.config.updates or every)
 
     def _updated(self) -> Metrics:
         """One update from transitions that are drawn uniformly or by priority."""

@@ -5,24 +5,17 @@ No torch is imported, so the command's help is quick.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
-from mbrl.agents.dyna_config import learning
-from mbrl.agents.schedules import OffPolicySchedule
+from mbrl.agents.dyna_config import ModelSchedule
 from mbrl.dynamics.configs import EnsembleConfig, NormedEnsembleConfig
 from mbrl.dynamics.own import OwnModel
 from mbrl.learners.svg_config import SVGConfig
-from planners.checks import NonNegativeInt, PositiveFloat, PositiveInt, require
-
-if TYPE_CHECKING:
-    from typing import Self
-
-    from mbrl.types import Spec
+from planners.checks import NonNegativeInt, PositiveInt, require
 
 
 @dataclass(frozen=True)
-class GradientSchedule(OffPolicySchedule):
+class GradientSchedule(ModelSchedule):
     """When a model is refitted, and a learner updated that imagines with it."""
 
     learner: SVGConfig = field(default_factory=SVGConfig)
@@ -41,18 +34,12 @@ class GradientSchedule(OffPolicySchedule):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
-            self.n_step == 1 and self.priority == 0 and self.hindsight == 0,
-            "n_step, priority, hindsight: imagined steps need 1, 0 and 0",
-        )
-        require(
             not self.scale_reward, "scale_reward: the model's rewards are not scaled; want False"
         )
-
-    @classmethod
-    def suited(cls, spec: Spec) -> Self:
-        """The defaults; unknown rewards and terminations are learned."""
-        made = cls()
-        return replace(made, model=learning(made.model, spec))
+        require(
+            self.learner.tail or not self.planning,
+            "planning: plans need the value of critics; want learner.tail",
+        )
 
 
 @dataclass(frozen=True)
@@ -66,9 +53,8 @@ class DoubleHorizonSchedule(GradientSchedule):
     updates are done."""
     critic_updates: NonNegativeInt = 250
     """Updates of the critics alone, at the beginning of an iteration."""
-    updates: PositiveInt | None = None
-    """Updates of critics and policy in an iteration. If unset, one for each environment step
-    between iterations."""
+    updates: PositiveInt | None = 1000
+    """Updates of critics and policy in an iteration. If unset, `fit_every`."""
     first: PositiveInt = 5
     """The first iteration has so many times as many."""
     batch: PositiveInt = 256
@@ -82,9 +68,6 @@ class DoubleHorizonSchedule(GradientSchedule):
     """Real states where each distribution rollout begins; rounded up like `batch`."""
     states: PositiveInt = 51_200
     """Most states of distribution rollouts that are kept."""
-    margin: PositiveFloat = 5.0
-    """States of distribution rollouts are left out outside the box of the observations so far,
-    which is wider by this many times its width on each side."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
