@@ -138,6 +138,11 @@ class Block:
             grad.div_(self._square.sqrt().add_(self._eps))
         self.value.sub_(grad, alpha=rate)
 
+    def restart(self) -> None:
+        """Forget the optimiser's moments and number of steps."""
+        for part in (self._steps, self._mean, self._square):
+            part.zero_()
+
     def state_dict(self) -> dict[str, Any]:
         """Parameters, buffers and the optimiser's moments, as one nested dict of tensors."""
         return {
