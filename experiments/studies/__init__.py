@@ -22,6 +22,7 @@ from experiments.studies import (
     pets,
     propagation,
     robots,
+    rollout_bias,
     trees,
     versions,
 )
@@ -40,6 +41,7 @@ STUDIES: Mapping[str, Study] = {
     "models": study(models.models, seeds=5),
     "bandits": study(bandits.bandits, seeds=1),
     "dyna": study(dyna.dyna, seeds=30, fast_seeds=2),
+    "rollout-bias": study(rollout_bias.rollout_bias, seeds=10, fast_seeds=2),
     "trees": study(trees.trees, seeds=10, fast_seeds=2),
     "learners": study(learners.learners, seeds=1),
     "learners-returns": study(learners_returns.learners_returns, seeds=5),
