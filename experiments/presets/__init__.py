@@ -43,7 +43,8 @@ def preset(
 
     An algorithm without presets gets `STEPS` and `Config.suited(spec())`. An environment without
     a preset gets the algorithm's `OTHERS`, with a model that learns the reward and the termination
-    if they are not known as functions.
+    if they are not known as functions. A config whose `LEARNS_REWARD` is set always learns the
+    reward.
 
     Args:
         algo: a name in `mbrl.agents.AGENTS`, or `module:NAME`.
@@ -67,7 +68,8 @@ def preset(
         if known is None:
             suited = agent(algo).Config.suited(spec()).model
             known = not suited.learn_reward, not suited.learn_termination
-        learned = {"learn_reward": not known[0], "learn_termination": not known[1]}
+        reward = getattr(config, "LEARNS_REWARD", False) or not known[0]
+        learned = {"learn_reward": reward, "learn_termination": not known[1]}
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, **learned))
     return steps, config
 

@@ -5,7 +5,8 @@ No torch is imported, so the command's help is quick.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar
 
 from mbrl.agents.dyna_config import ModelSchedule
 from mbrl.dynamics.configs import EnsembleConfig, NormedEnsembleConfig
@@ -13,10 +14,21 @@ from mbrl.dynamics.own import OwnModel
 from mbrl.learners.svg_config import SVGConfig
 from planners.checks import NonNegativeInt, PositiveInt, require
 
+if TYPE_CHECKING:
+    from typing import Self
+
+    from mbrl.types import Spec
+
 
 @dataclass(frozen=True)
 class GradientSchedule(ModelSchedule):
-    """When a model is refitted, and a learner updated that imagines with it."""
+    """When a model is refitted, and a learner updated that imagines with it.
+
+    The reward is learned even where it is known as a function, because the policy follows its
+    gradient: that of a known one may be 0 almost everywhere.
+    """
+
+    LEARNS_REWARD: ClassVar[bool] = True
 
     learner: SVGConfig = field(default_factory=SVGConfig)
     """Settings of policy and critics."""
@@ -40,6 +52,13 @@ class GradientSchedule(ModelSchedule):
             self.learner.tail or not self.planning,
             "planning: plans need the value of critics; want learner.tail",
         )
+
+    @classmethod
+    def suited(cls, spec: Spec) -> Self:
+        """The defaults; the reward is learned, and a termination that is not known."""
+        made = cls()
+        model = replace(made.model, learn_reward=True, learn_termination=spec.ends)
+        return replace(made, model=model)
 
 
 @dataclass(frozen=True)
