@@ -8,7 +8,12 @@ from mbrl.learners.configs import SACConfig
 from mbrl.learners.value_configs import DQNConfig
 
 _MODEL = EnsembleConfig(
-    members=5, hidden=(128, 128, 128), batch=64, holdout=0.2, patience=5, weight_decay=1e-5
+    members=5,
+    hidden=(128, 128, 128),
+    batch=32,
+    holdout=0.2,
+    patience=15,
+    weight_decay=1e-5,
 )
 _SMALL = Config(
     model=_MODEL,
@@ -22,9 +27,9 @@ _CARTPOLE = Config(
     model=EnsembleConfig(
         members=5,
         hidden=(128, 128, 128),
-        batch=64,
+        batch=32,
         holdout=0.2,
-        patience=5,
+        patience=15,
         learn_reward=True,
         learn_termination=True,
     ),

@@ -36,7 +36,12 @@ _INVERTED = _paper(10, -0.05 + math.log(3), 1, learning_starts=500)
 
 # Smaller nets and fewer rollouts than published, for tasks that are learned in minutes.
 _SMALL_MODEL = EnsembleConfig(
-    members=5, hidden=(128, 128, 128), batch=64, holdout=0.2, patience=5, weight_decay=1e-5
+    members=5,
+    hidden=(128, 128, 128),
+    batch=32,
+    holdout=0.2,
+    patience=15,
+    weight_decay=1e-5,
 )
 _SMALL = Config(
     model=_SMALL_MODEL,
