@@ -17,14 +17,17 @@ from experiments.studies import (
     learners,
     learners_returns,
     loops,
+    model_bias,
     models,
     objectives,
     pets,
     propagation,
+    raw_targets,
     robots,
     steve_chain,
     trees,
     versions,
+    wrong_model,
 )
 from experiments.studies.lab import Study, study
 
@@ -41,6 +44,9 @@ STUDIES: Mapping[str, Study] = {
     "models": study(models.models, seeds=5),
     "bandits": study(bandits.bandits, seeds=1),
     "dyna": study(dyna.dyna, seeds=30, fast_seeds=2),
+    "model-bias": study(model_bias.model_bias, seeds=5),
+    "raw-targets": study(raw_targets.raw_targets, seeds=5),
+    "wrong-model": study(wrong_model.wrong_model, seeds=5),
     "steve-chain": study(steve_chain.steve_chain, seeds=5),
     "trees": study(trees.trees, seeds=10, fast_seeds=2),
     "learners": study(learners.learners, seeds=1),
