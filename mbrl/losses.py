@@ -151,7 +151,9 @@ def ppo_clip(
     _check_positive(clip=clip)
     ratio = _ratio(log_prob, old_log_prob, advantage)
     advantage = advantage.detach()
-    return -torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
+    # A + ε |A| is (1 + ε) A or, where A < 0, (1 - ε) A: the minimum is the same with this constant
+    # as with clip(ρ) A, and its gradient has half of the operations
+    return -torch.minimum(ratio * advantage, torch.add(advantage, advantage.abs(), alpha=clip))
 
 
 def ppo_penalty(

@@ -21,6 +21,7 @@ from rich.table import Table
 from experiments.bench import (
     action,
     collect,
+    dyna,
     executor,
     learners,
     mcts,
@@ -42,6 +43,7 @@ BENCHES: Mapping[str, Callable[[Bench], list[Result]]] = {
     "action": action.action,
     "train": train.train,
     "learners": learners.learners,
+    "dyna": dyna.dyna,
     "planner": planner.planner,
     "physics": physics.physics,
     "mpc": mpc.mpc,

@@ -12,6 +12,9 @@ The first request of a kind builds what it needs and runs it once untimed; later
 `score`   ModelEnv.evaluate_action_sequences of `candidates` plans: `transitions`.
 `action`  one plan by TrajectoryOptimizerAgent, task "cart-pole" or "half-cheetah", optimizer
           "cem", "icem" or "mppi": `transitions`.
+`imagine` a burst of MBPO: `rows` states of a buffer are stepped `horizon` times with actions of its
+          SAC, and what is found is added to another buffer: `transitions`.
+`sac`     one action of its SAC, one transition added to a buffer, and `updates` updates.
 `train`   one epoch of ModelTrainer on bootstrapped batches: `batches`, updates of all members at
           once.
 
@@ -301,10 +304,99 @@ def train(
     return run, {"batches": len(batches), "outputs": obs + learned_reward}
 
 
+def soft_actor_critic(obs: int, action: int, hidden: int) -> Any:
+    """Its SAC with the settings of its MBPO, but two layers of `hidden`."""
+    args = SimpleNamespace(
+        gamma=0.99,
+        tau=0.005,
+        alpha=0.2,
+        policy="Gaussian",
+        target_update_interval=1,
+        automatic_entropy_tuning=True,
+        target_entropy=None,
+        hidden_size=hidden,
+        device=torch.device("cpu"),
+        lr=3e-4,
+    )
+    box = import_module("gymnasium").spaces.Box(-1.0, 1.0, (action,))
+    return peer("third_party.pytorch_sac_pranz24.sac").SAC(obs, box, args)
+
+
+def filled_buffer(rows: int, obs: int, action: int, room: int = 0) -> Any:
+    """A ReplayBuffer with so many random transitions, and room for more."""
+    buffer = peer("util").ReplayBuffer(
+        rows + room, (obs,), (action,), rng=np.random.default_rng(SEED)
+    )
+    buffer.add_batch(*random_transitions(rows, obs, action).astuple())
+    return buffer
+
+
+def imagine(
+    rows: int = 100_000,
+    horizon: int = 1,
+    data: int = 10_240,
+    members: int = 7,
+    hidden: int = 256,
+    obs: int = 17,
+    action: int = 6,
+) -> tuple[Run, Facts]:
+    """What its MBPO does after each refit; its function for it wants packages for videos."""
+    env = locomotion_env(members, obs, action, "random_model", learned_reward=True)
+    learner, real = soft_actor_critic(obs, action, hidden), filled_buffer(data, obs, action)
+    found = peer("util").ReplayBuffer(
+        rows * horizon, (obs,), (action,), rng=np.random.default_rng(SEED)
+    )
+
+    def run() -> np.ndarray:
+        state = real.sample(rows).obs
+        model_state = env.reset(state, return_as_np=True)
+        over = np.zeros(rows, dtype=bool)
+        for _ in range(horizon):
+            with torch.no_grad():
+                act = learner.select_action(state, batched=True, evaluate=False)
+            after, reward, done, model_state = env.step(act, model_state, sample=True)
+            on, cut = ~over, np.zeros_like(done)
+            found.add_batch(state[on], act[on], after[on], reward[on, 0], done[on, 0], cut[on, 0])
+            state, over = after, over | done[:, 0]
+        return state
+
+    return run, {"transitions": rows * horizon, "outputs": obs + 1}
+
+
+def sac(
+    updates: int = 20,
+    batch: int = 256,
+    data: int = 10_240,
+    hidden: int = 256,
+    obs: int = 17,
+    action: int = 6,
+) -> tuple[Run, Facts]:
+    """What its MBPO does in each step of the environment, apart from the environment's step."""
+    learner, found = soft_actor_critic(obs, action, hidden), filled_buffer(data, obs, action)
+    real = filled_buffer(data, obs, action, room=1000)
+    one = [column[0] for column in random_transitions(1, obs, action).astuple()]
+    done = 0
+
+    def run() -> list[float]:
+        nonlocal done
+        with torch.no_grad():
+            learner.select_action(one[0], evaluate=False)
+        real.add(*one)
+        losses = []
+        for _ in range(updates):
+            losses += learner.update_parameters(found, batch, done, reverse_mask=True)
+            done += 1
+        return losses
+
+    return run, {"updates": updates}
+
+
 WORKS: dict[str, Callable[..., tuple[Run, Facts]]] = {
     "step": step,
     "score": score,
     "action": action,
+    "imagine": imagine,
+    "sac": sac,
     "train": train,
 }
 

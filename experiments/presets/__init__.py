@@ -20,6 +20,21 @@ if TYPE_CHECKING:
 STEPS = 20_000
 """Environment steps of an algorithm that has no file of presets."""
 
+DISCOUNTS = {
+    "panda-reach": 0.97,
+    "panda-push": 0.98,
+    "panda-pick": 0.98,
+    "cartpole-swingup": 0.98,
+    "cartpole-servo": 0.98,
+    "acrobot-swingup": 0.99,
+    "quadruped-walk": 0.99,
+    "half-cheetah": 0.99,
+    "walker-run": 0.99,
+}
+"""γ of the library's robots for learners without a model: 1 / (1 - γ) control steps are the time in
+which an action shows, 1.3 s for the arm before its ball jumps, 2 to 5 s where a pole must be swung
+up or a body must run, and a third of an episode at most."""
+
 
 def preset(
     algo: str, env: str, spec: Callable[[], Spec], *, known: tuple[bool, bool] | None = None
@@ -28,7 +43,8 @@ def preset(
 
     An algorithm without presets gets `STEPS` and `Config.suited(spec())`. An environment without
     a preset gets the algorithm's `OTHERS`, with a model that learns the reward and the termination
-    if they are not known as functions.
+    if they are not known as functions. A config whose `LEARNS_REWARD` is set always learns the
+    reward.
 
     Args:
         algo: a name in `mbrl.agents.AGENTS`, or `module:NAME`.
@@ -52,7 +68,8 @@ def preset(
         if known is None:
             suited = agent(algo).Config.suited(spec()).model
             known = not suited.learn_reward, not suited.learn_termination
-        learned = {"learn_reward": not known[0], "learn_termination": not known[1]}
+        reward = getattr(config, "LEARNS_REWARD", False) or not known[0]
+        learned = {"learn_reward": reward, "learn_termination": not known[1]}
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, **learned))
     return steps, config
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mbrl.agents.dqn import Config
 from mbrl.learners.value_configs import DQNConfig
 
@@ -38,7 +40,7 @@ _ACROBOT = Config(
 PRESETS: dict[str, tuple[int, Config]] = {
     "CartPole-v1": (50_000, _CARTPOLE),
     "Acrobot-v1": (100_000, _ACROBOT),
-    "LunarLander-v3": (100_000, _ACROBOT),
+    "LunarLander-v3": (100_000, replace(_ACROBOT, learning_starts=1)),  # the zoo's, for both
 }
 """Environment steps and settings."""
 

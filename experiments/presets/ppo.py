@@ -6,6 +6,9 @@ and with the zoo's 0.9 those of seven runs -170 to -190.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from experiments.presets import DISCOUNTS
 from mbrl.agents.ppo import Config
 from mbrl.learners.on_policy_configs import PPOConfig
 
@@ -67,6 +70,10 @@ PRESETS: dict[str, tuple[int, Config]] = {
     "Reacher-v5": (1_000_000, _MUJOCO),
     "InvertedPendulum-v5": (1_000_000, _MUJOCO),
     "InvertedDoublePendulum-v5": (1_000_000, _MUJOCO),
+    **{
+        env: (1_000_000, replace(_MUJOCO, learner=replace(_MUJOCO.learner, discount=discount)))
+        for env, discount in DISCOUNTS.items()
+    },
 }
 """Environment steps and settings."""
 

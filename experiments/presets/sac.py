@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from mbrl.agents.sac import Config
+from dataclasses import replace
+
+from experiments.presets import DISCOUNTS
+from mbrl.agents.sac import VARIANTS, Config
 from mbrl.learners.configs import SACConfig
 
 _PENDULUM = Config(learning_starts=100, learner=SACConfig(learning_rate=1e-3))
 
 # Random actions for longer, because a half-cheetah that learns from few starts stays on its back.
 _MUJOCO = Config(learning_starts=5000)
+
+# The robots' rewards are mostly in [0, 1] and small at first; a temperature of 1 would hide them.
+_SMALL = Config(learner=SACConfig(learning_rate=1e-3, first_temperature=0.1))
+_CROSSQ = VARIANTS["crossq-512"](_SMALL)  # its batch norm scales observations too
+
+_ROBOTS: dict[str, tuple[int, Config]] = {
+    "panda-reach": (30_000, _SMALL),
+    "panda-push": (100_000, _CROSSQ),
+    "panda-pick": (200_000, _CROSSQ),
+    "cartpole-swingup": (15_000, _SMALL),
+    "cartpole-servo": (30_000, replace(_SMALL, scale_reward=True)),  # costs of 20 a step
+    "acrobot-swingup": (50_000, replace(_SMALL, normalise_obs=True)),  # rates reach 8 rad/s
+    "quadruped-walk": (100_000, _CROSSQ),
+    "half-cheetah": (100_000, replace(_CROSSQ, learning_starts=5000)),
+    "walker-run": (100_000, _CROSSQ),
+}
 
 PRESETS: dict[str, tuple[int, Config]] = {
     "Pendulum-v1": (20_000, _PENDULUM),
@@ -17,6 +36,10 @@ PRESETS: dict[str, tuple[int, Config]] = {
     "Walker2d-v5": (100_000, _MUJOCO),
     "Ant-v5": (200_000, _MUJOCO),
     "Humanoid-v5": (200_000, _MUJOCO),
+    **{
+        env: (steps, replace(config, learner=replace(config.learner, discount=DISCOUNTS[env])))
+        for env, (steps, config) in _ROBOTS.items()
+    },
 }
 """Environment steps and settings."""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mbrl.agents.schedules import with_discount
 from mbrl.agents.through_model_config import DoubleHorizonSchedule
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
     from mbrl.agents.through_model import DoubleHorizon
     from mbrl.types import Spec
+
+DISCOUNT = 0.995
+"""γ where neither the settings nor the environment give one."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,18 @@ def make(spec: Spec, config: Config, *, generator: Generator, device: str = "cpu
     Raises:
         ValueError: observations or actions that it cannot use.
     """
-    from mbrl.agents.through_model import DoubleHorizon, through_model
+    from mbrl.agents.model_learning import model_learning
+    from mbrl.agents.through_model import DoubleHorizon
 
-    return through_model(
-        "dhmbpo", spec, config, DoubleHorizon, discount=0.995, generator=generator, device=device
+    settings = with_discount(config.learner, spec, DISCOUNT)
+    learners = {"box": "mbrl.learners.svg:SVG"}
+    return model_learning(
+        DoubleHorizon,
+        "dhmbpo",
+        spec,
+        config,
+        settings,
+        learners,
+        generator=generator,
+        device=device,
     )

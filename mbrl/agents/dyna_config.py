@@ -13,7 +13,7 @@ from mbrl.agents.schedules import OffPolicySchedule
 from mbrl.dynamics.configs import EnsembleConfig
 from mbrl.dynamics.own import OwnModel
 from mbrl.particles import Propagation
-from planners.checks import PositiveFloat, PositiveInt, Share, check_fields, require
+from planners.checks import NonNegativeInt, PositiveFloat, PositiveInt, Share, check_fields, require
 
 if TYPE_CHECKING:
     from typing import Self
@@ -107,7 +107,7 @@ class DynaSchedule(ModelSchedule):
     """k, the steps of each rollout, before `horizon_from`."""
     last_horizon: PositiveInt | None = None
     """k after `horizon_to`; it changes linearly. If unset, k stays."""
-    horizon_from: PositiveInt = 20_000
+    horizon_from: NonNegativeInt = 20_000
     """Environment steps after which k begins to change."""
     horizon_to: PositiveInt = 150_000
     """Environment steps after which k no longer changes."""

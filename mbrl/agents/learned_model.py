@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from gymnasium.spaces import Discrete
 from jaxtyping import Float, Shaped
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from mbrl.data import Replay
 from mbrl.dynamics.configs import NeuralConfig
@@ -28,8 +28,9 @@ JUDGED = 2000
 class LearnedModel:
     """A model of an environment with its reward, its termination and its fits.
 
-    Actions that are indices are one-hot vectors to the model. Before each fit but the first the
-    model is judged on the steps that came since the last one, which it has not seen.
+    Actions that are indices are one-hot vectors to the model. Its weights need no gradient but in
+    fits, so that derivatives with respect to states and actions are quick. Before each fit but the
+    first the model is judged on the steps that came since the last one, which it has not seen.
 
     Args:
         spec: the environment; observations become vectors as in `Vectors`.
@@ -73,6 +74,9 @@ class LearnedModel:
                 f"model: needs one that can step and be fitted (mbrl.types.Dynamics, Fittable), "
                 f"not a {type(self.model).__name__}"
             )
+        parameters = made.parameters() if isinstance(made, nn.Module) else []
+        self._trained = [part for part in parameters if part.requires_grad]
+        self._train(False)
         self.reward = None if config.learn_reward else spec.reward
         self.terminated = None if config.learn_termination else spec.terminated
         self.learns_reward, self.learns_termination = config.learn_reward, config.learn_termination
@@ -118,12 +122,20 @@ class LearnedModel:
         model: object = self.model
         if new > 1 and isinstance(model, GaussianDynamics):
             judged = self.judge(Transition._make(column[-new:] for column in data))
-        fitted = self.model.fit(data, generator=generator)
+        self._train(True)
+        try:
+            fitted = self.model.fit(data, generator=generator)
+        finally:
+            self._train(False)
         low, high = torch.aminmax(torch.cat((data.obs, data.next_obs)), dim=0)
         wider = margin * (high - low).clamp_min(1e-3)
         self.bounds = low - wider, high + wider
         self.fits, self.seen = self.fits + 1, len(data.reward)
         return {f"model_{name}": value for name, value in {**fitted, **judged}.items()}
+
+    def _train(self, on: bool) -> None:
+        for parameter in self._trained:
+            parameter.requires_grad_(on)
 
     @torch.no_grad()
     def judge(self, data: Transition) -> dict[str, float]:

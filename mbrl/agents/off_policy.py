@@ -111,7 +111,7 @@ class OffPolicy:
         self.window = NStep(config.n_step, discount=discount) if config.n_step > 1 else None
         kind: Any = Replay
         if config.priority > 0:
-            if not hasattr(learner, "errors"):
+            if getattr(learner, "errors", None) is None:
                 raise ValueError("priority: this learner measures no errors of rows; want 0")
             kind = partial(PrioritisedReplay, alpha=config.priority)
         if config.hindsight > 0:
@@ -221,27 +221,30 @@ class OffPolicy:
         Raises:
             Diverged: a metric of an update is not finite.
         """
-        start, every = self.config.learning_starts, self.config.train_every
-        rounds = max(0, self.steps - start) // every
-        each = self.config.updates or every
-        while self.updates < rounds * each:
+        due = self._due()
+        while self.updates < due:
             metrics = self._updated()
             self.updates += 1
             here = self.device.type == "cpu"  # elsewhere a number would have to be waited for
             if here:
                 metrics = {name: float(value) for name, value in metrics.items()}
-            if here or self.updates == rounds * each:
+            if here or self.updates == due:
                 check_finite(metrics)
             for name, value in metrics.items():
                 self._totals[name] = self._totals.get(name, 0.0) + value
                 self._counts[name] = self._counts.get(name, 0) + 1
-        due = self.steps // self.config.log_every > self._logged
+        log = self.steps // self.config.log_every > self._logged
         self._logged = self.steps // self.config.log_every
-        if not due or not self._totals:
+        if not log or not self._totals:
             return {}
         means = {name: float(total) / self._counts[name] for name, total in self._totals.items()}
         self._totals, self._counts = {}, {}
         return means | {"updates": self.updates}
+
+    def _due(self) -> int:
+        """Updates that should have been done by now."""
+        start, every = self.config.learning_starts, self.config.train_every
+        return max(0, self.steps - start) // every * (self.config.updates or every)
 
     def _updated(self) -> Metrics:
         """One update from transitions that are drawn uniformly or by priority."""
@@ -312,10 +315,7 @@ class OffPolicy:
             "generator": self.generator.get_state(),
             "steps": self.steps,
             "updates": self.updates,
-            "totals": {
-                name: torch.as_tensor(x, dtype=torch.float64).clone()
-                for name, x in self._totals.items()
-            },
+            "totals": {name: float(total) for name, total in self._totals.items()},
             "counts": dict(self._counts),
         }
 
@@ -337,10 +337,6 @@ class OffPolicy:
         self.scale.load_state_dict(state["scale"])
         self.generator.set_state(state["generator"].cpu())
         self.steps, self.updates = state["steps"], state["updates"]
-        here = self.device.type == "cpu"
-        self._totals = {
-            name: float(total) if here else total.to(self.device)
-            for name, total in state["totals"].items()
-        }
+        self._totals = {name: float(total) for name, total in state["totals"].items()}
         self._counts = dict(state["counts"])
         self._logged = self.steps // self.config.log_every

@@ -11,6 +11,7 @@ from jaxtyping import Float, Shaped
 from torch import Generator, Tensor
 
 from mbrl.agents.policies import PolicyPlayer, first_index
+from mbrl.data.replay import as_array
 from mbrl.data.running import RunningMoments
 from mbrl.learners.actors import GaussianActor
 from mbrl.learners.on_policy import OnPolicyLearner
@@ -191,11 +192,13 @@ class OnPolicy:
         """The learner's policy on observations as vectors, scaled as in training."""
         return self.learner.policy(self._scaled(state), generator=generator, explore=explore)
 
-    @torch.no_grad()
     @single_thread()  # small products are faster on one thread
     def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
         """Actions (N, *A) for observations (N, *O): samples if `explore`, else the best."""
-        state = self.vectors(obs)
+        with torch.no_grad():
+            return self._act(self.vectors(obs), explore)
+
+    def _act(self, state: Float[Tensor, "N S"], explore: bool) -> np.ndarray:
         if not explore:
             return self._out(self.policy(state, generator=self._acting, explore=False))
         if self.obs_moments is not None:
@@ -206,7 +209,7 @@ class OnPolicy:
         return self._out(actor.emit(own))
 
     def _out(self, action: Tensor) -> np.ndarray:
-        given = action.numpy(force=True)
+        given = as_array(action)
         return given if self._first is None else given + self._first
 
     def _drawn(self, actor: Any, state: Tensor) -> Tensor:

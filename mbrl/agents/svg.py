@@ -57,8 +57,17 @@ def make(spec: Spec, config: Config, *, generator: Generator, device: str = "cpu
     Raises:
         ValueError: observations or actions that it cannot use.
     """
-    from mbrl.agents.through_model import ThroughModel, through_model
+    from mbrl.agents.model_learning import model_learning
+    from mbrl.agents.through_model import ThroughModel
 
-    return through_model(
-        "svg", spec, config, ThroughModel, discount=0.99, generator=generator, device=device
+    learners = {"box": "mbrl.learners.svg:SVG"}
+    return model_learning(
+        ThroughModel,
+        "svg",
+        spec,
+        config,
+        config.learner,
+        learners,
+        generator=generator,
+        device=device,
     )

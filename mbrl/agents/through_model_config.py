@@ -6,14 +6,13 @@ No torch is imported, so the command's help is quick.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from mbrl.agents.dyna_config import learning
-from mbrl.agents.schedules import OffPolicySchedule
+from mbrl.agents.dyna_config import ModelSchedule
 from mbrl.dynamics.configs import EnsembleConfig, NormedEnsembleConfig
 from mbrl.dynamics.own import OwnModel
 from mbrl.learners.svg_config import SVGConfig
-from planners.checks import NonNegativeInt, PositiveFloat, PositiveInt, require
+from planners.checks import NonNegativeInt, PositiveInt, require
 
 if TYPE_CHECKING:
     from typing import Self
@@ -22,8 +21,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class GradientSchedule(OffPolicySchedule):
-    """When a model is refitted, and a learner updated that imagines with it."""
+class GradientSchedule(ModelSchedule):
+    """When a model is refitted, and a learner updated that imagines with it.
+
+    The reward is learned even where it is known as a function, because the policy follows its
+    gradient: that of a known one may be 0 almost everywhere.
+    """
+
+    LEARNS_REWARD: ClassVar[bool] = True
 
     learner: SVGConfig = field(default_factory=SVGConfig)
     """Settings of policy and critics."""
@@ -41,18 +46,19 @@ class GradientSchedule(OffPolicySchedule):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
-            self.n_step == 1 and self.priority == 0 and self.hindsight == 0,
-            "n_step, priority, hindsight: imagined steps need 1, 0 and 0",
+            not self.scale_reward, "scale_reward: the model's rewards are not scaled; want False"
         )
         require(
-            not self.scale_reward, "scale_reward: the model's rewards are not scaled; want False"
+            self.learner.tail or not self.planning,
+            "planning: plans need the value of critics; want learner.tail",
         )
 
     @classmethod
     def suited(cls, spec: Spec) -> Self:
-        """The defaults; unknown rewards and terminations are learned."""
+        """The defaults; the reward is learned, and a termination that is not known."""
         made = cls()
-        return replace(made, model=learning(made.model, spec))
+        model = replace(made.model, learn_reward=True, learn_termination=spec.ends)
+        return replace(made, model=model)
 
 
 @dataclass(frozen=True)
@@ -66,9 +72,8 @@ class DoubleHorizonSchedule(GradientSchedule):
     updates are done."""
     critic_updates: NonNegativeInt = 250
     """Updates of the critics alone, at the beginning of an iteration."""
-    updates: PositiveInt | None = None
-    """Updates of critics and policy in an iteration. If unset, one for each environment step
-    between iterations."""
+    updates: PositiveInt | None = 1000
+    """Updates of critics and policy in an iteration. If unset, `fit_every`."""
     first: PositiveInt = 5
     """The first iteration has so many times as many."""
     batch: PositiveInt = 256
@@ -82,9 +87,6 @@ class DoubleHorizonSchedule(GradientSchedule):
     """Real states where each distribution rollout begins; rounded up like `batch`."""
     states: PositiveInt = 51_200
     """Most states of distribution rollouts that are kept."""
-    margin: PositiveFloat = 5.0
-    """States of distribution rollouts are left out outside the box of the observations so far,
-    which is wider by this many times its width on each side."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

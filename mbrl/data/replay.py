@@ -253,7 +253,7 @@ def as_array(tensor: Tensor) -> np.ndarray:
 
 
 def _write(kept: Tensor, at: Any, rows: np.ndarray | Tensor) -> None:
-    """Write rows at some places, on the CPU as arrays, because it takes a tenth of the time."""
+    """`kept[at] = rows`, on the CPU by numpy, because it takes a fifth of the time for few rows."""
     if not kept.is_cpu:
         kept[at] = torch.as_tensor(rows).to(kept)
     elif isinstance(rows, np.ndarray):

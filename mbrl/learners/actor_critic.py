@@ -87,6 +87,7 @@ class OffPolicyActorCritic(OffPolicyLearner[OffPolicyActorCriticConfig, Actions]
         self.actor = Block(actor, learning_rate=config.learning_rate, clip=config.clip)
         self.critic = Block(critic, learning_rate=config.value_learning_rate, clip=config.clip)
         self.target = Target(self.critic)
+        self.errors = torch.zeros(0, device=self.device)
         return shape
 
     @property

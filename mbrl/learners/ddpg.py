@@ -78,6 +78,7 @@ class DDPG(OffPolicyLearner[DDPGConfig, Bounds]):
         self.actor = Block(actor, learning_rate=rates[0], clip=config.clip)
         self.critic = Block(critic.to(self.device), learning_rate=rates[1], clip=config.clip)
         self.actor_target, self.critic_target = Target(self.actor), Target(self.critic)
+        self.errors = torch.zeros(0, device=self.device)
         return shape
 
     @property

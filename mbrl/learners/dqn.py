@@ -151,6 +151,7 @@ class DQN(OffPolicyLearner[DQNConfig, int]):
         self.atoms = torch.linspace(*config.value_range, config.atoms, device=self.device)
         self.levels = quantile_midpoints(config.quantiles, device=self.device)
         self._policy = ValuePolicy(self)
+        self.errors = torch.zeros(0, device=self.device)
         return net.shape
 
     @property

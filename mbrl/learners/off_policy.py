@@ -62,8 +62,8 @@ class OffPolicyLearner(ABC, Generic[C, A]):
     Attributes:
         actions: what actions there are; choices are numbered from 0.
         updates: how many there have been.
-        errors: (B,), a measure of the error of each row of the last update, for prioritised replay;
-            None if the learner measures none.
+        errors: (B,), a measure of the error of each row of the last update, for prioritised replay,
+            empty before it; None if the learner measures none.
 
     Args:
         size: S, of states.

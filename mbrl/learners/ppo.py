@@ -6,7 +6,7 @@ far: clipped ratios, or a KL penalty whose weight adapts, or both.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -46,9 +46,15 @@ class Rows(NamedTuple):
 
     def rows(self, index: Int[Tensor, " M"] | slice) -> Rows:
         """Some of the rows."""
-        old = rows_of(self.old, index)
-        columns = (column if column is self.old else column[index] for column in self)
-        return Rows._make(columns)._replace(old=old)
+        obs, action, old, *others = self
+        return Rows(obs[index], action[index], rows_of(old, index), *(x[index] for x in others))
+
+    def batches(self, size: int) -> Iterator[Rows]:
+        """All rows in order, `size` at a time."""
+        starts = range(0, len(self.obs), size)
+        olds = [rows_of(self.old, slice(start, start + size)) for start in starts]
+        parts = [olds if x is self.old else cast(Tensor, x).split(size) for x in self]
+        return (Rows._make(columns) for columns in zip(*parts, strict=True))
 
 
 class PPO(OnPolicyLearner[PPOConfig]):
@@ -98,8 +104,7 @@ class PPO(OnPolicyLearner[PPOConfig]):
         for passed in range(1, config.epochs + 1):
             order = torch.randperm(len(data.obs), generator=generator, device=generator.device)
             shuffled = data.rows(order.to(data.obs.device))
-            for start in range(0, len(data.obs), config.batch):
-                rows = shuffled.rows(slice(start, start + config.batch))
+            for rows in shuffled.batches(config.batch):
                 loss, said = self.loss(rows, clip_range=clip_range)
                 said["grad_norm"] = self.pair.minimise(loss)
                 updates += 1
@@ -139,13 +144,13 @@ class PPO(OnPolicyLearner[PPOConfig]):
             loss = loss + self.beta * kl(rows.old, new).mean()
         with torch.no_grad():
             log_ratio = log_prob - rows.old_log_prob
-            ratio = log_ratio.exp()
+            more = log_ratio.exp() - 1  # of the ratio
             said = {
                 "actor_loss": policy.detach(),
                 "value_loss": error.detach(),
                 "entropy": entropy.detach(),
-                "kl": (ratio - 1 - log_ratio).mean(),  # Schulman's k3 estimate
-                "clip_fraction": ((ratio - 1).abs() > clip_range).float().mean(),
+                "kl": (more - log_ratio).mean(),  # Schulman's k3 estimate
+                "clip_fraction": (more.abs() > clip_range).float().mean(),
             }
         return loss, said
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +72,7 @@ class Block:
         self._betas, self._weight_decay = betas, weight_decay
         # of the optimiser; only Adam uses the first two
         self._steps = torch.zeros((), device=self.value.device)
+        self._zero = torch.zeros((), device=self.value.device)
         self._mean, self._square = torch.zeros_like(self.value), torch.zeros_like(self.value)
 
     def gradient(self, loss: Tensor) -> Tensor:
@@ -79,8 +80,7 @@ class Block:
         # copying each into place takes less time than adding it to zeros, as backward() does
         found = torch.autograd.grad(loss, self._trained, materialize_grads=True)
         with torch.no_grad():
-            fast: Any = torch  # these operations are not typed
-            fast._foreach_copy_(self._gradients, found)
+            cast(Any, torch)._foreach_copy_(self._gradients, found)
         grad = self.value.grad
         assert grad is not None
         return grad
@@ -91,12 +91,13 @@ class Block:
         The norm is 0 where there is no `clip`, as computing it takes time.
         """
         grad = self.gradient(loss)
-        norm = grad.new_zeros(())
+        norm = self._zero
         if self.clip is not None:
             norm = torch.linalg.vector_norm(grad)
-            within = norm.is_cpu and float(norm) + 1e-6 <= self.clip
-            if not within:
+            if not norm.is_cpu:  # its value would have to be waited for
                 grad.mul_((self.clip / (norm + 1e-6)).clamp_max(1.0))
+            elif not (length := float(norm) + 1e-6) <= self.clip:
+                grad.mul_(self.clip / length)
         # Moments of a unit that stays silent decay until they are subnormal, below 1.2e-38. Adam's
         # step then takes ten times as long, so they count as 0.
         flushed = SUBNORMAL == 0.0  # if the processor is set so anyway
@@ -113,8 +114,7 @@ class Block:
         if self._kind in ("adam", "adamw"):
             self._steps += 1
             # what torch.optim.Adam calls with fused=True; its step takes longer than this operation
-            fast: Any = torch
-            fused = fast._fused_adam_ if self._kind == "adam" else fast._fused_adamw_
+            fused = getattr(torch, f"_fused_{self._kind}_")
             fused(
                 [self.value],
                 [grad],

@@ -99,10 +99,24 @@ class _CheckedVectorEnv(SyncVectorEnv):
         """Step every environment; returns observations, rewards, terminated, truncated, infos."""
         if not self._of_arrays():
             return super().step(actions)
+        columns, each = self._stepped(actions)
+        infos: dict[str, Any] = {}
+        for i, info in enumerate(each):
+            if info:
+                infos = self._add_info(infos, info, i)
+        return columns[0], columns[1], columns[2], columns[3], infos
+
+    def columns(self, actions: np.ndarray) -> tuple[np.ndarray, ...]:
+        """As `step`, without the infos: to merge them takes as long as a small environment."""
+        if not self._of_arrays():
+            return tuple(map(np.array, super().step(actions)[:4]))
+        return self._stepped(actions)[0]
+
+    def _stepped(self, actions: Any) -> tuple[tuple[np.ndarray, ...], list[dict[str, Any]]]:
         assert not np.count_nonzero(self._autoreset_envs), "an environment is over, and not reset"
         rewards = np.empty(self.num_envs)
         terminated, truncated = np.empty((2, self.num_envs), dtype=np.bool_)
-        infos: dict[str, Any] = {}
+        infos: list[dict[str, Any]] = []
         space = self.single_observation_space
         each: list[Any] = self._env_obs  # which a masked reset reads too
         obs = np.empty_like(self._observations)
@@ -115,10 +129,9 @@ class _CheckedVectorEnv(SyncVectorEnv):
                 raise raised(error, "step", i) from error
             each[i], rewards[i], terminated[i], truncated[i], info = check_step(answer, space, i)
             obs[i] = each[i]
-            if info:
-                infos = self._add_info(infos, info, i)
+            infos.append(info)
         self._autoreset_envs = terminated | truncated
-        return obs, rewards, terminated, truncated, infos
+        return (obs, rewards, terminated, truncated), infos
 
     def close(self, **how: Any) -> None:
         """Close the environments; if one cannot be closed, a second call does not try again."""
@@ -276,16 +289,10 @@ class Episodes:
         """
         try:
             # copies, because an environment may write to the arrays later
-            answer = called(partial(env.step, actions.copy()), "step")
-            if not isinstance(answer, tuple) or len(answer) != 5:
-                raise EnvironmentError(f"the environment's step returned a {type(answer).__name__}")
-            obs, rewards, terminated, truncated, info = answer
-            obs, rewards = np.array(obs), np.array(rewards)
-            terminated, truncated = np.asarray(terminated), np.asarray(truncated)
-            if "final_obs" in info:  # obs then has the first observations of the next episodes
-                for i in np.flatnonzero(terminated | truncated):
-                    obs[i] = info["final_obs"][i]
-            columns = obs, rewards, terminated, truncated
+            if isinstance(env, _CheckedVectorEnv):
+                columns = called(partial(env.columns, actions.copy()), "step")
+            else:
+                columns = _columns(called(partial(env.step, actions.copy()), "step"))
             check_batch(columns, env.num_envs, env.observation_space, "step")
         except EnvironmentError as error:
             place = 0 if error.place is None else error.place
@@ -382,6 +389,19 @@ class Episodes:
             ended = terminated | truncated
         assert obs is not None
         return obs
+
+
+def _columns(answer: Any) -> tuple[np.ndarray, ...]:
+    """Copies of what the step of any vector returned, with the last observations of episodes."""
+    if not isinstance(answer, tuple) or len(answer) != 5:
+        raise EnvironmentError(f"the environment's step returned a {type(answer).__name__}")
+    obs, rewards, terminated, truncated, info = answer
+    obs, rewards = np.array(obs), np.array(rewards)
+    terminated, truncated = np.asarray(terminated), np.asarray(truncated)
+    if "final_obs" in info:  # obs then has the first observations of the next episodes
+        for i in np.flatnonzero(terminated | truncated):
+            obs[i] = info["final_obs"][i]
+    return obs, rewards, terminated, truncated
 
 
 def _check_column(column: Any, count: int, space: gymnasium.Space, place: str) -> None:

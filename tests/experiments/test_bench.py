@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import subprocess
@@ -10,7 +11,7 @@ from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
 from experiments import bench as package
-from experiments.bench import BENCHES, Bench, Result, bench, learners, mcts, memory
+from experiments.bench import BENCHES, Bench, Result, bench, dyna, learners, mcts, memory
 from experiments.bench.parts import ensemble, forward_flops
 from experiments.bench.rollout import busy_neighbour
 from experiments.peers import HOW_TO_INSTALL
@@ -212,6 +213,83 @@ def test_an_update_of_sac_has_the_operations_that_torch_counts():
     with FlopCounterMode(display=False) as counter:
         learner.update(replay.sample(50, generator=draw), generator=draw)
     assert learners.sac_flops(17, 6, (32, 64), 50) == counter.get_total_flops()
+
+
+TINY_DYNA = {"starts": 70, "rows": 300}
+
+
+def test_imagination_and_a_step_of_mbpo_are_measured_against_mbrl_lib():
+    peer = FakePeer()
+    found = {
+        (r.work, r.against): r for r in BENCHES["dyna"](Bench(2, 1, peer, matrix=16), **TINY_DYNA)
+    }
+    burst, step = found["burst of rollouts", "mbrl-lib"], found["MBPO step", "mbrl-lib"]
+    assert burst.reference == (200.0, 200.0) and burst.wanted == "≥ 4"  # 100 in half a second
+    # half a second for the updates, and a 250th of that for the burst and each of ten passes
+    assert step.reference == pytest.approx([1 / (0.5 + 11 * 0.5 / 250)] * 2)
+    assert step.wanted == "≥ 3" and min(*burst.ours, *step.ours) > 0
+    sizes = {"members": 7, "threads": 1}
+    assert {"work": "imagine", "rows": 70, "data": 300} | sizes in peer.asked
+    assert {"work": "train", "rows": 300} | sizes in peer.asked
+    assert {"work": "sac", "updates": 20, "data": 300, "threads": 1} in peer.asked
+
+
+def test_a_step_of_mbpo_does_twenty_updates_and_no_fit():
+    made = dyna.filled(70, 300)
+    assert (made.steps, made.updates, made.fits, len(made.imagined)) == (300, 0, 1, 70)
+    made.observe(dyna.random_steps(1))
+    made.update()
+    assert (made.updates, made.fits) == (20, 1)
+
+
+def test_without_mbrl_lib_imagination_is_measured_against_products(monkeypatch):
+    monkeypatch.setattr(dyna, "AGENTS", {})
+    found = BENCHES["dyna"](TINY, **TINY_DYNA)
+    assert [(r.work, r.against) for r in found] == [
+        ("burst of rollouts", "matmul"), ("MBPO step", "matmul")
+    ]  # fmt: skip
+
+
+def test_an_actors_operations_are_those_of_its_layers():
+    # 17 -> 256 -> 256 -> 12, a mean and a spread of six actions
+    assert dyna.ACTOR_FLOPS == 2 * (17 * 256 + 256 * 256 + 256 * 12)
+
+
+class FakeHorizon:
+    """Stands in for DHMBPO, with iterations of 50 steps."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        learning_starts: int = 5000
+        fit_every: int = 50
+        first: int = 5
+
+        @classmethod
+        def suited(cls, spec):
+            return cls()
+
+    def __init__(self):
+        self.steps = self.iterations = 0
+
+    def make(self, spec, config, *, generator):
+        assert (config.learning_starts, config.first) == (300, 1)
+        return self
+
+    def observe(self, step):
+        self.steps += len(step.reward)
+
+    def update(self):
+        self.iterations += 1
+
+
+def test_a_step_of_dhmbpo_is_its_share_of_an_iteration(monkeypatch):
+    fake = FakeHorizon()
+    monkeypatch.setattr(dyna, "AGENTS", {"dhmbpo": "here"})
+    monkeypatch.setattr(dyna, "agent", lambda name: fake)
+    *_, step = BENCHES["dyna"](TINY, **TINY_DYNA)
+    assert (step.work, step.against, step.wanted) == ("DHMBPO step", "wanted", "≤ 1")
+    assert step.lower and step.reference == (0.12,) and 0 < step.ours[0] < 0.12
+    assert (fake.steps, fake.iterations) == (350, 2)
 
 
 def test_memory_grows_by_the_size_of_the_stored_rows():

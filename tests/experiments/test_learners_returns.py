@@ -1,10 +1,13 @@
 """The study of learners' returns."""
 
 import json
+from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from experiments.studies import STUDIES, learners_returns
+from experiments.studies.lab import Lab
 from mbrl.agents import AGENTS
 
 
@@ -19,8 +22,41 @@ def test_the_study_trains_evaluates_and_draws_every_quick_learner(tmp_path):
     assert -2000 < numbers["sac Pendulum-v1"]["final"]["estimate"] < 0
     for env in ("CartPole-v1", "Pendulum-v1"):
         assert Image.open(folder / f"{env}.png").size[0] > 1000
+    assert Image.open(folder / "family.png").size[0] > 1000
 
 
-def test_every_row_names_an_algorithm_and_a_published_return():
+def test_a_row_may_change_settings_of_its_variant():
+    """C51 on the cart-pole needs atoms up to the greatest discounted return, 100."""
+    lab = Lab(Path(), 1, 1, False, print)
+    (row,) = (row for row in learners_returns.ROWS if row.label == "c51")
+    found = learners_returns.config(lab, row)
+    assert found.agent.learner.atoms == 51 and found.agent.learner.value_range == (0.0, 100.0)
+    assert found.steps == 50_000 and found.agent.learner.double  # the preset's, as before
+
+
+def test_every_row_names_an_algorithm_and_where_its_published_return_is_from():
     for row in learners_returns.ROWS:
-        assert row.algo in AGENTS and row.steps >= 5000 and row.source
+        assert row.algo in AGENTS and row.steps >= 5000
+        assert bool(row.source) == (row.published is not None)
+
+
+def test_every_learner_has_a_row_and_a_colour_in_the_figure_of_all():
+    labels = {row.label for row in learners_returns.ROWS if row.env in learners_returns.FAMILY}
+    assert labels == set(learners_returns.COLOURS)
+    assert set(AGENTS) - labels == {"random", "tabular", "dyna-q", "pets"}
+    assert len(set(learners_returns.COLOURS.values())) == len(labels)
+
+
+def test_a_missing_extra_is_named_in_one_line(monkeypatch):
+    monkeypatch.setattr(learners_returns, "EXTRAS", {"LunarLander-v3": ("box2d", "no_module")})
+    (line,) = learners_returns.left_out(["CartPole-v1", "LunarLander-v3"]).values()
+    assert line.startswith("LunarLander-v3 is left out") and "'rolloutlab[box2d]'" in line
+    assert "\n" not in line and not learners_returns.left_out(["CartPole-v1"])
+
+
+def test_curves_are_means_of_the_episodes_in_each_bin_of_steps(monkeypatch):
+    """Bins end at 1,000 and at 10,000 steps; the second run has no episode in the first."""
+    monkeypatch.setattr(learners_returns, "BINS", 2)
+    runs = [([200, 500, 10_000], [1.0, 3.0, 5.0]), ([2000, 3000], [7.0, 9.0])]
+    steps, returns = learners_returns.smoothed(runs)
+    assert steps.tolist() == pytest.approx([1000, 10_000]) and returns.tolist() == [2.0, 6.5]

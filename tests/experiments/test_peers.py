@@ -123,9 +123,14 @@ def test_mbrl_lib_reports_its_work(monkeypatch):
         assert peer.ask(work="action", optimizer="icem", **tiny)["candidates"] == 21 + 17
 
         assert peer.ask(work="train", rows=20, batch=8, members=7)["batches"] == 3
+        assert peer.ask(work="imagine", rows=14, horizon=3, data=20)["transitions"] == 42
+        assert peer.ask(work="sac", updates=2, batch=8, data=20)["updates"] == 2
 
         for request, reason in (
-            ({"work": "dance"}, "work 'dance' is not one of info, step, score, action, train"),
+            (
+                {"work": "dance"},
+                "work 'dance' is not one of info, step, score, action, imagine, sac, train",
+            ),
             ({"work": "step", "rowz": 3}, "step option 'rowz' is not one of rows, steps"),
             ({"work": "action", "task": "ant"}, "task 'ant' is not one of cart-pole, half-cheetah"),
             ({"work": "step", "rows": 7}, "multiple of the number of models"),

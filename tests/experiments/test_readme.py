@@ -41,7 +41,7 @@ def test_every_page_is_in_the_table_of_contents():
 
 def test_agents_commands_and_studies_have_a_page():
     for agent in AGENTS:
-        assert (ROOT / "docs" / "agents" / f"{agent}.md").exists()
+        assert (ROOT / "docs" / "algorithms" / f"{agent}.md").exists()
     assert set(COMMANDS) <= anchors(ROOT / "docs" / "command.md")
     assert set(STUDIES) <= anchors(ROOT / "docs" / "studies.md")
 

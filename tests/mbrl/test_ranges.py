@@ -125,6 +125,8 @@ TOGETHER: dict[str, dict[str, Any]] = {
     "replan_every": {},
     "critics": {"subset": 1},
     "discount": {"bounded": False},
+    "decay_steps": {"last_learning_rate": 0.0},
+    "horizon_to": {"horizon_from": 0},
 }
 """Other fields that must change with one, for its edge to fit to them."""
 

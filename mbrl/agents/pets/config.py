@@ -11,7 +11,7 @@ from mbrl.agents.mpc import MPCConfig
 from mbrl.dynamics.configs import EnsembleConfig
 from mbrl.dynamics.own import OwnModel
 from mbrl.learners.configs import SACConfig
-from planners.checks import PositiveInt, check_fields
+from planners.checks import PositiveInt, check_fields, require
 
 if TYPE_CHECKING:
     from mbrl.types import Spec
@@ -29,7 +29,7 @@ class Config:
     """Whether soft actor-critic learns from the same steps, and guides the plans: its critic values
     the state in which a plan ends, and its policy proposes plans."""
     sac: SACConfig = field(default_factory=SACConfig)
-    """Settings of this soft actor-critic."""
+    """Settings of this soft actor-critic, whose step sizes must be constant."""
     sac_updates: PositiveInt = 1
     """Its updates for each environment step."""
     random_steps: Annotated[int, Ge(2)] = 200
@@ -45,6 +45,10 @@ class Config:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        require(
+            self.sac.last_learning_rate is None,
+            "sac.last_learning_rate: step sizes of a guide are constant; want it unset",
+        )
 
     @classmethod
     def suited(cls, spec: Spec) -> Config:

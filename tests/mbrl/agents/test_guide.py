@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import envs
-from mbrl.agents import Controller, MPCConfig, PlannerConfig, dqn, random, sac
+from mbrl.agents import Controller, MPCConfig, PlannerConfig, dqn, pets, random, sac
 from mbrl.agents.guide import Guide, proposals
 from mbrl.control import build_driver
 from mbrl.imagination import score_fn
@@ -186,3 +186,8 @@ def test_values_are_in_units_of_the_reward(scaled):
     factor = agent.scale.value if scaled else 1.0
     torch.testing.assert_close(agent.value(obs), factor * agent.learner.value(obs))
     assert agent.scale.value > 1
+
+
+def test_a_guide_with_step_sizes_that_change_is_refused():
+    with pytest.raises(ValueError, match=r"sac\.last_learning_rate: step sizes of a guide are"):
+        pets.Config(sac=SACConfig(last_learning_rate=1e-5))

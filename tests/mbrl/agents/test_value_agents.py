@@ -144,9 +144,12 @@ def test_continuous_actions_take_the_same_data():
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match="dqn needs actions that are indices"):
+    with pytest.raises(ValueError, match="dqn: needs actions that are indices"):
         dqn.make(BOX, dqn.Config(), generator=seeded())
-    with pytest.raises(ValueError, match="needs a bounded box of actions, not Discrete"):
+    with pytest.raises(
+        ValueError,
+        match="td3: needs actions that are in a bounded box of real vectors, not Discrete",
+    ):
         td3.make(SPEC, td3.Config(), generator=seeded())
     with pytest.raises(ValueError, match="priority: this learner measures no errors"):
         config = sac.Config(priority=0.6, learner=SACConfig(hidden=(4,)))

@@ -78,7 +78,7 @@ def test_the_error_falls_with_both_numbers_of_iterations_and_of_updates():
         if updates == 300:
             bound = GAMMA**iterations * np.abs(first - best).max()
             assert errors[iterations, updates] <= bound + 0.05
-    # the table in docs/agents/fqi.md
+    # the table in docs/algorithms/fqi.md
     documented = {(1, 300): 2.67, (4, 300): 0.82, (12, 300): 0.05, (12, 10): 0.14, (12, 3): 2.64}
     assert errors == pytest.approx(documented, rel=0.1)
     assert errors[1, 300] > 2 * errors[4, 300] > 4 * errors[12, 300]

@@ -1,0 +1,49 @@
+"""Tuned settings of DHMBPO by environment.
+
+Where it says so, numbers of steps are those of actions, each taken for two steps (`--env-repeat
+2`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mbrl.agents.dhmbpo import Config
+from mbrl.dynamics import NormedEnsembleConfig
+from mbrl.learners.svg_config import SVGConfig
+
+# As published, but for the fit of the model: minibatches of 256 instead of 2048 and a sixth of the
+# passes, which take a quarter of a minute on two cores.
+_MODEL = NormedEnsembleConfig(patience=10, epochs=40, learn_reward=True)
+_PUBLISHED = Config(model=_MODEL)
+
+# Smaller networks and batches for tasks of few dimensions, with an iteration in each episode; the
+# range of returns follows fast, because there are few updates.
+_SMALL_MODEL = replace(_MODEL, members=5, hidden=(128, 128))
+_SMALL = Config(
+    learner=SVGConfig(hidden=(128, 128), discount=0.99, learning_rate=1e-3, range_rate=0.01),
+    model=_SMALL_MODEL,
+    learning_starts=200,
+    fit_every=200,
+    updates=200,
+    critic_updates=50,
+    batch=128,
+    starts=128,
+)
+
+# An iteration in each episode of 500 actions, as published for the Control Suite.
+_SUITE = replace(_PUBLISHED, learning_starts=2500, fit_every=500, updates=500, critic_updates=125)
+
+PRESETS: dict[str, tuple[int, Config]] = {
+    "Pendulum-v1": (2000, _SMALL),
+    "cartpole-swingup": (3000, replace(_SMALL, fit_every=150, updates=150)),
+    "InvertedPendulum-v5": (5000, replace(_SMALL, learning_starts=500)),
+    "HalfCheetah-v5": (30_000, _PUBLISHED),
+    "Hopper-v5": (30_000, _PUBLISHED),
+    "dmc-cartpole-swingup": (10_000, _SUITE),  # --env-repeat 2
+    "dmc-ball-in-cup-catch": (10_000, _SUITE),  # --env-repeat 2
+}
+"""Environment steps and settings."""
+
+OTHERS: tuple[int, Config] = (20_000, _PUBLISHED)
+"""For environments without a preset; `preset` adds the termination where it is to be learned."""

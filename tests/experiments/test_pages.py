@@ -1,0 +1,61 @@
+"""The page of each algorithm explains the numbers that it logs, and no others."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from experiments.cli.command import run
+from mbrl.agents import AGENTS
+from mbrl.training.metrics import METRICS, read_metrics
+
+PAGES = Path(__file__).parents[2] / "docs" / "algorithms"
+ROLLOUT = "--env CartPole-v1 --num-envs 1 --steps 128 --rollout 64"
+REPLAY = "--steps 120 --learning-starts 60 --log-every 30 --batch 8 --hidden 8"
+RUNS = {
+    "a2c": [ROLLOUT],
+    "actor-critic": [ROLLOUT],
+    "ddpg": [f"--env Pendulum-v1 {REPLAY}"],
+    "dqn": [f"--env Acrobot-v1 {REPLAY}"],
+    "dyna-q": ["--env chain --steps 50"],
+    "off-policy-actor-critic": [f"--env CartPole-v1 {REPLAY}"],
+    "pets": [
+        "--env cartpole-swingup --steps 300 --random-steps 150 --model.epochs 2 --model.hidden 8 "
+        "--planner.population 4 --planner.elites 2 --planner.iterations 1 --planner.horizon 3"
+    ],
+    "ppo": [ROLLOUT, f"{ROLLOUT} --objective both"],
+    "random": ["--env CartPole-v1 --steps 200"],
+    "reinforce": ["--env CartPole-v1 --steps 300 --episodes 2 --baseline value"],
+    "sac": [f"--env Pendulum-v1 {REPLAY}"],
+    "tabular": ["--env frozen-lake --steps 300"],
+    "td3": [f"--env Pendulum-v1 {REPLAY}"],
+    "trpo": [ROLLOUT],
+}
+"""Short runs that together log every number of the algorithm."""
+
+
+def explained(algo):
+    """The names in the tables of a page's section on what it logs, or of the page it refers to."""
+    page = (PAGES / f"{algo}.md").read_text()
+    if "## What it logs" not in page:
+        (other,) = re.findall(r"\((\w+)\.md#what-it-logs\)", page)
+        return explained(other)
+    section = page.split("## What it logs")[1].split("\n## ")[0]
+    cells = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+    return {name for cell in cells for name in re.findall(r"`([\w]+)`", cell)}
+
+
+def test_every_algorithm_has_runs_here():
+    assert set(RUNS) == set(AGENTS)
+
+
+@pytest.mark.parametrize("algo", RUNS)
+def test_a_page_explains_what_its_algorithm_logs(algo, tmp_path, capsys):
+    logged = set()
+    for k, options in enumerate(RUNS[algo]):
+        path = tmp_path / f"{k}"
+        assert run(["train", algo, "--run", str(path), *options.split()]) == 0, capsys.readouterr()
+        for line in read_metrics(path / METRICS):
+            logged |= set(line)
+    everywhere = explained("random") | {"kind"}
+    assert logged - everywhere == explained(algo) - everywhere
