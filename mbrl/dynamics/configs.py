@@ -77,6 +77,9 @@ class NeuralConfig(FitConfig, ABC):
     """Number of members used for predictions, those with the best held-out loss; all if unset."""
     normalise: bool = True
     """Whether to scale inputs and targets to mean 0 and std 1 on the data."""
+    normalise_targets: bool = True
+    """Whether to scale targets too, with `normalise`. Without, outputs of small size, be they
+    changes of the state or the reward, count little in the loss."""
     holdout: Annotated[float, Interval(ge=0, lt=1)] = 0.1
     """Fraction of the data held out for early stopping and ranking members; 0 disables both."""
     holdout_max: PositiveInt = 5000

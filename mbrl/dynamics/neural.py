@@ -358,7 +358,8 @@ class NeuralModel(nn.Module):
         config, count, dtype = self.config, len(inputs), self.inputs.mean.dtype
         if config.normalise:
             self.inputs.fit(inputs)
-            self.targets.fit(targets)
+            if config.normalise_targets:
+                self.targets.fit(targets)
         parts = [self.inputs.scale(inputs).to(dtype), self.targets.scale(targets).to(dtype)]
         parts += [] if ends is None else [ends.to(dtype)]
         held = min(int(config.holdout * count), config.holdout_max, count - 1)

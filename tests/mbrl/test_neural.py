@@ -31,6 +31,27 @@ def transitions(count=300, seed=0):
     return Transition(obs, action, -after.square().sum(-1), after, after[:, 0] > 1, none)
 
 
+def test_raw_targets_leave_small_outputs_to_the_large_ones():
+    """With a squared error an output a thousandth of another's size has a millionth of its loss."""
+    g = seeded(5)
+    x = torch.randn(400, 2, generator=g)
+    y = torch.stack((x[:, 0].sin() * 10, x[:, 1].sin() * 0.01), -1)
+    share = {}
+    for scaled in (True, False):
+        config = replace(FINE, members=2, probabilistic=False, normalise_targets=scaled)
+        model = Regression(2, 2, config, generator=seeded())
+        model.fit(x, y, generator=seeded(6))
+        with torch.no_grad():
+            off = model.predict(x).mean.mean(0) - y
+        share[scaled] = off.square().mean(0).sqrt() / y.std(0)
+        values = model.state_dict()
+        assert not torch.equal(values["inputs.std"], torch.ones(2))
+        assert torch.equal(values["targets.mean"], torch.zeros(2)) != scaled
+        assert torch.equal(values["targets.std"], torch.ones(2)) != scaled
+    assert (share[True] < 0.2).all()
+    assert share[False][0] < 0.2 and share[False][1] > 5 * share[True][1]
+
+
 # Bayesian linear regression, in closed form
 
 
