@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from experiments.studies import (
     bandits,
     dyna,
+    dyna_returns,
+    dyna_savings,
     frontier,
     guides,
     judo,
@@ -50,6 +52,8 @@ STUDIES: Mapping[str, Study] = {
     "raw-targets": study(raw_targets.raw_targets, seeds=5),
     "wrong-model": study(wrong_model.wrong_model, seeds=5),
     "steve-chain": study(steve_chain.steve_chain, seeds=5),
+    "dyna-savings": study(dyna_savings.dyna_savings, seeds=5),
+    "dyna-returns": study(dyna_returns.dyna_returns, seeds=3),
     "rollout-bias": study(rollout_bias.rollout_bias, seeds=10, fast_seeds=2),
     "trees": study(trees.trees, seeds=10, fast_seeds=2),
     "overestimation": study(overestimation.overestimation, seeds=5, fast_seeds=2),

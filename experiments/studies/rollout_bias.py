@@ -102,11 +102,11 @@ own. The gradient is that of the undiscounted H-step return; sampling adds no er
 {tables["relative error"]}
 
 A model's error at one step enters all states that follow, so the error of the gradient grows with
-the horizon, and more slowly the more data the model has. The relative error can exceed 1 while the
-cosine is still high: then the direction is of use and the length is not, which learners with a
-bound on the step (TRPO, PPO) are not harmed by. On the carts, whose model is linear as the world
-is, only the number of steps limits it. On the pendulum small errors are amplified where it passes
-the top.
+the horizon, and less with more data. On the carts, whose model is linear as the world is, only the
+number of steps limits it. On the pendulum small differences are amplified wherever it passes the
+top, for the truth as for the model: over long horizons the two gradients then have little to do
+with one another, which more data put off but do not prevent. Where the relative error is large and
+the cosine still high, the direction is of use and the length is not; TRPO and PPO bound the step.
 """
 
 

@@ -1,0 +1,67 @@
+"""The studies of what imagined steps save, and of the returns of agents that imagine."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from experiments.presets import preset
+from experiments.studies import STUDIES, dyna_returns, dyna_savings
+
+
+def silent(_):
+    pass
+
+
+def test_the_steps_to_a_return_are_those_of_the_last_of_three_episodes():
+    steps, returns = [10, 20, 30, 40, 50], [0.0, 0.0, 9.0, 3.0, 6.0]
+    assert dyna_savings.steps_to(steps, returns, 3.0) == 30
+    assert dyna_savings.steps_to(steps, returns, 4.0) == 40
+    assert dyna_savings.steps_to(steps, returns, 6.0) == 50
+    assert dyna_savings.steps_to(steps, returns, 6.5) is None
+    assert dyna_savings.steps_to(steps[:2], returns[:2], -1.0) is None
+
+
+def test_the_study_of_savings_trains_counts_and_draws(tmp_path):
+    folder = STUDIES["dyna-savings"](tmp_path, fast=True, workers=1, say=silent)
+    found = json.loads((folder / "results.json").read_text())["numbers"]["steps to the return"]
+    assert len(found) == 3 and all(0 < one["estimate"] <= 800 for one in found.values())
+    page = (folder / "table.md").read_text()
+    assert "| sac alone |  | 1 | 5 |" in page and "| dyna | 3 | 0.25 | 5 |" in page
+    assert Image.open(folder / "dyna_savings.png").size[0] > 1000
+
+
+def test_savings_are_compared_with_the_same_learner_and_as_many_updates(tmp_path):
+    class Slow:
+        fast = False
+
+    task = dyna_savings.TASKS["Pendulum-v1"]
+    with_model = dyna_savings.with_model(Slow(), "Pendulum-v1", task, dyna_savings.CENTRE)
+    alone = dyna_savings.without(Slow(), "Pendulum-v1", task, 5)
+    assert with_model.agent.sac == alone.agent.learner
+    for name in ("updates", "batch", "learning_starts", "train_every"):
+        assert getattr(with_model.agent, name) == getattr(alone.agent, name)
+    assert with_model.steps == alone.steps and with_model.agent.real == 0.25
+
+
+def test_the_study_of_returns_trains_evaluates_draws_and_says_the_time(tmp_path):
+    folder = STUDIES["dyna-returns"](tmp_path, fast=True, workers=1, say=silent)
+    numbers = json.loads((folder / "results.json").read_text())["numbers"]
+    page = (folder / "table.md").read_text()
+    for algo in ("sac", "mbpo", "dyna"):
+        own = numbers[f"{algo} Pendulum-v1"]
+        assert -2000 < own["final"]["estimate"] < 0 and own["minutes"]["estimate"] > 0
+        assert f"| {algo} | Pendulum-v1 | 800 |" in page
+    assert Image.open(folder / "Pendulum-v1.png").size[0] > 1000
+
+
+@pytest.mark.parametrize("row", dyna_returns.ROWS)
+def test_every_row_has_a_preset_and_a_published_return_if_it_is_published(row):
+    assert preset(row.algo, row.env, lambda: None, known=(True, True))[0] > 0
+    points = dyna_returns.PUBLISHED.get(row.env, ())
+    assert not points or row.steps in {point.steps for point in points}
+
+
+def test_the_time_of_a_run_is_the_sum_over_its_processes(tmp_path):
+    (tmp_path / "timings.jsonl").write_text('{"seconds": 1.5}\n{"seconds": 2.25}\n')
+    assert dyna_returns.seconds(tmp_path) == 3.75
