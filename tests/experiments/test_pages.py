@@ -22,12 +22,21 @@ RUNS = {
     "actor-critic": [ROLLOUT],
     "ddpg": [f"--env Pendulum-v1 {REPLAY}"],
     "dqn": [f"--env Acrobot-v1 {REPLAY}"],
+    "dhmbpo": [
+        "--env Pendulum-v1 --steps 120 --learning-starts 40 --fit-every 40 --updates 4 "
+        "--critic-updates 2 --first 1 --visit-every 3 --visit-steps 3 --starts 10 --batch 8 "
+        "--hidden 8 --model.hidden 8 --model.epochs 2"
+    ],
     "dyna": [
         f"--env CartPole-v1 {BURST} --base dqn --dqn.hidden 8 --trust macura",
         f"--env Pendulum-v1 {BURST} --sac.hidden 8 --trust infoprop",
     ],
     "dyna-q": ["--env chain --steps 50"],
     "mbpo": [f"--env Pendulum-v1 {BURST} --hidden 8"],
+    "mb-pg": [
+        "--env Pendulum-v1 --steps 400 --fit-every 200 --rounds 2 --validation 0.7 "
+        "--validate-every 1 --model.hidden 8 --model.epochs 2"
+    ],
     "mve": [f"--env Pendulum-v1 {MODEL} --td3.hidden 8{more}" for more in ("", " --steve")],
     "off-policy-actor-critic": [f"--env CartPole-v1 {REPLAY}"],
     "pets": [
@@ -38,6 +47,7 @@ RUNS = {
     "random": ["--env CartPole-v1 --steps 200"],
     "reinforce": ["--env CartPole-v1 --steps 300 --episodes 2 --baseline value"],
     "sac": [f"--env Pendulum-v1 {REPLAY}"],
+    "svg": [f"--env Pendulum-v1 {MODEL} --hidden 8"],
     "tabular": ["--env frozen-lake --steps 300"],
     "td3": [f"--env Pendulum-v1 {REPLAY}"],
     "trpo": [ROLLOUT],
