@@ -14,11 +14,20 @@ from mbrl.dynamics import NormedEnsembleConfig
 _MODEL = NormedEnsembleConfig(patience=10, epochs=40, learn_reward=True)
 _LARGE = Config(model=_MODEL, learning_starts=5000)
 
+# Critics scaled to the range of returns learn large values in fewer updates.
 _SMALL = Config(
-    learner=replace(LEARNER, hidden=(128, 128), learning_rate=1e-3),
+    learner=replace(
+        LEARNER,
+        horizon=5,
+        hidden=(128, 128),
+        learning_rate=1e-3,
+        bounded=True,
+        range_rate=0.01,
+    ),
     model=replace(_MODEL, members=5, hidden=(128, 128)),
     learning_starts=200,
     fit_every=200,
+    updates=2,
     batch=125,
     log_every=200,
 )

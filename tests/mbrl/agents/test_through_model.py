@@ -164,7 +164,7 @@ def test_the_reward_is_learned_even_where_it_is_known(name):
     known = SPEC._replace(reward=lambda obs, action, after: after[..., 0], ends=True)
     suited = agent(name).Config.suited(known).model
     assert suited.learn_reward and suited.learn_termination
-    _, others = preset(name, "no-such-world", lambda: known, known=(True, True))
+    _, others = preset(name, "Reacher-v5", lambda: known, known=(True, True))
     assert others.model.learn_reward and not others.model.learn_termination
 
 
