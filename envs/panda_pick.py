@@ -19,7 +19,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from envs import panda
-from envs.task import Array, Physics, Planning
+from envs.task import Array, Planning
 
 START = (0.45, 0.55), (-0.12, 0.12)  # m, x and y of the cube
 GOAL = (0.40, 0.55), (-0.15, 0.15), (0.24, 0.34)  # m, x, y and z of its centre
@@ -30,13 +30,11 @@ NEAR = 0.03  # m from the goal, where the task succeeds
 MJCF = panda.ASSETS / "panda_cube.xml"
 
 
-def observation(physics: Physics) -> Array:
-    """(..., 37): positions (16), velocities (15), hand xyz m, goal xyz m.
+observation = panda.observation
+"""(..., 37): positions (16), velocities (15), hand xyz m, goal xyz m.
 
-    Positions: seven joints rad, two fingers m, cube xyz m and quaternion. Velocities likewise, per
-    s, with three numbers for the cube's rotation.
-    """
-    return panda.observation(physics)
+Positions: seven joints rad, two fingers m, cube xyz m and quaternion. Velocities likewise, per
+s, with three numbers for the cube's rotation."""
 
 
 def reward(
@@ -84,9 +82,9 @@ TASK = panda.ArmTask(
     name="panda-pick",
     summary="a 7-joint arm grasps a cube and holds it in the air; hand set-points, 25 Hz",
     mjcf=MJCF,
-    success=panda.within(NEAR, 9, 34),
     observation=observation,
     reward=reward,
+    success=panda.within(NEAR, 9, 34),
     initial=initial,
     goal=goal,
     traces=("hand", "cube"),

@@ -19,7 +19,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from envs import panda
-from envs.task import Array, Physics, Planning
+from envs.task import Array, Planning
 
 START = (0.46, 0.50), (-0.04, 0.04)  # m, x and y of the cube
 CENTRE = (0.48, 0.0)  # m, of the ring that the goal lies on
@@ -38,13 +38,11 @@ def prepare(spec: mujoco.MjSpec) -> None:
     panda.weld_fingers(spec, 0.01)
 
 
-def observation(physics: Physics) -> Array:
-    """(..., 33): positions (14), velocities (13), hand xyz m, goal xyz m.
+observation = panda.observation
+"""(..., 33): positions (14), velocities (13), hand xyz m, goal xyz m.
 
-    Positions: seven joints rad, cube xyz m and quaternion. Velocities likewise, per s, with three
-    numbers for the cube's rotation.
-    """
-    return panda.observation(physics)
+Positions: seven joints rad, cube xyz m and quaternion. Velocities likewise, per s, with three
+numbers for the cube's rotation."""
 
 
 def reward(
@@ -52,8 +50,8 @@ def reward(
     action: Array,
     next_obs: Array,
     *,
-    reach: float = 0.2,
     place: float = 0.8,
+    reach: float = 0.2,
     tilt: float = 0.1,
 ) -> Array:
     """In [0, 1]: high with the hand behind the cube and the cube at the goal.
@@ -94,9 +92,9 @@ TASK = panda.ArmTask(
     summary="a 7-joint arm pushes a cube across a table to a goal; hand set-points, 25 Hz",
     mjcf=MJCF,
     prepare=prepare,
-    success=panda.within(NEAR, 7, 30),
     observation=observation,
     reward=reward,
+    success=panda.within(NEAR, 7, 30),
     initial=initial,
     goal=goal,
     traces=("hand", "cube"),

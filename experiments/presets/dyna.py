@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from experiments.presets.mbpo import SMALL_MODEL
 from mbrl.agents.dyna import Config
-from mbrl.dynamics.configs import EnsembleConfig
 from mbrl.learners.configs import SACConfig
 from mbrl.learners.value_configs import DQNConfig
 
-_MODEL = EnsembleConfig(
-    members=5,
-    hidden=(128, 128, 128),
-    batch=32,
-    holdout=0.2,
-    patience=15,
-    weight_decay=1e-5,
-)
 _SMALL = Config(
-    model=_MODEL,
+    model=SMALL_MODEL,
     sac=SACConfig(learning_rate=1e-3),
     learning_starts=200,
     fit_every=100,
@@ -24,15 +18,7 @@ _SMALL = Config(
     real=0.5,
 )
 _CARTPOLE = Config(
-    model=EnsembleConfig(
-        members=5,
-        hidden=(128, 128, 128),
-        batch=32,
-        holdout=0.2,
-        patience=15,
-        learn_reward=True,
-        learn_termination=True,
-    ),
+    model=replace(SMALL_MODEL, learn_reward=True, learn_termination=True),
     base="dqn",
     dqn=DQNConfig(learning_rate=1e-3, target_every=100, exploration_steps=1000),
     learning_starts=200,

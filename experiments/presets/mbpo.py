@@ -35,7 +35,7 @@ _HUMANOID = replace(_MODEL, hidden=(400, 400, 400, 400))
 _INVERTED = _paper(10, -0.05 + math.log(3), 1, learning_starts=500)
 
 # Smaller nets and fewer rollouts than published, for tasks that are learned in minutes.
-_SMALL_MODEL = EnsembleConfig(
+SMALL_MODEL = EnsembleConfig(
     members=5,
     hidden=(128, 128, 128),
     batch=32,
@@ -43,8 +43,10 @@ _SMALL_MODEL = EnsembleConfig(
     patience=15,
     weight_decay=1e-5,
 )
+"""An ensemble for few dimensions."""
+
 _SMALL = Config(
-    model=_SMALL_MODEL,
+    model=SMALL_MODEL,
     learner=SACConfig(learning_rate=1e-3),
     learning_starts=200,
     fit_every=100,

@@ -9,6 +9,7 @@ No torch is imported until an agent is made, so the command's help is quick.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mbrl.agents.schedules import with_discount
@@ -40,13 +41,5 @@ def make(spec: Spec, config: Config, *, generator: Generator, device: str = "cpu
 
     settings = with_discount(config.learner, spec, DISCOUNT)
     learners = {"box": "mbrl.learners.svg:SVG"}
-    return model_learning(
-        DoubleHorizon,
-        "dhmbpo",
-        spec,
-        config,
-        settings,
-        learners,
-        generator=generator,
-        device=device,
-    )
+    made = partial(model_learning, DoubleHorizon, "dhmbpo", spec, config)
+    return made(settings, learners, generator=generator, device=device)

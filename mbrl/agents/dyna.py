@@ -6,6 +6,7 @@ No torch is imported until an agent is made, so the command's help is quick.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from mbrl.agents.dyna_config import DynaSchedule
@@ -49,15 +50,9 @@ def make(spec: Spec, config: Config, *, generator: Generator, device: str = "cpu
     Raises:
         ValueError: observations or actions that it cannot use.
     """
-    from mbrl.agents.imagining import imagining
+    from mbrl.agents.imagining import Imagining
+    from mbrl.agents.model_learning import model_learning
 
+    made = partial(model_learning, Imagining, f"dyna with {config.base}", spec, config)
     settings, learners = getattr(config, config.base), LEARNERS[config.base]
-    return imagining(
-        f"dyna with {config.base}",
-        spec,
-        config,
-        settings,
-        learners,
-        generator=generator,
-        device=device,
-    )
+    return made(settings, learners, generator=generator, device=device)

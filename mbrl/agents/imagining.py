@@ -11,16 +11,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from mbrl.agents.dyna_config import DynaSchedule
-from mbrl.agents.model_learning import ModelLearning, model_learning
+from mbrl.agents.model_learning import ModelLearning
 from mbrl.data import Replay
 from mbrl.imagination import Halt, branched, disagreement
 from mbrl.imagination.branched import members_multiple
 from mbrl.imagination.trust import Infoprop, InformationLimits, Macura
 from mbrl.spaces import random_actions
-from mbrl.types import GaussianDynamics, Learner, Metrics, Spec, Transition
+from mbrl.types import GaussianDynamics, Metrics, Transition
 
 LOOKED_AT = 1000
 """Imagined steps over which the members' disagreement is averaged."""
@@ -29,36 +29,14 @@ LOOKED_AT = 1000
 class Imagining(ModelLearning):
     """A `ModelLearning` agent whose learner also learns from imagined steps.
 
-    Args:
-        spec: the environment; observations must be a box of vectors, or indices.
-        learner: as for `OffPolicy`.
-        config: the schedule.
-        discount: as for `OffPolicy`.
-        generator: random stream of the agent, on the CPU.
-        device: device of the learner, the model and the buffers.
-
     Attributes:
         imagined: the imagined transitions; None before the first burst.
-
-    Raises:
-        ValueError: as `ModelLearning`.
     """
 
     config: DynaSchedule
 
-    def __init__(
-        self,
-        spec: Spec,
-        learner: Learner,
-        config: DynaSchedule,
-        *,
-        discount: float,
-        generator: Generator,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        super().__init__(
-            spec, learner, config, discount=discount, generator=generator, device=device
-        )
+    def _prepare(self) -> None:
+        config = self.config
         self.imagined: Replay | None = None
         self._bursts: list[int] = []  # transitions of those that are kept, with a rule of trust
         self._macura = Macura(
@@ -229,20 +207,3 @@ class Imagining(ModelLearning):
             self.imagined.load_state_dict(state["imagined"])
         self._bursts = list(state["bursts"])
         self._macura.load_state_dict(state["macura"])
-
-
-def imagining(
-    name: str,
-    spec: Spec,
-    config: DynaSchedule,
-    settings: Any,
-    learners: Mapping[str, str],
-    *,
-    generator: Generator,
-    device: torch.device | str = "cpu",
-    kind: type[Imagining] = Imagining,
-) -> Imagining:
-    """`model_learning` of an agent that imagines steps."""
-    return model_learning(
-        kind, name, spec, config, settings, learners, generator=generator, device=device
-    )

@@ -194,3 +194,29 @@ class LearnedModel:
         self.fits, self.seen = state["fits"], state["seen"]
         bounds = state["bounds"]
         self.bounds = None if bounds is None else (bounds[0].clone(), bounds[1].clone())
+
+
+class WithModel:
+    """What an agent with a `LearnedModel` shows of it; see `mbrl.types.ModelBased`."""
+
+    learned: LearnedModel
+
+    @property
+    def model(self) -> Any:
+        """The model."""
+        return self.learned.model
+
+    @property
+    def reward(self) -> Any:
+        """The reward as a function; None if the model predicts it."""
+        return self.learned.reward
+
+    @property
+    def terminated(self) -> Any:
+        """The termination as a function; None if the model predicts it."""
+        return self.learned.terminated
+
+    @property
+    def fits(self) -> int:
+        """How often the model was fitted."""
+        return self.learned.fits

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mbrl.agents.dyna_config import DynaSchedule
@@ -53,9 +54,9 @@ def make(spec: Spec, config: Config, *, generator: Generator, device: str = "cpu
     Raises:
         ValueError: observations or actions that it cannot use.
     """
-    from mbrl.agents.imagining import imagining
+    from mbrl.agents.imagining import Imagining
+    from mbrl.agents.model_learning import model_learning
 
+    made = partial(model_learning, Imagining, "mbpo", spec, config)
     learners = {"box": "mbrl.learners.sac:SAC", "index": "mbrl.learners.sac:DiscreteSAC"}
-    return imagining(
-        "mbpo", spec, config, config.learner, learners, generator=generator, device=device
-    )
+    return made(config.learner, learners, generator=generator, device=device)

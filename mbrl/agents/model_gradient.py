@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Generator, Tensor
 
-from mbrl.agents.learned_model import LearnedModel
+from mbrl.agents.learned_model import LearnedModel, WithModel
 from mbrl.agents.model_gradient_config import ModelGradientSchedule
 from mbrl.agents.policies import PolicyPlayer, first_index
 from mbrl.data import Replay, ReturnScale, RunningMoments
@@ -54,13 +54,7 @@ class OwnActions:
         """As that of the model."""
         return self.model.decode(state)
 
-    def step(
-        self,
-        state: Float[Tensor, "E B S"],
-        action: Float[Tensor, "E B A"],
-        *,
-        noise: Float[Tensor, "E B *noise_shape"] | None,
-    ) -> Step:
+    def step(self, state: Tensor, action: Tensor, *, noise: Tensor | None) -> Step:
         """One step of each member with the actions that the environment would get."""
         return self.model.step(state, self.emit(action), noise=noise)
 
@@ -71,7 +65,7 @@ class OwnActions:
         return lambda obs, action, next_obs: reward(obs, self.emit(action), next_obs)
 
 
-class ModelGradient:
+class ModelGradient(WithModel):
     """An `Agent` and `ModelBased` with a replay buffer, a model and an on-policy learner.
 
     Args:
@@ -116,26 +110,6 @@ class ModelGradient:
         self.starts = torch.zeros(0, size, device=device)
         self._begins = torch.zeros(0, dtype=torch.bool)  # where the next step is an episode's first
         self.playing = self.player(generator=generator)
-
-    @property
-    def model(self) -> Any:
-        """The model."""
-        return self.learned.model
-
-    @property
-    def reward(self) -> Any:
-        """The reward as a function; None if the model predicts it."""
-        return self.learned.reward
-
-    @property
-    def terminated(self) -> Any:
-        """The termination as a function; None if the model predicts it."""
-        return self.learned.terminated
-
-    @property
-    def fits(self) -> int:
-        """How often the model was fitted."""
-        return self.learned.fits
 
     def policy(
         self, state: Float[Tensor, "*lead S"], *, generator: Generator, explore: bool

@@ -11,7 +11,7 @@ from torch import Generator
 
 from mbrl.agents.controllers import Controller, Controllers
 from mbrl.agents.dyna_config import ModelSchedule
-from mbrl.agents.learned_model import LearnedModel
+from mbrl.agents.learned_model import LearnedModel, WithModel
 from mbrl.agents.makers import imported
 from mbrl.agents.off_policy import OffPolicy
 from mbrl.agents.policies import actions_of, kind_of
@@ -22,7 +22,7 @@ from mbrl.spaces import Vectors, bounds
 from mbrl.types import Learner, Metrics, Spec, Transition
 
 
-class ModelLearning(OffPolicy):
+class ModelLearning(WithModel, OffPolicy):
     """An `Agent` and `ModelBased` with a replay buffer, a model and a learner.
 
     What the model is good for, subclasses say.
@@ -60,8 +60,12 @@ class ModelLearning(OffPolicy):
         )
         self.learned = LearnedModel(spec, config.model, generator=generator, device=device)
         self._ended = np.zeros(0, dtype=bool)
+        self._prepare()
         if config.planning:
             self._plans = self._controllers(generator)
+
+    def _prepare(self) -> None:
+        """What a subclass does once there is a model."""
 
     def _controllers(self, generator: Generator) -> Controllers:
         config, learned, guide = self.config.plan, self.learned, self.guide()
@@ -102,26 +106,6 @@ class ModelLearning(OffPolicy):
         if self._plans is not None and self.fits:
             return self._controllers(generator)
         return super().player(generator=generator)
-
-    @property
-    def model(self) -> Any:
-        """The model."""
-        return self.learned.model
-
-    @property
-    def reward(self) -> Any:
-        """The reward as a function; None if the model predicts it."""
-        return self.learned.reward
-
-    @property
-    def terminated(self) -> Any:
-        """The termination as a function; None if the model predicts it."""
-        return self.learned.terminated
-
-    @property
-    def fits(self) -> int:
-        """How often the model was fitted."""
-        return self.learned.fits
 
     def update(self) -> Metrics:
         """Refit the model if that is due; then the updates that are due."""

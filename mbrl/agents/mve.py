@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from mbrl.agents.dyna_config import ExpansionSchedule
@@ -80,13 +81,5 @@ def make(spec: Spec, config: Config, *, generator: Generator, device: str = "cpu
     from mbrl.agents.model_learning import model_learning
 
     settings, learners = getattr(config, config.base), LEARNERS[config.base]
-    return model_learning(
-        Expanding,
-        f"mve with {config.base}",
-        spec,
-        config,
-        settings,
-        learners,
-        generator=generator,
-        device=device,
-    )
+    made = partial(model_learning, Expanding, f"mve with {config.base}", spec, config)
+    return made(settings, learners, generator=generator, device=device)

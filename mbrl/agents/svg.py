@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mbrl.agents.through_model_config import GradientSchedule
@@ -61,13 +62,5 @@ def make(spec: Spec, config: Config, *, generator: Generator, device: str = "cpu
     from mbrl.agents.through_model import ThroughModel
 
     learners = {"box": "mbrl.learners.svg:SVG"}
-    return model_learning(
-        ThroughModel,
-        "svg",
-        spec,
-        config,
-        config.learner,
-        learners,
-        generator=generator,
-        device=device,
-    )
+    made = partial(model_learning, ThroughModel, "svg", spec, config)
+    return made(config.learner, learners, generator=generator, device=device)

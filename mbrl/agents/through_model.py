@@ -13,7 +13,7 @@ from mbrl.imagination.branched import members_multiple
 from mbrl.learners.svg import SVG, World
 from mbrl.nn.block import check_finite
 from mbrl.parallel import single_thread
-from mbrl.types import GaussianDynamics, Metrics, Spec
+from mbrl.types import GaussianDynamics, Metrics
 
 LOOKED_AT = 1000
 """Imagined steps over which the members' disagreement is averaged."""
@@ -29,21 +29,9 @@ class ThroughModel(ModelLearning):
     learner: SVG
     config: GradientSchedule
 
-    def __init__(
-        self,
-        spec: Spec,
-        learner: SVG,
-        config: GradientSchedule,
-        *,
-        discount: float,
-        generator: Generator,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        super().__init__(
-            spec, learner, config, discount=discount, generator=generator, device=device
-        )
+    def _prepare(self) -> None:
         learned = self.learned
-        learner.world = World(learned.model, learned.reward, learned.terminated)
+        self.learner.world = World(learned.model, learned.reward, learned.terminated)
 
     def _after_fit(self) -> Metrics:
         if self.config.normalise_obs:

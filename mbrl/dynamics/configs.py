@@ -112,6 +112,10 @@ class NeuralConfig(FitConfig, ABC):
         """Weight decay by parameter of the net; parameters that are not listed have none."""
         return {}
 
+    def for_outputs(self, count: int) -> FitConfig:
+        """The settings of a fit of D outputs."""
+        return self
+
     def optimise(
         self,
         trained: Any,
@@ -131,9 +135,9 @@ class NeuralConfig(FitConfig, ABC):
         `trained` is a `mbrl.dynamics.neural.Trained`, `loss` a `mbrl.dynamics.fitting.Loss`; the
         result is a `mbrl.dynamics.fitting.Fitted`.
         """
-        decay = self.decay(trained.net)
+        decay, config = self.decay(trained.net), self.for_outputs(rows[1].shape[-1])
         return trained.fit(
-            loss, rows, held, self, weights=weights, decay=decay, generator=generator
+            loss, rows, held, config, weights=weights, decay=decay, generator=generator
         )
 
 
@@ -250,25 +254,8 @@ class NormedEnsembleConfig(EnsembleConfig):
         weights, biases = (zip(part, decay, strict=True) for part in (net.weights, net.biases))
         return dict([*weights, *biases])
 
-    def optimise(
-        self,
-        trained: Any,
-        loss: Any,
-        rows: Sequence[Tensor],
-        held: Sequence[Tensor],
-        *,
-        weights: Tensor | None,
-        generator: Generator,
-    ) -> Any:
-        """As of `NeuralConfig`, with patience and passes in units of ln D."""
-        unit = max(math.log(rows[1].shape[-1]), 1.0)
+    def for_outputs(self, count: int) -> FitConfig:
+        """Patience and passes are in units of ln D."""
+        unit = max(math.log(count), 1.0)
         patience, epochs = (max(round(unit * x), 1) for x in (self.patience, self.epochs))
-        return trained.fit(
-            loss,
-            rows,
-            held,
-            replace(self, patience=patience, epochs=epochs),
-            weights=weights,
-            decay=self.decay(trained.net),
-            generator=generator,
-        )
+        return replace(self, patience=patience, epochs=epochs)

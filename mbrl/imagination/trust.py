@@ -146,15 +146,9 @@ class Infoprop:
         """(2 S,): of the member's sample, and of the state given the sample."""
         return (2 * self.model.noise_shape[0],)
 
-    def encode(
-        self,
-        obs: Float[Tensor, "*lead O"],
-        *,
-        state: Tensor | None = None,
-        action: Tensor | None = None,
-    ) -> Float[Tensor, "*lead S"]:
+    def encode(self, obs: Tensor, **memory: Any) -> Tensor:
         """That of the model."""
-        return self.model.encode(obs, state=state, action=action)
+        return self.model.encode(obs, **memory)
 
     def decode(self, state: Float[Tensor, "*lead S"]) -> Float[Tensor, "*lead O"]:
         """That of the model."""

@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from mbrl.nn.stacked import ACTIVATIONS, BatchNorm, Net, unit_columns
+from mbrl.nn.stacked import ACTIVATIONS, BatchNorm, Stack, unit_columns
 from planners.checks import check_memory
 
 
-class StackedBlocks(Net):
+class StackedBlocks(Stack):
     """E networks of the same shape: a linear layer, residual blocks, a norm, and an output layer.
 
     x -> D: batch norm and linear. Each block: x + act(norm(act(norm(x W₁)) W₂)), with W₁ of
@@ -33,8 +33,6 @@ class StackedBlocks(Net):
         ValueError: a size or member count below one, no block, blocks of different widths, an
             unknown activation, or an expansion below one.
     """
-
-    separable = True
 
     def __init__(
         self,
@@ -69,11 +67,6 @@ class StackedBlocks(Net):
         self.norms = nn.ModuleList(BatchNorm(members, size) for size in normed)
         self.rms = nn.Parameter(torch.empty(members, 1, width))
         self.reset(generator=generator)
-
-    @property
-    def members(self) -> int:
-        """E."""
-        return len(self.weights[0])
 
     @torch.no_grad()
     def reset(self, *, generator: Generator) -> None:

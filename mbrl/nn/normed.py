@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import pairwise
 from typing import cast
 
 import torch
@@ -13,11 +12,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from mbrl.nn.stacked import ACTIVATIONS, Net, Scaling
-from planners.checks import check_memory
+from mbrl.nn.stacked import ACTIVATIONS, Scaling, Stack
 
 
-class NormedMLP(Net):
+class NormedMLP(Stack):
     """E multi-layer perceptrons: layer l is x -> activation(dropout(norm(x) W + b)).
 
     The norm is layer norm without a learned scale and shift, (x - mean) / sqrt(variance + ε) over
@@ -40,8 +38,6 @@ class NormedMLP(Net):
         ValueError: a size or member count below one, numbers of `eps` or `dropout` that are not
             those of the layers or out of range, an unknown activation.
     """
-
-    separable = True
 
     def __init__(
         self,
@@ -70,19 +66,10 @@ class NormedMLP(Net):
         self.sizes, self.eps, self.dropout = tuple(sizes), tuple(eps), tuple(dropout)
         self.activation, self.zero_last = activation, zero_last
         self._noise: Generator | None = None
-        pairs = list(pairwise(sizes))
-        count = members * sum((i + 1) * o for i, o in pairs)
-        check_memory(  # float32, each with a gradient, Adam's two moments and the best so far
-            f"{members} nets with layers of {', '.join(map(str, sizes))}: their fit", 5 * 4 * count
-        )
+        pairs = self._check_fit(members, sizes)
         self.weights = nn.ParameterList(torch.empty(members, i, o) for i, o in pairs)
         self.biases = nn.ParameterList(torch.empty(members, 1, o) for _, o in pairs)
         self.reset(generator=generator)
-
-    @property
-    def members(self) -> int:
-        """E."""
-        return len(self.weights[0])
 
     @torch.no_grad()
     def reset(self, *, generator: Generator) -> None:

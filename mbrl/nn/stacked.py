@@ -262,7 +262,28 @@ INITS = ("pets", "uniform", "orthogonal")
 """Initial weights of `StackedMLP`."""
 
 
-class StackedMLP(Net):
+class Stack(Net):
+    """A `Net` of E separate networks, whose weights are stacked."""
+
+    separable = True
+    weights: nn.ParameterList
+
+    @property
+    def members(self) -> int:
+        """E."""
+        return len(self.weights[0])
+
+    def _check_fit(self, members: int, sizes: Sequence[int]) -> list[tuple[int, int]]:
+        """Inputs and outputs of each layer; ValueError if a fit does not fit into memory."""
+        pairs = list(pairwise(sizes))
+        count = members * sum((i + 1) * o for i, o in pairs)
+        check_memory(  # float32, each with a gradient, Adam's two moments and the best so far
+            f"{members} nets with layers of {', '.join(map(str, sizes))}: their fit", 5 * 4 * count
+        )
+        return pairs
+
+
+class StackedMLP(Stack):
     """E multi-layer perceptrons of the same shape: layer l holds (E, I, O) and (E, 1, O).
 
     Args:
@@ -282,8 +303,6 @@ class StackedMLP(Net):
         ValueError: a size or member count below one, an unknown activation, init or norm, or a
             dropout outside [0, 1).
     """
-
-    separable = True
 
     def __init__(
         self,
@@ -312,11 +331,7 @@ class StackedMLP(Net):
         self.sizes, self.activation, self.init = tuple(sizes), activation, init
         self.last_gain, self.norm, self.dropout = last_gain, norm, dropout
         self._noise: Generator | None = None
-        pairs = list(pairwise(sizes))
-        count = members * sum((i + 1) * o for i, o in pairs)
-        check_memory(  # float32, each with a gradient, Adam's two moments and the best so far
-            f"{members} nets with layers of {', '.join(map(str, sizes))}: their fit", 5 * 4 * count
-        )
+        pairs = self._check_fit(members, sizes)
         self.weights = nn.ParameterList(torch.empty(members, i, o) for i, o in pairs)
         self.biases = nn.ParameterList(torch.empty(members, 1, o) for _, o in pairs)
         # a norm over the batch is also at the input
@@ -325,11 +340,6 @@ class StackedMLP(Net):
         kind = kinds.get(norm or "", BatchNorm)
         self.norms = nn.ModuleList(kind(members, size) for size in normed)
         self.reset(generator=generator)
-
-    @property
-    def members(self) -> int:
-        """E."""
-        return len(self.weights[0])
 
     @torch.no_grad()
     def reset(self, *, generator: Generator) -> None:
