@@ -81,7 +81,7 @@ def _mbpo(bench: Bench, starts: int, rows: int) -> list[Result]:
         made.update()
 
     def passed() -> None:
-        made.model.fit(replay, generator=made.generator)
+        made.learned.fit(made.replay, margin=made.config.margin, generator=made.generator)
 
     ours = spread(*(rate(1, work) for work in (updates, made.imagine, passed)))
     theirs = [
@@ -112,8 +112,11 @@ def _dhmbpo(bench: Bench, rows: int) -> list[Result]:
     if "dhmbpo" not in AGENTS:
         return []
     module = agent("dhmbpo")
-    config = replace(module.Config.suited(SPEC), learning_starts=rows, first=1)
-    made, steps = module.make(SPEC, config, generator=seeded()), config.fit_every
+    config = module.Config.suited(SPEC)
+    steps = config.fit_every
+    rows = max(rows, 2 * steps)
+    config = replace(config, learning_starts=rows, first=1)
+    made = module.make(SPEC, config, generator=seeded())
     made.observe(random_steps(rows - steps))
 
     def sample() -> float:

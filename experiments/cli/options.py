@@ -60,6 +60,21 @@ FLAT = ("agent", "drive", "learner", "mpc", "search")
 
 UNSET: Mapping[str, Mapping[str, str]] = {
     "mbrl.agents.mpc.MPCConfig": {"budget_ms": "no limit"},
+    "mbrl.agents.mpc.PlannerConfig": dict.fromkeys(
+        (
+            "population",
+            "iterations",
+            "elites",
+            "knots",
+            "interpolation",
+            "sigma",
+            "beta",
+            "momentum",
+            "temperature",
+            "answer",
+        ),
+        "that of the search",
+    ),
     "mbrl.agents.dyna_q.Config": {"discount": "that of the environment, 0.95 if it has none"},
     "mbrl.agents.tabular.Config": {"discount": "that of the environment, 0.99 if it has none"},
     "mbrl.agents.pets.config.Config": {
@@ -69,7 +84,22 @@ UNSET: Mapping[str, Mapping[str, str]] = {
         "random_steps": "--learning-starts",
         "updates": "--train-every",
     },
-    "mbrl.dynamics.configs.EnsembleConfig": {"elites": "all members"},
+    "mbrl.agents.dyna_config.DynaSchedule": {"last_horizon": "--horizon"},
+    "mbrl.agents.model_gradient_config.ModelGradientSchedule": {
+        "random_steps": "--fit-every",
+        "horizon": "whole episodes",
+    },
+    "mbrl.dynamics.configs.FitConfig": {"batches_per_epoch": "all rows"},
+    "mbrl.dynamics.configs.NeuralConfig": {"elites": "all members"},
+    "mbrl.learners.svg_config.SVGConfig": {
+        "critic_hidden": "--hidden",
+        "discount": "that of the environment, that of the algorithm if it has none",
+        "critic_learning_rate": "--learning-rate",
+        "subset": "all of them",
+        "temperature": "tuned",
+        "target_entropy": "-1 for each dimension of an action",
+        "clip": "no limit",
+    },
     "mbrl.learners.configs.SACConfig": {
         "critic_hidden": "--hidden",
         "discount": "that of the environment, 0.99 if it has none",

@@ -218,7 +218,8 @@ def test_an_update_of_sac_has_the_operations_that_torch_counts():
 TINY_DYNA = {"starts": 70, "rows": 300}
 
 
-def test_imagination_and_a_step_of_mbpo_are_measured_against_mbrl_lib():
+def test_imagination_and_a_step_of_mbpo_are_measured_against_mbrl_lib(monkeypatch):
+    monkeypatch.setattr(dyna, "AGENTS", {})  # an iteration of DHMBPO takes a minute
     peer = FakePeer()
     found = {
         (r.work, r.against): r for r in BENCHES["dyna"](Bench(2, 1, peer, matrix=16), **TINY_DYNA)

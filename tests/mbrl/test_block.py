@@ -79,7 +79,8 @@ def test_the_fixed_twin_shares_running_moments():
     block = Block(net, learning_rate=0.1)
     net(torch.randn(2, 64, 3, generator=seeded()) + 5)
     own, theirs = dict(net.named_buffers()), dict(block.fixed.named_buffers())
-    assert all(torch.equal(own[name], theirs[name]) for name in own) and len(own) == 2
+    assert all(torch.equal(own[name], theirs[name]) for name in own)
+    assert len(own) == 4  # at the input, and of the hidden layer
 
 
 def test_a_target_moves_a_share_of_the_way():
@@ -158,7 +159,7 @@ def test_norms_are_those_of_torch(norm, training):
             scaled = (rows - mean) / (variance + 1e-5).sqrt()
             return scaled * layer.weight[e, 0] + layer.bias[e, 0]
 
-        if after:
+        if norm != "layer":
             rows = normalised(rows, layers.pop(0))
         for k in range(2):
             rows = rows @ net.weights[k][e] + net.biases[k][e]
@@ -203,11 +204,12 @@ def test_unit_weights_do_not_change_what_a_normalised_network_says():
     x = torch.randn(2, 32, 3, generator=seeded(1))
     with torch.no_grad():
         net.biases[0].zero_()
-        before = net(x)
+        last, offset = net.weights[-1].norm(dim=1, keepdim=True), net.biases[-1]
+        expected = (net(x) - offset) / last + offset  # the last layer is not normalised
         net.to_unit_weights()
-        torch.testing.assert_close(net(x), before, rtol=1e-2, atol=1e-3)
-    for weight in [*net.weights][:-1]:
-        torch.testing.assert_close(weight.norm(dim=1), torch.ones(2, 64))
+        torch.testing.assert_close(net(x), expected, rtol=1e-2, atol=1e-3)
+    for weight in net.weights:
+        torch.testing.assert_close(weight.norm(dim=1), torch.ones(2, weight.shape[-1]))
 
 
 @pytest.mark.parametrize("init", ["pets", "uniform", "orthogonal"])
