@@ -22,6 +22,7 @@ def test_the_steps_to_a_return_are_those_of_the_last_of_three_episodes():
     assert dyna_savings.steps_to(steps[:2], returns[:2], -1.0) is None
 
 
+@pytest.mark.slow
 def test_the_study_of_savings_trains_counts_and_draws(tmp_path):
     folder = STUDIES["dyna-savings"](tmp_path, fast=True, workers=1, say=silent)
     found = json.loads((folder / "results.json").read_text())["numbers"]["steps to the return"]
@@ -44,6 +45,7 @@ def test_savings_are_compared_with_the_same_learner_and_as_many_updates(tmp_path
     assert with_model.steps == alone.steps and with_model.agent.real == 0.25
 
 
+@pytest.mark.slow
 def test_the_study_of_returns_trains_evaluates_draws_and_says_the_time(tmp_path):
     folder = STUDIES["dyna-returns"](tmp_path, fast=True, workers=1, say=silent)
     numbers = json.loads((folder / "results.json").read_text())["numbers"]

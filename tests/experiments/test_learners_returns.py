@@ -11,6 +11,7 @@ from experiments.studies.lab import Lab
 from mbrl.agents import AGENTS
 
 
+@pytest.mark.slow
 def test_the_study_trains_evaluates_and_draws_every_quick_learner(tmp_path):
     folder = STUDIES["learners-returns"](tmp_path, fast=True, workers=2, say=lambda _: None)
     numbers = json.loads((folder / "results.json").read_text())["numbers"]
