@@ -15,7 +15,16 @@ from mbrl.data import Replay
 from mbrl.dynamics.configs import NeuralConfig
 from mbrl.dynamics.own import OwnModel
 from mbrl.spaces import Vectors
-from mbrl.types import Dynamics, Fittable, GaussianDynamics, Metrics, Policy, Spec, Transition
+from mbrl.types import (
+    Dynamics,
+    Fittable,
+    GaussianDynamics,
+    Metrics,
+    Policy,
+    RewardFn,
+    Spec,
+    Transition,
+)
 from mbrl.uncertainty import calibration_curve, calibration_error, negative_log_likelihood
 
 LEVELS = 9
@@ -77,11 +86,23 @@ class LearnedModel:
         parameters = made.parameters() if isinstance(made, nn.Module) else []
         self._trained = [part for part in parameters if part.requires_grad]
         self._train(False)
-        self.reward = None if config.learn_reward else spec.reward
+        self.reward = None if config.learn_reward else self._of_vectors(spec)
         self.terminated = None if config.learn_termination else spec.terminated
         self.learns_reward, self.learns_termination = config.learn_reward, config.learn_termination
         self.fits = self.seen = 0
         self.bounds: tuple[Tensor, Tensor] | None = None
+
+    def _of_vectors(self, spec: Spec) -> RewardFn | None:
+        """The known reward, as a function of actions as the model takes them."""
+        reward = spec.reward
+        if reward is None or not isinstance(spec.action, Discrete):
+            return reward
+        first = int(spec.action.start)
+
+        def of_vectors(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
+            return reward(obs, self.indices(action) + first, next_obs)
+
+        return of_vectors
 
     def vectors(self, action: Shaped[Tensor, "*lead"]) -> Float[Tensor, "*lead A"]:
         """Actions as the model takes them."""
@@ -117,7 +138,7 @@ class LearnedModel:
         """
         data = replay.all()
         data = data._replace(action=self.vectors(data.action))
-        new = min(len(data.reward) - self.seen, JUDGED) if self.fits else 0
+        new = min(replay.written - self.seen, len(data.reward), JUDGED) if self.fits else 0
         judged: dict[str, float] = {}
         model: object = self.model
         if new > 1 and isinstance(model, GaussianDynamics):
@@ -130,7 +151,7 @@ class LearnedModel:
         low, high = torch.aminmax(torch.cat((data.obs, data.next_obs)), dim=0)
         wider = margin * (high - low).clamp_min(1e-3)
         self.bounds = low - wider, high + wider
-        self.fits, self.seen = self.fits + 1, len(data.reward)
+        self.fits, self.seen = self.fits + 1, replay.written
         return {f"model_{name}": value for name, value in {**fitted, **judged}.items()}
 
     def _train(self, on: bool) -> None:

@@ -171,9 +171,9 @@ class ModelGradient(WithModel):
             under which the return improved at the last comparison.
         """
         config, learned = self.config, self.learned
-        apart = torch.randint(2**62, (), generator=self.generator).item()
+        seed = int(torch.randint(2**62, (), generator=self.generator))
         compares = config.validation > 0
-        before = self.member_returns(int(apart)) if compares else None
+        before = self.member_returns(seed) if compares else None
         totals: dict[str, float] = {}
         said: dict[str, float] = {}
         first: float | None = None
@@ -189,7 +189,7 @@ class ModelGradient(WithModel):
             for name, value in metrics.items():
                 totals[name] = totals.get(name, 0.0) + value
             if before is not None and done % config.validate_every == 0:
-                after = self.member_returns(int(apart))
+                after = self.member_returns(seed)
                 said["agreement"] = float((after > before).float().mean())
                 before = after
                 if said["agreement"] < config.validation:

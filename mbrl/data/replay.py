@@ -86,6 +86,11 @@ class Replay:
     def __len__(self) -> int:
         return min(self._written, self.capacity)
 
+    @property
+    def written(self) -> int:
+        """How many transitions were ever added, those that are overwritten included."""
+        return self._written
+
     def append(self, transition: Transition, **extra: Tensor) -> None:
         """Add one transition (no leading dimension) or a batch (T,) in time order.
 

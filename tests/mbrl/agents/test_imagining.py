@@ -142,6 +142,21 @@ def test_the_first_action_is_the_policys_that_of_the_buffer_or_random(spec, acti
         assert ((imagined.action >= low) & (imagined.action <= high)).all()
 
 
+def test_a_known_reward_of_indices_is_asked_with_the_environments_indices():
+    spec = CHOICE._replace(reward=lambda obs, action, next_obs: 10.0 * action)
+    made = make(spec, base="dqn", actions="random", starts=200)
+    walk(made, 20)
+    rows = made.imagined.all()
+    assert rows.reward.tolist() == [10.0 * (index + 5) for index in rows.action.tolist()]
+    assert set(rows.action.tolist()) == {0, 1, 2}
+
+
+def test_the_model_is_still_judged_once_the_buffer_is_full():
+    said = walk(make(capacity=25), 45)
+    judged = [step for step, metrics in enumerate(said, 1) if "model_error" in metrics]
+    assert judged == [30, 40]
+
+
 @pytest.mark.parametrize("base", ["sac", "dqn"])
 def test_learners_of_indices_imagine_with_indices(base):
     made = make(CHOICE, base=base)
