@@ -124,22 +124,19 @@ class RunConfig:
         return dataclasses.replace(_read(cls, given | {"agent": None}, file), agent=own)
 
 
-_PARTS = {
-    "environment": ("env",),
-    "agent": ("algo",),
-    "planner": ("agent", "mpc", "planner", "name"),
-    "model": ("agent", "model", "name"),
-}
-"""The fields of a config that may be a module:NAME."""
-
-
 def _own_parts(config: Any) -> Iterator[tuple[str, str]]:
-    for place, path in _PARTS.items():
-        found = config
-        for name in path:
-            found = found.get(name) if isinstance(found, Mapping) else None
-        if isinstance(found, str) and ":" in found:
+    """What of a config is a module:NAME: its environment, its agent, and the planners and models
+    at any place of it."""
+    if not isinstance(config, Mapping):
+        return
+    for place, key in (("environment", "env"), ("agent", "algo")):
+        if isinstance(found := config.get(key), str) and ":" in found:
             yield place, found
+    for key, value in config.items():
+        name = value.get("name") if isinstance(value, Mapping) else None
+        if key in ("planner", "model") and isinstance(name, str) and ":" in name:
+            yield key, name
+        yield from _own_parts(value)
 
 
 def _read(kind: Any, given: Any, file: Path | str, place: str = "") -> Any:

@@ -5,6 +5,7 @@ import math
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,12 +13,12 @@ import torch
 import envs
 import mbrl
 from experiments.cli.command import run as command
-from mbrl.agents import MPCConfig, PlannerConfig
+from mbrl.agents import AGENTS, MPCConfig, PlannerConfig, agent
 from mbrl.agents.pets import Config
 from mbrl.dynamics import EnsembleConfig
 from mbrl.training import Run, RunError
 from mbrl.training.metrics import METRICS
-from mbrl.training.runs import load_run
+from mbrl.training.runs import RunConfig, load_run
 
 TINY = Config(
     mpc=MPCConfig(PlannerConfig(horizon=4, population=8, iterations=1, elites=2), particles=2),
@@ -390,3 +391,27 @@ def test_an_immediate_interruption_reports_the_last_checkpoint(path, steps, monk
     assert command(["train", "--resume", str(path), "--steps", str(steps)]) == 130
     said = "its last one is at step 170); go on with: mbrl train --resume"
     assert said in capsys.readouterr().err
+
+
+def with_own_parts(config):
+    """Copies of a config, each with one of its planners or models from a module of its own."""
+    for key, value in config.items():
+        if key in ("planner", "model") and isinstance(value, dict):
+            yield {**config, key: {**value, "name": "evil_module:Part"}}
+        elif isinstance(value, dict):
+            for inner in with_own_parts(value):
+                yield {**config, key: inner}
+
+
+@pytest.mark.parametrize("algo", [*AGENTS])
+def test_no_part_that_only_a_file_names_is_imported(algo, tmp_path, monkeypatch):
+    """A planner or a model at any place of any agent's settings, such as `plan.planner`."""
+    monkeypatch.syspath_prepend(tmp_path)
+    tmp_path.joinpath("evil_module.py").write_text("raise SystemExit('imported')")
+    given = RunConfig(algo, "Pendulum-v1", 0, 10, "cpu", agent(algo).Config()).to_json()
+    spoilt = [given | {"agent": own} for own in with_own_parts(given["agent"])]
+    assert bool(spoilt) == (algo in ("dhmbpo", "dyna", "mb-pg", "mbpo", "mve", "pets", "svg"))
+    for config in spoilt:
+        with pytest.raises(RunError, match="evil_module, which is not imported because only a fi"):
+            RunConfig.of(SimpleNamespace(path=tmp_path, config=config))
+    assert "evil_module" not in sys.modules
