@@ -28,6 +28,9 @@ class Study(options.Common):
     """Where results go."""
     fast: bool = False
     """A small version that only shows that everything runs."""
+    only: tuple[str, ...] = ()
+    """Of learners-returns and dyna-returns: the runs with one of these in their name, such as
+    Pendulum-v1 or 'dhmbpo Hopper'."""
     executor: Literal["processes", "ray"] = "processes"
     """Where the work is done: processes (this machine) or ray (a cluster, extra `cluster`)."""
     address: Annotated[str | None, options.unset("auto with --executor ray")] = None
@@ -52,6 +55,7 @@ def run(args: list[str]) -> int:
         "seeds": parsed.seeds,
         "workers": parsed.workers,
         "fast": parsed.fast,
+        "only": parsed.only,
         "say": options.say,
     }
     executor = executor_of(parsed.executor, parsed.address)

@@ -55,12 +55,12 @@ STUDIES: Mapping[str, Study] = {
     "wrong-model": study(wrong_model.wrong_model, seeds=5),
     "steve-chain": study(steve_chain.steve_chain, seeds=5),
     "dyna-savings": study(dyna_savings.dyna_savings, seeds=5),
-    "dyna-returns": study(dyna_returns.dyna_returns, seeds=3),
+    "dyna-returns": study(dyna_returns.dyna_returns, seeds=3, choice=True),
     "rollout-bias": study(rollout_bias.rollout_bias, seeds=10, fast_seeds=2),
     "trees": study(trees.trees, seeds=10, fast_seeds=2),
     "overestimation": study(overestimation.overestimation, seeds=5, fast_seeds=2),
     "learners": study(learners.learners, seeds=1),
-    "learners-returns": study(learners_returns.learners_returns, seeds=5),
+    "learners-returns": study(learners_returns.learners_returns, seeds=5, choice=True),
 }
 """All studies by name."""
 

@@ -93,6 +93,8 @@ EPISODES = {"Pendulum-v1": 100, "cartpole-swingup": 20, "panda-reach": 20}
 def dyna_returns(lab: Lab) -> Report:
     """Learning curves of agents that imagine, returns of their policies, and their time."""
     rows = FAST if lab.fast else tuple(row for row in ROWS if row.algo in AGENTS)
+    named = {f"{row.algo} {row.env}": row for row in rows}
+    rows = tuple(named[name] for name in lab.chosen(named))
     configs = {f"{row.algo} {row.env}": config(lab, row) for row in rows}
     paths = lab.train(configs)
     asked = {

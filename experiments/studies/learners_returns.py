@@ -104,7 +104,8 @@ def learners_returns(lab: Lab) -> Report:
     missing = left_out([row.env for row in ROWS])
     for line in missing.values():
         lab.say(line)
-    rows = [row for row in wanted if row.env not in missing]
+    named = {f"{row.label} {row.env}": row for row in wanted if row.env not in missing}
+    rows = [named[name] for name in lab.chosen(named)]
     configs = {f"{row.label} {row.env}": config(lab, row) for row in rows}
     paths = lab.train(configs)
     asked = {
@@ -138,8 +139,10 @@ def learners_returns(lab: Lab) -> Report:
     family = {
         env: {row.label: numbers[f"{row.label} {env}"]["curves"] for row in rows if row.env == env}
         for env in FAMILY
+        if any(row.env == env for row in rows)
     }
-    picture(family, lab.folder / "family.png")
+    if family:
+        picture(family, lab.folder / "family.png")
     text = f"""# Returns of model-free learners
 
 Return of the final policy, without exploration, over new episodes: interquartile mean over
@@ -148,9 +151,9 @@ Return of the final policy, without exploration, over new episodes: interquartil
 {labs.table(["learner", "environment", "actions", "return", "published", "source"], cells)}
 
 Published numbers are those of one trained agent each ({ZOO}), or means over seeds.
-
-![Returns while learning of every learner, on a task of each kind](family.png)
 """
+    if family:
+        text += "\n![Returns while learning, on a task of each kind](family.png)\n"
     if missing:
         text += "\n" + "\n\n".join(missing.values()) + "\n"
     return Report(numbers, text)

@@ -22,7 +22,7 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -61,6 +61,7 @@ class Study(Protocol):
         seeds: int | None = None,
         workers: int | None = None,
         fast: bool = False,
+        only: Sequence[str] = (),
         say: Callable[[str], None] = print,
         executor: Executor | None = None,
     ) -> Path:
@@ -71,11 +72,14 @@ class Study(Protocol):
             seeds: number of seeds; the study's default if None.
             workers: number of workers; as many as the executor has if None.
             fast: whether to run a tiny version, which only shows that the study runs.
+            only: parts of names of runs; of a study with many runs, those whose name has one of
+                these parts are made and shown. All if empty.
             say: called with each line of progress.
             executor: does the work; `Processes()`, on this machine, if None.
 
         Raises:
-            ValueError: `seeds` or `workers` below one.
+            ValueError: `seeds` or `workers` below one; `only` of a study that is made whole, or
+                with a part that no run's name has.
             RunError: a folder with a run of another config, or one that another process writes.
             KeyboardInterrupt: after the current runs have been saved.
         """
@@ -102,9 +106,23 @@ class Lab:
     """The configs trained so far, by label and without seeds, for `results.json`."""
     executor: Executor = dataclasses.field(default_factory=Processes)
     """Does the work."""
+    only: Sequence[str] = ()
+    """Parts of the names of the runs that are wanted; all if empty."""
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    def chosen(self, names: Iterable[str]) -> list[str]:
+        """The names with one of the parts in `only`; all of them if it is empty.
+
+        Raises:
+            ValueError: a part that no name has.
+        """
+        names = list(names)
+        for part in self.only:
+            if not any(part in name for name in names):
+                raise ValueError(f"no run has {part!r} in its name; there are {', '.join(names)}")
+        return [name for name in names if not self.only or any(part in name for part in self.only)]
 
     def train(self, configs: Mapping[str, RunConfig]) -> dict[str, list[Path]]:
         """Train each config on every seed; returns the runs' folders by label, in order of seeds.
@@ -174,6 +192,7 @@ def study(
     *,
     seeds: int,
     fast_seeds: int = 1,
+    choice: bool = False,
     lab: Callable[..., AnyLab],
 ) -> Study:
     """A study from its experiment; its folder has the name of the function.
@@ -182,9 +201,10 @@ def study(
         experiment: trains and evaluates with a lab, and returns a report.
         seeds: default number of seeds.
         fast_seeds: default number of seeds of the fast version.
-        lab: makes the lab from folder, seeds, workers, fast and say, and `executor=`.
+        choice: whether the experiment makes only the runs that `Lab.chosen` gives it.
+        lab: makes the lab from folder, seeds, workers, fast and say, and `executor=`, `only=`.
     """
-    made = partial(_run, experiment, seeds, fast_seeds, lab)
+    made = partial(_run, experiment, seeds, fast_seeds, choice, lab)
     made.__doc__ = experiment.__doc__
     return made
 
@@ -193,15 +213,20 @@ def _run(
     experiment: Callable[[Any], Report],
     own_seeds: int,
     fast_seeds: int,
+    choice: bool,
     make_lab: Callable[..., Lab],
     root: Path,
     *,
     seeds: int | None = None, workers: int | None = None, fast: bool = False,
-    say: Callable[[str], None] = print, executor: Executor | None = None,
+    only: Sequence[str] = (), say: Callable[[str], None] = print,
+    executor: Executor | None = None,
 ) -> Path:  # fmt: skip
+    if only and not choice:
+        raise ValueError(f"the study {experiment.__name__} is made whole: it has no choice of runs")
     seeds = (fast_seeds if fast else own_seeds) if seeds is None else seeds
     name = experiment.__name__
-    lab = make_lab(Path(root) / name, seeds, workers, fast, say, executor=executor or Processes())
+    where = {"executor": executor or Processes(), "only": only}
+    lab = make_lab(Path(root) / name, seeds, workers, fast, say, **where)
     began = time.perf_counter()
     report = experiment(lab)
     results = {

@@ -144,6 +144,24 @@ def test_a_study_writes_numbers_versions_and_a_page(tmp_path):
         study(small, seeds=3, lab=lab)(tmp_path, workers=0, say=silent)
 
 
+def test_a_study_of_many_runs_makes_those_with_a_part_in_their_name(tmp_path):
+    def many(lab: Lab) -> Report:
+        return Report({"made": lab.chosen(["sac Hopper", "ppo Hopper", "ppo Acrobot"])}, "# many")
+
+    def made(*only: str, choice: bool = True) -> list[str]:
+        run = study(many, seeds=1, choice=choice, lab=partial(Lab, make_env=gymnasium.make))
+        folder = run(tmp_path, only=only, say=silent)
+        return json.loads((folder / "results.json").read_text())["numbers"]["made"]
+
+    assert made() == ["sac Hopper", "ppo Hopper", "ppo Acrobot"]
+    assert made("Hopper", "sac") == ["sac Hopper", "ppo Hopper"]
+    assert made("ppo A") == ["ppo Acrobot"]
+    with pytest.raises(ValueError, match="no run has 'td3' in its name; there are sac Hopper"):
+        made("ppo", "td3")
+    with pytest.raises(ValueError, match="the study many is made whole: it has no choice of runs"):
+        made("ppo", choice=False)
+
+
 def test_results_are_computed_again_only_for_other_arguments(tmp_path, inline):
     lab, seen = laboratory(tmp_path, seeds=2), []
 
