@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from mbrl.nn.affine import affine
 from mbrl.nn.stacked import ACTIVATIONS, BatchNorm, Stack, unit_columns
 from planners.checks import check_memory
 
@@ -85,12 +86,12 @@ class StackedBlocks(Stack):
         """Each member's output on its own rows."""
         weights = cast(list[Tensor], [*self.weights._parameters.values()])
         act, (at_input, *norms) = ACTIVATIONS[self.activation], [*self.norms]
-        x = torch.bmm(at_input(x), weights[0])
+        x = affine(at_input(x), weights[0], None)
         inner = zip(weights[1:-1:2], weights[2:-1:2], norms[::2], norms[1::2], strict=True)
         for up, down, wide, narrow in inner:
-            x = x + act(narrow(torch.bmm(act(wide(torch.bmm(x, up))), down)))
+            x = x + act(narrow(affine(act(wide(affine(x, up, None))), down, None)))
         x = self.rms * x * (x.square().mean(-1, keepdim=True) + 1e-6).rsqrt()
-        return torch.baddbmm(self.bias, x, weights[-1])
+        return affine(x, weights[-1], self.bias)
 
     @torch.no_grad()
     def to_unit_weights(self) -> None:

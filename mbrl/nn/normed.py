@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from mbrl.nn.affine import affine
 from mbrl.nn.stacked import ACTIVATIONS, Scaling, Stack
 
 
@@ -136,7 +137,7 @@ def normed_mlp(
     for layer, (weight, bias, own) in enumerate(zip(weights, biases, eps, strict=True)):
         if own:
             x = F.layer_norm(x, x.shape[-1:], eps=own)
-        x = torch.baddbmm(bias, x, weight)
+        x = affine(x, weight, bias)
         if drop is not None:
             x = drop(layer, x)
         if layer < last:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import platform
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from mbrl.nn.affine import ONEDNN, ONEDNN_ROWS, ONEDNN_WORK, ONEDNN_WORK_BACKWARD, affine, onednn
 from planners.checks import check_memory
 
 ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
@@ -32,47 +32,6 @@ SLOPES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "tanh": lambda grad, x, y: torch.ops.aten.tanh_backward(grad, y),
 }
 """Gradient with respect to x of y = activation(x), from the gradient with respect to y."""
-
-
-def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """x (B, I) times the transpose of weight (O, I), plus bias (O,), by oneDNN."""
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-
-
-def onednn_works() -> bool:
-    """Whether `_affine` works in this build of torch and on this processor."""
-    if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
-        return False
-    ones = torch.ones(2, 2)
-    try:
-        return torch.equal(_affine(ones, ones, None), 2 * ones)
-    except (AttributeError, NotImplementedError, RuntimeError, TypeError):
-        return False
-
-
-def _is_intel() -> bool:
-    """Whether the processor is Intel's, for which MKL has specialised kernels."""
-    try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
-            return "GenuineIntel" in file.read(4096)
-    except OSError:  # not Linux
-        return "Intel" in platform.processor()
-
-
-ONEDNN = onednn_works() and not _is_intel()
-"""Whether oneDNN computes large float32 products on the CPU. On AMD processors it uses AVX-512,
-which MKL does not, and is about twice as fast; on Intel processors MKL is faster (1.45 times in the
-fit of an ensemble). Results differ in the last bits."""
-
-ONEDNN_ROWS = 64
-"""Below this number of rows per member one batched call for all members is faster, because oneDNN
-rearranges the weights in every call."""
-
-ONEDNN_WORK = 3_000_000
-"""Below this number of multiplications in a member's largest layer a batched call is faster."""
-
-ONEDNN_WORK_BACKWARD = 5_000_000
-"""Like `ONEDNN_WORK`, if gradients are needed."""
 
 
 def stacked_mlp(
@@ -124,7 +83,7 @@ def _onednn(
     layers = [(w.unbind(), b.squeeze(1).unbind()) for w, b in zip(weights, biases, strict=True)]
     for e, rows in enumerate(x.unbind()):
         for layer, (weight, bias) in enumerate(layers):
-            out = _affine(rows, weight[e].t(), bias[e])
+            out = onednn(rows, weight[e].t(), bias[e])
             if kept is not None:
                 kept += (rows, out)
             rows = out if layer == len(layers) - 1 else act(out, inplace=kept is None)
@@ -162,10 +121,10 @@ class _OneDNN(torch.autograd.Function):
             for layer in reversed(range(layers)):
                 rows, _ = ctx.kept[2 * (e * layers + layer) :][:2]
                 if in_weights:
-                    found_w[layer].append(_affine(rows.t(), grad.t(), None))
+                    found_w[layer].append(onednn(rows.t(), grad.t(), None))
                     found_b[layer].append(grad.sum(0, keepdim=True))
                 if layer or wanted[0]:
-                    grad = _affine(grad, weights[layer][e], None)
+                    grad = onednn(grad, weights[layer][e], None)
                 if layer:
                     before = ctx.kept[2 * (e * layers + layer) - 1]
                     grad = slope(grad, before, rows)
@@ -381,7 +340,7 @@ class StackedMLP(Stack):
         if len(norms) == len(weights):
             x = norms.pop(0)(x)
         for layer, (weight, bias) in enumerate(zip(weights[:-1], biases[:-1], strict=True)):
-            x = torch.baddbmm(bias, x, weight)
+            x = affine(x, weight, bias)
             if self.dropout and self.training:
                 x = x * self._mask(x)
             if norms and not after:
@@ -389,7 +348,7 @@ class StackedMLP(Stack):
             x = act(x)
             if after:
                 x = norms[layer](x)
-        return torch.baddbmm(biases[-1], x, weights[-1])
+        return affine(x, weights[-1], biases[-1])
 
     def _mask(self, x: Tensor) -> Tensor:
         if self._noise is None:

@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+import mbrl.nn.affine
 import mbrl.nn.stacked
 from mbrl.dynamics import EnsembleConfig
 from mbrl.nn import ACTIVATIONS, Block, Net, StackedMLP, stacked_mlp
+from mbrl.nn.affine import affine
 
 MODULES = {"silu": nn.SiLU, "relu": nn.ReLU, "elu": nn.ELU, "tanh": nn.Tanh}
 
@@ -24,9 +26,12 @@ def seeded(seed=0):
 @pytest.fixture(params=["batched", "oneDNN"])
 def products(request, monkeypatch):
     """Both ways to multiply; if torch has no oneDNN they are the same."""
-    monkeypatch.setattr(mbrl.nn.stacked, "ONEDNN", mbrl.nn.stacked.onednn_works())
-    for name in ("ONEDNN_ROWS", "ONEDNN_WORK", "ONEDNN_WORK_BACKWARD"):
-        monkeypatch.setattr(mbrl.nn.stacked, name, math.inf if request.param == "batched" else 0)
+    least = math.inf if request.param == "batched" else 0
+    for module in (mbrl.nn.affine, mbrl.nn.stacked):
+        monkeypatch.setattr(module, "ONEDNN", mbrl.nn.affine.onednn_works())
+        for name in ("ONEDNN_ROWS", "ONEDNN_WORK"):
+            monkeypatch.setattr(module, name, least)
+    monkeypatch.setattr(mbrl.nn.stacked, "ONEDNN_WORK_BACKWARD", least)
 
 
 def member(net, e):
@@ -96,6 +101,26 @@ def test_gradients_can_be_differentiated_again(products):
     (bent,) = torch.autograd.grad((slope(x, True) * along).sum(), x)
     ends = [slope((x + sign * 1e-2 * along).detach().requires_grad_()) for sign in (1, -1)]
     torch.testing.assert_close(bent, (ends[0] - ends[1]) / 2e-2, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_an_affine_layer_has_the_values_and_gradients_of_its_members(products, bias):
+    draw = seeded(3)
+    x, weight = torch.randn(3, 5, 4, generator=draw), torch.randn(3, 4, 2, generator=draw)
+    offset = torch.randn(3, 1, 2, generator=draw) if bias else None
+    given = [part.requires_grad_() for part in (x, weight, offset) if part is not None]
+    out = affine(x, weight, offset)
+    want = torch.stack([x[e] @ weight[e] for e in range(3)])
+    want = want if offset is None else want + offset
+    assert torch.allclose(out, want, atol=1e-6)
+    found = torch.autograd.grad(out.square().sum(), given, create_graph=True)
+    expected = torch.autograd.grad(want.square().sum(), given, create_graph=True)
+    for own, other in zip(found, expected, strict=True):
+        assert torch.allclose(own, other, atol=1e-5)
+    twice, other = (torch.autograd.grad(g[0].square().sum(), weight)[0] for g in (found, expected))
+    assert torch.allclose(twice, other, atol=1e-5)
+    fixed = torch.autograd.grad(affine(x, weight.detach(), None).sum(), x)[0]
+    assert torch.allclose(fixed, weight.sum(-1).unsqueeze(1).expand_as(x), atol=1e-6)
 
 
 def test_the_output_of_a_small_net_equals_a_hand_computed_value():
