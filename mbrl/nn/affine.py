@@ -10,18 +10,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
     """x (B, I) times the transpose of weight (O, I), plus bias (O,), by oneDNN."""
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], "")
 
 
 def onednn_works() -> bool:
-    """Whether `onednn` works in this build of torch and on this processor."""
+    """Whether oneDNN's product works in this build of torch and on this processor."""
     if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
         return False
     ones = torch.ones(2, 2)
     try:
-        return torch.equal(onednn(ones, ones, None), 2 * ones)
+        return torch.equal(_onednn(ones, ones, None), 2 * ones)
     except (AttributeError, NotImplementedError, RuntimeError, TypeError):
         return False
 
@@ -51,6 +51,43 @@ ONEDNN_WORK_BACKWARD = 5_000_000
 """Like `ONEDNN_WORK`, if gradients of a whole network are needed."""
 
 
+THIN = 4
+"""Up to this number of outputs torch's own product is faster."""
+
+
+def dense(
+    x: Float[Tensor, "B I"],
+    weight: Float[Tensor, "I O"],
+    bias: Float[Tensor, " O"] | None,
+    *,
+    relu: bool = False,
+) -> Float[Tensor, "B O"]:
+    """x W + b by oneDNN, which can compute the ReLU of it at no cost."""
+    if weight.shape[1] > THIN:
+        return _onednn(x, weight.t(), bias, "relu" if relu else "none")
+    out = torch.mm(x, weight) if bias is None else torch.addmm(bias, x, weight)
+    return out.relu_() if relu else out
+
+
+def input_gradient(
+    grad: Float[Tensor, "B O"], weight: Float[Tensor, "I O"]
+) -> Float[Tensor, "B I"]:
+    """The gradient of x W with respect to x."""
+    if weight.shape[1] > THIN:
+        return _onednn(grad, weight, None)
+    return torch.mm(grad, weight.t())
+
+
+def weight_gradient(x: Float[Tensor, "B I"], grad: Float[Tensor, "B O"]) -> Float[Tensor, "I O"]:
+    """The gradient of x W with respect to W."""
+    inputs, outputs = x.shape[1], grad.shape[1]
+    if outputs <= THIN:
+        return torch.mm(x.t(), grad)
+    if outputs < inputs:  # oneDNN copies its first factor, which is then the smaller one
+        return _onednn(grad.t(), x.t(), None).t()
+    return _onednn(x.t(), grad.t(), None)
+
+
 def affine(
     x: Float[Tensor, "E B I"], weight: Float[Tensor, "E I O"], bias: Float[Tensor, "E 1 O"] | None
 ) -> Float[Tensor, "E B O"]:
@@ -76,7 +113,7 @@ class _Affine(torch.autograd.Function):
         ctx.save_for_backward(x, weight)
         offsets = [None] * len(x) if bias is None else bias.squeeze(1).unbind()
         parts = zip(x.unbind(), weight.unbind(), offsets, strict=True)
-        return torch.stack([onednn(rows, own.t(), offset) for rows, own, offset in parts])
+        return torch.stack([dense(*part) for part in parts])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
@@ -89,8 +126,9 @@ class _Affine(torch.autograd.Function):
         each = grad.contiguous().unbind()
         rows = own = None
         if by_x:
-            rows = torch.stack([onednn(g, w, None) for g, w in zip(each, weight, strict=True)])
+            parts = zip(each, weight.unbind(), strict=True)
+            rows = torch.stack([input_gradient(*part) for part in parts])
         if by_weight:
             parts = zip(x.unbind(), each, strict=True)
-            own = torch.stack([onednn(r.t(), g.t(), None) for r, g in parts])
+            own = torch.stack([weight_gradient(*part) for part in parts])
         return rows, own, offset

@@ -14,7 +14,16 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from mbrl.nn.affine import ONEDNN, ONEDNN_ROWS, ONEDNN_WORK, ONEDNN_WORK_BACKWARD, affine, onednn
+from mbrl.nn.affine import (
+    ONEDNN,
+    ONEDNN_ROWS,
+    ONEDNN_WORK,
+    ONEDNN_WORK_BACKWARD,
+    affine,
+    dense,
+    input_gradient,
+    weight_gradient,
+)
 from planners.checks import check_memory
 
 ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
@@ -50,7 +59,7 @@ def stacked_mlp(
     if work < (ONEDNN_WORK_BACKWARD if wanted else ONEDNN_WORK):
         return _batched(x, weights, biases, activation)
     if not wanted:
-        return _onednn(x, weights, biases, ACTIVATIONS[activation])
+        return _one_by_one(x, weights, biases, activation)
     out = _OneDNN.apply(activation, x, *weights, *biases)
     assert isinstance(out, Tensor)
     return out
@@ -67,39 +76,40 @@ def _batched(
     return torch.baddbmm(biases[-1], x, weights[-1])
 
 
-def _onednn(
+def _one_by_one(
     x: Tensor,
     weights: Sequence[Tensor],
     biases: Sequence[Tensor],
-    act: Callable[..., Tensor],
+    activation: str,
     kept: list[Tensor] | None = None,
 ) -> Tensor:
-    """The forward pass, one member after the other.
+    """The forward pass by oneDNN, one member after the other.
 
     Appends to `kept`, for each member and layer, the input of the layer and its output before the
-    activation.
+    activation, or after it for relu, whose gradient needs no more.
     """
     outs = []
+    relu, act, last = activation == "relu", ACTIVATIONS[activation], len(weights) - 1
     layers = [(w.unbind(), b.squeeze(1).unbind()) for w, b in zip(weights, biases, strict=True)]
     for e, rows in enumerate(x.unbind()):
         for layer, (weight, bias) in enumerate(layers):
-            out = onednn(rows, weight[e].t(), bias[e])
+            out = dense(rows, weight[e], bias[e], relu=relu and layer < last)
             if kept is not None:
                 kept += (rows, out)
-            rows = out if layer == len(layers) - 1 else act(out, inplace=kept is None)
+            rows = out if relu or layer == last else act(out, inplace=kept is None)
         outs.append(rows)
     return torch.stack(outs)
 
 
 class _OneDNN(torch.autograd.Function):
-    """`_onednn` with a gradient, which torch does not define for oneDNN's product."""
+    """`_one_by_one` with a gradient, which torch does not define for oneDNN's product."""
 
     @staticmethod
     def forward(ctx: Any, activation: str, x: Tensor, *parameters: Tensor) -> Tensor:
         layers = len(parameters) // 2
         kept: list[Tensor] = []
         weights, biases = parameters[:layers], parameters[layers:]
-        out = _onednn(x, weights, biases, ACTIVATIONS[activation], kept)
+        out = _one_by_one(x, weights, biases, activation, kept)
         ctx.activation, ctx.kept = activation, kept
         ctx.save_for_backward(x, *parameters)
         return out
@@ -121,10 +131,10 @@ class _OneDNN(torch.autograd.Function):
             for layer in reversed(range(layers)):
                 rows, _ = ctx.kept[2 * (e * layers + layer) :][:2]
                 if in_weights:
-                    found_w[layer].append(onednn(rows.t(), grad.t(), None))
+                    found_w[layer].append(weight_gradient(rows, grad))
                     found_b[layer].append(grad.sum(0, keepdim=True))
                 if layer or wanted[0]:
-                    grad = onednn(grad, weights[layer][e], None)
+                    grad = input_gradient(grad, weights[layer][e])
                 if layer:
                     before = ctx.kept[2 * (e * layers + layer) - 1]
                     grad = slope(grad, before, rows)

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -124,3 +126,39 @@ def test_the_number_of_cores_respects_affinity_and_openmp(monkeypatch, threads, 
     if threads is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", threads)
     assert cores() == wanted
+
+
+UPDATES = """
+import resource
+import torch
+from mbrl.distributions import Bounds
+from mbrl.learners.configs import SACConfig
+from mbrl.learners.sac import SAC
+from mbrl.types import Transition
+
+draw = torch.Generator().manual_seed(0)
+learner = SAC(
+    17, Bounds(-torch.ones(6), torch.ones(6)), SACConfig(discount=0.99), generator=draw
+)
+obs, never = torch.randn(2, 256, 17, generator=draw), torch.zeros(256, dtype=torch.bool)
+batch = Transition(
+    obs[0], torch.rand(256, 6, generator=draw), obs[0, :, 0], obs[1], never, never
+)
+
+def updates(count):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(count):
+        learner.update(batch, generator=draw)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / count
+
+updates(10)
+print(updates(20))
+"""
+
+
+def test_updates_of_networks_get_their_memory_without_page_faults():
+    free = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    run = subprocess.run(
+        [sys.executable, "-c", UPDATES], capture_output=True, text=True, check=True, env=free
+    )
+    assert float(run.stdout) < 50
