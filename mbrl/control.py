@@ -26,7 +26,8 @@ from mbrl.spaces import bounds, obs_size, spec_of
 from mbrl.training.answers import check_frame, closing
 from mbrl.training.checkpoint import write_json, written_whole
 from mbrl.training.collect import Episodes, collect, play, vector
-from mbrl.training.runs import MakeEnv, load_run, versions
+from mbrl.training.run_config import MakeEnv, versions
+from mbrl.training.runs import load_run
 from mbrl.types import ModelBased, Transition
 
 

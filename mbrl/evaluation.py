@@ -23,8 +23,10 @@ from mbrl.spaces import spec_of
 from mbrl.statistics import probability_of_improvement, summarise
 from mbrl.training.checkpoint import Run, write_json
 from mbrl.training.collect import Episodes, most_steps, play, vector
-from mbrl.training.runs import MakeEnv, RunConfig, learning, load_run
-from mbrl.training.runs import labels as run_labels
+from mbrl.training.folders import learning
+from mbrl.training.run_config import MakeEnv, RunConfig
+from mbrl.training.run_config import labels as run_labels
+from mbrl.training.runs import load_run
 from mbrl.training.seeds import Interruptible
 from mbrl.types import Dynamics, GaussianDynamics, PlanningAgent, PlanningPlayer, Player
 from mbrl.uncertainty import Spread, particle_spread

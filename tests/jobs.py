@@ -15,7 +15,7 @@ from mbrl.agents.pets import Config
 from mbrl.dynamics import EnsembleConfig
 from mbrl.training import executor
 from mbrl.training.checkpoint import Run
-from mbrl.training.runs import RunConfig
+from mbrl.training.run_config import RunConfig
 from mbrl.training.seeds import train_to_end
 
 AGENT = Config(

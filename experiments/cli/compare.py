@@ -44,7 +44,7 @@ def run(args: list[str]) -> int:
     from experiments import plots
     from experiments.plots.style import as_text
     from mbrl.evaluation import compare_runs
-    from mbrl.training.runs import find_run
+    from mbrl.training.folders import find_run
 
     paths = [find_run(name, parsed.root) for name in parsed.runs]
     env, curves, numbers = compare_runs(paths, labels=parsed.label, last=parsed.last)

@@ -87,7 +87,7 @@ def run(args: list[str]) -> int:
         return 0
     if tuned is None:
         options.say(_cost(parsed.drive))
-    from mbrl.training.runs import new_folder
+    from mbrl.training.folders import new_folder
 
     with Watch(f"{name} {env_id}") as watch:
         summary = drive_all(

@@ -40,7 +40,7 @@ def run(args: list[str]) -> int:
     import envs
     from experiments.plots.film import film_or_tell
     from mbrl.evaluation import evaluate_run
-    from mbrl.training.runs import find_run
+    from mbrl.training.folders import find_run
 
     path, seed = find_run(parsed.run, parsed.root), parsed.seed
     options.check_writable(path / "evaluation.json")

@@ -31,7 +31,7 @@ def run(args: list[str]) -> int:
     options.check_runs(parsed, *parsed.runs)
     options.set_threads(parsed)
     from experiments.plots.runs import plot_runs
-    from mbrl.training.runs import find_run
+    from mbrl.training.folders import find_run
 
     paths = [find_run(name, parsed.root) for name in parsed.runs]
     for path in paths:

@@ -117,7 +117,8 @@ def run(args: list[str]) -> int:
     _prepare(parsed)
     from mbrl.rng import generator
     from mbrl.training import RunConfig
-    from mbrl.training.runs import check_device, new_folder
+    from mbrl.training.folders import new_folder
+    from mbrl.training.runs import check_device
 
     spec, why = world()
     check_device(parsed.device, "--device asks for the")
@@ -208,7 +209,8 @@ def _resume(parsed: Resume) -> int:
     options.check_runs(parsed, parsed.resume)
     _prepare(parsed)
     from mbrl.training import Run, RunConfig
-    from mbrl.training.runs import check_device, find_run
+    from mbrl.training.folders import find_run
+    from mbrl.training.runs import check_device
 
     begun = Run.open(find_run(parsed.resume, parsed.root))
     config = RunConfig.of(begun)

@@ -79,7 +79,7 @@ def run(args: list[str]) -> int:
         check_folder(parsed.root)
     set_threads(parsed)
     from mbrl.training.checkpoint import make_folder
-    from mbrl.training.runs import new_folder
+    from mbrl.training.folders import new_folder
     from mbrl.tree import save_search
 
     path = parsed.out or new_folder(parsed.root, config.env, f"tree-{config.rule}", config.seed)

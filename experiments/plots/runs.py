@@ -16,7 +16,8 @@ from experiments.plots.style import as_text
 from mbrl.evaluation import measure
 from mbrl.training import RunConfig
 from mbrl.training.checkpoint import Run, write_json
-from mbrl.training.runs import Loaded, learning, load_run
+from mbrl.training.folders import learning
+from mbrl.training.runs import Loaded, load_run
 from mbrl.types import ModelBased
 from mbrl.uncertainty import calibration_curve, calibration_error, spread
 

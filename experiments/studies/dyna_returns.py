@@ -16,8 +16,9 @@ from mbrl.agents import AGENTS
 from mbrl.dynamics.configs import EnsembleConfig
 from mbrl.spaces import spec_of
 from mbrl.training import RunConfig
+from mbrl.training.folders import learning
 from mbrl.training.metrics import TIMINGS
-from mbrl.training.runs import changed, learning
+from mbrl.training.run_config import changed
 
 
 class Row(NamedTuple):

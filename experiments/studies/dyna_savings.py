@@ -18,7 +18,7 @@ from mbrl.agents.sac import Config as SACAgentConfig
 from mbrl.dynamics.configs import EnsembleConfig
 from mbrl.spaces import spec_of
 from mbrl.training import RunConfig
-from mbrl.training.runs import learning
+from mbrl.training.folders import learning
 
 LAST = 3
 """Training episodes whose mean return has to reach the threshold."""

@@ -14,7 +14,8 @@ from mbrl.agents import PETS
 from mbrl.spaces import spec_of
 from mbrl.training import RunConfig
 from mbrl.training import study as library
-from mbrl.training.runs import Loaded, MakeEnv, changed
+from mbrl.training.run_config import MakeEnv, changed
+from mbrl.training.runs import Loaded
 from mbrl.training.study import (
     EVALUATION,
     Report,

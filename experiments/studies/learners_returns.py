@@ -19,7 +19,7 @@ from experiments.studies.lab import Lab, Report
 from mbrl.agents import varied
 from mbrl.spaces import spec_of
 from mbrl.training import RunConfig
-from mbrl.training.runs import learning
+from mbrl.training.folders import learning
 
 ZOO = "rl-baselines3-zoo"
 

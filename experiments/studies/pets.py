@@ -12,7 +12,7 @@ from experiments.studies import lab as labs
 from experiments.studies.common import means, measured
 from experiments.studies.lab import Lab, Report
 from mbrl.spaces import spec_of
-from mbrl.training.runs import learning
+from mbrl.training.folders import learning
 
 
 class Published(NamedTuple):

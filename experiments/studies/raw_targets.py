@@ -16,8 +16,8 @@ from experiments.studies.common import means, measured
 from experiments.studies.lab import Lab, Report
 from mbrl.spaces import spec_of
 from mbrl.training import RunConfig
+from mbrl.training.folders import learning
 from mbrl.training.metrics import read_metrics
-from mbrl.training.runs import learning
 
 ENVIRONMENTS = ("cartpole-swingup", "Pendulum-v1")
 KINDS = {"scaled": True, "raw": False}

@@ -24,7 +24,8 @@ from mbrl.agents import PlannerConfig
 from mbrl.agents.pets import version
 from mbrl.evaluation import mismatch
 from mbrl.training import RunConfig
-from mbrl.training.runs import changed, learning
+from mbrl.training.folders import learning
+from mbrl.training.run_config import changed
 
 ENVIRONMENTS = ("cartpole-swingup", "cartpole-swingup-noisy", "arm-reacher")
 VERSIONS = ("0.5", "1.0", "1.5")

@@ -13,7 +13,8 @@ from mbrl.training.collect import (
 from mbrl.training.metrics import MetricsLog
 from mbrl.training.offline import fit_offline
 from mbrl.training.online import Evaluation, Progress, run_agent
-from mbrl.training.runs import RunConfig, load_run, make, train
+from mbrl.training.run_config import RunConfig
+from mbrl.training.runs import load_run, make, train
 
 __all__ = [
     "EnvironmentError",

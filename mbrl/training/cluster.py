@@ -42,7 +42,7 @@ from mbrl.training.executor import (
 )
 from mbrl.training.metrics import require
 from mbrl.training.packing import Packed, pack, unpack
-from mbrl.training.runs import versions
+from mbrl.training.run_config import versions
 
 EXECUTORS = ("processes", "ray")
 """Names that `executor_of` takes."""

@@ -12,7 +12,8 @@ from mbrl.training import executor as jobs
 from mbrl.training.checkpoint import Run, RunError
 from mbrl.training.executor import Executor, Processes, Work, stop_if_asked
 from mbrl.training.online import Progress
-from mbrl.training.runs import MakeEnv, RunConfig, train_run
+from mbrl.training.run_config import MakeEnv, RunConfig
+from mbrl.training.runs import train_run
 from mbrl.types import Player
 
 

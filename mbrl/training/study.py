@@ -34,7 +34,8 @@ from mbrl.statistics import bootstrap_interval
 from mbrl.training.checkpoint import Run, write_json, written_whole
 from mbrl.training.collect import evaluate
 from mbrl.training.executor import Executor, Processes, Work
-from mbrl.training.runs import Loaded, MakeEnv, RunConfig, load_run, versions, with_settings
+from mbrl.training.run_config import MakeEnv, RunConfig, versions
+from mbrl.training.runs import Loaded, load_run, with_settings
 from mbrl.training.seeds import Interruptible, train_all
 from planners.checks import PositiveInt, check_fields
 

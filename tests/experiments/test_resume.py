@@ -15,7 +15,8 @@ import torch._dynamo  # an optimiser does, and each child would take seconds ove
 
 import envs
 from mbrl.training import checkpoint
-from mbrl.training.runs import RunConfig, train_run
+from mbrl.training.run_config import RunConfig
+from mbrl.training.runs import train_run
 from mbrl.agents import MPCConfig, PlannerConfig
 from mbrl.agents.pets import Config
 from mbrl.dynamics import Ensemble, EnsembleConfig

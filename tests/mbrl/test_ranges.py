@@ -20,7 +20,8 @@ from mbrl.agents import MPCConfig, PlannerConfig
 from mbrl.control import DriveConfig
 from mbrl.dynamics import EnsembleConfig
 from mbrl.training.collect import vector
-from mbrl.training.runs import RunConfig, RunError
+from mbrl.training.run_config import RunConfig
+from mbrl.training.runs import RunError
 from planners import checks
 from planners.checks import check_fields, check_memory, first_refused, free_memory
 

@@ -14,7 +14,8 @@ from mbrl.control import build_driver
 from mbrl.imagination import score_fn
 from mbrl.learners.configs import SACConfig
 from mbrl.settings import DriveConfig
-from mbrl.training.runs import RunConfig, train_run
+from mbrl.training.run_config import RunConfig
+from mbrl.training.runs import train_run
 from mbrl.types import Spec, Step
 from planners import ILQR
 from tests.lines import Seen

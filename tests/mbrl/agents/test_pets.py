@@ -9,7 +9,7 @@ import torch
 from mbrl.agents import PETS, MPCConfig, PlannerConfig
 from mbrl.agents.pets import Config, version
 from mbrl.dynamics import EnsembleConfig
-from mbrl.training.runs import changed
+from mbrl.training.run_config import changed
 from mbrl.types import Spec, Step, Transition
 from planners import PLANNERS
 

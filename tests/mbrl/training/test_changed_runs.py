@@ -18,7 +18,8 @@ from mbrl.agents.pets import Config
 from mbrl.dynamics import EnsembleConfig
 from mbrl.training import Run, RunError
 from mbrl.training.metrics import METRICS
-from mbrl.training.runs import RunConfig, load_run
+from mbrl.training.run_config import RunConfig
+from mbrl.training.runs import load_run
 
 TINY = Config(
     mpc=MPCConfig(PlannerConfig(horizon=4, population=8, iterations=1, elites=2), particles=2),

@@ -14,8 +14,10 @@ from mbrl.agents import MPCConfig, PlannerConfig
 from mbrl.agents.pets import Config
 from mbrl.dynamics import EnsembleConfig
 from mbrl.training.checkpoint import Run, RunError, make_folder
+from mbrl.training.folders import find_run, learning, new_folder
 from mbrl.training.metrics import METRICS, MetricsLog, read_metrics
-from mbrl.training.runs import changed, find_run, learning, load_run, new_folder
+from mbrl.training.run_config import changed
+from mbrl.training.runs import load_run
 
 TINY = Config(
     mpc=MPCConfig(PlannerConfig(horizon=4, population=8, iterations=1, elites=2), particles=2),

@@ -22,8 +22,10 @@ from mbrl.dynamics import EnsembleConfig
 from mbrl.training import study as studies
 from mbrl.training.checkpoint import Run, RunError
 from mbrl.training.executor import Work
+from mbrl.training.folders import learning
 from mbrl.training.metrics import METRICS
-from mbrl.training.runs import RunConfig, learning, train_run
+from mbrl.training.run_config import RunConfig
+from mbrl.training.runs import train_run
 from mbrl.training.study import Lab, Report, study
 
 TINY = RunConfig(
