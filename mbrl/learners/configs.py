@@ -43,7 +43,31 @@ def discount_of(config: Discounted) -> float:
 
 
 @dataclass(frozen=True)
-class SACConfig:
+class StepSizes:
+    """Step sizes that may change over a run, of a learner from replayed transitions."""
+
+    learning_rate: Rate = 3e-4
+    """Adam's step size."""
+    last_learning_rate: NonNegativeFloat | None = None
+    """Step size at the end; if there are several, all change in proportion. If unset, they are
+    constant."""
+    decay: Literal["linear", "cosine"] = "linear"
+    """How the step sizes go from the first to the last."""
+    decay_steps: PositiveInt | None = None
+    """Environment steps until the last step size. If unset, those of the run, `--steps`: whoever
+    trains the agent tells it (`run_for`). A run that is continued with more steps goes on at the
+    step size that the longer run has there."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        require(
+            self.decay_steps is None or self.last_learning_rate is not None,
+            "decay_steps: needs last_learning_rate",
+        )
+
+
+@dataclass(frozen=True)
+class SACConfig(StepSizes):
     """Settings of soft actor-critic and its family; the defaults are the paper's.
 
     REDQ, DroQ, CrossQ, XQC and FlashSAC are settings of it: see `mbrl.agents.sac.VARIANTS`.
@@ -64,15 +88,6 @@ class SACConfig:
     """Adam's step size for the policy and the temperature."""
     critic_learning_rate: Rate | None = None
     """Adam's step size for the critics. If unset, that of the policy."""
-    last_learning_rate: NonNegativeFloat | None = None
-    """Step size at the end; that of the critics changes in proportion. If unset, both are
-    constant."""
-    decay: Literal["linear", "cosine"] = "linear"
-    """How the step sizes go from the first to the last."""
-    decay_steps: PositiveInt | None = None
-    """Environment steps until the last step size. If unset, those of the run, `--steps`: whoever
-    trains the agent tells it (`run_for`). A run that is continued with more steps goes on at the
-    step size that the longer run has there."""
     beta1: Share = 0.9
     """Adam's decay rate of the mean gradient; 0.5 in CrossQ."""
     polyak: PositiveShare = 0.005
@@ -123,7 +138,7 @@ class SACConfig:
     """Greatest norm of a gradient. If unset, gradients are not clipped."""
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         low, high = self.value_range
         require(low < high, f"value_range: want low < high, got {low} and {high}")
         require(
@@ -147,10 +162,6 @@ class SACConfig:
                 self.batch_norm or not joint,
                 f"{name} need norm batch, batch-after or renorm-after, or blocks",
             )
-        require(
-            self.decay_steps is None or self.last_learning_rate is not None,
-            "decay_steps: needs last_learning_rate",
-        )
 
     @property
     def batch_norm(self) -> bool:

@@ -160,7 +160,8 @@ class DQN(OffPolicyLearner[DQNConfig, int]):
         return self._policy
 
     def progress(self, env_steps: int) -> None:
-        """Set the amount of exploration to that after `env_steps` steps of the environment."""
+        """Set exploration, and step sizes, to those after `env_steps` environment steps."""
+        super().progress(env_steps)
         config = self.config
         share = min(1.0, env_steps / config.exploration_steps)
         first, last = config.first_exploration, config.last_exploration

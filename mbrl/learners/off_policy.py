@@ -13,7 +13,8 @@ from torch import Generator, Tensor
 from mbrl.checks import check_batch
 from mbrl.encoders.encoder import Encoder
 from mbrl.learners.actions import Actions, device_of, shape_of
-from mbrl.learners.configs import Discounted, discount_of
+from mbrl.learners.configs import Discounted, StepSizes, discount_of
+from mbrl.learners.decay import Decay
 from mbrl.nn import Block, Target
 from mbrl.parallel import single_thread
 from mbrl.types import Metrics, Transition
@@ -97,6 +98,20 @@ class OffPolicyLearner(ABC, Generic[C, A]):
         self.discount, self.device = discount_of(config), device_of(actions, device)
         self._action_shape = shape_of(actions)
         self._obs_shape = self._build(encoder, generator)
+        self._decay, self._steps = None, 0
+        if isinstance(config, StepSizes) and config.last_learning_rate is not None:
+            self._decay = Decay(config, config.decay)
+        blocks = [part for part in self._parts().values() if isinstance(part, Block)]
+        self._rates = [(block, block.learning_rate) for block in blocks]
+
+    def run_for(self, steps: int) -> None:
+        """Say how many environment steps the run has, over which step sizes may change."""
+        if self._decay is not None:
+            self._decay.run_for(steps)
+
+    def progress(self, env_steps: int) -> None:
+        """Say how many environment steps there have been, which may decide the step sizes."""
+        self._steps = env_steps
 
     @abstractmethod
     def _build(self, encoder: Encoder | None, generator: Generator) -> tuple[int, ...]:
@@ -131,6 +146,10 @@ class OffPolicyLearner(ABC, Generic[C, A]):
         """
         check_batch(batch, self._obs_shape, self._action_shape)
         given = self.discount if discount is None else discount
+        if self._decay is not None:
+            share = self._decay.share(self._steps)
+            for block, rate in self._rates:
+                block.learning_rate = rate * share
         metrics = self._learn(batch, weights, given, generator)
         self.updates += 1
         return cast(Metrics, metrics)

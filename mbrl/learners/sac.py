@@ -22,7 +22,6 @@ from mbrl.distributions import Bounds, categorical_projection
 from mbrl.encoders.encoder import Encoder
 from mbrl.learners.actors import CategoricalActor, SquashedActor, normal
 from mbrl.learners.configs import SACConfig
-from mbrl.learners.decay import Decay
 from mbrl.learners.encoding import attach, encode, policy_of
 from mbrl.learners.off_policy import A, Factor, OffPolicyLearner, TargetValues
 from mbrl.nn import Block, StackedBlocks, StackedMLP, Target
@@ -49,12 +48,9 @@ class _SoftActorCritic(OffPolicyLearner[SACConfig, A]):
         # in the actor's block, for one step of the optimiser moves both
         actor.log_temperature = nn.Parameter(torch.tensor(math.log(max(start, 1e-30))))
         betas, rate = (config.beta1, 0.999), config.learning_rate
-        self._rates = {"actor": rate, "critic": config.critic_learning_rate or rate}
-        self._steps, self._decay = 0, Decay(config, config.decay)
+        rates = {"actor": rate, "critic": config.critic_learning_rate or rate}
         self.actor, self.critic = (
-            Block(
-                net.to(self.device), learning_rate=self._rates[name], betas=betas, clip=config.clip
-            )
+            Block(net.to(self.device), learning_rate=rates[name], betas=betas, clip=config.clip)
             for name, net in (("actor", actor), ("critic", critic))
         )
         self.critic.fixed.train(not config.batch_norm)  # dropout stays on, as in DroQ
@@ -65,14 +61,6 @@ class _SoftActorCritic(OffPolicyLearner[SACConfig, A]):
     @abstractmethod
     def _nets(self, generator: Generator) -> tuple[SquashedActor | CategoricalActor, Body]:
         """Actor and critics; `target_entropy` is set, too."""
-
-    def run_for(self, steps: int) -> None:
-        """Say how many environment steps the run has, over which step sizes may change."""
-        self._decay.run_for(steps)
-
-    def progress(self, env_steps: int) -> None:
-        """Say how many environment steps there have been, which decides the step sizes."""
-        self._steps = env_steps
 
     @property
     def policy(self) -> Any:
@@ -122,10 +110,6 @@ class _SoftActorCritic(OffPolicyLearner[SACConfig, A]):
     def _learn(
         self, batch: Transition, weights: Tensor | None, discount: Factor, generator: Generator
     ) -> dict[str, Tensor]:
-        if self.config.last_learning_rate is not None:
-            share = self._decay.share(self._steps)
-            self.actor.learning_rate = self._rates["actor"] * share
-            self.critic.learning_rate = self._rates["critic"] * share
         for net in self._critics():
             net.resample(generator=generator)
         q, rows = self._critic_loss(batch, discount, generator)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from mbrl.learners.configs import Activation, Rate
+from mbrl.learners.configs import Activation, Rate, StepSizes
 from planners.checks import (
     NonNegativeFloat,
     PositiveFloat,
@@ -19,7 +19,7 @@ Exploration = Literal["epsilon-greedy", "boltzmann"]
 
 
 @dataclass(frozen=True)
-class DQNConfig:
+class DQNConfig(StepSizes):
     """Settings of deep Q-learning; the defaults are the paper's, with networks for vectors.
 
     Double and dueling Q-learning, C51 and QR-DQN are settings of it.
@@ -31,8 +31,6 @@ class DQNConfig:
     """Activation of the network."""
     discount: PositiveShare | None = None
     """γ. If unset, that of the environment, or 0.99 if it defines none."""
-    learning_rate: Rate = 3e-4
-    """Adam's step size."""
     adam_eps: PositiveFloat = 1e-8
     """Adam's ε, added to the root of the second moment."""
     clip: PositiveFloat | None = 10.0
@@ -67,7 +65,7 @@ class DQNConfig:
     """Number of environment steps after which exploration no longer changes."""
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         low, high = self.value_range
         require(low < high, f"value_range: want low < high, got {low} and {high}")
         require(
@@ -84,7 +82,7 @@ class DQNConfig:
 
 
 @dataclass(frozen=True)
-class DDPGConfig:
+class DDPGConfig(StepSizes):
     """Settings of deep deterministic policy gradient, as tuned by the authors of TD3."""
 
     hidden: tuple[PositiveInt, ...] = (400, 300)
@@ -113,9 +111,6 @@ class DDPGConfig:
     """Std of the Gaussian noise of exploration, in half widths of the box."""
     clip: PositiveFloat | None = None
     """Greatest norm of a gradient. If unset, gradients are not clipped."""
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
 
 @dataclass(frozen=True)
