@@ -48,7 +48,8 @@ class Heads(nn.Module):
 
     def __init__(self, members: int, size: int, config: NeuralConfig, *, termination: bool) -> None:
         super().__init__()
-        self.size, self.termination, self.beta = size, termination, config.beta_nll
+        self.members, self.size = members, size
+        self.termination, self.beta = termination, config.beta_nll
         self.bounded = config.probabilistic and not config.homoscedastic
         self.probabilistic, self.bound_weight = config.probabilistic, config.bound_weight
         self.outputs = size * (1 + self.bounded) + termination
@@ -162,7 +163,12 @@ class Trained(Net):
     def __init__(self, net: Net, heads: Heads, share: float) -> None:
         super().__init__()
         self.net, self.heads, self.share = net, heads, share
-        self.separable = net.separable
+        # members with one set of heads are fitted together
+        self.separable = net.separable and heads.members == net.members
+
+    def of(self, net: Net) -> Trained:
+        """Another net with these heads."""
+        return Trained(net, self.heads, self.share)
 
     @property
     def members(self) -> int:
@@ -178,7 +184,8 @@ class Trained(Net):
         prior, bounds = self.net.penalty(), self.heads.penalty()
         if prior is None:
             return bounds
-        prior = self.share * prior.sum()
+        # a fit's loss is the sum over separate members, and the mean over those fitted together
+        prior = self.share * (prior.sum() if self.separable else prior.mean())
         return prior if bounds is None else prior + bounds
 
     def resample(self, *, generator: Generator) -> None:

@@ -8,7 +8,15 @@ one tensor with its optimiser, and target copies of it.
 from mbrl.nn.block import Block, Diverged, Target
 from mbrl.nn.blocks import StackedBlocks
 from mbrl.nn.normed import NormedMLP
-from mbrl.nn.stacked import ACTIVATIONS, INITS, Net, Scaling, StackedMLP, stacked_mlp
+from mbrl.nn.stacked import (
+    ACTIVATIONS,
+    INITS,
+    Net,
+    Scaling,
+    StackedMLP,
+    fold_scaling,
+    stacked_mlp,
+)
 
 __all__ = [
     "ACTIVATIONS",
@@ -21,5 +29,6 @@ __all__ = [
     "StackedBlocks",
     "StackedMLP",
     "Target",
+    "fold_scaling",
     "stacked_mlp",
 ]

@@ -380,15 +380,24 @@ class StackedMLP(Stack):
         """`x -> net(x / in_std) · scale + shift` for the first `members`, at no extra cost."""
         if self.norm is not None:
             return super().fold(members, scaling)
-        in_std, scale, shift = scaling
-        weights = [weight[:members] for weight in self.weights]
-        biases = [bias[:members] for bias in self.biases]
-        dtype = weights[0].dtype
-        first = weights[0].double() / in_std.unsqueeze(-1)
-        weights[0] = first if len(weights) == 1 else first.to(dtype)
-        weights[-1] = (weights[-1].double() * scale).to(dtype)
-        biases[-1] = (biases[-1].double() * scale + shift).to(dtype)
-        return partial(stacked_mlp, weights=weights, biases=biases, activation=self.activation)
+        weights, biases = ([part[:members] for part in own] for own in (self.weights, self.biases))
+        return fold_scaling(weights, biases, self.activation, scaling)
+
+
+def fold_scaling(
+    weights: list[Float[Tensor, "E I O"]],
+    biases: list[Float[Tensor, "E 1 O"]],
+    activation: str,
+    scaling: Scaling,
+) -> Callable[[Tensor], Tensor]:
+    """`x -> mlp(x / in_std) · scale + shift`, with the scaling in the weights."""
+    in_std, scale, shift = scaling
+    dtype = weights[0].dtype
+    first = weights[0].double() / in_std.unsqueeze(-1)
+    weights[0] = first if len(weights) == 1 else first.to(dtype)
+    weights[-1] = (weights[-1].double() * scale).to(dtype)
+    biases[-1] = (biases[-1].double() * scale + shift).to(dtype)
+    return partial(stacked_mlp, weights=weights, biases=biases, activation=activation)
 
 
 def unit_columns(weight: Float[Tensor, "E I O"]) -> None:

@@ -1,0 +1,84 @@
+"""SWAG: a Gaussian posterior from the iterates of gradient descent at a constant step size.
+
+Maddox et al. 2019, "A simple baseline for Bayesian uncertainty in deep learning" (arXiv
+1902.02476). With several networks it is MultiSWAG (Wilson and Izmailov 2020, arXiv 2002.08791).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import cast
+
+import torch
+from torch import Generator, Tensor
+
+from mbrl.dynamics.bayesian_configs import SwagConfig
+from mbrl.dynamics.samples import Potential, WeightSamples, flat
+
+
+class SwagMLP(WeightSamples):
+    """Samples of N(mean, ½ (diagonal + D Dᵀ / (R - 1))) of each of K networks.
+
+    Attributes:
+        mean: (K, P), mean of the iterates.
+        std: (K, P), their standard deviation.
+        deviations: (K, R, P), the rows of Dᵀ: the last iterates minus the mean up to them.
+    """
+
+    mean: Tensor
+    std: Tensor
+    deviations: Tensor
+
+    def __init__(self, config: SwagConfig, sizes: Sequence[int], *, generator: Generator) -> None:
+        super().__init__(config, sizes, generator=generator)
+        shape = (config.networks, sum((i + 1) * o for i, o in pairwise(sizes)))
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("std", torch.zeros(shape))
+        self.register_buffer("deviations", torch.zeros(shape[0], config.rank, shape[1]))
+        self._start()
+
+    def _start(self) -> None:
+        self.mean.copy_(flat(self.base))
+        self.std.zero_()
+        self.deviations.zero_()
+
+    def reset(self, *, generator: Generator) -> None:
+        """Draw fresh networks, which are their own samples until a fit."""
+        super().reset(generator=generator)
+        self._start()
+
+    @torch.no_grad()
+    def explore(self, potential: Potential, *, generator: Generator) -> None:
+        """Gradient descent with momentum; the mean, squares and deviations of its iterates."""
+        config = cast(SwagConfig, self.config)
+        here = potential.start.clone()
+        velocity, rate = torch.zeros_like(here), config.swag_learning_rate / potential.rows
+        mean, square, taken, updates = here.double() * 0, here.double() * 0, 0, 0
+        for _ in range(config.swag_epochs):
+            order = torch.randperm(potential.rows, generator=generator).to(here.device)
+            for index in order.split(config.batch):
+                _, gradient = potential(here, index)
+                velocity = config.swag_momentum * velocity - rate * gradient
+                here = here + velocity
+                updates += 1
+                if updates % config.swag_every == 0:
+                    taken += 1
+                    mean += (here - mean) / taken
+                    square += (here.double().square() - square) / taken
+            if taken:
+                last = (here - mean).to(here)
+                self.deviations.copy_(torch.cat((self.deviations[:, 1:], last.unsqueeze(1)), 1))
+        self.mean.copy_(mean)
+        self.std.copy_((square - mean.square()).clamp_min(0.0).sqrt())
+
+    def resample(self, *, generator: Generator) -> None:
+        """Draw E samples, those of each network from its Gaussian."""
+        config = cast(SwagConfig, self.config)
+        count, (_, rank, size) = self.members, self.deviations.shape
+        wide, deep = (
+            torch.randn(count, n, generator=generator).to(self.mean) for n in (size, rank)
+        )
+        low_rank = torch.bmm(deep.unsqueeze(1), self.spread(self.deviations)).squeeze(1)
+        away = self.spread(self.std) * wide + low_rank / (rank - 1) ** 0.5
+        self.take(self.spread(self.mean) + (0.5 * config.scale) ** 0.5 * away)

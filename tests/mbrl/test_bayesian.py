@@ -1,0 +1,489 @@
+"""Bayesian networks against closed forms, where there are any."""
+
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from scipy.integrate import solve_ivp
+from scipy.optimize import minimize
+from scipy.stats import multivariate_normal
+
+from mbrl.dynamics.bayes_by_backprop import VariationalMLP
+from mbrl.dynamics.bayesian_configs import (
+    AnchoredConfig,
+    BayesByBackpropConfig,
+    DropoutConfig,
+    LangevinConfig,
+    LaplaceConfig,
+    SgmcmcConfig,
+    SwagConfig,
+)
+from mbrl.dynamics.dropout import DropoutMLP
+from mbrl.dynamics.fitting import FitDiverged
+from mbrl.dynamics.langevin import LangevinMLP, refreshed, turned
+from mbrl.dynamics.laplace import LaplaceMLP, linear
+from mbrl.dynamics.neural import Regression
+from mbrl.dynamics.prior import PriorMLP
+from mbrl.dynamics.samples import flat
+from mbrl.dynamics.sgmcmc import SgmcmcMLP, hamiltonian_step
+from mbrl.dynamics.swag import SwagMLP
+
+SMALL = {
+    "hidden": (16, 16),
+    "activation": "tanh",
+    "epochs": 60,
+    "batch": 50,
+    "holdout": 0.0,
+    "learning_rate": 1e-2,
+}
+CONFIGS = {
+    "bayes by backprop": BayesByBackpropConfig(**SMALL),
+    "with a mixture": BayesByBackpropConfig(prior="mixture", **SMALL),
+    "dropout": DropoutConfig(**SMALL),
+    "concrete dropout": DropoutConfig(concrete=True, input_dropout=0.05, **SMALL),
+    "anchored": AnchoredConfig(**SMALL),
+    "SWAG": SwagConfig(swag_epochs=10, rank=5, **SMALL),
+    "MultiSWAG": SwagConfig(networks=5, swag_epochs=10, rank=5, **SMALL),
+    "Laplace": LaplaceConfig(**SMALL),
+    "SG-MCMC": SgmcmcConfig(cycle_steps=100, **SMALL),
+    "Langevin": LangevinConfig(tuning_steps=100, samples=5, thin=2, **SMALL),
+}
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def wave(count=200, seed=0):
+    draw = seeded(seed)
+    x = torch.randn(count, 1, generator=draw)
+    return x, torch.sin(2 * x) + 0.1 * torch.randn(count, 1, generator=draw)
+
+
+def regression():
+    """Rows of a linear regression with noise of std 1, prior N(0, s²), and their posterior."""
+    draw, s = seeded(5), 0.7
+    x = torch.randn(40, 3, generator=draw, dtype=torch.double) @ torch.tensor(
+        [[1.0, 0.5, 0.0], [0.0, 1.0, 0.3], [0.0, 0.0, 1.0]], dtype=torch.double
+    )
+    y = x @ torch.tensor([0.5, -1.0, 0.2], dtype=torch.double)
+    y = y + torch.randn(40, generator=draw, dtype=torch.double)
+    precision = x.T @ x + torch.eye(3, dtype=torch.double) / s**2
+    return x, y, s, precision, torch.linalg.solve(precision, x.T @ y)
+
+
+def close(estimates, exact, errors=4.5):
+    """Whether the mean of estimates (N, ...) is the exact value, within standard errors."""
+    estimates = torch.as_tensor(estimates).double()
+    error = estimates.std(0) / len(estimates) ** 0.5
+    return bool(((estimates.mean(0) - exact).abs() <= errors * error + 1e-9).all())
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    """Every kind of network, fitted to the same wave."""
+    found = {}
+    for name, config in CONFIGS.items():
+        model = Regression(1, 1, config, generator=seeded(1))
+        model.fit(*wave(), generator=seeded(2))
+        found[name] = model
+    return found
+
+
+@pytest.mark.parametrize("name", [*CONFIGS])
+def test_every_kind_learns_and_its_members_are_samples(fitted, name):
+    model, (x, y) = fitted[name], wave(300, seed=9)
+    with torch.no_grad():
+        mean, std = model.predict(x)
+    assert mean.shape == std.shape == (5, 300, 1)
+    assert (mean.mean(0) - y).square().mean() < 0.6 * y.var()
+    assert len(torch.unique(mean[:, 0, 0])) > 1
+    again, _ = model.predict(x)
+    assert torch.equal(mean, again)  # samples stay until they are drawn anew
+    model.resample(generator=seeded(3))
+    first, _ = model.predict(x)
+    model.resample(generator=seeded(3))
+    assert torch.equal(first, model.predict(x).mean)
+    assert name == "anchored" or not torch.equal(first, mean)
+    other = Regression(1, 1, CONFIGS[name], generator=seeded(8))
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other.predict(x).mean, model.predict(x).mean)
+    for both in (model, other):
+        both.resample(generator=seeded(4))
+    assert torch.equal(other.predict(x).mean, model.predict(x).mean)
+
+
+@pytest.mark.parametrize("name", [*CONFIGS])
+def test_the_folded_network_is_the_network(fitted, name):
+    model = fitted[name]
+    x = torch.linspace(-2, 2, 7).unsqueeze(1)
+    out = model.net(model.inputs.scale(x).float().expand(5, -1, -1))
+    mean = model.heads.split(out)[0] * model.targets.std + model.targets.mean
+    assert torch.allclose(model.predict(x).mean, mean.float(), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [*CONFIGS])
+def test_a_fit_is_the_same_for_the_same_seed_and_a_failed_one_changes_nothing(name):
+    config, (x, y) = replace(CONFIGS[name], epochs=3), wave(60)
+    models = [Regression(1, 1, config, generator=seeded(1)) for _ in range(2)]
+    for model in models:
+        model.fit(x, y, generator=seeded(2))
+    assert torch.equal(models[0].predict(x).mean, models[1].predict(x).mean)
+    wild = Regression(1, 1, replace(config, learning_rate=1e30), generator=seeded(1))
+    before = {name: value.clone() for name, value in wild.state_dict().items()}
+    with pytest.raises(FitDiverged, match="not finite|far above"):
+        wild.fit(x, y, generator=seeded(2))
+    for part, value in wild.state_dict().items():
+        assert torch.allclose(value, before[part], atol=0, rtol=0, equal_nan=True)
+
+
+def variational(count, x, y, s, precision, posterior):
+    """A linear network at the best independent Gaussian, and x and y as its rows."""
+    config = BayesByBackpropConfig(members=count, prior_std=s * math.sqrt(3))
+    net = VariationalMLP(config, (3, 1), generator=seeded()).double()
+    with torch.no_grad():
+        net.means[0].copy_(posterior.unsqueeze(1))
+        net.raw[0].copy_(precision.diagonal().rsqrt().expm1().log().unsqueeze(1))
+        for part, value in ((net.means[1], 0.0), (net.raw[1], -60.0)):  # no bias
+            part.fill_(value)
+    return net, x.expand(count, -1, -1), y.unsqueeze(1).expand(count, -1, -1)
+
+
+def test_bayes_by_backprop_of_a_linear_network_is_best_at_the_exact_means_and_variances():
+    net, x, y = variational(4000, *regression())
+    net.train()
+    net.resample(generator=seeded(1))
+    out = net(x)
+    losses = 0.5 * (y - out).square().sum((1, 2))
+    gradients = torch.stack(
+        [
+            torch.cat([g.flatten() for g in torch.autograd.grad(
+                losses[i : i + 100].mean(), [net.means[0], net.raw[0]], retain_graph=True
+            )])
+            for i in range(0, 4000, 100)
+        ]
+    )  # fmt: skip
+    penalty = torch.autograd.grad(net.divergence(), [net.means[0], net.raw[0]])
+    assert close(gradients + torch.cat([g.flatten() for g in penalty]), 0.0)
+
+
+def test_the_bound_of_bayes_by_backprop_misses_the_evidence_by_the_correlations_left_out():
+    x, y, s, precision, posterior = regression()
+    net, rows, target = variational(4000, x, y, s, precision, posterior)
+    net.eval()
+    net.resample(generator=seeded(1))
+    likelihood = -0.5 * (target - net(rows)).square().sum((1, 2)) - 20 * math.log(2 * math.pi)
+    bias = (net.raw[1] * 0).sum()  # its divergence from the prior is no part of the evidence
+    ratio = net.stds()[1] / net._prior[1]
+    bias = bias + 0.5 * (ratio.square() - 1).sum() - ratio.log().sum()
+    bound = (likelihood - (net.divergence() - bias)).detach()
+    covariance = s**2 * x @ x.T + torch.eye(40, dtype=torch.double)
+    evidence = multivariate_normal(np.zeros(40), covariance.numpy()).logpdf(y.numpy())
+    gap = 0.5 * (precision.diagonal().log().sum() - torch.logdet(precision))
+    assert gap > 0.1
+    assert close(bound, evidence - gap)
+
+
+def test_the_divergence_from_a_mixture_of_equal_gaussians_is_that_from_one():
+    config = BayesByBackpropConfig(members=3000, prior="mixture", narrow_std=1.0)
+    net = VariationalMLP(config, (3, 2), generator=seeded())
+    net.eval()
+    net.resample(generator=seeded(1))
+    each = torch.stack([
+        _with_noise(net, net.noise[i : i + 100])._estimate() for i in range(0, 3000, 100)
+    ])  # fmt: skip
+    assert close(each.detach(), net.divergence().detach())
+
+
+def _with_noise(net, noise):
+    net = VariationalMLP(replace(net.config, members=len(noise)), net.sizes, generator=seeded())
+    net.noise.copy_(noise)
+    return net
+
+
+def test_the_weight_of_the_divergence_warms_up():
+    config = BayesByBackpropConfig(kl_warmup=4, kl_weight=0.5)
+    net = VariationalMLP(config, (2, 1), generator=seeded()).train()
+    shares = []
+    for _ in range(6):
+        net.resample(generator=seeded())
+        shares.append((net.penalty() / net.divergence()).item())
+    assert shares == pytest.approx([0.125, 0.25, 0.375, 0.5, 0.5, 0.5])
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_dropout_on_a_linear_layer_has_the_variance_of_its_formula(training):
+    share, x = 0.3, torch.tensor([0.5, -1.0, 2.0])
+    net = DropoutMLP(
+        DropoutConfig(members=40_000, input_dropout=share), (3, 1), generator=seeded()
+    ).train(training)
+    net.resample(generator=seeded(1))
+    out = net(x.expand(40_000, 1, 3)).flatten().detach()
+    weight = net.weights[0].detach().flatten()
+    mean = (weight * x).sum() + net.biases[0].item()
+    assert close(out, mean)
+    exact = share / (1 - share) * (weight * x).square().sum()
+    assert close((out - mean).square(), exact.double())
+
+
+def test_concrete_dropout_keeps_units_for_rows_that_are_many_and_exact():
+    x = torch.randn(2000, 1, generator=seeded())
+    config = DropoutConfig(
+        concrete=True, hidden=(16, 16), epochs=60, holdout=0.0, learning_rate=1e-2
+    )
+    model = Regression(1, 1, config, generator=seeded(1))
+    model.fit(x, torch.sin(x), generator=seeded(2))
+    (first, second) = model.net.logits.sigmoid().tolist()
+    assert first < 0.05 and second < 0.05
+
+
+def test_langevin_dynamics_has_the_variance_that_its_step_size_implies():
+    precision, size = 2.0, 0.3
+    draw = seeded()
+    here = torch.zeros(4000, 5)
+    for _ in range(60):
+        noise = torch.randn(here.shape, generator=draw)
+        here, _ = hamiltonian_step(
+            here, here, precision * here, noise, step_size=size, friction=1.0
+        )
+    exact = 1 / (precision * (1 - size * precision / 2))
+    assert close(here.square().flatten(), exact)
+
+
+def quadratic(curvature, noise, seed):
+    """A potential ½ Σ λ θ² whose gradients have noise of these variances."""
+    draw = seeded(seed)
+
+    def potential(position, index=None):
+        value = 0.5 * (curvature * position.square()).sum(1)
+        disturbed = noise.sqrt() * torch.randn(position.shape, generator=draw)
+        return value, curvature * position + disturbed
+
+    return potential
+
+
+def test_swag_finds_the_stationary_covariance_of_gradient_descent():
+    curvature, noise = torch.tensor([1.0, 4.0, 0.5]), torch.tensor([1.0, 2.0, 0.5])
+    rate = 0.1
+    config = SwagConfig(
+        members=60, networks=60, swag_epochs=4000, swag_learning_rate=rate, swag_momentum=0.0,
+        rank=20,
+    )  # fmt: skip
+    net = SwagMLP(config, (2, 1), generator=seeded())
+    potential = quadratic(curvature, noise, 1)
+    potential.start, potential.rows = torch.zeros(60, 3), 1
+    net.explore(potential, generator=seeded(2))
+    # v = (1 - ηλ)² v + η² q
+    exact = rate * noise / (curvature * (2 - rate * curvature))
+    # of 4,000 dependent iterates the variance is a little small
+    assert torch.allclose(net.std.square().mean(0), exact, rtol=0.02)
+    assert close(net.deviations[:, -1].square(), exact)
+
+
+def test_samples_of_swag_have_its_covariance():
+    net = SwagMLP(SwagConfig(members=40_000, rank=3), (2, 1), generator=seeded())
+    with torch.no_grad():
+        net.mean.copy_(torch.tensor([[1.0, -2.0, 0.5]]))
+        net.std.copy_(torch.tensor([[0.5, 1.0, 2.0]]))
+        net.deviations.copy_(torch.randn(1, 3, 3, generator=seeded(1)))
+    net.resample(generator=seeded(2))
+    away = flat(net.drawn) - net.mean
+    deep = net.deviations[0]
+    exact = 0.5 * (net.std[0].square().diag() + deep.T @ deep / 2)
+    assert close(away, torch.zeros(3))
+    assert close(away.unsqueeze(2) * away.unsqueeze(1), exact.double())
+
+
+def test_the_last_layer_is_bayesian_linear_regression_with_its_evidence():
+    x, y, s, precision, posterior = regression()
+    found = linear(x, y, torch.ones(40).double(), prior=1 / s**2, tune_prior=False)
+    assert torch.allclose(found.mean, posterior)
+    assert torch.allclose(found.root @ found.root.T, torch.linalg.inv(precision))
+    covariance = s**2 * x @ x.T + torch.eye(40, dtype=torch.double)
+    evidence = multivariate_normal(np.zeros(40), covariance.numpy()).logpdf(y.numpy())
+    assert found.evidence == pytest.approx(evidence)
+
+
+def test_prior_and_noise_of_the_last_layer_have_the_greatest_evidence():
+    x, y, *_ = regression()
+    own = 0.5 + torch.rand(40, generator=seeded(3), dtype=torch.double)  # precision by row
+
+    def negative(logs):
+        alpha, beta = np.exp(logs)
+        covariance = (x @ x.T).numpy() / alpha + np.diag(1 / (beta * own.numpy()))
+        return -multivariate_normal(np.zeros(40), covariance).logpdf(y.numpy())
+
+    best = minimize(negative, [0.0, 0.0], method="Nelder-Mead", options={"xatol": 1e-6})
+    found = linear(x, y, own, tune_noise=True, rounds=1000)
+    assert [math.log(found.prior), math.log(found.noise)] == pytest.approx(best.x, abs=1e-3)
+    assert found.evidence == pytest.approx(-best.fun, abs=1e-5)
+
+
+def test_a_laplace_model_is_linear_regression_on_its_features():
+    x, y = wave()
+    config = LaplaceConfig(members=2000, homoscedastic=True, tune_noise=False, **SMALL)
+    model = Regression(1, 1, config, generator=seeded(1))
+    model.fit(x, y, generator=seeded(2))
+    rows, target = model.inputs.scale(x), model.targets.scale(y).double().flatten()
+    hidden = model.net.base.features(rows.float().unsqueeze(0))[0].detach().double()
+    features = torch.cat((hidden / 4, torch.ones(200, 1)), 1)  # 16 features: std 1 / 4
+    noise = model.heads.log_var.detach().double().exp().item()
+    found = linear(features, target, torch.full((200,), 1 / noise).double())
+    mean = features[:5] @ found.mean
+    variance = (features[:5] @ found.root).square().sum(1)
+    drawn = model.targets.scale(model.predict(x[:5]).mean).squeeze(-1).double()
+    assert close(drawn, mean)
+    assert close((drawn - mean).square(), variance)
+    assert model.net.evidence.item() == pytest.approx(found.evidence, rel=1e-4)
+
+
+def test_constant_targets_and_fewer_rows_than_features_have_a_posterior_of_the_last_layer():
+    x = torch.randn(5, 1, generator=seeded())
+    for target in (torch.full((5, 1), 3.0), torch.cat((x[:1], x[:1], x[:1], x[:1], x[:1]))):
+        model = Regression(1, 1, LaplaceConfig(**SMALL), generator=seeded(1))
+        model.fit(x, target, generator=seeded(2))
+        mean, std = model.predict(x)
+        assert mean.isfinite().all() and std.isfinite().all()
+        assert (mean - target[0]).abs().max() < 1e-3
+
+
+def test_anchored_members_are_map_estimates_whose_spread_is_the_posterior():
+    # Pearce et al. 2020, equation 11: with these anchors, linear MAP estimates are exact samples
+    x, y, s, precision, posterior = regression()
+    prior = s**2 * torch.eye(3, dtype=torch.double)
+    anchors = prior + prior @ (x.T @ x) @ prior
+    root = torch.linalg.cholesky(anchors)
+    draws = torch.randn(3000, 3, generator=seeded(1), dtype=torch.double) @ root.T
+    net = PriorMLP(
+        3000, (3, 1), prior_std=s * math.sqrt(3), activation="tanh", anchored=True,
+        generator=seeded(),
+    ).double()  # fmt: skip
+    with torch.no_grad():
+        net.centre[:, :3] = draws
+        net.centre[:, 3] = 0.0
+        net.biases[0].zero_()
+
+    # Newton's step is exact for a quadratic
+    def objective(weight):
+        likelihood = 0.5 * (y.unsqueeze(1) - x @ weight).square().sum((1, 2))
+        with torch.no_grad():
+            net.weights[0].copy_(weight)
+        net.zero_grad()
+        penalty = torch.autograd.grad(net.penalty().sum(), net.weights[0])[0]
+        return torch.autograd.grad(likelihood.sum(), weight)[0] + penalty
+
+    weight = torch.zeros(3000, 3, 1, dtype=torch.double, requires_grad=True)
+    found = -torch.linalg.solve(precision, objective(weight).squeeze(-1).T).T
+    away = found - posterior
+    assert torch.allclose(objective(found.unsqueeze(-1).detach().requires_grad_()).abs().max(),
+                          torch.zeros(()).double(), atol=1e-9)  # fmt: skip
+    assert close(away, torch.zeros(3).double())
+    assert close(away.unsqueeze(2) * away.unsqueeze(1), torch.linalg.inv(precision))
+
+
+def test_a_direction_turns_as_its_differential_equation_says():
+    draw = seeded()
+    start = torch.randn(4, 6, generator=draw).double()
+    start = start / torch.linalg.vector_norm(start, dim=1, keepdim=True)
+    gradient = 10 * torch.randn(4, 6, generator=draw).double()
+    after, gained = turned(start, gradient, torch.full((4, 1), 0.8).double())
+    for k in range(4):
+        g = gradient[k].numpy()
+
+        def flow(_, state, g=g):
+            u = state[:-1]
+            # kinetic energy (P - 1) log |momentum| grows by -g · u
+            return np.append(-(g - u * (u @ g)) / 5, -g @ u)
+
+        solved = solve_ivp(flow, (0, 0.8), np.append(start[k].numpy(), 0.0), rtol=1e-10, atol=1e-12)
+        assert after[k].numpy() == pytest.approx(solved.y[:-1, -1], abs=1e-7)
+        assert float(gained[k]) == pytest.approx(solved.y[-1, -1], abs=1e-6)
+
+
+def test_a_steep_place_turns_the_direction_downhill_and_nothing_overflows():
+    direction = torch.tensor([[1.0, 0.0]])
+    after, gained = turned(direction, torch.tensor([[1e9, 1e9]]), torch.ones(1, 1))
+    assert torch.allclose(after, -torch.full((1, 2), 0.5).sqrt())
+    assert bool(gained.isfinite())
+
+
+def test_a_refreshed_direction_has_length_one_and_forgets_as_fast_as_it_should():
+    direction = torch.zeros(2000, 50)
+    direction[:, 0] = 1.0
+    share = torch.full((2000, 1), 0.5)
+    fresh = refreshed(direction, share, seeded())
+    assert torch.allclose(torch.linalg.vector_norm(fresh, dim=1), torch.ones(2000), atol=1e-5)
+    assert fresh[:, 0].mean() == pytest.approx(math.exp(-0.5), abs=0.01)
+
+
+def chains(kind, config, potential, start):
+    net = kind(config, (2, 2), generator=seeded())
+    potential.start, potential.rows = start, 1
+    return net.samples(potential, generator=seeded(1))
+
+
+def test_microcanonical_chains_sample_a_gaussian_of_unequal_widths():
+    precision = torch.tensor([1.0, 4.0, 0.25, 1.0, 9.0, 2.0])
+    potential = quadratic(precision, torch.zeros(6), 0)
+    config = LangevinConfig(
+        networks=40, members=40, tuning_steps=1500, samples=200, thin=10, first_length=1.0
+    )
+    bank, restarts = chains(LangevinMLP, config, potential, torch.randn(40, 6, generator=seeded()))
+    each = (bank.square().mean(1) * precision).double()  # a chain's estimate of 1
+    assert restarts.sum() == 0
+    assert close(each, 1.0)
+    assert close(bank.mean(1), 0.0)
+
+
+def test_a_chain_that_leaves_all_bounds_goes_on_from_its_last_sample():
+    def potential(position, index=None):
+        value = 0.5 * position.square().sum(1)
+        wild = torch.zeros_like(value, dtype=torch.bool)
+        wild[0] = len(calls) % 40 == 39  # chain 0 fails now and then
+        calls.append(0)
+        gradient = torch.where(wild.unsqueeze(1), math.nan, position)
+        return torch.where(wild, math.nan, value), gradient
+
+    for kind, config in (
+        (LangevinMLP, LangevinConfig(networks=2, members=2, tuning_steps=50, samples=20, thin=5)),
+        (SgmcmcMLP, SgmcmcConfig(networks=2, members=2, cycle_steps=100, cycle_samples=5)),
+    ):
+        calls, own = [], SimpleNamespace()
+        own = _Callable(potential)
+        bank, restarts = chains(kind, config, own, torch.zeros(2, 6))
+        assert bank.isfinite().all()
+        assert restarts[0] > 0 and restarts[1] == 0
+        assert len(torch.unique(bank[1, :, 0])) == bank.shape[1]
+
+
+class _Callable:
+    def __init__(self, function):
+        self.function = function
+
+    def __call__(self, position, index=None):
+        return self.function(position, index)
+
+
+def test_settings_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="members: want a multiple of the 3 networks, got 5"):
+        SwagConfig(networks=3)
+    with pytest.raises(ValueError, match="members: there are 4 samples, got 6"):
+        LangevinConfig(networks=2, members=6, samples=2)
+    with pytest.raises(ValueError, match="cycle_samples: the sampling phase has 5 updates"):
+        SgmcmcConfig(cycle_steps=10, cycle_samples=6)
+    with pytest.raises(ValueError, match="elites must be unset: SwagMLP has no separate members"):
+        Regression(1, 1, SwagConfig(elites=2), generator=seeded())
+    model = Regression(1, 1, SwagConfig(**SMALL), generator=seeded())
+    x, y = wave(20)
+    with pytest.raises(ValueError, match="weights: samples of one posterior take"):
+        model.fit(x, y, weights=torch.ones(5, 20), generator=seeded())
+
+
+def test_a_laplace_network_has_no_posterior_before_a_fit():
+    net = LaplaceMLP(LaplaceConfig(), (1, 4, 1), 1, generator=seeded())
+    before = flat(net.drawn).clone()
+    net.resample(generator=seeded(1))
+    assert torch.equal(flat(net.drawn), before)
