@@ -7,7 +7,7 @@ so. The maps are in `mbrl.uncertainty.recalibration`.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -15,10 +15,12 @@ from torch import Tensor
 
 from mbrl.checks import check_batch
 from mbrl.types import Gaussian, GaussianDynamics, Step, Transition
-from mbrl.uncertainty import Isotonic, LevelMap, Logistic, Temperature, noise_moments, pit
+from mbrl.uncertainty import Isotonic, LevelMap, Logistic, Temperature, noise_moments
 
 Kind = Literal["temperature", "isotonic", "logistic"]
 """Kinds of maps that `recalibrate` fits."""
+
+_KINDS = {"temperature": Temperature, "isotonic": Isotonic, "logistic": Logistic}
 
 _ATTRIBUTES = ("nominal", "own_threads", "scale")
 """Those of DistinctWorlds, OwnThreads and Scaled in `mbrl.types`."""
@@ -133,8 +135,8 @@ def recalibrate(
             transitions; transitions that are in `trained_on`, compared in float32; a model that
             predicts no Gaussian, or a std of 0.
     """
-    if kind not in get_args(Kind):
-        raise ValueError(f"kind: {kind!r} is unknown; take one of {[*get_args(Kind)]}")
+    if kind not in _KINDS:
+        raise ValueError(f"kind: {kind!r} is unknown; take one of {[*_KINDS]}")
     _check_gaussian(model)
     obs, action = data.obs.shape[1:], data.action.shape[1:]
     check_batch(data, obs, action)
@@ -151,11 +153,7 @@ def recalibrate(
         raise ValueError(
             f"model: the {type(model).__name__} predicts a std of 0, which no map can recalibrate"
         )
-    if kind == "temperature":
-        return Recalibrated(model, Temperature.fit(mean, std, target))
-    levels = pit(mean, std, target)
-    fitted = Isotonic.fit(levels) if kind == "isotonic" else Logistic.fit(levels)
-    return Recalibrated(model, fitted)
+    return Recalibrated(model, _KINDS[kind].fit(mean, std, target))
 
 
 def _check_gaussian(model: object) -> None:

@@ -5,8 +5,8 @@ dimension, its `pit` values are the levels of the targets; they are uniform if t
 calibrated. A `LevelMap` R is fitted so that R(pit) is uniform, and R(F) is the recalibrated CDF.
 
 Fit maps on data that the model was not trained on: on its own training data a model errs less
-than it will later. A level tells errors beyond 8.2 stds (`EDGE`) not apart, so for a model with
-many of those only a `Temperature`, which is fitted to errors and not to levels, is right.
+than it will later. Maps are fitted to log F and log(1 - F), because F itself rounds to 1 where an
+overconfident model errs by 8 stds.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from typing import Protocol
 
 import torch
 from jaxtyping import Float
+from scipy.special import ndtri_exp
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 from torch.special import log_ndtr, ndtr, ndtri
 
-from mbrl.uncertainty._common import check, finite
-
-EDGE = 2.0**-53
-"""Levels nearer to 0 or 1 than this count as this far, so that normal quantiles stay finite."""
+from mbrl.uncertainty._common import check
 
 QUADRATURE = 8193
 """Points of the trapezoidal rule for the moments of recalibrated noise."""
+
+FAR = 40.0
+"""A normal score beyond all of float64's levels."""
 
 
 class LevelMap(Protocol):
@@ -79,9 +80,8 @@ class Temperature:
         Raises:
             ValueError: wrong shapes, NaN, fewer than two targets, or a std that is not positive.
         """
-        scale = recalibration_scale(mean, std, target)
-        _enough("target", target)
-        return cls(scale)
+        _check_rows(mean, std, target)
+        return cls(recalibration_scale(mean, std, target))
 
     @property
     def dims(self) -> int:
@@ -107,7 +107,8 @@ class Logistic:
 
     Malik et al. (2019) recalibrate models for planning with sigmoid(a · p + b), which takes 0 to
     sigmoid(b) > 0 and 1 to less than 1 and so is neither a map of CDFs nor ever the identity. With
-    logits it is both: the identity at slope 1, offset 0.
+    logits it is both: the identity at slope 1, offset 0. It suits models that are somewhat too narrow
+    or biased; no slope is a factor of the std, so for many errors of 3 stds or more take another.
 
     Attributes:
         slope: (D,), positive; below 1 the recalibrated distribution is wider.
@@ -118,8 +119,13 @@ class Logistic:
     offset: Float[Tensor, " D"]
 
     @classmethod
-    def fit(cls, pit: Float[Tensor, "*lead D"]) -> Logistic:
-        """Maximum likelihood of the targets with these PIT values, two or more.
+    def fit(
+        cls,
+        mean: Float[Tensor, "E *lead D"],
+        std: Float[Tensor, "E *lead D"],
+        target: Float[Tensor, "*lead D"],
+    ) -> Logistic:
+        """Maximum likelihood of the PIT values of two targets or more.
 
         R(pit) is uniform if slope · logit(pit) + offset follows the standard logistic distribution,
         so this fits a logistic distribution to logits: a concave problem, solved by Newton's
@@ -127,9 +133,10 @@ class Logistic:
         the identity.
 
         Raises:
-            ValueError: fewer than two rows, NaN, or values outside [0, 1].
+            ValueError: wrong shapes, NaN, fewer than two targets, or a std that is not positive.
         """
-        logit = torch.logit(_levels(pit))
+        below, above = _tails(mean, std, target)
+        logit = below - above
         slope, offset = torch.ones_like(logit[0]), torch.zeros_like(logit[0])
         centre, width = logit.mean(0), logit.std(0, correction=0)
         varied = width > 1e-12 * (1 + centre.abs())  # by more than rounding
@@ -137,7 +144,7 @@ class Logistic:
         slope[varied], offset[varied] = _logistic_newton(x)
         slope = torch.where(varied, slope / width, slope)
         offset = torch.where(varied, offset - slope * centre, offset)
-        return cls(slope.to(pit.dtype), offset.to(pit.dtype))
+        return cls(slope.to(mean.dtype), offset.to(mean.dtype))
 
     @property
     def dims(self) -> int:
@@ -154,70 +161,84 @@ class Logistic:
 
     def noise(self, z: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead D"]:
         """See `LevelMap.noise`."""
-        logit = log_ndtr(z) - log_ndtr(-z)
-        logit = (logit - self.offset.to(z)) / self.slope.to(z)
+        x = z.double()
+        logit = log_ndtr(x) - log_ndtr(-x)
+        logit = (logit - self.offset.to(x)) / self.slope.to(x)
         low = logit < 0
-        # in the lower tail, where levels do not round to 1; exp(-80) is near the least of float32
-        tail = torch.where(low, logit, -logit).clamp_min(-80.0)
+        # in the lower tail, where levels do not round to 1; exp(-700) is near the least of float64
+        tail = torch.where(low, logit, -logit).clamp_min(-700.0)
         quantile = ndtri(torch.sigmoid(tail))
-        return torch.where(low, quantile, -quantile)
+        return torch.where(low, quantile, -quantile).to(z.dtype)
 
 
 @dataclass(frozen=True)
 class Isotonic:
-    """A `LevelMap` that is piecewise linear between the PIT values it was fitted on.
+    """A `LevelMap` through the PIT values it was fitted on, with lines between them.
+
+    A normal score is Φ⁻¹ of a level. Lines are between normal scores, not between levels, so
+    that a model whose std is wrong by a factor gives one straight line, also in the tails.
 
     Attributes:
-        levels: (D, K) levels of the model, increasing from 0 to 1; 1 is repeated where a dimension
-            has fewer.
-        values: (D, K) what R takes them to.
+        model: (D, K) increasing normal scores of the model's levels.
+        actual: (D, K) those of the recalibrated levels.
     """
 
-    levels: Float[Tensor, "D K"]
-    values: Float[Tensor, "D K"]
+    model: Float[Tensor, "D K"]
+    actual: Float[Tensor, "D K"]
 
     @classmethod
-    def fit(cls, pit: Float[Tensor, "*lead D"]) -> Isotonic:
-        """The distribution function of two or more PIT values, by Kuleshov et al. (2018).
+    def fit(
+        cls,
+        mean: Float[Tensor, "E *lead D"],
+        std: Float[Tensor, "E *lead D"],
+        target: Float[Tensor, "*lead D"],
+    ) -> Isotonic:
+        """The distribution function of the PIT values of two targets or more.
 
-        Their algorithm 1 is isotonic regression of the share of PIT values up to p on p. These
-        shares increase already, so pool-adjacent-violators would leave them as they are. Here they
-        are ranks over n + 1, ties averaged, joined by lines from (0, 0) to (1, 1).
+        Algorithm 1 of Kuleshov et al. (2018) is isotonic regression of the share of PIT values up
+        to p on p. These shares increase already, so pool-adjacent-violators would leave them as
+        they are. Here they are ranks over n + 1, ties averaged. Beyond the extreme values the
+        map goes on with the slope of the line between them, or 1 if all values are one.
 
         Raises:
-            ValueError: fewer than two rows, NaN, or values outside [0, 1].
+            ValueError: wrong shapes, NaN, fewer than two targets, or a std that is not positive.
         """
-        rows = _levels(pit)
-        columns = []
-        for column in rows.T:
-            level, counts = column.unique(return_counts=True)
-            share = (counts.cumsum(0) - (counts - 1) / 2) / (len(rows) + 1)
-            columns.append((level, share))
-        size = 2 + max(len(level) for level, _ in columns)
-        levels, values = rows.new_ones(2, len(columns), size)
-        levels[:, 0] = values[:, 0] = 0
-        for d, (level, share) in enumerate(columns):
-            levels[d, 1 : 1 + len(level)] = level
-            values[d, 1 : 1 + len(level)] = share
-        return cls(levels, values)
+        below, above = _tails(mean, std, target)
+        log_tail = torch.minimum(below, above)
+        scores = torch.from_numpy(ndtri_exp(log_tail.cpu().numpy())).to(log_tail)
+        scores = torch.where(below < above, scores, -scores)
+        columns = [column.unique(return_counts=True) for column in scores.T]
+        size = 2 + max(len(score) for score, _ in columns)
+        model, actual = scores.new_empty(2, len(columns), size)
+        for d, (score, counts) in enumerate(columns):
+            share = (counts.cumsum(0) - (counts - 1) / 2) / (len(scores) + 1)
+            normal = ndtri(share.double())
+            run, rise = normal[-1] - normal[0], score[-1] - score[0]
+            slope = rise / run if len(score) > 1 else torch.ones_like(rise)
+            beyond = FAR * torch.arange(1, size - len(score), device=score.device)
+            actual[d] = torch.cat(((normal[0] - FAR).reshape(1), normal, normal[-1] + beyond))
+            model[d] = torch.cat(
+                ((score[0] - slope * FAR).reshape(1), score, score[-1] + slope * beyond)
+            )
+        return cls(model, actual)
 
     @property
     def dims(self) -> int:
         """D."""
-        return len(self.levels)
+        return len(self.model)
 
     def cdf(self, level: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead D"]:
         """See `LevelMap.cdf`."""
-        return _interpolate(level, self.levels, self.values)
+        score = ndtri(level.to(self.model.dtype))
+        return ndtr(_interpolate(score, self.model, self.actual)).to(level.dtype)
 
     def quantile(self, level: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead D"]:
         """See `LevelMap.quantile`."""
-        return _interpolate(level, self.values, self.levels)
+        return ndtr(self.noise(ndtri(level.to(self.model.dtype)))).to(level.dtype)
 
     def noise(self, z: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead D"]:
-        """See `LevelMap.noise`; in float64, because levels between knots differ by little."""
-        level = ndtr(z.double()).clamp(EDGE, 1 - EDGE)
-        return ndtri(self.quantile(level).clamp(EDGE, 1 - EDGE)).to(z.dtype)
+        """See `LevelMap.noise`."""
+        return _interpolate(z, self.actual, self.model)
 
 
 def noise_moments(level_map: LevelMap) -> tuple[Float[Tensor, " D"], Float[Tensor, " D"]]:
@@ -310,15 +331,23 @@ def _interpolate(
     return (y0 + (columns - x0) * ((y1 - y0) / (x1 - x0))).T.reshape(x.shape).to(x.dtype)
 
 
-def _levels(pit: Tensor) -> Float[Tensor, "N D"]:
-    """PIT values as rows in float64, checked, and at least `EDGE` from 0 and 1."""
-    finite(pit=pit)
-    _enough("pit", pit)
-    if not bool(((pit >= 0) & (pit <= 1)).all()):
-        raise ValueError("pit: want values in [0, 1]")
-    return pit.reshape(-1, pit.shape[-1]).double().clamp(EDGE, 1 - EDGE)
+def _tails(
+    mean: Float[Tensor, "E *lead D"],
+    std: Float[Tensor, "E *lead D"],
+    target: Float[Tensor, "*lead D"],
+) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]:
+    """Logs of F and of 1 - F at the targets, for the mixture of members; in float64."""
+    _check_rows(mean, std, target)
+    z = ((target.double() - mean.double()) / std.double()).reshape(len(mean), -1, mean.shape[-1])
+    below, above = (log_ndtr(x).logsumexp(0) - math.log(len(mean)) for x in (z, -z))
+    return below, above
 
 
-def _enough(name: str, rows: Tensor) -> None:
-    if rows.ndim < 2 or not rows.shape[-1] or rows.numel() < 2 * rows.shape[-1]:
-        raise ValueError(f"{name}: want two rows of D or more, got shape {tuple(rows.shape)}")
+def _check_rows(mean: Tensor, std: Tensor, target: Tensor) -> None:
+    check(mean, std, target)
+    if target.numel() < 2 * target.shape[-1]:
+        raise ValueError(
+            f"target: want two targets or more of each dimension, got shape {tuple(target.shape)}"
+        )
+    if not bool((std > 0).all()):
+        raise ValueError("std: is 0 in some place, which no map can recalibrate")

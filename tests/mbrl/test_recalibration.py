@@ -37,15 +37,23 @@ def levels_of(rows, dims, seed=0):
     return torch.from_numpy(rng.beta(*shape, size=(rows, dims)))
 
 
+def of_levels(levels):
+    """Mean, std and targets whose PIT values are these levels."""
+    target = torch.special.ndtri(levels)
+    return torch.zeros_like(target)[None], torch.ones_like(target)[None], target
+
+
 def temperature(dims=3):
     return Temperature(torch.linspace(0.4, 2.5, dims, dtype=torch.float64))
 
 
 MAPS = {
     "temperature": temperature,
-    "logistic": lambda: Logistic.fit(levels_of(200, 3)),
-    "isotonic": lambda: Isotonic.fit(levels_of(200, 3)),
-    "isotonic with ties": lambda: Isotonic.fit((5 * levels_of(200, 3)).round().clamp(1, 4) / 5),
+    "logistic": lambda: Logistic.fit(*of_levels(levels_of(200, 3))),
+    "isotonic": lambda: Isotonic.fit(*of_levels(levels_of(200, 3))),
+    "isotonic with ties": lambda: Isotonic.fit(
+        *of_levels((5 * levels_of(200, 3)).round().clamp(1, 4) / 5)
+    ),
 }
 
 
@@ -126,7 +134,7 @@ def test_the_temperature_is_the_recalibration_scale():
 def test_the_logistic_map_is_the_maximum_likelihood_fit_of_scipy():
     """logit(pit) follows a logistic distribution of location -offset / slope, scale 1 / slope."""
     values = levels_of(300, 4, seed=5)
-    fitted = Logistic.fit(values)
+    fitted = Logistic.fit(*of_levels(values))
     for d in range(4):
         location, scale = stats.logistic.fit(special.logit(values[:, d].numpy()))
         assert fitted.slope[d].item() == pytest.approx(1 / scale, rel=1e-3)
@@ -134,13 +142,13 @@ def test_the_logistic_map_is_the_maximum_likelihood_fit_of_scipy():
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.floats(0, 1), min_size=2, max_size=20))
+@given(st.lists(st.floats(1e-12, 1 - 1e-12), min_size=2, max_size=20))
 def test_the_logistic_map_is_where_the_likelihood_is_flat(values):
-    """Also for PIT values of 0 and 1, outliers and ties; checked by the equations of the MLE."""
+    """Also for outliers and ties; checked by the equations of the maximum."""
     column = torch.tensor(values, dtype=torch.float64).unsqueeze(-1)
-    fitted = Logistic.fit(column)
+    fitted = Logistic.fit(*of_levels(column))
     a, b = fitted.slope.item(), fitted.offset.item()
-    x = special.logit(np.clip(values, 2.0**-53, 1 - 2.0**-53))
+    x = special.logit(np.array(values))
     if np.ptp(x) < 1e-9 * (1 + abs(x[0])):
         return
     t = np.tanh((a * x + b) / 2)
@@ -150,7 +158,7 @@ def test_the_logistic_map_is_where_the_likelihood_is_flat(values):
 
 def test_the_logistic_map_of_calibrated_levels_is_near_the_identity():
     uniform = torch.rand(20_000, 2, generator=generator(), dtype=torch.float64)
-    fitted = Logistic.fit(uniform)
+    fitted = Logistic.fit(*of_levels(uniform))
     torch.testing.assert_close(fitted.slope, torch.ones(2).double(), atol=0.03, rtol=0)
     torch.testing.assert_close(fitted.offset, torch.zeros(2).double(), atol=0.05, rtol=0)
     same = Logistic(torch.ones(3).double(), torch.zeros(3).double())
@@ -171,7 +179,7 @@ def test_the_sigmoid_of_malik_et_al_is_no_map_from_0_to_0():
 def test_the_isotonic_map_is_the_isotonic_regression_of_the_shares():
     """Kuleshov et al., algorithm 1, by scipy, on unsorted values with weights for ties."""
     values = (40 * levels_of(300, 2, seed=6)).round().clamp(1, 39) / 40
-    fitted = Isotonic.fit(values)
+    fitted = Isotonic.fit(*of_levels(values))
     for d in range(2):
         column = values[:, d].numpy()
         level = np.unique(column)
@@ -181,14 +189,16 @@ def test_the_isotonic_map_is_the_isotonic_regression_of_the_shares():
         regression = optimize.isotonic_regression(share[order]).x
         found = fitted.cdf(values)[:, d].numpy()[order]
         np.testing.assert_allclose(found, regression, atol=1e-12)
-        between = (level[3] + level[4]) / 2
+        scores = special.ndtri(level[3:5])
+        between = special.ndtr(scores.mean())
         ends = fitted.cdf(torch.tensor([[level[3]] * 2, [level[4]] * 2, [between] * 2]))[:, d]
-        assert ends[2].item() == pytest.approx((ends[0] + ends[1]).item() / 2)
+        low, high, middle = special.ndtri(ends.numpy())
+        assert middle == pytest.approx((low + high) / 2)
 
 
 def test_levels_recalibrated_by_their_own_isotonic_map_are_uniform():
     values = levels_of(99, 2)
-    found = Isotonic.fit(values).cdf(values).sort(0).values
+    found = Isotonic.fit(*of_levels(values)).cdf(values).sort(0).values
     ranks = torch.arange(1, 100, dtype=torch.float64) / 100
     torch.testing.assert_close(found, ranks.unsqueeze(-1).expand(-1, 2))
 
@@ -211,9 +221,9 @@ def test_maps_of_levels_make_fresh_levels_uniform(kind, errors):
     target = errors(8000)
     mean, std = torch.zeros(1, 8000, 2).double(), torch.ones(1, 8000, 2).double()
     values = pit(mean, std, target)
-    held_out, fresh = values[:4000], values[4000:]
+    fresh = values[4000:]
     scaled = Temperature.fit(mean[:, :4000], std[:, :4000], target[:4000]).cdf(fresh)
-    recalibrated = kind.fit(held_out).cdf(fresh)
+    recalibrated = kind.fit(mean[:, :4000], std[:, :4000], target[:4000]).cdf(fresh)
 
     def distance(values, d):
         return stats.kstest(values[:, d].numpy(), "uniform").statistic
@@ -251,53 +261,70 @@ def test_moments_of_noise_are_those_of_numerical_integration(name):
 
 
 @pytest.mark.parametrize("name", ["isotonic", "isotonic with ties"])
-def test_moments_of_isotonic_noise_are_those_of_truncated_normals(name):
-    """Between two knots R is linear, so the noise there is a truncated normal distribution."""
+def test_moments_of_isotonic_noise_are_those_of_its_pieces(name):
+    """Between two knots the noise is linear in z, which is a truncated normal there."""
     level_map = MAPS[name]()
     mean, std = noise_moments(level_map)
     for d in range(3):
-        levels = level_map.levels[d].numpy()
-        kept = levels < 1
-        knots = special.ndtri(np.append(levels[kept], 1.0))
-        chance = np.diff(np.append(level_map.values[d].numpy()[kept], 1.0))
-        pieces = stats.truncnorm(knots[:-1], knots[1:])
-        first = chance @ pieces.mean()
-        second = chance @ (pieces.var() + pieces.mean() ** 2)
-        assert mean[d].item() == pytest.approx(first, abs=2e-3)
-        assert std[d].item() == pytest.approx(math.sqrt(second - first**2), rel=2e-3)
+        at, to = level_map.actual[d].numpy(), level_map.model[d].numpy()
+        slope = np.diff(to) / np.diff(at)
+        inside = (at[1:] > -9) & (at[:-1] < 9)
+        at, to, slope = at[:-1][inside], to[:-1][inside], slope[inside]
+        ends = np.append(at[1:], np.inf)
+        at = np.append(-np.inf, at[1:])
+        to = to - slope * np.append(level_map.actual[d, 0], at[1:])
+        chance = stats.norm.cdf(ends) - stats.norm.cdf(at)
+        piece = stats.truncnorm(at, ends)
+        first = chance @ (to + slope * piece.mean())
+        second = chance @ (slope**2 * piece.var() + (to + slope * piece.mean()) ** 2)
+        assert mean[d].item() == pytest.approx(first, abs=1e-5)
+        assert std[d].item() == pytest.approx(math.sqrt(second - first**2), rel=1e-5)
+
+
+@pytest.mark.parametrize("factor", [0.05, 1.0, 20.0])
+def test_an_isotonic_map_undoes_any_factor_of_the_std_also_in_the_tails(factor):
+    """Errors of 60 stds, whose levels round to 0 and 1: the noise is the same in their units."""
+    target = torch.randn(200, 2, generator=generator(), dtype=torch.float64)
+    mean, std = torch.zeros(1, 200, 2).double(), torch.ones(1, 200, 2).double()
+    z = torch.linspace(-6, 6, 50, dtype=torch.float64).unsqueeze(-1).expand(-1, 2)
+    wanted = Isotonic.fit(mean, std, target).noise(z)
+    found = factor * Isotonic.fit(mean, factor * std, target).noise(z)
+    torch.testing.assert_close(found, wanted)
+
+
+def test_maps_use_the_levels_of_the_mixture():
+    g = generator(4)
+    mean = torch.randn(3, 60, 2, generator=g, dtype=torch.float64)
+    std = 0.1 + torch.rand(3, 60, 2, generator=g, dtype=torch.float64)
+    target = torch.randn(60, 2, generator=g, dtype=torch.float64)
+    values = pit(mean, std, target)
+    for kind in (Isotonic, Logistic):
+        found, wanted = kind.fit(mean, std, target), kind.fit(*of_levels(values))
+        torch.testing.assert_close(found.cdf(grid()[:, :2]), wanted.cdf(grid()[:, :2]))
 
 
 def test_a_constant_dimension_that_is_predicted_without_error_keeps_its_distribution():
     half = torch.full((50, 1), 0.5, dtype=torch.float64)
     for kind in (Logistic, Isotonic):
-        fitted = kind.fit(torch.cat((half, levels_of(50, 1)), -1))
+        fitted = kind.fit(*of_levels(torch.cat((half, levels_of(50, 1)), -1)))
         found = fitted.cdf(grid()[:, :2])
         torch.testing.assert_close(found[:, 0], grid()[:, 0])
         assert (found[:, 1] - grid()[:, 1]).abs().max() > 0.02
 
 
-@pytest.mark.parametrize("kind", [Logistic, Isotonic])
-def test_pit_values_that_are_none_are_refused_by_name(kind):
-    good = levels_of(5, 2)
-    for values, culprit in (
-        (good[:1], r"pit: want two rows of D or more, got shape \(1, 2\)"),
-        (good[:, 0], r"pit: want two rows of D or more, got shape \(5,\)"),
-        (math.nan * good, "pit: has NaN"),
-        (2 + good, r"pit: want values in \[0, 1\]"),
-        (-good, r"pit: want values in \[0, 1\]"),
+@pytest.mark.parametrize("kind", [Temperature, Logistic, Isotonic])
+def test_maps_refuse_bad_targets_by_name(kind):
+    mean, std, target = torch.zeros(2, 5, 1), torch.ones(2, 5, 1), torch.ones(5, 1)
+    for args, culprit in (
+        ((mean[:, :1], std[:, :1], target[:1]), r"target: want two targets.*\(1, 1\)"),
+        ((mean, 0 * std, target), "std: is 0 in some place"),
+        ((mean, -std, target), "std: has negative"),
+        ((mean, std, math.nan * target), "target: has NaN"),
+        ((math.nan * mean, std, target), "mean: has NaN"),
+        ((mean, std, target[:3]), r"target: want the shape \(5, 1\).*got \(3, 1\)"),
     ):
         with pytest.raises(ValueError, match=culprit):
-            kind.fit(values)
-
-
-def test_a_temperature_needs_two_targets_and_a_std():
-    mean, std, target = torch.zeros(2, 5, 1), torch.ones(2, 5, 1), torch.ones(5, 1)
-    with pytest.raises(ValueError, match=r"target: want two rows.*\(1, 1\)"):
-        Temperature.fit(mean[:, :1], std[:, :1], target[:1])
-    with pytest.raises(ValueError, match="std: is 0"):
-        Temperature.fit(mean, 0 * std, target)
-    with pytest.raises(ValueError, match="target: has NaN"):
-        Temperature.fit(mean, std, math.nan * target)
+            kind.fit(*args)
 
 
 # Conformal intervals.
