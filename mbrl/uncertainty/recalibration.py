@@ -107,8 +107,9 @@ class Logistic:
 
     Malik et al. (2019) recalibrate models for planning with sigmoid(a · p + b), which takes 0 to
     sigmoid(b) > 0 and 1 to less than 1 and so is neither a map of CDFs nor ever the identity. With
-    logits it is both: the identity at slope 1, offset 0. It suits models that are somewhat too narrow
-    or biased; no slope is a factor of the std, so for many errors of 3 stds or more take another.
+    logits it is both: the identity at slope 1, offset 0. It suits models that are somewhat too
+    narrow or biased; no slope is a factor of the std, so for many errors of 3 stds or more take
+    another map.
 
     Attributes:
         slope: (D,), positive; below 1 the recalibrated distribution is wider.

@@ -1,6 +1,8 @@
 """Models that plan with recalibrated noise."""
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -274,3 +276,15 @@ def test_a_model_without_noise_is_refused():
     for kind in ("temperature", "isotonic", "logistic"):
         with pytest.raises(ValueError, match="^model: the LinearGaussian predicts a std of 0"):
             recalibrate(LinearGaussian(F, G, [0.1, 0.0]), world(20), kind)
+
+
+def test_the_example_of_the_page_on_models_runs_as_written(capsys):
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    (example,) = (
+        block
+        for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+        if "recalibrate" in block
+    )
+    exec(example, {})
+    before, after = re.findall(r"\[(.*)\]", capsys.readouterr().out)
+    assert min(map(float, before.split(","))) > 0.1 and max(map(float, after.split(","))) < 0.03
