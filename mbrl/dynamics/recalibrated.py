@@ -94,6 +94,8 @@ class Recalibrated:
         Raises what the model raises.
         """
         mean, std = self.model.predict(state, action)
+        if self._shift.device != std.device:  # once, and not in every step of a plan
+            self._shift, self._factor = self._shift.to(std.device), self._factor.to(std.device)
         return Gaussian(mean + std * self._shift.to(std), std * self._factor.to(std))
 
     def step(
