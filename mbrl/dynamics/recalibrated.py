@@ -140,12 +140,11 @@ def recalibrate(
     if kind not in _KINDS:
         raise ValueError(f"kind: {kind!r} is unknown; take one of {[*_KINDS]}")
     _check_gaussian(model)
-    obs, action = data.obs.shape[1:], data.action.shape[1:]
-    check_batch(data, obs, action)
+    _check_rows("data", data, like=data)
     if len(data.reward) < 2:
         raise ValueError(f"data: want two transitions or more, got {len(data.reward)}")
     if trained_on is not None:
-        check_batch(trained_on, obs, action)
+        _check_rows("trained_on", trained_on, like=data)
         _check_apart(data, trained_on)
     state = model.encode(data.obs)
     target = model.encode(data.next_obs, state=state, action=data.action).double()
@@ -164,6 +163,13 @@ def _check_gaussian(model: object) -> None:
             f"model: want one that predicts a Gaussian (mbrl.types.GaussianDynamics), "
             f"not a {type(model).__name__}"
         )
+
+
+def _check_rows(name: str, rows: Transition, *, like: Transition) -> None:
+    try:
+        check_batch(rows, like.obs.shape[1:], like.action.shape[1:])
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
 def _check_apart(data: Transition, trained_on: Transition) -> None:

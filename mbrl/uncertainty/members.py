@@ -94,8 +94,8 @@ def entropy_split(
         x = mean[i] + std[i] * noise  # (samples, ..., D)
         # one member at a time: an (E, samples, ..., D) would be the largest thing in memory
         each = torch.stack([log_density(x, *member) for member in zip(mean, std, strict=True)])
-        ratio = (each - each[i]).logsumexp(0)
-        epistemic = epistemic + (math.log(len(mean)) - ratio).mean(0)
+        log_ratio = (each - each[i]).logsumexp(0)
+        epistemic = epistemic + (math.log(len(mean)) - log_ratio).mean(0)
     epistemic = epistemic / len(mean)
     return Entropies(aleatoric, epistemic, aleatoric + epistemic)
 
@@ -105,10 +105,10 @@ def jensen_renyi(
 ) -> Float[Tensor, "*lead"]:
     """Quadratic Rényi entropy of the mixture minus the mean of its members', in nats.
 
-    The closed form that MAX (Shyam et al. 2019) takes for the mutual
-    information of `entropy_split`: -log ∫ p² dx, where the integral for a mixture is the mean over
-    pairs of members of N(μ_i; μ_j, σ_i² + σ_j²). It is 0 if all members are equal, at most ln E,
-    and ln E if they do not overlap and have one std. If their stds differ it can be
+    The closed form that MAX (Shyam et al. 2019) takes instead of the mutual information of
+    `entropy_split`. The entropy is -log ∫ p² dx, and the integral for a mixture is the mean over
+    pairs of members of N(μ_i; μ_j, σ_i² + σ_j²). The difference is 0 if all members are equal, at
+    most ln E, and ln E if they do not overlap and have one std. If their stds differ it can be
     negative, because -log ∫ p² is not concave in p.
 
     Values are not checked, to be fast enough for a planning loop; without a spread the result is

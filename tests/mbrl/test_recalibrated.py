@@ -258,9 +258,12 @@ def test_bad_data_are_refused_by_name():
     for found, culprit in (
         (Transition(*(part[:1] for part in data)), "data: want two transitions or more, got 1"),
         (Transition(*(part[:0] for part in data)), "data: want two transitions or more, got 0"),
-        (data._replace(next_obs=math.nan * data.obs), "next_obs holds a number that is not finite"),
-        (data._replace(next_obs=data.obs[:, :1]), r"next_obs must have shape \(20, 2\)"),
-        (data._replace(reward=data.reward[:5]), r"must have shape \(5, 2\)"),
+        (
+            data._replace(next_obs=math.nan * data.obs),
+            "data: next_obs holds a number that is not finite",
+        ),
+        (data._replace(next_obs=data.obs[:, :1]), r"data: next_obs must have shape \(20, 2\)"),
+        (data._replace(reward=data.reward[:5]), r"data: .*must have shape \(5, 2\)"),
     ):
         for kind in ("temperature", "isotonic", "logistic"):
             with pytest.raises(ValueError, match=culprit) as error:
@@ -268,7 +271,7 @@ def test_bad_data_are_refused_by_name():
             assert "\n" not in str(error.value)
     with pytest.raises(ValueError, match="kind: 'platt' is unknown; take one of .*isotonic"):
         recalibrate(model(), data, "platt")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="trained_on: obs|obs must have shape"):
+    with pytest.raises(ValueError, match="^trained_on: obs must have shape"):
         recalibrate(model(), data, trained_on=data._replace(obs=data.obs[:, :1]))
 
 
