@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mbrl.dynamics.finite import Counts, FiniteModel
     from mbrl.dynamics.neural import NeuralDynamics, Regression
     from mbrl.dynamics.own import OwnModel
+    from mbrl.dynamics.recalibrated import Recalibrated, recalibrate
     from mbrl.dynamics.simulator import Randomisation, Simulator
 
 __all__ = [
@@ -38,9 +39,11 @@ __all__ = [
     "NormedEnsembleConfig",
     "OwnModel",
     "Randomisation",
+    "Recalibrated",
     "Regression",
     "Simulator",
     "SmoothSimulator",
+    "recalibrate",
 ]
 
 __getattr__ = lazy(
@@ -59,6 +62,7 @@ __getattr__ = lazy(
         "mbrl.dynamics.finite": ("Counts", "FiniteModel"),
         "mbrl.dynamics.neural": ("NeuralDynamics", "Regression"),
         "mbrl.dynamics.own": ("OwnModel",),
+        "mbrl.dynamics.recalibrated": ("Recalibrated", "recalibrate"),
         "mbrl.dynamics.simulator": ("Randomisation", "Simulator"),
     },
 )

@@ -10,7 +10,14 @@ import torch
 
 import envs
 from envs.worlds import garnet
-from mbrl.dynamics import Ensemble, EnsembleConfig, FiniteModel, NeuralDynamics, Simulator
+from mbrl.dynamics import (
+    Ensemble,
+    EnsembleConfig,
+    FiniteModel,
+    NeuralDynamics,
+    Simulator,
+    recalibrate,
+)
 from mbrl.imagination import rollout, score_fn
 from mbrl.types import Dynamics, Fittable, Gaussian, GaussianDynamics, Step, Transition
 from tests.models import LinearGaussian, Remembering
@@ -23,9 +30,9 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def data(count=300):
+def data(count=300, seed=0):
     """Steps of a damped point that is pushed, with small noise; it terminates far right."""
-    g = seeded()
+    g = seeded(seed)
     obs = torch.randn(count, OBS, generator=g)
     action = torch.randn(count, ACTION, generator=g)
     push = torch.cat((action, action.sum(-1, keepdim=True)), -1)
@@ -53,6 +60,15 @@ def ensemble(**settings):
         model = make()
         model.fit(data(), generator=seeded(1))
         return Case(model, normal(OBS), normal(ACTION), again=make)
+
+    return case
+
+
+def recalibrated(kind):
+    def case():
+        inner = ensemble(learn_reward=True, learn_termination=True)().model
+        model = recalibrate(inner, data(200, seed=5), kind, trained_on=data())
+        return Case(model, normal(OBS), normal(ACTION))
 
     return case
 
@@ -116,6 +132,9 @@ CASES = {
     "deterministic ensemble": ensemble(probabilistic=False),
     "elites": ensemble(elites=2),
     "learned reward and termination": ensemble(learn_reward=True, learn_termination=True),
+    "recalibrated, by temperature": recalibrated("temperature"),
+    "recalibrated, isotonic": recalibrated("isotonic"),
+    "recalibrated, logistic": recalibrated("logistic"),
     "Bayesian net": bayesian,
     "simulator": simulator("cartpole-swingup"),
     "randomised simulators with gusts": simulator(
@@ -175,7 +194,7 @@ def test_results_have_the_shapes_and_dtypes_of_the_protocol(case, model, rows):
     assert model.step(state, action, noise=None).state.shape == state.shape
 
 
-@those(*NEURAL, "finite", "linear")
+@those(*NEURAL, "recalibrated", "finite", "linear")
 def test_encoding_takes_any_leading_dimensions_and_decoding_undoes_it(case, model):
     for lead in ((), (2,), (2, 3)):
         obs = case.state(lead, seeded())
@@ -184,7 +203,7 @@ def test_encoding_takes_any_leading_dimensions_and_decoding_undoes_it(case, mode
         torch.testing.assert_close(model.decode(state), obs, rtol=1e-5, atol=1e-5)
 
 
-@those(*NEURAL, "finite", "linear")
+@those(*NEURAL, "recalibrated", "finite", "linear")
 def test_a_model_without_memory_ignores_the_previous_state(case, model):
     g = seeded()
     obs, before, action = case.state((4,), g), case.state((4,), g), case.action((4,), g)
@@ -238,7 +257,7 @@ def test_the_same_noise_gives_the_same_step_and_arguments_are_not_changed(case, 
     assert torch.equal(global_state, torch.get_rng_state())
 
 
-@those(*NEURAL, "simulator", "linear", "memory")
+@those(*NEURAL, "temperature", "simulator", "linear", "memory")
 def test_a_step_without_noise_is_the_mean(case, model):
     """For models of integer states, which have no mean, it is the most likely state."""
     state, action, noise = inputs(case)
@@ -248,7 +267,7 @@ def test_a_step_without_noise_is_the_mean(case, model):
     torch.testing.assert_close(mean.reward, nought.reward)
 
 
-@those(*NEURAL, "linear")
+@those(*NEURAL, "temperature", "linear")
 def test_steps_are_drawn_from_the_predicted_gaussian(case, model):
     assert isinstance(model, GaussianDynamics)
     state, action, noise = inputs(case)
@@ -296,7 +315,7 @@ def test_saving_and_loading_give_the_same_step(case, model):
         assert torch.equal(a, b)
 
 
-@those(*NEURAL, "linear", "memory")
+@those(*NEURAL, "recalibrated", "linear", "memory")
 def test_gradients_reach_state_and_action(case, model):
     state, action, noise = inputs(case)
     state.requires_grad_()

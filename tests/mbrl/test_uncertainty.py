@@ -8,14 +8,20 @@ from hypothesis import strategies as st
 from scipy import integrate, optimize, stats
 
 from mbrl.uncertainty import (
+    auroc,
     calibration_curve,
     calibration_error,
+    coverage,
     crps,
+    energy_score,
+    entropy_split,
     fused,
     geometric_jensen_shannon,
     information_lost,
+    jensen_renyi,
     negative_log_likelihood,
     pit,
+    rank_correlation,
     recalibration_scale,
     sharpness,
     spread,
@@ -309,6 +315,274 @@ def test_levels_outside_0_and_1_are_refused():
         calibration_curve(*args, torch.tensor([50.0, 95.0]))
     with pytest.raises(ValueError, match="observed: want one row for each of 19"):
         calibration_error(LEVELS, torch.zeros(3))
+
+
+def test_coverage_of_pit_values_is_the_calibration_curve():
+    mean, std = mixture(3, 200, 2)
+    target = draw(mean, std)
+    curve = calibration_curve(mean, std, target, LEVELS)
+    assert torch.equal(coverage(pit(mean, std, target), LEVELS), curve)
+    # By hand: |pit - 1/2| is 0.1, 0.4 and 0.25, against 0.1 and 0.3.
+    values = torch.tensor([[0.4], [0.9], [0.25]], dtype=torch.float64)
+    levels = torch.tensor([0.2001, 0.6], dtype=torch.float64)
+    assert coverage(values, levels).tolist() == [[1 / 3], [2 / 3]]
+    with pytest.raises(ValueError, match="levels: "):
+        coverage(values, 2 * levels)
+
+
+# Entropies.
+
+
+def quad(f):
+    return integrate.quad(f, -20, 20, points=np.linspace(-6, 6, 25), limit=500)[0]
+
+
+def density(mean, std):
+    mean, std = mean.ravel().numpy(), std.ravel().numpy()
+    return lambda x: stats.norm.pdf(x, mean, std).mean()
+
+
+@pytest.mark.parametrize("samples", [1, 8])
+def test_the_entropy_split_is_that_of_numerical_integration(samples):
+    """The mean of 40,000 estimates, within 4 standard errors: few samples give no bias."""
+    mean, std = mixture(3, 1, 1, seed=4)
+    p = density(mean, std)
+    total = quad(lambda x: -p(x) * math.log(p(x)) if p(x) > 0 else 0.0)
+    members = np.mean(stats.norm(mean.numpy(), std.numpy()).entropy())
+    wide = mean.expand(3, 40_000, 1), std.expand(3, 40_000, 1)
+    found = entropy_split(*wide, samples=samples, generator=generator())
+    error = (found.epistemic.std() / math.sqrt(40_000)).item()
+    assert error < 0.01 < 0.2 < total - members < math.log(3)
+    assert found.epistemic.mean().item() == pytest.approx(total - members, abs=4 * error)
+    assert found.total.mean().item() == pytest.approx(total, abs=4 * error)
+    torch.testing.assert_close(found.aleatoric, torch.full((40_000,), members, dtype=torch.float64))
+
+
+def test_the_entropy_split_is_joint_over_dimensions():
+    """Two members that agree in d copies of a dimension differ more in all of them together."""
+    mean = torch.tensor([[[0.0]], [[1.0]]], dtype=torch.float64)
+    std = torch.ones_like(mean)
+    one = entropy_split(mean, std, samples=20_000, generator=generator())
+    # Two dimensions a distance of 1 apart are, after a rotation, one dimension √2 apart.
+    two = entropy_split(
+        mean.expand(2, 1, 2), std.expand(2, 1, 2), samples=20_000, generator=generator()
+    )
+    turned = entropy_split(math.sqrt(2) * mean, std, samples=20_000, generator=generator())
+    assert two.epistemic.item() == pytest.approx(turned.epistemic.item(), abs=0.01)
+    assert two.epistemic > 1.5 * one.epistemic
+    assert two.aleatoric.item() == pytest.approx(2 * one.aleatoric.item())
+
+
+def test_the_quadratic_entropy_of_a_mixture_is_that_of_numerical_integration():
+    for seed in range(3):
+        mean, std = mixture(4, 1, seed=seed)
+        whole = density(mean, std)
+        members = [density(m, s) for m, s in zip(mean, std, strict=True)]
+        wanted = -math.log(quad(lambda x, p=whole: p(x) ** 2)) + np.mean(
+            [math.log(quad(lambda x, p=p: p(x) ** 2)) for p in members]
+        )
+        assert jensen_renyi(mean, std).item() == pytest.approx(wanted, rel=1e-6)
+
+
+def test_the_quadratic_entropy_is_joint_over_dimensions():
+    """In two dimensions, by integration over a grid: the trapezoidal rule is exact here."""
+    mean, std = mixture(3, 2, seed=1)
+    axis = np.linspace(-9, 9, 600)
+    points = np.stack(np.meshgrid(axis, axis), -1)
+    each = [
+        stats.norm.pdf(points, m, s).prod(-1)
+        for m, s in zip(mean.numpy(), std.numpy(), strict=True)
+    ]
+    cell = (axis[1] - axis[0]) ** 2
+
+    def entropy(p):
+        return -math.log((p**2).sum() * cell)
+
+    wanted = entropy(sum(each) / 3) - np.mean([entropy(p) for p in each])
+    assert jensen_renyi(mean, std).item() == pytest.approx(wanted, rel=1e-6)
+
+
+def split(mean, std):
+    return entropy_split(mean, std, samples=16, generator=generator()).epistemic
+
+
+@pytest.mark.parametrize("divergence", [split, jensen_renyi])
+def test_divergences_of_members_have_their_bounds(divergence):
+    mean, std = (x.float() for x in mixture(1, 5, 4))
+    equal = mean.expand(6, -1, -1), std.expand(6, -1, -1)
+    assert divergence(*equal).abs().max() < 1e-5
+    apart = torch.arange(6.0).reshape(6, 1, 1)
+    distinct = divergence(mean + 1e3 * apart, std.expand(6, -1, -1))
+    torch.testing.assert_close(distinct, torch.full((5,), math.log(6)), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("divergence", [split, jensen_renyi])
+def test_divergences_do_not_depend_on_units_origin_or_the_order_of_members(divergence):
+    mean, std = mixture(4, 6, 3)
+    found = divergence(mean, std)
+    unit = torch.tensor([1e-3, 7.0, 40.0], dtype=torch.float64)
+    torch.testing.assert_close(divergence(5 + unit * mean, unit * std), found)
+    order = [2, 0, 3, 1]
+    torch.testing.assert_close(divergence(mean[order], std[order]), found)
+    rows = divergence(mean.unflatten(1, (2, 3)), std.unflatten(1, (2, 3)))
+    if divergence is jensen_renyi:
+        torch.testing.assert_close(rows.flatten(), found)
+    assert rows.shape == (2, 3)
+
+
+@pytest.mark.parametrize("divergence", [split, jensen_renyi])
+def test_divergences_are_finite_in_many_dimensions(divergence):
+    """2,000 dimensions of float32, whose densities over- and underflow."""
+    g = generator()
+    mean, std = torch.randn(5, 3, 2000, generator=g), 0.01 + torch.rand(5, 3, 2000, generator=g)
+    for scale in (1e-3, 1.0, 1e3):
+        found = divergence(scale * mean, scale * std)
+        assert found.isfinite().all() and (found < math.log(5) + 1e-3).all()
+
+
+def test_the_quadratic_divergence_of_members_of_one_std_is_at_least_0_and_else_may_not_be():
+    mean, std = mixture(4, 200, 2)
+    assert jensen_renyi(mean, std[:1].expand(4, -1, -1)).min() > 0
+    zero = torch.zeros(2, 1, 1, dtype=torch.float64)
+    narrow = torch.tensor([1.0, 1e-3], dtype=torch.float64).reshape(2, 1, 1)
+    # ln 4 + (ln 0.001) / 2, because the narrow member alone makes the integral of p²
+    assert jensen_renyi(zero, narrow).item() == pytest.approx(-2.07, abs=0.01)
+
+
+def test_one_member_has_no_epistemic_entropy_and_no_divergence_between_members():
+    mean, std = mixture(1, 4, 2)
+    found = entropy_split(mean, std, generator=generator())
+    assert found.epistemic.tolist() == [0.0] * 4
+    torch.testing.assert_close(found.total, found.aleatoric)
+    with pytest.raises(ValueError, match="two members or more, got 1"):
+        jensen_renyi(mean, std)
+
+
+def test_the_quadratic_divergence_has_the_gradient_of_finite_differences():
+    mean, std = (x.requires_grad_() for x in mixture(3, 2, 2))
+    assert torch.autograd.gradcheck(jensen_renyi, (mean, std))
+
+
+def test_entropies_refuse_bad_numbers_by_name():
+    mean, std, g = torch.zeros(2, 3, 1), torch.ones(2, 3, 1), generator()
+    for args, samples, culprit in (
+        ((mean, 0 * std), 8, "std: must be positive"),
+        ((mean, math.nan * std), 8, "std: has NaN"),
+        ((math.nan * mean, std), 8, "mean: has NaN"),
+        ((mean, std[:1]), 8, r"std: .*\(2, 3, 1\) and \(1, 3, 1\)"),
+        ((mean, std), 0, "samples: must be at least 1, got 0"),
+    ):
+        with pytest.raises(ValueError, match=culprit):
+            entropy_split(*args, samples=samples, generator=g)
+
+
+# The energy score.
+
+
+def test_the_energy_score_of_one_dimension_is_the_crps():
+    """Mean over 2,000 targets, within 4 standard errors of their differences."""
+    mean, std = mixture(4, 2000, 1)
+    target = draw(mean, std)
+    found = energy_score(mean, std, target, samples=50, generator=generator(5))
+    apart = found - crps(mean, std, target)[:, 0]
+    assert abs(apart.mean()) < 4 * apart.std() / math.sqrt(2000)
+    assert apart.std() < 0.1
+    few = energy_score(mean, std, target, samples=1, generator=generator(6))
+    apart = few - crps(mean, std, target)[:, 0]
+    assert abs(apart.mean()) < 4 * apart.std() / math.sqrt(2000)  # unbiased
+
+
+def test_the_energy_score_of_a_gaussian_in_three_dimensions_has_a_closed_form():
+    """For y = μ and X ~ N(μ, σ² I), ‖X - μ‖ / σ follows a chi distribution of D degrees."""
+    mean, std = torch.ones(1, 1, 3).double(), torch.full((1, 1, 3), 0.7).double()
+    chi = stats.chi(3).mean()
+    wanted = 0.7 * chi * (1 - math.sqrt(2) / 2)
+    found = energy_score(mean, std, mean[0], samples=100_000, generator=generator())
+    assert found.item() == pytest.approx(wanted, abs=0.003)
+
+
+def test_the_energy_score_of_particles_is_that_of_all_pairs():
+    particles = torch.randn(7, 3, 2, generator=generator(), dtype=torch.float64)
+    target = torch.zeros(3, 2, dtype=torch.float64)
+    accuracy = particles.norm(dim=-1).mean(0)
+    pairs = (particles[:, None] - particles).norm(dim=-1).mean((0, 1))
+    found = energy_score(
+        particles, torch.zeros_like(particles), target, samples=1, generator=generator()
+    )
+    torch.testing.assert_close(found, accuracy - pairs / 2)
+
+
+def test_the_energy_score_sees_dependence_that_marginals_hide():
+    """Members at (-2, -2) and (2, 2), or at (-2, 2) and (2, -2): only one fits the targets."""
+    g = generator()
+    sign = 2.0 * torch.randint(2, (4000, 1), generator=g) - 1
+    target = 2 * sign.expand(-1, 2) + 0.3 * torch.randn(4000, 2, generator=g)
+    right = torch.tensor([[-2.0, -2.0], [2.0, 2.0]])[:, None].expand(2, 4000, 2)
+    wrong = torch.tensor([[-2.0, 2.0], [2.0, -2.0]])[:, None].expand(2, 4000, 2)
+    std = torch.full_like(right, 0.3)
+    marginal = crps(right, std, target).mean() - crps(wrong, std, target).mean()
+    joint = [energy_score(m, std, target, generator=generator()).mean() for m in (right, wrong)]
+    assert abs(marginal) < 0.05 and joint[0] < joint[1] - 0.2
+
+
+def test_the_energy_score_is_the_same_for_the_same_seed():
+    mean, std = mixture(3, 5, 2)
+    target = draw(mean, std)
+    first, same, other = (
+        energy_score(mean, std, target, generator=generator(seed)) for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, same) and not torch.equal(first, other)
+    with pytest.raises(ValueError, match="samples: must be at least 1, got 0"):
+        energy_score(mean, std, target, samples=0, generator=generator())
+    with pytest.raises(ValueError, match="target: has NaN"):
+        energy_score(mean, std, math.nan * target, generator=generator())
+
+
+# Detection.
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.integers(-3, 3), min_size=1, max_size=30),
+    st.lists(st.integers(-3, 3), min_size=1, max_size=30),
+)
+def test_auroc_is_the_statistic_of_mann_and_whitney(inside, outside):
+    by_scipy = stats.mannwhitneyu(outside, inside).statistic / (len(inside) * len(outside))
+    found = auroc(torch.tensor(inside).float(), torch.tensor(outside).float())
+    assert found == pytest.approx(by_scipy, abs=1e-12)
+
+
+def test_auroc_by_hand():
+    # pairs (in, out): 1<2, 1<2, 2=2, 2=2 of (1, 2) and (2, 2)
+    assert auroc(torch.tensor([1.0, 2.0]), torch.tensor([2.0, 2.0])) == 0.75
+    assert auroc(torch.tensor([0.0, 1.0]), torch.tensor([math.inf])) == 1.0
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=2, max_size=30))
+def test_rank_correlation_is_that_of_scipy(pairs):
+    a, b = (torch.tensor(x).double() for x in zip(*pairs, strict=True))
+    for name, value in (("a", a), ("b", b)):
+        if (value == value[0]).all():
+            with pytest.raises(ValueError, match=f"^{name}: all {len(a)} numbers are equal"):
+                rank_correlation(a, b)
+            return
+    wanted = stats.spearmanr(a.numpy(), b.numpy()).statistic
+    assert rank_correlation(a, b) == pytest.approx(wanted, abs=1e-12)
+
+
+def test_detection_refuses_scores_that_have_no_order():
+    good = torch.arange(3.0)
+    for function, args, culprit in (
+        (auroc, (good, math.nan * good), "score_out: has NaN"),
+        (auroc, (good[:0], good), r"score_in: want a vector of 1 .*got shape \(0,\)"),
+        (auroc, (good, good[None]), r"score_out: want a vector.*got shape \(1, 3\)"),
+        (rank_correlation, (good, good[:2]), "b: want 3 numbers like a, got 2"),
+        (rank_correlation, (good[:1], good[:1]), "a: want a vector of 2"),
+        (rank_correlation, (good, math.nan * good), "b: has NaN"),
+    ):
+        with pytest.raises(ValueError, match=culprit):
+            function(*args)
 
 
 # Rules of trust.

@@ -1,0 +1,188 @@
+"""A model whose predicted distributions are recalibrated, for planning and imagination.
+
+Malik et al. 2019, "Calibrated model-based deep reinforcement learning": a planner that weighs
+risks needs predictions whose probabilities are right, and a map fitted on held-out data makes them
+so. The maps are in `mbrl.uncertainty.recalibration`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mbrl.checks import check_batch
+from mbrl.types import Gaussian, GaussianDynamics, Step, Transition
+from mbrl.uncertainty import Isotonic, LevelMap, Logistic, Temperature, noise_moments
+
+Kind = Literal["temperature", "isotonic", "logistic"]
+"""Kinds of maps that `recalibrate` fits."""
+
+_KINDS = {"temperature": Temperature, "isotonic": Isotonic, "logistic": Logistic}
+
+_ATTRIBUTES = ("nominal", "own_threads", "scale")
+"""Those of DistinctWorlds, OwnThreads and Scaled in `mbrl.types`."""
+
+
+class Recalibrated:
+    """A `GaussianDynamics` that steps as another one, with recalibrated noise.
+
+    A step adds std · `level_map.noise(z)` to each member's mean instead of std · z. `predict` gives
+    the mean and std of that distribution, which is a Gaussian for a `Temperature` only. A step
+    without noise, and a learned reward, are those of the model.
+
+    Each member is recalibrated about its own mean, so the mixture of all is recalibrated exactly if
+    members agree. Where they differ, their disagreement remains and only the noise changes; a
+    `Temperature` is fitted with that taken into account.
+
+    It cannot be fitted: fit the model that it wraps, and recalibrate again. Agents that fit their
+    model do not accept it; planners, rollouts and `mbrl.Controller` do.
+
+    Args:
+        model: any `GaussianDynamics` whose step is mean + std · noise.
+        level_map: maps of as many dimensions as the model's noise has.
+
+    Raises:
+        ValueError: a model that predicts no Gaussian, or maps of another number of dimensions.
+    """
+
+    def __init__(self, model: GaussianDynamics, level_map: LevelMap) -> None:
+        _check_gaussian(model)
+        if model.noise_shape != (level_map.dims,):
+            raise ValueError(
+                f"level_map: has {level_map.dims} dimensions, but the noise of the model has shape "
+                f"{model.noise_shape}"
+            )
+        self.model, self.level_map = model, level_map
+        mean, std = noise_moments(level_map)
+        # the reward is left as it is
+        self._shift = torch.cat((mean, mean.new_zeros(1)))
+        self._factor = torch.cat((std, std.new_ones(1)))
+        for name in _ATTRIBUTES:
+            if hasattr(model, name):
+                setattr(self, name, getattr(model, name))
+
+    @property
+    def members(self) -> int:
+        """E of the model."""
+        return self.model.members
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """(S,)."""
+        return self.model.noise_shape
+
+    def encode(
+        self,
+        obs: Float[Tensor, "*lead O"],
+        *,
+        state: Float[Tensor, "*lead S"] | None = None,
+        action: Float[Tensor, "*lead A"] | None = None,
+    ) -> Float[Tensor, "*lead S"]:
+        """That of the model."""
+        return self.model.encode(obs, state=state, action=action)
+
+    def decode(self, state: Float[Tensor, "*lead S"]) -> Float[Tensor, "*lead O"]:
+        """That of the model."""
+        return self.model.decode(state)
+
+    def predict(self, state: Float[Tensor, "E B S"], action: Float[Tensor, "E B A"]) -> Gaussian:
+        """Mean and std of the recalibrated next state, and the model's of the reward.
+
+        Raises what the model raises.
+        """
+        mean, std = self.model.predict(state, action)
+        if self._shift.device != std.device:  # once, and not in every step of a plan
+            self._shift, self._factor = self._shift.to(std.device), self._factor.to(std.device)
+        return Gaussian(mean + std * self._shift.to(std), std * self._factor.to(std))
+
+    def step(
+        self,
+        state: Float[Tensor, "E B S"],
+        action: Float[Tensor, "E B A"],
+        *,
+        noise: Float[Tensor, "E B S"] | None,
+    ) -> Step:
+        """One step of each member with recalibrated noise; that of the model if `noise` is None.
+
+        Raises what the model raises.
+        """
+        moved = None if noise is None else self.level_map.noise(noise)
+        return self.model.step(state, action, noise=moved)
+
+
+@torch.no_grad()
+def recalibrate(
+    model: GaussianDynamics,
+    data: Transition,
+    kind: Kind = "temperature",
+    *,
+    trained_on: Transition | None = None,
+) -> Recalibrated:
+    """The model with a map for each dimension of the next state, fitted on held-out data.
+
+    A map is fitted to the PIT values of the mixture of all members, or, for a temperature, to its
+    likelihood. A learned reward is left as it is, because a step takes its mean.
+
+    Args:
+        model: any `GaussianDynamics` whose step is mean + std · noise.
+        data: (T,) transitions that it was not trained on, two or more.
+        kind: temperature (`Temperature`), isotonic (`Isotonic`) or logistic (`Logistic`).
+        trained_on: (T',) transitions that it was trained on, to be compared with `data`.
+
+    Raises:
+        ValueError: an unknown kind; wrong shapes, or numbers that are not finite; fewer than two
+            transitions; transitions that are in `trained_on`, compared in float32; a model that
+            predicts no Gaussian, or a std of 0.
+    """
+    if kind not in _KINDS:
+        raise ValueError(f"kind: {kind!r} is unknown; take one of {[*_KINDS]}")
+    _check_gaussian(model)
+    _check_rows("data", data, like=data)
+    if len(data.reward) < 2:
+        raise ValueError(f"data: want two transitions or more, got {len(data.reward)}")
+    if trained_on is not None:
+        _check_rows("trained_on", trained_on, like=data)
+        _check_apart(data, trained_on)
+    state = model.encode(data.obs)
+    target = model.encode(data.next_obs, state=state, action=data.action).double()
+    rows = (part.expand(model.members, *part.shape) for part in (state, data.action))
+    mean, std = (part[..., : target.shape[-1]].double() for part in model.predict(*rows))
+    if bool((std == 0).any()):
+        raise ValueError(
+            f"model: the {type(model).__name__} predicts a std of 0, which no map can recalibrate"
+        )
+    return Recalibrated(model, _KINDS[kind].fit(mean, std, target))
+
+
+def _check_gaussian(model: object) -> None:
+    if not isinstance(model, GaussianDynamics):
+        raise ValueError(
+            f"model: want one that predicts a Gaussian (mbrl.types.GaussianDynamics), "
+            f"not a {type(model).__name__}"
+        )
+
+
+def _check_rows(name: str, rows: Transition, *, like: Transition) -> None:
+    try:
+        check_batch(rows, like.obs.shape[1:], like.action.shape[1:])
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def _check_apart(data: Transition, trained_on: Transition) -> None:
+    seen = set(_rows(trained_on))
+    shared = sum(row in seen for row in _rows(data))
+    if shared:
+        raise ValueError(
+            f"data: {shared} of {len(data.reward)} transitions are in trained_on too; "
+            f"recalibrate on transitions that the model was not trained on"
+        )
+
+
+def _rows(data: Transition) -> list[bytes]:
+    parts = [part.flatten(1).float() for part in (data.obs, data.action, data.next_obs)]
+    table = torch.cat(parts, -1) + 0.0  # -0.0 becomes 0.0
+    return [row.tobytes() for row in table.cpu().numpy()]
