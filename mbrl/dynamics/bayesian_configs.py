@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from annotated_types import Interval, MinLen
 
 from mbrl.dynamics.configs import NeuralConfig
+from mbrl.parts import of_module
 from planners.checks import (
     NonNegativeFloat,
     NonNegativeInt,
@@ -32,6 +33,8 @@ class BayesianConfig(NeuralConfig):
     """What all Bayesian networks share: E members are E samples of the weights of an MLP."""
 
     MODEL = "mbrl.dynamics.neural:NeuralDynamics"
+    NET: ClassVar[str]
+    """The class that `build` imports and makes of a config, sizes and a generator."""
 
     members: PositiveInt = 5
     """E, the number of samples of the weights that predict."""
@@ -48,6 +51,11 @@ class BayesianConfig(NeuralConfig):
     activation: Literal["silu", "relu", "elu", "tanh"] = "silu"
     """The function between layers."""
 
+    def build(self, inputs: int, outputs: int, *, generator: Generator) -> Net:
+        """A new `NET`."""
+        kind = of_module("network", self.NET)
+        return kind(self, self.sizes(inputs, outputs), generator=generator)
+
     def sizes(self, inputs: int, outputs: int) -> tuple[int, ...]:
         """Widths of all layers."""
         return (inputs, *self.hidden, outputs)
@@ -56,6 +64,8 @@ class BayesianConfig(NeuralConfig):
 @dataclass(frozen=True)
 class BayesByBackpropConfig(BayesianConfig):
     """Settings of Bayes by backprop (Blundell et al. 2015): independent Gaussian weights."""
+
+    NET = "mbrl.dynamics.bayes_by_backprop:VariationalMLP"
 
     prior: Literal["gaussian", "mixture"] = "gaussian"
     """Prior of each weight: a Gaussian, or the mixture of two (Blundell et al., equation 7)."""
@@ -72,16 +82,12 @@ class BayesByBackpropConfig(BayesianConfig):
     kl_warmup: NonNegativeInt = 0
     """Updates over which this factor grows linearly from 0."""
 
-    def build(self, inputs: int, outputs: int, *, generator: Generator) -> Net:
-        """An MLP with Gaussian weights."""
-        from mbrl.dynamics.bayes_by_backprop import VariationalMLP
-
-        return VariationalMLP(self, self.sizes(inputs, outputs), generator=generator)
-
 
 @dataclass(frozen=True)
 class DropoutConfig(BayesianConfig):
     """Settings of MC dropout (Gal and Ghahramani 2016): a sample is an MLP with dropped units."""
+
+    NET = "mbrl.dynamics.dropout:DropoutMLP"
 
     dropout: Annotated[float, Interval(gt=0, lt=1)] = 0.1
     """Share of hidden units that is dropped; the initial one with `concrete`."""
@@ -93,12 +99,6 @@ class DropoutConfig(BayesianConfig):
     """Of concrete dropout's relaxed masks, which are 0 or 1 as it goes to 0."""
     prior_std: PositiveFloat = 1.0
     """Std of the prior of biases; that of weights is divided by the root of the layer's inputs."""
-
-    def build(self, inputs: int, outputs: int, *, generator: Generator) -> Net:
-        """An MLP whose masks stay until they are drawn anew."""
-        from mbrl.dynamics.dropout import DropoutMLP
-
-        return DropoutMLP(self, self.sizes(inputs, outputs), generator=generator)
 
 
 @dataclass(frozen=True)
@@ -158,6 +158,8 @@ class SwagConfig(PosteriorConfig):
     """Settings of SWAG (Maddox et al. 2019), and with several networks of MultiSWAG (Wilson and
     Izmailov 2020)."""
 
+    NET = "mbrl.dynamics.swag:SwagMLP"
+
     swag_epochs: PositiveInt = 40
     """Passes of gradient descent at a constant step size, after the fit, whose iterates count."""
     swag_learning_rate: PositiveFloat = 3e-3
@@ -171,30 +173,18 @@ class SwagConfig(PosteriorConfig):
     scale: PositiveShare = 1.0
     """Factor of the covariance."""
 
-    def build(self, inputs: int, outputs: int, *, generator: Generator) -> Net:
-        """Samples of MLPs."""
-        from mbrl.dynamics.swag import SwagMLP
-
-        return SwagMLP(self, self.sizes(inputs, outputs), generator=generator)
-
 
 @dataclass(frozen=True)
 class LaplaceConfig(PosteriorConfig):
     """Settings of the last-layer Laplace approximation (Daxberger et al. 2021)."""
+
+    NET = "mbrl.dynamics.laplace:LaplaceMLP"
 
     tune_prior: bool = True
     """Whether the precision of the last layer's prior is that of the greatest evidence, for each
     target; otherwise it is that of `prior_std`."""
     tune_noise: bool = True
     """Whether a homoscedastic variance is that of the greatest evidence, too."""
-
-    def build(self, inputs: int, outputs: int, *, generator: Generator) -> Net:
-        """Samples of MLPs that differ in their last layer."""
-        from mbrl.dynamics.laplace import LaplaceMLP
-
-        bounded = self.probabilistic and not self.homoscedastic
-        targets = (outputs - self.learn_termination) // (2 if bounded else 1)
-        return LaplaceMLP(self, self.sizes(inputs, outputs), targets, generator=generator)
 
 
 @dataclass(frozen=True)
@@ -217,6 +207,8 @@ class ChainConfig(PosteriorConfig):
 @dataclass(frozen=True)
 class SgmcmcConfig(ChainConfig):
     """Settings of cyclical stochastic-gradient Hamiltonian Monte Carlo (Zhang et al. 2020)."""
+
+    NET = "mbrl.dynamics.sgmcmc:SgmcmcMLP"
 
     cycles: PositiveInt = 4
     """Number of cycles."""
@@ -246,16 +238,12 @@ class SgmcmcConfig(ChainConfig):
             f"cycle_samples: the sampling phase has {phase} updates, got {self.cycle_samples}",
         )
 
-    def build(self, inputs: int, outputs: int, *, generator: Generator) -> Net:
-        """Samples of chains."""
-        from mbrl.dynamics.sgmcmc import SgmcmcMLP
-
-        return SgmcmcMLP(self, self.sizes(inputs, outputs), generator=generator)
-
 
 @dataclass(frozen=True)
 class LangevinConfig(ChainConfig):
     """Settings of ensembles of microcanonical Langevin chains (Sommer et al. 2025)."""
+
+    NET = "mbrl.dynamics.langevin:LangevinMLP"
 
     hidden: Annotated[tuple[PositiveInt, ...], MinLen(1)] = (16, 16, 16)
     """Width of each hidden layer."""
@@ -280,9 +268,3 @@ class LangevinConfig(ChainConfig):
     def kept(self) -> int:
         """M, samples of each chain."""
         return self.samples
-
-    def build(self, inputs: int, outputs: int, *, generator: Generator) -> Net:
-        """Samples of chains."""
-        from mbrl.dynamics.langevin import LangevinMLP
-
-        return LangevinMLP(self, self.sizes(inputs, outputs), generator=generator)

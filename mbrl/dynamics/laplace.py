@@ -103,9 +103,11 @@ class LaplaceMLP(WeightSamples):
     evidence: Tensor
 
     def __init__(
-        self, config: LaplaceConfig, sizes: Sequence[int], targets: int, *, generator: Generator
+        self, config: LaplaceConfig, sizes: Sequence[int], *, generator: Generator
     ) -> None:
         super().__init__(config, sizes, generator=generator)
+        bounded = config.probabilistic and not config.homoscedastic
+        targets = (sizes[-1] - config.learn_termination) // (2 if bounded else 1)
         self.targets = targets
         networks, features = config.networks, sizes[-2] + 1
         self.register_buffer("mean", torch.zeros(networks, targets, features))

@@ -483,7 +483,7 @@ def test_settings_that_cannot_be_are_refused():
 
 
 def test_a_laplace_network_has_no_posterior_before_a_fit():
-    net = LaplaceMLP(LaplaceConfig(), (1, 4, 1), 1, generator=seeded())
+    net = LaplaceMLP(LaplaceConfig(), (1, 4, 2), generator=seeded())
     before = flat(net.drawn).clone()
     net.resample(generator=seeded(1))
     assert torch.equal(flat(net.drawn), before)
