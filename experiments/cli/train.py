@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from experiments.cli import names, options, own
 from experiments.cli.names import Wrong
+from mbrl.dynamics.table import MODELS, model_config
 from mbrl.parts import installed
 from mbrl.parts import named as part
 
@@ -171,7 +172,11 @@ def _exchanged(args: list[str], config: Any) -> tuple[list[str], Any, dict[str, 
         config = dataclasses.replace(config, mpc=dataclasses.replace(config.mpc, planner=after))
         parts["planner"] = own.planner_options(after.name, args)
     model = options.peek(args, "--model", "")
-    if takes["model"] and model:
+    if takes["model"] and model in MODELS:
+        config = dataclasses.replace(config, model=model_config(model, config.model))
+        at = next(i for i, arg in enumerate(args) if arg.split("=")[0] == "--model")
+        args = args[:at] + args[at + (1 if "=" in args[at] else 2) :]
+    elif takes["model"] and model:
         from mbrl.dynamics import OwnModel
 
         flags = {n: getattr(config.model, n) for n in ("learn_reward", "learn_termination")}

@@ -21,7 +21,7 @@ from mbrl.agents.mpc import MPCConfig, planner_kinds
 from mbrl.checks import check_state
 from mbrl.imagination import score_fn, state_ahead
 from mbrl.parallel import threads_beside
-from mbrl.types import Dynamics, RewardFn, SmoothDynamics, TerminatedFn
+from mbrl.types import Dynamics, Resampled, RewardFn, SmoothDynamics, TerminatedFn
 from planners import MPC, MPCState, Plan, ScoreFn, Smooth, maximised
 
 KINDS = planner_kinds()
@@ -111,7 +111,12 @@ class Controller:
         """Release what the controller holds; here nothing."""
 
     def score(self, state: Tensor) -> ScoreFn | Smooth:
-        """What the planner maximises from a model state (S,): a score, or a smooth model."""
+        """What the planner maximises from a model state (S,): a score, or a smooth model.
+
+        A model whose members are samples draws them anew, once for the whole search.
+        """
+        if isinstance(self.model, Resampled):
+            self.model.resample(generator=self.generator)
         return self._maximised(state)
 
     def _plan_score(self, state: Tensor) -> ScoreFn:

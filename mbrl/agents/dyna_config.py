@@ -12,6 +12,7 @@ from mbrl.agents.mpc import MPCConfig, PlannerConfig
 from mbrl.agents.schedules import OffPolicySchedule
 from mbrl.dynamics.configs import EnsembleConfig
 from mbrl.dynamics.own import OwnModel
+from mbrl.dynamics.table import ModelConfig
 from mbrl.particles import Propagation
 from planners.checks import NonNegativeInt, PositiveFloat, PositiveInt, Share, check_fields, require
 
@@ -28,7 +29,7 @@ PLAN = MPCConfig(PlannerConfig(horizon=3, population=64, iterations=3, elites=8)
 """Short plans, because the critic values what comes after them."""
 
 
-def learning(model: EnsembleConfig | OwnModel, spec: Spec) -> EnsembleConfig | OwnModel:
+def learning(model: ModelConfig | OwnModel, spec: Spec) -> ModelConfig | OwnModel:
     """Settings of a model that learns the reward and the termination where they are not known."""
     return replace(model, learn_reward=spec.reward is None, learn_termination=spec.ends)
 
@@ -37,7 +38,7 @@ def learning(model: EnsembleConfig | OwnModel, spec: Spec) -> EnsembleConfig | O
 class ModelSchedule(OffPolicySchedule):
     """When a model is refitted."""
 
-    model: EnsembleConfig | OwnModel = MODEL
+    model: ModelConfig | OwnModel = MODEL
     """The model and its fit, or a model of your own."""
     fit_every: PositiveInt = 250
     """Environment steps from one fit of the model to the next; the first is when learning

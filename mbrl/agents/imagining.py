@@ -61,6 +61,7 @@ class Imagining(ModelLearning):
         """A burst of rollouts into the buffer of imagined transitions."""
         config, learned = self.config, self.learned
         length = config.length(self.steps)
+        learned.resample(self.generator)
         starts = members_multiple(config.starts, learned.model.members)
         drawn = self.replay.sample(starts, generator=self.generator)
         first: Tensor | None = None

@@ -21,6 +21,7 @@ from mbrl.types import (
     GaussianDynamics,
     Metrics,
     Policy,
+    Resampled,
     RewardFn,
     Spec,
     Transition,
@@ -123,6 +124,11 @@ class LearnedModel:
             return self.vectors(policy(state, generator=generator, explore=explore))
 
         return acts
+
+    def resample(self, generator: Generator) -> None:
+        """Draw members anew that are samples, before a burst of imagination."""
+        if isinstance(self.model, Resampled):
+            self.model.resample(generator=generator)
 
     def fit(self, replay: Replay, *, margin: float, generator: Generator) -> Metrics:
         """Refit to all real transitions.

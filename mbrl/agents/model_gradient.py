@@ -205,6 +205,7 @@ class ModelGradient(WithModel):
     @torch.no_grad()
     def imagine(self) -> tuple[Imagined, dict[str, float]]:
         """A round's trajectories, with the actor's own actions, and what became of them."""
+        self.learned.resample(self.generator)
         members = self.learned.model.members
         count = members_multiple(self.config.rollouts, members)
         starts = self._drawn(count, self.generator).view(members, count // members, -1)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal
 
 from mbrl.agents.dyna_config import MODEL, learning
 from mbrl.agents.schedules import Schedule
-from mbrl.dynamics.configs import EnsembleConfig
 from mbrl.dynamics.own import OwnModel
+from mbrl.dynamics.table import ModelConfig
 from planners.checks import NonNegativeInt, PositiveFloat, PositiveInt, Share
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class ModelGradientSchedule(Schedule):
     """When a model is refitted, and what is imagined with it between fits."""
 
-    model: EnsembleConfig | OwnModel = MODEL
+    model: ModelConfig | OwnModel = MODEL
     """The model and its fit, or a model of your own."""
     learning_starts: PositiveInt = 1000
     """Environment steps before the first fit and the first update."""

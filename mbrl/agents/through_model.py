@@ -105,6 +105,7 @@ class DoubleHorizon(ThroughModel):
             `rollout_disagreement`: that of the members (`mbrl.imagination.disagreement`).
         """
         config, learned, model = self.config, self.learned, self.learned.model
+        learned.resample(self.generator)
         starts = self.replay.sample(self._batch(config.starts), generator=self.generator).obs
         imagined = rollout(
             model,

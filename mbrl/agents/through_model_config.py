@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from mbrl.agents.dyna_config import ModelSchedule
-from mbrl.dynamics.configs import EnsembleConfig, NormedEnsembleConfig
+from mbrl.dynamics.configs import NormedEnsembleConfig
 from mbrl.dynamics.own import OwnModel
+from mbrl.dynamics.table import ModelConfig
 from mbrl.learners.svg_config import SVGConfig
 from planners.checks import NonNegativeInt, PositiveInt, require
 
@@ -32,9 +33,7 @@ class GradientSchedule(ModelSchedule):
 
     learner: SVGConfig = field(default_factory=SVGConfig)
     """Settings of policy and critics."""
-    model: NormedEnsembleConfig | EnsembleConfig | OwnModel = field(
-        default_factory=NormedEnsembleConfig
-    )
+    model: ModelConfig | OwnModel = field(default_factory=NormedEnsembleConfig)
     """The model and its fit, or a model of your own."""
     fit_every: PositiveInt = 1000
     """Environment steps from one fit of the model to the next; the first is when learning

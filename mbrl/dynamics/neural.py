@@ -346,13 +346,28 @@ class NeuralModel(nn.Module):
         weights: Tensor | None,
         generator: Generator,
     ) -> Metrics:
-        """Fit to checked rows; if an exception is raised, the model is unchanged."""
+        """Fit to checked rows; if an exception is raised, the model is unchanged.
+
+        A fit from the last weights that diverges is repeated once, from fresh ones.
+        """
         before = {name: value.clone() for name, value in self.state_dict().items()}
+        rows = inputs, targets, ends, weights, generator
         try:
-            return self._fitted(inputs, targets, ends, weights, generator)
+            try:
+                return self._fitted(*rows)
+            except fitting.FitDiverged:
+                if not self.config.warm or type(self.net).reset is Net.reset:
+                    raise
+                self.load_state_dict(before)
+                self._fresh(generator)
+                return {**self._fitted(*rows), "restarted": 1.0}
         except BaseException:
             self.load_state_dict(before)
             raise
+
+    def _fresh(self, generator: Generator) -> None:
+        self.net.reset(generator=generator)
+        self.heads.reset()
 
     def _fitted(
         self,
@@ -375,8 +390,7 @@ class NeuralModel(nn.Module):
         order = torch.randperm(count, generator=generator).to(inputs.device)
         test, train = order[:held], order[held:]
         if not config.warm:
-            self.net.reset(generator=generator)
-            self.heads.reset()
+            self._fresh(generator)
         # the loss is a mean over rows and dimensions, of half the squared error with a variance
         share = (1 if config.probabilistic else 2) / (len(train) * targets.shape[1])
         fitted = config.optimise(
@@ -533,7 +547,8 @@ class NeuralDynamics(NeuralModel):
         Returns:
             `loss` and `holdout_loss`: means over members, each in its best pass. `holdout_mse`: in
             scaled units, of the members that predict. `epochs`: number of the best pass, mean over
-            members. `updates`: in all passes, mean over groups of members.
+            members. `updates`: in all passes, mean over groups of members. `restarted`: 1 if the
+            fit from the last weights diverged and was repeated from fresh ones.
 
         Raises:
             ValueError: wrong shapes, fewer than two transitions, numbers that are not finite, or

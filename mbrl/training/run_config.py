@@ -18,6 +18,7 @@ from annotated_types import Interval
 
 from mbrl import agents
 from mbrl.dynamics.own import OwnModel
+from mbrl.dynamics.table import MODELS, model_config
 from mbrl.parts import name_of
 from mbrl.plain import shown
 from mbrl.training.checkpoint import CONFIG, Run, RunError
@@ -192,8 +193,8 @@ def versions() -> dict[str, str]:
 def changed(config: Any, **settings: Any) -> Any:
     """A config with some of its fields, or of the fields of its `mpc`, changed.
 
-    `planner` may be the name or the class of a planner, and `model` the name (`module:Class`) or
-    the class of your own model.
+    `planner` may be the name or the class of a planner, and `model` a name in
+    `mbrl.dynamics.table.MODELS`, or the name (`module:Class`) or the class of your own model.
 
     Raises:
         ValueError: a field that neither has, or a value out of range.
@@ -206,7 +207,9 @@ def changed(config: Any, **settings: Any) -> Any:
 def _changed(config: Any, setting: str, value: Any) -> Any:
     names = [f.name for f in dataclasses.fields(config)]
     if setting in names:
-        if setting == "model" and isinstance(value, str | type):
+        if setting == "model" and isinstance(value, str) and value in MODELS:
+            value = model_config(value, config.model)
+        elif setting == "model" and isinstance(value, str | type):
             named = value if isinstance(value, str) else name_of("model", value)
             flags = ("learn_reward", "learn_termination")
             value = OwnModel(named, **{name: getattr(config.model, name) for name in flags})

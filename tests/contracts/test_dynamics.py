@@ -18,6 +18,7 @@ from mbrl.dynamics import (
     Simulator,
     recalibrate,
 )
+from mbrl.dynamics.table import MODELS
 from mbrl.imagination import rollout, score_fn
 from mbrl.types import Dynamics, Fittable, Gaussian, GaussianDynamics, Step, Transition
 from tests.models import LinearGaussian, Remembering
@@ -83,6 +84,29 @@ def bayesian():
     return Case(model, normal(OBS), normal(ACTION), again=make)
 
 
+SMALL = {"hidden": (24,), "epochs": 30, "batch": 64, "learning_rate": 5e-3}
+QUICK = {
+    "swag": {"swag_epochs": 5},
+    "sgmcmc": {"cycle_steps": 50, "cycle_samples": 5},
+    "langevin": {"tuning_steps": 50, "samples": 10, "networks": 2},
+}
+
+
+def sampled(kind):
+    def make(seed=0):
+        config = MODELS[kind](
+            members=4, learn_reward=True, learn_termination=True, **SMALL | QUICK.get(kind, {})
+        )
+        return config.make(OBS, ACTION, generator=seeded(seed))
+
+    def case():
+        model = make()
+        model.fit(data(), generator=seeded(1))
+        return Case(model, normal(OBS), normal(ACTION), again=make)
+
+    return case
+
+
 def normal(size, dtype=torch.float32):
     return lambda lead, g: torch.randn(*lead, size, generator=g, dtype=dtype)
 
@@ -127,7 +151,10 @@ def remembering():
     return Case(Remembering(), normal(2), normal(1))
 
 
+SAMPLED = [kind for kind in MODELS if kind not in ("ensemble", "normed-ensemble")]
+
 CASES = {
+    **{kind: sampled(kind) for kind in SAMPLED},
     "probabilistic ensemble": ensemble(),
     "deterministic ensemble": ensemble(probabilistic=False),
     "elites": ensemble(elites=2),

@@ -10,6 +10,7 @@ from annotated_types import Ge
 from mbrl.agents.mpc import MPCConfig
 from mbrl.dynamics.configs import EnsembleConfig
 from mbrl.dynamics.own import OwnModel
+from mbrl.dynamics.table import ModelConfig
 from mbrl.learners.configs import SACConfig
 from planners.checks import PositiveInt, check_fields, require
 
@@ -23,7 +24,7 @@ class Config:
 
     mpc: MPCConfig = field(default_factory=lambda: MPCConfig(particles=20))
     """Settings of planning through the model."""
-    model: EnsembleConfig | OwnModel = field(default_factory=EnsembleConfig)
+    model: ModelConfig | OwnModel = field(default_factory=EnsembleConfig)
     """The ensemble and its fit, or a model of your own."""
     guide: bool = False
     """Whether soft actor-critic learns from the same steps, and guides the plans: its critic values

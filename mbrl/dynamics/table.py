@@ -1,0 +1,67 @@
+"""The library's learned models by name. No torch is imported, so the command's help is quick."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from mbrl.dynamics.bayesian_configs import (
+    AnchoredConfig,
+    BayesByBackpropConfig,
+    DropoutConfig,
+    LangevinConfig,
+    LaplaceConfig,
+    SgmcmcConfig,
+    SwagConfig,
+)
+from mbrl.dynamics.configs import EnsembleConfig, NormedEnsembleConfig
+
+ModelConfig = (
+    EnsembleConfig
+    | NormedEnsembleConfig
+    | AnchoredConfig
+    | BayesByBackpropConfig
+    | DropoutConfig
+    | LangevinConfig
+    | LaplaceConfig
+    | SgmcmcConfig
+    | SwagConfig
+)
+"""Settings of any of them."""
+
+MODELS: Mapping[str, type[ModelConfig]] = {
+    "ensemble": EnsembleConfig,
+    "normed-ensemble": NormedEnsembleConfig,
+    "anchored": AnchoredConfig,
+    "bayes-by-backprop": BayesByBackpropConfig,
+    "dropout": DropoutConfig,
+    "langevin": LangevinConfig,
+    "laplace": LaplaceConfig,
+    "sgmcmc": SgmcmcConfig,
+    "swag": SwagConfig,
+}
+
+OWN = ("bootstrap", "epochs", "patience", "improvement", "stop", "optimiser", "row_weights")
+"""Settings of a fit that suit one kind of model; in another kind they have its own defaults."""
+
+
+def model_config(name: str, like: Any) -> ModelConfig:
+    """Settings of another kind of model, which keep what both kinds have: sizes, heads, scaling.
+
+    Args:
+        name: one of `MODELS`.
+        like: settings of any model.
+
+    Raises:
+        ValueError: values of `like` that this kind refuses.
+    """
+    kind = MODELS[name]
+    if isinstance(like, kind) and type(like) is kind:
+        return like
+    own = {*OWN, *(["hidden", "activation"] if kind is LangevinConfig else [])}
+    names = {field.name for field in fields(kind)} - own
+    if not issubclass(kind, EnsembleConfig):
+        names -= {"elites"}  # samples are not ranked
+    kept = {f.name: getattr(like, f.name) for f in fields(like) if f.name in names}
+    return kind(**kept)
