@@ -11,6 +11,15 @@ from planners.lazy import lazy
 
 if TYPE_CHECKING:
     from mbrl.dynamics.analytic import Analytic
+    from mbrl.dynamics.bayesian_configs import (
+        AnchoredConfig,
+        BayesByBackpropConfig,
+        DropoutConfig,
+        LangevinConfig,
+        LaplaceConfig,
+        SgmcmcConfig,
+        SwagConfig,
+    )
     from mbrl.dynamics.classic import Classic
     from mbrl.dynamics.configs import (
         EnsembleConfig,
@@ -28,12 +37,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Analytic",
+    "AnchoredConfig",
+    "BayesByBackpropConfig",
     "Classic",
     "Counts",
+    "DropoutConfig",
     "Ensemble",
     "EnsembleConfig",
     "FiniteModel",
     "FitConfig",
+    "LangevinConfig",
+    "LaplaceConfig",
     "NeuralConfig",
     "NeuralDynamics",
     "NormedEnsembleConfig",
@@ -41,8 +55,10 @@ __all__ = [
     "Randomisation",
     "Recalibrated",
     "Regression",
+    "SgmcmcConfig",
     "Simulator",
     "SmoothSimulator",
+    "SwagConfig",
     "recalibrate",
 ]
 
@@ -50,6 +66,15 @@ __getattr__ = lazy(
     __name__,
     {
         "mbrl.dynamics.analytic": ("Analytic",),
+        "mbrl.dynamics.bayesian_configs": (
+            "AnchoredConfig",
+            "BayesByBackpropConfig",
+            "DropoutConfig",
+            "LangevinConfig",
+            "LaplaceConfig",
+            "SgmcmcConfig",
+            "SwagConfig",
+        ),
         "mbrl.dynamics.classic": ("Classic",),
         "mbrl.dynamics.configs": (
             "EnsembleConfig",

@@ -88,17 +88,22 @@ def weight_gradient(x: Float[Tensor, "B I"], grad: Float[Tensor, "B O"]) -> Floa
     return _onednn(x.t(), grad.t(), None)
 
 
+def by_onednn(x: Float[Tensor, "E B I"], work: float, least: float) -> bool:
+    """Whether a product of so many multiplications a member is left to oneDNN."""
+    return (
+        ONEDNN
+        and x.shape[1] >= ONEDNN_ROWS
+        and work >= least
+        and x.dtype == torch.float32
+        and x.is_cpu
+    )
+
+
 def affine(
     x: Float[Tensor, "E B I"], weight: Float[Tensor, "E I O"], bias: Float[Tensor, "E 1 O"] | None
 ) -> Float[Tensor, "E B O"]:
     """Each member's x W + b."""
-    if (
-        ONEDNN
-        and x.shape[1] >= ONEDNN_ROWS
-        and x.shape[1] * weight[0].numel() >= ONEDNN_WORK
-        and x.dtype == torch.float32
-        and x.is_cpu
-    ):
+    if by_onednn(x, x.shape[1] * weight[0].numel(), ONEDNN_WORK):
         out = _Affine.apply(x, weight, bias)
         assert isinstance(out, Tensor)
         return out

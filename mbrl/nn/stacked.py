@@ -14,16 +14,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from mbrl.nn.affine import (
-    ONEDNN,
-    ONEDNN_ROWS,
-    ONEDNN_WORK,
-    ONEDNN_WORK_BACKWARD,
-    affine,
-    dense,
-    input_gradient,
-    weight_gradient,
-)
+from mbrl.nn import affine as products
+from mbrl.nn.affine import affine, dense, input_gradient, weight_gradient
 from planners.checks import check_memory
 
 ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
@@ -50,13 +42,12 @@ def stacked_mlp(
     activation: str,
 ) -> Float[Tensor, "E B O"]:
     """The forward pass of E multi-layer perceptrons, each on its own rows."""
-    if not (ONEDNN and x.shape[1] >= ONEDNN_ROWS and x.dtype == torch.float32 and x.is_cpu):
-        return _batched(x, weights, biases, activation)
     work = x.shape[1] * max(weight.numel() for weight in weights) / len(x)
     wanted = torch.is_grad_enabled() and (
         x.requires_grad or any(p.requires_grad for p in (*weights, *biases))
     )
-    if work < (ONEDNN_WORK_BACKWARD if wanted else ONEDNN_WORK):
+    least = products.ONEDNN_WORK_BACKWARD if wanted else products.ONEDNN_WORK
+    if not products.by_onednn(x, work, least):
         return _batched(x, weights, biases, activation)
     if not wanted:
         return _one_by_one(x, weights, biases, activation)

@@ -27,11 +27,9 @@ def seeded(seed=0):
 def products(request, monkeypatch):
     """Both ways to multiply; if torch has no oneDNN they are the same."""
     least = math.inf if request.param == "batched" else 0
-    for module in (mbrl.nn.affine, mbrl.nn.stacked):
-        monkeypatch.setattr(module, "ONEDNN", mbrl.nn.affine.onednn_works())
-        for name in ("ONEDNN_ROWS", "ONEDNN_WORK"):
-            monkeypatch.setattr(module, name, least)
-    monkeypatch.setattr(mbrl.nn.stacked, "ONEDNN_WORK_BACKWARD", least)
+    monkeypatch.setattr(mbrl.nn.affine, "ONEDNN", mbrl.nn.affine.onednn_works())
+    for name in ("ONEDNN_ROWS", "ONEDNN_WORK", "ONEDNN_WORK_BACKWARD"):
+        monkeypatch.setattr(mbrl.nn.affine, name, least)
 
 
 def member(net, e):
