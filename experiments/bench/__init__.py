@@ -31,6 +31,7 @@ from experiments.bench import (
     planner,
     rollout,
     train,
+    uncertainty,
 )
 from experiments.bench.measure import Bench, Result
 from experiments.peers import HOW_TO_INSTALL, MbrlLib, available
@@ -44,6 +45,7 @@ BENCHES: Mapping[str, Callable[[Bench], list[Result]]] = {
     "train": train.train,
     "learners": learners.learners,
     "dyna": dyna.dyna,
+    "uncertainty": uncertainty.uncertainty,
     "planner": planner.planner,
     "physics": physics.physics,
     "mpc": mpc.mpc,

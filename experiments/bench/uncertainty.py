@@ -1,0 +1,68 @@
+"""Plans per second through models whose members are samples, over those through an ensemble."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+
+from experiments.bench.measure import Bench, Result, Sample, rate, seeded
+from experiments.bench.parts import Planning, make_search, run_forward
+from mbrl.dynamics import EnsembleConfig, NeuralDynamics
+from mbrl.dynamics.table import MODELS, model_config
+from mbrl.imagination import score_fn
+from planners import ScoreFn
+
+OBS, ACTION, MEMBERS = 18, 6, 5
+
+QUICK: Mapping[str, Mapping[str, Any]] = {
+    "langevin": {"hidden": (200, 200, 200, 200), "samples": 5},
+    "sgmcmc": {"cycle_samples": 2},
+}
+"""The ensemble's sizes, and small banks, of chains."""
+
+
+def uncertainty(bench: Bench, *, population: int = 100, horizon: int = 30) -> list[Result]:
+    """CEM plans/s of PETS, TS∞ with 20 particles: 5 samples of 4 x 200 units, over 5 nets.
+
+    Samples are drawn anew for each plan, as a controller does. The models are not fitted, which
+    changes no shapes.
+    """
+    results = []
+    for name in MODELS:
+        if name in ("ensemble", "normed-ensemble"):
+            continue
+        sampled, plain = (made(kind) for kind in (name, "ensemble"))
+        results += bench.compare(
+            f"plan, {name}",
+            "plans/s",
+            planning(sampled, population, horizon),
+            {"ensemble": planning(plain, population, horizon)},
+            ensemble="≥ 0.77",
+        )
+    return results
+
+
+def made(name: str) -> NeuralDynamics:
+    """An unfitted model of one kind."""
+    like = EnsembleConfig(members=MEMBERS)
+    config = model_config(name, like)
+    if name in QUICK:
+        config = type(config)(members=MEMBERS, **QUICK[name])
+    return config.make(OBS, ACTION, generator=seeded())
+
+
+def planning(model: NeuralDynamics, population: int, horizon: int) -> Sample:
+    """Plans per second, each with new samples of the weights."""
+    draw = seeded()
+    score: Callable[[], ScoreFn] = partial(
+        score_fn, model, torch.zeros(OBS), horizon=horizon, reward=run_forward, generator=draw
+    )
+
+    def fresh() -> ScoreFn:
+        model.resample(generator=draw)
+        return score()
+
+    return rate(1, Planning(make_search("cem", ACTION, horizon, population, 5), fresh))
