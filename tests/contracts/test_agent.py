@@ -22,7 +22,13 @@ from mbrl.agents import (
     td3,
 )
 from mbrl.agents.pets import Config
-from mbrl.dynamics import EnsembleConfig, NormedEnsembleConfig
+from mbrl.dynamics import (
+    DropoutConfig,
+    EnsembleConfig,
+    NormedEnsembleConfig,
+    SgmcmcConfig,
+    SwagConfig,
+)
 from mbrl.learners.configs import SACConfig
 from mbrl.learners.value_configs import DDPGConfig, TD3Config
 from mbrl.types import Agent, Player, Spec, Transition
@@ -41,13 +47,16 @@ SPEC = Spec(
 FINITE = Spec(gymnasium.spaces.Discrete(4), gymnasium.spaces.Discrete(2))
 
 
-def pets(guide=False, **settings):
+def pets(guide=False, model=None, **settings):
+    own_model = model
+
     def make(seed=0):
         mpc = MPCConfig(
             PlannerConfig(horizon=3, population=10, iterations=2, elites=2),
             particles=2, **settings,
         )  # fmt: skip
         model = EnsembleConfig(members=2, hidden=(8,), epochs=2, batch=16, learn_reward=True)
+        model = model if own_model is None else own_model
         own = SACConfig(hidden=(8,), discount=0.9)
         config = Config(mpc=mpc, model=model, random_steps=12, guide=guide, sac=own)
         return PETS(SPEC, config, generator=seeded(seed))
@@ -107,9 +116,10 @@ def deterministic(seed, module=ddpg, kind=DDPGConfig, **settings):
     return module.make(SPEC, config, generator=seeded(seed))
 
 
-def imagined(name, learner, **settings):
+def imagined(name, learner, model=None, **settings):
     module = agent(name)
-    model = EnsembleConfig(members=2, hidden=(8,), epochs=2, batch=16, learn_reward=True)
+    if model is None:
+        model = EnsembleConfig(members=2, hidden=(8,), epochs=2, batch=16, learn_reward=True)
     config = dataclasses.replace(
         module.Config(), model=model, starts=8, learning_starts=12, fit_every=6, batch=8,
         log_every=12, updates=1, **settings, **learner,
@@ -118,6 +128,8 @@ def imagined(name, learner, **settings):
 
 
 SOFT = SACConfig(hidden=(8,), discount=0.9)
+
+SAMPLED = {"members": 2, "hidden": (8,), "epochs": 2, "batch": 16, "learn_reward": True}
 
 
 def through_model(seed, name, learner=(), **settings):
@@ -172,6 +184,11 @@ MAKERS = {
     "pets": pets(),
     "pets guided": pets(guide=True),
     "pets open loop": pets(replan_every=0),
+    "pets, dropout": pets(model=DropoutConfig(**SAMPLED)),
+    "pets, swag": pets(model=SwagConfig(swag_epochs=2, **SAMPLED)),
+    "mbpo, sgmcmc": imagined(
+        "mbpo", {"learner": SOFT}, SgmcmcConfig(cycle_steps=8, cycle_samples=2, **SAMPLED)
+    ),
     "dyna": imagining,
     "mb-pg": model_gradient("trpo"),
     "mb-pg with ppo, short rollouts": model_gradient(

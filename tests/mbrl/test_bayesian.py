@@ -1,5 +1,6 @@
 """Bayesian networks against closed forms, where there are any."""
 
+import json
 import math
 from dataclasses import replace
 from types import SimpleNamespace
@@ -11,6 +12,10 @@ from scipy.integrate import solve_ivp
 from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 
+from mbrl.agents import MPCConfig, PlannerConfig
+from mbrl.agents.controllers import Controller
+from mbrl.agents.pets import Config as PETSConfig
+from mbrl.dynamics import EnsembleConfig
 from mbrl.dynamics.bayes_by_backprop import VariationalMLP
 from mbrl.dynamics.bayesian_configs import (
     AnchoredConfig,
@@ -30,6 +35,8 @@ from mbrl.dynamics.prior import PriorMLP
 from mbrl.dynamics.samples import flat
 from mbrl.dynamics.sgmcmc import SgmcmcMLP, hamiltonian_step
 from mbrl.dynamics.swag import SwagMLP
+from mbrl.dynamics.table import MODELS, model_config
+from mbrl.training import RunConfig
 
 SMALL = {
     "hidden": (16, 16),
@@ -487,3 +494,47 @@ def test_a_laplace_network_has_no_posterior_before_a_fit():
     before = flat(net.drawn).clone()
     net.resample(generator=seeded(1))
     assert torch.equal(flat(net.drawn), before)
+
+
+@pytest.mark.parametrize("name", [*MODELS])
+def test_a_run_knows_its_kind_of_model_again(name):
+    agent = PETSConfig(model=model_config(name, EnsembleConfig(hidden=(7,), learn_reward=True)))
+    config = RunConfig("pets", "Pendulum-v1", 0, 100, "cpu", agent)
+    again = RunConfig.from_json(json.loads(json.dumps(config.to_json())))
+    assert again == config
+    assert type(again.agent.model) is MODELS[name]
+    assert again.agent.model.learn_reward
+    assert (again.agent.model.hidden == (7,)) == (name != "langevin")
+
+
+def test_a_plan_is_made_with_one_set_of_samples_and_the_next_with_another():
+    model = DropoutConfig(members=2, hidden=(8,), learn_reward=True).make(2, 1, generator=seeded())
+    seen = []
+    step = model.step
+    model.step = lambda *given, **named: (
+        seen.append(model.net.uniform.clone()) or step(*given, **named)
+    )
+    config = MPCConfig(PlannerConfig(horizon=3, population=10, iterations=3, elites=2), particles=2)
+    mpc = config.build(-torch.ones(1), torch.ones(1))
+    controller = Controller(model, mpc, config, reward=None, terminated=None, generator=seeded(1))
+    of_plans = []
+    for _ in range(2):
+        seen.clear()
+        controller.act(np.zeros(2, np.float32))
+        assert len(seen) > 3 and all(torch.equal(one, seen[0]) for one in seen)
+        of_plans.append(seen[0])
+    assert not torch.equal(*of_plans)
+
+
+def test_a_refit_that_diverges_is_repeated_from_fresh_weights(monkeypatch):
+    x, y = wave(60)
+    config = EnsembleConfig(members=2, hidden=(8,), epochs=5, batch=20)
+    model = Regression(1, 1, config, generator=seeded())
+    model.fit(x, y, generator=seeded(1))
+    with torch.no_grad():
+        for weight in model.net.weights:
+            weight.mul_(1e25)  # from here every fit diverges
+    said = model.fit(x, y, generator=seeded(2))
+    assert said["restarted"] == 1.0
+    assert model.predict(x).mean.abs().max() < 10
+    assert "restarted" not in model.fit(x, y, generator=seeded(3))
