@@ -29,8 +29,8 @@ class Study(options.Common):
     fast: bool = False
     """A small version that only shows that everything runs."""
     only: tuple[str, ...] = ()
-    """Of learners-returns and dyna-returns: the runs with one of these in their name, such as
-    Pendulum-v1 or 'dhmbpo Hopper'."""
+    """Of learners-returns, dyna-returns and decomposition: the runs with one of these in their
+    name, such as Pendulum-v1 or 'dhmbpo Hopper'."""
     executor: Literal["processes", "ray"] = "processes"
     """Where the work is done: processes (this machine) or ray (a cluster, extra `cluster`)."""
     address: Annotated[str | None, options.unset("auto with --executor ray")] = None

@@ -11,8 +11,8 @@ from mbrl.dynamics.configs import EnsembleConfig
 from mbrl.learners.configs import SACConfig
 
 _DECAY = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4)
-# The paper's members train on until none of them has improved for five passes; ours stop one by one,
-# and with five passes of their own they stop far too early on little data.
+# The paper's members train on until none of them has improved for five passes; ours stop one by
+# one, and with five passes of their own they stop far too early on little data.
 _MODEL = EnsembleConfig(
     members=7,
     elites=5,

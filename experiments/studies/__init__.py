@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from experiments.studies import (
     bandits,
+    decomposition,
     dyna,
     dyna_returns,
     dyna_savings,
@@ -59,6 +60,7 @@ STUDIES: Mapping[str, Study] = {
     "rollout-bias": study(rollout_bias.rollout_bias, seeds=10, fast_seeds=2),
     "trees": study(trees.trees, seeds=10, fast_seeds=2),
     "overestimation": study(overestimation.overestimation, seeds=5, fast_seeds=2),
+    "decomposition": study(decomposition.decomposition, seeds=3, choice=True),
     "learners": study(learners.learners, seeds=1),
     "learners-returns": study(learners_returns.learners_returns, seeds=5, choice=True),
 }
