@@ -21,6 +21,7 @@ COMMANDS = {
     "train": ("train", "learn on an environment: mbrl train ALGO --env ID"),
     "evaluate": ("evaluate", "play episodes with a run's agent: mbrl evaluate RUN"),
     "plot": ("plot", "draw a run, or several: mbrl plot RUN..."),
+    "audit": ("audit", "what a run's model knows, and what exploits its errors: mbrl audit RUN"),
     "compare": ("compare", "a table and a figure over runs: mbrl compare RUN..."),
     "study": ("study", "a whole experiment and its figure: mbrl study NAME"),
     "bench": ("bench", "speed, as ratios measured in one run: mbrl bench NAME"),

@@ -50,6 +50,7 @@ class Cases(list[Case]):
 READERS = {
     "evaluate": "evaluate run --episodes 1",
     "plot": "plot run --episodes 1",
+    "audit": "audit run --episodes 1",
     "resume": "train --resume run --steps 180",
     "compare": "compare run --out c.png",
     "mpc": "mpc --env cartpole-swingup --model run --steps 1 --out drive",

@@ -15,7 +15,7 @@ def culprit(name: str) -> str:
     return name if name.isprintable() and 1 < len(name) < 50 and name.strip() == name else ""
 
 
-COMMANDS = ["mpc", "tree", "train", "evaluate", "plot", "compare", "study", "bench", "list"]
+COMMANDS = ["mpc", "tree", "train", "evaluate", "plot", "audit", "compare", "study", "bench", "list"]
 for name in [*STRANGE, "trian", "MPC", "--seed", "-x"]:
     add(f"command {name[:12]!r}", [name], "unknown command")
 for name in STRANGE:

@@ -132,7 +132,7 @@ add("a file too many", READERS["evaluate"], "extra", at_checkpoint(
 add("checkpoint of another name", READERS["evaluate"], "another step", at_checkpoint(
     lambda f: f.rename(f.with_name("999"))))  # fmt: skip
 for value in (math.nan, math.inf, -math.inf):
-    for reader in ("evaluate", "plot", "resume", "mpc"):
+    for reader in ("evaluate", "plot", "audit", "resume", "mpc"):
         add(f"weights {value}: {reader}", READERS[reader], "not finite", set_weight(value))
 STATES = {
     "agent/generator": [3, "x", None],
