@@ -54,7 +54,7 @@ for command in COMMANDS:
         "bench": ["bench", "collect"],
     }
     start = base.get(command, [command])
-    if command in ("evaluate", "plot", "compare"):
+    if command in ("evaluate", "plot", "audit", "compare"):
         start = [command, "run"]
     for option in ["--no-such", "--sede=1", "--=", "---", "-z", "--\x1b[31m", "--seed.x=1"]:
         add(f"{command} {option}", [*start, option], "")
