@@ -21,6 +21,7 @@ from matplotlib.axes import Axes
 from torch import Generator, Tensor
 
 from experiments import plots
+from experiments.plots.style import as_text
 from experiments.studies import lab as labs
 from experiments.studies import tables
 from experiments.studies.lab import Lab, Report
@@ -365,7 +366,7 @@ def picture(
                   "truth": truths[name]["mean"] if name in truths else None}  # fmt: skip
         if own:
             _panel(ax, models, own, {k: v for k, v in levels.items() if v is not None})
-        plots.note(ax, name)
+        plots.note(ax, as_text(name))
         if place % columns:
             ax.set_yticklabels([])
     for ax in axes[len(names) :]:

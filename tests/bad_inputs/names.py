@@ -99,6 +99,10 @@ add("log nowhere", "train random --steps 5 --log mlflow", "mlflow")
 add("log to what is not installed", "train random --steps 5 --log wandb --run new", "wandb")
 add("ray without a cluster", "study bandits --fast --executor ray --address nowhere:1", "")
 add("address without ray", "study bandits --fast --address nowhere:1 --seeds 1", "address")
+add("data that is not there", "study regression --fast --data gone", "gone")
+add("data that is a file", "study regression --fast --data file", "file")
+add("data without tables", "study regression --fast --data empty", "empty")
+add("data of a study without any", "study bandits --fast --data empty", "reads no data")
 # All places are in the working folder, or in /proc, where no file can be made: a place that is
 # accepted by mistake must not harm the machine.
 for out in ["run", "file", "file/x", "/proc/mbrl", "pipe", "pipe/x", "\0", "a" * 300, ""]:
