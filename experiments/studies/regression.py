@@ -64,8 +64,7 @@ SAMPLED: Mapping[str, Any] = {
 SETTINGS: Mapping[str, ModelConfig] = {
     "ensemble": EnsembleConfig(**SHARED, bootstrap=False),
     "normed-ensemble": NormedEnsembleConfig(
-        **{**SHARED, "patience": 50}, members=5, homoscedastic=False,
-        batches_per_epoch=None,
+        **{**SHARED, "patience": 50}, members=5, homoscedastic=False, batches_per_epoch=None
     ),
     "anchored": AnchoredConfig(**SHARED, prior_std=2.0),
     "bayes-by-backprop": BayesByBackpropConfig(
@@ -402,7 +401,7 @@ def _panel(
             text = f"{mean:.3g} \N{RIGHTWARDS ARROW}"
             ax.annotate(
                 text, (1, row), xycoords=ax.get_yaxis_transform(), ha="right", va="center",
-                fontsize=9.5, color=colour,
+                fontsize=9.5, color=colour, bbox={"fc": "white", "ec": "none", "pad": 1},
             )  # fmt: skip
         else:
             ax.errorbar(mean, row, xerr=1.96 * error, fmt="o", ms=6.5, capsize=3, color=colour)
