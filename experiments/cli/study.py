@@ -29,8 +29,10 @@ class Study(options.Common):
     fast: bool = False
     """A small version that only shows that everything runs."""
     only: tuple[str, ...] = ()
-    """Of learners-returns, dyna-returns and decomposition: the runs with one of these in their
-    name, such as Pendulum-v1 or 'dhmbpo Hopper'."""
+    """Of learners-returns, dyna-returns, decomposition and regression: the runs with one of these
+    in their name, such as Pendulum-v1, 'dhmbpo Hopper' or 'swag yacht'."""
+    data: Annotated[Path | None, options.unset("a table made from a seed")] = None
+    """Of regression: folder of tables, each a file NAME.npz."""
     executor: Literal["processes", "ray"] = "processes"
     """Where the work is done: processes (this machine) or ray (a cluster, extra `cluster`)."""
     address: Annotated[str | None, options.unset("auto with --executor ray")] = None
@@ -56,6 +58,7 @@ def run(args: list[str]) -> int:
         "workers": parsed.workers,
         "fast": parsed.fast,
         "only": parsed.only,
+        "data": parsed.data,
         "say": options.say,
     }
     executor = executor_of(parsed.executor, parsed.address)

@@ -1,9 +1,9 @@
 """Studies: each answers one question with figures, and with numbers and intervals over seeds.
 
 `STUDIES[name](root, seeds=, workers=, fast=, say=)` runs one; see `lab.Study`. It writes to
-`root/name`: `table.md`, the PNG figures, `results.json` (every number in them, settings, versions),
-`runs/` (as `mbrl train` writes them) and `answers/` (the measurements of each run). Called again,
-it continues from these files.
+`root/name`: `table.md` (and, if the study says its rows, `table.csv`), the PNG figures,
+`results.json` (every number in them, settings, versions), `runs/` (as `mbrl train` writes them) and
+`answers/` (the measurements of each run). Called again, it continues from these files.
 """
 
 from collections.abc import Mapping
@@ -28,6 +28,7 @@ from experiments.studies import (
     pets,
     propagation,
     raw_targets,
+    regression,
     robots,
     rollout_bias,
     steve_chain,
@@ -61,6 +62,7 @@ STUDIES: Mapping[str, Study] = {
     "trees": study(trees.trees, seeds=10, fast_seeds=2),
     "overestimation": study(overestimation.overestimation, seeds=5, fast_seeds=2),
     "decomposition": study(decomposition.decomposition, seeds=3, choice=True),
+    "regression": study(regression.regression, seeds=5, choice=True, data=True),
     "learners": study(learners.learners, seeds=1),
     "learners-returns": study(learners_returns.learners_returns, seeds=5, choice=True),
 }

@@ -69,7 +69,7 @@ class BayesByBackpropConfig(BayesianConfig):
 
     prior: Literal["gaussian", "mixture"] = "gaussian"
     """Prior of each weight: a Gaussian, or the mixture of two (Blundell et al., equation 7)."""
-    prior_std: PositiveFloat = 1.0
+    prior_std: PositiveFloat = 2.0
     """Std of the prior of biases; that of weights is divided by the root of the layer's inputs."""
     narrow_share: Annotated[float, Interval(ge=0, le=1)] = 0.5
     """Of the mixture: share of the narrow Gaussian."""
@@ -97,7 +97,7 @@ class DropoutConfig(BayesianConfig):
     """Whether the shares are learned, one for each layer (concrete dropout; Gal et al. 2017)."""
     temperature: PositiveFloat = 0.1
     """Of concrete dropout's relaxed masks, which are 0 or 1 as it goes to 0."""
-    prior_std: PositiveFloat = 1.0
+    prior_std: PositiveFloat = 2.0
     """Std of the prior of biases; that of weights is divided by the root of the layer's inputs."""
 
 
@@ -106,7 +106,7 @@ class AnchoredConfig(BayesianConfig):
     """Settings of anchored ensembles (Pearce et al. 2020): E MAP estimates, each with a prior of
     its own, whose mean is a sample of the prior."""
 
-    prior_std: PositiveFloat = 1.0
+    prior_std: PositiveFloat = 2.0
     """Std of the prior of biases; that of weights is divided by the root of the layer's inputs."""
 
     def build(self, inputs: int, outputs: int, *, generator: Generator) -> Net:
@@ -129,7 +129,7 @@ class PosteriorConfig(BayesianConfig):
 
     networks: PositiveInt = 1
     """K, networks that are fitted from different initial weights. Samples are spread over them."""
-    prior_std: PositiveFloat = 1.0
+    prior_std: PositiveFloat = 2.0
     """Std of the prior of biases; that of weights is divided by the root of the layer's inputs."""
 
     def __post_init__(self) -> None:

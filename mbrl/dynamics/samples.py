@@ -117,6 +117,10 @@ class WeightSamples(Net):
             self.base.requires_grad_(False)
         self.explore(Potential(inner, loss, rows, weights), generator=generator)
         self.resample(generator=generator)
+        if not bool(flat(self.drawn).isfinite().all()):
+            raise fitting.FitDiverged(
+                f"samples of {type(self).__name__} are not finite; its step size is too large"
+            )
         return fitted
 
 

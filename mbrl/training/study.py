@@ -18,6 +18,7 @@ Called again, it continues from the runs and the results that are in its folder.
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import hashlib
 import json
@@ -50,6 +51,8 @@ class Report(NamedTuple):
     """All numbers of its figures and tables, and its settings, as plain values."""
     text: str
     """The page in Markdown: tables and their interpretation."""
+    rows: Sequence[Mapping[str, Any]] = ()
+    """The table's rows, all with the same keys, for `table.csv`; no such file if empty."""
 
 
 class Study(Protocol):
@@ -63,6 +66,7 @@ class Study(Protocol):
         workers: int | None = None,
         fast: bool = False,
         only: Sequence[str] = (),
+        data: Path | None = None,
         say: Callable[[str], None] = print,
         executor: Executor | None = None,
     ) -> Path:
@@ -75,12 +79,13 @@ class Study(Protocol):
             fast: whether to run a tiny version, which only shows that the study runs.
             only: parts of names of runs; of a study with many runs, those whose name has one of
                 these parts are made and shown. All if empty.
+            data: folder of the data of a study that reads some; the study's own data if None.
             say: called with each line of progress.
             executor: does the work; `Processes()`, on this machine, if None.
 
         Raises:
             ValueError: `seeds` or `workers` below one; `only` of a study that is made whole, or
-                with a part that no run's name has.
+                with a part that no run's name has; `data` of a study that reads none.
             RunError: a folder with a run of another config, or one that another process writes.
             KeyboardInterrupt: after the current runs have been saved.
         """
@@ -109,6 +114,8 @@ class Lab:
     """Does the work."""
     only: Sequence[str] = ()
     """Parts of the names of the runs that are wanted; all if empty."""
+    data: Path | None = None
+    """Folder of the data that the study reads; its own data if None."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -194,6 +201,7 @@ def study(
     seeds: int,
     fast_seeds: int = 1,
     choice: bool = False,
+    data: bool = False,
     lab: Callable[..., AnyLab],
 ) -> Study:
     """A study from its experiment; its folder has the name of the function.
@@ -203,9 +211,11 @@ def study(
         seeds: default number of seeds.
         fast_seeds: default number of seeds of the fast version.
         choice: whether the experiment makes only the runs that `Lab.chosen` gives it.
-        lab: makes the lab from folder, seeds, workers, fast and say, and `executor=`, `only=`.
+        data: whether the experiment reads the data in `Lab.data`.
+        lab: makes the lab from folder, seeds, workers, fast and say, and `executor=`, `only=`,
+            `data=`.
     """
-    made = partial(_run, experiment, seeds, fast_seeds, choice, lab)
+    made = partial(_run, experiment, seeds, fast_seeds, choice, data, lab)
     made.__doc__ = experiment.__doc__
     return made
 
@@ -215,18 +225,21 @@ def _run(
     own_seeds: int,
     fast_seeds: int,
     choice: bool,
+    reads: bool,
     make_lab: Callable[..., Lab],
     root: Path,
     *,
     seeds: int | None = None, workers: int | None = None, fast: bool = False,
-    only: Sequence[str] = (), say: Callable[[str], None] = print,
+    only: Sequence[str] = (), data: Path | None = None, say: Callable[[str], None] = print,
     executor: Executor | None = None,
 ) -> Path:  # fmt: skip
     if only and not choice:
         raise ValueError(f"the study {experiment.__name__} is made whole: it has no choice of runs")
+    if data is not None and not reads:
+        raise ValueError(f"the study {experiment.__name__} reads no data, got the folder {data}")
     seeds = (fast_seeds if fast else own_seeds) if seeds is None else seeds
     name = experiment.__name__
-    where = {"executor": executor or Processes(), "only": only}
+    where = {"executor": executor or Processes(), "only": only, "data": data}
     lab = make_lab(Path(root) / name, seeds, workers, fast, say, **where)
     began = time.perf_counter()
     report = experiment(lab)
@@ -242,6 +255,14 @@ def _run(
     warning = "A fast version: it only shows that the study runs.\n\n" if fast else ""
     with written_whole(lab.folder / "table.md") as file:
         file.write_text(f"{warning}{report.text.strip()}\n")
+    if report.rows:
+        with (
+            written_whole(lab.folder / "table.csv") as path,
+            path.open("w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.DictWriter(file, list(report.rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(report.rows)
     say(report.text.strip())
     say(f"{name}: {lab.folder} after {time.perf_counter() - began:.0f} s")
     return lab.folder

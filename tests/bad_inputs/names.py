@@ -15,7 +15,18 @@ def culprit(name: str) -> str:
     return name if name.isprintable() and 1 < len(name) < 50 and name.strip() == name else ""
 
 
-COMMANDS = ["mpc", "tree", "train", "evaluate", "plot", "audit", "compare", "study", "bench", "list"]
+COMMANDS = [
+    "mpc",
+    "tree",
+    "train",
+    "evaluate",
+    "plot",
+    "audit",
+    "compare",
+    "study",
+    "bench",
+    "list",
+]
 for name in [*STRANGE, "trian", "MPC", "--seed", "-x"]:
     add(f"command {name[:12]!r}", [name], "unknown command")
 for name in STRANGE:
@@ -99,6 +110,10 @@ add("log nowhere", "train random --steps 5 --log mlflow", "mlflow")
 add("log to what is not installed", "train random --steps 5 --log wandb --run new", "wandb")
 add("ray without a cluster", "study bandits --fast --executor ray --address nowhere:1", "")
 add("address without ray", "study bandits --fast --address nowhere:1 --seeds 1", "address")
+add("data that is not there", "study regression --fast --data gone", "gone")
+add("data that is a file", "study regression --fast --data file", "file")
+add("data without tables", "study regression --fast --data empty", "empty")
+add("data of a study without any", "study bandits --fast --data empty", "reads no data")
 # All places are in the working folder, or in /proc, where no file can be made: a place that is
 # accepted by mistake must not harm the machine.
 for out in ["run", "file", "file/x", "/proc/mbrl", "pipe", "pipe/x", "\0", "a" * 300, ""]:

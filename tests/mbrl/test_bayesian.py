@@ -290,6 +290,15 @@ def test_swag_finds_the_stationary_covariance_of_gradient_descent():
     assert close(net.deviations[:, -1].square(), exact)
 
 
+def test_a_descent_of_swag_that_diverges_is_an_error():
+    x, y = wave(60)
+    model = Regression(1, 1, SwagConfig(swag_learning_rate=1e6, **SMALL), generator=seeded(1))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(FitDiverged, match="samples of SwagMLP are not finite; its step size"):
+        model.fit(x, y, generator=seeded(2))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
 def test_samples_of_swag_have_its_covariance():
     net = SwagMLP(SwagConfig(members=40_000, rank=3), (2, 1), generator=seeded())
     with torch.no_grad():
@@ -336,7 +345,7 @@ def test_a_laplace_model_is_linear_regression_on_its_features():
     model.fit(x, y, generator=seeded(2))
     rows, target = model.inputs.scale(x), model.targets.scale(y).double().flatten()
     hidden = model.net.base.features(rows.float().unsqueeze(0))[0].detach().double()
-    features = torch.cat((hidden / 4, torch.ones(200, 1)), 1)  # 16 features: std 1 / 4
+    features = torch.cat((hidden / 2, 2 * torch.ones(200, 1)), 1)  # std 2 / √16, and 2
     noise = model.heads.log_var.detach().double().exp().item()
     found = linear(features, target, torch.full((200,), 1 / noise).double())
     mean = features[:5] @ found.mean

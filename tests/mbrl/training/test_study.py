@@ -1,5 +1,6 @@
 """The study engine: its runs, stored results and folder."""
 
+import csv
 import json
 import os
 import signal
@@ -144,6 +145,33 @@ def test_a_study_writes_numbers_versions_and_a_page(tmp_path):
     assert "fast version" in (fast / "table.md").read_text()
     with pytest.raises(ValueError, match="workers must be an integer of at least 1 or None, got 0"):
         study(small, seeds=3, lab=lab)(tmp_path, workers=0, say=silent)
+
+
+def test_a_study_reads_a_folder_of_data_only_if_it_says_so(tmp_path):
+    def reads(lab: Lab) -> Report:
+        return Report({"data": str(lab.data)}, "# reads")
+
+    lab = partial(Lab, make_env=gymnasium.make)
+    folder = study(reads, seeds=1, data=True, lab=lab)(tmp_path, data=tmp_path, say=silent)
+    assert json.loads((folder / "results.json").read_text())["numbers"]["data"] == str(tmp_path)
+    with pytest.raises(ValueError, match="the study reads reads no data, got the folder "):
+        study(reads, seeds=1, lab=lab)(tmp_path, data=tmp_path, say=silent)
+
+
+def test_rows_of_a_report_are_a_csv_file_that_reads_back(tmp_path):
+    rows = [{"name": 'a, "b"', "mean": 0.1, "error": None}, {"name": "ß\n", "mean": -3, "error": 2}]
+
+    def tabular(lab: Lab) -> Report:
+        return Report({}, "# tabular", rows)
+
+    folder = study(tabular, seeds=1, lab=partial(Lab, make_env=gymnasium.make))(
+        tmp_path, say=silent
+    )
+    with (folder / "table.csv").open(newline="", encoding="utf-8") as file:
+        assert list(csv.DictReader(file)) == [
+            {"name": 'a, "b"', "mean": "0.1", "error": ""},
+            {"name": "ß\n", "mean": "-3", "error": "2"},
+        ]
 
 
 def test_a_study_of_many_runs_makes_those_with_a_part_in_their_name(tmp_path):
