@@ -16,6 +16,8 @@ def culprit(name: str) -> str:
 
 
 COMMANDS = [
+    "mpc", "tree", "train", "evaluate", "plot", "audit", "compare", "study", "bench", "list",
+]  # fmt: skip
     "mpc",
     "tree",
     "train",
