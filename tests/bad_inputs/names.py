@@ -18,17 +18,6 @@ def culprit(name: str) -> str:
 COMMANDS = [
     "mpc", "tree", "train", "evaluate", "plot", "audit", "compare", "study", "bench", "list",
 ]  # fmt: skip
-    "mpc",
-    "tree",
-    "train",
-    "evaluate",
-    "plot",
-    "audit",
-    "compare",
-    "study",
-    "bench",
-    "list",
-]
 for name in [*STRANGE, "trian", "MPC", "--seed", "-x"]:
     add(f"command {name[:12]!r}", [name], "unknown command")
 for name in STRANGE:
