@@ -27,15 +27,7 @@ from experiments.studies import tables
 from experiments.studies.lab import Lab, Report
 from experiments.studies.tables import Table
 from mbrl.data import Normaliser
-from mbrl.dynamics.bayesian_configs import (
-    AnchoredConfig,
-    BayesByBackpropConfig,
-    DropoutConfig,
-    LangevinConfig,
-    LaplaceConfig,
-    SgmcmcConfig,
-    SwagConfig,
-)
+from mbrl.dynamics import bayesian_configs as bayesian
 from mbrl.dynamics.configs import EnsembleConfig, NormedEnsembleConfig
 from mbrl.dynamics.fitting import FitDiverged
 from mbrl.dynamics.neural import Regression
@@ -66,21 +58,21 @@ SETTINGS: Mapping[str, ModelConfig] = {
     "normed-ensemble": NormedEnsembleConfig(
         **{**SHARED, "patience": 50}, members=5, homoscedastic=False, batches_per_epoch=None
     ),
-    "anchored": AnchoredConfig(**SHARED, prior_std=2.0),
-    "bayes-by-backprop": BayesByBackpropConfig(
+    "anchored": bayesian.AnchoredConfig(**SHARED, prior_std=2.0),
+    "bayes-by-backprop": bayesian.BayesByBackpropConfig(
         **SAMPLED, prior_std=2.0, first_std=0.02, kl_weight=0.1
     ),
-    "dropout": DropoutConfig(**SAMPLED, prior_std=3.0, dropout=0.01),
-    "langevin": LangevinConfig(
+    "dropout": bayesian.DropoutConfig(**SAMPLED, prior_std=3.0, dropout=0.01),
+    "langevin": bayesian.LangevinConfig(
         **{**SHARED, "hidden": (16, 16)}, prior_std=2.0, networks=3, members=60, samples=20,
         thin=25, tuning_steps=2000,
     ),
-    "laplace": LaplaceConfig(**SHARED, prior_std=3.0, networks=5, members=50),
-    "sgmcmc": SgmcmcConfig(
+    "laplace": bayesian.LaplaceConfig(**SHARED, prior_std=3.0, networks=5, members=50),
+    "sgmcmc": bayesian.SgmcmcConfig(
         **SHARED, prior_std=3.0, networks=4, members=40, cycles=2, cycle_steps=1000,
         cycle_samples=5, step_size=3e-5,
     ),
-    "swag": SwagConfig(
+    "swag": bayesian.SwagConfig(
         **SHARED, prior_std=3.0, networks=5, members=50, swag_epochs=20, swag_learning_rate=1e-5
     ),
 }  # fmt: skip

@@ -6,40 +6,32 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from mbrl.dynamics.bayesian_configs import (
-    AnchoredConfig,
-    BayesByBackpropConfig,
-    DropoutConfig,
-    LangevinConfig,
-    LaplaceConfig,
-    SgmcmcConfig,
-    SwagConfig,
-)
+from mbrl.dynamics import bayesian_configs as bayesian
 from mbrl.dynamics.configs import EnsembleConfig, NormedEnsembleConfig
 
 ModelConfig = (
     EnsembleConfig
     | NormedEnsembleConfig
-    | AnchoredConfig
-    | BayesByBackpropConfig
-    | DropoutConfig
-    | LangevinConfig
-    | LaplaceConfig
-    | SgmcmcConfig
-    | SwagConfig
+    | bayesian.AnchoredConfig
+    | bayesian.BayesByBackpropConfig
+    | bayesian.DropoutConfig
+    | bayesian.LangevinConfig
+    | bayesian.LaplaceConfig
+    | bayesian.SgmcmcConfig
+    | bayesian.SwagConfig
 )
 """Settings of any of them."""
 
 MODELS: Mapping[str, type[ModelConfig]] = {
     "ensemble": EnsembleConfig,
     "normed-ensemble": NormedEnsembleConfig,
-    "anchored": AnchoredConfig,
-    "bayes-by-backprop": BayesByBackpropConfig,
-    "dropout": DropoutConfig,
-    "langevin": LangevinConfig,
-    "laplace": LaplaceConfig,
-    "sgmcmc": SgmcmcConfig,
-    "swag": SwagConfig,
+    "anchored": bayesian.AnchoredConfig,
+    "bayes-by-backprop": bayesian.BayesByBackpropConfig,
+    "dropout": bayesian.DropoutConfig,
+    "langevin": bayesian.LangevinConfig,
+    "laplace": bayesian.LaplaceConfig,
+    "sgmcmc": bayesian.SgmcmcConfig,
+    "swag": bayesian.SwagConfig,
 }
 
 OWN = ("bootstrap", "epochs", "patience", "improvement", "stop", "optimiser", "row_weights")
@@ -59,7 +51,7 @@ def model_config(name: str, like: Any) -> ModelConfig:
     kind = MODELS[name]
     if isinstance(like, kind) and type(like) is kind:
         return like
-    own = {*OWN, *(["hidden", "activation"] if kind is LangevinConfig else [])}
+    own = {*OWN, *(["hidden", "activation"] if kind is bayesian.LangevinConfig else [])}
     names = {field.name for field in fields(kind)} - own
     if not issubclass(kind, EnsembleConfig):
         names -= {"elites"}  # samples are not ranked
