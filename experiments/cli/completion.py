@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import tyro
 
 from experiments.cli import names
+from experiments.cli.audit import Auditing
 from experiments.cli.bench import Measure
 from experiments.cli.command import COMMANDS
 from experiments.cli.compare import Compare
@@ -67,6 +68,7 @@ def words() -> dict[str, list[str]]:
         "train": [*algorithms, *installed("agent"), *_options(Resume)],
         "evaluate": ["latest", *_options(Evaluate)],
         "plot": ["latest", *_options(Plot)],
+        "audit": ["latest", *_options(Auditing)],
         "compare": _options(Compare),
         "study": [*names.studies(), *_options(Study)],
         "bench": ["all", *names.benchmarks(), *_options(Measure)],

@@ -100,12 +100,11 @@ UNSET: Mapping[str, Mapping[str, str]] = {
         "target_entropy": "-1 for each dimension of an action",
         "clip": "no limit",
     },
+    "mbrl.learners.configs.StepSizes": {"last_learning_rate": "constant", "decay_steps": "--steps"},
     "mbrl.learners.configs.SACConfig": {
         "critic_hidden": "--hidden",
         "discount": "that of the environment, 0.99 if it has none",
         "critic_learning_rate": "--learning-rate",
-        "last_learning_rate": "constant",
-        "decay_steps": "--steps",
         "subset": "all of them",
         "norm": "not normalised",
         "policy_norm": "not normalised",

@@ -28,7 +28,7 @@ class Study(options.Common):
     """Where results go."""
     fast: bool = False
     """A small version that only shows that everything runs."""
-    only: tuple[str, ...] = ()
+    only: Annotated[tuple[str, ...] | None, options.unset("all runs")] = None
     """Of learners-returns, dyna-returns, decomposition and regression: the runs with one of these
     in their name, such as Pendulum-v1, 'dhmbpo Hopper' or 'swag yacht'."""
     data: Annotated[Path | None, options.unset("a table made from a seed")] = None
@@ -57,7 +57,7 @@ def run(args: list[str]) -> int:
         "seeds": parsed.seeds,
         "workers": parsed.workers,
         "fast": parsed.fast,
-        "only": parsed.only,
+        "only": parsed.only or (),
         "data": parsed.data,
         "say": options.say,
     }

@@ -26,11 +26,12 @@ from planners import checks
 from planners.checks import check_fields, check_memory, first_refused, free_memory
 
 RECORDS = {
-    "Counts", "Improvement", "Lab", "Link", "Paired", "Progress", "Tree", "_Evolution", "_Rest"
+    "Counts", "Improvement", "Isotonic", "Lab", "Link", "Logistic", "Paired", "Progress",
+    "Temperature", "Tree", "_Evolution", "_Rest"
 }  # fmt: skip
 """Dataclasses that hold results or the state of a computation, not settings."""
 
-ABSTRACT = {"NeuralConfig"}
+ABSTRACT = {"ChainConfig", "NeuralConfig"}
 """Bases of configs that cannot be built."""
 
 
@@ -128,6 +129,10 @@ TOGETHER: dict[str, dict[str, Any]] = {
     "discount": {"bounded": False},
     "decay_steps": {"last_learning_rate": 0.0},
     "horizon_to": {"horizon_from": 0},
+    "members": {"networks": 1},
+    "cycle_steps": {"cycle_samples": 1, "exploration": 0.0, "cycles": 5},
+    "cycle_samples": {"cycles": 5, "cycle_steps": 100_000},
+    "samples": {"members": 5},
 }
 """Other fields that must change with one, for its edge to fit to them."""
 

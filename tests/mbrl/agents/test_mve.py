@@ -271,7 +271,7 @@ def test_settings_that_do_not_fit_are_refused():
 
 def test_variants_are_the_published_settings():
     found = varied("mve", mve.Config(ddpg=DDPGConfig(hidden=(8,))), "steve")
-    assert found.steve and found.base == "ddpg" and found.ddpg == DDPGConfig((8,), critics=4)
+    assert found.steve and found.base == "ddpg" and found.ddpg == DDPGConfig(hidden=(8,), critics=4)
     assert (found.model.members, found.model.elites, found.horizon) == (4, None, 3)
     assert varied("mve", mve.Config(), "mve").imagined_states
 
