@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from mbrl.dynamics import Ensemble, EnsembleConfig, fitting
+from mbrl.nn import Net
 from mbrl.types import Transition
 from mbrl.uncertainty import calibration_curve, calibration_error, spread
 
@@ -287,8 +288,13 @@ def test_a_diverging_fit_raises_an_error_and_does_not_change_the_model(
     one = made(replace(CONFIG, epochs=3, holdout=holdout))
     with torch.no_grad():
         one.net.weights[0][2] = math.nan
-    with pytest.raises(ValueError, match=r"members \[2\] of 4 have .* \(learning_rate 0.001\)"):
-        one.fit(data(200), generator=seeded(3))
+    with monkeypatch.context() as without:
+        without.setattr(type(one.net), "reset", Net.reset)  # a net that cannot begin anew
+        with pytest.raises(ValueError, match=r"members \[2\] of 4 have .* \(learning_rate 0.001"):
+            one.fit(data(200), generator=seeded(3))
+    assert one.net.weights[0][2].isnan().all()
+    assert one.fit(data(200), generator=seeded(3))["restarted"] == 1
+    assert all(value.isfinite().all() for value in one.state_dict().values())
 
 
 @pytest.mark.parametrize("stacked", [True, False])
