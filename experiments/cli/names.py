@@ -145,9 +145,17 @@ def discount(env: str) -> float | None:
 
 def models() -> dict[str, str]:
     """What `--model` takes by name, beside the folder of a run."""
+    from mbrl.dynamics.table import MODELS
+
+    learned = {
+        # "Settings of NAME (authors and year), and more."
+        name: re.split(r" \(| and of|[.,:]", (kind.__doc__ or "").removeprefix("Settings of "))[0]
+        for name, kind in MODELS.items()
+    }
     return {
         "planning": "mbrl mpc: the task's cheaper simulator, if it has one",
         "true": "mbrl mpc and tree: the task's own simulator, or the world itself",
+        **{name: f"mbrl train: {said}" for name, said in learned.items()},
     }
 
 
