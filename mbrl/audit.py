@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 from mbrl.agents import RandomAgent
 from mbrl.data import moments
 from mbrl.dynamics.recalibrated import Kind, recalibrate
-from mbrl.evaluation import Episode, one_step, plan_returns, record
+from mbrl.evaluation import Episode, check_vectors, one_step, plan_returns, record
 from mbrl.imagination import rollout
 from mbrl.rng import generator
 from mbrl.spaces import spec_of
@@ -101,7 +101,7 @@ def audit(
         device: device of the model.
 
     Raises:
-        ValueError: episodes that are all shorter than the horizon.
+        ValueError: episodes that are all shorter than the horizon; see also `ahead`.
     """
     model, reward = agent.model, agent.reward
     player, span, discount = agent.player(generator=generator(seed, 1)), horizon or 25, 1.0
@@ -113,6 +113,7 @@ def audit(
         record(Interruptible(who), env, episodes=episodes, seed=seed, first=first)
         for who, first in ((player, 0), (uniform, episodes))
     )
+    check_vectors(own)
     draw = generator(seed, 2)
     ways = {"horizon": span, "reward": reward, "device": device, "generator": draw}
     changed = before = observed = None
@@ -168,8 +169,10 @@ def ahead(
         generator: draws noise.
 
     Raises:
-        ValueError: no episode has so many steps.
+        ValueError: no episode has so many steps; actions that are indices; imagined states that are
+            not finite.
     """
+    check_vectors(played)
     places = [(e, t) for e in played for t in range(len(e.obs) - horizon + 1)]
     if not places:
         longest = max(len(episode.obs) for episode in played)
@@ -191,6 +194,11 @@ def ahead(
     scale = moments(torch.cat([episode.obs for episode in played]))[1]
     moves = scale > 0  # a constant observation is predicted exactly, or has no unit
     states = imagined.state[:, :, 1:].cpu().double()[..., moves] / scale[moves]  # (P, N, H, O)
+    if not bool(states.isfinite().all()):
+        first = int(states.isfinite().all(-1).all(0).all(0).nonzero().numel()) + 1
+        raise ValueError(
+            f"horizon: imagined states are not finite from step {first} on; take fewer"
+        )
     aim = truth[..., moves] / scale[moves]
     still = torch.zeros_like(states)
     calibration = [

@@ -74,6 +74,18 @@ def record(
     return recorded
 
 
+def check_vectors(played: Sequence[Episode]) -> None:
+    """Check that actions are vectors, as models are measured here with these alone.
+
+    Raises:
+        ValueError: they are indices.
+    """
+    if played[0].action.ndim != 2:
+        raise ValueError(
+            "action: models are measured with actions that are vectors, and these are indices"
+        )
+
+
 def horizon_errors(
     model: Dynamics,
     played: Sequence[Episode],
@@ -87,6 +99,7 @@ def horizon_errors(
     Each is the root mean square over the dimensions of the observation, in units of their std over
     the episodes; those that are constant there are not scaled. Every third step is a start.
     """
+    check_vectors(played)
     scale = _scale(torch.cat([episode.obs for episode in played]))
     errors, unchanged = [], []
     for episode in played:

@@ -109,20 +109,17 @@ class LangevinMLP(ChainMLP):
             new, error = stepped(state, potential, step)
             lost = ~(new.position.isfinite().all(1) & error.isfinite())
             lost = lost | (error.abs() > config.largest_error * size)
-            keep = lost.unsqueeze(1)
-            tuning = number < config.tuning_steps
-            if bool(lost.any()):
-                state = State(
-                    torch.where(keep, good.position, new.position),
-                    torch.where(keep, -good.direction, new.direction),
-                    torch.where(lost, good.value, new.value),
-                    torch.where(keep, good.gradient, new.gradient),
-                )
-                restarts += lost if not tuning else 0
-                step = torch.where(keep, 0.5 * step, step)
+            tuning, back = number < config.tuning_steps, lost.unsqueeze(1)
+            state = State(
+                torch.where(back, good.position, new.position),
+                torch.where(back, -good.direction, new.direction),
+                torch.where(lost, good.value, new.value),
+                torch.where(back, good.gradient, new.gradient),
+            )
+            step = torch.where(back, 0.5 * step, step)
+            if not tuning:
+                restarts += lost
             else:
-                state = new
-            if tuning:
                 step = tuned(step, error, lost)
                 if number >= config.tuning_steps - warm:
                     seen += 1
@@ -143,8 +140,8 @@ class LangevinMLP(ChainMLP):
 class _StepSize:
     """The step size at which the energy's error has a given variance.
 
-    The error's square grows with the sixth power of the step; a weighted mean over steps, of half
-    life about a hundred of them, estimates its factor (Robnik et al.'s code).
+    The error's square grows with the sixth power of the step. A mean over steps, whose weights fall
+    by 1 % a step, estimates its factor (Robnik et al.'s code).
     """
 
     def __init__(self, chains: int, variance: float) -> None:
@@ -165,7 +162,7 @@ class _StepSize:
 
 
 def _at(position: Tensor, potential: Potential, generator: Generator) -> State:
-    """Chains at rest nowhere: random directions."""
+    """Chains at these positions, with random directions."""
     value, gradient = potential(position)
     noise = torch.randn(position.shape, generator=generator).to(position)
     direction = noise / torch.linalg.vector_norm(noise, dim=1, keepdim=True)

@@ -22,8 +22,8 @@ Kind = Literal["temperature", "isotonic", "logistic"]
 
 _KINDS = {"temperature": Temperature, "isotonic": Isotonic, "logistic": Logistic}
 
-_ATTRIBUTES = ("nominal", "own_threads", "scale")
-"""Those of DistinctWorlds, OwnThreads and Scaled in `mbrl.types`."""
+_ATTRIBUTES = ("nominal", "own_threads", "resample", "scale")
+"""Those of DistinctWorlds, OwnThreads, Resampled and Scaled in `mbrl.types`."""
 
 
 class Recalibrated:

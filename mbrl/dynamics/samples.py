@@ -20,7 +20,7 @@ from mbrl.dynamics.prior import PriorMLP
 from mbrl.nn import Net, Scaling
 
 if TYPE_CHECKING:
-    from mbrl.dynamics.neural import Heads, Trained
+    from mbrl.dynamics.neural import Trained
 
 
 class WeightSamples(Net):
@@ -143,12 +143,13 @@ class Potential:
         data: the rows.
         rows: T, their number.
         weights: their factors.
+        heads: of the networks; `scale_noise` changes them.
     """
 
     def __init__(
         self, trained: Trained, loss: fitting.Loss, rows: Sequence[Tensor], weights: Tensor | None
     ) -> None:
-        self._own_heads = trained.heads
+        self.heads = trained.heads
         self._trained = copy.deepcopy(trained).requires_grad_(False).eval()
         self.base = cast(PriorMLP, self._trained.net)
         self._loss, self.data, self.weights = loss, rows, weights
@@ -178,11 +179,6 @@ class Potential:
             value = mean / self._trained.share + self.base.penalty()
             found = torch.autograd.grad(value.sum(), self._parts)
         return value.detach(), torch.cat([part.flatten(1) for part in found], 1)
-
-    @property
-    def heads(self) -> Heads:
-        """The heads."""
-        return self._own_heads
 
     @torch.no_grad()
     def log_variance(self) -> Float[Tensor, "_ _ D"]:

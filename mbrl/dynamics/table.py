@@ -49,7 +49,7 @@ def model_config(name: str, like: Any) -> ModelConfig:
         ValueError: values of `like` that this kind refuses.
     """
     kind = MODELS[name]
-    if isinstance(like, kind) and type(like) is kind:
+    if type(like) is kind:
         return like
     own = {*OWN, *(["hidden", "activation"] if kind is bayesian.LangevinConfig else [])}
     names = {field.name for field in fields(kind)} - own

@@ -90,6 +90,15 @@ def test_a_horizon_beyond_every_episode_is_refused():
         ahead(world(), episodes(2, steps=5), horizon=6, generator=seeded())
 
 
+def test_a_model_that_leaves_all_bounds_and_actions_that_are_indices_are_refused():
+    wild = LinearGaussian([[1e80, 0.0], [0.0, 1.0]], B, STD)
+    with pytest.raises(ValueError, match=r"imagined states are not finite from step \d on; take"):
+        ahead(wild, episodes(2), horizon=8, generator=seeded())
+    index = [one._replace(action=one.action[:, 0]) for one in episodes(2)]
+    with pytest.raises(ValueError, match="actions that are vectors, and these are indices"):
+        ahead(world(), index, horizon=3, generator=seeded())
+
+
 def test_the_command_writes_a_page_and_five_pictures(tmp_path, capsys):
     path = tmp_path / "run"
     train = (

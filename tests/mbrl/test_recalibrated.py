@@ -11,7 +11,7 @@ from scipy import stats
 
 from mbrl import check_model
 from mbrl.agents.pets import PETS, Config
-from mbrl.dynamics import Ensemble, EnsembleConfig, Recalibrated, recalibrate
+from mbrl.dynamics import DropoutConfig, Ensemble, EnsembleConfig, Recalibrated, recalibrate
 from mbrl.imagination import disagreement, rollout, score_fn
 from mbrl.types import (
     Fittable,
@@ -207,7 +207,7 @@ def test_a_planner_keeps_away_from_a_cliff_only_with_the_right_noise(kind):
 def test_it_is_a_model_for_planning_and_says_so():
     fitted = Recalibrated(ensemble(), level_maps()["logistic"])
     assert isinstance(fitted, GaussianDynamics)
-    for protocol in (Fittable, Resampled, NativeDynamics, OwnThreads):
+    for protocol in (Fittable, NativeDynamics, OwnThreads):
         assert not isinstance(fitted, protocol)
     assert isinstance(fitted, Scaled) and torch.equal(fitted.scale, fitted.model.scale)
     assert not isinstance(Recalibrated(model(), level_maps()["logistic"]), Scaled)
@@ -291,3 +291,16 @@ def test_the_example_of_the_page_on_models_runs_as_written(capsys):
     exec(example, {})
     before, after = re.findall(r"\[(.*)\]", capsys.readouterr().out)
     assert min(map(float, before.split(","))) > 0.1 and max(map(float, after.split(","))) < 0.03
+
+
+def test_a_recalibrated_model_of_weight_samples_draws_them_anew():
+    draw = torch.Generator().manual_seed(0)
+    model = DropoutConfig(members=2, hidden=(8,)).make(2, 1, generator=draw)
+    ones = Temperature(torch.ones(2))
+    wrapped = Recalibrated(model, ones)
+    assert isinstance(wrapped, Resampled)
+    before = model.net.uniform.clone()
+    wrapped.resample(generator=draw)
+    assert not torch.equal(model.net.uniform, before)
+    plain = LinearGaussian([[1.0]], [[1.0]], [0.1])
+    assert not isinstance(Recalibrated(plain, Temperature(torch.ones(1))), Resampled)
