@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from experiments.presets import DISCOUNTS
 from mbrl.agents.dhmbpo import Config
 from mbrl.dynamics import NormedEnsembleConfig
 from mbrl.learners.svg_config import SVGConfig
@@ -31,12 +32,23 @@ _SMALL = Config(
     starts=128,
 )
 
+# The last three dimensions are the goal, which jumps every 75 steps.
+_PANDA = replace(
+    _SMALL,
+    model=replace(_SMALL_MODEL, hidden=(200, 200), constants=(17, 18, 19)),
+    learner=replace(_SMALL.learner, discount=DISCOUNTS["panda-reach"]),
+    learning_starts=750,
+    fit_every=300,
+    updates=600,
+)
+
 # An iteration in each episode of 500 actions, as published for the Control Suite.
 _SUITE = replace(_PUBLISHED, learning_starts=2500, fit_every=500, updates=500, critic_updates=125)
 
 PRESETS: dict[str, tuple[int, Config]] = {
     "Pendulum-v1": (2000, _SMALL),
     "cartpole-swingup": (3000, replace(_SMALL, fit_every=150, updates=150)),
+    "panda-reach": (6000, _PANDA),
     "InvertedPendulum-v5": (5000, replace(_SMALL, learning_starts=500)),
     "HalfCheetah-v5": (30_000, _PUBLISHED),
     "Hopper-v5": (30_000, _PUBLISHED),

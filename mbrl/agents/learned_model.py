@@ -90,6 +90,7 @@ class LearnedModel:
         self.reward = None if config.learn_reward else self._of_vectors(spec)
         self.terminated = None if config.learn_termination else spec.terminated
         self.learns_reward, self.learns_termination = config.learn_reward, config.learn_termination
+        self.constants = getattr(config, "constants", ())
         self.fits = self.seen = 0
         self.bounds: tuple[Tensor, Tensor] | None = None
 
@@ -168,24 +169,37 @@ class LearnedModel:
     def judge(self, data: Transition) -> dict[str, float]:
         """How well the model predicts transitions, before it learns from them.
 
+        Dimensions that it keeps as they are (`constants`) are left out, and so are the transitions
+        in which one of them changes.
+
         Returns:
             `error_N` of dimension N of the observation, and `error_reward`: root mean square error
             of the members' mean, in units of the std of the change, or of the reward, in the data;
             `error`, their mean. `nll`: negative log-likelihood of a transition, in nats.
             `calibration`: mean gap between the share of outcomes within central intervals and their
             probability, in [0, 1]. `error_termination`: share of terminations predicted wrongly.
+            Nothing if fewer than two transitions are left.
         """
         model, size = self.model, self.size
+        if self.constants:
+            fixed = list(self.constants)
+            same = (data.obs[:, fixed] == data.next_obs[:, fixed]).all(-1)
+            data = Transition._make(column[same] for column in data)
+            if len(data.reward) < 2:
+                return {}
         rows = (column.expand(model.members, *column.shape) for column in (data.obs, data.action))
         state, action = rows
         mean, std = model.predict(state, action)
         target, unit = data.next_obs, (data.next_obs - data.obs).std(0)
-        names = [f"error_{i}" for i in range(size)]
+        shown = [i for i in range(size) if i not in self.constants]
+        names = [f"error_{i}" for i in shown]
         if self.learns_reward:
             target = torch.cat((target, data.reward.unsqueeze(-1)), -1)
             unit = torch.cat((unit, data.reward.std().view(1)))
             names.append("error_reward")
-        mean, std = mean[..., : len(names)].double(), std[..., : len(names)].double()
+            shown.append(size)
+        target, unit = target[..., shown], unit[shown]
+        mean, std = mean[..., shown].double(), std[..., shown].double()
         off = (mean.mean(0) - target).square().mean(0).sqrt() / unit.clamp_min(1e-8)
         off = torch.where(unit > 0, off, 0.0)
         said = dict(zip(names, off.tolist(), strict=True)) | {"error": float(off.mean())}

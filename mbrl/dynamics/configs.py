@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from annotated_types import Interval, MinLen
 
 from mbrl.parts import of_module
-from planners.checks import NonNegativeFloat, PositiveFloat, PositiveInt, check_fields
+from planners.checks import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    check_fields,
+)
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -75,6 +81,9 @@ class NeuralConfig(FitConfig, ABC):
     """Whether to predict termination too, by cross-entropy."""
     elites: PositiveInt | None = None
     """Number of members used for predictions, those with the best held-out loss; all if unset."""
+    constants: tuple[NonNegativeInt, ...] = ()
+    """Dimensions of the observation, from 0, that the model keeps as they are, such as a goal that
+    jumps at times: steps in which one of them changes are left out of the fit."""
     normalise: bool = True
     """Whether to scale inputs and targets to mean 0 and std 1 on the data."""
     normalise_targets: bool = True

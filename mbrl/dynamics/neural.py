@@ -440,6 +440,9 @@ class NeuralDynamics(NeuralModel):
 
     Attributes:
         scale: (S,) std of the one-step change of each observation in the data last fitted.
+
+    Raises:
+        ValueError: constants that are no dimensions of the observation.
     """
 
     scale: Tensor
@@ -454,6 +457,12 @@ class NeuralDynamics(NeuralModel):
             termination=config.learn_termination,
             generator=generator,
         )
+        wrong = [i for i in config.constants if i >= obs_size]
+        if wrong:
+            raise ValueError(
+                f"constants: {wrong[0]} is no dimension of an observation of {obs_size}, which "
+                f"are 0 to {obs_size - 1}"
+            )
         self.obs_size, self.action_size = obs_size, action_size
         self.register_buffer("scale", torch.ones(obs_size))
         self._clear_cache()
@@ -570,7 +579,18 @@ class NeuralDynamics(NeuralModel):
         if self.config.learn_reward:
             targets = torch.cat((change, reward.unsqueeze(-1)), -1)
         ends = terminated if self.config.learn_termination else None
-        metrics = self._fit(torch.cat((obs, action), -1), targets, ends, weights, generator)
+        inputs = torch.cat((obs, action), -1)
+        if self.config.constants:
+            kept = ~(change[:, list(self.config.constants)] != 0).any(-1)
+            if int(kept.sum()) < 2:
+                raise ValueError(
+                    f"constants: dimensions {list(self.config.constants)} change in all but "
+                    f"{int(kept.sum())} of {steps} transitions; a fit needs at least 2"
+                )
+            change, inputs, targets = change[kept], inputs[kept], targets[kept]
+            ends = None if ends is None else ends[kept]
+            weights = None if weights is None else weights[..., kept.to(weights.device)]
+        metrics = self._fit(inputs, targets, ends, weights, generator)
         std = moments(change)[1]
         self.scale.copy_(torch.where(std > 0, std, 1.0))
         return metrics

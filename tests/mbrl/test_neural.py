@@ -348,6 +348,40 @@ def test_rows_of_weight_zero_are_not_learned():
     assert errors[1][:3].max() < 0.3 and 1.2 < errors[1][3] < 1.8
 
 
+@pytest.mark.parametrize("learn_termination", [True, False])
+def test_constants_stay_as_they_are_and_their_jumps_are_left_out_of_the_fit(learn_termination):
+    """The third dimension is a goal, which jumps in every tenth step."""
+    config = replace(
+        CONFIG, epochs=2, learn_reward=True, learn_termination=learn_termination, constants=(2,)
+    )
+    rows = transitions()
+    goal = torch.randn(300, 1, generator=seeded(1))
+    jumps = torch.arange(300) % 10 == 3
+    then = torch.where(jumps.unsqueeze(-1), goal + 1, goal)
+    data = rows._replace(
+        obs=torch.cat((rows.obs, goal), 1), next_obs=torch.cat((rows.next_obs, then), 1)
+    )
+    weights = torch.rand(300, generator=seeded(2))
+    models = [NeuralDynamics(3, 1, config, generator=seeded()) for _ in range(2)]
+    models[0].fit(data, weights=weights, generator=seeded(3))
+    kept = Transition._make(column[~jumps] for column in data)
+    models[1].fit(kept, weights=weights[~jumps], generator=seeded(3))
+    state, action = torch.randn(4, 50, 3), torch.randn(4, 50, 1)
+    steps = [model.step(state, action, noise=torch.randn(4, 50, 3)) for model in models]
+    assert torch.equal(steps[0].state[..., 2], state[..., 2])
+    for one, other in zip(*(model.state_dict().values() for model in models), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_constants_that_are_no_dimensions_or_change_in_all_steps_are_refused():
+    config = replace(CONFIG, epochs=1)
+    with pytest.raises(ValueError, match="constants: 2 is no dimension of an observation of 2"):
+        NeuralDynamics(2, 1, replace(config, constants=(0, 2)), generator=seeded())
+    model = NeuralDynamics(2, 1, replace(config, constants=(0,)), generator=seeded())
+    with pytest.raises(ValueError, match=r"constants: .* change in all but 0 of 300 transitions"):
+        model.fit(transitions(), generator=seeded())
+
+
 @pytest.mark.parametrize(
     ("x", "y", "weights", "message"),
     [

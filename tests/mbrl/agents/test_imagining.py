@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from dataclasses import replace
 
 import gymnasium
 import numpy as np
@@ -219,11 +220,13 @@ class Exact:
         pass
 
 
-def judged(model, noise):
-    learned = LearnedModel(BOX, MODEL, generator=seeded())
+def judged(model, noise, constants=()):
+    learned = LearnedModel(BOX, replace(MODEL, constants=constants), generator=seeded())
     learned.model = model
     state, action = torch.randn(2, 4000, 2, generator=seeded(1))
     after = state + action + noise * torch.randn(4000, 2, generator=seeded(2))
+    if constants:  # they change in every second step
+        after[::2, list(constants)] = state[::2, list(constants)]
     ends = torch.zeros(4000, dtype=torch.bool)
     return learned.judge(Transition(state, action, action.norm(dim=-1), after, ends, ends))
 
@@ -243,6 +246,13 @@ def test_a_calibrated_model_is_said_to_be_calibrated():
 def test_a_model_too_sure_of_itself_is_said_to_be():
     assert judged(Exact(std=0.1), 0.5)["calibration"] > judged(Exact(), 0.5)["calibration"]
     assert judged(Exact(off=1.0), 0.5)["error"] > 2 * judged(Exact(), 0.5)["error"]
+
+
+def test_constants_and_steps_in_which_they_change_are_not_judged():
+    said = judged(Exact(off=0.1), 0.5, constants=(1,))
+    assert "error_1" not in said
+    unit = math.sqrt(1 + 0.5**2)
+    assert said["error_0"] == pytest.approx(math.hypot(0.5, 0.1) / unit, rel=0.05)
 
 
 def test_imagined_states_that_blow_up_are_dropped_and_counted():
