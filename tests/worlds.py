@@ -9,7 +9,7 @@ import scipy.linalg
 import torch
 from torch import Generator, Tensor, nn
 
-from mbrl.dynamics.neural import NeuralConfig
+from mbrl.dynamics.configs import NeuralConfig
 from mbrl.nn import Net
 
 

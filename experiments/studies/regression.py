@@ -30,7 +30,7 @@ from mbrl.data import Normaliser
 from mbrl.dynamics import bayesian_configs as bayesian
 from mbrl.dynamics.configs import EnsembleConfig, NormedEnsembleConfig
 from mbrl.dynamics.fitting import FitDiverged
-from mbrl.dynamics.neural import Regression
+from mbrl.dynamics.regression import Regression
 from mbrl.dynamics.table import ModelConfig
 from mbrl.training.executor import Work, stop_if_asked
 from mbrl.types import Gaussian

@@ -30,9 +30,10 @@ if TYPE_CHECKING:
     from mbrl.dynamics.derivatives import SmoothSimulator
     from mbrl.dynamics.ensemble import Ensemble
     from mbrl.dynamics.finite import Counts, FiniteModel
-    from mbrl.dynamics.neural import NeuralDynamics, Regression
+    from mbrl.dynamics.neural import NeuralDynamics
     from mbrl.dynamics.own import OwnModel
     from mbrl.dynamics.recalibrated import Recalibrated, recalibrate
+    from mbrl.dynamics.regression import Regression
     from mbrl.dynamics.simulator import Randomisation, Simulator
 
 __all__ = [
@@ -85,7 +86,8 @@ __getattr__ = lazy(
         "mbrl.dynamics.derivatives": ("SmoothSimulator",),
         "mbrl.dynamics.ensemble": ("Ensemble",),
         "mbrl.dynamics.finite": ("Counts", "FiniteModel"),
-        "mbrl.dynamics.neural": ("NeuralDynamics", "Regression"),
+        "mbrl.dynamics.neural": ("NeuralDynamics",),
+        "mbrl.dynamics.regression": ("Regression",),
         "mbrl.dynamics.own": ("OwnModel",),
         "mbrl.dynamics.recalibrated": ("Recalibrated", "recalibrate"),
         "mbrl.dynamics.simulator": ("Randomisation", "Simulator"),

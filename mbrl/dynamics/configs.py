@@ -141,7 +141,7 @@ class NeuralConfig(FitConfig, ABC):
         another way (a posterior in closed form) or that uses the data again after the fit (a
         Laplace approximation).
 
-        `trained` is a `mbrl.dynamics.neural.Trained`, `loss` a `mbrl.dynamics.fitting.Loss`; the
+        `trained` is a `mbrl.dynamics.heads.Trained`, `loss` a `mbrl.dynamics.fitting.Loss`; the
         result is a `mbrl.dynamics.fitting.Fitted`.
         """
         decay, config = self.decay(trained.net), self.for_outputs(rows[1].shape[-1])

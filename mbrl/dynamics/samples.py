@@ -20,7 +20,7 @@ from mbrl.dynamics.prior import PriorMLP
 from mbrl.nn import Net, Scaling
 
 if TYPE_CHECKING:
-    from mbrl.dynamics.neural import Trained
+    from mbrl.dynamics.heads import Trained
 
 
 class WeightSamples(Net):

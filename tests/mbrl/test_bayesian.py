@@ -30,8 +30,8 @@ from mbrl.dynamics.dropout import DropoutMLP
 from mbrl.dynamics.fitting import FitDiverged
 from mbrl.dynamics.langevin import LangevinMLP, refreshed, turned
 from mbrl.dynamics.laplace import LaplaceMLP, linear
-from mbrl.dynamics.neural import Regression
 from mbrl.dynamics.prior import PriorMLP
+from mbrl.dynamics.regression import Regression
 from mbrl.dynamics.samples import flat
 from mbrl.dynamics.sgmcmc import SgmcmcMLP, hamiltonian_step
 from mbrl.dynamics.swag import SwagMLP

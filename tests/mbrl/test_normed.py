@@ -144,7 +144,7 @@ def test_patience_and_passes_are_in_units_of_the_logarithm_of_the_outputs(monkey
         seen.update(patience=config.patience, epochs=config.epochs)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mbrl.dynamics.neural.Trained.fit", fit)
+    monkeypatch.setattr("mbrl.dynamics.heads.Trained.fit", fit)
     config = NormedEnsembleConfig(members=1, hidden=(4,), patience=10, epochs=20, learn_reward=True)
     model = NeuralDynamics(7, 1, config, generator=seeded())
     with pytest.raises(KeyboardInterrupt):

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
+from mbrl.dynamics.configs import NeuralConfig
 from mbrl.dynamics.fitting import Fitted
-from mbrl.dynamics.neural import NeuralConfig
 from mbrl.nn import Net
 
 
