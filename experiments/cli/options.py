@@ -90,7 +90,7 @@ UNSET: Mapping[str, Mapping[str, str]] = {
         "horizon": "whole episodes",
     },
     "mbrl.dynamics.configs.FitConfig": {"batches_per_epoch": "all rows"},
-    "mbrl.dynamics.configs.NeuralConfig": {"elites": "all members"},
+    "mbrl.dynamics.configs.NeuralConfig": {"elites": "all members", "constants": "none"},
     "mbrl.learners.svg_config.SVGConfig": {
         "critic_hidden": "--hidden",
         "discount": "that of the environment, that of the algorithm if it has none",
@@ -149,7 +149,10 @@ _NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 def flat(
-    kind: type[T], own: Mapping[str, type] = _NONE, meanings: Mapping[str, str] = _NONE
+    kind: type[T],
+    own: Mapping[str, type] = _NONE,
+    meanings: Mapping[str, str] = _NONE,
+    default: Any = None,
 ) -> type[T]:
     """The dataclass as its options: no prefix for those of `FLAT`, a word for what None means.
 
@@ -157,19 +160,22 @@ def flat(
         kind: the dataclass.
         own: the options of a planner or of a part of the user's own, by the field that has it.
         meanings: what takes effect where an option is not given, by the field's name.
+        default: an instance; a field that may hold several kinds of configs, such as those of
+            different models, gets the options of the kind that it holds there.
     """
     hints = get_type_hints(kind, include_extras=True)
     homes = [f"{base.__module__}.{base.__qualname__}" for base in reversed(kind.__mro__)]
     said = {name: words for home in homes for name, words in UNSET.get(home, {}).items()}
     fields: list[Any] = []
     for field in dataclasses.fields(cast(Any, kind)):
-        hint = config_of(hints[field.name])
+        held = getattr(default, field.name, None)
+        hint = config_of(hints[field.name], held)
         if field.name in own:
             prefix = tyro.conf.arg(name=field.name.removesuffix("_settings"))
             marked = Annotated[own[field.name], prefix]
             fields.append((field.name, marked, dataclasses.field(default_factory=own[field.name])))
         elif isinstance(hint, type) and dataclasses.is_dataclass(hint):
-            nested = flat(hint, own, meanings)
+            nested = flat(hint, own, meanings, held)
             start = _start(field, hint, nested)
             marked = Annotated[nested, tyro.conf.arg(name="")] if field.name in FLAT else nested
             fields.append((field.name, marked, start))
@@ -190,12 +196,21 @@ def flat(
     return made
 
 
-def config_of(hint: Any) -> Any:
-    """Of several configs that a field may hold, the first: the others are parts of one's own."""
-    configs = [
-        each for each in get_args(hint) if isinstance(each, type) and dataclasses.is_dataclass(each)
+def configs_of(hint: Any) -> list[Any]:
+    """The kinds of configs that a field may hold; [] if it holds none."""
+    return [
+        each
+        for each in (hint, *get_args(hint))
+        if isinstance(each, type) and dataclasses.is_dataclass(each)
     ]
-    return configs[0] if configs else hint
+
+
+def config_of(hint: Any, held: Any = None) -> Any:
+    """The kind of config that `held` is, or else the first that the field may hold."""
+    kinds = configs_of(hint)
+    if type(held) in kinds:
+        return type(held)
+    return kinds[0] if kinds else hint
 
 
 def _start(field: Any, kind: Any, flattened: Any) -> Any:
@@ -214,10 +229,9 @@ def _as(kind: type[T], value: Any) -> T:
         held, wanted = getattr(value, field.name), hints[field.name]
         if hasattr(held, "plain"):
             held = held.plain()
-        for each in get_args(wanted):
-            config = isinstance(each, type) and dataclasses.is_dataclass(each)
-            if config and isinstance(held, cast(Any, each)):
-                wanted = each
+        kinds = [each for each in configs_of(wanted) if isinstance(held, each)]
+        if kinds:  # the closest: one may be derived from another
+            wanted = min(kinds, key=type(held).__mro__.index)
         again = isinstance(wanted, type) and dataclasses.is_dataclass(wanted)
         values[field.name] = _as(wanted, held) if again and type(held) is not wanted else held
     return kind(**values)
@@ -239,7 +253,7 @@ def parse(
     Raises:
         Wrong: an unknown option, or a value that is none.
     """
-    complaint, taken = io.StringIO(), flat(kind, own, meanings)
+    complaint, taken = io.StringIO(), flat(kind, own, meanings, default)
     try:
         with contextlib.redirect_stderr(complaint):
             start = tyro.MISSING_NONPROP if default is None else _as(taken, default)

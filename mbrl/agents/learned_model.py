@@ -90,7 +90,7 @@ class LearnedModel:
         self.reward = None if config.learn_reward else self._of_vectors(spec)
         self.terminated = None if config.learn_termination else spec.terminated
         self.learns_reward, self.learns_termination = config.learn_reward, config.learn_termination
-        self.constants = getattr(config, "constants", ())
+        self.constants = getattr(config, "constants", None) or ()
         self.fits = self.seen = 0
         self.bounds: tuple[Tensor, Tensor] | None = None
 

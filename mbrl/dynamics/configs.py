@@ -81,7 +81,7 @@ class NeuralConfig(FitConfig, ABC):
     """Whether to predict termination too, by cross-entropy."""
     elites: PositiveInt | None = None
     """Number of members used for predictions, those with the best held-out loss; all if unset."""
-    constants: tuple[NonNegativeInt, ...] = ()
+    constants: tuple[NonNegativeInt, ...] | None = None
     """Dimensions of the observation, from 0, that the model keeps as they are, such as a goal that
     jumps at times: steps in which one of them changes are left out of the fit."""
     normalise: bool = True

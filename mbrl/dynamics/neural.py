@@ -262,7 +262,7 @@ class NeuralDynamics(NeuralModel):
             termination=config.learn_termination,
             generator=generator,
         )
-        wrong = [i for i in config.constants if i >= obs_size]
+        wrong = [i for i in config.constants or () if i >= obs_size]
         if wrong:
             raise ValueError(
                 f"constants: {wrong[0]} is no dimension of an observation of {obs_size}, which "

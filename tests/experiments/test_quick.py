@@ -30,10 +30,12 @@ from experiments.presets.mpc import PRESETS
 from experiments.studies import STUDIES
 from mbrl.agents import AGENTS, KINDS, MPCConfig, PlannerConfig, agent
 from mbrl.agents.mpc import PlannerName
+from mbrl.dynamics.table import MODELS
 from mbrl.parts import settings
 from mbrl.plain import file_name
 from mbrl.settings import SearchConfig
 from mbrl.spaces import spec_of
+from mbrl.training import Run, RunConfig
 from mbrl.training.checkpoint import CONFIG
 
 ROOT = Path(__file__).parents[2]
@@ -488,3 +490,28 @@ def test_paths_are_printed_as_they_are(name, tmp_path, capsys, monkeypatch):
 def test_names_of_folders_have_no_slash_and_no_colon(tmp_path, monkeypatch):
     assert file_name("my_module:ALE/Pong-v5") == "my_module-ALE-Pong-v5"
     assert re.search(r"[:/]", file_name("a:b\\c/d")) is None
+
+
+@pytest.mark.parametrize("model", [*MODELS])
+@pytest.mark.parametrize("algo", ["pets", "dhmbpo"])
+def test_a_run_has_the_kind_of_model_that_is_asked_for(algo, model, tmp_path):
+    """Also with options of its own, and after it is read again."""
+    line = f"train {algo} --env Pendulum-v1 --model {model} --steps 2 --threads 1 --run"
+    path = tmp_path / "run"
+    own = {field.name: field for field in dataclasses.fields(MODELS[model])}
+    option = next(name for name in reversed(own) if isinstance(own[name].default, float))
+    assert run([*line.split(), str(path), f"--model.{option.replace('_', '-')}", "0.03"]) == 0
+    written = json.loads((path / "config.json").read_text())["agent"]["model"]
+    assert written.keys() == own.keys() and written[option] == 0.03
+    assert type(RunConfig.of(Run.open(path)).agent.model) is MODELS[model]
+
+
+@pytest.mark.parametrize(
+    ("algo", "kind"),
+    [("mbpo", "ensemble"), ("dhmbpo", "normed-ensemble"), ("svg", "normed-ensemble")],
+)
+def test_a_run_has_the_presets_kind_of_model(algo, kind, tmp_path):
+    path = tmp_path / "run"
+    line = f"train {algo} --env Pendulum-v1 --steps 2 --threads 1 --run {path}"
+    assert run(line.split()) == 0
+    assert type(RunConfig.of(Run.open(path)).agent.model) is MODELS[kind]
