@@ -1,8 +1,9 @@
-"""Planners, models, agents and environments of a user's own, found by name."""
+"""Planners, models, agents and environments of a user's own, found by name; and extras."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -112,3 +113,9 @@ def check_settings(what: str, part: Callable[..., Any], given: int, asked: Itera
         if name not in there:
             known = ", ".join(there) or "none"
             raise ValueError(f"{what} has no setting {name!r}; it has {known}")
+
+
+def require_extra(module: str, extra: str) -> None:
+    """Raise ModuleNotFoundError if a module is not installed; the message says what to install."""
+    if importlib.util.find_spec(module) is None:
+        raise ModuleNotFoundError(f"{module} is not installed: pip install 'rolloutlab[{extra}]'")

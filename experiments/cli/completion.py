@@ -18,7 +18,7 @@ from experiments.cli.compare import Compare
 from experiments.cli.drive import DriveRobot
 from experiments.cli.evaluate import Evaluate
 from experiments.cli.listing import List
-from experiments.cli.options import FLAT, configs_of, parse, unset
+from experiments.cli.options import FLAT, config_of, parse, unset
 from experiments.cli.plot import Plot
 from experiments.cli.study import Study
 from experiments.cli.train import Resume, train_of
@@ -107,11 +107,11 @@ def _options(kind: Any, prefix: str = "") -> list[str]:
         hint, name = hints[field.name], field.name.replace("_", "-")
         if get_origin(hint) is Mapping:
             continue  # settings of a part of the user's own
-        kinds = configs_of(hint)
-        for kind in kinds:
-            inner = _options(kind, prefix if field.name in FLAT else f"{prefix}{name}.")
-            found += [option for option in inner if option not in found]
-        if not kinds and _PLACED not in getattr(hint, "__metadata__", ()):
+        made = field.default_factory is not dataclasses.MISSING
+        config = config_of(hint, field.default_factory() if made else field.default)
+        if dataclasses.is_dataclass(config):
+            found += _options(config, prefix if field.name in FLAT else f"{prefix}{name}.")
+        elif _PLACED not in getattr(hint, "__metadata__", ()):
             names = [name, f"no-{name}"] if hint is bool else [name]
             found += [f"--{prefix}{each}" for each in names]
     return found

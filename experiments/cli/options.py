@@ -90,7 +90,8 @@ UNSET: Mapping[str, Mapping[str, str]] = {
         "horizon": "whole episodes",
     },
     "mbrl.dynamics.configs.FitConfig": {"batches_per_epoch": "all rows"},
-    "mbrl.dynamics.configs.NeuralConfig": {"elites": "all members", "constants": "none"},
+    "mbrl.dynamics.configs.LearnedConfig": {"constants": "none"},
+    "mbrl.dynamics.configs.NeuralConfig": {"elites": "all members"},
     "mbrl.learners.svg_config.SVGConfig": {
         "critic_hidden": "--hidden",
         "discount": "that of the environment, that of the algorithm if it has none",
@@ -176,7 +177,7 @@ def flat(
             fields.append((field.name, marked, dataclasses.field(default_factory=own[field.name])))
         elif isinstance(hint, type) and dataclasses.is_dataclass(hint):
             nested = flat(hint, own, meanings, held)
-            start = _start(field, hint, nested)
+            start = _start(field, nested, held)
             marked = Annotated[nested, tyro.conf.arg(name="")] if field.name in FLAT else nested
             fields.append((field.name, marked, start))
         elif get_origin(hint) is Mapping:  # settings by name, which only a part of one's own has
@@ -213,7 +214,9 @@ def config_of(hint: Any, held: Any = None) -> Any:
     return kinds[0] if kinds else hint
 
 
-def _start(field: Any, kind: Any, flattened: Any) -> Any:
+def _start(field: Any, flattened: Any, held: Any) -> Any:
+    if held is not None:
+        return dataclasses.field(default_factory=lambda: _as(flattened, held))
     if field.default_factory is dataclasses.MISSING:
         return dataclasses.field(default_factory=flattened)
     return dataclasses.field(default_factory=lambda: _as(flattened, field.default_factory()))

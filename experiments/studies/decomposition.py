@@ -18,7 +18,7 @@ from experiments import plots
 from experiments.plots.lines import Curve
 from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
-from mbrl.dynamics import EnsembleConfig, Regression
+from mbrl.dynamics import EnsembleConfig, NeuralConfig
 from mbrl.dynamics.table import model_config
 from mbrl.training.executor import Work
 from mbrl.uncertainty import spread
@@ -41,6 +41,7 @@ OWN: dict[str, dict[str, Any]] = {
     "anchored": {"prior_std": 3.0},
     "dropout": {"dropout": 0.05, "prior_std": 3.0},
     "swag": {"prior_std": 3.0},
+    "gp": {"points": max(COUNTS)},
     "laplace": {"prior_std": 3.0},
     "sgmcmc": {"prior_std": 3.0},
     "langevin": {"prior_std": 3.0, "hidden": (16, 16), "activation": "tanh", "networks": 5,
@@ -153,11 +154,13 @@ def split(kind: str, count: int, seed: int, fast: bool) -> dict[str, float]:
     draw = torch.Generator().manual_seed(1000 * seed + count)
     shared: dict[str, Any] = MODEL | ({"epochs": 3, "members": 5} if fast else {})
     config: Any = model_config(kind, EnsembleConfig(**shared))
-    settings = {"epochs": shared["epochs"], **OWN[kind]}
+    settings = {**OWN[kind]}
+    if isinstance(config, NeuralConfig):
+        settings = {"epochs": shared["epochs"], **settings}
     if fast and kind == "langevin":
         settings |= {"tuning_steps": 20, "samples": 4}
     config = replace(config, **settings)
-    model = Regression(1, 1, config, generator=draw)
+    model = config.regression(1, 1, generator=draw)
     began = time.perf_counter()
     model.fit(*data(count, draw), generator=draw)
     seconds = time.perf_counter() - began

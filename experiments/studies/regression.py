@@ -63,6 +63,7 @@ SETTINGS: Mapping[str, ModelConfig] = {
         **SAMPLED, prior_std=2.0, first_std=0.02, kl_weight=0.1
     ),
     "dropout": bayesian.DropoutConfig(**SAMPLED, prior_std=3.0, dropout=0.01),
+    "gp": bayesian.GPConfig(warm=False, members=50, points=2000, iterations=100),
     "langevin": bayesian.LangevinConfig(
         **{**SHARED, "hidden": (16, 16)}, prior_std=2.0, networks=3, members=60, samples=20,
         thin=25, tuning_steps=2000,
@@ -180,7 +181,7 @@ def measure(config: ModelConfig, draws: int, table: Table, split: int) -> dict[s
     scale_x.fit(inputs[train])
     scale_y.fit(target[train])
     x, y = scale_x.scale(inputs).float(), scale_y.scale(target).float()
-    model = Regression(x.shape[1], 1, config, generator=generator)
+    model = config.regression(x.shape[1], 1, generator=generator)
     began = time.perf_counter()
     try:
         model.fit(x[train], y[train], generator=generator)
@@ -245,6 +246,7 @@ def fast(config: ModelConfig) -> ModelConfig:
     small = {
         "hidden": (8,), "epochs": 3, "members": 2, "networks": 1, "swag_epochs": 3, "rank": 2,
         "cycles": 1, "cycle_steps": 20, "cycle_samples": 2, "tuning_steps": 20, "samples": 2,
+        "points": 50, "iterations": 3,
     }  # fmt: skip
     names = {field.name for field in fields(config)}
     return replace(config, **{name: value for name, value in small.items() if name in names})
@@ -300,6 +302,8 @@ mean and variance. The calibration error is the mean over {len(LEVELS)} levels o
 between the level and the share of targets in its central interval. Seconds are of the fit on one
 thread. Each model has one set of settings for all tables, which is in `results.json`.
 """
+    if points := numbers["settings"].get("gp", {}).get("points"):
+        text += f"\nOf more than {points:,} training rows gp takes a random subset of {points:,}.\n"
     failed = [
         f"The fit of {name}, split {split}, diverged and is left out: {why}"
         for name, one in results.items()

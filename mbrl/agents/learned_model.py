@@ -12,7 +12,7 @@ from jaxtyping import Float, Shaped
 from torch import Generator, Tensor, nn
 
 from mbrl.data import Replay
-from mbrl.dynamics.configs import NeuralConfig
+from mbrl.dynamics.configs import LearnedConfig
 from mbrl.dynamics.own import OwnModel
 from mbrl.spaces import Vectors
 from mbrl.types import (
@@ -62,7 +62,7 @@ class LearnedModel:
     def __init__(
         self,
         spec: Spec,
-        config: NeuralConfig | OwnModel,
+        config: LearnedConfig | OwnModel,
         *,
         generator: Generator,
         device: torch.device | str = "cpu",

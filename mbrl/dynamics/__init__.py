@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         AnchoredConfig,
         BayesByBackpropConfig,
         DropoutConfig,
+        GPConfig,
         LangevinConfig,
         LaplaceConfig,
         SgmcmcConfig,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from mbrl.dynamics.derivatives import SmoothSimulator
     from mbrl.dynamics.ensemble import Ensemble
     from mbrl.dynamics.finite import Counts, FiniteModel
+    from mbrl.dynamics.gp import GPDynamics, GPRegression
     from mbrl.dynamics.neural import NeuralDynamics
     from mbrl.dynamics.own import OwnModel
     from mbrl.dynamics.recalibrated import Recalibrated, recalibrate
@@ -47,6 +49,9 @@ __all__ = [
     "EnsembleConfig",
     "FiniteModel",
     "FitConfig",
+    "GPConfig",
+    "GPDynamics",
+    "GPRegression",
     "LangevinConfig",
     "LaplaceConfig",
     "NeuralConfig",
@@ -71,6 +76,7 @@ __getattr__ = lazy(
             "AnchoredConfig",
             "BayesByBackpropConfig",
             "DropoutConfig",
+            "GPConfig",
             "LangevinConfig",
             "LaplaceConfig",
             "SgmcmcConfig",
@@ -86,6 +92,7 @@ __getattr__ = lazy(
         "mbrl.dynamics.derivatives": ("SmoothSimulator",),
         "mbrl.dynamics.ensemble": ("Ensemble",),
         "mbrl.dynamics.finite": ("Counts", "FiniteModel"),
+        "mbrl.dynamics.gp": ("GPDynamics", "GPRegression"),
         "mbrl.dynamics.neural": ("NeuralDynamics",),
         "mbrl.dynamics.regression": ("Regression",),
         "mbrl.dynamics.own": ("OwnModel",),

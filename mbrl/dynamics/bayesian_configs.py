@@ -1,4 +1,4 @@
-"""Settings of Bayesian networks, whose members are samples of the weights.
+"""Settings of Bayesian models, whose members are samples of the weights or of the function.
 
 No torch is imported, so the command's help is quick.
 """
@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from annotated_types import Interval, MinLen
 
-from mbrl.dynamics.configs import NeuralConfig
-from mbrl.parts import of_module
+from mbrl.dynamics.configs import LearnedConfig, NeuralConfig
+from mbrl.parts import of_module, require_extra
 from planners.checks import (
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     PositiveShare,
+    Rounds,
     require,
 )
 
@@ -268,3 +269,60 @@ class LangevinConfig(ChainConfig):
     def kept(self) -> int:
         """M, samples of each chain."""
         return self.samples
+
+
+@dataclass(frozen=True)
+class GPConfig(LearnedConfig):
+    """Settings of Gaussian processes (Rasmussen and Williams 2006): exact ones, an output each."""
+
+    MODEL = "mbrl.dynamics.gp:GPDynamics"
+    REGRESSION = "mbrl.dynamics.gp:GPRegression"
+
+    members: PositiveInt = 5
+    """E, the number of functions drawn from the posterior that predict."""
+    learn_termination: bool = False
+    """Whether to predict termination too, by least squares on 0 and 1."""
+    warm: bool = True
+    """Whether a refit starts from the hyperparameters of the last fit instead of the first ones."""
+    kernel: Literal["se", "matern52"] = "se"
+    """The prior's covariance: the squared exponential, which has moments in closed form, or the
+    Matérn kernel of order 5/2; each input has a length scale of its own."""
+    points: Annotated[int, Interval(ge=1, le=10_000)] = 1000
+    """Most rows that predict: of more, each fit draws a random subset. Predictions take time in
+    proportion to their number, and a fit to its cube."""
+    tuning_points: Annotated[int, Interval(ge=1, le=10_000)] = 300
+    """Most of these rows by which hyperparameters are found."""
+    iterations: Rounds = 60
+    """Most iterations of L-BFGS for each output's hyperparameters."""
+    least_noise: Annotated[float, Interval(ge=1e-4, le=1)] = 0.01
+    """Least std of the noise, in scaled units."""
+    frequencies: PositiveInt = 128
+    """Random frequencies of the prior of each function drawn."""
+
+    def build(self, inputs: int, outputs: int, *, generator: Generator) -> Net:
+        """Gaussian processes that predict their prior until they are fitted.
+
+        Raises:
+            ModuleNotFoundError: GPyTorch is not installed; the message says what to install.
+        """
+        require_extra("gpytorch", "gp")
+        kind = of_module("network", "mbrl.dynamics.gaussian_processes:GaussianProcesses")
+        return kind(self, inputs, outputs, generator=generator)
+
+    def optimise(
+        self,
+        trained: Any,
+        loss: Any,
+        rows: Sequence[Tensor],
+        held: Sequence[Tensor],
+        *,
+        weights: Tensor | None,
+        generator: Generator,
+    ) -> Any:
+        """Find the hyperparameters of greatest marginal likelihood, and the posterior.
+
+        Raises:
+            ValueError: weights of rows, which this fit does not have.
+        """
+        require(weights is None, "weights must be None: Gaussian processes take all rows alike")
+        return trained.net.fit(trained.heads, rows, generator=generator)

@@ -62,11 +62,77 @@ class FitConfig:
 
 
 @dataclass(frozen=True)
-class NeuralConfig(FitConfig, ABC):
-    """Settings common to all neural models, and of their fit."""
+class LearnedConfig(ABC):
+    """Settings common to all models that are fitted: members, reward, termination.
+
+    What a kind lets its user choose is a field. What is not a field of a kind has the value here.
+    """
 
     MODEL: ClassVar[str] = "mbrl.dynamics.neural:NeuralDynamics"
     """The class that `make` imports and builds."""
+    REGRESSION: ClassVar[str] = "mbrl.dynamics.regression:Regression"
+    """Likewise `regression`."""
+
+    members: PositiveInt = 5
+    """E, the number of functions that predict."""
+    learn_reward: bool = False
+    """Whether to predict the reward too."""
+    learn_termination: bool = False
+    """Whether to predict termination too."""
+    constants: tuple[NonNegativeInt, ...] | None = None
+    """Dimensions of the observation, from 0, that the model keeps as they are, such as a goal that
+    jumps at times: steps in which one of them changes are left out of the fit."""
+    warm: bool = True
+    """Whether a refit starts from the last fit instead of anew."""
+
+    probabilistic: ClassVar[bool] = True
+    homoscedastic: ClassVar[bool] = True
+    elites: ClassVar[int | None] = None
+    normalise: ClassVar[bool] = True
+    normalise_targets: ClassVar[bool] = True
+    holdout: ClassVar[float] = 0.0
+    holdout_max: ClassVar[int] = 0
+    bound_weight: ClassVar[float] = 0.0
+    beta_nll: ClassVar[float] = 0.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    @abstractmethod
+    def build(self, inputs: int, outputs: int, *, generator: Generator) -> Net:
+        """A net of `members` from (E, B, inputs) to (E, B, outputs)."""
+
+    def make(self, obs_size: int, action_size: int, *, generator: Generator) -> Any:
+        """A new `MODEL` for observations (O,) and actions (A,)."""
+        kind = of_module("model", self.MODEL)
+        return kind(obs_size, action_size, self, generator=generator)
+
+    def regression(self, x_size: int, y_size: int, *, generator: Generator) -> Any:
+        """A new `REGRESSION` from x (I,) to y (D,)."""
+        kind = of_module("model", self.REGRESSION)
+        return kind(x_size, y_size, self, generator=generator)
+
+    @abstractmethod
+    def optimise(
+        self,
+        trained: Any,
+        loss: Any,
+        rows: Sequence[Tensor],
+        held: Sequence[Tensor],
+        *,
+        weights: Tensor | None,
+        generator: Generator,
+    ) -> Any:
+        """Fit a net and its heads to rows in scaled units: inputs, targets, learned terminations.
+
+        `trained` is a `mbrl.dynamics.heads.Trained`, `loss` a `mbrl.dynamics.fitting.Loss`; the
+        result is a `mbrl.dynamics.fitting.Fitted`.
+        """
+
+
+@dataclass(frozen=True)
+class NeuralConfig(FitConfig, LearnedConfig):
+    """Settings common to all neural models, and of their fit."""
 
     members: PositiveInt = 5
     """E, the number of nets."""
@@ -81,9 +147,6 @@ class NeuralConfig(FitConfig, ABC):
     """Whether to predict termination too, by cross-entropy."""
     elites: PositiveInt | None = None
     """Number of members used for predictions, those with the best held-out loss; all if unset."""
-    constants: tuple[NonNegativeInt, ...] | None = None
-    """Dimensions of the observation, from 0, that the model keeps as they are, such as a goal that
-    jumps at times: steps in which one of them changes are left out of the fit."""
     normalise: bool = True
     """Whether to scale inputs and targets to mean 0 and std 1 on the data."""
     normalise_targets: bool = True
@@ -108,15 +171,6 @@ class NeuralConfig(FitConfig, ABC):
         if self.homoscedastic and not self.probabilistic:
             raise ValueError("homoscedastic needs probabilistic: it is a kind of variance")
 
-    @abstractmethod
-    def build(self, inputs: int, outputs: int, *, generator: Generator) -> Net:
-        """A net of `members` from (E, B, inputs) to (E, B, outputs)."""
-
-    def make(self, obs_size: int, action_size: int, *, generator: Generator) -> Any:
-        """A new `MODEL` for observations (O,) and actions (A,)."""
-        kind = of_module("model", self.MODEL)
-        return kind(obs_size, action_size, self, generator=generator)
-
     def decay(self, net: Net) -> Mapping[Tensor, float]:
         """Weight decay by parameter of the net; parameters that are not listed have none."""
         return {}
@@ -137,12 +191,9 @@ class NeuralConfig(FitConfig, ABC):
     ) -> Any:
         """Fit a net and its heads to rows in scaled units: inputs, targets, learned terminations.
 
-        The default is gradient descent, by `fitting.fit`. Override it for a net that is fitted in
-        another way (a posterior in closed form) or that uses the data again after the fit (a
-        Laplace approximation).
-
-        `trained` is a `mbrl.dynamics.heads.Trained`, `loss` a `mbrl.dynamics.fitting.Loss`; the
-        result is a `mbrl.dynamics.fitting.Fitted`.
+        This is gradient descent, by `fitting.fit`. Override it for a net that is fitted in another
+        way (a posterior in closed form) or that uses the data again after the fit (a Laplace
+        approximation).
         """
         decay, config = self.decay(trained.net), self.for_outputs(rows[1].shape[-1])
         return trained.fit(

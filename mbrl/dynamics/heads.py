@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 
 from mbrl.data import Normaliser
 from mbrl.dynamics import fitting
-from mbrl.dynamics.configs import FitConfig, NeuralConfig
+from mbrl.dynamics.configs import FitConfig, LearnedConfig
 from mbrl.nn import Net
 
 LOG_VAR = (-15.0, 0.5)
@@ -36,7 +36,9 @@ class Heads(nn.Module):
         outputs: number of raw outputs.
     """
 
-    def __init__(self, members: int, size: int, config: NeuralConfig, *, termination: bool) -> None:
+    def __init__(
+        self, members: int, size: int, config: LearnedConfig, *, termination: bool
+    ) -> None:
         super().__init__()
         self.members, self.size = members, size
         self.termination, self.beta = termination, config.beta_nll

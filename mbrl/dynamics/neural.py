@@ -19,7 +19,7 @@ from torch import Generator, Tensor, nn
 
 from mbrl.data import Normaliser, moments
 from mbrl.dynamics import fitting
-from mbrl.dynamics.configs import NeuralConfig
+from mbrl.dynamics.configs import LearnedConfig
 from mbrl.dynamics.heads import Heads, Trained, model_loss
 from mbrl.nn import Net, Scaling
 from mbrl.types import Gaussian, Metrics, Step, Transition
@@ -48,7 +48,7 @@ class NeuralModel(nn.Module):
     Args:
         inputs: I.
         targets: D.
-        config: see `NeuralConfig`; its `build` makes the net.
+        config: see `LearnedConfig`; its `build` makes the net.
         termination: whether to learn a logit too.
         generator: draws the initial weights.
 
@@ -62,7 +62,7 @@ class NeuralModel(nn.Module):
         self,
         inputs: int,
         targets: int,
-        config: NeuralConfig,
+        config: LearnedConfig,
         *,
         termination: bool = False,
         generator: Generator,
@@ -240,7 +240,7 @@ class NeuralDynamics(NeuralModel):
     Args:
         obs_size: O (and S).
         action_size: A.
-        config: see `NeuralConfig`.
+        config: see `LearnedConfig`.
         generator: draws the initial weights.
 
     Attributes:
@@ -253,7 +253,7 @@ class NeuralDynamics(NeuralModel):
     scale: Tensor
 
     def __init__(
-        self, obs_size: int, action_size: int, config: NeuralConfig, *, generator: Generator
+        self, obs_size: int, action_size: int, config: LearnedConfig, *, generator: Generator
     ) -> None:
         super().__init__(
             obs_size + action_size,

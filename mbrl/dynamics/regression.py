@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from mbrl.dynamics.configs import NeuralConfig
+from mbrl.dynamics.configs import LearnedConfig
 from mbrl.dynamics.neural import NeuralModel, check_rows
 from mbrl.types import Gaussian, Metrics
 
@@ -17,12 +17,12 @@ class Regression(NeuralModel):
     Args:
         x_size: I.
         y_size: D.
-        config: see `NeuralConfig`.
+        config: see `LearnedConfig`.
         generator: draws the initial weights.
     """
 
     def __init__(
-        self, x_size: int, y_size: int, config: NeuralConfig, *, generator: Generator
+        self, x_size: int, y_size: int, config: LearnedConfig, *, generator: Generator
     ) -> None:
         super().__init__(x_size, y_size, config, generator=generator)
 

@@ -15,6 +15,7 @@ ModelConfig = (
     | bayesian.AnchoredConfig
     | bayesian.BayesByBackpropConfig
     | bayesian.DropoutConfig
+    | bayesian.GPConfig
     | bayesian.LangevinConfig
     | bayesian.LaplaceConfig
     | bayesian.SgmcmcConfig
@@ -28,6 +29,7 @@ MODELS: Mapping[str, type[ModelConfig]] = {
     "anchored": bayesian.AnchoredConfig,
     "bayes-by-backprop": bayesian.BayesByBackpropConfig,
     "dropout": bayesian.DropoutConfig,
+    "gp": bayesian.GPConfig,
     "langevin": bayesian.LangevinConfig,
     "laplace": bayesian.LaplaceConfig,
     "sgmcmc": bayesian.SgmcmcConfig,

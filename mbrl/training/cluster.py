@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from mbrl.parts import require_extra
 from mbrl.training.checkpoint import CONFIG, Run, RunError
 from mbrl.training.executor import (
     Event,
@@ -40,7 +41,6 @@ from mbrl.training.executor import (
     set_link,
     stop_if_asked,
 )
-from mbrl.training.metrics import require
 from mbrl.training.packing import Packed, pack, unpack
 from mbrl.training.run_config import versions
 
@@ -95,7 +95,7 @@ class Ray(Executor):
             ValueError: an address of another form; a working_dir after `ray.init`.
             ExecutorError: there is no cluster at the address, or it cannot be joined.
         """
-        require("ray", "cluster")
+        require_extra("ray", "cluster")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else Ray warns
         ray = _ray()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import os
@@ -11,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from mbrl.parts import require_extra
 from mbrl.training.files import RunError, as_run_error, open_file, parsed_json, read_file
 
 METRICS, TIMINGS = "metrics.jsonl", "timings.jsonl"
@@ -135,7 +135,7 @@ class TensorBoardSink:
     @staticmethod
     def check() -> None:
         """Raise ModuleNotFoundError if it is not installed; the message says what to install."""
-        require("tensorboard", "tensorboard")
+        require_extra("tensorboard", "tensorboard")
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -168,7 +168,7 @@ class WandbSink:
     @staticmethod
     def check() -> None:
         """Raise ModuleNotFoundError if it is not installed; the message says what to install."""
-        require("wandb", "wandb")
+        require_extra("wandb", "wandb")
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -187,12 +187,6 @@ class WandbSink:
         """Finish the run."""
         if "_run" in self.__dict__:
             self._run.finish()
-
-
-def require(module: str, extra: str) -> None:
-    """Raise ModuleNotFoundError if a module is not installed; the message says what to install."""
-    if importlib.util.find_spec(module) is None:
-        raise ModuleNotFoundError(f"{module} is not installed: pip install 'rolloutlab[{extra}]'")
 
 
 SINKS = {"tensorboard": TensorBoardSink, "wandb": WandbSink}

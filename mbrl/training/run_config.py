@@ -140,6 +140,9 @@ def _read(kind: Any, given: Any, file: Path | str, place: str = "") -> Any:
         raise RunError(f"{file}: {shown('.'.join(at), most=80)}: {_wanted(first)}") from None
     unknown = _unknown(given, dataclasses.asdict(made))
     if unknown:
+        # of several kinds of configs, one may accept what the one that is meant refuses
+        if refused := first_refused(kind, given, place):
+            raise RunError(f"{file}: {shown(refused)}")
         at = shown(".".join([*([place] if place else []), *unknown]), most=80)
         raise RunError(f"{file}: {at} is not known here; is the run of another version?")
     return made

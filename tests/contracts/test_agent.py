@@ -25,6 +25,7 @@ from mbrl.agents.pets import Config
 from mbrl.dynamics import (
     DropoutConfig,
     EnsembleConfig,
+    GPConfig,
     NormedEnsembleConfig,
     SgmcmcConfig,
     SwagConfig,
@@ -131,6 +132,10 @@ SOFT = SACConfig(hidden=(8,), discount=0.9)
 
 SAMPLED = {"members": 2, "hidden": (8,), "epochs": 2, "batch": 16, "learn_reward": True}
 
+PROCESSES = {
+    "members": 2, "points": 15, "frequencies": 4, "iterations": 3, "learn_reward": True,
+}  # fmt: skip
+
 
 def through_model(seed, name, learner=(), **settings):
     module = agent(name)
@@ -186,6 +191,8 @@ MAKERS = {
     "pets open loop": pets(replan_every=0),
     "pets, dropout": pets(model=DropoutConfig(**SAMPLED)),
     "pets, swag": pets(model=SwagConfig(swag_epochs=2, **SAMPLED)),
+    "pets, gp": pets(model=GPConfig(**PROCESSES)),
+    "mbpo, gp": imagined("mbpo", {"learner": SOFT}, GPConfig(**PROCESSES), trust="macura"),
     "mbpo, sgmcmc": imagined(
         "mbpo", {"learner": SOFT}, SgmcmcConfig(cycle_steps=8, cycle_samples=2, **SAMPLED)
     ),

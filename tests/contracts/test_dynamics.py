@@ -14,6 +14,7 @@ from mbrl.dynamics import (
     Ensemble,
     EnsembleConfig,
     FiniteModel,
+    NeuralConfig,
     NeuralDynamics,
     Simulator,
     recalibrate,
@@ -89,14 +90,14 @@ QUICK = {
     "swag": {"swag_epochs": 5},
     "sgmcmc": {"cycle_steps": 50, "cycle_samples": 5},
     "langevin": {"tuning_steps": 50, "samples": 10, "networks": 2},
+    "gp": {"points": 120, "frequencies": 64, "iterations": 10},
 }
 
 
 def sampled(kind):
     def make(seed=0):
-        config = MODELS[kind](
-            members=4, learn_reward=True, learn_termination=True, **SMALL | QUICK.get(kind, {})
-        )
+        settings = (SMALL if issubclass(MODELS[kind], NeuralConfig) else {}) | QUICK.get(kind, {})
+        config = MODELS[kind](members=4, learn_reward=True, learn_termination=True, **settings)
         return config.make(OBS, ACTION, generator=seeded(seed))
 
     def case():
@@ -294,7 +295,7 @@ def test_a_step_without_noise_is_the_mean(case, model):
     torch.testing.assert_close(mean.reward, nought.reward)
 
 
-@those(*NEURAL, "temperature", "linear")
+@those(*NEURAL, "gp", "temperature", "linear")
 def test_steps_are_drawn_from_the_predicted_gaussian(case, model):
     assert isinstance(model, GaussianDynamics)
     state, action, noise = inputs(case)
@@ -320,7 +321,7 @@ def test_rows_do_not_depend_on_one_another(case, model):
     assert torch.equal(part.terminated, whole.terminated[:, 2:4])
 
 
-@those(*NEURAL)
+@those(*NEURAL, "gp")
 def test_a_fitted_model_predicts_a_toy_problem(case, model):
     """The error in the next state is below a tenth of that of predicting no change."""
     assert isinstance(model, Fittable)
@@ -331,7 +332,7 @@ def test_a_fitted_model_predicts_a_toy_problem(case, model):
     assert error < 0.1 * (steps.obs - steps.next_obs).square().mean()
 
 
-@those(*NEURAL)
+@those(*NEURAL, "gp")
 def test_saving_and_loading_give_the_same_step(case, model):
     state, action, noise = inputs(case)
     other = case.again(seed=9)
@@ -342,7 +343,7 @@ def test_saving_and_loading_give_the_same_step(case, model):
         assert torch.equal(a, b)
 
 
-@those(*NEURAL, "recalibrated", "linear", "memory")
+@those(*NEURAL, "gp", "recalibrated", "linear", "memory")
 def test_gradients_reach_state_and_action(case, model):
     state, action, noise = inputs(case)
     state.requires_grad_()

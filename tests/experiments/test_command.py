@@ -12,8 +12,10 @@ import torch
 
 from envs import WORLDS
 from envs.catalogue import simulators
+from experiments.cli import train
 from experiments.cli.command import run
 from experiments.cli.options import Common, emit
+from mbrl.dynamics.table import MODELS
 from mbrl.training.metrics import read_metrics
 from planners.mcts.export import from_json
 
@@ -46,6 +48,29 @@ def trained(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "cartpole-swingup" / "pets" / "0"
     assert mbrl("train", "pets", *TINY, "--steps=300", "--threads=1", "--run", path) == 0
     return path
+
+
+def settings_of(monkeypatch, *args):
+    """The agent's settings that a command line leads to."""
+    seen = []
+    monkeypatch.setattr(train, "_go", lambda made, *_, **__: seen.append(made.agent) or 0)
+    assert mbrl("train", *args, "--threads", "1") == 0
+    return seen[0]
+
+
+@pytest.mark.parametrize("name", [*MODELS])
+def test_the_model_that_is_named_is_the_one_that_is_trained(name, monkeypatch):
+    made = settings_of(monkeypatch, "pets", "--model", name, "--model.no-warm").model
+    assert type(made) is MODELS[name] and not made.warm
+
+
+def test_an_agent_keeps_its_own_kind_of_model_and_its_settings(monkeypatch):
+    args = ["dhmbpo", "--env", "pendulum-swingup"]
+    assert type(settings_of(monkeypatch, *args).model) is MODELS["normed-ensemble"]
+    made = settings_of(monkeypatch, *args, "--model.first-eps", "0.5").model
+    assert type(made) is MODELS["normed-ensemble"] and made.first_eps == 0.5
+    made = settings_of(monkeypatch, *args, "--model", "laplace", "--model.no-tune-noise").model
+    assert type(made) is MODELS["laplace"] and not made.tune_noise and made.learn_reward
 
 
 WRONG = {

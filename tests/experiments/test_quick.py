@@ -283,6 +283,7 @@ def test_a_script_completes_commands_options_and_names(tmp_path):
     assert completed("train", "pets", "--planner.h") == ["--planner.horizon"]
     assert completed("train", "pets", "--planner", "i") == ["icem", "ilqr"]
     assert completed("train", "pets", "--model.hi") == ["--model.hidden"]
+    assert completed("train", "dhmbpo", "--model.fi") == ["--model.first-eps"]
     assert completed("mpc", "--env", "panda-p") == ["panda-push", "panda-pick"]
     assert set(STUDIES) <= set(completed("study", ""))
     assert set(BENCHES) <= set(completed("bench", ""))

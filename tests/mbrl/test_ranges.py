@@ -31,7 +31,7 @@ RECORDS = {
 }  # fmt: skip
 """Dataclasses that hold results or the state of a computation, not settings."""
 
-ABSTRACT = {"ChainConfig", "NeuralConfig"}
+ABSTRACT = {"ChainConfig", "LearnedConfig", "NeuralConfig"}
 """Bases of configs that cannot be built."""
 
 
