@@ -467,6 +467,47 @@ def discrete_sac_temperature(
     return log_temperature.exp() * (entropy - target_entropy)
 
 
+def negative_elbo(
+    log_likelihood: Float[Tensor, " B"],
+    divergence: Float[Tensor, "B Z"],
+    *,
+    beta: float = 1.0,
+    free_bits: float = 0.0,
+) -> Float[Tensor, ""]:
+    """Minus the evidence lower bound of a variational autoencoder (Kingma & Welling 2014).
+
+    mean(-log p(x|z)) + β Σ_z max(free, mean KL_z): with weight β (Higgins et al. 2017), and with
+    free nats, below which a latent dimension costs `free` and has no gradient (Kingma et al. 2016,
+    appendix C.8).
+
+    Args:
+        log_likelihood: log p(x|z) of a sample of z.
+        divergence: KL(q ‖ p) of each latent dimension.
+        beta: β.
+        free_bits: in nats for each dimension, on average over the batch.
+
+    Raises:
+        ValueError: a negative weight, or wrong shapes.
+    """
+    _check_not_negative(beta=beta, free_bits=free_bits)
+    if divergence.ndim != 2 or log_likelihood.shape != divergence.shape[:1]:
+        raise ValueError(
+            f"want log_likelihood (B,) and divergence (B, Z), got {tuple(log_likelihood.shape)} "
+            f"and {tuple(divergence.shape)}"
+        )
+    return beta * divergence.mean(0).clamp_min(free_bits).sum() - log_likelihood.mean()
+
+
+def importance_weighted_bound(log_weight: Float[Tensor, " K *B"]) -> Float[Tensor, "*B"]:
+    """log of the mean weight over K samples, log p(x, z) - log q(z|x) each (Burda et al. 2016).
+
+    On average it is at most log p(x), at least the evidence lower bound, and grows with K.
+    """
+    if log_weight.ndim < 1 or len(log_weight) < 1:
+        raise ValueError(f"log_weight: want (K, *B) with K >= 1, got {tuple(log_weight.shape)}")
+    return log_weight.logsumexp(0) - math.log(len(log_weight))
+
+
 def _ratio(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor) -> Tensor:
     same_shape(log_prob=log_prob, old_log_prob=old_log_prob, advantage=advantage)
     return (log_prob - old_log_prob.detach()).exp()

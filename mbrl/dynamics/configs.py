@@ -98,6 +98,11 @@ class LearnedConfig(ABC):
     def __post_init__(self) -> None:
         check_fields(self)
 
+    @property
+    def noise_inputs(self) -> int:
+        """How many normal random numbers the net takes as inputs, besides state and action."""
+        return 0
+
     @abstractmethod
     def build(self, inputs: int, outputs: int, *, generator: Generator) -> Net:
         """A net of `members` from (E, B, inputs) to (E, B, outputs)."""
@@ -319,3 +324,67 @@ class NormedEnsembleConfig(EnsembleConfig):
         unit = max(math.log(count), 1.0)
         patience, epochs = (max(round(unit * x), 1) for x in (self.patience, self.epochs))
         return replace(self, patience=patience, epochs=epochs)
+
+
+@dataclass(frozen=True)
+class ConditionalConfig(NeuralConfig):
+    """Settings of an ensemble of conditional variational autoencoders (Sohn et al. 2015).
+
+    They tell modes of the next state apart, between which other models predict the mean.
+    """
+
+    MODEL = "mbrl.dynamics.conditional:ConditionalDynamics"
+
+    homoscedastic: bool = True
+    """Whether the learned variance is a constant for each output instead of a function of the
+    input."""
+    latent: PositiveInt = 2
+    """Z, the number of latent variables."""
+    samples: PositiveInt = 8
+    """M, samples of the latent variables in the bound (Burda et al. 2016). With 1, each outcome
+    keeps its samples far from those of the others, and some of the prior lies in between."""
+    beta: NonNegativeFloat = 1.0
+    """Weight of the divergence between posterior and prior, with one sample."""
+    free_bits: NonNegativeFloat = 0.0
+    """Nats of the divergence of each latent variable that cost nothing."""
+    draws: PositiveInt = 16
+    """Values of the latent variables over which means and variances are taken."""
+    hidden: Annotated[tuple[PositiveInt, ...], MinLen(1)] = (128, 128)
+    """Width of each hidden layer of prior, posterior and decoder."""
+    activation: Literal["silu", "relu", "elu", "tanh"] = "silu"
+    """The function between layers."""
+    epochs: PositiveInt = 300
+    """Maximum number of passes over the data in one fit."""
+    patience: PositiveInt = 30
+    """A member stops after this many passes without a better held-out score."""
+    improvement: NonNegativeFloat = 0.001
+    """Fraction of the best held-out score by which a score must be better to count as better."""
+
+    @property
+    def noise_inputs(self) -> int:
+        """Z."""
+        return self.latent
+
+    def build(self, inputs: int, outputs: int, *, generator: Generator) -> Net:
+        """Networks of the prior, the posterior and the decoder."""
+        from mbrl.dynamics.conditional import ConditionalNet
+
+        heads = 2 if self.probabilistic and not self.homoscedastic else 1
+        targets = (outputs - self.learn_termination) // heads
+        return ConditionalNet(self, inputs, targets, outputs, generator=generator)
+
+    def optimise(
+        self,
+        trained: Any,
+        loss: Any,
+        rows: Sequence[Tensor],
+        held: Sequence[Tensor],
+        *,
+        weights: Tensor | None,
+        generator: Generator,
+    ) -> Any:
+        """Maximise the bound by gradient descent."""
+        from mbrl.dynamics.conditional import conditional_loss
+
+        own = conditional_loss(self)
+        return super().optimise(trained, own, rows, held, weights=weights, generator=generator)

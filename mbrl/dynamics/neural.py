@@ -256,7 +256,7 @@ class NeuralDynamics(NeuralModel):
         self, obs_size: int, action_size: int, config: LearnedConfig, *, generator: Generator
     ) -> None:
         super().__init__(
-            obs_size + action_size,
+            obs_size + action_size + config.noise_inputs,
             obs_size + config.learn_reward,
             config,
             termination=config.learn_termination,
@@ -298,8 +298,10 @@ class NeuralDynamics(NeuralModel):
             ValueError: wrong shapes.
         """
         change, std, _ = self._gaussian(self._joined(state, action))
-        if std is None:
-            std = torch.zeros_like(change)
+        return self._next(state, change, torch.zeros_like(change) if std is None else std)
+
+    def _next(self, state: Tensor, change: Tensor, std: Tensor) -> Gaussian:
+        """The Gaussian of next state and reward from that of the targets."""
         if not self.config.learn_reward:
             change, std = F.pad(change, (0, 1)), F.pad(std, (0, 1))
         return Gaussian(F.pad(state, (0, 1)) + change, std)
@@ -321,6 +323,18 @@ class NeuralDynamics(NeuralModel):
             ValueError: wrong shapes.
         """
         change, std, logit = self._gaussian(self._joined(state, action))
+        ends = None if logit is None else logit > 0
+        return self._stepped(state, change, std, ends, noise)
+
+    def _stepped(
+        self,
+        state: Tensor,
+        change: Tensor,
+        std: Tensor | None,
+        ends: Tensor | None,
+        noise: Tensor | None,
+    ) -> Step:
+        """The step by the targets' mean and std; the reward among them is taken without noise."""
         lead = state.shape[:-1]
         if self.config.learn_reward:
             change, reward = change[..., :-1], change[..., -1]
@@ -330,8 +344,9 @@ class NeuralDynamics(NeuralModel):
         next_state = state + change
         if noise is not None and std is not None:
             next_state = torch.addcmul(next_state, std, noise)
-        ended = _FALSE.to(state.device).expand(lead) if logit is None else logit > 0
-        return Step(next_state, reward, ended)
+        if ends is None:
+            ends = _FALSE.to(state.device).expand(lead)
+        return Step(next_state, reward, ends)
 
     def _joined(self, state: Tensor, action: Tensor) -> Tensor:
         members = self.members
@@ -343,6 +358,10 @@ class NeuralDynamics(NeuralModel):
                 raise ValueError(
                     f"{name} must have shape {(members, 'B', size)}, got {tuple(value.shape)}"
                 )
+        return self._inputs(state, action)
+
+    def _inputs(self, state: Tensor, action: Tensor) -> Tensor:
+        """Inputs of the net."""
         return torch.cat((state, action), -1)
 
     def fit(
@@ -384,7 +403,7 @@ class NeuralDynamics(NeuralModel):
         if self.config.learn_reward:
             targets = torch.cat((change, reward.unsqueeze(-1)), -1)
         ends = terminated if self.config.learn_termination else None
-        inputs = torch.cat((obs, action), -1)
+        inputs = self._inputs(obs, action)
         if self.config.constants:
             kept = ~(change[:, list(self.config.constants)] != 0).any(-1)
             if int(kept.sum()) < 2:

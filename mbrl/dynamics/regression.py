@@ -19,11 +19,19 @@ class Regression(NeuralModel):
         y_size: D.
         config: see `LearnedConfig`.
         generator: draws the initial weights.
+
+    Raises:
+        ValueError: a net that takes random numbers as inputs; `NeuralDynamics` alone gives them.
     """
 
     def __init__(
         self, x_size: int, y_size: int, config: LearnedConfig, *, generator: Generator
     ) -> None:
+        if config.noise_inputs:
+            raise ValueError(
+                f"{type(config).__name__}: its net takes random numbers, which only a model of "
+                f"dynamics gives it"
+            )
         super().__init__(x_size, y_size, config, generator=generator)
 
     def predict(self, x: Float[Tensor, "B I"] | Float[Tensor, "E B I"]) -> Gaussian:

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from mbrl.dynamics import bayesian_configs as bayesian
-from mbrl.dynamics.configs import EnsembleConfig, NormedEnsembleConfig
+from mbrl.dynamics.configs import ConditionalConfig, EnsembleConfig, NormedEnsembleConfig
 
 ModelConfig = (
     EnsembleConfig
@@ -20,6 +20,7 @@ ModelConfig = (
     | bayesian.LaplaceConfig
     | bayesian.SgmcmcConfig
     | bayesian.SwagConfig
+    | ConditionalConfig
 )
 """Settings of any of them."""
 
@@ -34,10 +35,18 @@ MODELS: Mapping[str, type[ModelConfig]] = {
     "laplace": bayesian.LaplaceConfig,
     "sgmcmc": bayesian.SgmcmcConfig,
     "swag": bayesian.SwagConfig,
+    "conditional-vae": ConditionalConfig,
 }
 
 OWN = ("bootstrap", "epochs", "patience", "improvement", "stop", "optimiser", "row_weights")
 """Settings of a fit that suit one kind of model; in another kind they have its own defaults."""
+
+
+MORE: Mapping[str, tuple[str, ...]] = {
+    "langevin": ("hidden", "activation"),
+    "conditional-vae": ("homoscedastic",),
+}
+"""Further ones, by kind."""
 
 
 def model_config(name: str, like: Any) -> ModelConfig:
@@ -53,7 +62,7 @@ def model_config(name: str, like: Any) -> ModelConfig:
     kind = MODELS[name]
     if type(like) is kind:
         return like
-    own = {*OWN, *(["hidden", "activation"] if kind is bayesian.LangevinConfig else [])}
+    own = {*OWN, *MORE.get(name, ())}
     names = {field.name for field in fields(kind)} - own
     if not issubclass(kind, EnsembleConfig):
         names -= {"elites"}  # samples are not ranked

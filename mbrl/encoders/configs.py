@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from planners.checks import NonNegativeInt, PositiveInt, check_fields
+from planners.checks import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    check_fields,
+)
 
 
 @dataclass(frozen=True)
@@ -31,3 +37,53 @@ class ImageConfig:
 
 NATURE = ImageConfig(network="nature", features=512, shift=0)
 """The encoder of deep Q-learning (Mnih et al. 2015)."""
+
+
+@dataclass(frozen=True)
+class RepresentationConfig:
+    """Settings common to the representations that learn by a loss of their own."""
+
+    latent: PositiveInt = 32
+    """Z, the size of a code."""
+    hidden: tuple[PositiveInt, ...] = (256, 256)
+    """Widths of the hidden layers for observations that are vectors; the decoder has them in
+    reverse order."""
+    channels: PositiveInt = 32
+    """For images: channels of the first convolution; each later one has twice as many."""
+    layers: PositiveInt = 4
+    """For images: number of convolutions of 4 x 4, each of which halves height and width."""
+    activation: Literal["silu", "relu", "elu", "tanh"] = "silu"
+    """The function between layers."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True)
+class VAEConfig(RepresentationConfig):
+    """Settings of a variational autoencoder."""
+
+    likelihood: Literal["gaussian", "bernoulli"] = "gaussian"
+    """p(x|z) of each number of an observation. bernoulli is for images, whose numbers it takes for
+    probabilities of white."""
+    noise: PositiveFloat | None = None
+    """Std of a Gaussian likelihood, where a range of colours, or the std of a vector's dimension,
+    is 1. If unset it is learned, one number for all (Rybkin et al. 2021)."""
+    beta: NonNegativeFloat = 1.0
+    """Weight of the divergence in the loss (Higgins et al. 2017)."""
+    free_bits: NonNegativeFloat = 0.0
+    """Nats of each latent dimension that cost nothing, on average over a batch (Kingma et al.
+    2016)."""
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig(RepresentationConfig):
+    """Settings of a deterministic autoencoder that is regularised (Ghosh et al. 2020).
+
+    The weights are those of SAC+AE (Yarats et al. 2019).
+    """
+
+    code_penalty: NonNegativeFloat = 1e-6
+    """Weight of half the squared length of a code."""
+    decoder_penalty: NonNegativeFloat = 1e-7
+    """Weight of half the squared length of all the decoder's parameters."""

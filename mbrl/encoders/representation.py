@@ -1,0 +1,114 @@
+"""Encoders that learn by a loss of their own."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Generator, Tensor
+
+from mbrl.encoders.configs import RepresentationConfig
+from mbrl.encoders.encoder import Encoder
+from mbrl.encoders.networks import Vector, networks
+
+
+class Representation(Encoder):
+    """An encoder into codes z of Z numbers, with a decoder, that learns by a loss of its own.
+
+    Observations are vectors, or images of uint8. A subclass has the loss, and says what the outputs
+    of the encoder's network are; the code of an observation is the first Z of them.
+
+    Args:
+        shape: *O, of an observation.
+        config: sizes.
+        outputs: of the encoder's network; Z or more.
+        generator: draws the weights.
+
+    Raises:
+        ValueError: a shape that is neither a vector's nor an image's, or images that are too small.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        config: RepresentationConfig,
+        outputs: int,
+        *,
+        generator: Generator,
+    ) -> None:
+        super().__init__(tuple(shape), config.latent)
+        self.scaling, self.network, decoder = networks(
+            shape, outputs, config.latent, config, generator=generator
+        )
+        self.decoder = decoder()
+
+    def rescale(self, obs: Shaped[Tensor, " T *O"]) -> None:
+        """Scale vectors to mean 0 and std 1 on these; images have a scale of their own."""
+        if isinstance(self.scaling, Vector):
+            self.scaling.normaliser.fit(obs)
+
+    def forward(self, obs: Shaped[Tensor, "*lead *O"]) -> Float[Tensor, "*lead Z"]:
+        """The codes.
+
+        Raises:
+            ValueError: observations of another shape, or images that are not uint8.
+        """
+        return self.encoded(obs)[..., : self.features]
+
+    def encoded(self, obs: Shaped[Tensor, "*lead *O"]) -> Float[Tensor, "*lead K"]:
+        """All outputs of the encoder's network."""
+        lead = self._lead(obs)
+        out = self.network(self.scaling(obs.reshape(-1, *self.shape)))
+        return out.view(*lead, out.shape[-1])
+
+    def scaled(self, obs: Shaped[Tensor, "*lead *O"]) -> Float[Tensor, "*lead D"]:
+        """Observations as the decoder has them, flat."""
+        lead = self._lead(obs)
+        return self.scaling(obs.reshape(-1, *self.shape)).reshape(*lead, -1)
+
+    def decoded(self, z: Float[Tensor, "*lead Z"]) -> Float[Tensor, "*lead D"]:
+        """Outputs of the decoder, flat, in the order of `scaled`.
+
+        Raises:
+            ValueError: codes of another size.
+        """
+        if z.shape[-1] != self.features:
+            raise ValueError(f"z: want codes of {self.features} numbers, got {tuple(z.shape)}")
+        return self.decoder(z.reshape(-1, self.features)).reshape(*z.shape[:-1], -1)
+
+    def reconstruct(self, z: Float[Tensor, "*lead Z"]) -> Float[Tensor, "*lead *O"]:
+        """The observations that codes stand for: vectors, or images from 0 to 1.
+
+        Raises:
+            ValueError: codes of another size.
+        """
+        flat = self.means(self.decoded(z))
+        return self.scaling.back(flat.view(-1, *self.scaling.size)).reshape(
+            *z.shape[:-1], *self.shape
+        )
+
+    def means(self, decoded: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead D"]:
+        """What the decoder's outputs say of scaled observations; by default they are these."""
+        return decoded
+
+    @abstractmethod
+    def loss(
+        self, obs: Shaped[Tensor, " B *O"], *, generator: Generator
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """What the fit minimises, in nats for each observation, and numbers to log."""
+
+    def _lead(self, obs: Tensor) -> tuple[int, ...]:
+        count = max(0, obs.ndim - len(self.shape))
+        if tuple(obs.shape[count:]) != self.shape:
+            raise ValueError(
+                f"observations: want shape (*lead, {', '.join(map(str, self.shape))}), "
+                f"got {tuple(obs.shape)}"
+            )
+        return tuple(obs.shape[:count])
+
+
+def standard_noise(like: Tensor, *shape: int, generator: Generator) -> Tensor:
+    """Standard normal numbers of this shape on the device of `like`."""
+    return torch.randn(shape, generator=generator, device=generator.device).to(like)
