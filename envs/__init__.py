@@ -26,6 +26,8 @@ if (
 
 from envs.contract import check_task
 from envs.mujoco_env import MujocoEnv, RenderingUnavailable, SimulationDiverged
+from envs.pixels import FrameRenderer, Pixels, View
+from envs.planar import PLANAR, PlanarEnv, PlanarTask
 from envs.registry import (
     TASKS,
     Description,
@@ -47,16 +49,21 @@ from envs.task import Known, Physics, Planning, Task, never
 from envs.worlds import WORLDS, WetChicken
 
 __all__ = [
+    "PLANAR",
     "SUITE",
     "TASKS",
     "WORLDS",
     "ActionRepeat",
     "Description",
     "FiniteMDP",
+    "FrameRenderer",
     "Known",
     "Layout",
     "MujocoEnv",
     "Physics",
+    "Pixels",
+    "PlanarEnv",
+    "PlanarTask",
     "Planning",
     "RenderingUnavailable",
     "SeededOnce",
@@ -64,6 +71,7 @@ __all__ = [
     "TabularEnv",
     "Task",
     "UnknownEnvironment",
+    "View",
     "WetChicken",
     "check_box",
     "check_task",

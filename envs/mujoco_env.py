@@ -154,7 +154,7 @@ class MujocoEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         """
         if self.render_mode is None:
             return None
-        renderer = self._renderer = self._renderer or _renderer(self.model, *self._size)
+        renderer = self._renderer = self._renderer or open_renderer(self.model, *self._size)
         # Positions lag the state by one substep after a step without sensors.
         mujoco.mj_kinematics(self.model, self.data)
         mujoco.mj_comPos(self.model, self.data)
@@ -187,7 +187,8 @@ def get_state(model: mujoco.MjModel, data: mujoco.MjData) -> np.ndarray:
     return state
 
 
-def _renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Renderer:
+def open_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Renderer:
+    """A renderer of a model; RenderingUnavailable, in one line, without OpenGL."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # GLFW also issues the exception's message as a warning

@@ -8,7 +8,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from importlib import metadata
 from typing import Any, NamedTuple, get_type_hints
 
@@ -38,6 +38,8 @@ from envs import (
 from envs.contract import check_functions, check_task
 from envs.gymnasium_tasks import DESCRIBED, KNOWN
 from envs.mujoco_env import MujocoEnv
+from envs.pixels import Pixels, View, named
+from envs.planar import PLANAR
 from envs.repeat import ActionRepeat
 from envs.suite import SUITE
 from envs.tabular import FiniteMDP
@@ -141,6 +143,9 @@ def _built_in(name: str) -> Entry | None:
         return Entry(_known_of(task), task.summary, task)
     if name == WET_CHICKEN:
         return Entry(Known(WetChicken.reward, WetChicken.terminated, ""), _SUMMARIES[name])
+    if name in PLANAR:
+        why = "a picture does not give the goal, so not the reward"
+        return Entry(Known(None, never, why), PLANAR[name].summary)
     if name in KNOWN:
         return Entry(KNOWN[name], _SUMMARIES[name], DESCRIBED.get(name))
     return None
@@ -164,6 +169,15 @@ for _task in _tasks().values():
             entry_point="envs.registry:task_env",
             max_episode_steps=_task.episode_steps,
             kwargs={"name": _task.name},
+        )
+
+for _planar in PLANAR.values():
+    if _planar.name not in gymnasium.registry:
+        gymnasium.register(
+            _planar.name,
+            entry_point="envs.planar:planar_env",
+            max_episode_steps=_planar.episode_steps,
+            kwargs={"name": _planar.name},
         )
 
 
@@ -300,11 +314,14 @@ def make(
     Args:
         id: a name of `names`, one that was registered, an id that gymnasium knows, `module:ID`
             where importing the module registers the id, or `module:NAME` where NAME is something
-            that `register` takes.
+            that `register` takes. Any of these with a MuJoCo model, followed by `-pixels`, is the
+            environment as its cameras see it (`envs.Pixels`); `-84`, `-stack4`, `-grey` or
+            `-distract` may follow.
         render_mode: None or "rgb_array".
         action_repeat: steps for which each action is taken; rewards are summed. The time limit
             counts steps of the environment, not actions.
-        kwargs: for `gymnasium.make`; our tasks take `width`, `height` and `max_episode_steps`.
+        kwargs: for `gymnasium.make`; our tasks take `width`, `height` and `max_episode_steps`. With
+            `-pixels` also the fields of `envs.View`.
 
     The environment's `metadata["known"]` has its reward and termination as functions, if they are
     known (see `known`). Observations that are a dict or tuple become vectors
@@ -315,6 +332,17 @@ def make(
         ValueError: the name is that of something that is no environment, the constructor raised an
             exception, or `action_repeat` is below 1.
     """
+    viewed = _viewed(id)
+    if viewed is not None:
+        base, view = viewed
+        settings = {key: kwargs.pop(key) for key in list(kwargs) if key in _VIEW}
+        # The action is repeated inside, so that only the last of its steps is rendered.
+        env = make(base, render_mode=render_mode, action_repeat=action_repeat, **kwargs)
+        try:
+            return Pixels(env, replace(view, **settings), id)
+        except ValueError:
+            env.close()
+            raise
     name = _registered(id)
     # passed only if it is set, because a constructor may lack the argument
     rendering = {} if render_mode is None else {"render_mode": render_mode}
@@ -334,6 +362,17 @@ def make(
     if isinstance(space, DictSpace | TupleSpace) and space.is_np_flattenable:
         env = FlattenObservation(env)
     return env if action_repeat == 1 else ActionRepeat(env, action_repeat)
+
+
+_VIEW = tuple(field.name for field in fields(View))
+
+
+def _viewed(id: str) -> tuple[str, View] | None:
+    """The environment and the view of a name with `-pixels` that is not an environment's own."""
+    try:
+        return None if id in gymnasium.registry else named(id)
+    except ValueError as error:
+        raise UnknownEnvironment(str(error)) from None
 
 
 def _set_known(env: gymnasium.Env, id: str, found: Entry | None) -> None:
@@ -362,6 +401,12 @@ def entry(id: str) -> Entry:
     Raises:
         UnknownEnvironment: a name that neither the library nor gymnasium knows.
     """
+    viewed = _viewed(id)
+    if viewed is not None:
+        below = entry(viewed[0])
+        ends = never if below.known.terminated is never else None
+        unknown = Known(None, ends, f"frames do not give the reward of {viewed[0]}")
+        return Entry(unknown, f"{below.summary}; seen by its camera")
     name = _registered(id)
     found = _entry_of(name)
     if found is not None:
@@ -395,7 +440,7 @@ def simulated(id: str) -> Task:
 def names() -> tuple[str, ...]:
     """Names of tasks, ours, the suite's and gymnasium's, and of registered environments.
 
-    Finite worlds are not among them.
+    Not among them are finite worlds, and names with `-pixels`, which all with a MuJoCo model have.
 
     `make` takes every id that gymnasium knows.
     """
@@ -405,7 +450,7 @@ def names() -> tuple[str, ...]:
 
 def library_names() -> tuple[str, ...]:
     """`names` without those that were registered."""
-    return (*TASKS, WET_CHICKEN, *KNOWN, *SUITE)
+    return (*TASKS, WET_CHICKEN, *PLANAR, *KNOWN, *SUITE)
 
 
 def describe(id: str) -> Description:

@@ -1,7 +1,8 @@
 """Benchmarks: our speed or memory, over that of a reference measured in the same run.
 
-References are this machine's own float32 matrix-product rate, bare MuJoCo steps, and mbrl-lib,
-judo, mctx, Stable-Baselines3 and SBX if they are installed. `measure` says how it is measured.
+References are this machine's own float32 matrix-product rate, bare MuJoCo steps and frames, and
+mbrl-lib, judo, mctx, Stable-Baselines3 and SBX if they are installed. `measure` says how it is
+measured.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from experiments.bench import (
     collect,
     dyna,
     executor,
+    latent,
     learners,
     mcts,
     memory,
@@ -53,6 +55,7 @@ BENCHES: Mapping[str, Callable[[Bench], list[Result]]] = {
     "memory": memory.memory,
     "collect": collect.collect_steps,
     "executor": executor.executor,
+    "latent": latent.latent,
 }
 """Benchmarks by name."""
 

@@ -96,6 +96,10 @@ def _tasks() -> Listing:
     ]
     for row in theirs:
         table.add_row(row["name"], *[""] * 6, row["summary"])
+    table.caption = (
+        f"NAME{names.PIXELS} is any of these with a MuJoCo model as seen by its camera; -84 (its "
+        "size), -stack4, -grey and -distract may follow"
+    )
     return table, [*rows, *theirs]
 
 

@@ -52,12 +52,18 @@ def check_once(args: Sequence[str]) -> None:
             raise Wrong(f"{name} is given twice; give it once")
 
 
+PIXELS = "-pixels"
+"""What follows the name of an environment to name it as seen by cameras; see `envs.pixels`."""
+
+
 def check_env(name: str) -> None:
     """Check that an environment's id is known, to us or to gymnasium.
 
     Raises:
-        Wrong: it is not; the message gives the nearest. "module:name" is not checked here.
+        Wrong: it is not; the message gives the nearest. "module:name" is not checked here, nor is
+            what follows "-pixels".
     """
+    name = name.partition(PIXELS)[0] or name
     ours = [row["name"] for rows in catalogue().values() for row in rows]
     if ":" in name or name in ours or name in installed("env") or name in _gymnasiums():
         return

@@ -34,7 +34,8 @@ for name in STRANGE:
     add(f"module {name[:12]!r}", ["list", "algorithms", f"--module={name}"], "--module")
 ENVS = [*STRANGE, ":Pendulum-v1", "..:Pendulum-v1", ".x:Y", "nomodule:X-v0", "json:X-v0", "json:",
         "Pendulum", "pendulum-v1", "cartpole-swing", "CartPole-v1", "wet-chicken", "Blackjack-v1",
-        "[bold]x[/bold]", "json:dumps", "a b:C", "json:\x1b[31m"]  # fmt: skip
+        "[bold]x[/bold]", "json:dumps", "a b:C", "json:\x1b[31m",
+        "half-cheetah-pixels-x", "Pendulum-v1-pixels"]  # fmt: skip
 for name in ENVS:
     shown = name[:16]
     add(f"env of mpc {shown!r}", ["mpc", f"--env={name}", "--steps=1"], culprit(name))

@@ -94,7 +94,8 @@ def test_the_named_net_has_a_hand_computed_number_of_operations():
         ("planner", {"population": 10}, 3),
         ("physics", {"steps": 5}, 2),
         ("collect", {"steps": 16}, 2),
-        ("uncertainty", {"population": 10, "horizon": 2}, 8),
+        ("uncertainty", {"population": 10, "horizon": 2}, 9),
+        ("latent", {"frames": 2, "batch": 8}, 8),
     ],
 )
 def test_each_benchmark_measures_all_its_rows(name, sizes, rows):
