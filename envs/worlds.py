@@ -371,6 +371,9 @@ class WetChicken(gymnasium.Env[np.ndarray, np.ndarray]):
     position has two modes. The reward is y after the step (that of Depeweg et al. is y - 5 before
     it). It never terminates.
 
+    Attributes:
+        falls: number of falls since the last reset.
+
     Raises ValueError for any render mode, and for an action that is not finite or not (2,).
     """
 
@@ -382,6 +385,7 @@ class WetChicken(gymnasium.Env[np.ndarray, np.ndarray]):
         self.observation_space = Box(0.0, float(_RIVER), (2,), np.float32)
         self.action_space = Box(-1.0, 1.0, (2,), np.float32)
         self._position: np.ndarray | None = None
+        self.falls = 0
 
     @staticmethod
     def reward(obs: Any, action: Any, next_obs: Any) -> Any:
@@ -395,7 +399,7 @@ class WetChicken(gymnasium.Env[np.ndarray, np.ndarray]):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Start an episode at (0, 0)."""
         super().reset(seed=seed)
-        self._position = np.zeros(2, dtype=np.float32)
+        self._position, self.falls = np.zeros(2, dtype=np.float32), 0
         return self._position.copy(), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
@@ -411,7 +415,9 @@ class WetChicken(gymnasium.Env[np.ndarray, np.ndarray]):
         speed = _SPEED * float(obs[0]) / _RIVER
         gust = (_TURBULENCE - speed) * self.np_random.uniform(-1, 1)
         x, y = float(obs[0]) + right, float(obs[1]) + ahead - 1 + speed + gust
-        place = (0.0, 0.0) if y > _RIVER else (np.clip(x, 0, _RIVER), max(y, 0.0))
+        fell = bool(y > _RIVER)
+        self.falls += fell
+        place = (0.0, 0.0) if fell else (np.clip(x, 0, _RIVER), max(y, 0.0))
         self._position = np.array(place, dtype=np.float32)
         reward = float(self.reward(obs, action, self._position))
         return self._position.copy(), reward, False, False, {}

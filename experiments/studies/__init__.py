@@ -29,6 +29,7 @@ from experiments.studies import (
     propagation,
     raw_targets,
     regression,
+    risk,
     robots,
     rollout_bias,
     steve_chain,
@@ -63,6 +64,7 @@ STUDIES: Mapping[str, Study] = {
     "overestimation": study(overestimation.overestimation, seeds=5, fast_seeds=2),
     "decomposition": study(decomposition.decomposition, seeds=3, choice=True),
     "regression": study(regression.regression, seeds=5, choice=True, data=True),
+    "risk": study(risk.risk, seeds=5, choice=True),
     "learners": study(learners.learners, seeds=1),
     "learners-returns": study(learners_returns.learners_returns, seeds=5, choice=True),
 }

@@ -4,10 +4,12 @@ import math
 
 import pytest
 import torch
+from scipy import stats
 from torch import tensor
 
 from mbrl.imagination import disagreement, objective, rollout, score_fn
-from mbrl.types import Gaussian, GaussianDynamics
+from mbrl.types import Gaussian, GaussianDynamics, Step
+from planners import ICEM
 from tests.lines import PROPAGATIONS, Line, plans, seeded, start
 
 # Objectives
@@ -53,6 +55,62 @@ def test_an_objective_may_be_a_function():
     score = score_fn(Line([1.0, 2.0]), start(3.0), particles=2, horizon=1,
                      objective=lambda returns: returns.amax(0), generator=seeded())  # fmt: skip
     assert score(plans([1.0])).item() == 7.0
+
+
+# Plans whose best share in a risky arm is known in closed form
+
+
+class Arms:
+    """A share a of a stake pays b in the mean, which members disagree on, with noise of std 1/2."""
+
+    noise_shape = (1,)
+
+    def __init__(self, b):
+        self.b = tensor(b).view(-1, 1, 1)
+        self.members = len(b)
+
+    def encode(self, obs, *, state=None, action=None):
+        return obs
+
+    def decode(self, state):
+        return state
+
+    def predict(self, state, action):
+        mean = torch.cat((self.b * action, 0 * action), -1)
+        return Gaussian(mean, torch.cat((0.5 * action.abs(), 0 * action), -1))
+
+    def step(self, state, action, *, noise):
+        after = action * (self.b + 0.5 * (0.0 if noise is None else noise))
+        return Step(after, after[..., 0], torch.zeros_like(after[..., 0], dtype=torch.bool))
+
+
+def share(b, particles=8000, **risk):
+    """The share that ICEM finds best, where a stake costs 5/8 a² besides."""
+
+    def reward(obs, action, next_obs):
+        return next_obs[..., 0] - 0.625 * action[..., 0].square()
+
+    generator = seeded()
+    score = score_fn(Arms(b), torch.zeros(1), particles=particles, horizon=1, reward=reward,
+                     generator=generator, **risk)  # fmt: skip
+    planner = ICEM(tensor([0.0]), tensor([1.0]), 1, population=40, iterations=8, elites=6)
+    return planner.plan(score, None, generator=generator).actions.item()
+
+
+@pytest.mark.parametrize("level", [0.2, 0.5])
+def test_a_cvar_plan_takes_the_share_that_is_best_in_closed_form(level):
+    """With normal returns of std a / 2, CVaR is a b - a / 2 · φ(Φ⁻¹(α)) / α - 5/8 a²."""
+    tail = stats.norm.pdf(stats.norm.ppf(level)) / level
+    assert share([1.0], objective="mean") == pytest.approx(1 / 1.25, abs=0.02)
+    exact = (1 - 0.5 * tail) / 1.25
+    assert share([1.0], objective=f"cvar:{level}") == pytest.approx(exact, abs=0.02)
+
+
+def test_a_penalised_plan_takes_the_share_that_is_best_in_closed_form():
+    """Members that pay 0.8 and 1.2 differ by a std of a / 5: a (1 - λ / 5) - 5/8 a²."""
+    for penalty in (1.0, 3.0):
+        found = share([0.8, 1.2], 3000, objective="mean", penalty=penalty)
+        assert found == pytest.approx((1 - penalty / 5) / 1.25, abs=0.02)
 
 
 # Disagreement and penalty
