@@ -1,7 +1,8 @@
 """An audit of a run's model: calibration along rollouts, what is not known, who exploits it.
 
 The numbers are of fresh episodes: the agent's own, and episodes of random actions. Half of the
-agent's own (those with even numbers) also fit a recalibration, which is judged on the other half.
+agent's own (those with even numbers) also fit a recalibration of each step ahead, which is judged
+on the other half.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from torch import Generator, Tensor
 
 from mbrl.agents import RandomAgent
 from mbrl.data import moments
-from mbrl.dynamics.recalibrated import Kind, recalibrate
-from mbrl.evaluation import Episode, check_vectors, one_step, plan_returns, record
-from mbrl.imagination import rollout
+from mbrl.dynamics.recalibrated import Kind
+from mbrl.evaluation import Episode, check_vectors, plan_returns, record
+from mbrl.imagination import recalibrate_ahead, rollout
 from mbrl.rng import generator
 from mbrl.spaces import spec_of
 from mbrl.training.seeds import Interruptible
-from mbrl.types import Dynamics, GaussianDynamics, PlanningAgent, RewardFn, Transition
+from mbrl.types import Dynamics, PlanningAgent, RewardFn, Transition
 from mbrl.uncertainty import calibration_curve, calibration_error, particle_spread, rank_correlation
 
 LEVELS = torch.linspace(0.05, 0.95, 19, dtype=torch.double)
@@ -38,6 +39,8 @@ class Ahead(NamedTuple):
 
     calibration: Float[Tensor, " H"]
     """Calibration error, mean over dimensions."""
+    observed: Float[Tensor, "H L"]
+    """Share of observations within the central interval of each of `LEVELS`, of all dimensions."""
     error: Float[Tensor, " H"]
     """Root mean square error of the particles' mean, in units of the observations' std."""
     aleatoric: Float[Tensor, " H"]
@@ -61,15 +64,12 @@ class Audit(NamedTuple):
     random: Ahead
     """In episodes of random actions."""
     recalibrated: Ahead | None
-    """Own episodes with odd numbers, by the recalibrated model; None for one episode or a model
-    that predicts no Gaussian."""
+    """Own episodes with odd numbers, by the recalibrated model; None for a model without any
+    spread, or if not both halves have an episode longer than H."""
     before: Ahead | None
     """The same episodes by the model as it is."""
     levels: Float[Tensor, " L"]
-    """Levels of `observed`."""
-    observed: tuple[Float[Tensor, " L"], Float[Tensor, " L"]] | None
-    """One step ahead, in the same episodes: share of observations within the central interval of
-    each level, as the model is and recalibrated."""
+    """`LEVELS`, of `observed`."""
     drives: Float[Tensor, " O"]
     """How much the predicted change depends on each observation: its root mean square difference,
     in units of the change's std, when this observation is exchanged between steps."""
@@ -116,27 +116,47 @@ def audit(
     check_vectors(own)
     draw = generator(seed, 2)
     ways = {"horizon": span, "reward": reward, "device": device, "generator": draw}
-    changed = before = observed = None
-    if len(own) > 1 and isinstance(model, GaussianDynamics):
-        held, fresh = own[::2], own[1::2]
-        other = recalibrate(model, steps_of(held), kind)
-        before, changed = ahead(model, fresh, **ways), ahead(other, fresh, **ways)
-        shares = []
-        for each in (model, other):
-            mean, std, target = one_step(each, fresh, device=device)
-            shares.append(calibration_curve(mean, std, target, LEVELS).mean(-1))
-        observed = shares[0], shares[1]
+    changed = before = None
+    held, fresh = own[::2], own[1::2]
+    if fresh and min(max(len(e.obs) for e in half) for half in (held, fresh)) > span:
+        before = ahead(model, fresh, **ways)
+        if bool((before.aleatoric + before.epistemic > 0).all()):
+            obs, action = (part.to(device) for part in pieces(held, span)[:2])
+            other = recalibrate_ahead(
+                model, obs, action, kind, particles=PARTICLES * model.members, generator=draw
+            )
+            changed = ahead(other, fresh, **ways)
     return Audit(
         ahead(model, own, **ways),
         ahead(model, random, **ways),
         changed,
         before,
         LEVELS,
-        observed,
         drives(model, own, device=device, generator=draw),
         plan_returns(own, span, discount=discount),
         [float(episode.reward.sum()) for episode in own],
     )
+
+
+def pieces(
+    played: Sequence[Episode], horizon: int
+) -> tuple[Float[Tensor, "N H+1 O"], Float[Tensor, "N H A"], Float[Tensor, "N H"]]:
+    """Observations, actions and rewards of pieces of episodes with `horizon` steps, float32.
+
+    There are `STARTS` at most, evenly spaced.
+
+    Raises:
+        ValueError: no episode has so many steps.
+    """
+    places = [(e, t) for e in played for t in range(len(e.obs) - horizon + 1)]
+    if not places:
+        longest = max(len(episode.obs) for episode in played)
+        raise ValueError(f"horizon: the longest episode has {longest} steps, got {horizon}")
+    places = places[:: -(-len(places) // STARTS)]
+    obs = [torch.cat((e.obs[t : t + 1], e.next_obs[t : t + horizon])) for e, t in places]
+    action = [e.action[t : t + horizon] for e, t in places]
+    reward = [e.reward[t : t + horizon] for e, t in places]
+    return tuple(torch.stack(part).float() for part in (obs, action, reward))  # type: ignore
 
 
 def steps_of(played: Sequence[Episode]) -> Transition:
@@ -162,7 +182,7 @@ def ahead(
 
     Args:
         model: any model of the observations.
-        played: episodes; `STARTS` starts at most, evenly spaced, each with `horizon` steps behind.
+        played: episodes, of which `pieces` are taken.
         horizon: H.
         reward: as in `rollout`; the model's own if None.
         device: device of the model.
@@ -173,15 +193,8 @@ def ahead(
             not finite.
     """
     check_vectors(played)
-    places = [(e, t) for e in played for t in range(len(e.obs) - horizon + 1)]
-    if not places:
-        longest = max(len(episode.obs) for episode in played)
-        raise ValueError(f"horizon: the longest episode has {longest} steps, got {horizon}")
-    places = places[:: -(-len(places) // STARTS)]
-    start = torch.stack([e.obs[t] for e, t in places]).float()
-    actions = torch.stack([e.action[t : t + horizon] for e, t in places]).float()
-    truth = torch.stack([e.next_obs[t : t + horizon] for e, t in places])  # (N, H, O)
-    realised = torch.stack([e.reward[t : t + horizon].sum() for e, t in places])
+    obs, actions, reward_of = pieces(played, horizon)
+    start, truth, realised = obs[:, 0], obs[:, 1:].double(), reward_of.double().sum(1)
     imagined = rollout(
         model,
         start.to(device),
@@ -201,10 +214,8 @@ def ahead(
         )
     aim = truth[..., moves] / scale[moves]
     still = torch.zeros_like(states)
-    calibration = [
-        calibration_error(
-            LEVELS, calibration_curve(states[:, :, k], still[:, :, k], aim[:, k], LEVELS)
-        ).mean()
+    curves = [
+        calibration_curve(states[:, :, k], still[:, :, k], aim[:, k], LEVELS)
         for k in range(horizon)
     ]
     error = (states.mean(0) - aim).square().mean(-1)  # (N, H)
@@ -213,7 +224,8 @@ def ahead(
     last = doubt[:, -1], error[:, -1]
     ordered = all(len(part) > 1 and float(part.std()) > 0 for part in last)
     return Ahead(
-        torch.stack(calibration),
+        torch.stack([calibration_error(LEVELS, curve).mean() for curve in curves]),
+        torch.stack([curve.mean(-1) for curve in curves]),
         error.mean(0).sqrt(),
         parts.aleatoric.mean((0, 2)),
         doubt.mean(0),

@@ -239,6 +239,18 @@ class Resampled(Protocol):
         ...
 
 
+@runtime_checkable
+class Postprocessed(Protocol):
+    """A model whose imagined particles are corrected by how many steps ahead they are."""
+
+    def postprocess(self, steps: int, state: Float[Tensor, "P n S"]) -> Float[Tensor, "P n S"]:
+        """States `steps` (1, 2, ...) steps after one start, as rewards and results see them.
+
+        The next step goes on from the states that are not corrected.
+        """
+        ...
+
+
 class FiniteMDP(Protocol):
     """A known MDP of S states and A actions."""
 

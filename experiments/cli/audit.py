@@ -129,7 +129,7 @@ def page(path: Path, found: Audit) -> str:
         "![Change of the prediction by observation](observations.png)",
     ]
     lines += ["## What would recalibration change?", _recalibration(found)]
-    if found.observed is not None:
+    if found.recalibrated is not None:
         lines.append("![Reliability one step ahead, before and after](reliability.png)")
     return "\n\n".join(lines) + "\n"
 
@@ -162,12 +162,13 @@ def _gap(value: float) -> str:
 def _recalibration(found: Audit) -> str:
     if found.before is None or found.recalibrated is None:
         return (
-            "It was not tried: that takes two episodes, and a model that predicts a Gaussian. Ask "
-            "for more --episodes."
+            "It was not tried: that takes two episodes longer than these steps, and a model whose "
+            "predictions have a spread. Ask for more --episodes."
         )
     before, after = found.before.calibration, found.recalibrated.calibration
     return (
-        f"Fitted to every second episode and judged on the others, it takes the calibration error "
-        f"from {before[0]:.3f} to {after[0]:.3f} one step ahead, and from {before[-1]:.3f} to "
-        f"{after[-1]:.3f} at {len(before)} steps."
+        f"Fitted to every second episode, with a map for each step ahead, and judged on the "
+        f"others, it takes the calibration error from {before[0]:.3f} to "
+        f"{after[0]:.3f} one step ahead, and from {before[-1]:.3f} to {after[-1]:.3f} at "
+        f"{len(before)} steps."
     )

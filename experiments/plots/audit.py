@@ -26,10 +26,10 @@ def audit_figures(found: Audit, folder: Path) -> list[Path]:
         "exploitation.png": _exploitation(found),
         "observations.png": _observations(found),
     }
-    if found.observed is not None:
-        before, after = found.observed
+    if found.before is not None and found.recalibrated is not None:
+        before, after = (each.observed[0].numpy() for each in (found.before, found.recalibrated))
         figures["reliability.png"] = calibration(
-            found.levels.numpy(), {"as it is": before.numpy(), "recalibrated": after.numpy()}
+            found.levels.numpy(), {"as it is": before, "recalibrated": after}
         )
     return [save(figure, folder / name) for name, figure in figures.items()]
 

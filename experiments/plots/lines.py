@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import cycle
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,10 +58,10 @@ def curves(
 ) -> Figure:
     """A panel for each key of `each`, with the key above it, and in it a curve for each label.
 
-    A label has one colour in all panels, and one legend below names them. `log` names the
-    logarithmic axes, such as "xy". There are `columns` panels side by side, all in one row if
-    None, in a figure of `size` (inches). `styles` adds line styles by name to the legend; the
-    caller draws lines of those styles in `Figure.axes`, which are in the order of the keys.
+    A label has one colour and line style in all panels, and one legend below names them. `log`
+    names the logarithmic axes, such as "xy". There are `columns` panels side by side, all in one
+    row if None, in a figure of `size` (inches). `styles` adds line styles by name to the legend;
+    the caller draws lines of those styles in `Figure.axes`, which are in the order of the keys.
 
     Raises:
         ValueError: nothing to draw.
@@ -72,11 +71,14 @@ def curves(
     rows = -(-len(each) // columns)
     figure, axes = panels(title, rows, columns, size or (4.0 * columns, 4.2 * rows))
     labels = list(dict.fromkeys(label for lines in each.values() for label in lines))
-    palette = dict(zip(labels, cycle(COLOURS), strict=False))
+    looks = {
+        label: {"color": COLOURS[i % len(COLOURS)], "ls": ("-", "--")[i // len(COLOURS) % 2]}
+        for i, label in enumerate(labels)
+    }
     for place, (ax, (name, lines)) in enumerate(zip(axes, each.items(), strict=False)):
         check_not_empty(lines, name)
         for label, curve in lines.items():
-            draw_curve(ax, curve, color=palette[label], label=label)
+            draw_curve(ax, curve, label=label, **looks[label])
         for axis in log:
             ax.set(**{f"{axis}scale": "log"})
             plain_log(getattr(ax, f"{axis}axis"))

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from experiments.studies import (
     bandits,
+    calibration,
     decomposition,
     dyna,
     dyna_returns,
@@ -24,6 +25,7 @@ from experiments.studies import (
     model_bias,
     models,
     objectives,
+    ood,
     overestimation,
     pets,
     propagation,
@@ -63,6 +65,8 @@ STUDIES: Mapping[str, Study] = {
     "trees": study(trees.trees, seeds=10, fast_seeds=2),
     "overestimation": study(overestimation.overestimation, seeds=5, fast_seeds=2),
     "decomposition": study(decomposition.decomposition, seeds=3, choice=True),
+    "calibration": study(calibration.calibration, seeds=3, choice=True),
+    "ood": study(ood.ood, seeds=3, choice=True),
     "regression": study(regression.regression, seeds=5, choice=True, data=True),
     "risk": study(risk.risk, seeds=5, choice=True),
     "learners": study(learners.learners, seeds=1),

@@ -334,6 +334,8 @@ class ConditionalConfig(NeuralConfig):
     """
 
     MODEL = "mbrl.dynamics.conditional:ConditionalDynamics"
+    NET: ClassVar[str] = "mbrl.dynamics.conditional:ConditionalNet"
+    LOSS: ClassVar[str] = "mbrl.dynamics.conditional:conditional_loss"
 
     homoscedastic: bool = True
     """Whether the learned variance is a constant for each output instead of a function of the
@@ -367,11 +369,10 @@ class ConditionalConfig(NeuralConfig):
 
     def build(self, inputs: int, outputs: int, *, generator: Generator) -> Net:
         """Networks of the prior, the posterior and the decoder."""
-        from mbrl.dynamics.conditional import ConditionalNet
-
         heads = 2 if self.probabilistic and not self.homoscedastic else 1
         targets = (outputs - self.learn_termination) // heads
-        return ConditionalNet(self, inputs, targets, outputs, generator=generator)
+        net = of_module("network", self.NET)
+        return net(self, inputs, targets, outputs, generator=generator)
 
     def optimise(
         self,
@@ -384,7 +385,5 @@ class ConditionalConfig(NeuralConfig):
         generator: Generator,
     ) -> Any:
         """Maximise the bound by gradient descent."""
-        from mbrl.dynamics.conditional import conditional_loss
-
-        own = conditional_loss(self)
+        own = of_module("loss", self.LOSS)(self)
         return super().optimise(trained, own, rows, held, weights=weights, generator=generator)

@@ -7,26 +7,62 @@ so. The maps are in `mbrl.uncertainty.recalibration`.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from mbrl.checks import check_batch
-from mbrl.types import Gaussian, GaussianDynamics, Step, Transition
+from mbrl.types import Dynamics, Gaussian, GaussianDynamics, Step, Transition
 from mbrl.uncertainty import Isotonic, LevelMap, Logistic, Temperature, noise_moments
 
 Kind = Literal["temperature", "isotonic", "logistic"]
 """Kinds of maps that `recalibrate` fits."""
 
-_KINDS = {"temperature": Temperature, "isotonic": Isotonic, "logistic": Logistic}
-
-_ATTRIBUTES = ("nominal", "own_threads", "resample", "scale")
-"""Those of DistinctWorlds, OwnThreads, Resampled and Scaled in `mbrl.types`."""
+KINDS = {"temperature": Temperature, "isotonic": Isotonic, "logistic": Logistic}
 
 
-class Recalibrated:
+class Wrapped:
+    """What a model that changes another one keeps of it.
+
+    Args:
+        model: the other model. What it has of DistinctWorlds, OwnThreads, Resampled and Scaled of
+            `mbrl.types`, this one has too.
+    """
+
+    def __init__(self, model: Dynamics) -> None:
+        self.model: Any = model
+        for name in ("nominal", "own_threads", "resample", "scale"):
+            if hasattr(model, name):
+                setattr(self, name, getattr(model, name))
+
+    @property
+    def members(self) -> int:
+        """E of the model."""
+        return self.model.members
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """That of the model."""
+        return self.model.noise_shape
+
+    def encode(
+        self,
+        obs: Float[Tensor, "*lead O"],
+        *,
+        state: Float[Tensor, "*lead S"] | None = None,
+        action: Float[Tensor, "*lead A"] | None = None,
+    ) -> Float[Tensor, "*lead S"]:
+        """That of the model."""
+        return self.model.encode(obs, state=state, action=action)
+
+    def decode(self, state: Float[Tensor, "*lead S"]) -> Float[Tensor, "*lead O"]:
+        """That of the model."""
+        return self.model.decode(state)
+
+
+class Recalibrated(Wrapped):
     """A `GaussianDynamics` that steps as another one, with recalibrated noise.
 
     A step adds std · `level_map.noise(z)` to each member's mean instead of std · z. `predict` gives
@@ -35,7 +71,8 @@ class Recalibrated:
 
     Each member is recalibrated about its own mean, so the mixture of all is recalibrated exactly if
     members agree. Where they differ, their disagreement remains and only the noise changes; a
-    `Temperature` is fitted with that taken into account.
+    `Temperature` is fitted with that taken into account. Nothing is fitted to more than one step:
+    see `mbrl.imagination.recalibrate_ahead` for both.
 
     It cannot be fitted: fit the model that it wraps, and recalibrate again. Agents that fit their
     model do not accept it; planners, rollouts and `mbrl.Controller` do.
@@ -55,38 +92,12 @@ class Recalibrated:
                 f"level_map: has {level_map.dims} dimensions, but the noise of the model has shape "
                 f"{model.noise_shape}"
             )
-        self.model, self.level_map = model, level_map
+        super().__init__(model)
+        self.level_map = level_map
         mean, std = noise_moments(level_map)
         # the reward is left as it is
         self._shift = torch.cat((mean, mean.new_zeros(1)))
         self._factor = torch.cat((std, std.new_ones(1)))
-        for name in _ATTRIBUTES:
-            if hasattr(model, name):
-                setattr(self, name, getattr(model, name))
-
-    @property
-    def members(self) -> int:
-        """E of the model."""
-        return self.model.members
-
-    @property
-    def noise_shape(self) -> tuple[int, ...]:
-        """(S,)."""
-        return self.model.noise_shape
-
-    def encode(
-        self,
-        obs: Float[Tensor, "*lead O"],
-        *,
-        state: Float[Tensor, "*lead S"] | None = None,
-        action: Float[Tensor, "*lead A"] | None = None,
-    ) -> Float[Tensor, "*lead S"]:
-        """That of the model."""
-        return self.model.encode(obs, state=state, action=action)
-
-    def decode(self, state: Float[Tensor, "*lead S"]) -> Float[Tensor, "*lead O"]:
-        """That of the model."""
-        return self.model.decode(state)
 
     def predict(self, state: Float[Tensor, "E B S"], action: Float[Tensor, "E B A"]) -> Gaussian:
         """Mean and std of the recalibrated next state, and the model's of the reward.
@@ -137,15 +148,15 @@ def recalibrate(
             transitions; transitions that are in `trained_on`, compared in float32; a model that
             predicts no Gaussian, or a std of 0.
     """
-    if kind not in _KINDS:
-        raise ValueError(f"kind: {kind!r} is unknown; take one of {[*_KINDS]}")
+    if kind not in KINDS:
+        raise ValueError(f"kind: {kind!r} is unknown; take one of {[*KINDS]}")
     _check_gaussian(model)
     _check_rows("data", data, like=data)
     if len(data.reward) < 2:
         raise ValueError(f"data: want two transitions or more, got {len(data.reward)}")
     if trained_on is not None:
         _check_rows("trained_on", trained_on, like=data)
-        _check_apart(data, trained_on)
+        check_apart(data, trained_on)
     state = model.encode(data.obs)
     target = model.encode(data.next_obs, state=state, action=data.action).double()
     rows = (part.expand(model.members, *part.shape) for part in (state, data.action))
@@ -154,7 +165,7 @@ def recalibrate(
         raise ValueError(
             f"model: the {type(model).__name__} predicts a std of 0, which no map can recalibrate"
         )
-    return Recalibrated(model, _KINDS[kind].fit(mean, std, target))
+    return Recalibrated(model, KINDS[kind].fit(mean, std, target))
 
 
 def _check_gaussian(model: object) -> None:
@@ -172,7 +183,8 @@ def _check_rows(name: str, rows: Transition, *, like: Transition) -> None:
         raise ValueError(f"{name}: {error}") from None
 
 
-def _check_apart(data: Transition, trained_on: Transition) -> None:
+def check_apart(data: Transition, trained_on: Transition) -> None:
+    """Raise ValueError with the number of transitions that are in both, compared in float32."""
     seen = set(_rows(trained_on))
     shared = sum(row in seen for row in _rows(data))
     if shared:

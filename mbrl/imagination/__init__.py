@@ -1,5 +1,6 @@
 """Imagined trajectories through any model, and what they are worth to a planner."""
 
+from mbrl.imagination.ahead import RecalibratedAhead, particles_ahead, recalibrate_ahead
 from mbrl.imagination.branched import Branches, branched
 from mbrl.imagination.objectives import Objective, disagreement, objective
 from mbrl.imagination.propagation import BLOCK_ROWS
@@ -14,9 +15,12 @@ __all__ = [
     "Imagined",
     "Objective",
     "Propagation",
+    "RecalibratedAhead",
     "branched",
     "disagreement",
     "objective",
+    "particles_ahead",
+    "recalibrate_ahead",
     "rollout",
     "score_fn",
     "state_ahead",

@@ -24,6 +24,7 @@ from mbrl.types import (
     Dynamics,
     GaussianDynamics,
     Policy,
+    Postprocessed,
     RewardFn,
     TerminatedFn,
     Transition,
@@ -113,7 +114,8 @@ def rollout(
         reward: as in `score_fn`.
         terminated: as in `score_fn`.
         penalty: as in `score_fn`; it is taken off `reward`.
-        sample: draw the model's noise; without, each step is to the mean.
+        sample: draw the model's noise; without, each step is to the mean, and nothing is
+            postprocessed.
         explore: handed to the policy.
         first: actions of the first step, instead of the policy's.
         halt: cuts trajectories off where the model is not to be trusted; see `Halt`.
@@ -123,7 +125,7 @@ def rollout(
 
     Raises:
         ValueError: wrong shapes, particles that are not a multiple of the members, a horizon
-            below one.
+            below one, a start for each particle with a model that is `Postprocessed`.
     """
     policy = actions_or_policy if callable(actions_or_policy) else None
     actions = None if callable(actions_or_policy) else actions_or_policy
@@ -148,6 +150,11 @@ def rollout(
     if state.ndim == 3 and len(state) != particles:
         raise ValueError(
             f"state (P, N, S) must have P = {particles} particles, got {tuple(state.shape)}"
+        )
+    if state.ndim == 3 and sample and isinstance(model, Postprocessed):
+        raise ValueError(
+            f"state (P, N, S): the {type(model).__name__} corrects particles of one start, "
+            f"and these have starts of their own"
         )
     count, size = state.shape[-2:]
     drawn = noise_shape(model, propagation, size)
@@ -198,6 +205,7 @@ def rollout(
             penalty=penalty,
             halt=None if halt is None else halt(),
             drop=policy is not None and not gradients and particles * start.shape[1] >= DROP_ROWS,
+            postprocess=sample,
         )
         imagined = _collect(start, steps, horizon)
         if actions is None:
@@ -264,16 +272,21 @@ def imagine(
     penalty: float,
     halt: HaltStep | None = None,
     drop: bool = False,
+    postprocess: bool = True,
 ) -> Iterator[ImaginedStep]:
     """Step a block of candidates until the horizon, or until all of them have ended.
 
     The reward is less the penalty, and 0 after the end. A step that is halted does not count. With
     `drop`, candidates that have ended in every particle are not stepped on; `act(t, state)` and
     `noise(t, rows)` are asked for those that are left. Their numbers may then differ in the last
-    bit, as matrix products depend on size.
+    bit, as matrix products depend on size. A model that is `Postprocessed` corrects the states that
+    are handed out, and that reward and termination are functions of, unless `postprocess` is False.
     """
+    # asked for by name: against a protocol the question takes longer than a small step
+    correct = getattr(model, "postprocess", None) if postprocess else None
     alive, anyone_ended = torch.ones(state.shape[:-1], dtype=torch.bool, device=state.device), False
     rows = obs = next_obs = None
+    seen = state
     if reward is not None:
         obs = model.decode(state)
     for t in range(horizon):
@@ -288,8 +301,11 @@ def imagine(
         next_state = step.state
         if anyone_ended:  # a model may blow up where it is stepped on from an ended state
             next_state = torch.where(alive.unsqueeze(-1), next_state, state)
+        next_seen = next_state
+        if correct is not None:
+            next_seen = torch.where(alive.unsqueeze(-1), correct(t + 1, next_state), seen)
         if reward is not None or terminated is not None:
-            next_obs = model.decode(next_state)
+            next_obs = model.decode(next_seen)
         gain, ended = step.reward, step.terminated
         if reward is not None:
             gain = reward(cast(Tensor, obs), action, cast(Tensor, next_obs))
@@ -304,8 +320,8 @@ def imagine(
             gain = gain - penalty * disagreement(cast(GaussianDynamics, model), state, action)
         if anyone_ended:
             gain, ended = torch.where(alive, gain, 0.0), ended & alive
-        yield ImaginedStep(action, next_state, gain, ended, alive, rows)
-        state, obs = next_state, next_obs
+        yield ImaginedStep(action, next_seen, gain, ended, alive, rows)
+        state, seen, obs = next_state, next_seen, next_obs
         if ended.is_cuda:  # to ask whether any has ended would wait for the device
             alive, anyone_ended = alive & ~ended, True
         elif halt is not None or bool(ended.any()):
@@ -319,7 +335,7 @@ def imagine(
                 return
             if len(kept) <= DROP * alive.shape[1]:
                 rows = kept if rows is None else rows[kept]
-                state, alive = state[:, kept], alive[:, kept]
+                state, seen, alive = state[:, kept], seen[:, kept], alive[:, kept]
                 obs = None if obs is None else obs[:, kept]
 
 

@@ -20,7 +20,7 @@ from mbrl.dynamics import (
     recalibrate,
 )
 from mbrl.dynamics.table import MODELS
-from mbrl.imagination import rollout, score_fn
+from mbrl.imagination import recalibrate_ahead, rollout, score_fn
 from mbrl.types import Dynamics, Fittable, Gaussian, GaussianDynamics, Step, Transition
 from tests.models import LinearGaussian, Remembering
 from tests.proof import bayesian_linear
@@ -73,6 +73,16 @@ def recalibrated(kind):
         return Case(model, normal(OBS), normal(ACTION))
 
     return case
+
+
+def recalibrated_ahead():
+    inner = ensemble(learn_reward=True, learn_termination=True)().model
+    pieces = data(200, seed=5)
+    obs = torch.stack((pieces.obs, pieces.next_obs), 1)
+    model = recalibrate_ahead(
+        inner, obs, pieces.action.unsqueeze(1), particles=8, generator=seeded()
+    )
+    return Case(model, normal(OBS), normal(ACTION))
 
 
 def bayesian():
@@ -163,6 +173,7 @@ CASES = {
     "recalibrated, by temperature": recalibrated("temperature"),
     "recalibrated, isotonic": recalibrated("isotonic"),
     "recalibrated, logistic": recalibrated("logistic"),
+    "recalibrated ahead": recalibrated_ahead,
     "Bayesian net": bayesian,
     "simulator": simulator("cartpole-swingup"),
     "randomised simulators with gusts": simulator(

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from experiments.studies import STUDIES, objectives, propagation
 from experiments.studies.lab import Lab
 from experiments.studies.versions import config
+from mbrl.dynamics import Analytic
 
 
 def silent(_: str) -> None:
@@ -43,7 +45,7 @@ def test_brute_force_and_statistics_equal_hand_computed_values():
 
 
 def test_propagation_that_keeps_its_members_ranks_first(tmp_path):
-    folder = STUDIES["propagation"](tmp_path, fast=True, seeds=4, say=silent)
+    folder = STUDIES["propagation"](tmp_path, fast=True, seeds=4, workers=1, say=silent)
     numbers = json.loads((folder / "results.json").read_text())["numbers"]
     assert numbers["ranked"][0] == "tsinf"
     assert numbers["ranked"][-1] == "expectation"
@@ -51,6 +53,36 @@ def test_propagation_that_keeps_its_members_ranks_first(tmp_path):
     assert last["expectation"] == pytest.approx(1.0)  # it predicts no spread
     assert last["tsinf"] < 0.6 * last["ts1"]
     assert Image.open(folder / "propagation.png").size[0] > 1000
+    assert set(numbers["models"]) == {"ensemble", "laplace"} and not numbers["failed"]
+    assert len((folder / "table.csv").read_text().splitlines()) == 1 + 2 * 5
+    assert Image.open(folder / "models.png").size[0] > 1000
+
+
+def test_learned_models_are_compared_with_a_ball_on_one_ridge():
+    """A model that is the ball's formula has only the sampling error: of a mean 1 / sqrt(300)."""
+
+    class Exact(Analytic):
+        def __init__(self):
+            def mean(state, action, theta):
+                x, v = state.unbind(-1)
+                pull = theta * x.sin() - 0.5 * v
+                return torch.stack((x + propagation.DT * v, v + propagation.DT * pull), -1)
+
+            super().__init__(mean, torch.tensor(propagation.NOISE), torch.tensor([1.5]))
+
+        def fit(self, data, *, generator):
+            assert len(data.reward) == propagation.ROWS
+            change = data.next_obs - self.mean(data.obs[None], None, torch.tensor([[1.5]]))[0]
+            assert change.std(0).tolist() == pytest.approx(propagation.NOISE, rel=0.15)
+
+    class Config:
+        def make(self, obs_size, action_size, *, generator):
+            return Exact()
+
+    found = propagation.learned_errors(Config(), 6, 300, 3000, 0)
+    error = {name: np.median(np.array(part)[:, -1], 0) for name, part in found.items()}
+    assert (error["tsinf"] < 4 / np.sqrt(300)).all()
+    assert error["expectation"][1] == pytest.approx(1.0)
 
 
 def test_pessimistic_objectives_improve_the_tail_and_optimistic_ones_do_not():

@@ -220,6 +220,17 @@ def test_crps_of_particles_is_that_of_their_step_function():
     assert point.item() == 3.0
 
 
+def test_crps_of_particles_is_the_mean_over_all_pairs():
+    g = torch.Generator().manual_seed(3)
+    particles = torch.randn(7, 4, 2, generator=g, dtype=torch.float64)
+    target = torch.randn(4, 2, generator=g, dtype=torch.float64)
+    pairs = (particles.unsqueeze(0) - particles.unsqueeze(1)).abs().mean((0, 1))
+    wanted = (particles - target).abs().mean(0) - pairs / 2
+    torch.testing.assert_close(crps(particles, torch.zeros_like(particles), target), wanted)
+    tiny = torch.full_like(particles, 1e-9)  # not exactly 0: the sum over pairs of Gaussians
+    torch.testing.assert_close(crps(particles, tiny, target), wanted)
+
+
 @pytest.mark.parametrize("score", [crps, negative_log_likelihood])
 def test_scores_are_proper(score):
     """Changes of the true model's mean or std do not improve its expected score."""
