@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from experiments.studies import (
     bandits,
     calibration,
+    data_efficiency,
     decomposition,
     dyna,
     dyna_returns,
@@ -64,6 +65,7 @@ STUDIES: Mapping[str, Study] = {
     "rollout-bias": study(rollout_bias.rollout_bias, seeds=10, fast_seeds=2),
     "trees": study(trees.trees, seeds=10, fast_seeds=2),
     "overestimation": study(overestimation.overestimation, seeds=5, fast_seeds=2),
+    "data-efficiency": study(data_efficiency.data_efficiency, seeds=5, choice=True),
     "decomposition": study(decomposition.decomposition, seeds=3, choice=True),
     "calibration": study(calibration.calibration, seeds=3, choice=True),
     "ood": study(ood.ood, seeds=3, choice=True),
