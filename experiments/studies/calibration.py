@@ -27,7 +27,7 @@ from mbrl.dynamics.fitting import FitDiverged
 from mbrl.dynamics.recalibrated import Kind
 from mbrl.dynamics.table import ModelConfig
 from mbrl.imagination import Propagation, RecalibratedAhead, particles_ahead
-from mbrl.training.executor import Work, stop_if_asked
+from mbrl.training.executor import stop_if_asked
 from mbrl.uncertainty import (
     calibration_error,
     conformal_factor,
@@ -90,33 +90,7 @@ TINY = Budget({"cartpole-swingup": 2, "half-cheetah": 2}, 3, 3, 50, 4, 3)
 def calibration(lab: Lab) -> Report:
     """Calibration and scores of every model and propagation by steps ahead, with recalibration."""
     budget = TINY if lab.fast else FULL
-    cells = {f"{env} {model}": (model, env) for env in ENVIRONMENTS for model in learned.OWN}
-    cells = {name: cells[name] for name in lab.chosen(cells)}
-    answers = lab.answers(
-        {
-            (name, seed): Work(
-                measure,
-                (env, learned.settings(model, fast=lab.fast), budget, seed),
-                f"{name}, seed {seed}",
-            )
-            for name, (model, env) in cells.items()
-            for seed in range(lab.seeds)
-        }
-    )
-    found: dict[str, dict[str, Any]] = {}
-    failed = []
-    for name, (model, env) in cells.items():
-        good = []
-        for seed in range(lab.seeds):
-            one = answers[name, seed]
-            if "failed" in one:
-                failed.append(f"The fit of {name}, seed {seed}, diverged: {one['failed']}")
-            else:
-                good.append(one)
-        if good:
-            found[name] = {"model": model, "environment": env, **_pooled(good)}
-    if not found:
-        raise ValueError("no model could be fitted: " + "; ".join(failed))
+    found, failed = learned.compared(lab, ENVIRONMENTS, measure, budget, _pooled)
     numbers = {"settings": budget._asdict(), "failed": failed, "found": found}
     picture(found, lab.folder / "calibration.png")
     reliability(found, lab.folder / "reliability.png")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, NamedTuple
 
@@ -13,7 +13,9 @@ from torch import Generator, Tensor
 
 import envs
 from experiments.studies import regression
+from experiments.studies.lab import Lab
 from mbrl.dynamics.table import MODELS, ModelConfig
+from mbrl.training.executor import Work
 from mbrl.types import Transition
 
 SHARED: Mapping[str, Any] = {
@@ -56,6 +58,59 @@ def settings(name: str, *, fast: bool = False) -> ModelConfig:
     known = {field.name for field in fields(kind)}
     config = kind(**{k: v for k, v in {**SHARED, **OWN[name]}.items() if k in known})
     return regression.fast(config) if fast else config
+
+
+def compared(
+    lab: Lab,
+    environments: Iterable[str],
+    measure: Callable[..., dict[str, Any]],
+    budget: Any,
+    pooled: Callable[[list[dict[str, Any]]], dict[str, Any]],
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """What is measured of every model in every environment; the names are `ENVIRONMENT MODEL`.
+
+    Args:
+        lab: chooses among them, and has the seeds.
+        environments: names.
+        measure: `measure(environment, config, budget, seed)`; its result has `failed`, a reason, if
+            the model could not be fitted.
+        budget: handed to it.
+        pooled: makes one result of those of all seeds.
+
+    Returns:
+        The results by name, with `model` and `environment`; and a line for each failure.
+
+    Raises:
+        ValueError: no model could be fitted.
+    """
+    cells = {f"{env} {model}": (model, env) for env in environments for model in OWN}
+    cells = {name: cells[name] for name in lab.chosen(cells)}
+    answers = lab.answers(
+        {
+            (name, seed): Work(
+                measure,
+                (env, settings(model, fast=lab.fast), budget, seed),
+                f"{name}, seed {seed}",
+            )
+            for name, (model, env) in cells.items()
+            for seed in range(lab.seeds)
+        }
+    )
+    found: dict[str, dict[str, Any]] = {}
+    failed = []
+    for name, (model, env) in cells.items():
+        good = []
+        for seed in range(lab.seeds):
+            one = answers[name, seed]
+            if "failed" in one:
+                failed.append(f"The fit of {name}, seed {seed}, diverged: {one['failed']}")
+            else:
+                good.append(one)
+        if good:
+            found[name] = {"model": model, "environment": env, **pooled(good)}
+    if not found:
+        raise ValueError("no model could be fitted: " + "; ".join(failed))
+    return found, failed
 
 
 class Played(NamedTuple):

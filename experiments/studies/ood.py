@@ -22,7 +22,7 @@ from experiments.studies.lab import Lab, Report
 from mbrl.data import moments
 from mbrl.dynamics.fitting import FitDiverged
 from mbrl.dynamics.table import ModelConfig
-from mbrl.training.executor import Work, stop_if_asked
+from mbrl.training.executor import stop_if_asked
 from mbrl.types import GaussianDynamics, Transition
 from mbrl.uncertainty import auroc, entropy_split, jensen_renyi, rank_correlation, spread
 
@@ -58,32 +58,7 @@ TINY = Budget({"cartpole-swingup": 2, "half-cheetah": 2}, 4, 30)
 def ood(lab: Lab) -> Report:
     """Whether scores of doubt find shifted inputs and order the true errors, for every model."""
     budget = TINY if lab.fast else FULL
-    cells = {f"{env} {model}": (model, env) for env in ENVIRONMENTS for model in learned.OWN}
-    cells = {name: cells[name] for name in lab.chosen(cells)}
-    answers = lab.answers(
-        {
-            (name, seed): Work(
-                measure,
-                (env, learned.settings(model, fast=lab.fast), budget, seed),
-                f"{name}, seed {seed}",
-            )
-            for name, (model, env) in cells.items()
-            for seed in range(lab.seeds)
-        }
-    )
-    found: dict[str, dict[str, Any]] = {}
-    failed = []
-    for name, (model, env) in cells.items():
-        good = [a for a in (answers[name, seed] for seed in range(lab.seeds)) if "failed" not in a]
-        failed += [
-            f"The fit of {name}, seed {seed}, diverged: {answers[name, seed]['failed']}"
-            for seed in range(lab.seeds)
-            if "failed" in answers[name, seed]
-        ]
-        if good:
-            found[name] = {"model": model, "environment": env, **_pooled(good)}
-    if not found:
-        raise ValueError("no model could be fitted: " + "; ".join(failed))
+    found, failed = learned.compared(lab, ENVIRONMENTS, measure, budget, _pooled)
     numbers = {"settings": budget._asdict(), "failed": failed, "found": found}
     picture(found, lab.folder / "ood.png")
     return Report(numbers, page(found, budget, lab.seeds, failed), rows(found))
