@@ -5,7 +5,6 @@ No torch is imported, so the command's help is quick.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -24,7 +23,7 @@ from planners.checks import (
 )
 
 if TYPE_CHECKING:
-    from torch import Generator, Tensor
+    from torch import Generator
 
     from mbrl.nn import Net
 
@@ -140,18 +139,9 @@ class PosteriorConfig(BayesianConfig):
             f"members: want a multiple of the {self.networks} networks, got {self.members}",
         )
 
-    def optimise(
-        self,
-        trained: Any,
-        loss: Any,
-        rows: Sequence[Tensor],
-        held: Sequence[Tensor],
-        *,
-        weights: Tensor | None,
-        generator: Generator,
-    ) -> Any:
+    def optimise(self, trained: Any, loss: Any, rows: Any, *, generator: Generator) -> Any:
         """Fit the networks, and find the posterior around them."""
-        return trained.net.fit(trained, loss, rows, held, weights=weights, generator=generator)
+        return trained.net.fit(trained, loss, rows, generator=generator)
 
 
 @dataclass(frozen=True)
@@ -309,20 +299,12 @@ class GPConfig(LearnedConfig):
         kind = of_module("network", "mbrl.dynamics.gaussian_processes:GaussianProcesses")
         return kind(self, inputs, outputs, generator=generator)
 
-    def optimise(
-        self,
-        trained: Any,
-        loss: Any,
-        rows: Sequence[Tensor],
-        held: Sequence[Tensor],
-        *,
-        weights: Tensor | None,
-        generator: Generator,
-    ) -> Any:
+    def optimise(self, trained: Any, loss: Any, rows: Any, *, generator: Generator) -> Any:
         """Find the hyperparameters of greatest marginal likelihood, and the posterior.
 
         Raises:
             ValueError: weights of rows, which this fit does not have.
         """
-        require(weights is None, "weights must be None: Gaussian processes take all rows alike")
-        return trained.net.fit(trained.heads, rows, generator=generator)
+        alike = rows.weights is None
+        require(alike, "weights must be None: Gaussian processes take all rows alike")
+        return trained.net.fit(trained.heads, rows.train, generator=generator)

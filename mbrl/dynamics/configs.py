@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -118,20 +118,11 @@ class LearnedConfig(ABC):
         return kind(x_size, y_size, self, generator=generator)
 
     @abstractmethod
-    def optimise(
-        self,
-        trained: Any,
-        loss: Any,
-        rows: Sequence[Tensor],
-        held: Sequence[Tensor],
-        *,
-        weights: Tensor | None,
-        generator: Generator,
-    ) -> Any:
+    def optimise(self, trained: Any, loss: Any, rows: Any, *, generator: Generator) -> Any:
         """Fit a net and its heads to rows in scaled units: inputs, targets, learned terminations.
 
-        `trained` is a `mbrl.dynamics.heads.Trained`, `loss` a `mbrl.dynamics.fitting.Loss`; the
-        result is a `mbrl.dynamics.fitting.Fitted`.
+        `trained` is a `mbrl.dynamics.heads.Trained`, `loss` a `mbrl.dynamics.fitting.Loss` and
+        `rows` a `mbrl.dynamics.fitting.Rows`; the result is a `mbrl.dynamics.fitting.Fitted`.
         """
 
 
@@ -184,26 +175,15 @@ class NeuralConfig(FitConfig, LearnedConfig):
         """The settings of a fit of D outputs."""
         return self
 
-    def optimise(
-        self,
-        trained: Any,
-        loss: Any,
-        rows: Sequence[Tensor],
-        held: Sequence[Tensor],
-        *,
-        weights: Tensor | None,
-        generator: Generator,
-    ) -> Any:
+    def optimise(self, trained: Any, loss: Any, rows: Any, *, generator: Generator) -> Any:
         """Fit a net and its heads to rows in scaled units: inputs, targets, learned terminations.
 
         This is gradient descent, by `fitting.fit`. Override it for a net that is fitted in another
         way (a posterior in closed form) or that uses the data again after the fit (a Laplace
         approximation).
         """
-        decay, config = self.decay(trained.net), self.for_outputs(rows[1].shape[-1])
-        return trained.fit(
-            loss, rows, held, config, weights=weights, decay=decay, generator=generator
-        )
+        decay, config = self.decay(trained.net), self.for_outputs(rows.train[1].shape[-1])
+        return trained.fit(loss, rows, config, decay=decay, generator=generator)
 
 
 @dataclass(frozen=True)
@@ -374,16 +354,7 @@ class ConditionalConfig(NeuralConfig):
         net = of_module("network", self.NET)
         return net(self, inputs, targets, outputs, generator=generator)
 
-    def optimise(
-        self,
-        trained: Any,
-        loss: Any,
-        rows: Sequence[Tensor],
-        held: Sequence[Tensor],
-        *,
-        weights: Tensor | None,
-        generator: Generator,
-    ) -> Any:
+    def optimise(self, trained: Any, loss: Any, rows: Any, *, generator: Generator) -> Any:
         """Maximise the bound by gradient descent."""
         own = of_module("loss", self.LOSS)(self)
-        return super().optimise(trained, own, rows, held, weights=weights, generator=generator)
+        return super().optimise(trained, own, rows, generator=generator)

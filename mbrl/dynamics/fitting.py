@@ -104,6 +104,15 @@ DIVERGED = 10.0
 times max(|L|, 1)."""
 
 
+class Rows(NamedTuple):
+    """Data of a fit: tensors of T rows, the same tensors with H held-out rows, and factors."""
+
+    train: Sequence[Tensor]
+    held: Sequence[Tensor]
+    weights: Float[Tensor, " T"] | Float[Tensor, "E T"] | None = None
+    """Of the training rows' losses."""
+
+
 class Fitted(NamedTuple):
     """Results of a fit; U is E for a separable net and 1 for any other."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -187,17 +187,16 @@ class Trained(Net):
     def fit(
         self,
         loss: fitting.Loss,
-        rows: Sequence[Tensor],
-        held: Sequence[Tensor],
+        rows: fitting.Rows,
         config: FitConfig,
         *,
-        weights: Tensor | None,
         decay: Mapping[Tensor, float],
         generator: Generator,
     ) -> fitting.Fitted:
         """Fit net and heads by gradient descent; see `fitting.fit`."""
+        train, held, weights = rows
         return fitting.fit(
-            self, loss, rows, held, config, weights=weights, decay=decay, generator=generator
+            self, loss, train, held, config, weights=weights, decay=decay, generator=generator
         )
 
 

@@ -198,14 +198,13 @@ class NeuralModel(nn.Module):
             self._fresh(generator)
         # the loss is a mean over rows and dimensions, of half the squared error with a variance
         share = (1 if config.probabilistic else 2) / (len(train) * targets.shape[1])
-        fitted = config.optimise(
-            Trained(self.net, self.heads, share),
-            model_loss,
+        rows = fitting.Rows(
             [part[train] for part in parts],
-            held_rows := [part[test] for part in parts],
-            weights=None if weights is None else weights.to(inputs)[..., train],
-            generator=generator,
+            [part[test] for part in parts],
+            None if weights is None else weights.to(inputs)[..., train],
         )
+        trained = Trained(self.net, self.heads, share)
+        fitted = config.optimise(trained, model_loss, rows, generator=generator)
         if held and self.net.separable:
             self._reorder(fitted.score.argsort())
         metrics = {
@@ -215,7 +214,7 @@ class NeuralModel(nn.Module):
         }
         if held:
             metrics["holdout_loss"] = float(fitted.score.mean())
-            metrics["holdout_mse"] = self._error(*held_rows[:2])
+            metrics["holdout_mse"] = self._error(*rows.held[:2])
         return metrics
 
     @torch.no_grad()

@@ -95,27 +95,24 @@ class WeightSamples(Net):
         self,
         trained: Trained,
         loss: fitting.Loss,
-        rows: Sequence[Tensor],
-        held: Sequence[Tensor],
+        rows: fitting.Rows,
         *,
-        weights: Tensor | None,
         generator: Generator,
     ) -> fitting.Fitted:
         """Fit the networks by gradient descent, then find the posterior and draw samples.
 
         Raises as `fitting.fit`.
         """
-        if weights is not None and weights.ndim == 2:
+        if rows.weights is not None and rows.weights.ndim == 2:
             raise ValueError("weights: samples of one posterior take (T,), one for each row")
         self.base.requires_grad_(True)
         try:
             inner = trained.of(self.base)
-            fitted = inner.fit(
-                loss, rows, held, self.config, weights=weights, decay={}, generator=generator
-            )
+            fitted = inner.fit(loss, rows, self.config, decay={}, generator=generator)
         finally:
             self.base.requires_grad_(False)
-        self.explore(Potential(inner, loss, rows, weights), generator=generator)
+        potential = Potential(inner, loss, rows.train, rows.weights)
+        self.explore(potential, generator=generator)
         self.resample(generator=generator)
         if not bool(flat(self.drawn).isfinite().all()):
             raise fitting.FitDiverged(

@@ -140,7 +140,7 @@ def test_patience_and_passes_are_in_units_of_the_logarithm_of_the_outputs(monkey
     """With nothing to learn every pass is a coin flip, so a fit ends by one of the two."""
     seen = {}
 
-    def fit(self, loss, rows, held, config, **_):
+    def fit(self, loss, rows, config, **_):
         seen.update(patience=config.patience, epochs=config.epochs)
         raise KeyboardInterrupt
 

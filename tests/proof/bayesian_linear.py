@@ -76,7 +76,8 @@ class Config(NeuralConfig):
     def build(self, inputs: int, outputs: int, *, generator: Generator) -> Net:
         return BayesianLinear(self.members, inputs, outputs, self.prior, generator=generator)
 
-    def optimise(self, trained, loss, rows, held, *, weights, generator) -> Fitted:
+    def optimise(self, trained, loss, rows, *, generator) -> Fitted:
+        rows, held, weights = rows
         if weights is not None or len(held[0]):
             raise ValueError("weights must be unset and holdout 0: all rows count alike")
         net, log_var = trained.net, trained.heads.log_var
