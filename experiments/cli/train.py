@@ -177,6 +177,8 @@ def _exchanged(args: list[str], config: Any) -> tuple[list[str], Any, dict[str, 
         at = next(i for i, arg in enumerate(args) if arg.split("=")[0] == "--model")
         args = args[:at] + args[at + (1 if "=" in args[at] else 2) :]
     elif takes["model"] and model:
+        if not own.is_own("model", model):
+            names.check_name("model", model, [*MODELS, *installed("model")])
         from mbrl.dynamics import OwnModel
 
         flags = {n: getattr(config.model, n) for n in ("learn_reward", "learn_termination")}
