@@ -107,8 +107,9 @@ def _options(kind: Any, prefix: str = "") -> list[str]:
         hint, name = hints[field.name], field.name.replace("_", "-")
         if get_origin(hint) is Mapping:
             continue  # settings of a part of the user's own
-        made = field.default_factory is not dataclasses.MISSING
-        config = config_of(hint, field.default_factory() if made else field.default)
+        factory = field.default_factory
+        held = field.default if factory is dataclasses.MISSING else factory()
+        config = config_of(hint, held)
         if dataclasses.is_dataclass(config):
             found += _options(config, prefix if field.name in FLAT else f"{prefix}{name}.")
         elif _PLACED not in getattr(hint, "__metadata__", ()):
