@@ -18,7 +18,7 @@ _SMALL = Config(learner=SACConfig(learning_rate=1e-3, first_temperature=0.1))
 _CROSSQ = VARIANTS["crossq-512"](_SMALL)  # its batch norm scales observations too
 
 _ROBOTS: dict[str, tuple[int, Config]] = {
-    "panda-reach": (30_000, _SMALL),
+    "panda-reach": (30_000, _CROSSQ),
     "panda-push": (100_000, _CROSSQ),
     "panda-pick": (200_000, _CROSSQ),
     "cartpole-swingup": (15_000, _SMALL),
