@@ -45,7 +45,7 @@ def uncertainty(bench: Bench, *, population: int = 100, horizon: int = 30) -> li
             "plans/s",
             planning(sampled, population, horizon),
             {"ensemble": planning(plain, population, horizon)},
-            ensemble="" if name == "gp" else "≥ 0.77",
+            ensemble="" if name in ("gp", "conditional-vae") else "≥ 0.77",
         )
     return results
 
