@@ -27,7 +27,8 @@ if (
 from envs.contract import check_task
 from envs.mujoco_env import MujocoEnv, RenderingUnavailable, SimulationDiverged
 from envs.pixels import FrameRenderer, Pixels, View
-from envs.planar import PLANAR, PlanarEnv, PlanarTask
+from envs.planar import PlanarEnv, PlanarTask
+from envs.planar_tasks import PLANAR
 from envs.registry import (
     TASKS,
     Description,

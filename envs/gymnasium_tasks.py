@@ -149,6 +149,7 @@ def pusher_observation(physics: Physics) -> Array:
 
 
 def _unused(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """The start of a task that is only described: nothing calls it."""
     raise NotImplementedError("gymnasium starts its own episodes")
 
 

@@ -41,7 +41,7 @@ from envs.contract import check_functions, check_task
 from envs.gymnasium_tasks import DESCRIBED, KNOWN
 from envs.mujoco_env import MujocoEnv
 from envs.pixels import Pixels, View, named
-from envs.planar import PLANAR
+from envs.planar_tasks import PLANAR
 from envs.repeat import ActionRepeat
 from envs.suite import SUITE
 from envs.tabular import FiniteMDP
@@ -179,7 +179,7 @@ for _planar in PLANAR.values():
     if _planar.name not in gymnasium.registry:
         gymnasium.register(
             _planar.name,
-            entry_point="envs.planar:planar_env",
+            entry_point="envs.planar_tasks:planar_env",
             max_episode_steps=_planar.episode_steps,
             kwargs={"name": _planar.name},
         )

@@ -11,6 +11,7 @@ import torch
 from experiments.bench.measure import Bench, Result, Sample, rate, seeded
 from experiments.bench.parts import Planning, make_search, run_forward
 from mbrl.dynamics import EnsembleConfig, NeuralDynamics
+from mbrl.dynamics.bayesian_configs import BayesianConfig
 from mbrl.dynamics.table import MODELS, model_config
 from mbrl.imagination import score_fn
 from mbrl.types import Transition
@@ -45,7 +46,7 @@ def uncertainty(bench: Bench, *, population: int = 100, horizon: int = 30) -> li
             "plans/s",
             planning(sampled, population, horizon),
             {"ensemble": planning(plain, population, horizon)},
-            ensemble="" if name in ("gp", "conditional-vae") else "≥ 0.77",
+            ensemble="≥ 0.77" if issubclass(MODELS[name], BayesianConfig) else "",
         )
     return results
 

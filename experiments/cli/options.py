@@ -83,6 +83,7 @@ UNSET: Mapping[str, Mapping[str, str]] = {
     "mbrl.agents.schedules.OffPolicySchedule": {
         "random_steps": "--learning-starts",
         "updates": "--train-every",
+        "capacity": "1000000, of images 100000",
     },
     "mbrl.agents.dyna_config.DynaSchedule": {"last_horizon": "--horizon"},
     "mbrl.agents.model_gradient_config.ModelGradientSchedule": {

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import re
 import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points
@@ -35,13 +34,6 @@ DISCOUNTS = {
 """γ of the library's robots for learners without a model: 1 / (1 - γ) control steps are the time in
 which an action shows, 1.3 s for the arm before its ball jumps, 2 to 5 s where a pole must be swung
 up or a body must run, and a third of an episode at most."""
-
-
-IMAGES = re.compile(r"-pixels\b|^pc3-|^two-rooms$")
-"""Ids of environments whose observations are images."""
-
-IMAGES_KEPT = 100_000
-"""Most transitions kept of images: 7 GiB with three frames of 64 x 64 in colour."""
 
 
 def preset(
@@ -79,8 +71,6 @@ def preset(
         reward = getattr(config, "LEARNS_REWARD", False) or not known[0]
         learned = {"learn_reward": reward, "learn_termination": not known[1]}
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, **learned))
-    if hasattr(config, "capacity") and IMAGES.search(env):
-        config = dataclasses.replace(config, capacity=min(config.capacity, IMAGES_KEPT))
     return steps, config
 
 

@@ -14,8 +14,8 @@ from mbrl.dynamics import NormedEnsembleConfig
 from mbrl.learners.svg_config import SVGConfig
 
 # As published, but for the fit of the model: minibatches of 256 instead of 2048 and a fifth of the
-# patience. The first fits need all passes: with a sixth of them a half-cheetah's model has half as
-# large an error again, and the policy learns to exploit it.
+# patience. The first fits need all passes: with a sixth of them the error of a half-cheetah's model
+# is 1.5 times as large, and the policy learns to exploit it.
 _MODEL = NormedEnsembleConfig(patience=10, learn_reward=True)
 _PUBLISHED = Config(model=_MODEL)
 

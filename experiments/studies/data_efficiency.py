@@ -23,7 +23,6 @@ SOLVED = 115.0
 
 OWN: Mapping[str, Mapping[str, Any]] = {
     "langevin": {"tuning_steps": 2000, "samples": 20},
-    "gp": {"points": 1000},
 }
 """Settings that differ from those of the preset, or of the kind where the preset has none."""
 

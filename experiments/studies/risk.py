@@ -64,7 +64,16 @@ MODELS: Mapping[str, ModelConfig] = {
     "probabilistic ensemble": SHARED,
     **{
         kind: model_config(kind, SHARED)
-        for kind in ("anchored", "bayes-by-backprop", "dropout", "laplace", "sgmcmc", "swag")
+        for kind in (
+            "anchored",
+            "bayes-by-backprop",
+            "conditional-vae",
+            "dropout",
+            "gp",
+            "laplace",
+            "sgmcmc",
+            "swag",
+        )
     },
     "langevin": dataclasses.replace(model_config("langevin", SHARED), tuning_steps=2000),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ the pole about the hinge."""
 MOTOR, GRAVITY = 10.0, 9.81  # N, m/s²
 
 
-class _Closed:
+class _Closed(ABC):
     """A `Dynamics` of one member whose states are observations; reward 0, and it never ends."""
 
     members = 1
@@ -37,9 +38,9 @@ class _Closed:
         zeros = after.new_zeros(after.shape[:-1])
         return Step(after, zeros, zeros.bool())
 
+    @abstractmethod
     def moved(self, state: Tensor, action: Tensor, noise: Any) -> Tensor:
         """The next state (..., S) by standard normal `noise` (...)."""
-        raise NotImplementedError
 
 
 class CartPole(_Closed):

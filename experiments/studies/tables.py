@@ -107,6 +107,7 @@ def _arrays(path: Path) -> Mapping[str, NDArray[Any]]:
         with loaded as file:
             wanted = ("inputs", "target")
             return {k: file[k] for k in file.files if k in wanted or k.startswith("test_")}
+    # what numpy and zipfile raise for damaged files; NotImplementedError: an unknown compression
     except (OSError, ValueError, EOFError, NotImplementedError, MemoryError,
             zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
         why = str(error).partition("\n")[0] or type(error).__name__

@@ -24,6 +24,9 @@ from mbrl.parallel import single_thread
 from mbrl.spaces import Vectors, random_actions
 from mbrl.types import Learner, Metrics, Scheduled, Spec, Transition, Valued
 
+CAPACITY, CAPACITY_OF_IMAGES = 1_000_000, 100_000
+"""Most transitions kept, of vectors and of images, where the settings do not say."""
+
 
 def states_of(
     spec: Spec, images: ImageConfig, *, generator: Generator
@@ -124,7 +127,7 @@ class OffPolicy:
                 raise ValueError("hindsight: needs n_step 1 and priority 0; want 0")
             kind = partial(HindsightReplay, goal=spec.goal, k=config.hindsight)
         self.replay: Replay = kind(
-            config.capacity,
+            config.capacity or (CAPACITY if images is None else CAPACITY_OF_IMAGES),
             size,
             tuple(spec.action.shape or ()),
             obs_dtype=torch.float32 if images is None else torch.uint8,

@@ -49,8 +49,9 @@ class OffPolicySchedule(Schedule):
     """Updates in each round. If unset, one for each environment step."""
     batch: PositiveInt = 256
     """Transitions in each update."""
-    capacity: PositiveInt = 1_000_000
-    """Maximum number of transitions kept; the oldest are dropped."""
+    capacity: PositiveInt | None = None
+    """Maximum number of transitions kept; the oldest are dropped. If unset, a million, or 100,000
+    of images, which take 7 GiB with three frames of 64 x 64 in colour."""
     n_step: PositiveInt = 1
     """Number of steps whose rewards are summed before the next state is bootstrapped from."""
     priority: NonNegativeFloat = 0.0

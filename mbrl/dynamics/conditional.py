@@ -244,7 +244,7 @@ class ConditionalDynamics(NeuralDynamics):
         if noise is None:
             change, _, ends = self._drawn(x)
             return self._stepped(state, change, None, None if ends is None else ends > 0.5, None)
-        x = torch.cat((x[..., : -self.config.latent], noise[..., self.obs_size :]), -1)
+        x[..., -self.config.latent :] = noise[..., self.obs_size :]
         change, std, logit = self._gaussian(x)
         ends = None if logit is None else logit > 0
         return self._stepped(state, change, std, ends, noise[..., : self.obs_size])

@@ -21,6 +21,7 @@ from planners.checks import (
     PositiveFloat,
     PositiveInt,
     check_fields,
+    require,
 )
 
 if TYPE_CHECKING:
@@ -328,7 +329,7 @@ class ConditionalConfig(NeuralConfig):
     beta: NonNegativeFloat = 1.0
     """Weight of the divergence between posterior and prior, with one sample."""
     free_bits: NonNegativeFloat = 0.0
-    """Nats of the divergence of each latent variable that cost nothing."""
+    """Nats of the divergence of each latent variable that cost nothing, with one sample."""
     draws: PositiveInt = 16
     """Values of the latent variables over which means and variances are taken."""
     hidden: Annotated[tuple[PositiveInt, ...], MinLen(1)] = (128, 128)
@@ -341,6 +342,14 @@ class ConditionalConfig(NeuralConfig):
     """A member stops after this many passes without a better held-out score."""
     improvement: NonNegativeFloat = 0.001
     """Fraction of the best held-out score by which a score must be better to count as better."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        weighted = self.beta != 1 or self.free_bits != 0
+        require(
+            self.samples == 1 or not weighted,
+            f"beta, free_bits: the bound of {self.samples} samples has neither; want samples 1",
+        )
 
     @property
     def noise_inputs(self) -> int:

@@ -14,7 +14,7 @@ from torch.nn.utils import skip_init
 
 from mbrl.encoders.configs import ImageConfig
 from mbrl.encoders.encoder import Encoder
-from mbrl.encoders.images import channels_first
+from mbrl.encoders.images import channels_first, planes
 
 # of each layer: kernel and stride; and channels as multiples of the first layer's
 _LAYERS = {
@@ -93,10 +93,7 @@ class ImageEncoder(Encoder):
                 f"images: want uint8 of shape (*lead, {', '.join(map(str, self.shape))}), "
                 f"got {obs.dtype} of shape {tuple(obs.shape)}"
             )
-        x = obs.reshape(-1, *self.shape)
-        if not self.channels_first:
-            x = x.permute(0, 3, 1, 2)
-        x = x.to(self.linear.weight) / 255 - 0.5
+        x = planes(obs.reshape(-1, *self.shape), self.linear.weight.dtype) - 0.5
         for layer in self.convolutions:
             x = layer(x).relu()
         x = self.linear(x.flatten(1))

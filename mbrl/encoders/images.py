@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from gymnasium.spaces import Box, Space
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Generator, Tensor
 
 
@@ -45,6 +45,18 @@ class Images:
 def channels_first(shape: Sequence[int]) -> bool:
     """Whether an image of this shape is (C, H, W) and not (H, W, C): C is less than W."""
     return shape[0] < shape[2]
+
+
+def planes(images: UInt8[Tensor, " B *O"], dtype: torch.dtype) -> Float[Tensor, "B C H W"]:
+    """Images as floats from 0 to 1, channels first, whichever way they are stored.
+
+    Raises:
+        ValueError: numbers that are not uint8.
+    """
+    if images.dtype != torch.uint8:
+        raise ValueError(f"images: want uint8, got {images.dtype}")
+    first = channels_first(images.shape[1:])
+    return (images if first else images.permute(0, 3, 1, 2)).to(dtype) / 255
 
 
 def random_shift(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import cast
 
@@ -14,7 +14,7 @@ from torch.nn.utils import skip_init
 
 from mbrl.data import Normaliser
 from mbrl.encoders.configs import RepresentationConfig
-from mbrl.encoders.images import channels_first
+from mbrl.encoders.images import channels_first, planes
 from mbrl.nn import ACTIVATIONS, StackedMLP
 
 KERNEL, STRIDE = 4, 2
@@ -41,7 +41,7 @@ class MLP(nn.Module):
         return out.view(*x.shape[:-1], out.shape[-1])
 
 
-class Pixels(nn.Module):
+class ImageScaling(nn.Module):
     """Between images of uint8 and (B, C, H, W) of floats from 0 to 1.
 
     Args:
@@ -61,17 +61,14 @@ class Pixels(nn.Module):
         Raises:
             ValueError: numbers that are not uint8.
         """
-        if images.dtype != torch.uint8:
-            raise ValueError(f"images: want uint8, got {images.dtype}")
-        x = images if self.first else images.permute(0, 3, 1, 2)
-        return x.to(torch.get_default_dtype()) / 255
+        return planes(images, torch.get_default_dtype())
 
     def back(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, " B *O"]:
         """Images in the shape of observations, still from 0 to 1."""
         return x if self.first else x.permute(0, 2, 3, 1)
 
 
-class Vector(nn.Module):
+class VectorScaling(nn.Module):
     """Scales vectors to mean 0 and std 1 on data, by `scale`.
 
     Args:
@@ -193,7 +190,7 @@ def channels(first: int, config: RepresentationConfig) -> list[int]:
 
 @torch.no_grad()
 def draw(layers: Sequence[nn.Module], generator: Generator) -> None:
-    """Initial weights: orthogonal (over sqrt(2) for the outermost), biases 0."""
+    """Set the initial weights: orthogonal matrices times sqrt(2), and biases 0."""
     for layer in layers:
         weight, bias = cast(Tensor, layer.weight), cast(Tensor, layer.bias)
         nn.init.orthogonal_(weight, math.sqrt(2), generator=generator)
@@ -201,45 +198,29 @@ def draw(layers: Sequence[nn.Module], generator: Generator) -> None:
 
 
 def networks(
-    shape: Sequence[int],
-    outputs: int,
-    latent: int,
-    config: RepresentationConfig,
-    *,
-    generator: Generator,
-) -> tuple[Pixels | Vector, nn.Module, Callable[[], nn.Module]]:
-    """What turns observations of a shape into numbers and back.
+    shape: Sequence[int], outputs: int, config: RepresentationConfig, *, generator: Generator
+) -> tuple[ImageScaling | VectorScaling, nn.Module, nn.Module]:
+    """The scaling of observations, an encoder from scaled ones, and a decoder of codes to them.
 
     Args:
         shape: *O: of a vector, or of an image.
-        outputs: of the network of observations.
-        latent: inputs of the decoder.
-        config: sizes.
+        outputs: of the encoder.
+        config: sizes, that of a code included.
         generator: draws the weights.
-
-    Returns:
-        The scaling of observations; a network from scaled observations to `outputs`; and a
-        function that makes a decoder from (B, latent) to scaled observations.
 
     Raises:
         ValueError: a shape that is neither a vector's nor an image's, or images that are too small.
     """
     if len(shape) == 1:
-        scaling = Vector(int(shape[0]))
-        down = MLP(
-            (scaling.size[0], *config.hidden, outputs), config.activation, generator=generator
+        size, activation = int(shape[0]), config.activation
+        inwards = (size, *config.hidden, outputs)
+        back = (config.latent, *reversed(config.hidden), size)
+        encoder, decoder = (
+            MLP(sizes, activation, generator=generator) for sizes in (inwards, back)
         )
-
-        def decoder() -> nn.Module:
-            sizes = (latent, *reversed(config.hidden), scaling.size[0])
-            return MLP(sizes, config.activation, generator=generator)
-
-        return scaling, down, decoder
+        return VectorScaling(size), encoder, decoder
     if len(shape) != 3:
         raise ValueError(f"shape: want that of a vector or an image, got {tuple(shape)}")
-    pixels = Pixels(shape)
-    return (
-        pixels,
-        Down(pixels.size, outputs, config, generator=generator),
-        lambda: Up(latent, pixels.size, config, generator=generator),
-    )
+    scaling = ImageScaling(shape)
+    down = Down(scaling.size, outputs, config, generator=generator)
+    return scaling, down, Up(config.latent, scaling.size, config, generator=generator)

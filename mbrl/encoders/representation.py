@@ -5,13 +5,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float, Shaped
 from torch import Generator, Tensor
 
 from mbrl.encoders.configs import RepresentationConfig
 from mbrl.encoders.encoder import Encoder
-from mbrl.encoders.networks import Vector, networks
+from mbrl.encoders.networks import VectorScaling, networks
 
 
 class Representation(Encoder):
@@ -39,14 +38,13 @@ class Representation(Encoder):
         generator: Generator,
     ) -> None:
         super().__init__(tuple(shape), config.latent)
-        self.scaling, self.network, decoder = networks(
-            shape, outputs, config.latent, config, generator=generator
+        self.scaling, self.network, self.decoder = networks(
+            shape, outputs, config, generator=generator
         )
-        self.decoder = decoder()
 
     def rescale(self, obs: Shaped[Tensor, " T *O"]) -> None:
         """Scale vectors to mean 0 and std 1 on these; images have a scale of their own."""
-        if isinstance(self.scaling, Vector):
+        if isinstance(self.scaling, VectorScaling):
             self.scaling.normaliser.fit(obs)
 
     def forward(self, obs: Shaped[Tensor, "*lead *O"]) -> Float[Tensor, "*lead Z"]:
@@ -107,8 +105,3 @@ class Representation(Encoder):
                 f"got {tuple(obs.shape)}"
             )
         return tuple(obs.shape[:count])
-
-
-def standard_noise(like: Tensor, *shape: int, generator: Generator) -> Tensor:
-    """Standard normal numbers of this shape on the device of `like`."""
-    return torch.randn(shape, generator=generator, device=generator.device).to(like)

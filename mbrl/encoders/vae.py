@@ -21,7 +21,7 @@ from torch import Generator, Tensor, nn
 from mbrl.distributions import DiagonalGaussian, clamp_log_std
 from mbrl.encoders.configs import VAEConfig
 from mbrl.encoders.networks import MLP
-from mbrl.encoders.representation import Representation, standard_noise
+from mbrl.encoders.representation import Representation
 from mbrl.losses import importance_weighted_bound, negative_elbo
 
 
@@ -134,7 +134,9 @@ class VAE(Representation):
         Returns:
             The loss, and `elbo`, L itself, `divergence` and `log_likelihood`, in nats.
         """
-        noise = standard_noise(self.log_noise, len(obs), self.features, generator=generator)
+        shape = len(obs), self.features
+        noise = torch.randn(shape, generator=generator, device=generator.device)
+        noise = noise.to(self.log_noise)
         fit, divergence = self.bound(obs, noise)
         loss = negative_elbo(
             fit, divergence, beta=self.config.beta, free_bits=self.config.free_bits

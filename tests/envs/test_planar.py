@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from scipy.integrate import solve_ivp
 
 import envs
-from envs import planar
+from envs import planar_tasks as planar
 from mbrl.spaces import spec_of
 from mbrl.training.collect import vector
 

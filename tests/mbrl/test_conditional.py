@@ -161,3 +161,10 @@ def test_wrong_shapes_are_refused(fitted):
 def test_a_regression_is_refused():
     with pytest.raises(ValueError, match="ConditionalConfig: its net takes random numbers"):
         Regression(1, 1, CONFIG, generator=seeded())
+
+
+@pytest.mark.parametrize("own", [{"beta": 0.5}, {"free_bits": 0.1}])
+def test_weights_that_the_bound_of_several_samples_lacks_are_refused(own):
+    with pytest.raises(ValueError, match="beta, free_bits: the bound of 8 samples has neither"):
+        ConditionalConfig(**own)
+    assert ConditionalConfig(samples=1, **own).samples == 1

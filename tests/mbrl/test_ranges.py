@@ -133,6 +133,8 @@ TOGETHER: dict[str, dict[str, Any]] = {
     "cycle_steps": {"cycle_samples": 1, "exploration": 0.0, "cycles": 5},
     "cycle_samples": {"cycles": 5, "cycle_steps": 100_000},
     "samples": {"members": 5},
+    "beta": {"samples": 1},
+    "free_bits": {"samples": 1},
 }
 """Other fields that must change with one, for its edge to fit to them."""
 

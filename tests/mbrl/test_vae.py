@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from mbrl.distributions import DiagonalGaussian
 from mbrl.encoders.autoencoder import Autoencoder
 from mbrl.encoders.configs import AutoencoderConfig, VAEConfig
 from mbrl.encoders.vae import VAE
@@ -226,11 +225,3 @@ def test_wrong_observations_and_codes_are_refused():
         vae.reconstruct(torch.zeros(2, 3))
     with pytest.raises(ValueError, match="exact_bound: wants a Gaussian likelihood and hidden"):
         vae.exact_bound(torch.zeros(2, 16, 16, 1, dtype=torch.uint8))
-
-
-def test_the_posterior_is_that_of_the_network():
-    vae = VAE((3,), VAEConfig(latent=2), generator=seeded())
-    obs = torch.randn(4, 3, generator=seeded(1))
-    posterior = vae.posterior(obs)
-    assert isinstance(posterior, DiagonalGaussian)
-    assert torch.equal(posterior.mean, vae(obs))

@@ -304,3 +304,13 @@ def test_images_that_cannot_be_used_are_refused():
     scaled = dqn.Config(**SCHEDULE, normalise_obs=True)
     with pytest.raises(ValueError, match="normalise_obs: images are scaled by their encoder"):
         dqn.make(large, scaled, generator=seeded())
+
+
+@pytest.mark.parametrize(("capacity", "images"), [(None, 100_000), (7, 7)])
+def test_fewer_images_than_vectors_are_kept_where_the_settings_do_not_say(capacity, images):
+    """Also in an environment that the library does not know."""
+    config = sac.Config(images=IMAGES, capacity=capacity)
+    made = sac.make(spec_of(Dot(choices=False)), config, generator=generator(0))
+    assert made.replay.capacity == images
+    vectors = sac.make(spec_of(gymnasium.make("Pendulum-v1")), config, generator=generator(0))
+    assert vectors.replay.capacity == (capacity or 1_000_000)
