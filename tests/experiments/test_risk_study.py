@@ -109,7 +109,7 @@ def test_each_cell_is_one_that_differs_from_the_others():
         for goal in risk.OBJECTIVES
         if risk._makes_sense((task, model, way, goal))
     ]
-    # 9 models with 4 propagations of 4 objectives and one of 2; 3 true models of 3 objectives
+    # models with 4 propagations of 4 objectives and one of 2; 3 true models of 3 objectives
     assert len(cells) == 4 * len(risk.MODELS) * (4 * 4 + 2) + 3 * 3
 
 
