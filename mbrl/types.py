@@ -230,6 +230,21 @@ class Fittable(Protocol):
         ...
 
 
+class Sequences(Protocol):
+    """Data from which sequences of consecutive steps are drawn, such as a `SequenceReplay`."""
+
+    def __len__(self) -> int:
+        """How many transitions there are."""
+        ...
+
+    def sequences(self, batch: int, length: int, *, generator: Generator) -> Transition:
+        """`batch` sequences of `length` steps of one episode each, (B, L, ...).
+
+        Raises ValueError if there is no episode of so many steps.
+        """
+        ...
+
+
 @runtime_checkable
 class Resampled(Protocol):
     """A model whose members are samples of its weights."""

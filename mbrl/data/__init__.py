@@ -1,4 +1,4 @@
-"""Replay buffers, goals in hindsight, n-step transitions, the normaliser and running moments."""
+"""Replay buffers, hindsight goals, sequences, n-step transitions and running moments."""
 
 from mbrl.data.hindsight import HindsightReplay
 from mbrl.data.n_step import NStep
@@ -6,6 +6,7 @@ from mbrl.data.normaliser import Normaliser, moments
 from mbrl.data.prioritised import PrioritisedReplay
 from mbrl.data.replay import Replay
 from mbrl.data.running import ReturnScale, RunningMoments
+from mbrl.data.sequences import SequenceReplay
 
 __all__ = [
     "HindsightReplay",
@@ -15,5 +16,6 @@ __all__ = [
     "Replay",
     "ReturnScale",
     "RunningMoments",
+    "SequenceReplay",
     "moments",
 ]
