@@ -29,7 +29,7 @@ check: lint types imports test
 bench: .venv/installed
 	$(BIN)/mbrl bench all
 
-peers:  ## mbrl-lib, judo, mctx, dm_control, and SB3 with SBX, each in an environment of its own
+peers:  ## the libraries that we are compared with, in environments of their own
 	$(PYTHON) -m venv .peers/venv
 	.peers/venv/bin/pip install -q torch==2.13.0
 	.peers/venv/bin/pip install -q --no-deps -r experiments/peers/requirements.txt
@@ -42,6 +42,9 @@ peers:  ## mbrl-lib, judo, mctx, dm_control, and SB3 with SBX, each in an enviro
 	$(PYTHON) -m venv .peers/learners
 	.peers/learners/bin/pip install -q torch==2.13.0
 	.peers/learners/bin/pip install -q --no-deps -r experiments/peers/learners-requirements.txt
+	$(PYTHON) -m venv .peers/bayesian
+	.peers/bayesian/bin/pip install -q torch==2.13.0
+	.peers/bayesian/bin/pip install -q --no-deps -r experiments/peers/bayesian-requirements.txt
 
 install: .venv/installed
 

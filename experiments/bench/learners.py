@@ -14,7 +14,7 @@ from typing import Any
 import gymnasium
 import torch
 
-from experiments.bench.measure import Bench, Result, Sample, cores, rate, seeded
+from experiments.bench.measure import Ask, Bench, Result, Sample, answer, cores, rate, seeded
 from experiments.peers import Learners, available
 from mbrl.agents import dqn, ppo, sac
 from mbrl.data import Replay
@@ -31,8 +31,6 @@ from mbrl.types import Transition
 
 OBS, ACTION, BATCH = 17, 6, 256
 """Sizes of the half-cheetah and of a batch, as in the peers' script."""
-
-Ask = Callable[..., dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -126,7 +124,7 @@ def _updates(bench: Bench, ask: Ask | None, updates: int, rows: int) -> list[Res
             learner.update(replay.sample(BATCH, generator=draw), generator=draw)
 
     def theirs(library: str, **how: int) -> Sample | None:
-        return _answer(
+        return answer(
             ask, "seconds", updates, work="update", library=library, updates=updates, **how
         )
 
@@ -147,7 +145,7 @@ def _updates(bench: Bench, ask: Ask | None, updates: int, rows: int) -> list[Res
     )
     request = {"work": "update", "library": "sbx", "updates": updates, "together": updates}
     return found + bench.compare(
-        "SAC update", "cores", cores(ours), {"SBX, in a loop": _answer(ask, "cores", **request)}
+        "SAC update", "cores", cores(ours), {"SBX, in a loop": answer(ask, "cores", **request)}
     )
 
 
@@ -160,7 +158,7 @@ def _training(bench: Bench, ask: Ask | None, training: Training) -> list[Result]
     def theirs(library: str) -> Sample | None:
         request = {"work": "steps", "library": library, "algorithm": name, "task": task}
         request |= {"steps": steps, "environments": environments, "every": training.every}
-        return _answer(ask, "seconds", steps, **request)
+        return answer(ask, "seconds", steps, **request)
 
     libraries = {"SB3": "sb3", "SBX": "sbx", "plain torch": "plain"}
     every = "" if training.every == 1 else f", an update every {training.every}"
@@ -182,7 +180,7 @@ def _samples(bench: Bench, ask: Ask | None, calls: int, rows: int) -> list[Resul
         f"{BATCH} replayed rows",
         lambda: replay.sample(BATCH, generator=draw),
         calls,
-        _answer(ask, "seconds", calls, work="sample", calls=calls),
+        answer(ask, "seconds", calls, work="sample", calls=calls),
         50,
     )
 
@@ -196,7 +194,7 @@ def _advantages(bench: Bench, ask: Ask | None, calls: int) -> list[Result]:
         f"advantages, {steps} x {count}",
         lambda: gae(reward, value, next_value, terminated, truncated, discount=0.99, lambda_=0.95),
         calls,
-        _answer(ask, "seconds", calls, work="gae", calls=calls, length=steps, environments=count),
+        answer(ask, "seconds", calls, work="gae", calls=calls, length=steps, environments=count),
         250,
     )
 
@@ -220,18 +218,6 @@ def _microseconds(
     others = {"wanted": lambda: wanted, "SB3": theirs and (lambda: 1e6 / theirs())}
     found = bench.compare(work, "µs", sample, others, wanted="≤ 1")
     return [dataclasses.replace(result, lower=True) for result in found]
-
-
-def _answer(ask: Ask | None, key: str, count: float = 1, **request: Any) -> Sample | None:
-    """A sample of a peer's answer: its `cores`, or `count` per second."""
-    if ask is None:
-        return None
-
-    def sample() -> float:
-        reply = ask(**request)
-        return reply["cores"] if key == "cores" else count / reply["seconds"][0]
-
-    return sample
 
 
 def filled(rows: int) -> Replay:

@@ -21,6 +21,9 @@ from experiments.peers import MbrlLib
 Sample = Callable[[], float]
 """Does some work once and returns its amount per second."""
 
+Ask = Callable[..., dict[str, Any]]
+"""Asks a peer for work; see `experiments.peers.Peer.ask`."""
+
 
 def rate(count: float, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Sample:
     """A sample that times `work(*args, **kwargs)`, which does `count` units of work."""
@@ -137,6 +140,18 @@ class Bench:
             return (reply[unit] if unit else 1) / reply["seconds"][0]
 
         return sample
+
+
+def answer(ask: Ask | None, key: str, count: float = 1, **request: Any) -> Sample | None:
+    """A sample of a peer's answer: its `cores`, or `count` per second; None without a peer."""
+    if ask is None:
+        return None
+
+    def sample() -> float:
+        reply = ask(**request)
+        return reply["cores"] if key == "cores" else count / reply["seconds"][0]
+
+    return sample
 
 
 def seeded() -> torch.Generator:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
 
-from experiments.bench.measure import Bench, Result, Sample, rate, seeded
+from experiments.bench.measure import Bench, Result, Sample, answer, rate, seeded
 from experiments.bench.parts import Planning, make_search, run_forward
+from experiments.peers import Bayesian, available
 from mbrl.dynamics import EnsembleConfig, NeuralDynamics
 from mbrl.dynamics.bayesian_configs import BayesianConfig
 from mbrl.dynamics.table import MODELS, model_config
 from mbrl.imagination import score_fn
+from mbrl.parallel import single_thread
 from mbrl.types import Transition
 from planners import ScoreFn
 
 OBS, ACTION, MEMBERS = 18, 6, 5
+SIZES = (OBS + ACTION, 200, 200, 200, 200, OBS)
+"""Of the layers of a network."""
 
 ROWS = 300
 """Of Gaussian processes."""
@@ -30,13 +36,22 @@ QUICK: Mapping[str, Mapping[str, Any]] = {
 """The ensemble's sizes, and small banks, of chains; hardly tuned Gaussian processes."""
 
 
-def uncertainty(bench: Bench, *, population: int = 100, horizon: int = 30) -> list[Result]:
+PEERS: Mapping[str, str] = {"laplace": "laplace-torch", "bayes-by-backprop": "bayesian-torch"}
+"""The libraries that have a kind of model too."""
+
+
+def uncertainty(
+    bench: Bench, *, population: int = 100, horizon: int = 30, rows: int = 2000
+) -> list[Result]:
     """CEM plans/s of PETS, TS∞ with 20 particles: 5 samples of 4 x 200 units, over 5 nets.
 
     Samples are drawn anew for each plan, as a controller does. Networks are not fitted, which
-    changes no shapes; Gaussian processes are, to `ROWS` rows.
+    changes no shapes; Gaussian processes are, to `ROWS` rows. Then predictions/s of as many
+    samples for `rows` inputs, on one thread, against those of other libraries. laplace-torch
+    evaluates the hidden layers once for all samples, ours for each, since in a plan their states
+    differ.
     """
-    results = []
+    results = _predictions(bench, rows)
     for name in MODELS:
         if name in ("ensemble", "normed-ensemble"):
             continue
@@ -49,6 +64,39 @@ def uncertainty(bench: Bench, *, population: int = 100, horizon: int = 30) -> li
             ensemble="≥ 0.77" if issubclass(MODELS[name], BayesianConfig) else "",
         )
     return results
+
+
+@single_thread()
+def _predictions(bench: Bench, rows: int) -> list[Result]:
+    found = []
+    with ExitStack() as stack:
+        ask = stack.enter_context(Bayesian()).ask if available(Bayesian) else None
+        for name, library in PEERS.items():
+            request = {"library": library, "sizes": SIZES, "rows": rows, "samples": MEMBERS}
+            found += bench.compare(
+                f"predict, {name}",
+                "predictions/s",
+                predicting(made(name), rows),
+                {
+                    "matmul": bench.matmul(2 * sum(a * b for a, b in pairwise(SIZES))),
+                    library: answer(ask, "seconds", MEMBERS * rows, work="predict", **request),
+                },
+            )
+    return found
+
+
+def predicting(model: NeuralDynamics, rows: int) -> Sample:
+    """Predictions per second, each call of which has new samples of the weights."""
+    draw = seeded()
+    state = torch.randn(MEMBERS, rows, OBS, generator=draw)
+    action = torch.randn(MEMBERS, rows, ACTION, generator=draw)
+
+    def run() -> None:
+        model.resample(generator=draw)
+        with torch.no_grad():
+            model.predict(state, action)
+
+    return rate(MEMBERS * rows, run)
 
 
 def made(name: str) -> NeuralDynamics:

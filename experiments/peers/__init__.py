@@ -7,8 +7,8 @@ library is imported here.
 mbrl-lib installs a package named `mbrl` as we do, and pins releases that no longer run; judo wants
 an older MuJoCo, as does dm_control's suite; mctx and SBX want JAX. The recipes, which `make peers`
 follows, are at the heads of `requirements.txt` (1 GB, most of it torch, and about two minutes),
-`judo-requirements.txt`, `mctx-requirements.txt`, `suite-requirements.txt` and
-`learners-requirements.txt` (2 GB).
+`judo-requirements.txt`, `mctx-requirements.txt`, `suite-requirements.txt`,
+`learners-requirements.txt` (2 GB) and `bayesian-requirements.txt` (1 GB).
 """
 
 from __future__ import annotations
@@ -157,6 +157,15 @@ class Learners(Peer):
     script = "learners.py"
     folder = "learners"
     variable = "MBRL_LEARNERS"
+
+
+class Bayesian(Peer):
+    """laplace-torch 0.3 and bayesian-torch 0.5.0; `bayesian.py` lists the requests."""
+
+    name = "laplace-torch"
+    script = "bayesian.py"
+    folder = "bayesian"
+    variable = "MBRL_BAYESIAN"
 
 
 def available(peer: type[Peer] = MbrlLib) -> bool:

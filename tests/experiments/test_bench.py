@@ -11,7 +11,17 @@ from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
 from experiments import bench as package
-from experiments.bench import BENCHES, Bench, Result, bench, dyna, learners, mcts, memory
+from experiments.bench import (
+    BENCHES,
+    Bench,
+    Result,
+    bench,
+    dyna,
+    learners,
+    mcts,
+    memory,
+)
+from experiments.bench import uncertainty as uncertain
 from experiments.bench.parts import ensemble, forward_flops
 from experiments.bench.rollout import busy_neighbour
 from experiments.peers import HOW_TO_INSTALL
@@ -94,11 +104,12 @@ def test_the_named_net_has_a_hand_computed_number_of_operations():
         ("planner", {"population": 10}, 3),
         ("physics", {"steps": 5}, 2),
         ("collect", {"steps": 16}, 2),
-        ("uncertainty", {"population": 10, "horizon": 2}, 9),
+        ("uncertainty", {"population": 10, "horizon": 2, "rows": 3}, 11),
         ("latent", {"frames": 2, "batch": 8}, 8),
     ],
 )
-def test_each_benchmark_measures_all_its_rows(name, sizes, rows):
+def test_each_benchmark_measures_all_its_rows(name, sizes, rows, monkeypatch):
+    monkeypatch.setattr(uncertain, "available", lambda _: False)
     peer = FakePeer()
     found = BENCHES[name](Bench(2, 1, peer, matrix=16), **sizes)  # type: ignore[arg-type]
     assert len(found) == rows
@@ -177,6 +188,18 @@ TINY_TRAINING = learners.Training(
     every=2,
 )
 TINY_LEARNERS = {"updates": 2, "calls": 4, "rows": 300, "trainings": [TINY_TRAINING]}
+
+
+def test_predictions_of_samples_are_measured_against_their_peers(monkeypatch):
+    peer = FakeLearners()
+    monkeypatch.setattr(uncertain, "Bayesian", lambda: peer)
+    monkeypatch.setattr(uncertain, "available", lambda _: True)
+    sizes = {"population": 10, "horizon": 2, "rows": 4}
+    found = {(r.work, r.against): r for r in BENCHES["uncertainty"](TINY, **sizes)}
+    for name, library in (("laplace", "laplace-torch"), ("bayes-by-backprop", "bayesian-torch")):
+        assert found[f"predict, {name}", library].reference == (40.0, 40.0)  # 5 x 4 in 0.5 s
+        asked = {"work": "predict", "library": library, "rows": 4, "samples": 5}
+        assert asked | {"sizes": (24, 200, 200, 200, 200, 18)} in peer.asked
 
 
 def test_learners_are_measured_against_their_peers_on_one_thread(monkeypatch):
