@@ -35,20 +35,18 @@ from mbrl.types import Transition
 
 SHARE = 0.2
 """α of CVaR."""
-PENALTY = 5.0
-"""λ, reward that a step loses for each unit of disagreement; `mbrl.imagination.disagreement`."""
 
 HALF, LOSS = 0.5, 0.1
 """Caution pays if it leaves at most the first share of the mean objective's failures, at a return
 that is lower by at most the second."""
 
-OBJECTIVES: Mapping[str, tuple[str, float]] = {
-    "mean": ("mean", 0.0),
-    f"mean - {PENALTY:g} epistemic": ("mean", PENALTY),
-    f"CVaR {SHARE:g}": (f"cvar:{SHARE:g}", 0.0),
-    "worst": ("worst", 0.0),
+OBJECTIVES: Mapping[str, tuple[str, bool]] = {
+    "mean": ("mean", False),
+    "mean - λ epistemic": ("mean", True),
+    f"CVaR {SHARE:g}": (f"cvar:{SHARE:g}", False),
+    "worst": ("worst", False),
 }
-"""Objective and epistemic penalty of `mbrl.imagination.score_fn`, by name."""
+"""Objective of `mbrl.imagination.score_fn`, and whether it is penalised, by name."""
 
 PROPAGATIONS = ("tsinf", "ts1", "expectation", "moment", "distribution")
 SINGLE = ("expectation",)
@@ -94,6 +92,8 @@ class Risky(NamedTuple):
     """What they are."""
     true: Callable[[], Any] | None = None
     """Makes the true dynamics, if there is a closed form."""
+    penalty: float = 5.0
+    """λ, reward that a step loses for each unit of disagreement; `mbrl.imagination.disagreement`."""
 
 
 def _falls(env: gymnasium.Env, last: Transition) -> float:
@@ -120,7 +120,7 @@ def _cart_pole(name: str) -> Callable[[], CartPole]:
 TASKS: Mapping[str, Risky] = {
     "wet-chicken": Risky(
         500, 40, PlannerConfig(horizon=5, population=40, iterations=2, elites=5),
-        _falls, "falls over the waterfall in 40 steps", River,
+        _falls, "falls over the waterfall in 40 steps", River, penalty=10.0,
     ),
     "cartpole-cliff": Risky(
         500, 40,
@@ -239,12 +239,12 @@ def _cells(lab: Lab) -> list[Cell]:
 def _makes_sense(cell: Cell) -> bool:
     """Leaves out what is the same as another cell, and what a true model cannot do."""
     task, model, propagation, objective = cell
-    kind, penalty = OBJECTIVES[objective]
+    kind, penalised = OBJECTIVES[objective]
     if propagation in SINGLE and kind != "mean":
         return False
     if model != TRUE:
         return True
-    return TASKS[task].true is not None and propagation == "tsinf" and penalty == 0
+    return TASKS[task].true is not None and propagation == "tsinf" and not penalised
 
 
 def _name(cell: Cell) -> str:
@@ -255,13 +255,14 @@ def setup(cell: Cell, *, fast_version: bool) -> Setup:
     """The settings of a cell."""
     task, model, propagation, objective = cell
     risky, config = TASKS[task], MODELS.get(model)
-    goal, penalty = OBJECTIVES[objective]
+    goal, penalised = OBJECTIVES[objective]
     planner = risky.planner
     if fast_version:
         planner = dataclasses.replace(planner, population=8, iterations=1, elites=2)
         config = config and fast(config)
     mpc = MPCConfig(
-        planner, particles=10 if fast_version else PARTICLES, objective=goal, penalty=penalty,
+        planner, particles=10 if fast_version else PARTICLES, objective=goal,
+        penalty=penalised * risky.penalty,
         propagation=cast(Propagation, propagation),
     )  # fmt: skip
     if fast_version:
@@ -460,7 +461,7 @@ def _page(rows: Sequence[tuple[Cell, Any, Any]], failed: Mapping[str, str], lab:
     paid = "".join(f"\n- {_name(cell)}" for cell, _, against in rows if pays(against)) or " none."
     tasks = "\n".join(
         f"- {name}: {TASKS[name].data} random steps to learn from, episodes of {TASKS[name].steps} "
-        f"steps; a failure: {TASKS[name].failure}."
+        f"steps; λ {TASKS[name].penalty:g}; a failure: {TASKS[name].failure}."
         for name in used
     )
     left_out = "".join(

@@ -126,7 +126,7 @@ def test_the_study_writes_its_page_table_and_figure_and_continues(tmp_path):
     assert len(one["each"]) == 1 and len(one["each"][0]["returns"]) == 2
     with (folder / "table.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["objective"] for row in rows[:2]] == ["mean", "mean - 5 epistemic"]
+    assert [row["objective"] for row in rows[:2]] == ["mean", "mean - λ epistemic"]
     assert len(rows) == 6
     assert "| cartpole-cliff | ensemble | ts1 | worst |" in (folder / "table.md").read_text()
     assert Image.open(folder / "risk.png").size[0] > 1000
