@@ -47,7 +47,8 @@ from envs.repeat import ActionRepeat
 from envs.suite import SUITE
 from envs.tabular import FiniteMDP, Layout, SeededOnce, TabularEnv
 from envs.task import Known, Physics, Planning, Task, never
-from envs.worlds import WORLDS, WetChicken
+from envs.wet_chicken import WetChicken
+from envs.worlds import WORLDS
 
 __all__ = [
     "PLANAR",

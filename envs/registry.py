@@ -46,7 +46,8 @@ from envs.repeat import ActionRepeat
 from envs.suite import SUITE
 from envs.tabular import FiniteMDP
 from envs.task import Known, RewardFn, Task, TerminatedFn, never
-from envs.worlds import WORLDS, WetChicken
+from envs.wet_chicken import WetChicken
+from envs.worlds import WORLDS
 
 TASKS: Mapping[str, Task] = {
     task.name: task

@@ -1,4 +1,4 @@
-"""Finite worlds from the literature, and the continuous wet chicken.
+"""Finite worlds from the literature.
 
 Each function returns a `FiniteMDP`; the first line of its docstring appears in listings. `WORLDS`
 maps names to functions, and `envs.make(name)` builds an environment. The free cells of a grid are
@@ -12,11 +12,10 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box
 from scipy import sparse
 
 from envs.tabular import FiniteMDP, Layout
-from envs.task import never
+from envs.wet_chicken import RIVER, SPEED, TURBULENCE
 
 _FOUR = np.array([(-1, 0), (0, 1), (1, 0), (0, -1)])
 """Changes of row and column: up, right, down, left."""
@@ -322,10 +321,6 @@ def open_grid(size: int = 10, *, slip: float = 0.0, discount: float = 0.99) -> F
     )
 
 
-_RIVER, _SPEED, _TURBULENCE = 5, 3.0, 3.5
-"""The river's length and width; the water's speed at the right bank; speed plus turbulence."""
-
-
 def wet_chicken(*, discount: float = 0.95) -> FiniteMDP:
     """Paddle close to a waterfall, where rewards are higher, without going over it.
 
@@ -333,13 +328,13 @@ def wet_chicken(*, discount: float = 0.95) -> FiniteMDP:
     data": 5 × 5 cells of a river above the fall. The fall is at y = 5. The reward is y, and
     after going over the fall the canoe starts again at (0, 0). Actions: drift, hold (y - 1),
     paddle back (y - 2), right and left (x). The water adds 3 x / 5 and uniform turbulence within
-    ±(3.5 - 3 x / 5) to y, which is rounded. States are 5 y + x. `WetChicken` is the continuous
-    version.
+    ±(3.5 - 3 x / 5) to y, which is rounded. States are 5 y + x. `envs.WetChicken` is the
+    continuous version.
     """
-    size, moves = _RIVER, np.array([(0, 0), (-1, 0), (-2, 0), (0, 1), (0, -1)])
+    size, moves = RIVER, np.array([(0, 0), (-1, 0), (-2, 0), (0, 1), (0, -1)])
     y, x = np.divmod(np.arange(size * size), size)
-    speed = _SPEED * x / size
-    spread = (_TURBULENCE - speed)[:, None, None]
+    speed = SPEED * x / size
+    spread = (TURBULENCE - speed)[:, None, None]
     middle = (y + speed)[:, None, None] + moves[:, :1]  # (S, A, 1)
     # A cell's probability is in proportion to its overlap with the interval of the turbulence.
     cell = np.arange(-2 * size, 3 * size)
@@ -358,69 +353,6 @@ def wet_chicken(*, discount: float = 0.95) -> FiniteMDP:
         "wet-chicken-grid",
         Layout(np.zeros((size, size), bool), np.stack([y, x], -1), _same_moves(moves, size * size)),
     )
-
-
-class WetChicken(gymnasium.Env[np.ndarray, np.ndarray]):
-    """The continuous wet chicken (Hans and Udluft 2009; Depeweg et al. 2017, "Learning and policy
-    search in stochastic dynamical systems with Bayesian neural networks").
-
-    An observation is the position (x, y) on a river 5 wide and 5 long. An action is (right, ahead)
-    in [-1, 1]²; ahead = 1 drifts and ahead = -1 paddles back. The water adds 3 x / 5 to y, and
-    turbulence adds a uniform number within ±(3.5 - 3 x / 5), so the noise depends on the position.
-    Beyond y = 5 the canoe falls and starts again at (0, 0), so the distribution of the next
-    position has two modes. The reward is y after the step (that of Depeweg et al. is y - 5 before
-    it). It never terminates.
-
-    Attributes:
-        falls: number of falls since the last reset.
-
-    Raises ValueError for any render mode, and for an action that is not finite or not (2,).
-    """
-
-    metadata = {"render_modes": []}
-
-    def __init__(self, *, render_mode: str | None = None) -> None:
-        _require(render_mode is None, f"wet-chicken: no render mode {render_mode!r}, only None")
-        self.render_mode = None
-        self.observation_space = Box(0.0, float(_RIVER), (2,), np.float32)
-        self.action_space = Box(-1.0, 1.0, (2,), np.float32)
-        self._position: np.ndarray | None = None
-        self.falls = 0
-
-    @staticmethod
-    def reward(obs: Any, action: Any, next_obs: Any) -> Any:
-        """y after the step, for numpy or torch arrays (..., 2)."""
-        return next_obs[..., 1]
-
-    terminated = staticmethod(never)
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start an episode at (0, 0)."""
-        super().reset(seed=seed)
-        self._position, self.falls = np.zeros(2, dtype=np.float32), 0
-        return self._position.copy(), {}
-
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Take a step with the action clipped to its bounds; ResetNeeded before the first reset."""
-        if self._position is None:
-            raise gymnasium.error.ResetNeeded("wet-chicken: call reset() before step()")
-        action = np.asarray(action)
-        _require(
-            action.shape == (2,) and bool(np.isfinite(action).all()),
-            f"wet-chicken: an action is finite and of shape (2,), got {action}",
-        )
-        obs, (right, ahead) = self._position, np.clip(action, -1, 1)
-        speed = _SPEED * float(obs[0]) / _RIVER
-        gust = (_TURBULENCE - speed) * self.np_random.uniform(-1, 1)
-        x, y = float(obs[0]) + right, float(obs[1]) + ahead - 1 + speed + gust
-        fell = bool(y > _RIVER)
-        self.falls += fell
-        place = (0.0, 0.0) if fell else (np.clip(x, 0, _RIVER), max(y, 0.0))
-        self._position = np.array(place, dtype=np.float32)
-        reward = float(self.reward(obs, action, self._position))
-        return self._position.copy(), reward, False, False, {}
 
 
 WORLDS: Mapping[str, Callable[..., FiniteMDP]] = {
@@ -489,8 +421,6 @@ def world_env(
 for _name in WORLDS:
     if _name not in gymnasium.registry:
         gymnasium.register(_name, entry_point="envs.worlds:world_env", kwargs={"name": _name})
-if "wet-chicken" not in gymnasium.registry:
-    gymnasium.register("wet-chicken", entry_point="envs.worlds:WetChicken", max_episode_steps=100)
 
 
 def _maze(

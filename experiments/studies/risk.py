@@ -93,7 +93,7 @@ class Risky(NamedTuple):
     true: Callable[[], Any] | None = None
     """Makes the true dynamics, if there is a closed form."""
     penalty: float = 5.0
-    """λ, reward that a step loses for each unit of disagreement; `mbrl.imagination.disagreement`."""
+    """λ, the reward that a step loses for a unit of `mbrl.imagination.disagreement`."""
 
 
 def _falls(env: gymnasium.Env, last: Transition) -> float:

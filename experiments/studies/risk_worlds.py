@@ -82,7 +82,7 @@ class CartPole(_Closed):
 
 
 class River(_Closed):
-    """The continuous wet chicken of `envs.worlds.WetChicken`."""
+    """The continuous wet chicken of `envs.WetChicken`."""
 
     noise_shape = (1,)
 
