@@ -1,12 +1,16 @@
-"""Tables for regression, with the rows of their test sets: read from files, or made from a seed."""
+"""Tables for regression, with the rows of their test sets: from files, packages or a seed."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +101,52 @@ def synthetic(rows: int, splits: int) -> Table:
     target = mean + std * rng.standard_normal(rows)
     tests = tuple(rng.permutation(rows)[: rows // 10] for _ in range(splits))
     return Table("synthetic", inputs, target, tests, (mean, std))
+
+
+def shipped(splits: int) -> dict[str, Callable[[], Table]]:
+    """What reads the tables that come with installed packages, by name.
+
+    `diabetes` comes with scikit-learn, `airfoil` and `concrete` with sklearn-contrib-bde, of which
+    nothing is run.
+    """
+    found: dict[str, Callable[[], Table]] = {}
+    if find_spec("sklearn") is not None:
+        found["diabetes"] = partial(_diabetes, splits)
+    spec = find_spec("bde")
+    if spec is not None and spec.origin is not None:
+        data = Path(spec.origin).parent / "data"
+        found["airfoil"] = partial(_airfoil, data / "airfoil.csv")
+        found["concrete"] = partial(_concrete, data / "concrete.data", splits)
+    return found
+
+
+def _diabetes(splits: int) -> Table:
+    inputs, target = import_module("sklearn.datasets").load_diabetes(return_X_y=True, scaled=False)
+    return Table("diabetes", inputs, target, _tenths(len(target), splits))
+
+
+def _concrete(path: Path, splits: int) -> Table:
+    numbers = np.loadtxt(path)
+    return Table("concrete", numbers[:, :-1], numbers[:, -1], _tenths(len(numbers), splits))
+
+
+def _airfoil(path: Path) -> Table:
+    """With the split and the scale of Sommer et al. 2025, "Microcanonical Langevin ensembles".
+
+    The split is scikit-learn's with seed 0 and a fifth of the rows. The target has mean 0 and std 1
+    on the training rows.
+    """
+    numbers = np.loadtxt(path, delimiter=",", skiprows=1)
+    order = np.random.RandomState(0).permutation(len(numbers))
+    test, train = np.split(order, [math.ceil(0.2 * len(numbers))])
+    inputs, target = numbers[:, :-1], numbers[:, -1]
+    return Table("airfoil", inputs, (target - target[train].mean()) / target[train].std(), (test,))
+
+
+def _tenths(rows: int, splits: int) -> tuple[NDArray[np.int64], ...]:
+    """Test sets of a random tenth of the rows, always the same."""
+    draw = np.random.default_rng(0)
+    return tuple(draw.permutation(rows)[: rows // 10] for _ in range(splits))
 
 
 def _arrays(path: Path) -> Mapping[str, NDArray[Any]]:

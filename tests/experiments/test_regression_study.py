@@ -107,6 +107,34 @@ def test_a_fit_that_ends_in_nan_is_reported_and_not_scored(small):
     assert "finite" in regression.measure(wild, 1, small, 0)["failed"]
 
 
+def test_tables_of_packages_are_read_without_running_the_package(tmp_path, monkeypatch):
+    data = tmp_path / "bde" / "data"
+    data.mkdir(parents=True)
+    (tmp_path / "bde" / "__init__.py").write_text("raise RuntimeError")
+    rows = np.random.default_rng(0).normal(2, 3, (50, 4)).round(3)
+    np.savetxt(data / "concrete.data", rows)
+    np.savetxt(data / "airfoil.csv", rows, delimiter=",", header="a,b,c,target", comments="")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = tables.shipped(3)
+    concrete, airfoil = found["concrete"](), found["airfoil"]()
+    assert np.array_equal(np.c_[concrete.inputs, concrete.target], rows)
+    assert [len(test) for test in concrete.tests] == [5, 5, 5]
+    training, (test,) = airfoil.training(0), airfoil.tests
+    selection = pytest.importorskip("sklearn.model_selection")
+    wanted = selection.train_test_split(np.arange(50), test_size=0.2, random_state=0)
+    assert [sorted(part) for part in wanted] == [training.tolist(), sorted(test)]
+    assert abs(airfoil.target[training].mean()) < 1e-12
+    assert airfoil.target[training].std() == pytest.approx(1)
+    assert np.corrcoef(airfoil.target, rows[:, 3])[0, 1] == pytest.approx(1)
+
+
+def test_scikit_learn_ships_a_table():
+    datasets = pytest.importorskip("sklearn.datasets")
+    table = tables.shipped(2)["diabetes"]()
+    assert np.array_equal(table.target, datasets.load_diabetes().target)
+    assert not np.array_equal(*table.tests) and len(table.tests[0]) == 44
+
+
 def test_the_noise_of_the_synthetic_table_is_what_it_says():
     table = tables.synthetic(1000, 3)
     mean, std = table.truth
