@@ -33,20 +33,12 @@ from mbrl.training.executor import Work
 from mbrl.training.seeds import Interruptible
 from mbrl.types import Transition
 
-SHARE = 0.2
-"""α of CVaR."""
-
 HALF, LOSS = 0.5, 0.1
 """Caution pays if it leaves at most the first share of the mean objective's failures, at a return
 that is lower by at most the second."""
 
-OBJECTIVES: Mapping[str, tuple[str, bool]] = {
-    "mean": ("mean", False),
-    "mean - λ epistemic": ("mean", True),
-    f"CVaR {SHARE:g}": (f"cvar:{SHARE:g}", False),
-    "worst": ("worst", False),
-}
-"""Objective of `mbrl.imagination.score_fn`, and whether it is penalised, by name."""
+OBJECTIVES = ("mean", "mean - λ epistemic", "CVaR α", "worst")
+"""λ and α are the task's."""
 
 PROPAGATIONS = ("tsinf", "ts1", "expectation", "moment", "distribution")
 SINGLE = ("expectation",)
@@ -94,6 +86,18 @@ class Risky(NamedTuple):
     """Makes the true dynamics, if there is a closed form."""
     penalty: float = 5.0
     """λ, the reward that a step loses for a unit of `mbrl.imagination.disagreement`."""
+    share: float = 0.2
+    """α of CVaR."""
+
+    def objective(self, name: str) -> tuple[str, float]:
+        """Objective and epistemic penalty of `mbrl.imagination.score_fn`, by name."""
+        found = {
+            "mean": ("mean", 0.0),
+            "mean - λ epistemic": ("mean", self.penalty),
+            "CVaR α": (f"cvar:{self.share:g}", 0.0),
+            "worst": ("worst", 0.0),
+        }
+        return found[name]
 
 
 def _falls(env: gymnasium.Env, last: Transition) -> float:
@@ -126,7 +130,7 @@ TASKS: Mapping[str, Risky] = {
         500, 40,
         PlannerConfig(horizon=4, population=30, iterations=2, elites=4, knots=2,
                       interpolation="linear"),
-        _ended, "the cart falls off the end of its rail", _cart_pole("cartpole-cliff"),
+        _ended, "the cart falls off the end of its rail", _cart_pole("cartpole-cliff"), share=0.1,
     ),
     "cartpole-swingup-noisy": Risky(
         2000, 150,
@@ -239,12 +243,12 @@ def _cells(lab: Lab) -> list[Cell]:
 def _makes_sense(cell: Cell) -> bool:
     """Leaves out what is the same as another cell, and what a true model cannot do."""
     task, model, propagation, objective = cell
-    kind, penalised = OBJECTIVES[objective]
+    kind, penalty = TASKS[task].objective(objective)
     if propagation in SINGLE and kind != "mean":
         return False
     if model != TRUE:
         return True
-    return TASKS[task].true is not None and propagation == "tsinf" and not penalised
+    return TASKS[task].true is not None and propagation == "tsinf" and penalty == 0
 
 
 def _name(cell: Cell) -> str:
@@ -255,14 +259,14 @@ def setup(cell: Cell, *, fast_version: bool) -> Setup:
     """The settings of a cell."""
     task, model, propagation, objective = cell
     risky, config = TASKS[task], MODELS.get(model)
-    goal, penalised = OBJECTIVES[objective]
+    goal, penalty = risky.objective(objective)
     planner = risky.planner
     if fast_version:
         planner = dataclasses.replace(planner, population=8, iterations=1, elites=2)
         config = config and fast(config)
     mpc = MPCConfig(
         planner, particles=10 if fast_version else PARTICLES, objective=goal,
-        penalty=penalised * risky.penalty,
+        penalty=penalty,
         propagation=cast(Propagation, propagation),
     )  # fmt: skip
     if fast_version:
@@ -461,7 +465,8 @@ def _page(rows: Sequence[tuple[Cell, Any, Any]], failed: Mapping[str, str], lab:
     paid = "".join(f"\n- {_name(cell)}" for cell, _, against in rows if pays(against)) or " none."
     tasks = "\n".join(
         f"- {name}: {TASKS[name].data} random steps to learn from, episodes of {TASKS[name].steps} "
-        f"steps; λ {TASKS[name].penalty:g}; a failure: {TASKS[name].failure}."
+        f"steps; λ {TASKS[name].penalty:g}, "
+        f"α {TASKS[name].share:g}; a failure: {TASKS[name].failure}."
         for name in used
     )
     left_out = "".join(

@@ -122,7 +122,7 @@ def test_the_study_writes_its_page_table_and_figure_and_continues(tmp_path):
     assert sum(line.endswith("done") for line in lines) == 4 + 2  # the second call computes nothing
     found = json.loads((folder / "results.json").read_text())["numbers"]["results"]
     assert len(found) == 6
-    one = found["cartpole-cliff, ensemble, ts1, CVaR 0.2"]
+    one = found["cartpole-cliff, ensemble, ts1, CVaR α"]
     assert len(one["each"]) == 1 and len(one["each"][0]["returns"]) == 2
     with (folder / "table.csv").open() as file:
         rows = list(csv.DictReader(file))
