@@ -24,7 +24,7 @@ from mbrl.parallel import single_thread
 from mbrl.spaces import Vectors, random_actions
 from mbrl.types import Learner, Metrics, Scheduled, Spec, Transition, Valued
 
-CAPACITY, CAPACITY_OF_IMAGES = 1_000_000, 100_000
+CAPACITY, CAPACITY_OF_IMAGES = 1_000_000, 500_000
 """Most transitions kept, of vectors and of images, where the settings do not say."""
 
 
@@ -133,6 +133,7 @@ class OffPolicy:
             obs_dtype=torch.float32 if images is None else torch.uint8,
             action_dtype=torch.float32 if self._first is None else torch.int64,
             extra=None if self.window is None else {"discount": ()},
+            distinct=images is not None,
             device=device,
         )
         self.moments = RunningMoments((size,) if isinstance(size, int) else size, device=device)

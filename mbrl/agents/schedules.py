@@ -50,8 +50,8 @@ class OffPolicySchedule(Schedule):
     batch: PositiveInt = 256
     """Transitions in each update."""
     capacity: PositiveInt | None = None
-    """Maximum number of transitions kept; the oldest are dropped. If unset, a million, or 100,000
-    of images, which take 7 GiB with three frames of 64 x 64 in colour."""
+    """Maximum number of transitions kept; the oldest are dropped. If unset, a million, or 500,000
+    of images, which take 6 GiB with frames of 64 x 64 in colour, however many are stacked."""
     n_step: PositiveInt = 1
     """Number of steps whose rewards are summed before the next state is bootstrapped from."""
     priority: NonNegativeFloat = 0.0

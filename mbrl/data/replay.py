@@ -11,8 +11,11 @@ import torch
 from jaxtyping import Int
 from torch import Generator, Tensor
 
+from mbrl.data.frames import Planes, channels_first, plane_size, planes_of
 from mbrl.types import Transition
 from planners.checks import check_memory
+
+_IMAGES = ("obs", "next_obs")
 
 
 class Replay:
@@ -31,10 +34,14 @@ class Replay:
         obs_dtype: type of observations.
         action_dtype: type of actions.
         extra: shapes of further float32 columns, by name.
+        distinct: whether observations are images of uint8, of which each distinct channel is stored
+            once, and a row has their numbers (`mbrl.data.frames`). Stacks of frames then take
+            little more than their frames; memory for these is reserved as they come.
         device: where the rows are stored.
 
     Raises:
-        ValueError: a size below one, an extra column with the name of another one.
+        ValueError: a size below one, an extra column with the name of another one, `distinct` with
+            observations that are no images of uint8.
     """
 
     def __init__(
@@ -46,6 +53,7 @@ class Replay:
         obs_dtype: torch.dtype = torch.float32,
         action_dtype: torch.dtype = torch.float32,
         extra: Mapping[str, Sequence[int]] | None = None,
+        distinct: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
         obs, action = _shape(obs_size), _shape(action_size)
@@ -65,16 +73,29 @@ class Replay:
             "obs": obs, "action": action, "reward": (), "next_obs": obs, **further
         }  # fmt: skip
         kinds = {"obs": obs_dtype, "action": action_dtype, "next_obs": obs_dtype}
+        kept = dict(self._shapes)
+        self._planes: Planes | None = None
+        what = f"capacity {capacity}: the replay buffer"
+        if distinct:
+            if len(obs) != 3 or obs_dtype != torch.uint8:
+                raise ValueError(f"distinct: want images of uint8, got {obs_dtype} of shape {obs}")
+            channels, size = plane_size(obs)
+            self._planes = Planes(size, what=what, device=device)
+            for name in _IMAGES:
+                kinds[name], kept[name] = torch.int32, (channels,)
         row = 4 + sum(
             math.prod(shape) * kinds.get(name, torch.float32).itemsize
-            for name, shape in self._shapes.items()
+            for name, shape in kept.items()
         )
-        check_memory(f"capacity {capacity}: the replay buffer", capacity * row, device=device)
+        check_memory(what, capacity * row, device=device)
         self._separate = {
-            name: torch.empty(capacity, *self._shapes[name], dtype=kind, device=device)
+            name: torch.empty(capacity, *kept[name], dtype=kind, device=device)
             for name, kind in kinds.items()
             if kind != torch.float32
         }
+        if distinct:
+            for name in _IMAGES:
+                self._separate[name].fill_(-1)  # no plane's number
         self._check_each = any(kept.is_floating_point() for kept in self._separate.values())
         self._joined = [name for name in self._shapes if name not in self._separate]
         self._folded = [name for name in self._joined if len(self._shapes[name]) != 1]
@@ -110,6 +131,10 @@ class Replay:
                 found = values[name] = torch.as_tensor(found)
             if found.shape != lead + shape:
                 raise ValueError(f"{name} has shape {tuple(found.shape)}, not {(*lead, *shape)}")
+        if self._planes is not None:
+            for name in _IMAGES:
+                if values[name].dtype != torch.uint8:
+                    raise ValueError(f"{name}: want images of uint8, got {values[name].dtype}")
         count = math.prod(lead)
         rows = self._block(values, count)
         # a finite sum has only finite terms
@@ -126,9 +151,26 @@ class Replay:
             at = at.to(self._rows.device)
         _write(self._rows, at, rows[skip:])
         for name, kept in self._separate.items():
-            fresh = values[name].reshape(count, *self._shapes[name])
-            _write(kept, at, fresh[skip:] if skip else fresh)
+            fresh = values[name].reshape(count, *self._shapes[name])[skip:]
+            if self._planes is not None and name in _IMAGES:
+                fresh = self._numbers(self._planes, fresh, dropped=kept[at])
+            _write(kept, at, fresh)
         self._written += count
+
+    def _numbers(
+        self, planes: Planes, images: Tensor, *, dropped: Int[Tensor, "B C"]
+    ) -> Int[Tensor, "B C"]:
+        """The numbers of the channels of images, which take the place of other ones."""
+        filled = min(1.0, (self._written + len(images)) / self.capacity)
+        found = planes.add(planes_of(images).reshape(-1, *planes.size), filled=filled)
+        planes.release(as_array(dropped).reshape(-1))
+        return torch.from_numpy(found).view(dropped.shape)
+
+    def _images(self, planes: Planes, numbers: Int[Tensor, "B C"]) -> Tensor:
+        """The images (B, *O) whose channels have these numbers."""
+        found = planes.take(numbers)
+        first = channels_first(self._shapes["obs"])
+        return found if first else torch.stack(found.unbind(1), -1)
 
     def _block(self, values: Mapping[str, Tensor], count: int) -> Any:
         """The float32 columns as rows (count, W), with that of ends; an array on the CPU."""
@@ -167,7 +209,9 @@ class Replay:
         for name in self._folded:  # the block has one dimension for a column, whatever its shape
             columns[name] = columns[name].view(-1, *self._shapes[name])
         for name, kept in self._separate.items():
-            columns[name] = take(kept)
+            found = take(kept)
+            shared = self._planes if name in _IMAGES else None
+            columns[name] = found if shared is None else self._images(shared, found)
         ends = ends.squeeze(-1)
         columns["terminated"], columns["truncated"] = (ends.byte() & 1).bool(), ends > 1
         return columns
@@ -216,6 +260,10 @@ class Replay:
     def state_dict(self) -> dict[str, Tensor | int]:
         """The rows, the columns stored separately, and the number of rows ever written."""
         separate = {name: kept[: len(self)].clone() for name, kept in self._separate.items()}
+        if self._planes is not None:
+            both = torch.stack([separate[name] for name in _IMAGES], 1)
+            separate["planes"], both = self._planes.compact(as_array(both))
+            separate |= zip(_IMAGES, both.unbind(1), strict=True)
         return {"rows": self._rows[: len(self)].clone(), "written": self._written, **separate}
 
     def load_state_dict(self, state: dict[str, Tensor | int]) -> None:
@@ -232,10 +280,9 @@ class Replay:
                 f"replay rows of shape {tuple(rows.shape)} do not fit a buffer of "
                 f"{self.capacity} x {self._rows.shape[1]}"
             )
-        if {*state} != {"rows", "written", *self._separate}:
-            raise ValueError(
-                f"replay columns {[*state]} are not rows, written, {[*self._separate]}"
-            )
+        names = [*self._separate] + ([] if self._planes is None else ["planes"])
+        if {*state} != {"rows", "written", *names}:
+            raise ValueError(f"replay columns {[*state]} are not rows, written, {names}")
         separate = {name: torch.as_tensor(state[name]) for name in self._separate}
         for name, kept in self._separate.items():
             found = separate[name]
@@ -244,10 +291,27 @@ class Replay:
                     f"replay column {name} of shape {tuple(found.shape)} and {found.dtype} does "
                     f"not fit one of {tuple(kept.shape)} and {kept.dtype}"
                 )
+        if self._planes is not None:
+            both = torch.stack([separate[name] for name in _IMAGES], 1)
+            _restore(self._planes, torch.as_tensor(state["planes"]), as_array(both))
+            for name in _IMAGES:
+                self._separate[name].fill_(-1)
         self._rows[: len(rows)] = rows.to(self._rows)
         for name, kept in self._separate.items():
             kept[: len(rows)] = separate[name].to(kept.device)
         self._written = written
+
+
+def _restore(planes: Planes, found: Tensor, numbers: np.ndarray) -> None:
+    """Have these planes, which rows name by number."""
+    if found.shape[1:] != planes.size or found.dtype != torch.uint8:
+        raise ValueError(
+            f"replay planes of shape {tuple(found.shape)} and {found.dtype} do not fit ones of "
+            f"{planes.size} and torch.uint8"
+        )
+    if numbers.size and not 0 <= numbers.min() <= numbers.max() < len(found):
+        raise ValueError(f"replay planes: there are {len(found)}, and rows name others")
+    planes.restore(found, numbers)
 
 
 def as_array(tensor: Tensor) -> np.ndarray:

@@ -10,6 +10,8 @@ from gymnasium.spaces import Box, Space
 from jaxtyping import Float, UInt8
 from torch import Generator, Tensor
 
+from mbrl.data.frames import channels_first
+
 
 def is_image(space: Space) -> bool:
     """Whether observations are images: a box of uint8 with three dimensions."""
@@ -40,11 +42,6 @@ class Images:
         if images.dtype != torch.uint8:
             raise ValueError(f"images: want uint8, got {images.dtype}")
         return images
-
-
-def channels_first(shape: Sequence[int]) -> bool:
-    """Whether an image of this shape is (C, H, W) and not (H, W, C): C is less than W."""
-    return shape[0] < shape[2]
 
 
 def planes(images: UInt8[Tensor, " B *O"], dtype: torch.dtype) -> Float[Tensor, "B C H W"]:
