@@ -508,6 +508,73 @@ def importance_weighted_bound(log_weight: Float[Tensor, " K *B"]) -> Float[Tenso
     return log_weight.logsumexp(0) - math.log(len(log_weight))
 
 
+# Representations.
+
+
+def info_nce(logits: Float[Tensor, "B B"]) -> Float[Tensor, " B"]:
+    """InfoNCE (van den Oord et al. 2018): which of B keys is that of a query, -log of its share.
+
+    Args:
+        logits: similarity of query i (row) and key j (column); those of a pair are on the diagonal.
+
+    Raises:
+        ValueError: another shape than a square.
+    """
+    if logits.ndim != 2 or logits.shape[0] != logits.shape[1]:
+        raise ValueError(f"logits: want (B, B), got {tuple(logits.shape)}")
+    return logits.logsumexp(-1) - logits.diagonal()
+
+
+def epps_pulley(
+    x: Float[Tensor, "B M"], *, knots: int = 17, most: float = 3.0
+) -> Float[Tensor, " M"]:
+    """The statistic of Epps & Pulley (1983) against a standard Gaussian, of each column.
+
+    B ∫ |φ_B(t) - exp(-t²/2)|² exp(-t²/2) dt over [-most, most], where φ_B(t) = mean exp(i t x) is
+    the empirical characteristic function, by the trapezoid rule. If B rows are drawn from the
+    standard Gaussian its expectation is ∫ (1 - exp(-t²)) exp(-t²/2) dt, at most 1.06, for any B;
+    otherwise it grows with B.
+
+    Args:
+        x: samples.
+        knots: points of the rule in [0, most]; the integrand is even.
+        most: where the integral ends; LeJEPA (Balestriero & LeCun 2025) has 17 points up to 3.
+
+    Raises:
+        ValueError: another shape, no rows, fewer than 2 knots, or a bound that is not positive.
+    """
+    if x.ndim != 2 or not len(x):
+        raise ValueError(f"x: want (B, M) with B >= 1, got {tuple(x.shape)}")
+    if knots < 2:
+        raise ValueError(f"knots: want 2 or more, got {knots}")
+    _check_positive(most=most)
+    t = torch.linspace(0, most, knots, dtype=x.dtype, device=x.device)
+    phi = torch.exp(-t.square() / 2)
+    weight = torch.full_like(t, 2 * most / (knots - 1))
+    weight[0] = weight[-1] = most / (knots - 1)
+    angle = x.unsqueeze(-1) * t  # (B, M, K)
+    error = (angle.cos().mean(0) - phi).square() + angle.sin().mean(0).square()
+    return len(x) * error @ (weight * phi)
+
+
+def isotropy(z: Float[Tensor, "B Z"], directions: Float[Tensor, "Z M"]) -> Float[Tensor, ""]:
+    """SIGReg: how far codes are from an isotropic Gaussian (LeJEPA; Balestriero & LeCun 2025).
+
+    The mean of `epps_pulley` over projections onto M random directions. For codes that are standard
+    Gaussian it is about 1; for codes that have collapsed onto a point it grows with B.
+
+    Args:
+        z: codes.
+        directions: any lengths; they are scaled to 1.
+    """
+    if z.ndim != 2 or directions.ndim != 2 or z.shape[1] != directions.shape[0]:
+        raise ValueError(
+            f"want z (B, Z) and directions (Z, M), got {tuple(z.shape)} and "
+            f"{tuple(directions.shape)}"
+        )
+    return epps_pulley(z @ F.normalize(directions, dim=0)).mean()
+
+
 def _ratio(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor) -> Tensor:
     same_shape(log_prob=log_prob, old_log_prob=old_log_prob, advantage=advantage)
     return (log_prob - old_log_prob.detach()).exp()

@@ -40,6 +40,7 @@ AGENTS: Mapping[str, str] = {
     "random": "mbrl.agents.random",
     "reinforce": "mbrl.agents.reinforce",
     "sac": "mbrl.agents.sac",
+    "sac-ae": "mbrl.agents.sac_ae",
     "svg": "mbrl.agents.svg",
     "tabular": "mbrl.agents.tabular",
     "td3": "mbrl.agents.td3",

@@ -71,6 +71,8 @@ class OffPolicy:
         config: the schedule, with the learner's settings as `learner`.
         images: settings of images; the learner then takes images, (N, *O) uint8, instead of
             vectors, and the replay buffer keeps them so. If None, observations are vectors.
+        vectors: turns observations into the vectors that the learner takes, of `vectors.size`
+            numbers; if None, `Vectors` of the spec, or images.
         discount: γ of n-step returns and of the scale of rewards.
         generator: random stream of the agent, on the CPU.
         device: device of the learner and of the replay buffer.
@@ -93,6 +95,7 @@ class OffPolicy:
         config: OffPolicySchedule,
         *,
         images: ImageConfig | None = None,
+        vectors: Any = None,
         discount: float,
         generator: Generator,
         device: torch.device | str = "cpu",
@@ -101,7 +104,10 @@ class OffPolicy:
         self.discount = discount
         self.device, self.steps, self.updates = torch.device(device), 0, 0
         self.images = images
-        if images is None:
+        self.vectors: Any
+        if vectors is not None:
+            self.vectors = vectors
+        elif images is None:
             self.vectors = Vectors(spec.obs, device=device)
         elif config.normalise_obs:
             raise ValueError("normalise_obs: images are scaled by their encoder; want False")

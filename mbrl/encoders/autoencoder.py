@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Generator, Tensor
 
@@ -42,7 +43,8 @@ class Autoencoder(Representation):
             The loss; `error`, the mean squared error; `code`, mean squared length of a code.
         """
         z = self(obs)
-        error = (self.decoded(z) - self.scaled(obs)).square().mean()
+        # not by `decoded` and `scaled`, which would bring both into another order of memory
+        error = F.mse_loss(self.decoder(z), self.scaling(obs))
         length = z.square().sum(-1).mean()
         weights = sum(part.square().sum() for part in self.decoder.parameters())
         loss = 0.5 * (

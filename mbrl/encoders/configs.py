@@ -87,3 +87,25 @@ class AutoencoderConfig(RepresentationConfig):
     """Weight of half the squared length of a code."""
     decoder_penalty: NonNegativeFloat = 1e-7
     """Weight of half the squared length of all the decoder's parameters."""
+
+
+@dataclass(frozen=True)
+class ContrastiveConfig(RepresentationConfig):
+    """Settings of contrastive codes, without a decoder (CURL; Laskin et al. 2020)."""
+
+    shift: PositiveInt = 4
+    """Most pixels by which the key of an image is shifted against it, in each direction. A vector
+    is its own key."""
+
+
+@dataclass(frozen=True)
+class SelfPredictionConfig(RepresentationConfig):
+    """Settings of codes that predict the next one, without a decoder (LeWorldModel; 2026)."""
+
+    predictor: tuple[PositiveInt, ...] = (256,)
+    """Widths of the hidden layers from code and action to the next code."""
+    isotropy: PositiveFloat = 0.1
+    """Weight of the distance of codes from an isotropic Gaussian, without which they would all
+    become equal."""
+    directions: PositiveInt = 256
+    """Number of random directions, drawn anew for each update, along which it is measured."""

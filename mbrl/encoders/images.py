@@ -53,7 +53,7 @@ def planes(images: UInt8[Tensor, " B *O"], dtype: torch.dtype) -> Float[Tensor, 
     if images.dtype != torch.uint8:
         raise ValueError(f"images: want uint8, got {images.dtype}")
     first = channels_first(images.shape[1:])
-    return (images if first else images.permute(0, 3, 1, 2)).to(dtype) / 255
+    return (images if first else images.permute(0, 3, 1, 2)).to(dtype).div_(255)
 
 
 def random_shift(

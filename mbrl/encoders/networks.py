@@ -165,6 +165,8 @@ class Up(nn.Module):
     def forward(self, z: Float[Tensor, "B I"]) -> Float[Tensor, "B C H W"]:
         """Numbers for each pixel."""
         x = self.act(self.linear(z)).view(-1, *self.first)
+        if x.is_cpu:  # convolutions are faster so, and images (H, W, C) lie so too
+            x = x.contiguous(memory_format=torch.channels_last)
         for layer in self.convolutions[:-1]:
             x = self.act(layer(x))
         return self.convolutions[-1](x)
@@ -197,30 +199,40 @@ def draw(layers: Sequence[nn.Module], generator: Generator) -> None:
         nn.init.zeros_(bias)
 
 
-def networks(
+def coder(
     shape: Sequence[int], outputs: int, config: RepresentationConfig, *, generator: Generator
-) -> tuple[ImageScaling | VectorScaling, nn.Module, nn.Module]:
-    """The scaling of observations, an encoder from scaled ones, and a decoder of codes to them.
+) -> tuple[ImageScaling | VectorScaling, nn.Module]:
+    """The scaling of observations, and an encoder from scaled ones.
 
     Args:
         shape: *O: of a vector, or of an image.
         outputs: of the encoder.
-        config: sizes, that of a code included.
+        config: sizes.
         generator: draws the weights.
 
     Raises:
         ValueError: a shape that is neither a vector's nor an image's, or images that are too small.
     """
     if len(shape) == 1:
-        size, activation = int(shape[0]), config.activation
-        inwards = (size, *config.hidden, outputs)
-        back = (config.latent, *reversed(config.hidden), size)
-        encoder, decoder = (
-            MLP(sizes, activation, generator=generator) for sizes in (inwards, back)
-        )
-        return VectorScaling(size), encoder, decoder
+        size = int(shape[0])
+        sizes = (size, *config.hidden, outputs)
+        return VectorScaling(size), MLP(sizes, config.activation, generator=generator)
     if len(shape) != 3:
         raise ValueError(f"shape: want that of a vector or an image, got {tuple(shape)}")
     scaling = ImageScaling(shape)
-    down = Down(scaling.size, outputs, config, generator=generator)
-    return scaling, down, Up(config.latent, scaling.size, config, generator=generator)
+    return scaling, Down(scaling.size, outputs, config, generator=generator)
+
+
+def networks(
+    shape: Sequence[int], outputs: int, config: RepresentationConfig, *, generator: Generator
+) -> tuple[ImageScaling | VectorScaling, nn.Module, nn.Module]:
+    """What `coder` returns, and a decoder of codes to scaled observations.
+
+    Raises:
+        ValueError: see `coder`.
+    """
+    scaling, encoder = coder(shape, outputs, config, generator=generator)
+    if isinstance(scaling, VectorScaling):
+        back = (config.latent, *reversed(config.hidden), *scaling.size)
+        return scaling, encoder, MLP(back, config.activation, generator=generator)
+    return scaling, encoder, Up(config.latent, scaling.size, config, generator=generator)

@@ -6,14 +6,98 @@ from abc import abstractmethod
 from collections.abc import Sequence
 
 from jaxtyping import Float, Shaped
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from mbrl.encoders.configs import RepresentationConfig
 from mbrl.encoders.encoder import Encoder
-from mbrl.encoders.networks import VectorScaling, networks
+from mbrl.encoders.networks import ImageScaling, VectorScaling, coder, networks
+from mbrl.types import Transition
 
 
-class Representation(Encoder):
+class Learned(Encoder):
+    """An encoder into codes z of Z numbers that learns from transitions by a loss of its own.
+
+    Observations are vectors, or images of uint8. The code of an observation is the first Z outputs
+    of the encoder's network.
+
+    Args:
+        shape: *O, of an observation.
+        latent: Z.
+        scaling: of observations.
+        network: from scaled observations to K outputs.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        latent: int,
+        scaling: ImageScaling | VectorScaling,
+        network: nn.Module,
+    ) -> None:
+        super().__init__(tuple(shape), latent)
+        self.scaling, self.network = scaling, network
+
+    def rescale(self, obs: Shaped[Tensor, " T *O"]) -> None:
+        """Scale vectors to mean 0 and std 1 on these; images have a scale of their own."""
+        if isinstance(self.scaling, VectorScaling):
+            self.scaling.normaliser.fit(obs)
+
+    def forward(self, obs: Shaped[Tensor, "*lead *O"]) -> Float[Tensor, "*lead Z"]:
+        """The codes.
+
+        Raises:
+            ValueError: observations of another shape, or images that are not uint8.
+        """
+        return self.encoded(obs)[..., : self.features]
+
+    def encoded(self, obs: Shaped[Tensor, "*lead *O"]) -> Float[Tensor, "*lead K"]:
+        """All outputs of the encoder's network."""
+        lead = self._lead(obs)
+        out = self.network(self.scaling(obs.reshape(-1, *self.shape)))
+        return out.view(*lead, out.shape[-1])
+
+    @abstractmethod
+    def batch_loss(
+        self, batch: Transition, *, slow: Encoder, generator: Generator
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """What learning from transitions (B,) minimises, and numbers to log.
+
+        Args:
+            batch: the transitions.
+            slow: an encoder of the same codes that follows this one slowly, or this one itself.
+            generator: draws whatever the loss draws.
+        """
+
+    def _lead(self, obs: Tensor) -> tuple[int, ...]:
+        count = max(0, obs.ndim - len(self.shape))
+        if tuple(obs.shape[count:]) != self.shape:
+            raise ValueError(
+                f"observations: want shape (*lead, {', '.join(map(str, self.shape))}), "
+                f"got {tuple(obs.shape)}"
+            )
+        return tuple(obs.shape[:count])
+
+
+class DecoderFree(Learned):
+    """A `Learned` encoder whose network has Z outputs, and which nothing decodes.
+
+    Args:
+        shape: *O, of an observation.
+        config: sizes.
+        generator: draws the weights.
+
+    Raises:
+        ValueError: a shape that is neither a vector's nor an image's, or images that are too small.
+    """
+
+    def __init__(
+        self, shape: Sequence[int], config: RepresentationConfig, *, generator: Generator
+    ) -> None:
+        parts = coder(shape, config.latent, config, generator=generator)
+        super().__init__(shape, config.latent, *parts)
+
+
+class Representation(Learned):
     """An encoder into codes z of Z numbers, with a decoder, that learns by a loss of its own.
 
     Observations are vectors, or images of uint8. A subclass has the loss, and says what the outputs
@@ -37,29 +121,9 @@ class Representation(Encoder):
         *,
         generator: Generator,
     ) -> None:
-        super().__init__(tuple(shape), config.latent)
-        self.scaling, self.network, self.decoder = networks(
-            shape, outputs, config, generator=generator
-        )
-
-    def rescale(self, obs: Shaped[Tensor, " T *O"]) -> None:
-        """Scale vectors to mean 0 and std 1 on these; images have a scale of their own."""
-        if isinstance(self.scaling, VectorScaling):
-            self.scaling.normaliser.fit(obs)
-
-    def forward(self, obs: Shaped[Tensor, "*lead *O"]) -> Float[Tensor, "*lead Z"]:
-        """The codes.
-
-        Raises:
-            ValueError: observations of another shape, or images that are not uint8.
-        """
-        return self.encoded(obs)[..., : self.features]
-
-    def encoded(self, obs: Shaped[Tensor, "*lead *O"]) -> Float[Tensor, "*lead K"]:
-        """All outputs of the encoder's network."""
-        lead = self._lead(obs)
-        out = self.network(self.scaling(obs.reshape(-1, *self.shape)))
-        return out.view(*lead, out.shape[-1])
+        scaling, network, decoder = networks(shape, outputs, config, generator=generator)
+        super().__init__(shape, config.latent, scaling, network)
+        self.decoder = decoder
 
     def scaled(self, obs: Shaped[Tensor, "*lead *O"]) -> Float[Tensor, "*lead D"]:
         """Observations as the decoder has them, flat."""
@@ -97,11 +161,8 @@ class Representation(Encoder):
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """What the fit minimises, in nats for each observation, and numbers to log."""
 
-    def _lead(self, obs: Tensor) -> tuple[int, ...]:
-        count = max(0, obs.ndim - len(self.shape))
-        if tuple(obs.shape[count:]) != self.shape:
-            raise ValueError(
-                f"observations: want shape (*lead, {', '.join(map(str, self.shape))}), "
-                f"got {tuple(obs.shape)}"
-            )
-        return tuple(obs.shape[:count])
+    def batch_loss(
+        self, batch: Transition, *, slow: Encoder, generator: Generator
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """The loss of the observations."""
+        return self.loss(batch.obs, generator=generator)

@@ -167,3 +167,28 @@ class SACConfig(StepSizes):
     def batch_norm(self) -> bool:
         """Whether the critics have a norm over the batch."""
         return self.body == "blocks" or self.norm not in (None, "layer")
+
+
+@dataclass(frozen=True)
+class SACAEConfig(SACConfig):
+    """Settings of SAC with an encoder that also learns by a loss of its own.
+
+    The defaults are those of SAC+AE (Yarats et al. 2019).
+    """
+
+    hidden: tuple[PositiveInt, ...] = (1024, 1024)
+    """Widths of the policy's layers."""
+    learning_rate: Rate = 1e-3
+    """Adam's step size for the policy and the temperature."""
+    first_temperature: PositiveFloat = 0.1
+    """The tuned temperature before the first update."""
+    actor_every: PositiveInt = 2
+    """Number of updates of the critics for one of the policy."""
+    polyak: PositiveShare = 0.01
+    """Share of the critics that goes into their targets at each update."""
+    encoder_polyak: PositiveShare = 0.05
+    """The same of their encoder."""
+    represent_every: PositiveInt = 1
+    """Number of updates of the critics for one by the loss of the representation."""
+    representation_learning_rate: Rate = 1e-3
+    """Adam's step size for that loss."""

@@ -119,10 +119,21 @@ class _SoftActorCritic(OffPolicyLearner[SACConfig, A]):
             cast(Body, self.critic.module).to_unit_weights()
         metrics = {"q": q.detach().mean(), "critic_loss": loss.detach()}
         if self._due(self.config.actor_every):
-            metrics |= self._improve(encode(self.critic.fixed, batch.obs), generator)
+            metrics |= self._improve(self._actor_state(batch.obs), generator)
+        self._follow()
+        return metrics
+
+    def _follow(self) -> None:
         if self.target is not None:
             self.target.follow(self.config.polyak)
-        return metrics
+
+    def _critic_state(self, obs: Tensor) -> Tensor:
+        """The states of observations, with the gradient of the critics' loss."""
+        return encode(self.critic.module, obs)
+
+    def _actor_state(self, obs: Tensor) -> Tensor:
+        """The states from which the policy learns, after the critics' step."""
+        return encode(self.critic.fixed, obs)
 
     def _improve(self, state: Tensor, generator: Generator) -> dict[str, Tensor]:
         loss, temperature_loss, entropy = self._actor_loss(state, generator)
@@ -214,7 +225,7 @@ class SAC(_SoftActorCritic[Bounds]):
             with torch.no_grad():
                 next_state = encode(self.target.module, batch.next_obs)
                 next_out = self._value(self.target.module, next_state, next_action)
-            state = encode(self.critic.module, batch.obs)
+            state = self._critic_state(batch.obs)
             out = self._value(self.critic.module, state, batch.action)
         if len(self.atoms) > 1:
             return self._distributional(out, next_out, next_log_prob, batch, discount, generator)
@@ -342,7 +353,7 @@ class DiscreteSAC(_SoftActorCritic[int]):
                 discount=discount,
                 temperature=self.temperature,
             )
-        state = encode(self.critic.module, batch.obs)
+        state = self._critic_state(batch.obs)
         q = self._values(self.critic.module, state)
         taken = losses.taken(q, batch.action.expand(len(q), -1))
         return taken, losses.value_loss(taken, target.expand_as(taken)).sum(0)

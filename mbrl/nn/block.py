@@ -75,6 +75,17 @@ class Block:
         self._zero = torch.zeros((), device=self.value.device)
         self._mean, self._square = torch.zeros_like(self.value), torch.zeros_like(self.value)
 
+    def another(self, *, learning_rate: float) -> Block:
+        """A block of the same parameters and memory, whose optimiser has moments of its own.
+
+        So two losses with steps of their own can train one network.
+        """
+        other = copy.copy(self)
+        other.learning_rate = learning_rate
+        other._steps = torch.zeros_like(self._steps)
+        other._mean, other._square = torch.zeros_like(self._mean), torch.zeros_like(self._square)
+        return other
+
     def gradient(self, loss: Tensor) -> Tensor:
         """The gradient (parameters,) of a scalar loss; it stays in place until the next call."""
         # copying each into place takes less time than adding it to zeros, as backward() does
@@ -183,9 +194,14 @@ class Target:
         self.value = _flattened(self.module).requires_grad_(False)
 
     @torch.no_grad()
-    def follow(self, rate: float) -> None:
-        """Move the share `rate` of the way to the block's parameters; 1 copies them."""
-        self.value.lerp_(self.block.value, rate)
+    def follow(self, rate: float, part: slice = slice(None)) -> None:
+        """Move the share `rate` of the way to the block's parameters; 1 copies them.
+
+        Args:
+            rate: the share.
+            part: which of `value` move.
+        """
+        self.value[part].lerp_(self.block.value[part], rate)
         for own, other in zip(self.module.buffers(), self.block.module.buffers(), strict=True):
             own.copy_(other)
 

@@ -19,6 +19,7 @@ from mbrl.agents import (
     mve,
     name_of,
     sac,
+    sac_ae,
     td3,
 )
 from mbrl.agents.pets import Config
@@ -30,7 +31,8 @@ from mbrl.dynamics import (
     SgmcmcConfig,
     SwagConfig,
 )
-from mbrl.learners.configs import SACConfig
+from mbrl.encoders.configs import AutoencoderConfig, SelfPredictionConfig
+from mbrl.learners.configs import SACAEConfig, SACConfig
 from mbrl.learners.value_configs import DDPGConfig, TD3Config
 from mbrl.types import Agent, Player, Spec, Transition
 from tests.proof import bayesian_linear, dyna
@@ -91,6 +93,16 @@ def soft(seed, **settings):
     own = SACConfig(hidden=(8,), discount=0.9)
     config = sac.Config(learning_starts=12, batch=8, log_every=12, learner=own, **settings)
     return sac.make(SPEC, config, generator=seeded(seed))
+
+
+def coded(seed, **settings):
+    config = sac_ae.Config(
+        learning_starts=12, batch=8, log_every=12, learner=SACAEConfig(hidden=(8,), discount=0.9),
+        autoencoder=AutoencoderConfig(latent=3, hidden=(8,)),
+        self_prediction=SelfPredictionConfig(latent=3, hidden=(8,), predictor=(8,), directions=4),
+        **settings,
+    )  # fmt: skip
+    return sac_ae.make(SPEC, config, generator=seeded(seed))
 
 
 def expanding(seed, **settings):
@@ -211,6 +223,10 @@ MAKERS = {
         seed, normalise_obs=True, scale_reward=True, updates=2, n_step=3
     ),
     "sac, held noise": lambda seed=0: soft(seed, hold_noise=16),
+    "sac-ae": lambda seed=0: coded(seed),
+    "sac-ae, frozen": lambda seed=0: coded(
+        seed, training="frozen", pretrain=3, representation="self-prediction", n_step=2
+    ),
     "random": lambda seed=0: RandomAgent(SPEC.action, generator=seeded(seed)),
 }
 """name -> make(seed) -> a fresh agent for `SPEC`."""

@@ -1,0 +1,427 @@
+"""Agents that learn from codes of their observations.
+
+`Joint` trains the encoder all along, by the critics' loss and by one of its own. `Frozen` trains it
+on its first steps, or has one that was trained before; its replay buffer then keeps codes, so an
+update costs what one from vectors does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import safetensors
+import torch
+from gymnasium.spaces import Space
+from jaxtyping import Float, Shaped
+from torch import Generator, Tensor
+
+from mbrl.agents.guide import Guide
+from mbrl.agents.off_policy import CAPACITY_OF_IMAGES, OffPolicy
+from mbrl.agents.policies import actions_of
+from mbrl.agents.representing_config import RepresentingSchedule
+from mbrl.agents.schedules import with_discount
+from mbrl.data import Replay
+from mbrl.distributions import Bounds
+from mbrl.encoders.autoencoder import Autoencoder
+from mbrl.encoders.contrastive import Contrastive
+from mbrl.encoders.images import Images, is_image, random_shift
+from mbrl.encoders.representation import Learned
+from mbrl.encoders.self_prediction import SelfPrediction
+from mbrl.encoders.vae import VAE
+from mbrl.learners.configs import discount_of
+from mbrl.learners.sac import SAC
+from mbrl.learners.sac_ae import SACAE, Trunk
+from mbrl.nn import Block, Target
+from mbrl.parallel import single_thread
+from mbrl.spaces import Vectors
+from mbrl.types import Metrics, Spec, Transition
+
+
+class Joint(OffPolicy):
+    """An `OffPolicy` agent with the learner `SACAE`, whose encoder may learn alone before.
+
+    Args:
+        spec, learner, config, discount, generator, device: as for `OffPolicy`.
+        prior: transitions that the encoder learns from before; if None, those of the first steps.
+    """
+
+    config: RepresentingSchedule
+    learner: SACAE
+
+    def __init__(
+        self,
+        spec: Spec,
+        learner: SACAE,
+        config: RepresentingSchedule,
+        *,
+        prior: Replay | None,
+        **others: Any,
+    ) -> None:
+        super().__init__(spec, learner, config, **others)
+        self._prior = prior
+
+    @property
+    def encoder(self) -> Learned:
+        """The encoder of codes."""
+        return self.learner.learned
+
+    def codes(self, obs: np.ndarray) -> Float[Tensor, "N Z"]:
+        """The codes of observations of the environment."""
+        with torch.no_grad():
+            return self.encoder(self.vectors(obs))
+
+    def guide(self) -> Guide:
+        """Not possible.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("a planner needs observations that are vectors, not codes")
+
+    def _updated(self) -> Metrics:
+        said: dict[str, Any] = {}
+        if not self.updates:
+            source = self.replay if self._prior is None else self._prior
+            self.encoder.rescale(source.rows(slice(None, 10_000)).obs)
+            for _ in range(self.config.pretraining):
+                batch = source.sample(self.config.batch, generator=self.generator)
+                said = self.learner.represent(self._processed(batch), generator=self.generator)
+            self.learner.restart()
+        return {**said, **super()._updated()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `OffPolicy` saves, and the encoder by itself."""
+        return super().state_dict() | {"encoder": _saved(self.encoder, self.config)}
+
+
+class Codes:
+    """Turns observations into scaled codes, as vectors that learners take.
+
+    Codes have mean 0 in the data, and mean square 1 over all dimensions: dimensions that the
+    encoder does not use stay small.
+
+    Args:
+        encoder: gives codes.
+        observations: turns what the environment gives into what the encoder takes.
+
+    Attributes:
+        size: Z.
+        mean, std: (Z,) and (), of codes in the data.
+    """
+
+    def __init__(self, encoder: Learned, observations: Any) -> None:
+        self.encoder, self.observations, self.size = encoder, observations, encoder.features
+        device = next(encoder.parameters()).device
+        self.mean, self.std = torch.zeros(self.size, device=device), torch.ones((), device=device)
+
+    @torch.no_grad()
+    def __call__(self, obs: np.ndarray | Tensor) -> Float[Tensor, "N Z"]:
+        """The scaled codes."""
+        return (self.encoder(self.observations(obs)) - self.mean) / self.std
+
+    @torch.no_grad()
+    def fit(self, obs: Shaped[Tensor, " T *O"]) -> None:
+        """Scale to these observations, which the encoder takes as they are."""
+        codes = torch.cat([self.encoder(part) for part in obs.split(256)]).double()
+        self.mean.copy_(codes.mean(0))
+        self.std.copy_((codes - codes.mean(0)).square().mean().sqrt().clamp_min(1e-6))
+
+
+class Frozen(OffPolicy):
+    """An `OffPolicy` agent on codes of an encoder that learned before policy and critics do.
+
+    Until learning starts it keeps observations. Then the encoder learns from these, or from other
+    data, and all of them are kept as codes.
+
+    Args:
+        spec, learner, config, generator, device: as for `OffPolicy`; the learner takes codes.
+        encoder: gives codes.
+        prior: transitions that the encoder learns from; if None, those of the first steps.
+        discount: γ.
+
+    Attributes:
+        frozen: whether the encoder has learned what it will.
+    """
+
+    config: RepresentingSchedule
+    vectors: Codes
+
+    def __init__(
+        self,
+        spec: Spec,
+        learner: SAC,
+        config: RepresentingSchedule,
+        *,
+        encoder: Learned,
+        prior: Replay | None,
+        discount: float,
+        generator: Generator,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        inwards = _observations(spec.obs, device)
+        super().__init__(
+            spec,
+            learner,
+            config,
+            vectors=Codes(encoder, inwards),
+            discount=discount,
+            generator=generator,
+            device=device,
+        )
+        self.encoder, self._prior = encoder, prior
+        rate = config.learner.representation_learning_rate
+        self.block = Block(encoder, learning_rate=rate)
+        self.slow = Target(self.block)
+        self.frozen = False
+        self._frames = self._buffer()
+        self._count = 1  # environments
+
+    def _buffer(self) -> Replay:
+        """A buffer of observations, as the encoder takes them."""
+        image = len(self.encoder.shape) == 3
+        return Replay(
+            self.config.capacity or CAPACITY_OF_IMAGES,
+            self.encoder.shape,
+            tuple(self.spec.action.shape or ()),
+            obs_dtype=torch.uint8 if image else torch.float32,
+            distinct=image,
+            device=self.device,
+        )
+
+    def codes(self, obs: np.ndarray) -> Float[Tensor, "N Z"]:
+        """The codes of observations of the environment, not scaled."""
+        with torch.no_grad():
+            return self.encoder(self.vectors.observations(obs))
+
+    def guide(self) -> Guide:
+        """Not possible.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("a planner needs observations that are vectors, not codes")
+
+    def observe(self, step: Transition) -> None:
+        """Store N transitions.
+
+        Raises:
+            ValueError: wrong shapes, or a number that is not finite.
+        """
+        if self.frozen:
+            super().observe(step)
+            return
+        inwards = self.vectors.observations
+        obs, next_obs = inwards(step.obs), inwards(step.next_obs)
+        self._frames.append(step._replace(obs=obs, next_obs=next_obs))
+        self._count = len(step.reward)
+        self.steps += self._count
+
+    def update(self) -> Metrics:
+        """Do the updates that are due, those of the encoder first; see `OffPolicy.update`."""
+        if not self.frozen and self._due() > 0:
+            self._freeze(self._frames)
+        return super().update()
+
+    @single_thread()
+    def _freeze(self, frames: Replay) -> None:
+        source = frames if self._prior is None else self._prior
+        self.encoder.rescale(source.rows(slice(None, 10_000)).obs)
+        shift, said = self.config.images.shift, {}
+        for _ in range(self.config.pretraining):
+            batch = source.sample(self.config.batch, generator=self.generator)
+            if shift and len(self.encoder.shape) == 3:
+                obs = random_shift(batch.obs, shift, generator=self.generator)
+                after = random_shift(batch.next_obs, shift, generator=self.generator)
+                batch = batch._replace(obs=obs, next_obs=after)
+            slow: Any = self.slow.module
+            loss, numbers = self.encoder.batch_loss(batch, slow=slow, generator=self.generator)
+            self.block.minimise(loss)
+            self.slow.follow(self.config.learner.encoder_polyak)
+            said = {f"representation_{name}": float(value) for name, value in numbers.items()}
+            said["representation_loss"] = float(loss.detach())
+        self.vectors.fit(source.rows(slice(None, 10_000)).obs)
+        self.frozen, self._frames, steps = True, self._buffer(), self.steps
+        for first in range(0, len(frames), self._count):
+            super().observe(frames.rows(torch.arange(first, first + self._count)))
+        self.steps = steps
+        self._totals |= said
+        self._counts |= dict.fromkeys(said, 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `OffPolicy` saves, the encoder, and the observations kept until it has learned."""
+        return super().state_dict() | {
+            "encoder": _saved(self.encoder, self.config),
+            "mean": self.vectors.mean.clone(),
+            "std": self.vectors.std.clone(),
+            "frozen": self.frozen,
+            "frames": self._frames.state_dict(),
+            "environments": self._count,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned.
+
+        Raises:
+            ValueError, KeyError: it is from a different agent.
+        """
+        super().load_state_dict(state)
+        _put(self.encoder, state["encoder"][self.config.representation], "encoder")
+        self.slow.follow(1.0)
+        self.block.restart()
+        self.vectors.mean.copy_(state["mean"])
+        self.vectors.std.copy_(state["std"])
+        self._count = state["environments"]
+        self.frozen = state["frozen"]
+        self._frames.load_state_dict(state["frames"])
+
+
+def joint(
+    spec: Spec, config: RepresentingSchedule, *, generator: Generator, device: str = "cpu"
+) -> Joint:
+    """The agent whose encoder learns all along.
+
+    Raises:
+        ValueError: see `mbrl.agents.sac_ae.make`.
+    """
+    actions = cast(Bounds, actions_of(spec.action, "sac-ae", device, ("box",)))
+    own = with_discount(config.learner, spec)
+    encoder = _encoder(spec, config, generator=generator)
+    learner = SACAE(
+        encoder.features, actions, own, encoder=Trunk(encoder), generator=generator, device=device
+    )
+    return Joint(
+        spec,
+        learner,
+        config,
+        prior=_prior(spec, config, device),
+        images=config.images if is_image(spec.obs) else None,
+        discount=discount_of(own),
+        generator=generator,
+        device=device,
+    )
+
+
+def frozen(
+    spec: Spec, config: RepresentingSchedule, *, generator: Generator, device: str = "cpu"
+) -> Frozen:
+    """The agent whose encoder learns first.
+
+    Raises:
+        ValueError: see `mbrl.agents.sac_ae.make`.
+    """
+    actions = cast(Bounds, actions_of(spec.action, "sac-ae", device, ("box",)))
+    own = with_discount(config.learner, spec)
+    encoder = _encoder(spec, config, generator=generator).to(device)
+    learner = SAC(encoder.features, actions, own, generator=generator, device=device)
+    return Frozen(
+        spec,
+        learner,
+        config,
+        encoder=encoder,
+        prior=_prior(spec, config, device),
+        discount=discount_of(own),
+        generator=generator,
+        device=device,
+    )
+
+
+def _observations(space: Space, device: torch.device | str) -> Images | Vectors:
+    """What turns observations into those that an encoder takes."""
+    if is_image(space):
+        return Images(space.shape or (), device=device)
+    return Vectors(space, device=device)
+
+
+def _encoder(spec: Spec, config: RepresentingSchedule, *, generator: Generator) -> Learned:
+    size = _observations(spec.obs, "cpu").size
+    shape = (size,) if isinstance(size, int) else size
+    made: Learned
+    if config.representation == "autoencoder":
+        made = Autoencoder(shape, config.autoencoder, generator=generator)
+    elif config.representation == "vae":
+        made = VAE(shape, config.vae, generator=generator)
+    elif config.representation == "contrastive":
+        made = Contrastive(shape, config.contrastive, generator=generator)
+    else:
+        actions = int(np.prod(spec.action.shape or ()))
+        made = SelfPrediction(shape, config.self_prediction, actions=actions, generator=generator)
+    if config.encoder is not None:
+        file, kind = _weights(config.encoder, "encoder"), config.representation
+        found = _read(file, f"encoder/{kind}/")
+        if not found:
+            raise ValueError(f"encoder: {file} has no weights of the representation {kind}")
+        _put(made, found, f"encoder: {file}")
+    return made
+
+
+def _saved(encoder: Learned, config: RepresentingSchedule) -> dict[str, Any]:
+    weights = {name: value.detach().clone() for name, value in encoder.state_dict().items()}
+    return {config.representation: weights | {"shape": torch.tensor(encoder.shape)}}
+
+
+def _put(encoder: Learned, found: Mapping[str, Tensor], whose: str) -> None:
+    """Give an encoder the weights that `_saved` returned."""
+    shape = tuple(int(n) for n in found.get("shape", torch.zeros(0)))
+    if shape != encoder.shape:
+        raise ValueError(
+            f"{whose} is of observations of the shape {shape}, these have {encoder.shape}"
+        )
+    own = encoder.state_dict()
+    weights = {name: value for name, value in found.items() if name != "shape"}
+    wrong = [name for name in own if name not in weights or weights[name].shape != own[name].shape]
+    if wrong or weights.keys() != own.keys():
+        raise ValueError(f"{whose} is of other settings: latent, channels, layers or hidden differ")
+    encoder.load_state_dict(weights)
+
+
+def _weights(path: str, option: str) -> Path:
+    """The file of tensors of a run's newest checkpoint, or the one that is named."""
+    given = Path(path)
+    found = [given] if given.is_file() else list(given.glob("checkpoints/*/model.safetensors"))
+    if not found:
+        raise ValueError(
+            f"{option}: {path} is neither a run with a checkpoint nor a .safetensors file"
+        )
+    return max(found, key=lambda file: (file.parent.name.isdecimal(), file.stat().st_mtime))
+
+
+def _read(file: Path, prefix: str) -> dict[str, Tensor]:
+    """The tensors of a file whose names have a prefix, without what is before and the prefix."""
+    try:
+        with safetensors.safe_open(file, framework="pt") as opened:
+            names = [name for name in opened.keys() if f"/{prefix}" in f"/{name}"]  # noqa: SIM118
+            return {name.split(prefix, 1)[1]: opened.get_tensor(name) for name in names}
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{file} is no file of weights: {error}") from error
+
+
+def _prior(spec: Spec, config: RepresentingSchedule, device: torch.device | str) -> Replay | None:
+    """The transitions of the run that `config.data` names."""
+    if config.data is None:
+        return None
+    file = _weights(config.data, "data")
+    found: dict[str, Any] = _read(file, "replay/")
+    if "rows" not in found:
+        raise ValueError(f"data: {file} has no replay buffer")
+    inwards = _observations(spec.obs, device)
+    image, count = isinstance(inwards, Images), len(found["rows"])
+    replay = Replay(
+        max(1, count),
+        inwards.size,
+        tuple(spec.action.shape or ()),
+        obs_dtype=torch.uint8 if image else torch.float32,
+        distinct=image,
+        device=device,
+    )
+    try:
+        replay.load_state_dict(found | {"written": count})
+    except (ValueError, KeyError) as error:
+        raise ValueError(
+            f"data: the transitions of {file} are of other observations or actions: {error}"
+        ) from error
+    if not count:
+        raise ValueError(f"data: the replay buffer of {file} is empty")
+    return replay

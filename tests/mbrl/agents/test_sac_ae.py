@@ -1,0 +1,328 @@
+"""SAC from codes: what trains the encoder and what does not, what is kept, and what is learned."""
+
+from dataclasses import replace
+
+import gymnasium
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from mbrl.agents import sac, sac_ae
+from mbrl.encoders.configs import (
+    AutoencoderConfig,
+    ContrastiveConfig,
+    ImageConfig,
+    SelfPredictionConfig,
+    VAEConfig,
+)
+from mbrl.learners.configs import SACAEConfig, SACConfig
+from mbrl.rng import generator
+from mbrl.spaces import spec_of
+from mbrl.training import Run, evaluate, run_agent, vector
+from mbrl.training.metrics import METRICS, MetricsLog
+from mbrl.types import Transition
+
+SHAPE = (16, 16, 1)
+KINDS = ["autoencoder", "vae", "contrastive", "self-prediction"]
+SMALL = {"latent": 8, "channels": 8, "layers": 3, "activation": "relu", "hidden": (32,)}
+LEARNER = SACAEConfig(hidden=(32,), learning_rate=2e-3, discount=0.01, temperature=1e-3)
+CONFIG = sac_ae.Config(
+    learner=LEARNER,
+    learning_starts=100,
+    batch=32,
+    capacity=2000,
+    log_every=50,
+    autoencoder=AutoencoderConfig(**SMALL),
+    vae=VAEConfig(**SMALL),
+    contrastive=ContrastiveConfig(**SMALL, shift=1),
+    self_prediction=SelfPredictionConfig(**SMALL, directions=16),
+)
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+class Dot(gymnasium.Env):
+    """A bright dot moves by an action's half pixel; what earns 0 and not less tells its column."""
+
+    metadata = {"known": {"reward": None, "terminated": None, "ends": False, "why": ""}}
+
+    def __init__(self, shape=SHAPE):
+        self.observation_space = gymnasium.spaces.Box(0, 255, shape, np.uint8)
+        self.action_space = gymnasium.spaces.Box(-1, 1, (1,))
+        self.t = 0
+
+    def _show(self):
+        self.at = int(self.np_random.integers(2, 14))
+        row = self.np_random.integers(3, 13)
+        image = np.full(self.observation_space.shape, 20, np.uint8)
+        image[row - 1 : row + 2, self.at - 1 : self.at + 2] = 250
+        return image
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return self._show(), {}
+
+    def step(self, action):
+        reward = -float((action[0] - (self.at - 7.5) / 6) ** 2)
+        self.t += 1
+        return self._show(), reward, False, self.t == 5, {}
+
+
+def made(seed=0, *, shape=SHAPE, learner=None, **settings):
+    config = replace(CONFIG, learner=replace(LEARNER, **(learner or {})), **settings)
+    return sac_ae.make(spec_of(Dot(shape)), config, generator=seeded(seed))
+
+
+def batch(count=8, seed=0):
+    g = seeded(seed)
+    obs, after = torch.randint(256, (2, count, *SHAPE), generator=g, dtype=torch.uint8)
+    no = torch.zeros(count, dtype=torch.bool)
+    action = 2 * torch.rand(count, 1, generator=g) - 1
+    return Transition(obs, action, torch.randn(count, generator=g), after, no, no)
+
+
+def weights(module):
+    return torch.cat([x.detach().flatten() for x in module.parameters()]).clone()
+
+
+def moved(before, after):
+    return float((after - before).detach().abs().max())
+
+
+def go(path, steps, *, seed=3, count=1, stop_at=10**9, **settings):
+    config = replace(CONFIG, **settings)
+    env = vector([Dot] * count)
+    agent = sac_ae.make(spec_of(env), config, generator=generator(seed))
+    run, seen = Run.open(path) if path.exists() else Run.create(path, {}), []
+    with run:
+        log = MetricsLog(path)
+        try:
+            run_agent(
+                agent, env, run, seed=seed, steps=steps, log=log, checkpoint_every=40,
+                callback=lambda now: seen.append(now.env_steps),
+                stop=lambda: seen[-1] >= stop_at,
+            )  # fmt: skip
+        finally:
+            log.close()
+    return agent
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_losses_train_the_encoder_and_the_policys_does_not(kind):
+    for rates, trains in (
+        ({"critic_learning_rate": 1e-30, "representation_learning_rate": 1e-2}, True),
+        ({"critic_learning_rate": 1e-2, "representation_learning_rate": 1e-30}, True),
+        ({"critic_learning_rate": 1e-30, "representation_learning_rate": 1e-30}, False),
+    ):
+        one = made(representation=kind, learner={**rates, "actor_every": 1}).learner
+        before, actor = weights(one.learned.network), one.actor.value.detach().clone()
+        one.update(batch(), generator=seeded())
+        # a step of Adam with a rate of 1e-2 is about 1e-2
+        assert (moved(before, weights(one.learned.network)) > 1e-3) == trains
+        assert moved(actor, one.actor.value) > 1e-4
+
+
+def test_a_decoder_learns_by_the_representations_loss_alone_and_each_n_updates():
+    one = made(learner={"represent_every": 3, "critic_learning_rate": 1e-2}).learner
+    before, seen = weights(one.learned.decoder), []
+    for k in range(6):
+        said = one.update(batch(seed=k), generator=seeded(k))
+        assert ("representation_loss" in said) == (k in (2, 5))
+        seen.append(moved(before, weights(one.learned.decoder)) > 0)
+        before = weights(one.learned.decoder)
+    assert seen == [False, False, True, False, False, True]
+
+
+def test_the_targets_encoder_follows_at_its_own_rate():
+    one = made(learner={"polyak": 0.01, "encoder_polyak": 0.05}).learner
+    heads = [p for n, p in one.critic.module.named_parameters() if not n.startswith("encoder")]
+    slow = [p for n, p in one.target.module.named_parameters() if not n.startswith("encoder")]
+    start, trunk = [p.detach().clone() for p in heads], weights(one.critic.module.encoder)
+    # the critics' step comes before their targets', that of the representation after
+    one.representation.learning_rate = 0.0
+    one.update(batch(), generator=seeded())
+    for before, now, target in zip(start, heads, slow, strict=True):
+        torch.testing.assert_close(target, before + 0.01 * (now.detach() - before))
+    now = weights(one.critic.module.encoder)
+    torch.testing.assert_close(weights(one.target.module.encoder), trunk + 0.05 * (now - trunk))
+    assert moved(trunk, now) > 1e-4
+
+
+def test_an_observation_is_encoded_once_for_critics_and_policy(monkeypatch):
+    one, counts = made(learner={"represent_every": 2, "actor_every": 1}).learner, []
+    kind = type(one.learned)
+    encoded = kind.encoded
+    monkeypatch.setattr(
+        kind, "encoded", lambda net, obs: (counts.append(len(obs)), encoded(net, obs))[1]
+    )
+    one.update(batch(), generator=seeded())
+    # next_obs by the encoder and by the target's, and obs once
+    assert counts == [8, 8, 8]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("training", ["joint", "frozen"])
+def test_saving_and_loading_give_the_same_next_steps(kind, training, tmp_path):
+    settings = {"representation": kind, "training": training, "pretrain": 3, "learning_starts": 20}
+    runs = {}
+    for name, stops in (("whole", ()), ("parts", (12, 31))):
+        for stop in (*stops, 10**9):
+            agent = go(tmp_path / name, 45, stop_at=stop, count=2, log_every=10, **settings)
+        runs[name] = (tmp_path / name / METRICS).read_bytes(), agent.state_dict()
+    assert runs["whole"][0] == runs["parts"][0] and b"critic_loss" in runs["whole"][0]
+    a, b = (dict(flat(state)) for _, state in runs.values())
+    assert a.keys() == b.keys()
+    for name, value in a.items():
+        same = torch.equal(value, b[name]) if isinstance(value, torch.Tensor) else value == b[name]
+        assert same, name
+
+
+def flat(state, path=""):
+    for name, value in state.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{path}/{name}")
+        else:
+            yield f"{path}/{name}", value
+
+
+def test_the_column_of_a_dot_is_learned_from_codes(tmp_path):
+    """Return of a step. Without looking, the best is -1/3."""
+    agent = go(tmp_path / "run", 600, learner=replace(LEARNER, represent_every=4))
+    returns = evaluate(agent.player(generator=seeded(1)), Dot(), episodes=20, seed=5)
+    assert np.mean(returns) / 5 > -0.05
+
+
+def test_a_frozen_encoder_of_random_steps_is_enough_to_learn_from(tmp_path):
+    """The replay buffer keeps codes then. Without looking, the best is -1/3."""
+    agent = go(tmp_path / "run", 800, training="frozen", pretrain=300)
+    assert agent.frozen and agent.replay.all().obs.shape == (800, 8)
+    returns = evaluate(agent.player(generator=seeded(1)), Dot(), episodes=20, seed=5)
+    assert np.mean(returns) / 5 > -0.15
+
+
+def test_a_frozen_encoder_stays_as_it_is_and_the_first_steps_are_kept_as_its_codes():
+    agent = made(training="frozen", pretrain=5, learning_starts=10)
+    env, observed = Dot(), []
+    obs, _ = env.reset(seed=0)
+    seen = []
+    for _ in range(14):
+        action = agent.act(obs[None], explore=True)
+        after, reward, *ends, _ = env.step(action[0])
+        columns = (obs[None], action, [reward], after[None], *([end] for end in ends))
+        agent.observe(Transition(*(torch.as_tensor(np.asarray(x)) for x in columns)))
+        observed.append(obs)
+        agent.update()
+        seen.append((agent.frozen, weights(agent.encoder)))
+        obs = env.reset()[0] if any(ends) else after
+    assert [frozen for frozen, _ in seen] == [False] * 10 + [True] * 4
+    assert moved(seen[0][1], seen[9][1]) == 0 < moved(seen[9][1], seen[10][1])
+    assert moved(seen[10][1], seen[13][1]) == 0 and agent.steps == len(agent.replay) == 14
+    codes = torch.cat([agent.vectors(x[None]) for x in observed])
+    torch.testing.assert_close(agent.replay.all().obs, codes)
+    torch.testing.assert_close(codes[:11].mean(0), torch.zeros(8), atol=1e-4, rtol=0)
+    assert float(codes[:11].square().mean()) == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("training", ["joint", "frozen"])
+def test_an_encoder_of_an_earlier_run_goes_on_from_its_weights(tmp_path, training):
+    first = go(tmp_path / "run", 120)
+    file = next((tmp_path / "run").glob("checkpoints/*/model.safetensors"))
+    for path in (tmp_path / "run", file):
+        agent = made(7, encoder=str(path), training=training)
+        assert moved(weights(first.encoder), weights(agent.encoder)) == 0
+    fresh = weights(made(7).encoder)
+    assert moved(weights(first.encoder), fresh) > 0.1
+
+
+@pytest.mark.parametrize("algo", ["sac", "sac-ae"])
+def test_the_replayed_frames_of_an_earlier_run_train_the_encoder(tmp_path, algo):
+    if algo == "sac-ae":
+        go(tmp_path / "run", 120)
+    else:
+        config = sac.Config(
+            images=ImageConfig(channels=4, features=8), learner=SACConfig(hidden=(8,)), batch=8,
+            learning_starts=110,
+        )  # fmt: skip
+        env = vector([Dot])
+        with Run.create(tmp_path / "run", {}) as run:
+            agent = sac.make(spec_of(env), config, generator=generator(0))
+            log = MetricsLog(tmp_path / "run")
+            run_agent(agent, env, run, seed=0, steps=120, log=log)
+            log.close()
+    settings = {"data": str(tmp_path / "run"), "pretrain": 3, "learning_starts": 5}
+    agent = made(training="frozen", **settings)
+    drawn = []
+    loss = agent.encoder.loss
+
+    def seen(obs, *, generator):
+        drawn.append(obs)
+        return loss(obs, generator=generator)
+
+    object.__setattr__(agent.encoder, "loss", seen)
+    env = Dot()
+    obs, _ = env.reset(seed=9)
+    no = torch.tensor([False])
+    for _ in range(6):
+        after = env.step(np.zeros(1))[0]
+        rows = (torch.as_tensor(x[None]) for x in (obs, after))
+        first, second = rows
+        agent.observe(Transition(first, torch.zeros(1, 1), torch.zeros(1), second, no, no))
+        agent.update()
+        obs = after
+    kept = safetensors.torch.load_file(next((tmp_path / "run").glob("checkpoints/*/*.safetensors")))
+    planes = {bytes(plane.numpy()) for plane in kept["agent/replay/planes"]}
+    found = {bytes(image.numpy()) for images in drawn for image in images[..., 0].contiguous()}
+    assert len(drawn) == 3 and found <= planes
+
+
+def test_what_cannot_be_loaded_is_refused_in_one_line(tmp_path):
+    go(tmp_path / "run", 20)
+    go(tmp_path / "none", 20, training="frozen")
+    run = str(tmp_path / "run")
+    (tmp_path / "text").write_text("no weights")
+    for settings, says in (
+        ({"encoder": run, "shape": (24, 24, 1)},
+         r"encoder: .*model.safetensors is of observations of the shape \(16, 16, 1\), these have "
+         r"\(24, 24, 1\)"),
+        ({"data": run, "pretrain": 1, "shape": (24, 24, 1)},
+         r"data: the transitions of .* are of other observations or actions: replay planes of "
+         r"shape \(\d+, 16, 16\)"),
+        ({"encoder": run, "representation": "vae"}, "has no weights of the representation vae"),
+        ({"encoder": run, "autoencoder": AutoencoderConfig(latent=3, layers=3)},
+         "is of other settings: latent, channels, layers or hidden differ"),
+        ({"encoder": str(tmp_path / "text")}, "text is no file of weights"),
+        ({"encoder": str(tmp_path / "nothing")},
+         "encoder: .*nothing is neither a run with a checkpoint nor a .safetensors file"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=says) as error:
+            made(**settings)
+        assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match="data: the encoder learns from it in pretraining"):
+        replace(CONFIG, data=run)
+    with pytest.raises(ValueError, match="joint, target: sac-ae needs target networks"):
+        made(learner={"joint": True, "norm": "batch"})
+
+
+def test_vectors_have_codes_too():
+    """Their scale is that of the data when learning starts."""
+    env = gymnasium.make("Pendulum-v1")
+    for training in ("joint", "frozen"):
+        config = replace(CONFIG, training=training, pretrain=2, learning_starts=30)
+        agent = sac_ae.make(spec_of(env), config, generator=seeded())
+        obs, _ = env.reset(seed=0)
+        for _ in range(32):
+            action = agent.act(obs[None], explore=True)
+            after, reward, *ends, _ = env.step(action[0])
+            columns = (obs[None], action, [reward], after[None], *([end] for end in ends))
+            agent.observe(Transition(*(torch.as_tensor(np.asarray(x)).float() for x in columns[:4]),
+                                     *(torch.tensor(x) for x in columns[4:])))  # fmt: skip
+            agent.update()
+            obs = after
+        assert agent.updates == 2
+        assert float(agent.encoder.scaling.normaliser.std[2]) > 0.3  # rad/s; sines are below 1
+        with pytest.raises(ValueError, match="a planner needs observations that are vectors, not"):
+            agent.guide()
