@@ -1,6 +1,7 @@
 """SAC from codes: what trains the encoder and what does not, what is kept, and what is learned."""
 
 from dataclasses import replace
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -57,7 +58,7 @@ class Dot(gymnasium.Env):
     def _show(self):
         self.at = int(self.np_random.integers(2, 14))
         row = self.np_random.integers(3, 13)
-        image = np.full(self.observation_space.shape, 20, np.uint8)
+        image = np.full(self.observation_space.shape or (), 20, np.uint8)
         image[row - 1 : row + 2, self.at - 1 : self.at + 2] = 250
         return image
 
@@ -72,7 +73,7 @@ class Dot(gymnasium.Env):
         return self._show(), reward, False, self.t == 5, {}
 
 
-def made(seed=0, *, shape=SHAPE, learner=None, **settings):
+def made(seed: Any = 0, *, shape: Any = SHAPE, learner: Any = None, **settings: Any) -> Any:
     config = replace(CONFIG, learner=replace(LEARNER, **(learner or {})), **settings)
     return sac_ae.make(spec_of(Dot(shape)), config, generator=seeded(seed))
 
@@ -93,10 +94,10 @@ def moved(before, after):
     return float((after - before).detach().abs().max())
 
 
-def go(path, steps, *, seed=3, count=1, stop_at=10**9, **settings):
+def go(path, steps, *, seed=3, count=1, stop_at=10**9, **settings) -> Any:
     config = replace(CONFIG, **settings)
     env = vector([Dot] * count)
-    agent = sac_ae.make(spec_of(env), config, generator=generator(seed))
+    agent: Any = sac_ae.make(spec_of(env), config, generator=generator(seed))
     run, seen = Run.open(path) if path.exists() else Run.create(path, {}), []
     with run:
         log = MetricsLog(path)
@@ -284,7 +285,7 @@ def test_what_cannot_be_loaded_is_refused_in_one_line(tmp_path):
     go(tmp_path / "none", 20, training="frozen")
     run = str(tmp_path / "run")
     (tmp_path / "text").write_text("no weights")
-    for settings, says in (
+    refused: list[tuple[dict[str, Any], str]] = [
         ({"encoder": run, "shape": (24, 24, 1)},
          r"encoder: .*model.safetensors is of observations of the shape \(16, 16, 1\), these have "
          r"\(24, 24, 1\)"),
@@ -297,7 +298,8 @@ def test_what_cannot_be_loaded_is_refused_in_one_line(tmp_path):
         ({"encoder": str(tmp_path / "text")}, "text is no file of weights"),
         ({"encoder": str(tmp_path / "nothing")},
          "encoder: .*nothing is neither a run with a checkpoint nor a .safetensors file"),
-    ):  # fmt: skip
+    ]  # fmt: skip
+    for settings, says in refused:
         with pytest.raises(ValueError, match=says) as error:
             made(**settings)
         assert "\n" not in str(error.value)
@@ -312,7 +314,7 @@ def test_vectors_have_codes_too():
     env = gymnasium.make("Pendulum-v1")
     for training in ("joint", "frozen"):
         config = replace(CONFIG, training=training, pretrain=2, learning_starts=30)
-        agent = sac_ae.make(spec_of(env), config, generator=seeded())
+        agent: Any = sac_ae.make(spec_of(env), config, generator=seeded())
         obs, _ = env.reset(seed=0)
         for _ in range(32):
             action = agent.act(obs[None], explore=True)
