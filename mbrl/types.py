@@ -421,6 +421,20 @@ class ModelBased(Protocol):
 
 
 @runtime_checkable
+class Coded(Protocol):
+    """An agent with learned codes of its observations."""
+
+    @property
+    def encoder(self) -> Any:
+        """An `mbrl.encoders.representation.Learned`."""
+        ...
+
+    def codes(self, obs: np.ndarray) -> Float[Tensor, "N Z"]:
+        """The codes of observations (N, *O) of the environment."""
+        ...
+
+
+@runtime_checkable
 class PlanningAgent(Protocol):
     """An agent that plans through its model."""
 

@@ -1,4 +1,4 @@
-"""`mbrl plot`: draw runs: returns, and for an agent with a model its errors and calibration."""
+"""`mbrl plot`: draw runs: returns, and for an agent with a model or codes what these are worth."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from experiments.cli import options
 
 @dataclass(frozen=True)
 class Plot(options.Common):
-    """Draw runs: returns, and for a model its errors, calibration and spreads."""
+    """Draw runs: returns, and for a model its errors, calibration and spreads, for codes what they
+    tell."""
 
     runs: tyro.conf.Positional[tuple[str, ...]] = ("latest",)
     """Run folders, or latest."""
     episodes: int = 3
-    """Fresh episodes played to measure the model on."""
+    """Fresh episodes played to measure the model or the codes on."""
     seed: int = 2000
     """Seed of these episodes."""
     device: Annotated[str | None, options.unset("that of each run")] = None

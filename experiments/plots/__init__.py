@@ -5,6 +5,7 @@ interquartile mean, from a generator that is seeded anew for each picture, so th
 same picture. All raise ValueError for empty, NaN or mismatched input.
 """
 
+from experiments.plots.codes import code_map, image_grid
 from experiments.plots.drive import drives
 from experiments.plots.lines import Curve, curves, draw_curve
 from experiments.plots.model import model_error, predicted_return
@@ -21,11 +22,13 @@ __all__ = [
     "Curve",
     "bars",
     "calibration",
+    "code_map",
     "curves",
     "draw_curve",
     "drives",
     "frontier",
     "horizon_spread",
+    "image_grid",
     "learning_curve",
     "model_error",
     "note",

@@ -1,4 +1,4 @@
-"""Figures of trained runs: returns, and for an agent with a model its errors and calibration."""
+"""Figures of trained runs: returns, and of an agent's model or codes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from matplotlib.figure import Figure
 
 import envs
 from experiments import plots
+from experiments.plots.coded import code_figures
 from experiments.plots.style import as_text
 from mbrl.evaluation import measure
 from mbrl.training import RunConfig
 from mbrl.training.checkpoint import Run, write_json
 from mbrl.training.folders import learning
 from mbrl.training.runs import Loaded, load_run
-from mbrl.types import ModelBased
+from mbrl.types import Coded, ModelBased
 from mbrl.uncertainty import calibration_curve, calibration_error, spread
 
 
@@ -56,6 +57,8 @@ def plot_runs(
         found: dict[str, Any] = {"env_steps": steps, "returns": returns}
         if isinstance(loaded.agent, ModelBased):
             found |= model_figures(loaded, episodes=episodes, seed=seed, tell=tell)
+        if isinstance(loaded.agent, Coded):
+            found |= code_figures(loaded, episodes=episodes, seed=seed, tell=tell)
         write_json(path / "plots" / "numbers.json", found)
         numbers[str(path)] = found
     return numbers

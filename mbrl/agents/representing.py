@@ -85,7 +85,7 @@ class Joint(OffPolicy):
         said: dict[str, Any] = {}
         if not self.updates:
             source = self.replay if self._prior is None else self._prior
-            self.encoder.rescale(source.rows(slice(None, 10_000)).obs)
+            self.encoder.rescale(_some(source))
             for _ in range(self.config.pretraining):
                 batch = source.sample(self.config.batch, generator=self.generator)
                 said = self.learner.represent(self._processed(batch), generator=self.generator)
@@ -228,7 +228,7 @@ class Frozen(OffPolicy):
     @single_thread()
     def _freeze(self, frames: Replay) -> None:
         source = frames if self._prior is None else self._prior
-        self.encoder.rescale(source.rows(slice(None, 10_000)).obs)
+        self.encoder.rescale(_some(source))
         shift, said = self.config.images.shift, {}
         for _ in range(self.config.pretraining):
             batch = source.sample(self.config.batch, generator=self.generator)
@@ -242,7 +242,7 @@ class Frozen(OffPolicy):
             self.slow.follow(self.config.learner.encoder_polyak)
             said = {f"representation_{name}": float(value) for name, value in numbers.items()}
             said["representation_loss"] = float(loss.detach())
-        self.vectors.fit(source.rows(slice(None, 10_000)).obs)
+        self.vectors.fit(_some(source))
         self.frozen, self._frames, steps = True, self._buffer(), self.steps
         for first in range(0, len(frames), self._count):
             super().observe(frames.rows(torch.arange(first, first + self._count)))
@@ -333,6 +333,11 @@ def _observations(space: Space, device: torch.device | str) -> Images | Vectors:
     if is_image(space):
         return Images(space.shape or (), device=device)
     return Vectors(space, device=device)
+
+
+def _some(data: Replay) -> Shaped[Tensor, " T *O"]:
+    """Up to 1,000 observations from all over the data."""
+    return data.rows(torch.linspace(0, len(data) - 1, min(len(data), 1000)).long()).obs
 
 
 def _encoder(spec: Spec, config: RepresentingSchedule, *, generator: Generator) -> Learned:

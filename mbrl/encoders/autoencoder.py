@@ -44,7 +44,7 @@ class Autoencoder(Representation):
         """
         z = self(obs)
         # not by `decoded` and `scaled`, which would bring both into another order of memory
-        error = F.mse_loss(self.decoder(z), self.scaling(obs))
+        error = F.mse_loss(self.drawn(z), self.scaling(obs))
         length = z.square().sum(-1).mean()
         weights = sum(part.square().sum() for part in self.decoder.parameters())
         loss = 0.5 * (

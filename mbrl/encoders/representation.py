@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import cast
 
+import torch
 from jaxtyping import Float, Shaped
 from torch import Generator, Tensor, nn
 
@@ -38,7 +40,10 @@ class Learned(Encoder):
         self.scaling, self.network = scaling, network
 
     def rescale(self, obs: Shaped[Tensor, " T *O"]) -> None:
-        """Scale vectors to mean 0 and std 1 on these; images have a scale of their own."""
+        """Fit to data before learning: vectors are scaled to mean 0 and std 1 on these.
+
+        Images have a scale of their own. A decoder of images starts from their mean.
+        """
         if isinstance(self.scaling, VectorScaling):
             self.scaling.normaliser.fit(obs)
 
@@ -124,6 +129,25 @@ class Representation(Learned):
         scaling, network, decoder = networks(shape, outputs, config, generator=generator)
         super().__init__(shape, config.latent, scaling, network)
         self.decoder = decoder
+        if isinstance(scaling, ImageScaling):
+            self.register_buffer("background", torch.zeros(scaling.size))
+
+    @torch.no_grad()
+    def rescale(self, obs: Shaped[Tensor, " T *O"]) -> None:
+        """Scale vectors; images are decoded as their mean, to which the decoder's output is added.
+
+        Where little of an image ever changes, the decoder otherwise learns what does not first.
+        """
+        super().rescale(obs)
+        if isinstance(self.scaling, ImageScaling):
+            parts = [self.scaling(part).double().sum(0) for part in obs.split(256)]
+            mean = torch.stack(parts).sum(0) / len(obs)
+            cast(Tensor, self.background).copy_(self.outputs(mean))
+
+    def drawn(self, z: Float[Tensor, "B Z"]) -> Float[Tensor, " B *D"]:
+        """Outputs of the decoder, in the shape of what `scaling` gives."""
+        out = self.decoder(z)
+        return out if isinstance(self.scaling, VectorScaling) else out + self.background
 
     def scaled(self, obs: Shaped[Tensor, "*lead *O"]) -> Float[Tensor, "*lead D"]:
         """Observations as the decoder has them, flat."""
@@ -138,7 +162,7 @@ class Representation(Learned):
         """
         if z.shape[-1] != self.features:
             raise ValueError(f"z: want codes of {self.features} numbers, got {tuple(z.shape)}")
-        return self.decoder(z.reshape(-1, self.features)).reshape(*z.shape[:-1], -1)
+        return self.drawn(z.reshape(-1, self.features)).reshape(*z.shape[:-1], -1)
 
     def reconstruct(self, z: Float[Tensor, "*lead Z"]) -> Float[Tensor, "*lead *O"]:
         """The observations that codes stand for: vectors, or images from 0 to 1.
@@ -154,6 +178,10 @@ class Representation(Learned):
     def means(self, decoded: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead D"]:
         """What the decoder's outputs say of scaled observations; by default they are these."""
         return decoded
+
+    def outputs(self, means: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead D"]:
+        """The inverse of `means`."""
+        return means
 
     @abstractmethod
     def loss(

@@ -75,6 +75,11 @@ class VAE(Representation):
         """E[x|z], scaled."""
         return decoded.sigmoid() if self.config.likelihood == "bernoulli" else decoded
 
+    def outputs(self, means: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead D"]:
+        """The inverse of `means`; probabilities within 1 % of 0 and 1 are cut off there."""
+        bernoulli = self.config.likelihood == "bernoulli"
+        return means.clamp(0.01, 0.99).logit() if bernoulli else means
+
     def bound(
         self, obs: Shaped[Tensor, " B *O"], noise: Float[Tensor, "B Z"]
     ) -> tuple[Float[Tensor, " B"], Float[Tensor, "B Z"]]:

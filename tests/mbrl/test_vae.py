@@ -192,6 +192,19 @@ def test_an_autoencoder_of_a_plane_in_space_loses_nothing():
     torch.testing.assert_close(coder.reconstruct(coder(obs)), obs, atol=0.3, rtol=0)
 
 
+@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
+def test_a_decoder_that_has_learned_nothing_draws_the_mean_image(likelihood):
+    config = VAEConfig(latent=4, channels=8, layers=3, likelihood=likelihood)
+    vae = VAE((16, 12, 3), config, generator=seeded())
+    for part in vae.decoder.parameters():
+        part.data.zero_()
+    obs = torch.randint(256, (300, 16, 12, 3), generator=seeded(), dtype=torch.uint8)
+    vae.rescale(obs)
+    drawn = vae.reconstruct(torch.randn(2, 4, generator=seeded(1))).double()
+    wanted = (obs.double().mean(0) / 255).expand(2, -1, -1, -1)
+    torch.testing.assert_close(drawn, wanted, atol=1e-5, rtol=0)
+
+
 def test_the_penalties_of_an_autoencoder_are_those_of_the_paper():
     config = AutoencoderConfig(latent=2, hidden=(3,), code_penalty=0.1, decoder_penalty=0.01)
     coder = Autoencoder((4,), config, generator=seeded())
