@@ -192,10 +192,16 @@ def _exchanged(args: list[str], config: Any) -> tuple[list[str], Any, dict[str, 
 def _world(env_id: str) -> tuple[Spec, str]:
     """What is known of an environment, and why no more is."""
     import envs
+    from mbrl.encoders.images import is_image
     from mbrl.spaces import spec_of
     from mbrl.training.answers import closing
 
     with closing(envs.make(env_id)) as env:
+        if is_image(env.observation_space):
+            try:  # no OpenGL, or a camera that sees nothing, before there is a folder
+                env.reset(seed=0)
+            except (envs.RenderingUnavailable, ValueError) as error:
+                raise Wrong(f"--env {env_id}: {error}") from None
         return spec_of(env), env.metadata["known"]["why"]
 
 

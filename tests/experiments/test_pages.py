@@ -47,6 +47,12 @@ RUNS = {
     "random": ["--env CartPole-v1 --steps 200"],
     "reinforce": ["--env CartPole-v1 --steps 300 --episodes 2 --baseline value"],
     "sac": [f"--env Pendulum-v1 {REPLAY}"],
+    "sac-ae": [
+        f"--env Pendulum-v1 {REPLAY} --training {training} --pretrain 2 --representation {kind} "
+        f"--{kind}.hidden 8 --{kind}.latent 3"
+        for training in ("joint", "frozen")
+        for kind in ("autoencoder", "vae", "contrastive", "self-prediction")
+    ],
     "svg": [f"--env Pendulum-v1 {MODEL} --hidden 8"],
     "tabular": ["--env frozen-lake --steps 300"],
     "td3": [f"--env Pendulum-v1 {REPLAY}"],

@@ -328,3 +328,20 @@ def test_vectors_have_codes_too():
         assert float(agent.encoder.scaling.normaliser.std[2]) > 0.3  # rad/s; sines are below 1
         with pytest.raises(ValueError, match="a planner needs observations that are vectors, not"):
             agent.guide()
+
+
+@pytest.mark.parametrize("training", ["joint", "frozen"])
+def test_frames_of_another_shape_or_kind_are_refused_and_not_kept(training):
+    agent = made(training=training)
+    no = torch.tensor([False])
+    obs = torch.zeros(1, *SHAPE, dtype=torch.uint8)
+    step = Transition(obs, torch.zeros(1, 1), torch.zeros(1), obs, no, no)
+    with pytest.raises(ValueError, match="images: want uint8, got torch.float32"):
+        agent.observe(step._replace(obs=obs / 255))
+    with pytest.raises(ValueError, match=r"next_obs has shape \(1, 8, 16, 1\), not \(1, 16, 16"):
+        agent.observe(step._replace(next_obs=obs[:, :8]))
+    with pytest.raises(ValueError, match=r"observations: want shape \(\*lead, 16, 16, 1\)"):
+        agent.codes(obs[:, :8].numpy())
+    assert agent.steps == 0
+    agent.observe(step)
+    assert agent.steps == 1
