@@ -23,10 +23,10 @@ def memory(bench: Bench, *, rows: int = 1_000_000, iterations: int = 5) -> list[
     iterations. Raises ValueError without /proc, which only Linux has.
     """
     floats = 4e-6 * rows * (17 + 6 + 1 + 17)
-    grown = _in_fresh_process(_replay_growth, bench.threads, rows)
+    grown = in_fresh_process(_replay_growth, bench.threads, rows)
     many = 10 * iterations
     turns = [
-        [_in_fresh_process(_plan_growth, bench.threads, n) for n in (iterations, many)]
+        [in_fresh_process(_plan_growth, bench.threads, n) for n in (iterations, many)]
         for _ in range(bench.repeats)
     ]
     short, long = zip(*turns, strict=True)
@@ -44,15 +44,17 @@ def _replay_growth(rows: int) -> float:
             obs, action, reward = block[:, :17], block[:, 17:23], block[:, 23]
             replay.append(Transition(obs, action, reward, obs, reward > 1, reward > 1))
 
-    return _growth(fill)
+    return growth(fill)
 
 
 def _plan_growth(iterations: int) -> float:
     score = scorer(4, 1, 15, stay_upright, fallen)
-    return _growth(Planning(make_search("cem", 1, 15, 100, iterations), score))
+    return growth(Planning(make_search("cem", 1, 15, 100, iterations), score))
 
 
-def _growth(work: Callable[[], Any]) -> float:
+def growth(work: Callable[[], Any]) -> float:
+    """Growth of this process's resident memory to its peak while it does the work, in MB."""
+
     # Not getrusage, because a process inherits its peak from the process that started it.
     def resident(line: str) -> float:
         return int(Path("/proc/self/status").read_text().split(f"{line}:")[1].split()[0])
@@ -62,7 +64,8 @@ def _growth(work: Callable[[], Any]) -> float:
     return (resident("VmHWM") - before) * 1024 / 1e6
 
 
-def _in_fresh_process(work: Callable[[int], float], threads: int, size: int) -> float:
+def in_fresh_process(work: Callable[[int], float], threads: int, size: int) -> float:
+    """`work(size)` in a new process; ValueError without /proc, which only Linux has."""
     if not Path("/proc/self/status").exists():
         raise ValueError("the memory benchmark reads /proc, which only Linux has")
     with ProcessPoolExecutor(
