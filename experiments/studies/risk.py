@@ -124,7 +124,7 @@ def _cart_pole(name: str) -> Callable[[], CartPole]:
 TASKS: Mapping[str, Risky] = {
     "wet-chicken": Risky(
         500, 40, PlannerConfig(horizon=5, population=40, iterations=2, elites=5),
-        _falls, "falls over the waterfall in 40 steps", River, penalty=10.0,
+        _falls, "falls over the waterfall in 40 steps", River, penalty=8.0,
     ),
     "cartpole-cliff": Risky(
         500, 40,
