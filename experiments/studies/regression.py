@@ -66,7 +66,7 @@ SETTINGS: Mapping[str, ModelConfig] = {
     "dropout": bayesian.DropoutConfig(**SAMPLED, prior_std=3.0, dropout=0.01),
     "gp": bayesian.GPConfig(warm=False, members=50, points=2000, iterations=100),
     "langevin": bayesian.LangevinConfig(
-        **{**SHARED, "hidden": (16, 16)}, prior_std=2.0, networks=3, members=60, samples=20,
+        **{**SHARED, "hidden": (16, 16)}, prior_std=2.0, networks=8, members=200, samples=25,
         thin=25, tuning_steps=2000,
     ),
     "laplace": bayesian.LaplaceConfig(**SHARED, prior_std=3.0, networks=5, members=50),
