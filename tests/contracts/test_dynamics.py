@@ -19,6 +19,7 @@ from mbrl.dynamics import (
     Simulator,
     recalibrate,
 )
+from mbrl.dynamics.recurrent_config import RecurrentConfig
 from mbrl.dynamics.table import MODELS
 from mbrl.imagination import recalibrate_ahead, rollout, score_fn
 from mbrl.types import Dynamics, Fittable, Gaussian, GaussianDynamics, Step, Transition
@@ -162,6 +163,17 @@ def remembering():
     return Case(Remembering(), normal(2), normal(1))
 
 
+def recurrent():
+    config = RecurrentConfig(
+        latent=3, deterministic=8, width=8, hidden=(8,), learn_termination=True
+    )
+
+    def make(seed=0):
+        return config.make((OBS,), ACTION, generator=seeded(seed))
+
+    return Case(make(), normal(11), normal(ACTION), again=make)
+
+
 SAMPLED = [kind for kind in MODELS if kind not in ("ensemble", "normed-ensemble")]
 
 CASES = {
@@ -183,6 +195,7 @@ CASES = {
     "finite MDPs": finite(3),
     "linear-Gaussian": linear_gaussian,
     "latent with memory": remembering,
+    "recurrent": recurrent,
 }
 """name -> a function that makes the `Case` of a model."""
 
