@@ -41,7 +41,9 @@ class Controller:
             `encode`, which is told the state and the action before, so that a model with memory
             filters. The true simulator needs one that reads the environment's whole state.
         guide: a learner that values where plans end and proposes plans, by `config`.
-        generator: draws candidates and particles.
+        noise: std of Gaussian noise in each action, in halves of the box's width, where `act` is to
+            explore.
+        generator: draws candidates, particles and noise.
 
     Raises:
         ValueError: a planner that maximises neither a score nor a smooth model; one that needs
@@ -77,9 +79,10 @@ class Controller:
         terminated: TerminatedFn | None,
         state_of: Callable[[Any], Tensor] | None = None,
         guide: Guide | None = None,
+        noise: float = 0.0,
         generator: Generator,
     ) -> None:
-        self.guide = guide
+        self.guide, self.noise = guide, noise
         self.model, self.mpc, self.config = model, mpc, config
         self.reward, self.terminated, self.generator = reward, terminated, generator
         self.state_of = self._encode if state_of is None else state_of
@@ -146,9 +149,12 @@ class Controller:
 
         return score
 
+    @torch.no_grad()
     def _encode(self, obs: np.ndarray) -> Tensor:
         low = self.mpc.planner.low
-        shown = torch.as_tensor(obs, dtype=low.dtype, device=low.device)
+        shown = torch.as_tensor(obs, device=low.device)
+        if shown.dtype != torch.uint8:  # of images
+            shown = shown.to(low.dtype)
         return self.model.encode(shown, state=self.model_state, action=self.last_action)
 
     def act(self, obs: np.ndarray, *, explore: bool = False) -> np.ndarray:
@@ -162,11 +168,20 @@ class Controller:
                 guesses=self._guesses(state),
                 generator=self.generator,
             )
+        if explore and self.noise:
+            action = self._noisy(action)
         self.model_state, self.last_action = state, action
         plan = self.state.plan
         if plan is not None and plan is not before:
             self._count(plan, time.perf_counter() - began)
         return action.cpu().numpy()
+
+    def _noisy(self, action: Tensor) -> Tensor:
+        planner: Any = self.mpc.planner  # all have bounds
+        low, high = planner.low, planner.high
+        noise = torch.randn(action.shape, generator=self.generator, device=self.generator.device)
+        moved = action + 0.5 * self.noise * (high - low) * noise.to(action)
+        return torch.clamp(moved, low, high)
 
     def _guesses(self, state: Tensor) -> Callable[[], Tensor] | None:
         """What returns the plans (M, H, A) that the policy of the guide proposes."""

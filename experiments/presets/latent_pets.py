@@ -1,0 +1,53 @@
+"""Tuned settings of planning in latent space by environment; sizes are for two cores of a CPU."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mbrl.agents import MPCConfig, PlannerConfig
+from mbrl.agents.latent_pets import Config
+from mbrl.dynamics.recurrent_config import RecurrentConfig
+
+_PLAN = MPCConfig(
+    PlannerConfig("cem", horizon=12, population=120, iterations=4, elites=12),
+    propagation="expectation",
+)
+
+_VECTORS = Config(
+    mpc=_PLAN,
+    model=RecurrentConfig(
+        latent=16,
+        deterministic=128,
+        width=128,
+        hidden=(128, 128),
+        noise=0.1,
+        reward_noise=0.1,
+        free_nats=1.0,
+        batch=32,
+        length=32,
+    ),
+    random_steps=625,
+)
+
+_IMAGES = replace(
+    _VECTORS,
+    model=replace(
+        _VECTORS.model,
+        latent=30,
+        noise=1.0,
+        reward_noise=0.3,
+        free_nats=3.0,
+        channels=8,
+        batch=16,
+        activation="relu",
+    ),
+)
+
+PRESETS: dict[str, tuple[int, Config]] = {
+    "dmc-cartpole-swingup": (6250, _VECTORS),  # --env-repeat 8
+    "dmc-cartpole-swingup-pixels-stack1": (12_500, _IMAGES),  # --env-repeat 8
+}
+"""Environment steps and settings."""
+
+OTHERS: tuple[int, Config] = (20_000, _IMAGES)
+"""For environments without a preset; `preset` adds what the model has to learn of them."""
