@@ -29,23 +29,19 @@ _VECTORS = Config(
     random_steps=625,
 )
 
+# An image has few numbers that matter, so the noise around them is small.
 _IMAGES = replace(
     _VECTORS,
     model=replace(
-        _VECTORS.model,
-        latent=30,
-        noise=1.0,
-        reward_noise=0.3,
-        free_nats=3.0,
-        channels=8,
-        batch=16,
-        activation="relu",
+        _VECTORS.model, latent=30, noise=0.3, channels=8, layers=4, activation="relu", batch=16
     ),
 )
+_SMALL = replace(_IMAGES, model=replace(_IMAGES.model, channels=16, layers=3))
 
 PRESETS: dict[str, tuple[int, Config]] = {
     "dmc-cartpole-swingup": (6250, _VECTORS),  # --env-repeat 8
     "dmc-cartpole-swingup-pixels-stack1": (12_500, _IMAGES),  # --env-repeat 8
+    "dmc-cartpole-swingup-pixels-32-stack1": (12_500, _SMALL),  # --env-repeat 8
 }
 """Environment steps and settings."""
 
