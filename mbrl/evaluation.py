@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Generator, Tensor
 
 from mbrl.agents import Controller, RandomAgent
@@ -36,7 +36,7 @@ SPREAD_PARTICLES = 100
 
 
 class Episode(NamedTuple):
-    """One episode in float64, and the scores of the plans made in it."""
+    """One episode in float64, its images in uint8, and the scores of the plans made in it."""
 
     obs: Float[Tensor, "T O"]
     action: Float[Tensor, "T A"]
@@ -66,12 +66,95 @@ def record(
             plans = controller.plans
         steps.append(step)
         if running.over[0]:
-            columns = (torch.cat(column).double() for column in zip(*steps, strict=True))
+            columns = (_precise(torch.cat(column)) for column in zip(*steps, strict=True))
             recorded.append(Episode(*list(columns)[:4], plan_scores=scores))
             steps, scores, plans = [], [], 0
             if len(recorded) == episodes:
                 break
     return recorded
+
+
+def _precise(column: Tensor) -> Tensor:
+    """In float64; images of uint8 as they are."""
+    return column if column.dtype == torch.uint8 and column.ndim > 2 else column.double()
+
+
+def as_decoded(obs: Shaped[Tensor, "*lead O"]) -> Float[Tensor, "*lead O"]:
+    """Observations in the units of a model's `decode`: vectors, or images from 0 to 1."""
+    return obs.double() / 255 if obs.dtype == torch.uint8 else obs.double()
+
+
+@torch.no_grad()
+def filtered(
+    model: Dynamics, episode: Episode, *, device: torch.device | str = "cpu"
+) -> Float[Tensor, "T S"]:
+    """Model states at the observations of an episode, from those before and the actions taken."""
+    state = action = None
+    states: list[Tensor] = []
+    for obs, moved in zip(episode.obs, episode.action, strict=True):
+        shown = obs if obs.dtype == torch.uint8 else obs.float()
+        state = model.encode(shown.to(device), state=state, action=action)
+        action = moved.float().to(device)
+        states.append(state)
+    return torch.stack(states)
+
+
+def latent(model: Dynamics, episode: Episode, *, device: torch.device | str = "cpu") -> bool:
+    """Whether the states of a model are other than its observations."""
+    first = Episode(*(column[:1] for column in episode[:4]), plan_scores=[])
+    return filtered(model, first, device=device).shape != first.obs.shape
+
+
+class OpenLoop(NamedTuple):
+    """A part of an episode, and a prediction of it from its first observations and its actions."""
+
+    truth: Float[Tensor, "T O"]  # as `as_decoded`
+    predicted: Float[Tensor, "T O"]  # the decoded states: filtered ones, then those of mean steps
+    reward: Float[Tensor, " T-1"]
+    predicted_reward: Float[Tensor, " T-1"]
+    context: int  # how many observations the prediction has seen
+
+
+@torch.no_grad()
+def open_loop(
+    model: Dynamics,
+    episode: Episode,
+    *,
+    context: int = 5,
+    horizon: int = 50,
+    device: torch.device | str = "cpu",
+) -> OpenLoop:
+    """The model's prediction of the observations that follow the first `context` ones.
+
+    It is the mean without noise, by the actions of the episode. Members are averaged.
+
+    Raises:
+        ValueError: an episode of no more steps than `context`.
+    """
+    last = min(context + horizon, len(episode.obs))
+    if last <= context:
+        raise ValueError(f"episode: want more than the {context} steps of the context, got {last}")
+    seen = Episode(*(column[:context] for column in episode[:4]), plan_scores=[])
+    states = filtered(model, seen, device=device)
+    actions = episode.action[context - 1 : last - 1].float().unsqueeze(0).to(device)
+    imagined = rollout(
+        model,
+        states[-1],
+        actions,
+        particles=model.members,
+        sample=False,
+        generator=generator(0),
+    )
+    ahead = model.decode(imagined.state[:, 0, 1:]).mean(0)
+    before = torch.zeros(context - 1, dtype=torch.double)
+    rewards = torch.cat((before * torch.nan, imagined.reward[:, 0].mean(0).cpu().double()))
+    return OpenLoop(
+        as_decoded(episode.obs[:last]),
+        torch.cat((model.decode(states), ahead)).cpu().double(),
+        episode.reward[: last - 1],
+        rewards,
+        context,
+    )
 
 
 def check_vectors(played: Sequence[Episode]) -> None:
@@ -97,30 +180,52 @@ def horizon_errors(
     """Error of the particles' mean 1..H steps after each start, and that of predicting no change.
 
     Each is the root mean square over the dimensions of the observation, in units of their std over
-    the episodes; those that are constant there are not scaled. Every third step is a start.
+    the episodes; those that are constant there are not scaled. Of images one number is the unit,
+    the root of the pixels' mean variance. Every third step is a start, from the state that the
+    model has filtered by then.
     """
     check_vectors(played)
-    scale = _scale(torch.cat([episode.obs for episode in played]))
+    scale = _unit(torch.cat([episode.obs for episode in played]))
     errors, unchanged = [], []
     for episode in played:
-        starts = range(0, len(episode.obs) - horizon + 1, 3)
+        starts = [*range(0, len(episode.obs) - horizon + 1, 3)]
         if not starts:
             continue
-        obs = torch.stack([episode.obs[t] for t in starts]).float()
+        obs = torch.stack([as_decoded(episode.obs[t]) for t in starts])
         actions = torch.stack([episode.action[t : t + horizon] for t in starts]).float()
-        truth = torch.stack([episode.next_obs[t : t + horizon] for t in starts])
+        truth = torch.stack([as_decoded(episode.next_obs[t : t + horizon]) for t in starts])
         imagined = rollout(
             model,
-            obs.to(device),
+            filtered(model, episode, device=device)[starts],
             actions.to(device),
             particles=4 * model.members,
-            reward=lambda obs, action, next_obs: next_obs[..., 0],
+            reward=_anything,
             generator=generator,
         )
-        mean = imagined.state[:, :, 1:].mean(0).cpu().double()
-        errors.append(((mean - truth) / scale).square().mean(-1).sqrt())
-        unchanged.append(((obs.unsqueeze(1) - truth) / scale).square().mean(-1).sqrt())
+        with torch.no_grad():
+            steps = imagined.state[:, :, 1:].unbind(2)
+            mean = torch.stack([model.decode(step).mean(0) for step in steps], 1).cpu().double()
+        errors.append(_distance(mean, truth, scale))
+        unchanged.append(_distance(obs.unsqueeze(1), truth, scale))
     return torch.cat(errors), torch.cat(unchanged)
+
+
+def _anything(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
+    """In place of a reward that is not looked at, because not every model has one."""
+    return next_obs.flatten(2)[..., 0]
+
+
+def _distance(one: Tensor, other: Tensor, scale: Tensor) -> Float[Tensor, "N H"]:
+    """The root mean square over an observation."""
+    return ((one - other) / scale).square().flatten(2).mean(-1).sqrt()
+
+
+def _unit(obs: Shaped[Tensor, "T O"]) -> Float[Tensor, "*O"]:
+    """`_scale` of vectors; for images one number, of which most would be constant."""
+    if obs.dtype != torch.uint8:
+        return _scale(obs)
+    variance = as_decoded(obs).var(0).mean()
+    return torch.where(variance > 0, variance, 1.0).sqrt()
 
 
 def _scale(obs: Float[Tensor, "T O"]) -> Float[Tensor, " O"]:

@@ -9,6 +9,7 @@ from experiments.plots.codes import code_map, image_grid
 from experiments.plots.drive import drives
 from experiments.plots.lines import Curve, curves, draw_curve
 from experiments.plots.model import model_error, predicted_return
+from experiments.plots.open_loop import open_loop
 from experiments.plots.returns import learning_curve
 from experiments.plots.scores import bars, frontier
 from experiments.plots.style import COLOURS, DPI, GREY, INK, note, panels, plain_log, save
@@ -32,6 +33,7 @@ __all__ = [
     "learning_curve",
     "model_error",
     "note",
+    "open_loop",
     "panels",
     "plain_log",
     "predicted_return",

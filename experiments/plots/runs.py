@@ -14,13 +14,17 @@ import envs
 from experiments import plots
 from experiments.plots.coded import code_figures
 from experiments.plots.style import as_text
-from mbrl.evaluation import measure
+from mbrl.evaluation import latent, measure, open_loop
 from mbrl.training import RunConfig
 from mbrl.training.checkpoint import Run, write_json
 from mbrl.training.folders import learning
 from mbrl.training.runs import Loaded, load_run
 from mbrl.types import Coded, ModelBased
 from mbrl.uncertainty import calibration_curve, calibration_error, spread
+
+
+CONTEXT = 5
+"""Observations that a model has seen before it predicts those that follow."""
 
 
 def plot_runs(
@@ -91,6 +95,13 @@ def model_figures(
     if len(found.predicted) > 1:
         numbers |= {"promised": found.predicted, "realised": found.realised}
         keep(plots.predicted_return(found.predicted, found.realised), "predicted_return.png")
+    if len(found.episodes[0].obs) > CONTEXT and latent(
+        agent.model, found.episodes[0], device=device
+    ):
+        part = open_loop(agent.model, found.episodes[0], context=CONTEXT, device=device)
+        keep(plots.open_loop(part.truth, part.predicted, context=part.context), "open_loop.png")
+        off = (part.truth - part.predicted).square().flatten(1).mean(-1).sqrt()
+        numbers["open_loop_error"] = off[part.context :].tolist()
     if found.one_step is None:
         return numbers
 

@@ -36,12 +36,11 @@ _IMAGES = replace(
         _VECTORS.model, latent=30, noise=0.3, channels=8, layers=4, activation="relu", batch=16
     ),
 )
-_SMALL = replace(_IMAGES, model=replace(_IMAGES.model, channels=16, layers=3))
 
 PRESETS: dict[str, tuple[int, Config]] = {
     "dmc-cartpole-swingup": (6250, _VECTORS),  # --env-repeat 8
     "dmc-cartpole-swingup-pixels-stack1": (12_500, _IMAGES),  # --env-repeat 8
-    "dmc-cartpole-swingup-pixels-32-stack1": (12_500, _SMALL),  # --env-repeat 8
+    "dmc-cartpole-swingup-pixels-48-stack1": (12_500, _IMAGES),  # --env-repeat 8
 }
 """Environment steps and settings."""
 
