@@ -80,6 +80,11 @@ UNSET: Mapping[str, Mapping[str, str]] = {
     "mbrl.agents.pets.config.Config": {
         "fit_every": "never; where episodes have no time limit, --random-steps",
     },
+    "mbrl.agents.latent_pets.Config": {
+        "fit_every": "never; where episodes have no time limit, --random-steps",
+        "capacity": "1000000, of images 100000",
+    },
+    "mbrl.dynamics.recurrent_config.RecurrentConfig": {"balance": "not divided"},
     "mbrl.agents.schedules.OffPolicySchedule": {
         "random_steps": "--learning-starts",
         "updates": "--train-every",

@@ -22,7 +22,6 @@ from mbrl.training.runs import Loaded, load_run
 from mbrl.types import Coded, ModelBased
 from mbrl.uncertainty import calibration_curve, calibration_error, spread
 
-
 CONTEXT = 5
 """Observations that a model has seen before it predicts those that follow."""
 

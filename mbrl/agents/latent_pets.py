@@ -5,7 +5,7 @@ No torch is imported until an agent is made, so the command's help is quick.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from annotated_types import Ge
@@ -57,7 +57,10 @@ class Config:
     @classmethod
     def suited(cls, spec: Spec) -> Config:
         """Default settings for an environment; terminations are learned where there are any."""
-        return cls(model=RecurrentConfig(learn_termination=spec.ends))
+        model = RecurrentConfig(learn_termination=spec.ends)
+        if spec.episode_steps is not None:
+            model = replace(model, length=min(model.length, spec.episode_steps))
+        return cls(model=model)
 
 
 def make(

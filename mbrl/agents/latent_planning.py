@@ -19,6 +19,8 @@ from mbrl.types import Metrics, Spec, Transition
 class LatentPlanning(ModelPlanning):
     """A `ModelPlanning` agent whose model filters, and learns from sequences of its replay buffer.
 
+    The first fit waits for an episode as long as a sequence.
+
     Args:
         spec: the environment; observations must be vectors or images, actions in a bounded box.
         config: settings, a `mbrl.agents.latent_pets.Config`.
@@ -53,6 +55,7 @@ class LatentPlanning(ModelPlanning):
                 f"got {learned.length}"
             )
         self.exploration = config.noise
+        self._lengths, self._longest = torch.zeros(1, dtype=torch.long), 0
         super().__init__(spec, config, generator=generator, device=device)
 
     def _make_model(self) -> Any:
@@ -78,13 +81,22 @@ class LatentPlanning(ModelPlanning):
         Raises:
             ValueError: wrong shapes, or a number that is not finite; another N than before.
         """
-        if not len(self.replay) and len(step.reward) != self.replay.environments:
-            self.replay = self._make_replay(len(step.reward))
+        count = len(step.reward)
+        if not len(self.replay) and count != self.replay.environments:
+            self.replay = self._make_replay(count)
+            self._lengths = torch.zeros(count, dtype=torch.long)
         super().observe(step)
+        self._lengths += 1
+        self._longest = max(self._longest, int(self._lengths.max()))
+        self._lengths[step.terminated | step.truncated] = 0
+        self.due = self.due and self._longest >= self.config.model.length
 
     def state_dict(self) -> dict[str, Any]:
         """The model, the data, the current plans, the generators and the counters."""
-        return super().state_dict() | {"environments": self.replay.environments}
+        return super().state_dict() | {
+            "lengths": self._lengths.clone(),
+            "longest": self._longest,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned.
@@ -92,5 +104,7 @@ class LatentPlanning(ModelPlanning):
         Raises:
             ValueError, RuntimeError, KeyError: it is from a different agent.
         """
-        self.replay = self._make_replay(state["environments"])
+        lengths = torch.as_tensor(state["lengths"])
+        self.replay = self._make_replay(len(lengths))
         super().load_state_dict(state)
+        self._lengths, self._longest = lengths.clone(), int(state["longest"])

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from mbrl.dynamics.neural import NeuralDynamics
     from mbrl.dynamics.own import OwnModel
     from mbrl.dynamics.recalibrated import Recalibrated, recalibrate
+    from mbrl.dynamics.recurrent import RecurrentDynamics
+    from mbrl.dynamics.recurrent_config import RecurrentConfig
     from mbrl.dynamics.regression import Regression
     from mbrl.dynamics.simulator import Randomisation, Simulator
 
@@ -60,6 +62,8 @@ __all__ = [
     "OwnModel",
     "Randomisation",
     "Recalibrated",
+    "RecurrentConfig",
+    "RecurrentDynamics",
     "Regression",
     "SgmcmcConfig",
     "Simulator",
@@ -94,6 +98,8 @@ __getattr__ = lazy(
         "mbrl.dynamics.finite": ("Counts", "FiniteModel"),
         "mbrl.dynamics.gp": ("GPDynamics", "GPRegression"),
         "mbrl.dynamics.neural": ("NeuralDynamics",),
+        "mbrl.dynamics.recurrent": ("RecurrentDynamics",),
+        "mbrl.dynamics.recurrent_config": ("RecurrentConfig",),
         "mbrl.dynamics.regression": ("Regression",),
         "mbrl.dynamics.own": ("OwnModel",),
         "mbrl.dynamics.recalibrated": ("Recalibrated", "recalibrate"),

@@ -15,6 +15,7 @@ from mbrl.agents import (
     RandomAgent,
     agent,
     ddpg,
+    latent_pets,
     mb_pg,
     mve,
     name_of,
@@ -31,6 +32,7 @@ from mbrl.dynamics import (
     SgmcmcConfig,
     SwagConfig,
 )
+from mbrl.dynamics.recurrent_config import RecurrentConfig
 from mbrl.encoders.configs import AutoencoderConfig, SelfPredictionConfig
 from mbrl.learners.configs import SACAEConfig, SACConfig
 from mbrl.learners.value_configs import DDPGConfig, TD3Config
@@ -65,6 +67,20 @@ def pets(guide=False, model=None, **settings):
         return PETS(SPEC, config, generator=seeded(seed))
 
     return make
+
+
+def latent_planning(seed=0):
+    config = latent_pets.Config(
+        mpc=MPCConfig(
+            PlannerConfig("cem", horizon=3, population=10, iterations=2, elites=2),
+            replan_every=2, propagation="expectation",
+        ),
+        model=RecurrentConfig(
+            latent=2, deterministic=4, width=4, hidden=(4,), batch=2, length=4, updates=2
+        ),
+        random_steps=12,
+    )  # fmt: skip
+    return latent_pets.make(SPEC, config, generator=seeded(seed))
 
 
 def imagining(seed=0):
@@ -209,6 +225,7 @@ MAKERS = {
         "mbpo", {"learner": SOFT}, SgmcmcConfig(cycle_steps=8, cycle_samples=2, **SAMPLED)
     ),
     "dyna": imagining,
+    "latent-pets": latent_planning,
     "mb-pg": model_gradient("trpo"),
     "mb-pg with ppo, short rollouts": model_gradient(
         "ppo", {"epochs": 2, "batch": 5}, horizon=2, normalise_obs=True, scale_reward=True

@@ -44,7 +44,9 @@ def test_every_row_names_an_algorithm_and_where_its_published_return_is_from():
 def test_every_learner_has_a_row_and_a_colour_in_the_figure_of_all():
     labels = {row.label for row in learners_returns.ROWS if row.env in learners_returns.FAMILY}
     assert labels == set(learners_returns.COLOURS)
-    with_model = {"dhmbpo", "dyna", "dyna-q", "mb-pg", "mbpo", "mve", "pets", "svg"}
+    with_model = {
+        "dhmbpo", "dyna", "dyna-q", "latent-pets", "mb-pg", "mbpo", "mve", "pets", "svg"
+    }  # fmt: skip
     assert set(AGENTS) - labels == {"random", "sac-ae", "tabular"} | with_model
     assert len(set(learners_returns.COLOURS.values())) == len(labels)
 

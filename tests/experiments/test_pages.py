@@ -32,6 +32,12 @@ RUNS = {
         f"--env Pendulum-v1 {BURST} --sac.hidden 8 --trust infoprop",
     ],
     "dyna-q": ["--env chain --steps 50"],
+    "latent-pets": [
+        "--env Pendulum-v1 --steps 600 --random-steps 200 --model.hidden 8 --model.width 8 "
+        "--model.deterministic 8 --model.latent 2 --model.batch 4 --model.length 8 "
+        "--model.updates 3 --planner.population 8 --planner.elites 2 --planner.iterations 2 "
+        "--planner.horizon 3"
+    ],
     "mbpo": [f"--env Pendulum-v1 {BURST} --hidden 8"],
     "mb-pg": [
         "--env Pendulum-v1 --steps 400 --fit-every 200 --rounds 2 --validation 0.7 "

@@ -85,6 +85,29 @@ def test_model_error_shows_quartiles_by_horizon(tmp_path):
     assert figure.axes[0].get_yscale() == "linear"
 
 
+def test_open_loop_shows_frames_above_their_predictions(tmp_path):
+    truth = np.random.default_rng(0).random((30, 5, 4, 9))
+    figure = plots.open_loop(truth, 0 * truth, context=4)
+    images = [ax.images[0].get_array() for ax in figure.axes]
+    columns = len(images) // 3
+    titles = [ax.get_title() for ax in figure.axes[:columns]]
+    assert titles[:3] == ["seen", "seen", "+1"] and titles[-1] == "+26"
+    np.testing.assert_array_equal(images[columns - 1], truth[-1, ..., 6:])
+    np.testing.assert_array_equal(images[2 * columns - 1], 0 * truth[-1, ..., 6:])
+    np.testing.assert_allclose(images[-1], truth[-1, ..., 6:].mean(-1))
+    assert plots.save(figure, tmp_path / "frames.png").stat().st_size > 1000
+
+
+def test_open_loop_shows_vectors_as_lines_from_the_last_observation_seen():
+    truth = np.arange(40.0).reshape(10, 4)
+    figure = plots.open_loop(truth, truth + 1, context=3)
+    observed, seen, ahead = figure.axes[1].lines
+    np.testing.assert_array_equal(observed.get_ydata(), truth[:, 1])
+    np.testing.assert_array_equal(seen.get_ydata(), truth[:3, 1] + 1)
+    np.testing.assert_array_equal(ahead.get_ydata(), truth[2:, 1] + 1)
+    assert list(ahead.get_xdata()) == [*range(8)]
+
+
 def test_predicted_return_shows_correlation_and_bias(tmp_path):
     realised = np.array([10.0, 20.0, 30.0, 40.0])
     predicted = realised + np.array([4.0, 6.0, 6.0, 4.0])
@@ -246,6 +269,8 @@ NAN = [1.0, np.nan]
         (lambda: plots.learning_curve({"a": [([0], [1])]}, references={"r": np.nan}), "'r'"),
         (lambda: plots.model_error({}), "horizon_errors: is empty"),
         (lambda: plots.model_error({"pets": np.ones(3)}), r"pets: want 2 .* got shape \(3,\)"),
+        (lambda: plots.open_loop(np.ones((3, 2)), np.ones((3, 1)), context=1), "predicted: want"),
+        (lambda: plots.open_loop(np.ones((3, 2)), np.ones((3, 2)), context=3), "want 1 to 2 steps"),
         (lambda: plots.predicted_return([1.0], [1.0]), "at least 2, got 1 and 1"),
         (lambda: plots.predicted_return([1.0, 2.0], NAN), "realised: has NaN"),
         (lambda: plots.calibration([0.5], {}), "observed: is empty"),

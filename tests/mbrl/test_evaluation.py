@@ -20,14 +20,16 @@ from mbrl.evaluation import (
     compare_runs,
     evaluate_run,
     horizon_errors,
+    latent,
     mismatch,
     motion_error,
+    open_loop,
     plan_spread,
     step_errors,
 )
 from mbrl.rng import episode_seed
-from mbrl.types import Gaussian
-from tests.models import LinearGaussian
+from mbrl.types import Gaussian, Step
+from tests.models import LinearGaussian, Remembering
 
 
 def test_only_the_true_simulator_has_no_motion_error():
@@ -118,6 +120,68 @@ def test_step_errors_are_in_stds_of_the_observations_that_change():
     wrong = episode([[0, 0], [0, 0]], [[0.5], [0.9]], [[0.5, 0], [4.5, 0]])
     found = step_errors(Off(), [right, wrong], moves=moves)
     assert found == pytest.approx([0, np.sqrt((0 + (4 / 2) ** 2) / 2)])
+
+
+class Coasting(Remembering):
+    """A point, seen as a place, that keeps the speed which the model infers from two places."""
+
+    def decode(self, state):
+        return state[..., :1]
+
+    def step(self, state, action, *, noise):
+        place, speed = state[..., :1], state[..., 1:]
+        return Step(torch.cat((place + speed, speed), -1), place[..., 0], place[..., 0] > 1e9)
+
+
+def test_a_model_with_memory_is_measured_from_the_states_that_it_filters():
+    """The point moves by 2 a step; at the first observation its speed is not known yet."""
+    places = 2.0 * np.arange(14)[:, None]
+    played = episode(places[:-1], np.zeros((13, 1)), places[1:])
+    errors, unchanged = horizon_errors(Coasting(), [played], 3, generator=torch.Generator())
+    std = places[:-1].std(ddof=1)
+    assert errors.numpy() == pytest.approx(np.array([[2, 4, 6], *[[0, 0, 0]] * 3]) / std)
+    assert unchanged.numpy() == pytest.approx(np.array([[2, 4, 6]] * 4) / std)
+    assert latent(Coasting(), played)
+    assert not latent(LinearGaussian(np.eye(1), np.zeros((1, 1)), np.zeros(1)), played)
+    for context in (2, 5):
+        found = open_loop(Coasting(), played, context=context, horizon=6)
+        assert found.truth.tolist() == found.predicted.tolist() == places[: context + 6].tolist()
+        assert found.predicted_reward[context - 1 :].tolist() == [
+            2.0 * (context - 1 + k) for k in range(6)
+        ]
+    found = open_loop(Coasting(), played, context=1, horizon=3)
+    assert found.predicted[:, 0].tolist() == [0, 0, 0, 0]  # it has seen one place
+    with pytest.raises(ValueError, match="want more than the 13 steps of the context, got 13"):
+        open_loop(Coasting(), played, context=13)
+
+
+class Grey:
+    """Predicts images of one grey, the mean of the first one."""
+
+    members, noise_shape = 1, (0,)
+
+    def encode(self, obs, *, state=None, action=None):
+        return obs.float().flatten(-3).mean(-1, keepdim=True) / 255 if state is None else state
+
+    def decode(self, state):
+        return state[..., None, None].expand(*state.shape[:-1], 2, 2, 1)
+
+    def step(self, state, action, *, noise):
+        return Step(state, state[..., 0], state[..., 0] > 2)
+
+
+def test_errors_of_images_are_in_units_of_the_pixels_root_mean_variance():
+    """Images are wholly black or white in turn; the model predicts what it saw at first, black."""
+    images = torch.zeros(9, 2, 2, 1, dtype=torch.uint8)
+    images[1::2] = 255
+    nothing = torch.zeros(8, 1, dtype=torch.double)
+    played = Episode(images[:-1], nothing, nothing[:, 0], images[1:], [])
+    errors, unchanged = horizon_errors(Grey(), [played], 2, generator=torch.Generator())
+    std = np.array([0, 1] * 4).std(ddof=1)
+    assert errors.numpy() == pytest.approx(np.array([[1, 0], [0, 1], [1, 0]]) / std)
+    assert unchanged.numpy() == pytest.approx(np.array([[1, 0], [1, 0], [1, 0]]) / std)
+    found = open_loop(Grey(), played, context=1, horizon=3)
+    assert found.truth[:, 0, 0, 0].tolist() == [0, 1, 0, 1] and not found.predicted.any()
 
 
 def test_errors_ahead_do_not_depend_on_the_unit_and_constants_are_left_as_they_are():
