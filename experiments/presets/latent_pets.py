@@ -29,6 +29,9 @@ _VECTORS = Config(
     random_steps=625,
 )
 
+# The model remembers, so one frame is enough; three of them are slower.
+_VIEWS = ("", "-stack1", "-48-stack1")
+
 # An image has few numbers that matter, so the noise around them is small.
 _IMAGES = replace(
     _VECTORS,
@@ -37,12 +40,19 @@ _IMAGES = replace(
     ),
 )
 
+_SHORT = replace(_IMAGES, model=replace(_IMAGES.model, length=25), random_steps=375)
+
+_TASKS: dict[str, tuple[int, Config]] = {
+    "dmc-cartpole-swingup-pixels": (12_500, _IMAGES),  # --env-repeat 8
+    "dmc-reacher-easy-pixels": (25_000, replace(_IMAGES, random_steps=1250)),  # --env-repeat 4
+    "pendulum-swingup-pixels": (5000, _SHORT),  # --env-repeat 2
+}
+
 PRESETS: dict[str, tuple[int, Config]] = {
     "dmc-cartpole-swingup": (6250, _VECTORS),  # --env-repeat 8
-    "dmc-cartpole-swingup-pixels-stack1": (12_500, _IMAGES),  # --env-repeat 8
-    "dmc-cartpole-swingup-pixels-48-stack1": (12_500, _IMAGES),  # --env-repeat 8
+    **{f"{name}{view}": found for name, found in _TASKS.items() for view in _VIEWS},
 }
 """Environment steps and settings."""
 
-OTHERS: tuple[int, Config] = (20_000, _IMAGES)
+OTHERS: tuple[int, Config] = (20_000, _VECTORS)
 """For environments without a preset; `preset` adds what the model has to learn of them."""

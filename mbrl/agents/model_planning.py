@@ -12,7 +12,6 @@ from torch import Generator
 
 from mbrl.agents.controllers import Controller, Controllers
 from mbrl.agents.guide import Guide
-from mbrl.data import Replay
 from mbrl.rng import on_device
 from mbrl.spaces import bounds
 from mbrl.types import Dynamics, Fittable, Metrics, Spec, Transition
@@ -54,7 +53,7 @@ class ModelPlanning(ABC):
     """
 
     exploration: float = 0.0
-    replay: Replay
+    replay: Any
 
     def __init__(
         self,
@@ -94,7 +93,7 @@ class ModelPlanning(ABC):
         """The model of the settings."""
 
     @abstractmethod
-    def _make_replay(self) -> Replay:
+    def _make_replay(self) -> Any:
         """An empty replay buffer."""
 
     @abstractmethod

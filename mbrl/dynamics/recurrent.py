@@ -194,9 +194,40 @@ class RecurrentDynamics(nn.Module):
         Raises:
             ValueError: observations of another shape, or images that are not uint8.
         """
+        scaled, memory, samples, raw = self._observed(data, noise)
+        lead = memory.shape[:2]
+        state = torch.cat((memory, samples), -1)
+        decoded = self.decoder(state.flatten(0, 1))
+        fit = _log_prob(decoded - scaled, self.log_noise).view(lead)
+        after, zeros = state[:, 1:], fit.new_zeros(data.reward.shape)
+        rewards = ends = zeros
+        if self.reward is not None:
+            target = self.reward_scaling.scale(data.reward.unsqueeze(-1))
+            off = (self.reward(after) - target).flatten(0, 1)
+            rewards = _log_prob(off, self.log_reward_noise).view_as(zeros)
+        if self.termination is not None:
+            logit = self.termination(after).squeeze(-1)
+            target = data.terminated.to(logit)
+            ends = -F.binary_cross_entropy_with_logits(logit, target, reduction="none")
+        both = (self._gaussian(part) for part in (raw, self.prior_net(memory)))
+        return Bound(fit, rewards, ends, *(DiagonalGaussian(mean, std.log()) for mean, std in both))
+
+    @torch.no_grad()
+    def states(self, data: Transition, noise: Float[Tensor, "B L+1 Z"]) -> Float[Tensor, "B L+1 S"]:
+        """States at the observations of sequences, with samples of the posterior.
+
+        Raises:
+            ValueError: as `bound`.
+        """
+        _, memory, samples, _ = self._observed(data, noise)
+        return torch.cat((memory, samples), -1)
+
+    def _observed(self, data: Transition, noise: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Scaled frames (B · (L+1), ...); memories, samples and raw posteriors (B, L+1, ...)."""
         frames = torch.cat((data.obs, data.next_obs[:, -1:]), 1)
         lead = self._lead(frames)
         scaled = self.scaling(frames.reshape(-1, *self.shape))
+        # the encoder runs over all frames at once; only what needs the step before is in the loop
         embedded = self.encoder(scaled).view(*lead, -1).unbind(1)
         moves = self.action_scaling.scale(data.action).unbind(1)
         h, memories, samples, raws = (
@@ -212,23 +243,7 @@ class RecurrentDynamics(nn.Module):
             mean, std = self._gaussian(raws[-1])
             samples.append(torch.addcmul(mean, std, draws))
             memories.append(h)
-        # all that does not need the step before is computed for all steps at once
-        memory, raw = torch.stack(memories, 1), torch.stack(raws, 1)
-        state = torch.cat((memory, torch.stack(samples, 1)), -1)
-        decoded = self.decoder(state.flatten(0, 1))
-        fit = _log_prob(decoded - scaled, self.log_noise).view(lead)
-        after, zeros = state[:, 1:], fit.new_zeros(data.reward.shape)
-        rewards = ends = zeros
-        if self.reward is not None:
-            target = self.reward_scaling.scale(data.reward.unsqueeze(-1))
-            off = (self.reward(after) - target).flatten(0, 1)
-            rewards = _log_prob(off, self.log_reward_noise).view_as(zeros)
-        if self.termination is not None:
-            logit = self.termination(after).squeeze(-1)
-            target = data.terminated.to(logit)
-            ends = -F.binary_cross_entropy_with_logits(logit, target, reduction="none")
-        both = (self._gaussian(part) for part in (raw, self.prior_net(memory)))
-        return Bound(fit, rewards, ends, *(DiagonalGaussian(mean, std.log()) for mean, std in both))
+        return scaled, torch.stack(memories, 1), torch.stack(samples, 1), torch.stack(raws, 1)
 
     def loss(
         self, data: Transition, *, generator: Generator

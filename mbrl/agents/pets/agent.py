@@ -42,6 +42,8 @@ class PETS(ModelPlanning):
             that are not a multiple of the members; other kinds of spaces.
     """
 
+    replay: Replay
+
     def __init__(
         self,
         spec: Spec,
