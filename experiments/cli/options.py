@@ -80,6 +80,7 @@ UNSET: Mapping[str, Mapping[str, str]] = {
     "mbrl.agents.pets.config.Config": {
         "fit_every": "never; where episodes have no time limit, --random-steps",
     },
+    "mbrl.agents.latent_mbpo.Config": {"capacity": "1000000, of images 100000"},
     "mbrl.agents.latent_pets.Config": {
         "fit_every": "never; where episodes have no time limit, --random-steps",
         "capacity": "1000000, of images 100000",

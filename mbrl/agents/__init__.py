@@ -31,6 +31,7 @@ AGENTS: Mapping[str, str] = {
     "dqn": "mbrl.agents.dqn",
     "dyna": "mbrl.agents.dyna",
     "dyna-q": "mbrl.agents.dyna_q",
+    "latent-mbpo": "mbrl.agents.latent_mbpo",
     "latent-pets": "mbrl.agents.latent_pets",
     "mb-pg": "mbrl.agents.mb_pg",
     "mbpo": "mbrl.agents.mbpo",

@@ -279,8 +279,8 @@ class RecurrentDynamics(nn.Module):
             said["reward_error"] = off.mean().clamp_min(0).sqrt() * log_std.exp()
         return config.beta * cost - fit, said
 
-    def fit(self, data: Sequences, *, generator: Generator) -> Metrics:
-        """Go on learning, for the number of updates of the settings.
+    def fit(self, data: Sequences, *, updates: int | None = None, generator: Generator) -> Metrics:
+        """Go on learning, for a number of updates or, if it is None, that of the settings.
 
         Returns:
             Means over the updates of the `loss` and its numbers.
@@ -296,8 +296,8 @@ class RecurrentDynamics(nn.Module):
                 f"got a {type(data).__name__}"
             )
         self._rescale(data, generator)
-        block, totals = self._trained(), dict[str, float]()
-        for _ in range(config.updates):
+        block, totals, count = self._trained(), dict[str, float](), updates or config.updates
+        for _ in range(count):
             batch = data.sequences(config.batch, config.length, generator=generator)
             loss, said = self.loss(batch, generator=generator)
             block.minimise(loss)
@@ -305,7 +305,7 @@ class RecurrentDynamics(nn.Module):
             check_finite(now)
             for name, value in now.items():
                 totals[name] = totals.get(name, 0.0) + value
-        return {name: total / config.updates for name, total in totals.items()}
+        return {name: total / count for name, total in totals.items()}
 
     def _rescale(self, data: Sequences, generator: Generator) -> None:
         """Scale vectors, actions and rewards to mean 0 and std 1."""
@@ -355,7 +355,10 @@ class RecurrentDynamics(nn.Module):
         shape = tuple(state.get("_extra_state", {}).get("shape", ()))
         if shape != self.shape:
             raise ValueError(f"model: want one of observations of shape {self.shape}, got {shape}")
-        return super().load_state_dict(state, *others, **more)
+        loaded = super().load_state_dict(state, *others, **more)
+        if self._moments is not None:  # the rounding of products depends on where weights lie
+            self._trained()
+        return loaded
 
     def _remember(self, state: Tensor, moved: Tensor) -> Tensor:
         """The memory after actions, scaled, in states (B, S)."""

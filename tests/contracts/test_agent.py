@@ -15,6 +15,7 @@ from mbrl.agents import (
     RandomAgent,
     agent,
     ddpg,
+    latent_mbpo,
     latent_pets,
     mb_pg,
     mve,
@@ -81,6 +82,17 @@ def latent_planning(seed=0):
         random_steps=12,
     )  # fmt: skip
     return latent_pets.make(SPEC, config, generator=seeded(seed))
+
+
+def latent_imagining(seed=0):
+    config = latent_mbpo.Config(
+        model=RecurrentConfig(
+            latent=2, deterministic=4, width=4, hidden=(4,), batch=2, length=4, updates=2
+        ),
+        learner=SACConfig(hidden=(8,), discount=0.9),
+        random_steps=12, first_updates=3, fit_every=6, sequences=3, horizon=2, batch=8,
+    )  # fmt: skip
+    return latent_mbpo.make(SPEC, config, generator=seeded(seed))
 
 
 def imagining(seed=0):
@@ -225,6 +237,7 @@ MAKERS = {
         "mbpo", {"learner": SOFT}, SgmcmcConfig(cycle_steps=8, cycle_samples=2, **SAMPLED)
     ),
     "dyna": imagining,
+    "latent-mbpo": latent_imagining,
     "latent-pets": latent_planning,
     "mb-pg": model_gradient("trpo"),
     "mb-pg with ppo, short rollouts": model_gradient(

@@ -45,7 +45,8 @@ def test_every_learner_has_a_row_and_a_colour_in_the_figure_of_all():
     labels = {row.label for row in learners_returns.ROWS if row.env in learners_returns.FAMILY}
     assert labels == set(learners_returns.COLOURS)
     with_model = {
-        "dhmbpo", "dyna", "dyna-q", "latent-pets", "mb-pg", "mbpo", "mve", "pets", "svg"
+        "dhmbpo", "dyna", "dyna-q", "latent-mbpo", "latent-pets", "mb-pg", "mbpo", "mve", "pets",
+        "svg",
     }  # fmt: skip
     assert set(AGENTS) - labels == {"random", "sac-ae", "tabular"} | with_model
     assert len(set(learners_returns.COLOURS.values())) == len(labels)

@@ -32,6 +32,12 @@ RUNS = {
         f"--env Pendulum-v1 {BURST} --sac.hidden 8 --trust infoprop",
     ],
     "dyna-q": ["--env chain --steps 50"],
+    "latent-mbpo": [
+        "--env Pendulum-v1 --steps 440 --random-steps 200 --fit-every 100 --sequences 4 "
+        "--hidden 8 --batch 8 --updates 1 --first-updates 3 --model.hidden 8 --model.width 8 "
+        "--model.deterministic 8 --model.latent 2 --model.batch 4 --model.length 8 "
+        "--model.updates 3"
+    ],
     "latent-pets": [
         "--env Pendulum-v1 --steps 600 --random-steps 200 --model.hidden 8 --model.width 8 "
         "--model.deterministic 8 --model.latent 2 --model.batch 4 --model.length 8 "

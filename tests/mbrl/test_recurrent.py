@@ -334,6 +334,8 @@ def test_a_model_that_is_restored_learns_on_as_if_it_had_never_stopped():
     other.load_state_dict(one.state_dict())
     fresh = made(seed=2)
     fresh.load_state_dict(one.state_dict())
+    seen = data.all().obs
+    assert torch.equal(fresh.encode(seen), one.encode(seen))
     said = [model.fit(data, generator=generator(1)) for model in (one, other, fresh)]
     assert said[0] == said[1] == said[2]
     for parameters in zip(*(m.parameters() for m in (one, other, fresh)), strict=True):

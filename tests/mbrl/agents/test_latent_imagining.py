@@ -1,0 +1,121 @@
+"""Learning in latent space: which states are acted on and learned from, and when."""
+
+from dataclasses import replace
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from mbrl.agents import latent_mbpo
+from mbrl.dynamics import RecurrentConfig
+from mbrl.learners.configs import SACConfig
+from mbrl.types import Spec, Transition
+
+SPEC = Spec(
+    gymnasium.spaces.Box(-np.inf, np.inf, (2,)),
+    gymnasium.spaces.Box(np.float32([-1]), np.float32([3])),
+    ends=False,
+    episode_steps=10,
+)
+CONFIG = latent_mbpo.Config(
+    model=RecurrentConfig(
+        latent=2, deterministic=4, width=4, hidden=(4,), batch=2, length=5, updates=2
+    ),
+    learner=SACConfig(hidden=(8,), discount=0.9),
+    random_steps=10, first_updates=3, fit_every=4, sequences=3, horizon=3, batch=8, updates=2,
+)  # fmt: skip
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def made(**settings):
+    return latent_mbpo.make(SPEC, replace(CONFIG, **settings), generator=seeded())
+
+
+def observation(t, count=1):
+    return np.stack([np.float32([np.sin(t + k), np.cos(t)]) for k in range(count)])
+
+
+def play(agent, steps, start=0, count=1):
+    """Steps of episodes of ten; the metrics of each."""
+    said = []
+    for t in range(start, start + steps):
+        obs, after = observation(t, count), observation(t + 1, count)
+        action = agent.act(obs, explore=True)
+        over = torch.full((count,), (t + 1) % 10 == 0)
+        parts = (torch.as_tensor(x) for x in (obs, action, after[:, 0], after))
+        agent.observe(Transition(*parts, torch.zeros(count) > 0, over))
+        said.append(dict(agent.update()))
+    return said
+
+
+def test_the_policy_acts_on_states_that_are_filtered_from_the_start_of_each_episode():
+    agent = made(fit_every=1000)
+    play(agent, 10, count=2)
+    player = agent.player(generator=seeded(1))
+    state = action = None
+    for t in range(8):
+        obs = torch.as_tensor(observation(t, 2))
+        if t == 5:  # the second environment begins anew
+            player.reset(np.array([False, True]))
+        with torch.no_grad():
+            fresh = agent.model.encode(obs)
+            state = fresh if t == 0 else agent.model.encode(obs, state=state, action=action)
+            if t == 5:
+                state[1] = fresh[1]
+            wanted = agent.learner.policy(state, generator=seeded(), explore=False)
+        action = torch.as_tensor(player.act(obs.numpy(), explore=False))
+        torch.testing.assert_close(action, wanted)
+
+
+def test_real_steps_lie_between_filtered_states_and_imagined_ones_start_there():
+    agent = made()
+    play(agent, 30)
+    data = agent.replay.sequences(3, 5, generator=seeded(2))
+    agent.generator.manual_seed(2)
+    real, imagined, said = agent.imagine()
+    rows, branches = real.all(), imagined.all()
+    assert len(rows.reward) == 15 and len(branches.reward) == 45
+    assert torch.equal(rows.reward.view(3, 5), data.reward)
+    assert torch.equal(rows.action.view(3, 5, 1), data.action)
+    after, before = (part.view(3, 5, -1) for part in (rows.next_obs, rows.obs))
+    assert torch.equal(after[:, :-1], before[:, 1:])
+    starts = branches.obs.view(-1, 3, rows.obs.shape[-1])[:, 0]
+    assert torch.equal(starts, rows.obs)
+    memory = agent.model.config.deterministic
+    step = agent.model.step(branches.obs[None], branches.action[None], noise=None)
+    torch.testing.assert_close(step.state[0, :, :memory], branches.next_obs[:, :memory])
+    assert said["rollout_steps"] == 3
+
+
+def test_updates_are_for_the_steps_since_the_last_fit_but_not_for_random_ones(monkeypatch):
+    agent, updates, fits = made(), [], []
+    learn, fit = agent._learn, agent.model.fit
+
+    def learned(real, imagined, count):
+        updates.append(count)
+        return learn(real, imagined, count)
+
+    def fitted(data, *, updates, generator):
+        fits.append(updates)
+        return fit(data, updates=updates, generator=generator)
+
+    monkeypatch.setattr(agent, "_learn", learned)
+    monkeypatch.setattr(agent.model, "fit", fitted)
+    said = play(agent, 22)
+    assert [t for t, now in enumerate(said) if now] == [9, 13, 17, 21]
+    assert updates == [8, 8, 8, 8] and fits == [3, None, None, None]
+    assert agent.fits == 4
+
+
+@pytest.mark.parametrize("real", [0.0, 1.0])
+def test_batches_may_be_wholly_real_or_imagined(real):
+    assert "q" in play(made(real=real), 10)[-1]
+
+
+def test_rewards_must_be_learned():
+    with pytest.raises(ValueError, match=r"model\.learn_reward: rollouts need rewards"):
+        made(model=replace(CONFIG.model, learn_reward=False))
