@@ -68,12 +68,15 @@ class RecurrentDynamics(nn.Module):
 
     Attributes:
         members: 1.
+        background: the mean image of the first fit's data, from which the decoder says how images
+            differ; 0 for vectors.
 
     Raises:
         ValueError: a shape that is neither a vector's nor an image's, or images that are too small.
     """
 
     members = 1
+    background: Tensor
 
     def __init__(
         self,
@@ -93,6 +96,7 @@ class RecurrentDynamics(nn.Module):
             shape, width or 2 * size, sizes, generator=generator
         )
         self.action_scaling, self.reward_scaling = Normaliser(action_size), Normaliser(1)
+        self.register_buffer("background", torch.zeros(self.scaling.size))
         inputs = size + action_size
         self.inputs = _linear(inputs, width, generator) if width else nn.Identity()
         self.cell = cast(nn.Module, skip_init(nn.GRUCell, width or inputs, memory))
@@ -151,7 +155,7 @@ class RecurrentDynamics(nn.Module):
 
     def decode(self, state: Float[Tensor, "*lead S"]) -> Float[Tensor, "*lead *O"]:
         """The mean observation of a state: a vector, or an image of numbers from 0 to 1."""
-        rows = self.decoder(state.reshape(-1, self.size))
+        rows = self._decoded(state.reshape(-1, self.size))
         rows = self.scaling.back(rows.view(-1, *self.scaling.size))
         return rows.reshape(*state.shape[:-1], *self.shape)
 
@@ -197,7 +201,7 @@ class RecurrentDynamics(nn.Module):
         scaled, memory, samples, raw = self._observed(data, noise)
         lead = memory.shape[:2]
         state = torch.cat((memory, samples), -1)
-        decoded = self.decoder(state.flatten(0, 1))
+        decoded = self._decoded(state.flatten(0, 1))
         fit = _log_prob(decoded - scaled, self.log_noise).view(lead)
         after, zeros = state[:, 1:], fit.new_zeros(data.reward.shape)
         rewards = ends = zeros
@@ -308,13 +312,16 @@ class RecurrentDynamics(nn.Module):
         return {name: total / count for name, total in totals.items()}
 
     def _rescale(self, data: Sequences, generator: Generator) -> None:
-        """Scale vectors, actions and rewards to mean 0 and std 1."""
+        """Scale vectors, actions and rewards to mean 0 and std 1; take the mean image once."""
         vectors = isinstance(self.scaling, VectorScaling)
         steps, length = SCALED_ON if vectors else SCALED_ON_IMAGES, self.config.length
         some = data.sequences(max(1, steps // length), length, generator=generator)
         if isinstance(self.scaling, VectorScaling):
             self._lead(some.obs)
             self.scaling.normaliser.fit(some.obs.flatten(0, 1))
+        elif not bool(self.background.any()):
+            self._lead(some.obs)
+            self.background.copy_(self.scaling(some.obs.flatten(0, 1)).mean(0))
         self.action_scaling.fit(some.action.flatten(0, 1))
         self.reward_scaling.fit(some.reward.reshape(-1, 1))
 
@@ -359,6 +366,10 @@ class RecurrentDynamics(nn.Module):
         if self._moments is not None:  # the rounding of products depends on where weights lie
             self._trained()
         return loaded
+
+    def _decoded(self, state: Tensor) -> Tensor:
+        """Means of scaled observations in states (B, S)."""
+        return self.decoder(state) + self.background
 
     def _remember(self, state: Tensor, moved: Tensor) -> Tensor:
         """The memory after actions, scaled, in states (B, S)."""

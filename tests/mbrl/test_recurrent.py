@@ -278,6 +278,18 @@ def test_a_decoder_learns_what_stands_where_in_an_image():
     assert float(off.detach().abs().mean()) < 0.04  # their std is 0.22
 
 
+def test_a_decoder_begins_at_the_mean_image_of_the_first_fit():
+    data, model = replay((8, 8, 3)), made((8, 8, 3), updates=1, learning_rate=1e-9)
+    state = torch.randn(1, 8, generator=generator(3))
+    before = model.decode(state)
+    model.fit(data, generator=generator(0))
+    drawn = data.sequences(1024 // 5, 5, generator=generator(0)).obs
+    torch.testing.assert_close(model.decode(state) - before, drawn.float().mean((0, 1))[None] / 255)
+    kept = model.background.clone()
+    model.fit(data, generator=generator(9))
+    assert torch.equal(model.background, kept)
+
+
 def test_every_parameter_learns_and_gradients_reach_actions_and_first_states():
     model, data = made(noise=None, reward_noise=None), random_data()
     loss, _ = model.loss(data, generator=generator(0))
