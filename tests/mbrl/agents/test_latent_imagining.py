@@ -119,3 +119,48 @@ def test_batches_may_be_wholly_real_or_imagined(real):
 def test_rewards_must_be_learned():
     with pytest.raises(ValueError, match=r"model\.learn_reward: rollouts need rewards"):
         made(model=replace(CONFIG.model, learn_reward=False))
+
+
+def episode_return(player, start):
+    """Ten steps of a point that moves by half the action; rewards are minus the squared place."""
+    at, total = np.float32([[start]]), 0.0
+    player.reset(np.array([True]))
+    for _ in range(10):
+        at = at + 0.5 * player.act(at, explore=False)
+        total -= float(at[0, 0]) ** 2
+    return total
+
+
+def test_it_learns_to_bring_a_point_home_from_thirty_episodes():
+    spec = SPEC._replace(
+        obs=gymnasium.spaces.Box(-np.inf, np.inf, (1,)),
+        action=gymnasium.spaces.Box(np.float32([-1]), np.float32([1])),
+    )
+    config = latent_mbpo.Config(
+        model=RecurrentConfig(
+            latent=4, deterministic=8, width=32, hidden=(32,), noise=0.1, reward_noise=0.1,
+            free_nats=0.0, batch=16, length=10, updates=15, learning_rate=3e-3,
+        ),
+        learner=SACConfig(
+            hidden=(32, 32), discount=0.8, learning_rate=3e-3, first_temperature=0.1
+        ),
+        random_steps=100, first_updates=150, fit_every=10, sequences=16, horizon=3, batch=64,
+        updates=3,
+    )  # fmt: skip
+    agent, rng = latent_mbpo.make(spec, config, generator=seeded()), np.random.default_rng(0)
+    for _ in range(30):
+        at = rng.uniform(-2, 2, (1, 1)).astype(np.float32)
+        for t in range(10):
+            action = agent.act(at, explore=True)
+            after = (at + 0.5 * action).astype(np.float32)
+            parts = (torch.as_tensor(x) for x in (at, action, -(after[:, 0] ** 2), after))
+            no = torch.zeros(1, dtype=torch.bool)
+            agent.observe(Transition(*parts, no, no | (t == 9)))
+            agent.update()
+            at = after
+    player, starts = agent.player(generator=seeded(1)), np.linspace(-2, 2, 9)
+    found = np.mean([episode_return(player, start) for start in starts])
+    # the best policy moves by 0.5 a step until it is home; staying is better than acting at random
+    best = np.mean([-sum(max(0, abs(s) - 0.5 * k) ** 2 for k in range(1, 11)) for s in starts])
+    stay = np.mean([-10 * s**2 for s in starts])
+    assert found > best + 0.15 * (stay - best)
