@@ -234,12 +234,10 @@ class RecurrentDynamics(nn.Module):
         # the encoder runs over all frames at once; only what needs the step before is in the loop
         embedded = self.encoder(scaled).view(*lead, -1).unbind(1)
         moves = self.action_scaling.scale(data.action).unbind(1)
-        h, memories, samples, raws = (
-            scaled.new_zeros(lead[0], self.config.deterministic),
-            [],
-            [],
-            [],
-        )
+        h = scaled.new_zeros(lead[0], self.config.deterministic)
+        memories: list[Tensor] = []
+        samples: list[Tensor] = []
+        raws: list[Tensor] = []
         for t, (rows, draws) in enumerate(zip(embedded, noise.unbind(1), strict=True)):
             if t:
                 h = self._recur(samples[-1], moves[t - 1], h)

@@ -160,7 +160,7 @@ def test_it_learns_to_bring_a_point_home_from_thirty_episodes():
             at = after
     player, starts = agent.player(generator=seeded(1)), np.linspace(-2, 2, 9)
     found = np.mean([episode_return(player, start) for start in starts])
-    # the best policy moves by 0.5 a step until it is home; staying is better than acting at random
+    # the best policy moves by half a unit a step until it is home
     best = np.mean([-sum(max(0, abs(s) - 0.5 * k) ** 2 for k in range(1, 11)) for s in starts])
     stay = np.mean([-10 * s**2 for s in starts])
-    assert found > best + 0.15 * (stay - best)
+    assert found > best + 0.05 * (stay - best)
