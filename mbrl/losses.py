@@ -13,6 +13,7 @@ only: on other devices it would have to wait for them.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
@@ -511,18 +512,22 @@ def importance_weighted_bound(log_weight: Float[Tensor, " K *B"]) -> Float[Tenso
 # Representations.
 
 
-def info_nce(logits: Float[Tensor, "B B"]) -> Float[Tensor, " B"]:
+def info_nce(scores: Float[Tensor, "B B"]) -> Float[Tensor, " B"]:
     """InfoNCE (van den Oord et al. 2018): which of B keys is that of a query, -log of its share.
 
+    log B minus its mean is a lower bound of the mutual information of queries and keys, in nats;
+    scores that say nothing cost log B. With the dynamics as critic, log p(z'_i | z_j, u_j), it is
+    the loss of PC3 (Shu et al. 2020), whose queries are the next codes.
+
     Args:
-        logits: similarity of query i (row) and key j (column); those of a pair are on the diagonal.
+        scores: of query i (row) and key j (column); those of a pair are on the diagonal.
 
     Raises:
         ValueError: another shape than a square.
     """
-    if logits.ndim != 2 or logits.shape[0] != logits.shape[1]:
-        raise ValueError(f"logits: want (B, B), got {tuple(logits.shape)}")
-    return logits.logsumexp(-1) - logits.diagonal()
+    if scores.ndim != 2 or scores.shape[0] != scores.shape[1]:
+        raise ValueError(f"scores: want (B, B), got {tuple(scores.shape)}")
+    return scores.logsumexp(-1) - scores.diagonal()
 
 
 def epps_pulley(
@@ -573,6 +578,57 @@ def isotropy(z: Float[Tensor, "B Z"], directions: Float[Tensor, "Z M"]) -> Float
             f"{tuple(directions.shape)}"
         )
     return epps_pulley(z @ F.normalize(directions, dim=0)).mean()
+
+
+# Latent dynamics.
+
+
+def curvature(
+    transition: Callable[[Tensor, Tensor], Tensor],
+    state: Float[Tensor, "B Z"],
+    action: Float[Tensor, "B A"],
+    state_change: Float[Tensor, "B Z"],
+    action_change: Float[Tensor, "B A"],
+) -> Float[Tensor, " B"]:
+    """|f(z + ε, u + η) - f(z, u) - ∇f (ε, η)|², 0 where f is linear (Levine et al. 2020, eq. 8).
+
+    Gradients reach the parameters of f alone.
+
+    Args:
+        transition: f, from states and actions to states (B, Z), with derivatives in forward mode.
+        state: z.
+        action: u.
+        state_change: ε, small noise.
+        action_change: η.
+    """
+    same_shape(state=state, state_change=state_change)
+    same_shape(action=action, action_change=action_change)
+    here, changes = (state.detach(), action.detach()), (state_change, action_change)
+    value, slope, *_ = torch.func.jvp(transition, here, changes)
+    there = transition(here[0] + state_change, here[1] + action_change)
+    return (there - value - slope).square().sum(-1)
+
+
+def kl_to_diagonal(
+    mean: Float[Tensor, "*B Z"],
+    covariance: Float[Tensor, "*B Z Z"],
+    other_mean: Float[Tensor, "*B Z"],
+    other_log_std: Float[Tensor, "*B Z"],
+) -> Float[Tensor, "*B"]:
+    """KL(N(mean, covariance) ‖ a diagonal Gaussian), which keeps E2C's two encodings alike.
+
+    Watter et al. 2015, appendix A.2. Gradients reach all arguments; NaN where the covariance has
+    no positive determinant.
+    """
+    same_shape(mean=mean, other_mean=other_mean, other_log_std=other_log_std)
+    if covariance.shape != (*mean.shape, mean.shape[-1]):
+        raise ValueError(
+            f"covariance: want {(*mean.shape, mean.shape[-1])}, got {tuple(covariance.shape)}"
+        )
+    precision = (-2 * other_log_std).exp()
+    apart = (mean - other_mean).square() + covariance.diagonal(dim1=-2, dim2=-1)
+    logs = 2 * other_log_std.sum(-1) - torch.logdet(covariance)
+    return 0.5 * ((apart * precision - 1).sum(-1) + logs)
 
 
 def _ratio(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor) -> Tensor:

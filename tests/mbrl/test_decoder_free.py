@@ -108,7 +108,7 @@ def test_info_nce_is_the_cross_entropy_of_the_own_key():
         info_nce(logits), F.cross_entropy(logits, torch.arange(5), reduction="none")
     )
     assert info_nce(torch.zeros(7, 7)).tolist() == pytest.approx([math.log(7)] * 7)
-    with pytest.raises(ValueError, match=r"logits: want \(B, B\), got \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"scores: want \(B, B\), got \(2, 3\)"):
         info_nce(torch.zeros(2, 3))
 
 
