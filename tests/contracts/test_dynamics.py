@@ -19,6 +19,8 @@ from mbrl.dynamics import (
     Simulator,
     recalibrate,
 )
+from mbrl.dynamics.latent_configs import LocallyLinearConfig
+from mbrl.dynamics.locally_linear import LocallyLinear
 from mbrl.dynamics.recurrent_config import RecurrentConfig
 from mbrl.dynamics.table import MODELS
 from mbrl.imagination import recalibrate_ahead, rollout, score_fn
@@ -159,6 +161,14 @@ def linear_gaussian():
     return Case(model, normal(2, double), normal(1, double))
 
 
+def pc3():
+    config = LocallyLinearConfig(hidden=(16,), transition_hidden=(8,), epochs=5)
+    model = LocallyLinear((OBS,), ACTION, config, generator=seeded())
+    model.fit(data(), generator=seeded(1))
+    model.set_goal(torch.zeros(OBS))
+    return Case(model, normal(2, torch.float64), normal(ACTION, torch.float64))
+
+
 def remembering():
     return Case(Remembering(), normal(2), normal(1))
 
@@ -196,6 +206,7 @@ CASES = {
     "linear-Gaussian": linear_gaussian,
     "latent with memory": remembering,
     "recurrent": recurrent,
+    "PC3": pc3,
 }
 """name -> a function that makes the `Case` of a model."""
 
