@@ -53,9 +53,13 @@ class LocallyLinearConfig:
     action_scale: PositiveFloat = 1.0
     """What actions are multiplied by, in the transition and in the cost."""
     state_cost: NonNegativeFloat = 10.0
-    """q of the reward -q |z' - z*|² - r |u|²."""
+    """q of the reward -q (z' - z*)ᵀ M (z' - z*) - r |u|²."""
     action_cost: NonNegativeFloat = 1.0
     """r of the reward, for scaled actions."""
+    metric: Literal["euclidean", "mahalanobis"] = "euclidean"
+    """M of the reward: the identity, as published, or the inverse covariance of the codes of the
+    data, in units of their mean variance. Codes may spread farther in one direction than in
+    others; the latter then counts all alike."""
     learning_rate: PositiveFloat = 5e-4
     """Step size of Adam."""
     last_learning_rate: NonNegativeFloat | None = None

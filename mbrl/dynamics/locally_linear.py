@@ -51,6 +51,7 @@ class LocallyLinear(nn.Module):
 
     Attributes:
         goal: (Z,), the code of the goal; NaN before `set_goal`.
+        metric: M (Z, Z) of the reward; the identity before `fit`.
         members: 1.
 
     Raises:
@@ -59,6 +60,7 @@ class LocallyLinear(nn.Module):
 
     members = 1
     goal: Tensor
+    metric: Tensor
 
     def __init__(
         self,
@@ -94,6 +96,7 @@ class LocallyLinear(nn.Module):
         if config.loss == "pcc":
             self.backward_encoder = mlp(2 * codes + action_size, hidden, 2 * codes)
         self.register_buffer("goal", torch.full((codes,), math.nan))
+        self.register_buffer("metric", torch.eye(codes))
         self.to(self.dtype)
 
     # As a `Dynamics`.
@@ -139,7 +142,7 @@ class LocallyLinear(nn.Module):
         *,
         noise: Float[Tensor, "1 B Z"] | None,
     ) -> Step:
-        """One step; nothing terminates. The reward is -q |z' - z*|² - r |u|².
+        """One step; nothing terminates. The reward is -q |z' - z*|²_M - r |u|².
 
         Raises:
             ValueError: wrong shapes, or no goal is set.
@@ -154,7 +157,7 @@ class LocallyLinear(nn.Module):
         then = self.transition(state, action)
         after = then.mean if noise is None else then.sample(noise.to(then.mean))
         away, effort = after - self.goal, self.config.action_scale * action.to(after)
-        cost = self.config.state_cost * away.square().sum(-1)
+        cost = self.config.state_cost * (away @ self.metric * away).sum(-1)
         cost = cost + self.config.action_cost * effort.square().sum(-1)
         return Step(after, -cost, torch.zeros_like(cost, dtype=torch.bool))
 
@@ -181,7 +184,8 @@ class LocallyLinear(nn.Module):
         config = self.config
         return SmoothQuadratic(
             lambda z, u: self.transition(z, u).mean, state.to(self.dtype), self.goal,
-            config.state_cost, config.action_cost * config.action_scale**2, repeat=action_repeat,
+            config.state_cost * self.metric, config.action_cost * config.action_scale**2,
+            repeat=action_repeat,
         )  # fmt: skip
 
     def transition(
@@ -289,6 +293,12 @@ class LocallyLinear(nn.Module):
                 raise FitDiverged(f"epoch {epoch + 1}: the loss is not finite")
             if callback is not None:
                 callback(epoch + 1, found)
+        if config.metric == "mahalanobis":
+            with torch.no_grad():
+                codes = torch.cat([self.encode(part) for part in data.obs.split(config.batch)])
+            covariance = codes.T.cov().reshape(config.latent, config.latent)
+            unit = covariance.trace() / config.latent
+            self.metric.copy_(unit * torch.linalg.pinv(covariance, hermitian=True))
         return found
 
     def _check_data(self, data: Transition) -> None:

@@ -24,7 +24,7 @@ class SmoothQuadratic:
         step: z' = f(z, u).
         state: z (Z,), that plans start from.
         goal: z*, (Z,).
-        state_cost: the diagonal of Q, (Z,) or one number.
+        state_cost: Q (Z, Z), symmetric and positive semidefinite.
         action_cost: r.
         repeat: number of steps for which each action is held; all of them cost.
     """
@@ -34,14 +34,13 @@ class SmoothQuadratic:
         step: StepFn,
         state: Float[Tensor, " Z"],
         goal: Float[Tensor, " Z"],
-        state_cost: float | Float[Tensor, " Z"],
+        state_cost: Float[Tensor, "Z Z"],
         action_cost: float,
         *,
         repeat: int = 1,
     ) -> None:
         self.step, self.state, self.goal, self.repeat = step, state, goal, repeat
-        self.state_cost = torch.as_tensor(state_cost).to(state).expand_as(state)
-        self.action_cost = action_cost
+        self.state_cost, self.action_cost = state_cost.to(state), action_cost
 
     def rollout(
         self, policy: Callable[[int, Tensor], Tensor], count: int, horizon: int
@@ -53,7 +52,8 @@ class SmoothQuadratic:
             action = policy(t, state).to(state)
             for _ in range(self.repeat):
                 state = self.step(state, action)
-                cost = cost + (state - self.goal).square() @ self.state_cost
+                away = state - self.goal
+                cost = cost + (away @ self.state_cost * away).sum(-1)
                 cost = cost + self.action_cost * action.square().sum(-1)
             states.append(state)
         return torch.stack(states, 1), cost
@@ -80,18 +80,18 @@ class SmoothQuadratic:
         rows = torch.eye(outputs, dtype=z.dtype, device=z.device).repeat(len(actions), 1)
         slopes = torch.autograd.grad(after, (z, u), rows, materialize_grads=True)
         by_state, by_action = (part.unflatten(0, (-1, outputs)) for part in slopes)
-        q = 2 * self.state_cost.repeat(self.repeat)
-        pull = q * (after.detach()[::outputs] - self.goal.repeat(self.repeat))
+        q = 2 * torch.block_diag(*[self.state_cost] * self.repeat)
+        pull = (after.detach()[::outputs] - self.goal.repeat(self.repeat)) @ q
         effort = 2 * self.repeat * self.action_cost
         eye = torch.eye(width, dtype=z.dtype, device=z.device)
         end = states.new_zeros(1, size, size)
-        weighted = q.unsqueeze(-1) * by_state
+        weighted = q @ by_state
         return Expansion(
             fx=by_state[:, -size:],
             fu=by_action[:, -size:],
             lx=torch.cat(((by_state.mT @ pull.unsqueeze(-1)).squeeze(-1), end[:, 0])),
             lu=(by_action.mT @ pull.unsqueeze(-1)).squeeze(-1) + effort * actions.to(z),
             lxx=torch.cat((by_state.mT @ weighted, end)),
-            luu=by_action.mT @ (q.unsqueeze(-1) * by_action) + effort * eye,
+            luu=by_action.mT @ (q @ by_action) + effort * eye,
             lux=by_action.mT @ weighted,
         )

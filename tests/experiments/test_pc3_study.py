@@ -37,7 +37,11 @@ def test_a_planner_that_moves_straight_needs_the_steps_of_the_distance():
 
     def true(_, state):
         return SmoothQuadratic(
-            lambda z, u: z + 3 * u, torch.as_tensor(state), torch.as_tensor(episode.goal), 1.0, 1e-6
+            lambda z, u: z + 3 * u,
+            torch.as_tensor(state),
+            torch.as_tensor(episode.goal),
+            torch.eye(2),
+            1e-6,
         )
 
     assert pc3.share(task, true, episode, budget, 0) == pytest.approx(4 / 14)
@@ -50,7 +54,7 @@ def test_resting_upright_is_in_the_goal_region_at_all_steps_and_resting_below_at
 
         def still(_, state):  # every action costs
             now = torch.as_tensor(state)
-            return SmoothQuadratic(lambda z, u: z, now, torch.zeros_like(now), 1.0, 1.0)
+            return SmoothQuadratic(lambda z, u: z, now, torch.zeros_like(now), torch.eye(2), 1.0)
 
         assert pc3.share(task, still, episode, pc3.TINY, 0) == wanted
 
@@ -60,13 +64,14 @@ def test_the_study_writes_its_page_its_table_and_its_figures(tmp_path):
     folder = STUDIES["pc3"](tmp_path, fast=True, workers=1, only=only, say=lambda _: None)
     numbers = json.loads((folder / "results.json").read_text())["numbers"]
     assert set(numbers["found"]) == {"planar", "balance", "swing-up"}
-    assert numbers["found"]["balance"]["e2c"]["seeds"] == [100.0]
+    assert numbers["found"]["balance"]["e2c, euclidean"]["seeds"] == [100.0]
     assert len(numbers["models"]["planar pc3 0"]["map"]["codes"]) == pc3.MAP**2
     with (folder / "table.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [(row["task"], row["method"]) for row in rows] == [
+    assert [(row["task"], row["method"]) for row in rows[::2]] == [
         ("planar", "pc3"), ("balance", "e2c"), ("swing-up", "e2c"),
     ]  # fmt: skip
+    assert [row["metric"] for row in rows] == 3 * ["euclidean", "mahalanobis"]
     page = (folder / "table.md").read_text()
     assert "| planar | " in page and "(codes.png)" in page and " 74.4 " in page
     for name in ("pc3", "codes"):

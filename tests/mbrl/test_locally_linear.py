@@ -296,6 +296,27 @@ def test_derivatives_are_those_of_the_cost_by_finite_differences():
     assert (torch.linalg.eigvalsh(found.lxx) > -1e-12).all()
 
 
+def test_the_mahalanobis_metric_does_not_depend_on_the_basis_of_codes():
+    """Codes L z with z ~ N(0, I): M = (L Lᵀ)⁻¹ tr(L Lᵀ) / 2, by 4,000 samples."""
+    model = aimed(metric="mahalanobis", epochs=1, learning_rate=1e-12)
+    root = torch.tensor([[3.0, 0.0], [1.0, 0.5]], dtype=DOUBLE)
+    z = normal(4000, 2) @ root.T
+    over = torch.zeros(4000) > 0
+    model.requires_grad_(True)
+    model.fit(Transition(z, normal(4000, 1), torch.zeros(4000), z, over, over), generator=seeded())
+    model.requires_grad_(False)
+    scale = model.encode(torch.eye(2, dtype=DOUBLE)) - model.encode(torch.zeros(2, 2, dtype=DOUBLE))
+    codes = scale.T @ root @ root.T @ scale
+    wanted = torch.linalg.inv(codes) * codes.trace() / 2
+    torch.testing.assert_close(model.metric, wanted, rtol=0.1, atol=0.1)
+    step = model.step(START[None, None], torch.zeros(1, 1, 1), noise=None)
+    moved = step.state[0, 0] - model.goal
+    assert float(step.reward) == pytest.approx(float(-2 * moved @ model.metric @ moved))
+    smooth = model.smooth(START, action_repeat=1, reward=None)
+    _, cost = smooth.rollout(lambda t, z: torch.zeros(len(z), 1), 1, 1)
+    assert float(cost) == pytest.approx(-float(step.reward))
+
+
 # As a model.
 
 
