@@ -73,9 +73,9 @@ WORLDS: Mapping[str, World] = {
     ),
 }  # fmt: skip
 """Sizes, costs and units of actions are those of the published code, with three differences. The
-cost of the planar task is 100 and not 10: the published one does not make full steps. The cart-pole's
-encoder has no convolutions. And outside the planar task the 2,000 epochs at a constant step size are
-fewer, at one that falls to 0."""
+cost of the planar task is 100 and not 10, with which actions are not full steps. The encoder of the
+cart-pole has no convolutions. And but for the planar task the 2,000 epochs at a constant step size
+are fewer, at one that falls to 0."""
 
 PUBLISHED: Mapping[str, Mapping[str, float]] = {
     "planar": {"PC3": 74.4, "PCC": 56.6, "SOLAR": 68.0},
