@@ -283,8 +283,8 @@ class LocallyLinear(nn.Module):
             found = {}
             for some in torch.randperm(count, generator=generator).split(config.batch):
                 both = torch.cat((some, count + some))
-                x = None if sparse and config.loss == "pc3" else self._flat(seen[both])
-                out = self._codes(sparse, both) if sparse else self.encoder(x)
+                x = None if sparse is not None and config.loss == "pc3" else self._flat(seen[both])
+                out = self.encoder(x) if sparse is None else self._codes(sparse, both)
                 loss, parts = self._losses(out, action[some], x, generator)
                 block.minimise(loss)
                 for name, value in (("loss", loss), *parts.items()):
@@ -309,6 +309,8 @@ class LocallyLinear(nn.Module):
                 f"data: want observations {want} and actions {(want[0], self.action_size)}, "
                 f"got {shapes[0]}, next {shapes[1]}, and {shapes[2]}"
             )
+        if not len(data.obs):
+            raise ValueError("data: want at least one transition, got none")
         if not bool(data.action.isfinite().all()):
             raise ValueError("action: holds a number that is not finite")
         for part in (data.obs, data.next_obs):
@@ -338,8 +340,8 @@ class LocallyLinear(nn.Module):
         here, there = out.chunk(2)
 
         def noise(width: int = size) -> Tensor:
-            shape = (len(action), width)
-            return torch.randn(shape, generator=generator, dtype=self.dtype)
+            shape, device = (len(action), width), generator.device
+            return torch.randn(shape, generator=generator, dtype=self.dtype, device=device).to(out)
 
         if config.loss == "pc3":
             z, after = here, there + config.code_noise * noise()

@@ -35,9 +35,9 @@ class SparseImages(NamedTuple):
             return None
         image, pixel = differs.nonzero(as_tuple=True)  # in order of images
         before = counts.cumsum(0) - counts
-        place = torch.arange(len(pixel)) - before[image]
-        index = torch.zeros(len(images), most, dtype=torch.int32)
-        change = torch.zeros(len(images), most, dtype=dtype)
+        place = torch.arange(len(pixel), device=images.device) - before[image]
+        index = images.new_zeros(len(images), most, dtype=torch.int32)
+        change = images.new_zeros(len(images), most, dtype=dtype)
         index[image, place] = pixel.int()
         change[image, place] = (images[image, pixel].to(dtype) - median[pixel].to(dtype)) / 255
         nonzero = median.nonzero().squeeze(-1)
@@ -50,6 +50,6 @@ class SparseImages(NamedTuple):
         """Images in these rows times a matrix; gradients reach the matrix."""
         index = torch.cat((self.index[rows].flatten(), self.common_index))
         values = torch.cat((self.change[rows].flatten(), self.common))
-        starts = torch.arange(len(rows) + 1, dtype=index.dtype) * self.index.shape[1]
+        starts = self.index.shape[1] * torch.arange(len(rows) + 1).to(index)
         bags = F.embedding_bag(index, weight, starts, mode="sum", per_sample_weights=values)
         return bags[:-1] + bags[-1]

@@ -409,6 +409,8 @@ def test_data_that_do_not_fit_or_are_not_finite_are_refused():
     model, data = small(), pictures()
     with pytest.raises(ValueError, match=r"actions \(40, 1\)"):
         model.fit(data._replace(action=torch.zeros(40, 2)), generator=seeded())
+    with pytest.raises(ValueError, match="at least one transition"):
+        model.fit(Transition(*(part[:0] for part in data)), generator=seeded())
     with pytest.raises(ValueError, match="next"):
         model.fit(data._replace(next_obs=data.next_obs[1:]), generator=seeded())
     action = data.action.clone()
