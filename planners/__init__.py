@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from planners.cem import CEM
     from planners.cma import CMA
     from planners.contract import check_planner
+    from planners.elite_mppi import EliteMPPI
     from planners.evolution import Evolution
     from planners.gradient import GradientAscent
     from planners.icem import ICEM
@@ -37,6 +38,7 @@ __all__ = [
     "MPC",
     "MPPI",
     "PLANNERS",
+    "EliteMPPI",
     "Evolution",
     "Expansion",
     "Feedback",
@@ -71,6 +73,7 @@ __getattr__ = lazy(
         "planners.cem": ("CEM",),
         "planners.cma": ("CMA",),
         "planners.contract": ("check_planner",),
+        "planners.elite_mppi": ("EliteMPPI",),
         "planners.evolution": ("Evolution",),
         "planners.gradient": ("GradientAscent",),
         "planners.icem": ("ICEM",),

@@ -11,7 +11,7 @@ import torch
 from annotated_types import Ge
 from torch import Generator, Tensor
 
-from planners.base import ScoreFn
+from planners.base import Plan, ScoreFn
 from planners.checks import PositiveFloat, Rounds
 from planners.search import Answer, Search
 
@@ -37,7 +37,7 @@ class CMA(Search):
 
     carries_best = True
 
-    def algorithm(self) -> _Evolution:
+    def algorithm(self, start: Plan | None) -> _Evolution:
         """A new strategy for one search."""
         return _Evolution(self)
 

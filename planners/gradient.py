@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from planners.base import ScoreFn
+from planners.base import Plan, ScoreFn
 from planners.checks import PositiveFloat, PositiveInt, Rounds
 from planners.noise import coloured_noise
 from planners.search import Search, checked
@@ -34,7 +34,7 @@ class GradientAscent(Search):
     rate: PositiveFloat = 0.05
     """First step as a fraction of the box's width."""
 
-    def algorithm(self) -> _Ascent:
+    def algorithm(self, start: Plan | None) -> _Ascent:
         """A new ascent for one search."""
         return _Ascent(self)
 

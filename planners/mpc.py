@@ -95,7 +95,8 @@ class MPC:
         """A new plan, from the last one shifted by the `spent` actions executed since.
 
         `guesses` returns further plans (M, H, A) to begin from, such as those of a policy. The
-        search then begins from the best of all, and all are among its first elites.
+        search then begins from the best of all, and all are among its first elites. One with
+        `keeps_mean` begins from the last plan's mean, and its first elites are the guesses.
 
         Raises ValueError at the first search if `budget_ms` is shorter than one round. To measure
         that, three rounds with the same score and separate random draws run before the first
@@ -105,7 +106,7 @@ class MPC:
         start = None if last is None else self.planner.shift(last, spent)
         score = self._held(make_score())
         if guesses is not None:
-            start = self._best_start(score, start, guesses())
+            start = self._start_with(score, start, guesses())
         if self.budget_ms is not None:
             if not self._round_ms:
                 self._round_ms.append(self._time_a_round(score, start, generator))
@@ -113,7 +114,7 @@ class MPC:
             deadline = began + self.budget_ms / 1000
         return self.planner.plan(score, start, generator=generator, deadline=deadline)
 
-    def _best_start(self, score: Any, start: Plan | None, guesses: Tensor) -> Plan:
+    def _start_with(self, score: Any, start: Plan | None, guesses: Tensor) -> Plan:
         planner = self.planner
         if not isinstance(planner, Search):
             raise ValueError(f"guesses: {type(planner).__name__} does not begin from given plans")
@@ -121,6 +122,10 @@ class MPC:
         if planner.knots is not None:  # those whose interpolated actions are nearest
             knots = torch.linalg.pinv(planner.matrix) @ knots
             knots = knots.clamp(planner.low, planner.high)
+        if planner.keeps_mean:
+            mean, std, _ = planner.begin(start)
+            unknown = knots.new_full((), torch.nan)
+            return Plan(planner.actions(mean), unknown, mean, std, knots, evaluated=0, rejected=0)
         if start is not None:
             knots = torch.cat((start.mean[None], start.elites, knots))
         scores = checked(score, planner.actions(knots))

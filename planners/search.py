@@ -21,6 +21,9 @@ from planners.interpolation import interpolation_matrix, shift_matrix
 Answer = Literal["best", "mean"]
 """What a search returns: the best candidate seen, or its final mean."""
 
+DrawnAnswer = Literal["best", "mean", "draw"]
+"""As `Answer`, or one of the last round's elites, drawn by `Search.draw`."""
+
 
 @dataclass(frozen=True, eq=False)
 class Search:
@@ -53,6 +56,9 @@ class Search:
     elites = 1
     sigma = 1 / math.sqrt(12)
     answer = "best"
+    keeps_mean = False
+    """Whether a search that is given plans to begin from, such as a policy's, keeps the mean of its
+    start instead of beginning from the best of all. They are the elites of its start either way."""
     carries_best = False
     """Whether a plan's `elites` are the best candidate of all rounds instead of the elites of the
     last round. If the next search scores it again, it cannot return a lower score."""
@@ -99,8 +105,8 @@ class Search:
 
     # The parts that a subclass defines.
 
-    def algorithm(self) -> Algorithm:
-        """The object that samples, evaluates and refits in one search.
+    def algorithm(self, start: Plan | None) -> Algorithm:
+        """The object that samples, evaluates and refits in one search, which begins from `start`.
 
         The planner itself, or a new object if a round depends on more data of earlier rounds than
         mean and std.
@@ -137,6 +143,15 @@ class Search:
         becomes the best candidate and the std stays.
         """
         return elites[0], std
+
+    def draw(
+        self, elites: Tensor, scores: Tensor, *, generator: Generator
+    ) -> tuple[Tensor, Tensor]:
+        """The answer "draw": knots (K, A) and score, of the last elites (M, K, A) and scores (M,).
+
+        By default the best.
+        """
+        return elites[0], scores[0]
 
     # The search loop and its parts.
 
@@ -192,7 +207,8 @@ class Search:
         refit; if every candidate is rejected the answer is the first mean with score -inf. With
         `answer` "mean" the final mean is returned, or if it is itself rejected the best candidate
         seen. `elites` are the last iteration's, without rejected ones, or the best candidate alone
-        (`carries_best`). Memory does not depend on the number of iterations.
+        (`carries_best`). With "draw" the answer is one of the last iteration's elites, or the best
+        candidate seen if it has none. Memory does not depend on the number of iterations.
 
         With a `deadline`, a time of `time.perf_counter`, the search stops before an iteration that
         would end too late if it took as long as the slowest one of this call. If the final mean is
@@ -204,8 +220,9 @@ class Search:
         clock = None if deadline is None else Clock(deadline)
         last = 1 if self.answer == "mean" else 0
         mean, std, elites = self.begin(start)
-        algorithm = self.algorithm()
+        algorithm = self.algorithm(start)
         answer, answer_score, highest = mean, None, -math.inf
+        elite_scores = mean.new_empty(0)
         evaluated = rejected = rounds = 0
         for iteration, count in enumerate(self.sizes()):
             knots = algorithm.sample(mean, std, count, generator=generator)
@@ -236,6 +253,10 @@ class Search:
                 break
         if self.carries_best and answer_score is not None:
             elites = answer[None]
+        if self.answer == "draw" and len(elites):
+            answer, answer_score = self.draw(
+                elites, elite_scores[: len(elites)], generator=generator
+            )
         if last and (clock is None or clock.fits(1)):
             scores = checked(score, self.actions(mean[None]))
             evaluated += 1

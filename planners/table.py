@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from planners.cem import CEM
 from planners.cma import CMA
+from planners.elite_mppi import EliteMPPI
 from planners.evolution import Evolution
 from planners.gradient import GradientAscent
 from planners.icem import ICEM
@@ -17,6 +18,7 @@ PLANNERS: dict[str, type[Search]] = {
     "cem": CEM,
     "icem": ICEM,
     "mppi": MPPI,
+    "elite-mppi": EliteMPPI,
     "predictive": PredictiveSampling,
     "cma": CMA,
     "evolution": Evolution,

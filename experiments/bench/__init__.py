@@ -34,6 +34,7 @@ from experiments.bench import (
     rollout,
     train,
     uncertainty,
+    world,
 )
 from experiments.bench.measure import Bench, Result
 from experiments.peers import HOW_TO_INSTALL, MbrlLib, available
@@ -56,6 +57,7 @@ BENCHES: Mapping[str, Callable[[Bench], list[Result]]] = {
     "collect": collect.collect_steps,
     "executor": executor.executor,
     "latent": latent.latent,
+    "world": world.world,
 }
 """Benchmarks by name."""
 

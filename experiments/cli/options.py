@@ -71,6 +71,8 @@ UNSET: Mapping[str, Mapping[str, str]] = {
             "beta",
             "momentum",
             "temperature",
+            "relative",
+            "floor",
             "answer",
         ),
         "that of the search",
@@ -86,6 +88,14 @@ UNSET: Mapping[str, Mapping[str, str]] = {
         "capacity": "1000000, of images 100000",
     },
     "mbrl.dynamics.recurrent_config.RecurrentConfig": {"balance": "not divided"},
+    "mbrl.agents.world_config.WorldSchedule": {
+        "random_steps": "five episodes, 1000 at least",
+        "first_updates": "those due in the random steps",
+        "capacity": "1000000, of images 100000",
+    },
+    "mbrl.learners.tdmpc_config.TDMPCConfig": {
+        "discount": "that of the environment, or by the length of episodes",
+    },
     "mbrl.agents.schedules.OffPolicySchedule": {
         "random_steps": "--learning-starts",
         "updates": "--train-every",

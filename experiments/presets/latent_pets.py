@@ -11,6 +11,7 @@ from mbrl.dynamics.recurrent_config import RecurrentConfig
 _PLAN = MPCConfig(
     PlannerConfig("cem", horizon=12, population=120, iterations=4, elites=12),
     propagation="expectation",
+    noise=0.3,
 )
 
 _VECTORS = Config(

@@ -46,6 +46,7 @@ AGENTS: Mapping[str, str] = {
     "svg": "mbrl.agents.svg",
     "tabular": "mbrl.agents.tabular",
     "td3": "mbrl.agents.td3",
+    "tdmpc": "mbrl.agents.tdmpc",
     "trpo": "mbrl.agents.trpo",
 }
 """Module of each agent, by name."""

@@ -41,14 +41,12 @@ class Controller:
             `encode`, which is told the state and the action before, so that a model with memory
             filters. The true simulator needs one that reads the environment's whole state.
         guide: a learner that values where plans end and proposes plans, by `config`.
-        noise: std of Gaussian noise in each action, in halves of the box's width, where `act` is to
-            explore.
         generator: draws candidates, particles and noise.
 
     Raises:
         ValueError: a planner that maximises neither a score nor a smooth model; one that needs
             derivatives (iLQR) with a model that offers none, or with a discount, penalty or
-            terminal weight.
+            terminal weight; noise with a planner without upper bounds.
 
     Attributes:
         state: the current plan and how much of it is spent.
@@ -79,15 +77,16 @@ class Controller:
         terminated: TerminatedFn | None,
         state_of: Callable[[Any], Tensor] | None = None,
         guide: Guide | None = None,
-        noise: float = 0.0,
         generator: Generator,
     ) -> None:
-        self.guide, self.noise = guide, noise
+        self.guide = guide
         self.model, self.mpc, self.config = model, mpc, config
         self.reward, self.terminated, self.generator = reward, terminated, generator
         self.state_of = self._encode if state_of is None else state_of
         self._threads = threads_beside(model)
         self._maximised = _maximised(self)
+        if config.noise and not hasattr(mpc.planner, "high"):
+            raise ValueError(f"noise: {type(mpc.planner).__name__} has no upper bounds, `high`")
         self.reset()
 
     def reset(self) -> None:
@@ -124,7 +123,9 @@ class Controller:
 
     def _plan_score(self, state: Tensor) -> ScoreFn:
         config, guide = self.config, self.guide
-        value = guide.value if guide is not None and config.terminal_value else None
+        value = None
+        if guide is not None and config.terminal_value:
+            value = guide.value if guide.of_states else self._value_of_decoded
         inner = score_fn(
             self.model,
             state,
@@ -149,6 +150,10 @@ class Controller:
 
         return score
 
+    def _value_of_decoded(self, state: Tensor) -> Tensor:
+        assert self.guide is not None
+        return self.guide.value(self.model.decode(state))
+
     @torch.no_grad()
     def _encode(self, obs: np.ndarray) -> Tensor:
         low = self.mpc.planner.low
@@ -168,20 +173,24 @@ class Controller:
                 guesses=self._guesses(state),
                 generator=self.generator,
             )
-        if explore and self.noise:
-            action = self._noisy(action)
-        self.model_state, self.last_action = state, action
         plan = self.state.plan
+        if explore and self.config.noise and plan is not None:
+            action = self._noisy(action, plan)
+        self.model_state, self.last_action = state, action
         if plan is not None and plan is not before:
             self._count(plan, time.perf_counter() - began)
         return action.cpu().numpy()
 
-    def _noisy(self, action: Tensor) -> Tensor:
-        planner: Any = self.mpc.planner  # all have bounds
-        low, high = planner.low, planner.high
+    def _noisy(self, action: Tensor, plan: Plan) -> Tensor:
+        """The action with the noise of the settings, clipped into the box."""
+        planner: Any = self.mpc.planner
         noise = torch.randn(action.shape, generator=self.generator, device=self.generator.device)
-        moved = action + 0.5 * self.noise * (high - low) * noise.to(action)
-        return torch.clamp(moved, low, high)
+        if self.config.noise == "search":
+            index = (self.state.cursor - 1) // self.mpc.action_repeat
+            std = plan.std[index * len(plan.std) // len(plan.actions)]
+        else:
+            std = 0.5 * self.config.noise * (planner.high - planner.low)
+        return torch.addcmul(action, std, noise.to(action)).clamp(planner.low, planner.high)
 
     def _guesses(self, state: Tensor) -> Callable[[], Tensor] | None:
         """What returns the plans (M, H, A) that the policy of the guide proposes."""

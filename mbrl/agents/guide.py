@@ -25,6 +25,8 @@ class Guide(NamedTuple):
     """Acts on observations."""
     discount: float
     """The γ of `value`."""
+    of_states: bool = False
+    """Whether value and policy are of model states instead of observations."""
 
 
 @torch.no_grad()
@@ -44,7 +46,7 @@ def proposals(
     """
 
     def act(state: Tensor, *, generator: Generator, explore: bool) -> Tensor:
-        obs = model.decode(state)
+        obs = state if guide.of_states else model.decode(state)
         drawn = guide.policy(obs, generator=generator, explore=True)
         drawn[..., 0, :] = guide.policy(obs[..., 0, :], generator=generator, explore=False)
         return drawn

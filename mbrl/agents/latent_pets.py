@@ -12,7 +12,7 @@ from annotated_types import Ge
 
 from mbrl.agents.mpc import MPCConfig, PlannerConfig
 from mbrl.dynamics.recurrent_config import RecurrentConfig
-from planners.checks import NonNegativeFloat, PositiveInt, check_fields
+from planners.checks import PositiveInt, check_fields
 
 if TYPE_CHECKING:
     from torch import Generator
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 PLAN = MPCConfig(
     PlannerConfig("cem", horizon=12, population=1000, iterations=10, elites=100),
     propagation="expectation",
+    noise=0.3,
 )
-"""The search of PlaNet."""
+"""The search of PlaNet, and its exploration."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,6 @@ class Config:
     """Settings of planning through the model."""
     model: RecurrentConfig = field(default_factory=RecurrentConfig)
     """The model and its fit."""
-    noise: NonNegativeFloat = 0.3
-    """Std of the noise in actions that explore, in halves of the width of the action box."""
     random_steps: Annotated[int, Ge(2)] = 1000
     """Number of environment steps with uniformly random actions before the first fit."""
     fit_every: PositiveInt | None = None

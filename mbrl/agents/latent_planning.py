@@ -37,7 +37,6 @@ class LatentPlanning(ModelPlanning):
         generator: Generator,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.exploration = config.noise
         self._stored = LatentReplay(spec, config.model, config.capacity, device=device)
         super().__init__(spec, config, generator=generator, device=device)
 

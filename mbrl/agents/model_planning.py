@@ -44,15 +44,11 @@ class ModelPlanning(ABC):
         generator: random stream of the agent, on the CPU.
         device: device of the model and the plans.
 
-    Attributes:
-        exploration: as `noise` of `Controller`.
-
     Raises:
         ValueError: settings out of range; a reward that is neither known nor learned; particles
             that are not a multiple of the members; other kinds of spaces.
     """
 
-    exploration: float = 0.0
     replay: Any
 
     def __init__(
@@ -154,7 +150,6 @@ class ModelPlanning(ABC):
             reward=self.reward,
             terminated=self.terminated,
             guide=self._guide(),
-            noise=self.exploration,
             generator=on_device(generator, self.low.device),
         )
 

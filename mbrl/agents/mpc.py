@@ -31,7 +31,16 @@ if TYPE_CHECKING:
 
 
 PlannerName = Literal[
-    "icem", "cem", "mppi", "predictive", "cma", "evolution", "gradient", "ilqr", "random"
+    "icem",
+    "cem",
+    "mppi",
+    "elite-mppi",
+    "predictive",
+    "cma",
+    "evolution",
+    "gradient",
+    "ilqr",
+    "random",
 ]
 """Names of the library's planners; see `planner_kinds`."""
 
@@ -48,8 +57,8 @@ class PlannerConfig:
     """A planner and its settings; those that are unset have the planner's defaults."""
 
     name: str = "icem"
-    """The search: icem, cem, mppi, predictive, cma, evolution, gradient, ilqr or random, or one of
-    your own as module:Class."""
+    """The search: icem, cem, mppi, elite-mppi, predictive, cma, evolution, gradient, ilqr or
+    random, or one of your own as module:Class."""
     horizon: PositiveInt = 25
     """Number of actions in a plan."""
     population: PositiveInt | None = None
@@ -70,8 +79,14 @@ class PlannerConfig:
     """Share of the old mean and variance that is kept in each iteration."""
     temperature: PositiveFloat | None = None
     """Temperature of MPPI: a lower one gives more weight to the best candidates."""
-    answer: Literal["best", "mean"] | None = None
-    """The plan to carry out: the best candidate, or the mean of the search distribution."""
+    relative: bool | None = None
+    """Whether elite-mppi's temperature is relative to the range of the elites' scores. Otherwise it
+    is in units of the score."""
+    floor: NonNegativeFloat | None = None
+    """Smallest std of elite-mppi and evolution, as a fraction of the box's width."""
+    answer: Literal["best", "mean", "draw"] | None = None
+    """The plan to carry out: the best candidate, the mean of the search distribution, or one of
+    elite-mppi's elites, drawn with their weights."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings, by name, of a planner of your own that are not among the above."""
 
@@ -156,10 +171,14 @@ class MPCConfig:
 
     proposals: NonNegativeInt = 8
     """Number of plans by the policy of a learner, from which a search begins if they are better
-    than the last plan. Without a learner there are none."""
+    than the last plan; elite-mppi has them among its candidates instead. Without a learner
+    there are none."""
     terminal_value: bool = True
     """Whether the critic of a learner values the state in which a plan ends, with the learner's
     discount. Without a learner nothing does."""
+    noise: NonNegativeFloat | Literal["search"] = 0.0
+    """Std of Gaussian noise in actions in training, in halves of the width of the action box;
+    search: the std at which the search ended (TD-MPC)."""
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -48,7 +48,7 @@ class BayesianConfig(NeuralConfig):
     """Fraction of the best held-out score by which a score must be better to count as better."""
     hidden: Annotated[tuple[PositiveInt, ...], MinLen(1)] = (200, 200, 200, 200)
     """Width of each hidden layer."""
-    activation: Literal["silu", "relu", "elu", "tanh"] = "silu"
+    activation: Literal["silu", "relu", "elu", "mish", "tanh"] = "silu"
     """The function between layers."""
 
     def build(self, inputs: int, outputs: int, *, generator: Generator) -> Net:

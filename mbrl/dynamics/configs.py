@@ -195,7 +195,7 @@ class EnsembleConfig(NeuralConfig):
 
     hidden: Annotated[tuple[PositiveInt, ...], MinLen(1)] = (200, 200, 200, 200)
     """Width of each hidden layer."""
-    activation: Literal["silu", "relu", "elu", "tanh"] = "silu"
+    activation: Literal["silu", "relu", "elu", "mish", "tanh"] = "silu"
     """The function between layers."""
     weight_decay: NonNegativeFloat | tuple[NonNegativeFloat, ...] = 5e-5
     """Penalty on the weights, one number or one per layer (input layer first)."""
@@ -334,7 +334,7 @@ class ConditionalConfig(NeuralConfig):
     """Values of the latent variables over which means and variances are taken."""
     hidden: Annotated[tuple[PositiveInt, ...], MinLen(1)] = (128, 128)
     """Width of each hidden layer of prior, posterior and decoder."""
-    activation: Literal["silu", "relu", "elu", "tanh"] = "silu"
+    activation: Literal["silu", "relu", "elu", "mish", "tanh"] = "silu"
     """The function between layers."""
     epochs: PositiveInt = 300
     """Maximum number of passes over the data in one fit."""

@@ -52,7 +52,7 @@ class RepresentationConfig:
     """For images: channels of the first convolution; each later one has twice as many."""
     layers: PositiveInt = 4
     """For images: number of convolutions of 4 x 4, each of which halves height and width."""
-    activation: Literal["silu", "relu", "elu", "tanh"] = "silu"
+    activation: Literal["silu", "relu", "elu", "mish", "tanh"] = "silu"
     """The function between layers."""
 
     def __post_init__(self) -> None:

@@ -40,15 +40,15 @@ def score_fn(
     terminated: TerminatedFn | None = None,
     penalty: float = 0.0,
     terminal: float = 0.0,
-    value: Callable[[Float[Tensor, "P N O"]], Float[Tensor, "P N"]] | None = None,
+    value: Callable[[Float[Tensor, "P N S"]], Float[Tensor, "P N"]] | None = None,
     generator: Generator,
 ) -> Callable[[Float[Tensor, "N H A"]], Float[Tensor, " N"]]:
     """What a planner maximises: the objective over the imagined returns from one state.
 
     All noise and all assignments are drawn here, once, and are the same for every candidate: the
     score is then a pure function, differences between candidates are not blurred by luck, and a
-    candidate may be scored in any block on any worker. States are decoded only where `reward`,
-    `terminated` or `value` is given.
+    candidate may be scored in any block on any worker. States are decoded only where `reward` or
+    `terminated` is given.
 
     Args:
         model: any `Dynamics`; `GaussianDynamics` for moment, distribution and the penalty.
@@ -63,7 +63,7 @@ def score_fn(
         penalty: λ in reward − λ·u, u the members' disagreement at each particle
             (`disagreement`); MOPO, Yu et al. 2020, with the epistemic part alone.
         terminal: how many times more the last reward counts, for what lies beyond the horizon.
-        value: of the observation at the end of a plan; it is discounted and added to the return
+        value: of the model state at the end of a plan; it is discounted and added to the return
             of trajectories that have not ended (POLO, Lowrey et al. 2019; TD-MPC, Hansen et al.
             2022). The model is then stepped by its `step`, even if it can roll out whole sequences.
         generator: draws noise and assignments.
@@ -138,7 +138,7 @@ def score_fn(
                 returns.add_(step.reward, alpha=last * discount**t)
                 sums.add_(step.next_state.detach())
             if value is not None and step is not None:
-                beyond = value(model.decode(step.next_state))
+                beyond = value(step.next_state)
                 goes_on = step.alive & ~step.terminated
                 weight = discount ** actions.shape[1]
                 returns = returns + weight * torch.where(goes_on, beyond, 0.0)

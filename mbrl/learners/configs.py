@@ -17,7 +17,7 @@ from planners.checks import (
     require,
 )
 
-Activation = Literal["relu", "silu", "elu", "tanh"]
+Activation = Literal["relu", "silu", "elu", "mish", "tanh"]
 Rate = PositiveFloat
 Normalisation = Literal["layer", "batch", "batch-after", "renorm-after"]
 

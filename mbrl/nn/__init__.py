@@ -2,12 +2,13 @@
 
 `stacked` has the base class `Net` and the stack, `normed` a stack that normalises the inputs of its
 later layers, and `blocks` a stack of residual networks; `block` has the parameters of a module as
-one tensor with its optimiser, and target copies of it.
+one tensor with its optimiser, and target copies of it; `simplicial` has simplicial normalisation.
 """
 
-from mbrl.nn.block import Block, Diverged, Target
+from mbrl.nn.block import Block, Diverged, Target, minimise
 from mbrl.nn.blocks import StackedBlocks
 from mbrl.nn.normed import NormedMLP
+from mbrl.nn.simplicial import simnorm
 from mbrl.nn.stacked import (
     ACTIVATIONS,
     INITS,
@@ -30,5 +31,7 @@ __all__ = [
     "StackedMLP",
     "Target",
     "fold_scaling",
+    "minimise",
+    "simnorm",
     "stacked_mlp",
 ]

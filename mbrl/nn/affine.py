@@ -118,7 +118,7 @@ class _Affine(torch.autograd.Function):
         ctx.save_for_backward(x, weight)
         offsets = [None] * len(x) if bias is None else bias.squeeze(1).unbind()
         parts = zip(x.unbind(), weight.unbind(), offsets, strict=True)
-        return torch.stack([dense(*part) for part in parts])
+        return _joined([dense(*part) for part in parts])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
@@ -132,8 +132,13 @@ class _Affine(torch.autograd.Function):
         rows = own = None
         if by_x:
             parts = zip(each, weight.unbind(), strict=True)
-            rows = torch.stack([input_gradient(*part) for part in parts])
+            rows = _joined([input_gradient(*part) for part in parts])
         if by_weight:
             parts = zip(x.unbind(), each, strict=True)
-            own = torch.stack([weight_gradient(*part) for part in parts])
+            own = _joined([weight_gradient(*part) for part in parts])
         return rows, own, offset
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """The parts stacked, which for one alone needs no copy."""
+    return parts[0].unsqueeze(0) if len(parts) == 1 else torch.stack(parts)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -88,37 +88,14 @@ class Block:
 
     def gradient(self, loss: Tensor) -> Tensor:
         """The gradient (parameters,) of a scalar loss; it stays in place until the next call."""
-        # copying each into place takes less time than adding it to zeros, as backward() does
-        found = torch.autograd.grad(loss, self._trained, materialize_grads=True)
-        with torch.no_grad():
-            cast(Any, torch)._foreach_copy_(self._gradients, found)
-        grad = self.value.grad
-        assert grad is not None
-        return grad
+        return gradients(loss, [self])[0]
 
     def minimise(self, loss: Tensor) -> Tensor:
         """One step of the optimiser; returns the norm of the gradient before any clipping.
 
         The norm is 0 where there is no `clip`, as computing it takes time.
         """
-        grad = self.gradient(loss)
-        norm = self._zero
-        if self.clip is not None:
-            norm = torch.linalg.vector_norm(grad)
-            if not norm.is_cpu:  # its value would have to be waited for
-                grad.mul_((self.clip / (norm + 1e-6)).clamp_max(1.0))
-            elif not (length := float(norm) + 1e-6) <= self.clip:
-                grad.mul_(self.clip / length)
-        # Moments of a unit that stays silent decay until they are subnormal, below 1.2e-38. Adam's
-        # step then takes ten times as long, so they count as 0.
-        flushed = SUBNORMAL == 0.0  # if the processor is set so anyway
-        torch.set_flush_denormal(True)
-        try:
-            with torch.no_grad():
-                self._step(grad)
-        finally:
-            torch.set_flush_denormal(flushed)
-        return norm
+        return minimise(loss, [self], clip=self.clip)
 
     def _step(self, grad: Tensor) -> None:
         rate, decay, (beta1, beta2) = self.learning_rate, self._weight_decay, self._betas
@@ -179,6 +156,56 @@ class Block:
         self._mean.copy_(state["mean"])
         self._square.copy_(state["square"])
         self.learning_rate = state["learning_rate"]
+
+
+def gradients(loss: Tensor, blocks: Sequence[Block]) -> list[Tensor]:
+    """The gradient (parameters,) of a scalar loss in each block; they stay in place until the next.
+
+    Parameters that the loss does not depend on have the gradient 0.
+    """
+    trained = [parameter for block in blocks for parameter in block._trained]
+    # copying each into place takes less time than adding it to zeros, as backward() does
+    found = torch.autograd.grad(loss, trained, materialize_grads=True)
+    with torch.no_grad():
+        places = [place for block in blocks for place in block._gradients]
+        cast(Any, torch)._foreach_copy_(places, found)
+    return [cast(Tensor, block.value.grad) for block in blocks]
+
+
+def minimise(loss: Tensor, blocks: Sequence[Block], *, clip: float | None = None) -> Tensor:
+    """One step of the optimisers of blocks with one loss, each with a step size of its own.
+
+    Args:
+        loss: a scalar.
+        blocks: whose parameters it depends on.
+        clip: largest Euclidean norm of the gradient in all of them together; larger ones are scaled
+            down. None: no limit. Their own `clip` does not count.
+
+    Returns:
+        The norm before any clipping; 0 where there is no `clip`, as computing it takes time.
+    """
+    found = gradients(loss, blocks)
+    norm = blocks[0]._zero
+    if clip is not None:
+        norms = [torch.linalg.vector_norm(grad) for grad in found]
+        norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
+        if not norm.is_cpu:  # its value would have to be waited for
+            for grad in found:
+                grad.mul_((clip / (norm + 1e-6)).clamp_max(1.0))
+        elif not (length := float(norm) + 1e-6) <= clip:
+            for grad in found:
+                grad.mul_(clip / length)
+    # Moments of a unit that stays silent decay until they are subnormal, below 1.2e-38. Adam's
+    # step then takes ten times as long, so they count as 0.
+    flushed = SUBNORMAL == 0.0  # if the processor is set so anyway
+    torch.set_flush_denormal(True)
+    try:
+        with torch.no_grad():
+            for block, grad in zip(blocks, found, strict=True):
+                block._step(grad)
+    finally:
+        torch.set_flush_denormal(flushed)
+    return norm
 
 
 class Target:

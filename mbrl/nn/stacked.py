@@ -16,12 +16,15 @@ from torch import Generator, Tensor, nn
 
 from mbrl.nn import affine as products
 from mbrl.nn.affine import affine, dense, input_gradient, weight_gradient
+from mbrl.nn.dropout import kept
+from mbrl.nn.mish import mish, mish_backward
 from planners.checks import check_memory
 
 ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
     "silu": F.silu,
     "relu": F.relu,
     "elu": F.elu,
+    "mish": mish,
     "tanh": lambda x, inplace=False: x.tanh_() if inplace else x.tanh(),
 }
 
@@ -30,6 +33,7 @@ SLOPES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "silu": lambda grad, x, y: torch.ops.aten.silu_backward(grad, x),
     "relu": lambda grad, x, y: torch.ops.aten.threshold_backward(grad, y, 0),
     "elu": lambda grad, x, y: torch.ops.aten.elu_backward(grad, 1, 1, 1, False, x),
+    "mish": lambda grad, x, y: mish_backward(grad, x),
     "tanh": lambda grad, x, y: torch.ops.aten.tanh_backward(grad, y),
 }
 """Gradient with respect to x of y = activation(x), from the gradient with respect to y."""
@@ -218,6 +222,10 @@ Norm = Literal["layer", "batch", "batch-after", "renorm-after"]
 the input and before each activation (Ioffe and Szegedy 2015), over the batch at the input and after
 each activation, or the same with batch renormalisation (Ioffe 2017)."""
 
+GATHERED = 100_000
+"""Up to this size of a member's first layer the weights of some members are copied into one block,
+which takes less time than the operations of one member after the other."""
+
 INITS = ("pets", "uniform", "orthogonal")
 """Initial weights of `StackedMLP`."""
 
@@ -256,7 +264,7 @@ class StackedMLP(Stack):
         last_gain: factor of the output layer's orthogonal matrix.
         norm: normalisation of hidden layers, one of `Norm`; None: none.
         dropout: share of hidden units dropped before the normalisation in training mode, with masks
-            from the generator of the last `resample`.
+            from the generator of the last `resample`; or that of each hidden layer.
         generator: draws the weights.
 
     Raises:
@@ -273,7 +281,7 @@ class StackedMLP(Stack):
         init: str = "pets",
         last_gain: float = 1.0,
         norm: Norm | None = None,
-        dropout: float = 0.0,
+        dropout: float | Sequence[float] = 0.0,
         generator: Generator,
     ) -> None:
         super().__init__()
@@ -286,17 +294,21 @@ class StackedMLP(Stack):
         ):
             if value not in known:
                 raise ValueError(f"{name} {value!r} is unknown; take one of {known}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be >= 0 and < 1, got {dropout}")
+        hidden = len(sizes) - 2
+        shares = (dropout,) * hidden if isinstance(dropout, int | float) else tuple(dropout)
+        if len(shares) != hidden or not all(0 <= share < 1 for share in (*shares, 0)):
+            raise ValueError(
+                f"dropout must be >= 0 and < 1, or {hidden} such numbers, got {dropout}"
+            )
         self.sizes, self.activation, self.init = tuple(sizes), activation, init
-        self.last_gain, self.norm, self.dropout = last_gain, norm, dropout
+        self.last_gain, self.norm, self.dropout = last_gain, norm, shares
         self._noise: Generator | None = None
         pairs = self._check_fit(members, sizes)
         self.weights = nn.ParameterList(torch.empty(members, i, o) for i, o in pairs)
         self.biases = nn.ParameterList(torch.empty(members, 1, o) for _, o in pairs)
         # a norm over the batch is also at the input
         normed = [] if norm is None else [*sizes[norm == "layer" : -1]]
-        kinds = {"layer": _LayerNorm, "renorm-after": BatchRenorm}
+        kinds = {"layer": LayerNorm, "renorm-after": BatchRenorm}
         kind = kinds.get(norm or "", BatchNorm)
         self.norms = nn.ModuleList(kind(members, size) for size in normed)
         self.reset(generator=generator)
@@ -322,7 +334,7 @@ class StackedMLP(Stack):
             weight.copy_(fresh)
             bias.copy_(offset)
         for norm in self.norms:
-            cast(_LayerNorm | BatchNorm, norm).reset()
+            cast(LayerNorm | BatchNorm, norm).reset()
 
     def resample(self, *, generator: Generator) -> None:
         """Take later dropout masks from this generator."""
@@ -334,16 +346,18 @@ class StackedMLP(Stack):
         modules: dict[str, Any] = self._modules
         weights: list[Tensor] = [*modules["weights"]._parameters.values()]
         biases: list[Tensor] = [*modules["biases"]._parameters.values()]
-        if self.norm is None and not (self.dropout and self.training):
+        if self.norm is None and not (any(self.dropout) and self.training):
             return stacked_mlp(x, weights, biases, self.activation)
+        if self.norm == "layer":
+            return self._layer_normed(x, weights, biases, None)
         act, norms = ACTIVATIONS[self.activation], [*self.norms]
         after = self.norm in ("batch-after", "renorm-after")
         if len(norms) == len(weights):
             x = norms.pop(0)(x)
         for layer, (weight, bias) in enumerate(zip(weights[:-1], biases[:-1], strict=True)):
             x = affine(x, weight, bias)
-            if self.dropout and self.training:
-                x = x * self._mask(x)
+            if self.training and self.dropout[layer]:
+                x = x * self._mask(x, self.dropout[layer])
             if norms and not after:
                 x = norms[layer](x)
             x = act(x)
@@ -351,11 +365,55 @@ class StackedMLP(Stack):
                 x = norms[layer](x)
         return affine(x, weights[-1], biases[-1])
 
-    def _mask(self, x: Tensor) -> Tensor:
+    def only(self, members: Sequence[int], x: Float[Tensor, "1 B I"]) -> Float[Tensor, "M B O"]:
+        """The outputs of some members, all on the same rows.
+
+        Raises:
+            ValueError: a net with a norm other than layer norm.
+        """
+        if self.norm not in ("layer", None):
+            raise ValueError(f"norm: want layer or None, got {self.norm}")
+        if len(members) > 1 and self.weights[0].numel() > GATHERED * self.members:
+            return torch.cat([self.only([member], x) for member in members])
+        own: Any = slice(members[0], members[0] + 1)  # a view
+        if len(members) > 1:
+            own = torch.tensor(members, device=x.device)
+        weights, biases = ([part[own] for part in each] for each in (self.weights, self.biases))
+        x = x.expand(len(members), -1, -1)
+        if self.norm is None:
+            return stacked_mlp(x, weights, biases, self.activation)
+        return self._layer_normed(x, weights, biases, own)
+
+    def after_first(self, x: Float[Tensor, "E B W"]) -> Float[Tensor, "E B O"]:
+        """The outputs, from those of the first layer before its layer norm.
+
+        For inputs of which a part is the same in all rows, whose product is then needed once.
+        """
+        return self._layer_normed(x, [*self.weights], [*self.biases], None, first=False)
+
+    def _layer_normed(
+        self,
+        x: Tensor,
+        weights: Sequence[Tensor],
+        biases: Sequence[Tensor],
+        own: Any,
+        *,
+        first: bool = True,
+    ) -> Tensor:
+        act = ACTIVATIONS[self.activation]
+        norms = cast(list[Any], [*self.norms._modules.values()])
+        for layer, norm in enumerate(norms):
+            if layer or first:
+                x = affine(x, weights[layer], biases[layer])
+            if self.training and self.dropout[layer]:
+                x = x * self._mask(x, self.dropout[layer])
+            x = act(norm(x, own))
+        return affine(x, weights[-1], biases[-1])
+
+    def _mask(self, x: Tensor, share: float) -> Tensor:
         if self._noise is None:
             raise ValueError("dropout: call resample before a forward pass in training mode")
-        uniform = torch.rand(x.shape, generator=self._noise, device=self._noise.device).to(x)
-        return (uniform >= self.dropout) / (1 - self.dropout)
+        return kept(x, share, generator=self._noise)
 
     @torch.no_grad()
     def to_unit_weights(self) -> None:
@@ -396,7 +454,7 @@ def unit_columns(weight: Float[Tensor, "E I O"]) -> None:
     weight.div_(torch.linalg.vector_norm(weight, dim=1, keepdim=True).clamp_min(1e-12))
 
 
-class _LayerNorm(nn.Module):
+class LayerNorm(nn.Module):
     """Mean 0 and variance 1 over the features of each row, then a scale and shift per member."""
 
     def __init__(self, members: int, size: int) -> None:
@@ -406,11 +464,18 @@ class _LayerNorm(nn.Module):
 
     @torch.no_grad()
     def reset(self) -> None:
+        """Scale 1, shift 0."""
         self.weight.fill_(1.0)
         self.bias.zero_()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.addcmul(self.bias, self.weight, F.layer_norm(x, x.shape[-1:]))
+    def forward(self, x: Float[Tensor, "E B D"], members: Any = None) -> Float[Tensor, "E B D"]:
+        """Normalised rows, of the members at this index; of all if None."""
+        weight, bias = self.weight, self.bias
+        if members is not None:
+            weight, bias = weight[members], bias[members]
+        if len(weight) == 1:  # one operation instead of two
+            return F.layer_norm(x, x.shape[-1:], weight.flatten(), bias.flatten())
+        return torch.addcmul(bias, weight, F.layer_norm(x, x.shape[-1:]))
 
 
 class BatchNorm(nn.Module):

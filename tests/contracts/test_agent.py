@@ -23,8 +23,10 @@ from mbrl.agents import (
     sac,
     sac_ae,
     td3,
+    tdmpc,
 )
 from mbrl.agents.pets import Config
+from mbrl.agents.world_config import planning
 from mbrl.dynamics import (
     DropoutConfig,
     EnsembleConfig,
@@ -36,6 +38,7 @@ from mbrl.dynamics import (
 from mbrl.dynamics.recurrent_config import RecurrentConfig
 from mbrl.encoders.configs import AutoencoderConfig, SelfPredictionConfig
 from mbrl.learners.configs import SACAEConfig, SACConfig
+from mbrl.learners.tdmpc_config import TDMPCConfig
 from mbrl.learners.value_configs import DDPGConfig, TD3Config
 from mbrl.types import Agent, Player, Spec, Transition
 from tests.proof import bayesian_linear, dyna
@@ -197,6 +200,18 @@ def double_horizon(seed, **settings):
     )  # fmt: skip
 
 
+def latent(seed, **settings):
+    own = TDMPCConfig(
+        latent=8, group=4, hidden=(8,), encoder_hidden=(8,), critics=3, horizon=2, **settings
+    )
+    plan = planning(population=10, iterations=2, elites=2, proposals=2)
+    config = tdmpc.Config(
+        learner=own, plan=plan, random_steps=12, first_updates=2, train_every=2, batch=8,
+        log_every=12,
+    )  # fmt: skip
+    return tdmpc.make(SPEC, config, generator=seeded(seed))
+
+
 MAKERS = {
     "mbpo": imagined("mbpo", {"learner": SOFT}, last_horizon=4, horizon_from=12, horizon_to=20),
     "macura": imagined("mbpo", {"learner": SOFT}, trust="macura", horizon=3),
@@ -257,6 +272,8 @@ MAKERS = {
     "sac-ae, frozen": lambda seed=0: coded(
         seed, training="frozen", pretrain=3, representation="self-prediction", n_step=2
     ),
+    "tdmpc": lambda seed=0: latent(seed, dropout=0.3),
+    "tdmpc, other losses": lambda seed=0: latent(seed, rho=1.0, subset=3, bins=11),
     "random": lambda seed=0: RandomAgent(SPEC.action, generator=seeded(seed)),
 }
 """name -> make(seed) -> a fresh agent for `SPEC`."""

@@ -240,7 +240,7 @@ def test_candidates_and_plans_stay_in_the_box(name, box, horizon, share, kind, p
     high = low + torch.tensor([w for _, w in box])
     settings: dict[str, Any] = {"iterations": 5} if name in ("cma", "gradient") else {}
     planner = PLANNERS[name](
-        low, high, horizon, population=40, knots=max(1, round(share * horizon)),
+        low, high, horizon, population=80, knots=max(1, round(share * horizon)),
         interpolation=kind, **settings,
     )  # fmt: skip
 

@@ -5,8 +5,10 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box
 from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -20,15 +22,19 @@ from experiments.bench import (
     learners,
     mcts,
     memory,
+    world,
 )
 from experiments.bench import uncertainty as uncertain
 from experiments.bench.parts import ensemble, forward_flops
 from experiments.bench.rollout import busy_neighbour
 from experiments.peers import HOW_TO_INSTALL
-from mbrl.agents import dqn
+from mbrl.agents import dqn, tdmpc
+from mbrl.agents.world_config import planning
 from mbrl.distributions import Bounds
 from mbrl.learners.configs import SACConfig
 from mbrl.learners.sac import SAC
+from mbrl.learners.tdmpc_config import TDMPCConfig
+from mbrl.types import Spec
 
 TINY = Bench(repeats=2, threads=1, matrix=16)
 
@@ -239,6 +245,39 @@ def test_an_update_of_sac_has_the_operations_that_torch_counts():
     with FlopCounterMode(display=False) as counter:
         learner.update(replay.sample(50, generator=draw), generator=draw)
     assert learners.sac_flops(17, 6, (32, 64), 50) == counter.get_total_flops()
+
+
+TINY_WORLD = tdmpc.Config(
+    learner=TDMPCConfig(
+        latent=8, group=4, hidden=(16, 12), encoder_hidden=(10,), bins=7, critics=3
+    ),
+    plan=planning(population=16, iterations=2, elites=4, proposals=3),
+    batch=6,
+)
+
+
+def test_plans_and_updates_of_a_world_are_measured_against_products_and_goals(monkeypatch):
+    monkeypatch.setattr(world, "SIZES", [("tiny", 5, 2, TINY_WORLD, "≥ 0.8", 64.0)])
+    found = {(r.work, r.against): r for r in BENCHES["world"](TINY, plans=2, updates=1)}
+    goal = found["TD-MPC2 plan, tiny", "wanted"]
+    assert goal.reference == (64.0, 64.0) and goal.wanted == "≥ 1"
+    assert found["TD-MPC2 plan, tiny", "matmul"].wanted == "≥ 0.8"
+    assert found["TD-MPC2 update, tiny", "matmul"].unit == "updates/s"
+    assert all(min(result.ours) > 0 for result in found.values())
+
+
+def test_plans_and_updates_of_a_world_have_the_operations_that_torch_counts():
+    spec = Spec(Box(-np.inf, np.inf, (5,)), Box(-1, 1, (2,)), ends=False, episode_steps=500)
+    agent = tdmpc.make(spec, TINY_WORLD, generator=torch.Generator().manual_seed(0))
+    player = agent.player(generator=torch.Generator().manual_seed(0))
+    with FlopCounterMode(display=False) as counter:
+        player.act(np.zeros((1, 5), np.float32), explore=False)
+    assert counter.get_total_flops() == pytest.approx(world.plan_flops(5, 2, TINY_WORLD), rel=0.01)
+    batch = world.sequences(5, 2, TINY_WORLD)
+    with FlopCounterMode(display=False) as counter:
+        agent.learner.update(batch, generator=torch.Generator().manual_seed(0))
+    counted = counter.get_total_flops()
+    assert counted == pytest.approx(world.update_flops(5, 2, TINY_WORLD), rel=0.01)
 
 
 TINY_DYNA = {"starts": 70, "rows": 300}

@@ -46,7 +46,7 @@ def test_every_learner_has_a_row_and_a_colour_in_the_figure_of_all():
     assert labels == set(learners_returns.COLOURS)
     with_model = {
         "dhmbpo", "dyna", "dyna-q", "latent-mbpo", "latent-pets", "mb-pg", "mbpo", "mve", "pets",
-        "svg",
+        "svg", "tdmpc",
     }  # fmt: skip
     assert set(AGENTS) - labels == {"random", "sac-ae", "tabular"} | with_model
     assert len(set(learners_returns.COLOURS.values())) == len(labels)

@@ -68,6 +68,12 @@ RUNS = {
     "svg": [f"--env Pendulum-v1 {MODEL} --hidden 8"],
     "tabular": ["--env frozen-lake --steps 300"],
     "td3": [f"--env Pendulum-v1 {REPLAY}"],
+    "tdmpc": [
+        f"{env} --steps 160 --random-steps 20 --first-updates 1 --train-every 20 --batch 8 "
+        "--hidden 8 --latent 8 --encoder-hidden 8 --log-every 50 --plan.planner.population 4 "
+        "--plan.planner.elites 2 --plan.planner.iterations 1 --plan.proposals 1"
+        for env in ("--env panda-reach", "--env MountainCarContinuous-v0")
+    ],
     "trpo": [ROLLOUT],
 }
 """Short runs that together log every number of the algorithm."""

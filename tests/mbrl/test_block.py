@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mbrl.nn import Block, StackedMLP, Target
+from mbrl.nn import Block, StackedMLP, Target, minimise
 
 
 def seeded(seed=0):
@@ -60,6 +60,32 @@ def test_gradients_are_clipped_as_torch_does():
     torch.testing.assert_close(norm, expected)
     for own, theirs in zip(net.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(own, theirs)
+
+
+@pytest.mark.parametrize("clip", [0.1, 1e6, None])
+def test_blocks_with_one_loss_move_as_groups_of_one_torch_optimiser(clip):
+    first, second, unused, (x, y) = small(0), small(1), small(2), data()
+    others = copy.deepcopy([first, second, unused])
+    blocks = [Block(first, learning_rate=1e-2), Block(second, learning_rate=1e-3)]
+    blocks.append(Block(unused, learning_rate=1.0))
+    groups = [
+        {"params": o.parameters(), "lr": r} for o, r in zip(others, (1e-2, 1e-3, 1.0), strict=True)
+    ]
+    reference = torch.optim.Adam(groups)
+    for _ in range(3):
+        norm = minimise(loss_of(first, x, second(x) + y), blocks, clip=clip)
+        reference.zero_grad()
+        loss_of(others[0], x, others[1](x) + y).backward()
+        parameters = [p for other in others for p in other.parameters()]
+        if clip is None:
+            assert norm == 0
+        else:
+            want = torch.nn.utils.clip_grad_norm_(parameters, clip)
+            torch.testing.assert_close(norm, want)
+        reference.step()
+    for block, other in zip(blocks, others, strict=True):
+        for own, wanted in zip(block.module.parameters(), other.parameters(), strict=True):
+            torch.testing.assert_close(own, wanted, atol=1e-6, rtol=1e-4)
 
 
 def test_the_fixed_twin_has_the_same_values_and_passes_gradients_to_its_inputs_only():
@@ -178,6 +204,31 @@ def test_running_moments_approach_those_of_the_data():
     first = net.norms[0]
     torch.testing.assert_close(first.mean, torch.full((1, 1, 2), 5.0), rtol=0, atol=0.1)
     torch.testing.assert_close(first.variance, torch.full((1, 1, 2), 9.0), rtol=0.05, atol=0)
+
+
+def test_some_members_of_a_stack_have_the_outputs_that_all_have():
+    for norm in (None, "layer"):
+        net = StackedMLP(5, (3, 8, 8, 2), norm=norm, activation="mish", generator=seeded())
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=seeded(1)))
+        x = torch.randn(1, 16, 3, generator=seeded(2))
+        every = net(x.expand(5, -1, -1))
+        for members in ([3], [4, 0], [0, 1, 2, 3, 4]):
+            torch.testing.assert_close(net.only(members, x), every[members])
+    with pytest.raises(ValueError, match="norm: want layer or None, got batch"):
+        StackedMLP(2, (3, 8, 1), norm="batch", generator=seeded()).only([0], x)
+
+
+def test_dropout_can_be_that_of_each_layer():
+    net = StackedMLP(1, (2, 400, 400, 1), dropout=(0.5, 0.0), generator=seeded())
+    net.resample(generator=seeded(1))
+    dropped = []
+    net._mask, plain = lambda x, share: dropped.append(share) or plain(x, share), net._mask
+    net(torch.ones(1, 3, 2))
+    assert dropped == [0.5]
+    with pytest.raises(ValueError, match=r"dropout must be >= 0 and < 1, or 2 such numbers"):
+        StackedMLP(1, (2, 4, 4, 1), dropout=(0.5,), generator=seeded())
 
 
 def test_dropout_keeps_the_mean_and_draws_from_the_generator():

@@ -12,7 +12,7 @@ from mbrl.dynamics import EnsembleConfig
 from mbrl.nn import ACTIVATIONS, Block, Net, StackedMLP, stacked_mlp
 from mbrl.nn.affine import affine
 
-MODULES = {"silu": nn.SiLU, "relu": nn.ReLU, "elu": nn.ELU, "tanh": nn.Tanh}
+MODULES = {"silu": nn.SiLU, "relu": nn.ReLU, "elu": nn.ELU, "mish": nn.Mish, "tanh": nn.Tanh}
 
 
 def test_every_activation_can_be_set():

@@ -16,13 +16,13 @@ CONFIG = latent_pets.Config(
     mpc=MPCConfig(
         PlannerConfig("cem", horizon=3, population=8, iterations=2, elites=2),
         propagation="expectation",
+        noise=0.5,
     ),
     model=RecurrentConfig(
         latent=2, deterministic=4, width=4, hidden=(4,), channels=2, layers=2, batch=2, length=5,
         updates=2,
     ),
     random_steps=5,
-    noise=0.5,
 )  # fmt: skip
 
 

@@ -412,7 +412,7 @@ def test_no_part_that_only_a_file_names_is_imported(algo, tmp_path, monkeypatch)
     given = RunConfig(algo, "Pendulum-v1", 0, 10, "cpu", agent(algo).Config()).to_json()
     spoilt = [given | {"agent": own} for own in with_own_parts(given["agent"])]
     with_parts = {"dhmbpo", "dyna", "latent-mbpo", "latent-pets", "mb-pg", "mbpo", "mve", "pets"}
-    assert bool(spoilt) == (algo in with_parts | {"svg"})
+    assert bool(spoilt) == (algo in with_parts | {"svg", "tdmpc"})
     for config in spoilt:
         with pytest.raises(RunError, match="evil_module, which is not imported because only a fi"):
             RunConfig.of(SimpleNamespace(path=tmp_path, config=config))
