@@ -99,7 +99,12 @@ UNSET: Mapping[str, Mapping[str, str]] = {
     "mbrl.agents.schedules.OffPolicySchedule": {
         "random_steps": "--learning-starts",
         "updates": "--train-every",
-        "capacity": "1000000, of images 100000",
+        "capacity": "1000000, of images 500000",
+    },
+    "mbrl.agents.representing_config.RepresentingSchedule": {
+        "pretrain": "2000 if it is frozen and not loaded, else 0",
+        "encoder": "random weights",
+        "data": "the first steps",
     },
     "mbrl.agents.dyna_config.DynaSchedule": {"last_horizon": "--horizon"},
     "mbrl.agents.model_gradient_config.ModelGradientSchedule": {
@@ -109,6 +114,7 @@ UNSET: Mapping[str, Mapping[str, str]] = {
     "mbrl.dynamics.configs.FitConfig": {"batches_per_epoch": "all rows"},
     "mbrl.dynamics.configs.LearnedConfig": {"constants": "none"},
     "mbrl.dynamics.configs.NeuralConfig": {"elites": "all members"},
+    "mbrl.encoders.configs.VAEConfig": {"noise": "learned"},
     "mbrl.learners.svg_config.SVGConfig": {
         "critic_hidden": "--hidden",
         "discount": "that of the environment, that of the algorithm if it has none",

@@ -41,8 +41,8 @@ class RepresentingSchedule(OffPolicySchedule):
     """Where the encoder's first weights come from: a run of this algorithm, or a .safetensors file
     with the weights of its checkpoint. If unset, they are random."""
     data: str | None = None
-    """A run whose replay buffer the encoder learns from before, instead of this run's first steps:
-    one of any algorithm that keeps transitions, with the same observations and actions."""
+    """A run whose replay buffer the encoder learns from before: one of any algorithm that keeps
+    transitions, with the same observations and actions. If unset, this run's first steps."""
     batch: PositiveInt = 128
     """Transitions in each update."""
     images: ImageConfig = field(default_factory=lambda: ImageConfig(shift=0))
