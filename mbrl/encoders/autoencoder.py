@@ -39,6 +39,8 @@ class Autoencoder(Representation):
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Half the squared error of each number, mean over numbers and rows, with the penalties.
 
+        The error is in units of the variance of pixels once `rescale` has measured it.
+
         Returns:
             The loss; `error`, the mean squared error; `code`, mean squared length of a code.
         """
@@ -48,6 +50,8 @@ class Autoencoder(Representation):
         length = z.square().sum(-1).mean()
         weights = sum(part.square().sum() for part in self.decoder.parameters())
         loss = 0.5 * (
-            error + self.config.code_penalty * length + self.config.decoder_penalty * weights
+            error / self.spread.square()
+            + self.config.code_penalty * length
+            + self.config.decoder_penalty * weights
         )
         return loss, {"error": error.detach(), "code": length.detach()}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from jaxtyping import Float, Shaped
@@ -114,9 +114,17 @@ class Representation(Learned):
         outputs: of the encoder's network; Z or more.
         generator: draws the weights.
 
+    Attributes:
+        background: (C, H, W), what the decoder's outputs for images are added to; 0 before
+            `rescale`.
+        spread: what they are multiplied by before; 1 before `rescale`, and for vectors.
+
     Raises:
         ValueError: a shape that is neither a vector's nor an image's, or images that are too small.
     """
+
+    background: Tensor
+    spread: Tensor
 
     def __init__(
         self,
@@ -131,23 +139,30 @@ class Representation(Learned):
         self.decoder = decoder
         if isinstance(scaling, ImageScaling):
             self.register_buffer("background", torch.zeros(scaling.size))
+        self.register_buffer("spread", torch.ones(()))
 
     @torch.no_grad()
     def rescale(self, obs: Shaped[Tensor, " T *O"]) -> None:
-        """Scale vectors; images are decoded as their mean, to which the decoder's output is added.
+        """Scale vectors; for images, scale the decoder's outputs.
 
-        Where little of an image ever changes, the decoder otherwise learns what does not first.
+        These are then added to the mean image, in units of the std of all pixels around it. Where
+        little of an image ever changes, a decoder otherwise learns what does not change first.
         """
         super().rescale(obs)
         if isinstance(self.scaling, ImageScaling):
-            parts = [self.scaling(part).double().sum(0) for part in obs.split(256)]
-            mean = torch.stack(parts).sum(0) / len(obs)
-            cast(Tensor, self.background).copy_(self.outputs(mean))
+            parts = [self.scaling(part).double() for part in obs.split(256)]
+            mean = torch.stack([part.sum(0) for part in parts]).sum(0) / len(obs)
+            rest = sum(float((part - mean).square().sum()) for part in parts)
+            spread = math.sqrt(rest / max(1, mean.numel() * len(obs)))
+            self.background.copy_(self.outputs(mean))
+            self.spread.fill_(self.unit(spread) if spread > 0 else 1.0)
 
     def drawn(self, z: Float[Tensor, "B Z"]) -> Float[Tensor, " B *D"]:
         """Outputs of the decoder, in the shape of what `scaling` gives."""
         out = self.decoder(z)
-        return out if isinstance(self.scaling, VectorScaling) else out + self.background
+        if isinstance(self.scaling, VectorScaling):
+            return out
+        return out * self.spread + self.background
 
     def scaled(self, obs: Shaped[Tensor, "*lead *O"]) -> Float[Tensor, "*lead D"]:
         """Observations as the decoder has them, flat."""
@@ -182,6 +197,10 @@ class Representation(Learned):
     def outputs(self, means: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead D"]:
         """The inverse of `means`."""
         return means
+
+    def unit(self, spread: float) -> float:
+        """What the decoder's outputs for images are multiplied by, if pixels have this std."""
+        return spread
 
     @abstractmethod
     def loss(

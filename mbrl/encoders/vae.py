@@ -80,6 +80,10 @@ class VAE(Representation):
         bernoulli = self.config.likelihood == "bernoulli"
         return means.clamp(0.01, 0.99).logit() if bernoulli else means
 
+    def unit(self, spread: float) -> float:
+        """Log odds are not in units of colours, so they are not multiplied."""
+        return 1.0 if self.config.likelihood == "bernoulli" else spread
+
     def bound(
         self, obs: Shaped[Tensor, " B *O"], noise: Float[Tensor, "B Z"]
     ) -> tuple[Float[Tensor, " B"], Float[Tensor, "B Z"]]:

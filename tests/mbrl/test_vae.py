@@ -205,6 +205,20 @@ def test_a_decoder_that_has_learned_nothing_draws_the_mean_image(likelihood):
     torch.testing.assert_close(drawn, wanted, atol=1e-5, rtol=0)
 
 
+def test_an_autoencoders_error_is_in_units_of_the_variance_of_pixels():
+    """That of the mean image is half of 1."""
+    config = AutoencoderConfig(latent=4, channels=8, layers=3, code_penalty=0, decoder_penalty=0)
+    coder = Autoencoder((16, 12, 3), config, generator=seeded())
+    obs = torch.randint(100, 120, (50, 16, 12, 3), generator=seeded(), dtype=torch.uint8)
+    coder.rescale(obs)
+    for part in coder.decoder.parameters():
+        part.data.zero_()
+    loss, said = coder.loss(obs, generator=seeded())
+    assert float(loss.detach()) == pytest.approx(0.5, rel=1e-4)
+    wanted = float((obs.double() / 255).var(0, correction=0).mean())
+    assert float(said["error"]) == pytest.approx(wanted, rel=1e-4)
+
+
 def test_the_penalties_of_an_autoencoder_are_those_of_the_paper():
     config = AutoencoderConfig(latent=2, hidden=(3,), code_penalty=0.1, decoder_penalty=0.01)
     coder = Autoencoder((4,), config, generator=seeded())
