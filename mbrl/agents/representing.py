@@ -85,7 +85,8 @@ class Joint(OffPolicy):
         said: dict[str, Any] = {}
         if not self.updates:
             source = self.replay if self._prior is None else self._prior
-            self.encoder.rescale(_some(source))
+            if self.config.encoder is None:  # a loaded one has its scale
+                self.encoder.rescale(_some(source))
             for _ in range(self.config.pretraining):
                 batch = source.sample(self.config.batch, generator=self.generator)
                 said = self.learner.represent(self._processed(batch), generator=self.generator)
@@ -228,7 +229,8 @@ class Frozen(OffPolicy):
     @single_thread()
     def _freeze(self, frames: Replay) -> None:
         source = frames if self._prior is None else self._prior
-        self.encoder.rescale(_some(source))
+        if self.config.encoder is None:  # a loaded one has its scale
+            self.encoder.rescale(_some(source))
         shift, said = self.config.images.shift, {}
         for _ in range(self.config.pretraining):
             batch = source.sample(self.config.batch, generator=self.generator)
@@ -244,7 +246,7 @@ class Frozen(OffPolicy):
             said["representation_loss"] = float(loss.detach())
         self.vectors.fit(_some(source))
         self.frozen, self._frames, steps = True, self._buffer(), self.steps
-        for first in range(0, len(frames), self._count):
+        for first in range(0, len(frames) - self._count + 1, self._count):
             super().observe(frames.rows(torch.arange(first, first + self._count)))
         self.steps = steps
         self._totals |= said

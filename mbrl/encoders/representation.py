@@ -150,10 +150,11 @@ class Representation(Learned):
         """
         super().rescale(obs)
         if isinstance(self.scaling, ImageScaling):
-            parts = [self.scaling(part).double() for part in obs.split(256)]
-            mean = torch.stack([part.sum(0) for part in parts]).sum(0) / len(obs)
-            rest = sum(float((part - mean).square().sum()) for part in parts)
-            spread = math.sqrt(rest / max(1, mean.numel() * len(obs)))
+            parts, whole = obs.split(64), len(obs) * math.prod(self.shape)
+            mean = sum((self.scaling(part).double().sum(0) for part in parts), torch.zeros(()))
+            mean = mean / len(obs)
+            rest = sum(float((self.scaling(part) - mean).square().sum()) for part in parts)
+            spread = math.sqrt(rest / whole)
             self.background.copy_(self.outputs(mean))
             self.spread.fill_(self.unit(spread) if spread > 0 else 1.0)
 

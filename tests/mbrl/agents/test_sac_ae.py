@@ -237,6 +237,10 @@ def test_an_encoder_of_an_earlier_run_goes_on_from_its_weights(tmp_path, trainin
         assert moved(weights(first.encoder), weights(agent.encoder)) == 0
     fresh = weights(made(7).encoder)
     assert moved(weights(first.encoder), fresh) > 0.1
+    later = go(tmp_path / training, 110, encoder=str(file), training=training, pretrain=0)
+    for name in ("background", "spread"):  # what the loaded decoder has learned to go with
+        assert torch.equal(getattr(later.encoder, name), getattr(first.encoder, name))
+    assert float(first.encoder.spread) < 1
 
 
 @pytest.mark.parametrize("algo", ["sac", "sac-ae"])
