@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from mbrl.agents import ddpg, dqn, sac, td3
+from mbrl.agents import ddpg, dqn, off_policy, sac, td3
 from mbrl.distributions import Bounds
 from mbrl.encoders.configs import ImageConfig
 from mbrl.encoders.convolution import ImageEncoder
@@ -267,6 +267,18 @@ def test_a_stopped_and_resumed_run_with_images_writes_the_same_bytes(tmp_path, n
     assert torch.equal(whole["learner"]["critic"]["value"], parts.learner.critic.value)
     kept = parts.replay.state_dict()
     assert all(torch.equal(whole["replay"][name], kept[name]) for name in ("obs", "planes"))
+
+
+@pytest.mark.parametrize("name", ["sac", "dqn"])
+def test_learning_is_the_same_as_from_a_buffer_of_whole_images(tmp_path, monkeypatch, name):
+    go(tmp_path / "once", name, 150, count=2)
+    plain = off_policy.Replay
+    monkeypatch.setattr(
+        off_policy, "Replay", lambda *args, distinct, **others: plain(*args, **others)
+    )
+    go(tmp_path / "whole", name, 150, count=2)
+    files = [(tmp_path / kind / METRICS).read_bytes() for kind in ("once", "whole")]
+    assert files[0] == files[1] and b"critic_loss" in files[0]
 
 
 @pytest.mark.parametrize("settings", [{"n_step": 3}, {"priority": 0.6}, {"scale_reward": True}])
