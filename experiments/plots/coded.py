@@ -19,7 +19,7 @@ from mbrl.training.answers import closing
 from mbrl.training.runs import Loaded
 
 MOST, SHOWN, VARIED, STEPS = 2000, 8, 6, 7
-"""Observations looked at, frames and dimensions in a figure, and values of each dimension."""
+"""Observations looked at, frames and components in a figure, and values of each component."""
 
 
 def code_figures(
@@ -99,19 +99,21 @@ def linear_share(z: np.ndarray, states: np.ndarray) -> list[float]:
 
 
 def _traversals(encoder: Representation, codes: Tensor, colours: int) -> Figure:
-    """The dimensions that vary most, each from its mean - 2 to + 2 std, others as in one frame."""
-    std, order = codes.std(0), codes.std(0).argsort(descending=True)[:VARIED]
-    base = codes[len(codes) // 2]
+    """Each of the first principal components from -2 to 2 std, the rest as in one frame."""
+    mean, base = codes.mean(0), codes[len(codes) // 2]
+    _, sizes, axes = torch.linalg.svd(codes - mean, full_matrices=False)
+    count = min(VARIED, len(axes))
+    std = sizes[:count] / len(codes) ** 0.5
     values = torch.linspace(-2, 2, STEPS, device=codes.device)
-    z = base.expand(len(order), STEPS, -1).clone()
-    for row, k in enumerate(order.tolist()):
-        z[row, :, k] = codes[:, k].mean() + values * std[k]
+    own = axes[:count] @ (base - mean)
+    along = (values * std[:, None] - own[:, None]).unsqueeze(-1)  # (K, V, 1)
+    z = base + along * axes[:count, None]
     images = _newest(encoder.reconstruct(z).clamp(0, 1).flatten(0, 1).cpu(), colours)
     return plots.image_grid(
-        "One dimension of a code changed, the others kept",
+        "One principal component of a code changed, the others kept",
         images.reshape(*z.shape[:2], *images.shape[1:]),
-        rows=[f"z {k}" for k in order.tolist()],
-        columns=[f"{value:+.1f} std" for value in values.tolist()],
+        rows=[f"component {k + 1}" for k in range(count)],
+        columns=[f"{round(value, 1) + 0:+g} std" for value in values.tolist()],
     )
 
 
