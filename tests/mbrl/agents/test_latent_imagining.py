@@ -14,7 +14,7 @@ from mbrl.types import Spec, Transition
 
 SPEC = Spec(
     gymnasium.spaces.Box(-np.inf, np.inf, (2,)),
-    gymnasium.spaces.Box(np.float32([-1]), np.float32([3])),
+    gymnasium.spaces.Box(np.array([-1], np.float32), np.array([3], np.float32)),
     ends=False,
     episode_steps=10,
 )
@@ -36,7 +36,7 @@ def made(**settings):
 
 
 def observation(t, count=1):
-    return np.stack([np.float32([np.sin(t + k), np.cos(t)]) for k in range(count)])
+    return np.stack([np.array([np.sin(t + k), np.cos(t)], np.float32) for k in range(count)])
 
 
 def play(agent, steps, start=0, count=1):
@@ -46,8 +46,8 @@ def play(agent, steps, start=0, count=1):
         obs, after = observation(t, count), observation(t + 1, count)
         action = agent.act(obs, explore=True)
         over = torch.full((count,), (t + 1) % 10 == 0)
-        parts = (torch.as_tensor(x) for x in (obs, action, after[:, 0], after))
-        agent.observe(Transition(*parts, torch.zeros(count) > 0, over))
+        parts = obs, action, after[:, 0], after, np.zeros(count, bool), over
+        agent.observe(Transition(*(torch.as_tensor(part) for part in parts)))
         said.append(dict(agent.update()))
     return said
 
@@ -123,7 +123,7 @@ def test_rewards_must_be_learned():
 
 def episode_return(player, start):
     """Ten steps of a point that moves by half the action; rewards are minus the squared place."""
-    at, total = np.float32([[start]]), 0.0
+    at, total = np.array([[start]], np.float32), 0.0
     player.reset(np.array([True]))
     for _ in range(10):
         at = at + 0.5 * player.act(at, explore=False)
@@ -134,7 +134,7 @@ def episode_return(player, start):
 def test_it_learns_to_bring_a_point_home_from_thirty_episodes():
     spec = SPEC._replace(
         obs=gymnasium.spaces.Box(-np.inf, np.inf, (1,)),
-        action=gymnasium.spaces.Box(np.float32([-1]), np.float32([1])),
+        action=gymnasium.spaces.Box(np.array([-1], np.float32), np.array([1], np.float32)),
     )
     config = latent_mbpo.Config(
         model=RecurrentConfig(
@@ -153,9 +153,8 @@ def test_it_learns_to_bring_a_point_home_from_thirty_episodes():
         for t in range(10):
             action = agent.act(at, explore=True)
             after = (at + 0.5 * action).astype(np.float32)
-            parts = (torch.as_tensor(x) for x in (at, action, -(after[:, 0] ** 2), after))
-            no = torch.zeros(1, dtype=torch.bool)
-            agent.observe(Transition(*parts, no, no | (t == 9)))
+            parts = at, action, -(after[:, 0] ** 2), after, [False], [t == 9]
+            agent.observe(Transition(*(torch.as_tensor(part) for part in parts)))
             agent.update()
             at = after
     player, starts = agent.player(generator=seeded(1)), np.linspace(-2, 2, 9)

@@ -33,7 +33,7 @@ def seeded(seed=0):
 def spec(**changes):
     start = Spec(
         gymnasium.spaces.Box(0, 255, IMAGE, np.uint8),
-        gymnasium.spaces.Box(np.float32([-1, 0]), np.float32([1, 4])),
+        gymnasium.spaces.Box(np.array([-1, 0], np.float32), np.array([1, 4], np.float32)),
         ends=False,
         episode_steps=10,
     )
@@ -96,7 +96,7 @@ def test_noise_is_in_halves_of_the_box_and_only_where_actions_explore():
         action = agent.act(frames(1, t), explore=True)[0]
         controller = agent.playing.each[0]
         plan = controller.state.plan.actions[controller.state.cursor - 1].numpy()
-        off.append((action - plan) / np.float32([1, 2]))
+        off.append((action - plan) / np.array([1, 2], np.float32))
     inside = np.abs(np.array(off)) > 0
     assert 0.3 < np.array(off)[inside].std() < 0.55  # 0.5 where the box does not clip it
     player = agent.player(generator=seeded(1))
