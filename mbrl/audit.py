@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import gymnasium
+import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
 from jaxtyping import Float
@@ -101,9 +102,19 @@ def audit(
         device: device of the model.
 
     Raises:
-        ValueError: episodes that are all shorter than the horizon; see also `ahead`.
+        ValueError: a model whose states are not observations; episodes that are all shorter than
+            the horizon; see also `ahead`.
     """
     model, reward = agent.model, agent.reward
+    space = spec_of(env).obs
+    seen = torch.zeros(space.shape or (), dtype=torch.float32, device=device)
+    if space.dtype == np.uint8:
+        seen = seen.byte()
+    if model.encode(seen).shape != seen.shape:
+        raise ValueError(
+            f"the states of a {type(model).__name__} are not observations, so it cannot be "
+            f"audited; mbrl plot shows its errors"
+        )
     player, span, discount = agent.player(generator=generator(seed, 1)), horizon or 25, 1.0
     if isinstance(agent, PlanningAgent):
         span = horizon or agent.mpc.planner.horizon * agent.mpc.action_repeat

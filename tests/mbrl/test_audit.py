@@ -128,3 +128,17 @@ def test_a_run_without_a_model_is_refused_in_one_line(tmp_path, capsys):
     assert run(["audit", str(path)]) == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1 and "random has no model to audit" in said[0]
+
+
+def test_a_model_of_latent_states_is_refused_in_one_line(tmp_path, capsys):
+    path = tmp_path / "run"
+    train = (
+        "train latent-pets --env pendulum-swingup --steps 160 --random-steps 150 --model.hidden 8 "
+        "--model.width 8 --model.deterministic 8 --model.latent 2 --model.updates 2 "
+        f"--planner.population 8 --planner.elites 2 --planner.horizon 3 --run {path}"
+    )
+    assert run(train.split()) == 0
+    capsys.readouterr()
+    assert run(["audit", str(path)]) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1 and "a RecurrentDynamics are not observations" in said[0]
