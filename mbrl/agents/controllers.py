@@ -158,7 +158,7 @@ class Controller:
     def _encode(self, obs: np.ndarray) -> Tensor:
         low = self.mpc.planner.low
         shown = torch.as_tensor(obs, device=low.device)
-        if shown.dtype != torch.uint8:  # of images
+        if shown.ndim != 3:  # images stay as they are
             shown = shown.to(low.dtype)
         return self.model.encode(shown, state=self.model_state, action=self.last_action)
 

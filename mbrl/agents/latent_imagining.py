@@ -44,7 +44,7 @@ class FilteringPlayer:
     def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
         """Actions (N, A) for observations (N, *O), after those before."""
         seen = torch.as_tensor(obs, device=self.device)
-        if seen.dtype != torch.uint8:
+        if seen.ndim != 4:  # images stay as they are
             seen = seen.float()
         if self.state is None or len(self.state) != len(seen):
             state = self.model.encode(seen)
