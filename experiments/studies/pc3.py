@@ -93,7 +93,7 @@ class Budget(NamedTuple):
     starts: int
     steps: int | None
     """Steps of an episode; the task's own number if None."""
-    changes: Mapping[str, Any]
+    changes: dict[str, Any]
     """Of all configs."""
 
 
@@ -104,8 +104,8 @@ ITERATIONS = 4
 BEGINNINGS = 3
 """Plans that iLQR improves at each step: the rest of the last one, one of random actions in the box
 and one of its corners. The published code has six."""
-MAP = 40
-"""Values of each of two dimensions of the state in the picture of codes."""
+MAP = 1600
+"""States in the picture of codes."""
 
 
 def pc3(lab: Lab) -> Report:
@@ -115,14 +115,16 @@ def pc3(lab: Lab) -> Report:
     chosen = lab.chosen(names)
     worlds = [world for world in WORLDS if any(name.startswith(world + " ") for name in chosen)]
     work: dict[Any, Work] = {
-        (world, CEILING, 0): Work(ceilings, (world, budget), f"{world}, {CEILING}")
+        (world, CEILING, 0): Work(ceilings, (WORLDS[world], budget), f"{world}, {CEILING}")
         for world in worlds
     }
     for name in chosen:
         world, method = name.rsplit(" ", 1)
         for seed in range(lab.seeds):
             work[world, method, seed] = Work(
-                measure, (world, method, seed, budget), f"{name}, model {seed}"
+                measure,
+                (world, settings(world, method, budget), seed, budget),
+                f"{name}, model {seed}",
             )
     answers = lab.answers(work)
     found: dict[str, Any] = {}
@@ -140,7 +142,7 @@ def pc3(lab: Lab) -> Report:
                 for metric in METRICS
             }
     numbers = {
-        "settings": budget._asdict(),
+        "settings": {**budget._asdict(), "beginnings": BEGINNINGS, "iterations": ITERATIONS},
         "published": PUBLISHED,
         "found": found,
         "models": {" ".join(map(str, key)): answers[key] for key in work if key[1] != CEILING},
@@ -221,9 +223,8 @@ def shares(
     return [found[key] for key in keys]
 
 
-def ceilings(world: str, budget: Budget) -> dict[str, list[float]]:
+def ceilings(own: World, budget: Budget) -> dict[str, list[float]]:
     """Shares of each start, in percent, by planning through the true dynamics from true states."""
-    own = WORLDS[world]
     effort = own.config.action_cost * own.config.action_scale**2
     found = {}
     for name, full in own.tasks.items():
@@ -257,10 +258,11 @@ def settings(world: str, method: str, budget: Budget) -> LocallyLinearConfig:
     return replace(WORLDS[world].config, loss=method, **budget.changes)
 
 
-def trained(world: str, method: str, seed: int, budget: Budget) -> tuple[LocallyLinear, Any]:
+def trained(
+    world: str, config: LocallyLinearConfig, seed: int, budget: Budget
+) -> tuple[LocallyLinear, Any]:
     """A model, and the metrics of its fit."""
     task = envs.PLANAR[next(iter(WORLDS[world].tasks.values()))]
-    config = settings(world, method, budget)
     generator = torch.Generator().manual_seed(seed)
     model = LocallyLinear(task.shape, task.action_size, config, generator=generator)
     data = triples(task, budget.triples, seed)
@@ -268,10 +270,10 @@ def trained(world: str, method: str, seed: int, budget: Budget) -> tuple[Locally
     return model.requires_grad_(False), metrics
 
 
-def measure(world: str, method: str, seed: int, budget: Budget) -> dict[str, Any]:
+def measure(world: str, config: LocallyLinearConfig, seed: int, budget: Budget) -> dict[str, Any]:
     """Shares of a new model by task, the metrics of its fit, and its map of codes."""
     began = time.process_time()
-    model, metrics = trained(world, method, seed, budget)
+    model, metrics = trained(world, config, seed, budget)
     fitted, codes_metric = time.process_time(), model.metric.clone()
     found: dict[str, dict[str, list[float]]] = {}
     for name, full in WORLDS[world].tasks.items():
@@ -302,14 +304,13 @@ def seen_by(model: LocallyLinear, task: PlanarTask, goal: np.ndarray) -> SmoothF
 
 
 def codes(model: LocallyLinear, world: str) -> dict[str, Any]:
-    """Codes of a grid over the first two dimensions of the state, and their two main components.
+    """The two main components of the codes of random states, and these states.
 
-    `linear` is the share of the variance of each dimension of the state that is a linear function
-    of the code.
+    `spread` is the std of each dimension of a code, `linear` the share of the variance of each
+    dimension of the state that is a linear function of the code.
     """
     task = envs.PLANAR[next(iter(WORLDS[world].tasks.values()))]
-    rng = np.random.default_rng(5)
-    state = task.states(rng, MAP * MAP)
+    state = task.states(np.random.default_rng(5), MAP)
     if task.pictures == 2:  # at the same speed one step before
         before, state = state, task.step(state, np.zeros((len(state), task.action_size)))
     else:
@@ -391,7 +392,7 @@ def shares_picture(found: Mapping[str, Mapping[str, Any]], path: Path) -> None:
             if method not in own:
                 continue
             at, one = place - 0.4 + (i + 0.5) * width, own[method]
-            label = method if place == 0 else None
+            label = None if any(method in found[other] for other in [*found][:place]) else method
             ax.bar(at, one["estimate"], 0.9 * width, color=plots.COLOURS[i], label=label)
             ax.plot([at, at], [one["low"], one["high"]], color=plots.INK, lw=1.6)
         at = place - 0.4 + (len(methods) + 0.5) * width

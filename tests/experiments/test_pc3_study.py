@@ -65,7 +65,7 @@ def test_the_study_writes_its_page_its_table_and_its_figures(tmp_path):
     numbers = json.loads((folder / "results.json").read_text())["numbers"]
     assert set(numbers["found"]) == {"planar", "balance", "swing-up"}
     assert numbers["found"]["balance"]["e2c, euclidean"]["seeds"] == [100.0]
-    assert len(numbers["models"]["planar pc3 0"]["map"]["codes"]) == pc3.MAP**2
+    assert len(numbers["models"]["planar pc3 0"]["map"]["codes"]) == pc3.MAP
     with (folder / "table.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["task"], row["method"]) for row in rows[::2]] == [
