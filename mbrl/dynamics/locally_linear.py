@@ -12,14 +12,15 @@ of a goal's observation. Three published losses of one model (`LocallyLinearConf
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, Shaped
 from torch import Generator, Tensor, nn
 
+from mbrl.checks import check_state
 from mbrl.distributions import DiagonalGaussian, clamp_log_std
 from mbrl.dynamics.fitting import FitDiverged
 from mbrl.dynamics.latent_configs import LocallyLinearConfig
@@ -165,8 +166,10 @@ class LocallyLinear(nn.Module):
         """Reward closeness to the code of this observation.
 
         Raises:
-            ValueError: as `encode`.
+            ValueError: as `encode`, or several observations.
         """
+        if tuple(obs.shape) != self.shape:
+            raise ValueError(f"goal: want shape {self.shape}, got {tuple(obs.shape)}")
         with torch.no_grad():
             self.goal.copy_(self.encode(obs))
 
@@ -191,7 +194,7 @@ class LocallyLinear(nn.Module):
     def transition(
         self, state: Float[Tensor, "*n Z"], action: Float[Tensor, "*n A"]
     ) -> DiagonalGaussian:
-        """p(z'|z, u), (*n, Z)."""
+        """p(z'|z, u), (*n, Z), with log stds held to [-4, 2]."""
         action = self.config.action_scale * action.to(self.dtype)
         if self.config.loss != "e2c":
             out = self._through(self.trunk, torch.cat((state, action), -1))
@@ -240,6 +243,19 @@ class LocallyLinear(nn.Module):
         if not bool(rows.isfinite().all()):
             raise ValueError("observations: hold a number that is not finite")
         return self.scaling(rows.to(self.dtype))
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Restore what `state_dict` returned.
+
+        Raises:
+            ValueError: it is from a model of other sizes, such as of another camera, or of another
+                loss or dtype.
+        """
+        unaimed = {**self.state_dict(), "goal": torch.full_like(self.goal, math.nan)}
+        check_state(dict(state_dict), unaimed)
+        return super().load_state_dict(state_dict, strict, assign)
 
     # As a `Fittable`.
 

@@ -361,6 +361,8 @@ def test_a_model_of_pictures_fits_and_keeps_the_contract(loss, dtype):
     again.load_state_dict(model.state_dict())
     assert torch.equal(again.encode(data.obs), model.encode(data.obs))
     assert torch.equal(again.goal, model.goal)
+    again.load_state_dict(small(loss, dtype).state_dict())
+    assert again.goal.isnan().all()
 
 
 def test_vectors_keep_the_contract_of_models():
@@ -394,13 +396,16 @@ def test_wrong_observations_are_refused_in_one_line():
         (torch.zeros(3, 12, 11, 1, dtype=torch.uint8), r"want shape \(\*lead, 12, 12, 1\)"),
         (torch.zeros(3, 12, 12, 1), "images: want uint8, got torch.float32"),
     ):
-        for call in (model.encode, lambda x: model.set_goal(x[0])):
-            with pytest.raises(ValueError, match=said):
-                call(obs)
+        with pytest.raises(ValueError, match=said):
+            model.encode(obs)
+        with pytest.raises(ValueError, match="want"):
+            model.set_goal(obs[0])
         with pytest.raises(ValueError, match="want"):
             model.fit(
                 data._replace(obs=obs, next_obs=obs, action=data.action[:3]), generator=seeded()
             )
+    with pytest.raises(ValueError, match=r"goal: want shape \(12, 12, 1\), got \(40, 12, 12, 1\)"):
+        model.set_goal(data.obs)
     with pytest.raises(ValueError, match="observations: hold a number that is not finite"):
         linear("pc3").encode(torch.full((6,), math.nan))
 
@@ -424,11 +429,20 @@ def test_a_fit_that_diverges_is_named():
         small("e2c", learning_rate=1e12).fit(pictures(), generator=seeded())
 
 
-def test_the_weights_of_another_camera_are_refused():
+def test_the_weights_of_another_camera_dtype_or_loss_are_refused_and_change_nothing():
     state = small().state_dict()
-    other = LocallyLinear((12, 12, 3), 1, LocallyLinearConfig(**SMALL), generator=seeded())
-    with pytest.raises(RuntimeError, match=r"encoder\.stack\.weights\.0"):
-        other.load_state_dict(state)
+    config = LocallyLinearConfig(dtype="float32", **SMALL)
+    camera = LocallyLinear((12, 12, 3), 1, config, generator=seeded())
+    for other in (camera, small(dtype="float64"), small("e2c")):
+        kept = {name: value.clone() for name, value in other.state_dict().items()}
+        with pytest.raises(ValueError) as error:
+            other.load_state_dict(state)
+        assert "\n" not in str(error.value)
+        assert all(
+            value.equal(kept[name]) or name == "goal" for name, value in other.state_dict().items()
+        )
+    with pytest.raises(ValueError, match=r"encoder\.stack\.weights\.0"):
+        camera.load_state_dict(state)
 
 
 def test_without_a_goal_or_with_a_reward_of_observations_there_is_no_plan():
