@@ -8,16 +8,14 @@ update costs what one from vectors does.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import safetensors
 import torch
-from gymnasium.spaces import Space
 from jaxtyping import Float, Shaped
 from torch import Generator, Tensor
 
+from mbrl.agents.code_sources import new_encoder, observations, put, saved, transitions_of
 from mbrl.agents.guide import Guide
 from mbrl.agents.off_policy import CAPACITY_OF_IMAGES, OffPolicy
 from mbrl.agents.policies import actions_of
@@ -25,18 +23,13 @@ from mbrl.agents.representing_config import RepresentingSchedule
 from mbrl.agents.schedules import with_discount
 from mbrl.data import Replay
 from mbrl.distributions import Bounds
-from mbrl.encoders.autoencoder import Autoencoder
-from mbrl.encoders.contrastive import Contrastive
-from mbrl.encoders.images import Images, is_image, random_shift
+from mbrl.encoders.images import is_image, random_shift
 from mbrl.encoders.representation import Learned
-from mbrl.encoders.self_prediction import SelfPrediction
-from mbrl.encoders.vae import VAE
 from mbrl.learners.configs import discount_of
 from mbrl.learners.sac import SAC
 from mbrl.learners.sac_ae import SACAE, Trunk
 from mbrl.nn import Block, Target
 from mbrl.parallel import single_thread
-from mbrl.spaces import Vectors
 from mbrl.types import Metrics, Spec, Transition
 
 
@@ -95,7 +88,7 @@ class Joint(OffPolicy):
 
     def state_dict(self) -> dict[str, Any]:
         """What `OffPolicy` saves, and the encoder by itself."""
-        return super().state_dict() | {"encoder": _saved(self.encoder, self.config)}
+        return super().state_dict() | {"encoder": saved(self.encoder, self.config)}
 
 
 class Codes:
@@ -162,7 +155,7 @@ class Frozen(OffPolicy):
         generator: Generator,
         device: torch.device | str = "cpu",
     ) -> None:
-        inwards = _observations(spec.obs, device)
+        inwards = observations(spec.obs, device)
         super().__init__(
             spec,
             learner,
@@ -255,7 +248,7 @@ class Frozen(OffPolicy):
     def state_dict(self) -> dict[str, Any]:
         """What `OffPolicy` saves, the encoder, and the observations kept until it has learned."""
         return super().state_dict() | {
-            "encoder": _saved(self.encoder, self.config),
+            "encoder": saved(self.encoder, self.config),
             "mean": self.vectors.mean.clone(),
             "std": self.vectors.std.clone(),
             "frozen": self.frozen,
@@ -270,7 +263,7 @@ class Frozen(OffPolicy):
             ValueError, KeyError: it is from a different agent.
         """
         super().load_state_dict(state)
-        _put(self.encoder, state["encoder"][self.config.representation], "encoder")
+        put(self.encoder, state["encoder"][self.config.representation], "encoder")
         self.slow.follow(1.0)
         self.block.restart()
         self.vectors.mean.copy_(state["mean"])
@@ -290,7 +283,7 @@ def joint(
     """
     actions = cast(Bounds, actions_of(spec.action, "sac-ae", device, ("box",)))
     own = with_discount(config.learner, spec)
-    encoder = _encoder(spec, config, generator=generator)
+    encoder = new_encoder(spec, config, generator=generator)
     learner = SACAE(
         encoder.features, actions, own, encoder=Trunk(encoder), generator=generator, device=device
     )
@@ -298,7 +291,7 @@ def joint(
         spec,
         learner,
         config,
-        prior=_prior(spec, config, device),
+        prior=transitions_of(spec, config.data, device),
         images=config.images if is_image(spec.obs) else None,
         discount=discount_of(own),
         generator=generator,
@@ -316,119 +309,20 @@ def frozen(
     """
     actions = cast(Bounds, actions_of(spec.action, "sac-ae", device, ("box",)))
     own = with_discount(config.learner, spec)
-    encoder = _encoder(spec, config, generator=generator).to(device)
+    encoder = new_encoder(spec, config, generator=generator).to(device)
     learner = SAC(encoder.features, actions, own, generator=generator, device=device)
     return Frozen(
         spec,
         learner,
         config,
         encoder=encoder,
-        prior=_prior(spec, config, device),
+        prior=transitions_of(spec, config.data, device),
         discount=discount_of(own),
         generator=generator,
         device=device,
     )
 
 
-def _observations(space: Space, device: torch.device | str) -> Images | Vectors:
-    """What turns observations into those that an encoder takes."""
-    if is_image(space):
-        return Images(space.shape or (), device=device)
-    return Vectors(space, device=device)
-
-
 def _some(data: Replay) -> Shaped[Tensor, " T *O"]:
     """Up to 1,000 observations from all over the data."""
     return data.rows(torch.linspace(0, len(data) - 1, min(len(data), 1000)).long()).obs
-
-
-def _encoder(spec: Spec, config: RepresentingSchedule, *, generator: Generator) -> Learned:
-    size = _observations(spec.obs, "cpu").size
-    shape = (size,) if isinstance(size, int) else size
-    made: Learned
-    if config.representation == "autoencoder":
-        made = Autoencoder(shape, config.autoencoder, generator=generator)
-    elif config.representation == "vae":
-        made = VAE(shape, config.vae, generator=generator)
-    elif config.representation == "contrastive":
-        made = Contrastive(shape, config.contrastive, generator=generator)
-    else:
-        actions = int(np.prod(spec.action.shape or ()))
-        made = SelfPrediction(shape, config.self_prediction, actions=actions, generator=generator)
-    if config.encoder is not None:
-        file, kind = _weights(config.encoder, "encoder"), config.representation
-        found = _read(file, f"encoder/{kind}/")
-        if not found:
-            raise ValueError(f"encoder: {file} has no weights of the representation {kind}")
-        _put(made, found, f"encoder: {file}")
-    return made
-
-
-def _saved(encoder: Learned, config: RepresentingSchedule) -> dict[str, Any]:
-    weights = {name: value.detach().clone() for name, value in encoder.state_dict().items()}
-    return {config.representation: weights | {"shape": torch.tensor(encoder.shape)}}
-
-
-def _put(encoder: Learned, found: Mapping[str, Tensor], whose: str) -> None:
-    """Give an encoder the weights that `_saved` returned."""
-    shape = tuple(int(n) for n in found.get("shape", torch.zeros(0)))
-    if shape != encoder.shape:
-        raise ValueError(
-            f"{whose} is of observations of the shape {shape}, these have {encoder.shape}"
-        )
-    own = encoder.state_dict()
-    weights = {name: value for name, value in found.items() if name != "shape"}
-    wrong = [name for name in own if name not in weights or weights[name].shape != own[name].shape]
-    if wrong or weights.keys() != own.keys():
-        raise ValueError(f"{whose} is of other settings: latent, channels, layers or hidden differ")
-    encoder.load_state_dict(weights)
-
-
-def _weights(path: str, option: str) -> Path:
-    """The file of tensors of a run's newest checkpoint, or the one that is named."""
-    given = Path(path)
-    found = [given] if given.is_file() else list(given.glob("checkpoints/*/model.safetensors"))
-    if not found:
-        raise ValueError(
-            f"{option}: {path} is neither a run with a checkpoint nor a .safetensors file"
-        )
-    return max(found, key=lambda file: (file.parent.name.isdecimal(), file.stat().st_mtime))
-
-
-def _read(file: Path, prefix: str) -> dict[str, Tensor]:
-    """The tensors of a file whose names have a prefix, without what is before and the prefix."""
-    try:
-        with safetensors.safe_open(file, framework="pt") as opened:
-            names = [name for name in opened.keys() if f"/{prefix}" in f"/{name}"]  # noqa: SIM118
-            return {name.split(prefix, 1)[1]: opened.get_tensor(name) for name in names}
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{file} is no file of weights: {error}") from error
-
-
-def _prior(spec: Spec, config: RepresentingSchedule, device: torch.device | str) -> Replay | None:
-    """The transitions of the run that `config.data` names."""
-    if config.data is None:
-        return None
-    file = _weights(config.data, "data")
-    found: dict[str, Any] = _read(file, "replay/")
-    if "rows" not in found:
-        raise ValueError(f"data: {file} has no replay buffer")
-    inwards = _observations(spec.obs, device)
-    image, count = isinstance(inwards, Images), len(found["rows"])
-    replay = Replay(
-        max(1, count),
-        inwards.size,
-        tuple(spec.action.shape or ()),
-        obs_dtype=torch.uint8 if image else torch.float32,
-        distinct=image,
-        device=device,
-    )
-    try:
-        replay.load_state_dict(found | {"written": count})
-    except (ValueError, KeyError) as error:
-        raise ValueError(
-            f"data: the transitions of {file} are of other observations or actions: {error}"
-        ) from error
-    if not count:
-        raise ValueError(f"data: the replay buffer of {file} is empty")
-    return replay
