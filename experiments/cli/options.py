@@ -82,16 +82,16 @@ UNSET: Mapping[str, Mapping[str, str]] = {
     "mbrl.agents.pets.config.Config": {
         "fit_every": "never; where episodes have no time limit, --random-steps",
     },
-    "mbrl.agents.latent_mbpo.Config": {"capacity": "1000000, of images 100000"},
+    "mbrl.agents.latent_mbpo.Config": {"capacity": "1000000, of images 500000"},
     "mbrl.agents.latent_pets.Config": {
         "fit_every": "never; where episodes have no time limit, --random-steps",
-        "capacity": "1000000, of images 100000",
+        "capacity": "1000000, of images 500000",
     },
     "mbrl.dynamics.recurrent_config.RecurrentConfig": {"balance": "not divided"},
     "mbrl.agents.world_config.WorldSchedule": {
         "random_steps": "five episodes, 1000 at least",
         "first_updates": "those due in the random steps",
-        "capacity": "1000000, of images 100000",
+        "capacity": "1000000, of images 500000",
     },
     "mbrl.learners.tdmpc_config.TDMPCConfig": {
         "discount": "that of the environment, or by the length of episodes",

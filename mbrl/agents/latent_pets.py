@@ -48,7 +48,7 @@ class Config:
     at the ends of episodes, or after `random_steps` if they have no time limit."""
     capacity: PositiveInt | None = None
     """Maximum number of transitions kept; the oldest are dropped. If unset, 1,000,000 of vectors
-    or 100,000 of images."""
+    or 500,000 of images."""
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -21,7 +21,7 @@ class LatentReplay:
     Args:
         spec: the environment; observations must be vectors or images, actions in a bounded box.
         model: settings of the model: `length`, `learn_reward`, `learn_termination`.
-        capacity: most transitions; if None, 1,000,000 of vectors or 100,000 of images.
+        capacity: most transitions; if None, 1,000,000 of vectors or 500,000 of images.
         device: where they are stored.
 
     Attributes:
@@ -50,7 +50,7 @@ class LatentReplay:
             )
         self._capacity = capacity or (CAPACITY_OF_IMAGES if image else CAPACITY)
         self._actions = len(bounds(spec.action)[0])
-        self._dtype = torch.uint8 if image else torch.float32
+        self._image = image
         self._device = device
         self._begin(1)
 
@@ -60,7 +60,8 @@ class LatentReplay:
             self.shape,
             self._actions,
             environments=environments,
-            obs_dtype=self._dtype,
+            obs_dtype=torch.uint8 if self._image else torch.float32,
+            distinct=self._image,
             device=self._device,
         )
         self._lengths, self.longest = torch.zeros(environments, dtype=torch.long), 0

@@ -44,7 +44,7 @@ class WorldSchedule(Schedule):
     batch: PositiveInt = 256
     """B, sequences in each update."""
     capacity: PositiveInt | None = None
-    """Maximum number of transitions kept; the oldest are dropped. If unset, a million, or 100,000
+    """Maximum number of transitions kept; the oldest are dropped. If unset, a million, or 500,000
     of images."""
     log_every: PositiveInt = 1000
     """Environment steps from one line of metrics to the next; each has the means since the last."""

@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 
 from mbrl.agents.controllers import Controller, Controllers
 from mbrl.agents.guide import Guide
+from mbrl.agents.off_policy import CAPACITY, CAPACITY_OF_IMAGES
 from mbrl.agents.world_config import WorldSchedule
 from mbrl.data.sequences import SequenceReplay
 from mbrl.encoders.images import Images, is_image, random_shift
@@ -19,9 +20,6 @@ from mbrl.nn.block import check_finite
 from mbrl.rng import on_device
 from mbrl.spaces import Vectors, bounds, random_actions
 from mbrl.types import Metrics, Spec, Transition
-
-CAPACITY, CAPACITY_OF_IMAGES = 1_000_000, 100_000
-"""Most transitions kept, of vectors and of images, where the settings do not say."""
 
 
 class WorldPlanning:
@@ -82,6 +80,7 @@ class WorldPlanning:
             tuple(self.spec.action.shape or ()),
             environments=environments,
             obs_dtype=torch.uint8 if self._image else torch.float32,
+            distinct=self._image,
             device=self.device,
         )
 

@@ -25,6 +25,7 @@ from mbrl.distributions import DiagonalGaussian, clamp_log_std
 from mbrl.dynamics.fitting import FitDiverged
 from mbrl.dynamics.latent_configs import LocallyLinearConfig
 from mbrl.dynamics.quadratic import SmoothQuadratic
+from mbrl.encoders.encoder import leading
 from mbrl.encoders.networks import MLP, VectorScaling
 from mbrl.encoders.sparse import SparseImages
 from mbrl.losses import curvature, info_nce, kl_to_diagonal
@@ -120,7 +121,7 @@ class LocallyLinear(nn.Module):
             ValueError: observations of another shape, images that are not uint8, or vectors that
                 are not finite.
         """
-        lead = obs.shape[: max(0, obs.ndim - len(self.shape))]
+        lead = leading(obs, self.shape)
         out = self.encoder(self._flat(obs))
         return out[..., : self.config.latent].view(*lead, -1)
 
@@ -230,11 +231,7 @@ class LocallyLinear(nn.Module):
 
     def _flat(self, obs: Tensor) -> Tensor:
         """Observations (n, D) as the encoder has them."""
-        if tuple(obs.shape[max(0, obs.ndim - len(self.shape)) :]) != self.shape:
-            raise ValueError(
-                f"observations: want shape (*lead, {', '.join(map(str, self.shape))}), "
-                f"got {tuple(obs.shape)}"
-            )
+        leading(obs, self.shape)
         rows = obs.reshape(-1, math.prod(self.shape))
         if self.scaling is None:
             if obs.dtype != torch.uint8:

@@ -30,6 +30,7 @@ from torch.nn.utils import skip_init
 from mbrl.data import Normaliser
 from mbrl.distributions import DiagonalGaussian
 from mbrl.dynamics.recurrent_config import RecurrentConfig
+from mbrl.encoders.encoder import leading
 from mbrl.encoders.networks import MLP, VectorScaling, networks
 from mbrl.nn import ACTIVATIONS, Block
 from mbrl.nn.block import check_finite
@@ -138,7 +139,7 @@ class RecurrentDynamics(nn.Module):
             ValueError: observations of another shape, images that are not uint8, a state without
                 an action.
         """
-        lead = self._lead(obs)
+        lead = leading(obs, self.shape)
         rows = self.encoder(self.scaling(obs.reshape(-1, *self.shape)))
         if state is None:
             h = rows.new_zeros(len(rows), self.config.deterministic)
@@ -229,7 +230,7 @@ class RecurrentDynamics(nn.Module):
     def _observed(self, data: Transition, noise: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Scaled frames (B · (L+1), ...); memories, samples and raw posteriors (B, L+1, ...)."""
         frames = torch.cat((data.obs, data.next_obs[:, -1:]), 1)
-        lead = self._lead(frames)
+        lead = leading(frames, self.shape)
         scaled = self.scaling(frames.reshape(-1, *self.shape))
         # the encoder runs over all frames at once; only what needs the step before is in the loop
         embedded = self.encoder(scaled).view(*lead, -1).unbind(1)
@@ -315,10 +316,10 @@ class RecurrentDynamics(nn.Module):
         steps, length = SCALED_ON if vectors else SCALED_ON_IMAGES, self.config.length
         some = data.sequences(max(1, steps // length), length, generator=generator)
         if isinstance(self.scaling, VectorScaling):
-            self._lead(some.obs)
+            leading(some.obs, self.shape)
             self.scaling.normaliser.fit(some.obs.flatten(0, 1))
         elif not bool(self.background.any()):
-            self._lead(some.obs)
+            leading(some.obs, self.shape)
             self.background.copy_(self.scaling(some.obs.flatten(0, 1)).mean(0))
         self.action_scaling.fit(some.action.flatten(0, 1))
         self.reward_scaling.fit(some.reward.reshape(-1, 1))
@@ -384,15 +385,6 @@ class RecurrentDynamics(nn.Module):
     def _gaussian(self, raw: Tensor) -> tuple[Tensor, Tensor]:
         mean, std = raw.chunk(2, -1)
         return mean, F.softplus(std) + self.config.min_std
-
-    def _lead(self, obs: Tensor) -> tuple[int, ...]:
-        count = max(0, obs.ndim - len(self.shape))
-        if tuple(obs.shape[count:]) != self.shape:
-            raise ValueError(
-                f"observations: want shape (*lead, {', '.join(map(str, self.shape))}), "
-                f"got {tuple(obs.shape)}"
-            )
-        return tuple(obs.shape[:count])
 
 
 def _log_prob(off: Tensor, log_std: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
@@ -23,3 +24,18 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def forward(self, obs: Shaped[Tensor, "*lead *O"]) -> Float[Tensor, "*lead F"]:
         """Features of observations with any leading dimensions."""
+
+
+def leading(obs: Shaped[Tensor, "*lead *O"], shape: Sequence[int]) -> tuple[int, ...]:
+    """The leading dimensions of observations of this shape, *O.
+
+    Raises:
+        ValueError: observations of another shape.
+    """
+    count = max(0, obs.ndim - len(shape))
+    if tuple(obs.shape[count:]) != tuple(shape):
+        raise ValueError(
+            f"observations: want shape (*lead, {', '.join(map(str, shape))}), "
+            f"got {tuple(obs.shape)}"
+        )
+    return tuple(obs.shape[:count])

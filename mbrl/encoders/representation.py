@@ -11,7 +11,7 @@ from jaxtyping import Float, Shaped
 from torch import Generator, Tensor, nn
 
 from mbrl.encoders.configs import RepresentationConfig
-from mbrl.encoders.encoder import Encoder
+from mbrl.encoders.encoder import Encoder, leading
 from mbrl.encoders.networks import ImageScaling, VectorScaling, coder, networks
 from mbrl.types import Transition
 
@@ -57,7 +57,7 @@ class Learned(Encoder):
 
     def encoded(self, obs: Shaped[Tensor, "*lead *O"]) -> Float[Tensor, "*lead K"]:
         """All outputs of the encoder's network."""
-        lead = self._lead(obs)
+        lead = leading(obs, self.shape)
         out = self.network(self.scaling(obs.reshape(-1, *self.shape)))
         return out.view(*lead, out.shape[-1])
 
@@ -72,15 +72,6 @@ class Learned(Encoder):
             slow: an encoder of the same codes that follows this one slowly, or this one itself.
             generator: draws whatever the loss draws.
         """
-
-    def _lead(self, obs: Tensor) -> tuple[int, ...]:
-        count = max(0, obs.ndim - len(self.shape))
-        if tuple(obs.shape[count:]) != self.shape:
-            raise ValueError(
-                f"observations: want shape (*lead, {', '.join(map(str, self.shape))}), "
-                f"got {tuple(obs.shape)}"
-            )
-        return tuple(obs.shape[:count])
 
 
 class DecoderFree(Learned):
@@ -167,7 +158,7 @@ class Representation(Learned):
 
     def scaled(self, obs: Shaped[Tensor, "*lead *O"]) -> Float[Tensor, "*lead D"]:
         """Observations as the decoder has them, flat."""
-        lead = self._lead(obs)
+        lead = leading(obs, self.shape)
         return self.scaling(obs.reshape(-1, *self.shape)).reshape(*lead, -1)
 
     def decoded(self, z: Float[Tensor, "*lead Z"]) -> Float[Tensor, "*lead D"]:
