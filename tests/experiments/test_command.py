@@ -75,7 +75,7 @@ def test_an_agent_keeps_its_own_kind_of_model_and_its_settings(monkeypatch):
 
 WRONG = {
     "command": (["trian"], "unknown command 'trian': did you mean train"),
-    "algorithm": (["train", "petz"], "did you mean pets?"),
+    "algorithm": (["train", "petz"], "did you mean pets or latent-pets?"),
     "environment": (["train", "pets", "--env", "cartpole-swingap"], "mean cartpole-swingup"),
     "discrete": (["train", "pets", "--env", "CartPole-v1"], "bounded box"),
     "option": (["train", "pets", "--planner.horizn", "3"], "--planner.horizon"),

@@ -239,11 +239,11 @@ def test_unknown_names_are_refused_before_any_step(name, message):
 
 @pytest.mark.parametrize("name", list(PLANNERS))
 def test_every_planner_can_be_named_and_set(name):
-    built = PlannerConfig(name, horizon=5, population=40, knots=3, interpolation="linear").build(
+    built = PlannerConfig(name, horizon=5, population=70, knots=3, interpolation="linear").build(
         LOW, HIGH
     )
     assert isinstance(built, PLANNERS[name])
-    assert (built.horizon, built.population, built.knots) == (5, 40, 3)
+    assert (built.horizon, built.population, built.knots) == (5, 70, 3)
     assert PlannerConfig(name).build(LOW, HIGH, horizon=9).horizon == 9
 
 
