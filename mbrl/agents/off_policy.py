@@ -179,10 +179,10 @@ class OffPolicy:
 
         Raises:
             ValueError: a learner that gives no values, or whose actions are not in a box;
-                observations that are images.
+                observations that are images or codes.
         """
-        if self.images is not None:
-            raise ValueError("a planner needs observations that are vectors, not images")
+        if not isinstance(self.vectors, Vectors):
+            raise ValueError("a planner needs observations that are vectors, not images or codes")
         if self._first is not None or not isinstance(self.learner, Valued):
             raise ValueError(
                 f"a planner needs a policy in a box of actions, and values of states: "

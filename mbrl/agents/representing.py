@@ -16,7 +16,6 @@ from jaxtyping import Float, Shaped
 from torch import Generator, Tensor
 
 from mbrl.agents.code_sources import new_encoder, observations, put, saved, transitions_of
-from mbrl.agents.guide import Guide
 from mbrl.agents.off_policy import CAPACITY_OF_IMAGES, OffPolicy
 from mbrl.agents.policies import actions_of
 from mbrl.agents.representing_config import RepresentingSchedule
@@ -65,14 +64,6 @@ class Joint(OffPolicy):
         """The codes of observations of the environment."""
         with torch.no_grad():
             return self.encoder(self.vectors(obs))
-
-    def guide(self) -> Guide:
-        """Not possible.
-
-        Raises:
-            ValueError: always.
-        """
-        raise ValueError("a planner needs observations that are vectors, not codes")
 
     def _updated(self) -> Metrics:
         said: dict[str, Any] = {}
@@ -190,14 +181,6 @@ class Frozen(OffPolicy):
         with torch.no_grad():
             return self.encoder(self.vectors.observations(obs))
 
-    def guide(self) -> Guide:
-        """Not possible.
-
-        Raises:
-            ValueError: always.
-        """
-        raise ValueError("a planner needs observations that are vectors, not codes")
-
     def observe(self, step: Transition) -> None:
         """Store N transitions.
 
@@ -273,36 +256,10 @@ class Frozen(OffPolicy):
         self._frames.load_state_dict(state["frames"])
 
 
-def joint(
+def representing(
     spec: Spec, config: RepresentingSchedule, *, generator: Generator, device: str = "cpu"
-) -> Joint:
-    """The agent whose encoder learns all along.
-
-    Raises:
-        ValueError: see `mbrl.agents.sac_ae.make`.
-    """
-    actions = cast(Bounds, actions_of(spec.action, "sac-ae", device, ("box",)))
-    own = with_discount(config.learner, spec)
-    encoder = new_encoder(spec, config, generator=generator)
-    learner = SACAE(
-        encoder.features, actions, own, encoder=Trunk(encoder), generator=generator, device=device
-    )
-    return Joint(
-        spec,
-        learner,
-        config,
-        prior=transitions_of(spec, config.data, device),
-        images=config.images if is_image(spec.obs) else None,
-        discount=discount_of(own),
-        generator=generator,
-        device=device,
-    )
-
-
-def frozen(
-    spec: Spec, config: RepresentingSchedule, *, generator: Generator, device: str = "cpu"
-) -> Frozen:
-    """The agent whose encoder learns first.
+) -> Joint | Frozen:
+    """The agent whose encoder learns all along, or first, as `config.training` says.
 
     Raises:
         ValueError: see `mbrl.agents.sac_ae.make`.
@@ -310,17 +267,18 @@ def frozen(
     actions = cast(Bounds, actions_of(spec.action, "sac-ae", device, ("box",)))
     own = with_discount(config.learner, spec)
     encoder = new_encoder(spec, config, generator=generator).to(device)
-    learner = SAC(encoder.features, actions, own, generator=generator, device=device)
-    return Frozen(
-        spec,
-        learner,
-        config,
-        encoder=encoder,
-        prior=transitions_of(spec, config.data, device),
-        discount=discount_of(own),
-        generator=generator,
-        device=device,
-    )
+    size, streams = encoder.features, {"generator": generator, "device": device}
+    common: dict[str, Any] = {
+        "prior": transitions_of(spec, config.data, device),
+        "discount": discount_of(own),
+        **streams,
+    }
+    if config.training == "frozen":
+        learner = SAC(size, actions, own, **streams)
+        return Frozen(spec, learner, config, encoder=encoder, **common)
+    images = config.images if is_image(spec.obs) else None
+    learner = SACAE(size, actions, own, encoder=Trunk(encoder), **streams)
+    return Joint(spec, learner, config, images=images, **common)
 
 
 def _some(data: Replay) -> Shaped[Tensor, " T *O"]:

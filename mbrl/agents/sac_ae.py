@@ -45,7 +45,6 @@ def make(
         ValueError: observations or actions that it cannot use; an encoder or data that are not
             there, or are of other observations.
     """
-    from mbrl.agents.representing import frozen, joint
+    from mbrl.agents.representing import representing
 
-    kind = joint if config.training == "joint" else frozen
-    return kind(spec, config, generator=generator, device=device)
+    return representing(spec, config, generator=generator, device=device)

@@ -5,6 +5,7 @@ No torch is imported, so the command's help is quick.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -183,9 +184,9 @@ class ChainConfig(PosteriorConfig):
     """What samplers by Markov chains share. There is a chain for each network."""
 
     @property
+    @abstractmethod
     def kept(self) -> int:
         """M, samples of each chain."""
-        raise NotImplementedError
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -128,8 +128,8 @@ class LatentModel:
             return self.encoder(obs)
 
     def decode(self, state: Float[Tensor, "*lead Z"]) -> NoReturn:
-        """Raises ValueError: there is no decoder."""
-        raise ValueError("a latent model without a decoder predicts no observations")
+        """Raises NotImplementedError: there is no decoder."""
+        raise NotImplementedError("a latent model without a decoder predicts no observations")
 
     def step(
         self,

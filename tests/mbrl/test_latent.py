@@ -75,7 +75,7 @@ def test_without_termination_nothing_ends():
 def test_it_is_a_dynamics_without_decoder():
     world = model()
     assert isinstance(world, Dynamics) and (world.members, world.noise_shape) == (1, (0,))
-    with pytest.raises(ValueError, match="predicts no observations"):
+    with pytest.raises(NotImplementedError, match="predicts no observations"):
         world.decode(torch.zeros(Z))
 
 

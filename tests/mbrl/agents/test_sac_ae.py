@@ -330,8 +330,14 @@ def test_vectors_have_codes_too():
             obs = after
         assert agent.updates == 2
         assert float(agent.encoder.scaling.normaliser.std[2]) > 0.3  # rad/s; sines are below 1
-        with pytest.raises(ValueError, match="a planner needs observations that are vectors, not"):
-            agent.guide()
+        if training == "joint":  # encodes what a planner imagines, which are observations
+            states = agent.vectors(np.stack([obs, after]))
+            one, two = (agent.guide().value(part) for part in (states, states.view(1, 2, -1)))
+            assert torch.equal(one, two[0])
+            assert torch.equal(one, agent.value(states))
+        else:
+            with pytest.raises(ValueError, match="observations that are vectors, not images or"):
+                agent.guide()
 
 
 @pytest.mark.parametrize("training", ["joint", "frozen"])

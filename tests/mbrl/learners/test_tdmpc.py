@@ -225,7 +225,7 @@ def test_the_world_can_be_planned_through_and_says_the_mean_of_the_drawn_critics
         found.add(round(world.value(simplices(1)).item(), 3))
     pairs = [(0, 1), (0, 2), (1, 2)]
     assert found == {round((said[a] + said[b]) / 2, 3) for a, b in pairs}
-    with pytest.raises(ValueError, match="without a decoder predicts no observations"):
+    with pytest.raises(NotImplementedError, match="without a decoder predicts no observations"):
         world.decode(simplices(1))
 
 
