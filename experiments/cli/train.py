@@ -53,6 +53,10 @@ class Train(Training):
     metrics.jsonl gets a line of each."""
     evaluation_episodes: int = 10
     """Episodes of an evaluation."""
+    until_return: Annotated[float | None, options.unset("all steps")] = None
+    """End once the mean return of the last training episodes is at least this."""
+    until_episodes: int = 3
+    """How many last episodes that is the mean of."""
     device: str = "cpu"
     """Device of the model: cpu, cuda, cuda:1, ..."""
     run: Annotated[Path | None, options.unset("a new one under --root")] = None
@@ -67,6 +71,8 @@ class Resume(Training):
     """The run's folder, or latest."""
     steps: Annotated[int | None, options.unset("the run's own")] = None
     """Continue until so many environment steps in all, more than before to train on."""
+    until_return: Annotated[float | None, options.unset("the run's own")] = None
+    """End once the mean return of the last training episodes is at least this."""
     device: Annotated[str | None, options.unset("that of the run")] = None
     """Device of the model."""
 
@@ -114,6 +120,7 @@ def run(args: list[str]) -> int:
         env_repeat=1,
         evaluate_every=0,
         evaluation_episodes=1,
+        until_episodes=1,
     )
     _prepare(parsed)
     from mbrl.rng import generator
@@ -134,6 +141,8 @@ def run(args: list[str]) -> int:
         action_repeat=parsed.env_repeat,
         evaluate_every=parsed.evaluate_every,
         evaluation_episodes=parsed.evaluation_episodes,
+        until_return=parsed.until_return,
+        until_episodes=parsed.until_episodes,
     )
     agent(algo).make(spec, parsed.agent, generator=generator(0))  # what does not fit is refused now
     if why:
@@ -236,6 +245,8 @@ def _resume(parsed: Resume) -> int:
         if parsed.steps < (begun.latest() or 0):
             raise Wrong(f"--steps {parsed.steps}: the run is at step {begun.latest()} already")
         config = dataclasses.replace(config, steps=parsed.steps)
+    if parsed.until_return is not None:
+        config = dataclasses.replace(config, until_return=parsed.until_return)
     return _go(config, begun.path, parsed, resume=True)
 
 
@@ -266,7 +277,12 @@ def _go(config: RunConfig, path: Path, parsed: Any, **how: bool) -> int:
         options.say(f"mbrl: interrupted at once ({Run.open(path).said()}); {_go_on(path)}")
         return 130
     path = progress.path or path
-    if progress.env_steps < config.steps:
+    if progress.reached:
+        options.say(
+            f"reached a return of {config.until_return:g} (mean of the last "
+            f"{config.until_episodes}) at step {progress.env_steps}"
+        )
+    elif progress.env_steps < config.steps:
         options.say(f"mbrl: interrupted at step {progress.env_steps}; {_go_on(path)}")
         return 130
     summary = {

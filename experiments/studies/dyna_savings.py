@@ -141,7 +141,7 @@ def with_model(lab: Lab, env: str, task: Task, way: Way) -> RunConfig:
     if lab.fast:
         tiny = EnsembleConfig(members=2, hidden=(16,), epochs=2)
         agent = replace(agent, model=tiny, starts=50, batch=16, fit_every=200, updates=1)
-    return RunConfig("dyna", env, 0, task.steps, "cpu", agent)
+    return _until(task, RunConfig("dyna", env, 0, task.steps, "cpu", agent))
 
 
 def without(lab: Lab, env: str, task: Task, updates: int) -> RunConfig:
@@ -153,7 +153,12 @@ def without(lab: Lab, env: str, task: Task, updates: int) -> RunConfig:
         updates=1 if lab.fast else updates,
         batch=16 if lab.fast else base.batch,
     )
-    return RunConfig("sac", env, 0, task.steps, "cpu", agent)
+    return _until(task, RunConfig("sac", env, 0, task.steps, "cpu", agent))
+
+
+def _until(task: Task, run: RunConfig) -> RunConfig:
+    """The run, which ends where it reaches the threshold."""
+    return replace(run, until_return=task.threshold, until_episodes=LAST)
 
 
 def _dyna(env: str) -> Any:

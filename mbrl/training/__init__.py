@@ -12,7 +12,7 @@ from mbrl.training.collect import (
 )
 from mbrl.training.metrics import MetricsLog
 from mbrl.training.offline import fit_offline
-from mbrl.training.online import Evaluation, Progress, run_agent
+from mbrl.training.online import Evaluation, Progress, Target, run_agent
 from mbrl.training.run_config import RunConfig
 from mbrl.training.runs import load_run, make, train
 
@@ -25,6 +25,7 @@ __all__ = [
     "Run",
     "RunConfig",
     "RunError",
+    "Target",
     "collect",
     "episode_seed",
     "evaluate",

@@ -204,8 +204,8 @@ class Run:
             os.close(self._lock)
             self._lock = None
 
-    def extend(self, steps: int) -> None:
-        """Write another number of steps to config.json.
+    def extend(self, steps: int, **end: Any) -> None:
+        """Write another number of steps, and other fields of where the run ends, to config.json.
 
         Raises:
             RunError: the run has more steps already, or the file cannot be written.
@@ -213,7 +213,7 @@ class Run:
         latest = self.latest() or 0
         if steps < latest:
             raise RunError(f"{self.path} is at step {latest} already, beyond {steps}")
-        self.config = _read_config(self.path) | {"steps": steps}
+        self.config = _read_config(self.path) | {"steps": steps} | end
         write_json(self.path / CONFIG, self.config)
 
     @property

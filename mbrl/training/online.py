@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,6 +42,20 @@ class Evaluation(NamedTuple):
     episodes: int = 10
 
 
+class Target(NamedTuple):
+    """A return that ends a run: the mean of the last training episodes, which explore."""
+
+    value: float
+    """The mean return to reach."""
+    episodes: int = 3
+    """Number of last episodes that the mean is of."""
+
+    def reached(self, returns: Sequence[float]) -> bool:
+        """Whether the last of these returns of episodes reach it; with fewer episodes, never."""
+        last = returns[-self.episodes :]
+        return len(last) == self.episodes and float(np.mean(last)) >= self.value
+
+
 EVALUATION = 7
 """Name of the random stream of evaluations, beside the seed of the run and the step."""
 
@@ -58,6 +72,7 @@ class Progress:
         last: the last line logged for an episode.
         lost: numbers of the episodes that could not be continued when the run was resumed.
         saved: number of environment steps at the newest checkpoint; 0 before the first.
+        reached: whether the run is at its end because it reached its target.
         learning: seconds spent in updates and in saving by this process.
     """
 
@@ -68,6 +83,7 @@ class Progress:
     last: dict[str, Any] = field(default_factory=dict)
     lost: list[int] = field(default_factory=list)
     saved: int = 0
+    reached: bool = False
     learning: dict[str, float] = field(default_factory=lambda: {"update": 0.0, "save": 0.0})
 
     @property
@@ -91,6 +107,7 @@ def run_agent(
     log: MetricsLog | None = None,
     checkpoint_every: int | None = None,
     evaluation: Evaluation | None = None,
+    target: Target | None = None,
     stop: Callable[[], bool] = lambda: False,
     callback: Callable[[Progress], None] = lambda _: None,
 ) -> Progress:
@@ -115,6 +132,8 @@ def run_agent(
         checkpoint_every: number of environment steps between checkpoints; 1,000 if None.
         evaluation: episodes apart; a line "evaluation" has the mean, the std, the least and the
             greatest of their returns.
+        target: a return that ends the run before all `steps`; those of episodes before a resume are
+            read from the log.
         stop: called after each step; if it returns True, the run is saved and left.
         callback: called after each step.
 
@@ -124,13 +143,15 @@ def run_agent(
             the step. The last checkpoint is from before it.
         RunError: a checkpoint that does not fit this agent, or cannot be saved.
         ValueError: a run without a log, or a log without a run; `checkpoint_every` or numbers of
-            `evaluation` below one.
+            `evaluation` or of `target` below one.
     """
     every = CHECKPOINT_EVERY if checkpoint_every is None else checkpoint_every
     if every < 1:
         raise ValueError(f"checkpoint_every must be >= 1, got {checkpoint_every}")
     if evaluation is not None and min(evaluation.every, evaluation.episodes) < 1:
         raise ValueError(f"evaluation: every and episodes must be >= 1, got {evaluation[1:]}")
+    if target is not None and target.episodes < 1:
+        raise ValueError(f"target: episodes must be >= 1, got {target.episodes}")
     if (run is None) != (log is None):
         raise ValueError("run and log go together: give both or neither")
     environments = vector(env)
@@ -138,6 +159,7 @@ def run_agent(
         agent.run_for(steps)
     progress = Progress(Episodes(seed), None if run is None else run.path)
     episodes = progress.episodes
+    before: list[float] = []  # returns of the episodes that ended before a resume
     if run is not None and log is not None:
         if run.latest() is None:
             _check_unsaved(run)
@@ -145,8 +167,15 @@ def run_agent(
         else:
             progress.lost = _resume(agent, environments, run, log, episodes)
             progress.saved = episodes.steps
-        if run.config.get("steps", steps) != steps:
-            run.extend(steps)
+            before = returns_of(run.path)
+        _extend(run, steps, target)
+
+    def reached() -> bool:
+        return target is not None and target.reached([*before, *progress.returns])
+
+    if reached():
+        progress.reached = True
+        return progress
 
     def write(kind: str, values: Metrics) -> None:
         if log is not None:
@@ -199,8 +228,9 @@ def run_agent(
             write("evaluation", _evaluated(agent, evaluation, seed, episodes.steps))
             spent = progress.learning.get("evaluate", 0.0)
             progress.learning["evaluate"] = spent + time.perf_counter() - start
+        progress.reached = len(ended) > 0 and reached()
         callback(progress)
-        stopping = stop()
+        stopping = stop() or progress.reached
         regular = crossed(every)
         resting = time.perf_counter() < rested
         if regular or stopping or (len(ended) and not resting):
@@ -210,6 +240,25 @@ def run_agent(
     if episodes.steps > progress.saved:
         save()
     return progress
+
+
+def returns_of(path: Path, *, until: int | None = None) -> list[float]:
+    """Returns of the training episodes of a run, of those up to step `until` if it is given.
+
+    Raises:
+        RunError: see `read_metrics`.
+    """
+    lines = read_metrics(path / METRICS, "episode", numbers=["return"])
+    return [line["return"] for line in lines if until is None or line["env_steps"] <= until]
+
+
+def _extend(run: Run, steps: int, target: Target | None) -> None:
+    """Write another end of the run to its config, if it has one."""
+    end: dict[str, Any] = {"steps": steps}
+    if target is not None:
+        end |= {"until_return": target.value, "until_episodes": target.episodes}
+    if any(run.config.get(name, value) != value for name, value in end.items()):
+        run.extend(**end)
 
 
 def _evaluated(agent: Agent, evaluation: Evaluation, seed: int, steps: int) -> dict[str, float]:

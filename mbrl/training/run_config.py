@@ -22,6 +22,7 @@ from mbrl.dynamics.table import MODELS, model_config
 from mbrl.parts import name_of
 from mbrl.plain import shown
 from mbrl.training.checkpoint import CONFIG, Run, RunError
+from mbrl.training.online import Target
 from planners.checks import NonNegativeInt, PositiveInt, check_fields, first_refused
 
 MakeEnv = Callable[[str], gymnasium.Env]
@@ -53,6 +54,10 @@ class RunConfig:
     """Number of environment steps from one evaluation to the next; 0: never."""
     evaluation_episodes: PositiveInt = 10
     """Number of episodes of an evaluation."""
+    until_return: float | None = None
+    """Return at which the run ends before its steps do: the mean of its last training episodes."""
+    until_episodes: PositiveInt = 3
+    """Number of last episodes that `until_return` is the mean of."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -62,6 +67,13 @@ class RunConfig:
         if self.action_repeat == 1:
             return make_env(self.env)
         return cast(Any, make_env)(self.env, action_repeat=self.action_repeat)
+
+    @property
+    def target(self) -> Target | None:
+        """The return at which the run ends, if there is one."""
+        if self.until_return is None:
+            return None
+        return Target(self.until_return, self.until_episodes)
 
     def to_json(self) -> dict[str, Any]:
         """The content of `config.json`: the whole config, and the versions of the software."""

@@ -26,7 +26,7 @@ from mbrl.training.checkpoint import CONFIG, Run, RunError
 from mbrl.training.collect import vector
 from mbrl.training.files import as_run_error
 from mbrl.training.metrics import SINKS, TIMINGS, MetricsLog, appended
-from mbrl.training.online import Evaluation, Progress, load_agent, run_agent
+from mbrl.training.online import Evaluation, Progress, Target, load_agent, run_agent
 from mbrl.training.progress import ProgressDisplay
 from mbrl.training.run_config import MakeEnv, RunConfig, changed
 from mbrl.types import Agent, ModelBased, RewardFn, Spec, TerminatedFn
@@ -112,6 +112,7 @@ def train(
     sinks: Sequence[str] = (),
     checkpoint_every: int | None = None,
     evaluation: Evaluation | None = None,
+    target: Target | None = None,
     progress: bool = False,
     stop: Callable[[], bool] = lambda: False,
     callback: Callable[[Progress], None] = lambda _: None,
@@ -127,7 +128,7 @@ def train(
             resume.
         seed: seed of the episodes; that of the agent if None.
         sinks: names in `mbrl.training.metrics.SINKS`, to log to besides `metrics.jsonl`.
-        checkpoint_every, evaluation: see `run_agent`.
+        checkpoint_every, evaluation, target: see `run_agent`.
         progress: whether to show a bar in a terminal, and elsewhere a line per episode.
         stop, callback: see `run_agent`.
 
@@ -151,11 +152,13 @@ def train(
         if origin is None:
             raise ValueError("a run's folder needs an agent made by mbrl.make")
         count = env.num_envs if isinstance(env, VectorEnv) else 1
-        apart = (
+        apart: dict[str, Any] = (
             {"evaluate_every": 0}
             if evaluation is None
             else {"evaluate_every": evaluation.every, "evaluation_episodes": evaluation.episodes}
         )
+        if target is not None:
+            apart |= {"until_return": target.value, "until_episodes": target.episodes}
         made = RunConfig(
             origin.algo, _id_of(env), seed, steps, origin.device, origin.config, count, **apart
         )
@@ -171,6 +174,7 @@ def train(
             "seed": seed,
             "steps": steps,
             "evaluation": evaluation,
+            "target": target,
             "stop": stop,
             "callback": both,
         }
@@ -213,7 +217,8 @@ def _opened(config: RunConfig, path: Path) -> Run:
         return Run.create(path, config.to_json())
     run = Run.open(path)
     there = RunConfig.from_json(run.config, path / CONFIG)
-    if dataclasses.replace(there, steps=config.steps, device=config.device) != config:
+    may_differ = {n: getattr(config, n) for n in ("steps", "device", "until_return")}
+    if dataclasses.replace(there, **may_differ) != config:
         raise RunError(f"{path} was begun with another config; name another folder")
     if config.steps < (run.latest() or 0):
         raise RunError(f"{path} is at step {run.latest()} already, beyond {config.steps}")
@@ -263,7 +268,8 @@ def train_run(
             evaluation = None
             if other is not None:
                 evaluation = Evaluation(other, config.evaluate_every, config.evaluation_episodes)
-            settings |= {"evaluation": evaluation, "steps": config.steps, "seed": config.seed}
+            settings |= {"evaluation": evaluation, "target": config.target}
+            settings |= {"steps": config.steps, "seed": config.seed}
             return train(agent, env, run, **settings)
 
 

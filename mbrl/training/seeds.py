@@ -11,7 +11,7 @@ import numpy as np
 from mbrl.training import executor as jobs
 from mbrl.training.checkpoint import Run, RunError
 from mbrl.training.executor import Executor, Processes, Work, stop_if_asked
-from mbrl.training.online import Progress
+from mbrl.training.online import Progress, returns_of
 from mbrl.training.run_config import MakeEnv, RunConfig
 from mbrl.training.runs import train_run
 from mbrl.types import Player
@@ -42,7 +42,7 @@ def train_all(
     work = {
         path: Work(train_to_end, (config, path, name, make_env), name, path)
         for path, (name, config) in runs.items()
-        if _reached(config, path) < config.steps
+        if not _finished(config, path)
     }
     (executor or Processes()).compute(work, workers=workers, say=say)
 
@@ -78,15 +78,19 @@ def train_to_end(config: RunConfig, path: Path, name: str, make_env: MakeEnv) ->
     stop_if_asked()
 
 
-def _reached(config: RunConfig, path: Path) -> int:
-    """Environment steps at the newest checkpoint of the run in a folder; -1 if there is none."""
+def _finished(config: RunConfig, path: Path) -> bool:
+    """Whether the run in a folder is at its end, by its newest checkpoint."""
     if not path.exists():
-        return -1
+        return False
     run = Run.open(path)
     if RunConfig.of(run) != config:
         raise RunError(f"{path} was begun with another config; remove it or name another --root")
     latest = run.latest()
-    return -1 if latest is None else latest
+    if latest is None:
+        return False
+    target = config.target
+    reached = target is not None and target.reached(returns_of(path, until=latest))
+    return reached or latest >= config.steps
 
 
 class Interruptible:

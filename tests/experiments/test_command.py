@@ -92,6 +92,8 @@ WRONG = {
     "checkpoints": (["train", "pets", "--checkpoint-every", "0"], "every must be >= 1"),
     "device": (["train", "pets", "--device", "cuda:7"], "cuda:7"),
     "no run": (["evaluate", "nowhere"], "nowhere is not a run folder"),
+    "return": (["train", "random", "--until-return", "nan"], "until_return must be finite"),
+    "returns": (["train", "random", "--until-episodes", "0"], "--until-episodes must be >= 1"),
     "no latest": (["evaluate"], "there is no run under"),
     "episodes": (["evaluate", "x", "--episodes", "0"], "--episodes must be >= 1"),
     "compare": (["compare"], "one or more run folders"),
@@ -321,6 +323,20 @@ def test_a_resumed_run_can_have_more_steps(trained, tmp_path, capsys):
     assert mbrl("train", "--resume", longer, "--steps=450", "--threads=1") == 0
     lines = read_metrics(longer / "metrics.jsonl", "episode")
     assert [line["env_steps"] for line in lines] == [150, 300, 450]
+
+
+def test_a_run_ends_at_a_return_and_goes_on_with_a_greater_one(tmp_path, capsys):
+    path = tmp_path / "run"
+    args = ["--steps=700", "--until-return=-1000", "--until-episodes=1", "--threads=1"]
+    assert mbrl("train", "random", *args, "--run", path, "--json") == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["env_steps"] == 150
+    assert "reached a return of -1000 (mean of the last 1) at step 150" in err
+    config = json.loads((path / "config.json").read_text())
+    assert (config["steps"], config["until_return"], config["until_episodes"]) == (700, -1000, 1)
+    assert mbrl("train", "--resume", path, "--until-return=1e6", "--threads=1", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["env_steps"] == 700
+    assert json.loads((path / "config.json").read_text())["until_return"] == 1e6
 
 
 def test_json_has_null_for_what_is_not_finite(capsys):

@@ -116,7 +116,7 @@ def edges(base, bounds):
     return inside, outside
 
 
-UNBOUNDED = {"initial", "mean", "disagreement", "optimism", "target_entropy"}
+UNBOUNDED = {"initial", "mean", "disagreement", "optimism", "target_entropy", "until_return"}
 """Fields that take any finite number."""
 
 TOGETHER: dict[str, dict[str, Any]] = {

@@ -18,6 +18,7 @@ from mbrl.training import (
     Episodes,
     Run,
     RunError,
+    Target,
     collect,
     episode_seed,
     evaluate,
@@ -107,7 +108,7 @@ def random_agent(env, seed=0):
     return RandomAgent(spec_of(env).action, generator=generator(seed))
 
 
-def go(path, env, agent, steps, *, stop_at=None, every=None, watch=None):
+def go(path, env, agent, steps, *, stop_at=None, every=None, watch=None, target=None):
     """Start or resume the run in `path`; returns the progress."""
     run = Run.open(path) if path.exists() else Run.create(path, {})
     seen = []
@@ -122,7 +123,8 @@ def go(path, env, agent, steps, *, stop_at=None, every=None, watch=None):
         try:
             return run_agent(
                 agent, env, run, seed=3, steps=steps, log=log, checkpoint_every=every,
-                callback=look, stop=lambda: stop_at is not None and seen[-1] >= stop_at,
+                target=target, callback=look,
+                stop=lambda: stop_at is not None and seen[-1] >= stop_at,
             )  # fmt: skip
         finally:
             log.close()
@@ -371,6 +373,36 @@ def test_ends_of_episodes_are_not_saved_where_saving_would_take_too_long(tmp_pat
        watch=lambda progress: saved.append(Run.open(tmp_path / "run").latest()))  # fmt: skip
     assert len({*saved} - {None}) == 1
     assert Run.open(tmp_path / "run").latest() == 60
+
+
+def test_a_run_ends_where_its_last_episodes_reach_a_return(tmp_path):
+    """Its lines are the first ones of a run without a target, also if it is resumed before."""
+    env = Drift()
+    go(tmp_path / "whole", env, pets(env), 200)
+    lines = read_metrics(tmp_path / "whole" / METRICS, "episode")
+    returns, ends = ([line[name] for line in lines] for name in ("return", "env_steps"))
+    means = np.convolve(returns, [0.5, 0.5], "valid")
+    target = Target(float(means[:-2].max()), episodes=2)
+    first = int(np.flatnonzero(means >= target.value)[0]) + 1
+    assert 1 < first < len(returns) - 1
+    done = go(tmp_path / "ended", env, pets(env), 200, target=target)
+    assert done.reached
+    assert done.env_steps == Run.open(tmp_path / "ended").latest() == ends[first]
+    part = go(tmp_path / "parts", env, pets(env), 200, target=target, stop_at=ends[first - 1])
+    assert not part.reached
+    assert go(tmp_path / "parts", env, pets(env), 200, target=target).reached
+    assert metrics(tmp_path / "parts") == metrics(tmp_path / "ended")
+    assert metrics(tmp_path / "whole").startswith(metrics(tmp_path / "ended"))
+    again = go(tmp_path / "ended", env, pets(env), 200, target=target)
+    assert again.reached
+    assert again.env_steps == ends[first]
+    go(tmp_path / "ended", env, pets(env), 200, target=Target(1e9))
+    assert metrics(tmp_path / "ended") == metrics(tmp_path / "whole")
+
+
+def test_a_target_of_no_episodes_is_refused():
+    with pytest.raises(ValueError, match="target: episodes must be >= 1, got 0"):
+        run_agent(random_agent(Drift()), Drift(), seed=0, steps=5, target=Target(0.0, 0))
 
 
 def test_evaluation_is_reproducible_and_does_not_change_training(tmp_path):

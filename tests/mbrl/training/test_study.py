@@ -130,6 +130,17 @@ def _after(steps: int):
     return lambda: next(asked) >= steps
 
 
+def test_a_run_that_reached_its_return_is_finished(tmp_path, inline):
+    """It is not trained on, although it has fewer steps than its config allows."""
+    config = replace(TINY, steps=100_000, until_return=-1000.0, until_episodes=1)
+    (path,) = laboratory(tmp_path).train({"tiny": config})["tiny"]
+    assert Run.open(path).latest() == 150  # one random episode
+    said = []
+    Lab(tmp_path, 1, 1, True, said.append, envs.make).train({"tiny": config})
+    assert said == []
+    assert Run.open(path).latest() == 150
+
+
 def test_a_study_writes_numbers_versions_and_a_page(tmp_path):
     def small(lab: Lab) -> Report:
         return Report({"seeds": lab.seeds}, "# small")
