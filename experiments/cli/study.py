@@ -29,9 +29,8 @@ class Study(options.Common):
     fast: bool = False
     """A small version that only shows that everything runs."""
     only: Annotated[tuple[str, ...] | None, options.unset("all runs")] = None
-    """Of learners-returns, dyna-returns, data-efficiency, decomposition, regression, risk,
-    calibration and ood: the runs with one of these in their name, such as Pendulum-v1, 'dhmbpo
-    Hopper' or 'swag yacht'."""
+    """Of a study of many separate runs, such as dyna-returns or regression: those with one of these
+    in their name, such as Pendulum-v1, 'dhmbpo Hopper' or 'swag yacht'."""
     data: Annotated[Path | None, options.unset("a table made from a seed")] = None
     """Of regression: folder of tables, each a file NAME.npz."""
     executor: Literal["processes", "ray"] = "processes"

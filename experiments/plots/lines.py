@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +27,12 @@ class Curve(NamedTuple):
         """Median and quartiles over rows of `values` (N, X), at `start`, `start` + 1, ..."""
         low, middle, high = np.quantile(values, (0.25, 0.5, 0.75), axis=0)
         return cls(np.arange(start, start + len(middle)), middle, low, high)
+
+    @classmethod
+    def intervals(cls, x: ArrayLike, each: Sequence[Mapping[str, float]]) -> Curve:
+        """Estimates (X,) with their intervals, each with the keys estimate, low and high."""
+        middle, low, high = ([one[end] for one in each] for end in ("estimate", "low", "high"))
+        return cls(x, middle, low, high)
 
     @classmethod
     def means(cls, x: ArrayLike, mean: ArrayLike, error: ArrayLike) -> Curve:

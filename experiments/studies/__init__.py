@@ -9,6 +9,7 @@
 from collections.abc import Mapping
 
 from experiments.studies import (
+    acting,
     bandits,
     calibration,
     data_efficiency,
@@ -61,6 +62,7 @@ STUDIES: Mapping[str, Study] = {
     "raw-targets": study(raw_targets.raw_targets, seeds=5),
     "wrong-model": study(wrong_model.wrong_model, seeds=5),
     "steve-chain": study(steve_chain.steve_chain, seeds=5),
+    "acting": study(acting.acting, seeds=5, choice=True),
     "dyna-savings": study(dyna_savings.dyna_savings, seeds=5),
     "dyna-returns": study(dyna_returns.dyna_returns, seeds=3, choice=True),
     "rollout-bias": study(rollout_bias.rollout_bias, seeds=10, fast_seeds=2),

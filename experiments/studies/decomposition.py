@@ -82,7 +82,10 @@ def decomposition(lab: Lab) -> Report:
         "error of the mean / std of the noise": "error",
     }
     panels = {
-        title: {kind: _curve(counts, numbers[kind][name]) for kind in kinds}
+        title: {
+            kind: Curve.intervals(counts, [numbers[kind][name][str(count)] for count in counts])
+            for kind in kinds
+        }
         for title, name in names.items()
     }
     figure = plots.curves(
@@ -120,12 +123,6 @@ estimate of fixed size it is -1.
 ![Aleatoric and epistemic std, and the error of the mean, by number of rows](decomposition.png)
 """
     return Report(numbers, text)
-
-
-def _curve(counts: tuple[int, ...], found: dict[str, Any]) -> Curve:
-    each = [found[str(count)] for count in counts]
-    middle, low, high = ([e[part] for e in each] for part in ("estimate", "low", "high"))
-    return Curve(counts, middle, low, high)
 
 
 def slope(counts: tuple[int, ...], values: list[float]) -> float:

@@ -6,15 +6,13 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import envs
 from experiments import plots
-from experiments.presets import environments, preset
+from experiments.presets import environments
 from experiments.studies import lab as labs
 from experiments.studies.common import means, measured
 from experiments.studies.lab import Lab, Report
 from mbrl.agents import AGENTS
 from mbrl.dynamics.configs import EnsembleConfig
-from mbrl.spaces import spec_of
 from mbrl.training import RunConfig
 from mbrl.training.folders import learning
 from mbrl.training.metrics import TIMINGS
@@ -146,10 +144,7 @@ work beside it.
 
 def config(lab: Lab, row: Row) -> RunConfig:
     """The run of a row: the preset of its algorithm."""
-    world = envs.make(row.env)
-    spec = spec_of(world)
-    world.close()
-    _, agent = preset(row.algo, row.env, lambda: spec)
+    _, agent = labs.preset_of(row.algo, row.env)
     if lab.fast and hasattr(agent, "model"):
         model = EnsembleConfig(members=2, hidden=(16,), epochs=2)
         agent = changed(agent, model=model, starts=50, batch=16, updates=1, fit_every=200)

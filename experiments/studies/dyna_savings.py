@@ -9,14 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-import envs
 from experiments import plots
-from experiments.presets import preset
 from experiments.studies import lab as labs
 from experiments.studies.lab import Lab, Report
 from mbrl.agents.sac import Config as SACAgentConfig
 from mbrl.dynamics.configs import EnsembleConfig
-from mbrl.spaces import spec_of
 from mbrl.training import RunConfig
 from mbrl.training.folders import learning
 
@@ -136,7 +133,7 @@ def name(env: str, way: Way) -> str:
 
 def with_model(lab: Lab, env: str, task: Task, way: Way) -> RunConfig:
     """Dyna with soft actor-critic, by its preset and this way."""
-    base = _dyna(env)
+    base = labs.preset_of("dyna", env)[1]
     agent = replace(base, base="sac", **way._asdict())
     if lab.fast:
         tiny = EnsembleConfig(members=2, hidden=(16,), epochs=2)
@@ -146,7 +143,7 @@ def with_model(lab: Lab, env: str, task: Task, way: Way) -> RunConfig:
 
 def without(lab: Lab, env: str, task: Task, updates: int) -> RunConfig:
     """The same learner on real steps alone."""
-    base = _dyna(env)
+    base = labs.preset_of("dyna", env)[1]
     agent = SACAgentConfig(
         learner=base.sac,
         learning_starts=base.learning_starts,
@@ -159,13 +156,6 @@ def without(lab: Lab, env: str, task: Task, updates: int) -> RunConfig:
 def _until(task: Task, run: RunConfig) -> RunConfig:
     """The run, which ends where it reaches the threshold."""
     return replace(run, until_return=task.threshold, until_episodes=LAST)
-
-
-def _dyna(env: str) -> Any:
-    world = envs.make(env)
-    spec = spec_of(world)
-    world.close()
-    return preset("dyna", env, lambda: spec)[1]
 
 
 def picture(
@@ -189,8 +179,8 @@ def picture(
                 ],
             }
             for (label, each), colour in zip(pairs.items(), plots.COLOURS, strict=False):
-                ends = ([one[k] for one in each] for k in ("estimate", "low", "high"))
-                plots.draw_curve(ax, plots.Curve(x, *ends), color=colour, marker="o", label=label)
+                line = plots.Curve.intervals(x, each)
+                plots.draw_curve(ax, line, color=colour, marker="o", label=label)
             ax.set(xlabel=what, ylabel="real steps")
             ax.set_ylim(0, None)
             plots.note(ax, env)

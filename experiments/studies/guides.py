@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,10 +53,10 @@ def guides(lab: Lab) -> Report:
     found = {key: labs.summary(own) for key, own in scores.items()}
     policy = labs.summary(alone)
     lines = {
-        kind: _curve(horizons, [found[kind, str(horizon)] for horizon in horizons])
+        kind: Curve.intervals(horizons, [found[kind, str(horizon)] for horizon in horizons])
         for kind in KINDS
     }
-    lines["policy alone"] = _curve(horizons, [policy] * len(horizons))
+    lines["policy alone"] = Curve.intervals(horizons, [policy] * len(horizons))
     figure = plots.curves(
         {f"after {steps:,} steps of the learner": lines},
         title=f"MPC with a learner, {ENVIRONMENT}",
@@ -85,11 +84,6 @@ episodes; interquartile mean over {lab.seeds} seeds [95 % bootstrap interval]. T
 {labs.table(["", *(f"horizon {horizon}" for horizon in horizons)], rows)}
 """
     return Report(numbers, text)
-
-
-def _curve(x: Sequence[int], summaries: Sequence[Mapping[str, float]]) -> Curve:
-    columns = ([one[name] for one in summaries] for name in ("estimate", "low", "high"))
-    return Curve(list(x), *columns)
 
 
 def guided_returns(

@@ -26,6 +26,7 @@ from mbrl.training.study import (
     summary,
     table,
 )
+from mbrl.types import Spec
 
 __all__ = [
     "EVALUATION",
@@ -34,6 +35,7 @@ __all__ = [
     "Study",
     "final_returns",
     "interval",
+    "preset_of",
     "shown",
     "shown_mean",
     "study",
@@ -54,14 +56,11 @@ class Lab(library.Lab):
 
         A fast study trains for two episodes, the first a random one, with a tiny net and search.
         """
-        world = envs.make(env)
-        spec = spec_of(world)
-        world.close()
-        standard, agent = preset("pets", env, lambda: spec)
+        standard, agent = preset_of("pets", env)
         agent = changed(agent, **changes)
         steps = steps or standard
         if self.fast:
-            steps = 2 * (spec.episode_steps or 150)
+            steps = 2 * (_spec(env).episode_steps or 150)
             search = {"population": 8, "iterations": 1, "elites": 2}
             agent = changed(
                 agent,
@@ -74,6 +73,18 @@ class Lab(library.Lab):
 
 study = partial(library.study, lab=Lab)
 """`mbrl.training.study.study` with this `Lab`."""
+
+
+def preset_of(algo: str, env: str) -> tuple[int, Any]:
+    """Environment steps and settings of an algorithm's preset for an environment."""
+    return preset(algo, env, lambda: _spec(env))
+
+
+def _spec(env: str) -> Spec:
+    world = envs.make(env)
+    spec = spec_of(world)
+    world.close()
+    return spec
 
 
 def trained(path: Path, **changes: Any) -> tuple[Loaded, PETS]:

@@ -10,14 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-import envs
 from experiments import plots
-from experiments.presets import environments, preset
+from experiments.presets import environments
 from experiments.studies import lab as labs
 from experiments.studies.common import means, measured
 from experiments.studies.lab import Lab, Report
 from mbrl.agents import varied
-from mbrl.spaces import spec_of
 from mbrl.training import RunConfig
 from mbrl.training.folders import learning
 
@@ -220,10 +218,7 @@ def picture(family: Mapping[str, Mapping[str, Any]], path: Path) -> None:
 
 def config(lab: Lab, row: Row) -> RunConfig:
     """The run of a row: the preset of its algorithm, and of its variant."""
-    world = envs.make(row.env)
-    spec = spec_of(world)
-    world.close()
-    _, agent = preset(row.algo, row.env, lambda: spec)
+    _, agent = labs.preset_of(row.algo, row.env)
     agent = varied(row.algo, agent, row.variant)
     if row.learner:
         agent = replace(agent, learner=replace(agent.learner, **row.learner))

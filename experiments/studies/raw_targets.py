@@ -8,13 +8,10 @@ from typing import Any
 
 import numpy as np
 
-import envs
 from experiments import plots
-from experiments.presets import preset
 from experiments.studies import lab as labs
 from experiments.studies.common import means, measured
 from experiments.studies.lab import Lab, Report
-from mbrl.spaces import spec_of
 from mbrl.training import RunConfig
 from mbrl.training.folders import learning
 from mbrl.training.metrics import read_metrics
@@ -74,10 +71,7 @@ interval].
 
 def config(lab: Lab, env: str, scaled: bool) -> RunConfig:
     """A run of the preset of MBPO, with a learned reward."""
-    world = envs.make(env)
-    spec = spec_of(world)
-    world.close()
-    steps, agent = preset("mbpo", env, lambda: spec)
+    steps, agent = labs.preset_of("mbpo", env)
     model = replace(agent.model, learn_reward=True, normalise_targets=scaled)
     if lab.fast:
         steps, model = 420, replace(model, hidden=(8,), epochs=2)

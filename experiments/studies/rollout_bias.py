@@ -121,9 +121,7 @@ def picture(
         for column, (ax, name) in enumerate(zip(row, ("cosine", "relative error"), strict=True)):
             for (count, array), colour in zip(by_count.items(), plots.COLOURS, strict=False):
                 ends = [labs.interval(own.tolist()) for own in array[:, :, column].T]
-                line = plots.Curve(
-                    horizons, *([one[k] for one in ends] for k in ("estimate", "low", "high"))
-                )
+                line = plots.Curve.intervals(horizons, ends)
                 plots.draw_curve(ax, line, color=colour, lw=2.2, label=f"{count} real steps")
             ax.set(xlabel="horizon H", ylabel=f"{name} of the gradient")
             if column:

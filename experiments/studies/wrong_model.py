@@ -5,18 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
-import envs
 from experiments import plots
 from experiments.plots.lines import Curve
-from experiments.presets import preset
 from experiments.studies import lab as labs
 from experiments.studies.common import means, measured
 from experiments.studies.lab import Lab, Report
 from experiments.studies.pendulum import ENV, Pendulum
 from mbrl.dynamics.own import OwnModel
-from mbrl.spaces import spec_of
 from mbrl.training import RunConfig
 
 MASSES = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
@@ -52,10 +47,12 @@ def wrong_model(lab: Lab) -> Report:
     for kind, values in (("mass", masses), ("friction", _with_exact(frictions, masses))):
         at = [("mass", 1.0) if (kind, x) == ("friction", 0.0) else (kind, x) for x in values]
         lines = {
-            f"k {k}": _curve(values, [found[own_kind, x, k] for own_kind, x in at])
+            f"k {k}": Curve.intervals(values, [found[own_kind, x, k] for own_kind, x in at])
             for k in horizons
         }
-        lines |= {name: _curve(values, [one] * len(values)) for name, one in references.items()}
+        lines |= {
+            name: Curve.intervals(values, [one] * len(values)) for name, one in references.items()
+        }
         truth = "1" if kind == "mass" else "0"
         panels[f"{kind} of the model; the environment's is {truth}"] = lines
     figure = plots.curves(
@@ -84,10 +81,7 @@ bootstrap interval]. k is the length of rollouts.
 
 def config(lab: Lab, horizon: int, settings: dict[str, float] | None) -> RunConfig:
     """A run of MBPO with rollouts of k steps, through the physics, or a learned model if None."""
-    world = envs.make(ENV)
-    spec = spec_of(world)
-    world.close()
-    steps, agent = preset("mbpo", ENV, lambda: spec)
+    steps, agent = labs.preset_of("mbpo", ENV)
     agent = replace(agent, horizon=horizon)
     if settings is not None:
         name = f"{Pendulum.__module__}:{Pendulum.__name__}"
@@ -115,8 +109,3 @@ def _without(run: RunConfig) -> RunConfig:
 def _with_exact(frictions: tuple[float, ...], masses: tuple[float, ...]) -> tuple[float, ...]:
     """The model without friction is the one of mass 1."""
     return (0.0, *frictions) if 1.0 in masses else frictions
-
-
-def _curve(x: Any, summaries: Any) -> Curve:
-    columns = ([one[name] for one in summaries] for name in ("estimate", "low", "high"))
-    return Curve(np.asarray(x), *columns)

@@ -1,12 +1,13 @@
 """The studies of what imagined steps save, and of the returns of agents that imagine."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 
 from experiments.presets import preset
-from experiments.studies import STUDIES, dyna_returns, dyna_savings
+from experiments.studies import STUDIES, acting, dyna_returns, dyna_savings
 
 
 def silent(_):
@@ -43,6 +44,30 @@ def test_savings_are_compared_with_the_same_learner_and_as_many_updates(tmp_path
     for name in ("updates", "batch", "learning_starts", "train_every"):
         assert getattr(with_model.agent, name) == getattr(alone.agent, name)
     assert with_model.steps == alone.steps and with_model.agent.real == 0.25
+
+
+def test_the_study_of_planning_while_acting_trains_both_ways_and_draws(tmp_path):
+    folder = STUDIES["acting"](tmp_path, fast=True, workers=1, say=silent)
+    found = json.loads((folder / "results.json").read_text())
+    assert [*found["numbers"]["returns"]] == ["dyna, policy", "dyna, planning"]
+    for name, returns in found["numbers"]["returns"].items():
+        assert [*returns] == ["120", "240"]
+        assert all(-2000 < one["estimate"] < 0 for one in returns.values())
+        assert found["configs"][name]["agent"]["planning"] is name.endswith("planning")
+    assert "| dyna, planning |" in (folder / "table.md").read_text()
+    assert Image.open(folder / "acting.png").size[0] > 500
+
+
+@pytest.mark.parametrize("algo", acting.AGENTS)
+@pytest.mark.parametrize("planning", [False, True])
+def test_each_agent_is_compared_with_itself(algo, planning):
+    class Slow:
+        fast = False
+
+    run = acting.config(Slow(), algo, planning=planning)
+    settings = preset(algo, acting.ENVIRONMENT, None)[1]
+    assert run.agent == replace(settings, planning=planning)
+    assert (run.steps, run.evaluate_every) == (acting.STEPS, acting.EVERY)
 
 
 @pytest.mark.slow
