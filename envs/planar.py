@@ -101,9 +101,52 @@ class PlanarTask:
         actions = rng.uniform(-1, 1, (2, count, self.action_size))
         state = before if self.pictures == 1 else self.step(before, actions[0])
         after = self.step(state, actions[1])
+        return self._triples(before, state, actions[1], after)
+
+    def walks(
+        self,
+        rng: np.random.Generator,
+        count: int,
+        *,
+        length: int = 20,
+        turns: float = 0.3,
+        noise: float = 0.3,
+    ) -> Triples:
+        """Transitions of random walks from random states, in the order of their steps.
+
+        A walk keeps its action, but for normal noise, until it turns. Unlike the random states of
+        `triples` it comes to stand where walls stop it.
+
+        Args:
+            rng: draws the walks.
+            count: number of walks.
+            length: T, the number of steps of each; the result has count · T transitions, all first
+                steps, then all second ones.
+            turns: probability that a walk draws a new action, uniform in the box, at a step.
+            noise: std of the noise on actions, which are clipped into the box.
+
+        Raises:
+            ValueError: a count or a length below 1.
+        """
+        if min(count, length) < 1:
+            raise ValueError(f"count and length must be at least 1, got {count!r} and {length!r}")
+        action = rng.uniform(-1, 1, (count, self.action_size))
+        states, actions = [self.states(rng, count)] * 2, []
+        for _ in range(length):
+            fresh = rng.uniform(-1, 1, action.shape)
+            action = np.where(rng.random((count, 1)) < turns, fresh, action)
+            actions.append(np.clip(action + noise * rng.standard_normal(action.shape), -1, 1))
+            states.append(self.step(states[-1], actions[-1]))
+        rows = np.stack(states)  # (T + 2, count, S); the first state is there twice, at rest
+        before, now, after = (rows[i : i + length].reshape(-1, rows.shape[-1]) for i in range(3))
+        return self._triples(before, now, np.concatenate(actions), after)
+
+    def _triples(
+        self, before: np.ndarray, state: np.ndarray, action: np.ndarray, after: np.ndarray
+    ) -> Triples:
         return Triples(
             self.observation(before, state),
-            actions[1].astype(np.float32),
+            action.astype(np.float32),
             self.observation(state, after),
             state.astype(np.float32),
             after.astype(np.float32),

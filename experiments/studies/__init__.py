@@ -39,6 +39,7 @@ from experiments.studies import (
     rollout_bias,
     steve_chain,
     trees,
+    two_rooms,
     versions,
     wrong_model,
 )
@@ -73,6 +74,7 @@ STUDIES: Mapping[str, Study] = {
     "calibration": study(calibration.calibration, seeds=3, choice=True),
     "ood": study(ood.ood, seeds=3, choice=True),
     "regression": study(regression.regression, seeds=5, choice=True, data=True),
+    "two-rooms": study(two_rooms.two_rooms, seeds=5),
     "pc3": study(pc3.pc3, seeds=10, choice=True),
     "risk": study(risk.risk, seeds=5, choice=True),
     "learners": study(learners.learners, seeds=1),

@@ -118,6 +118,8 @@ class TreeModel:
         policy: acts in the rollouts, on model states. None draws uniformly from the K actions, or
             takes the first action of the sampler.
         reward, terminated: used instead of the model's own.
+        of_states: whether prior, value and sampler are functions of model states instead of
+            observations, as they must be for a latent model without a decoder.
         generator: random stream of noise, samples and rollouts.
 
     Raises:
@@ -141,6 +143,7 @@ class TreeModel:
         policy: Policy | None = None,
         reward: RewardFn | None = None,
         terminated: TerminatedFn | None = None,
+        of_states: bool = False,
         generator: Generator,
     ) -> None:
         if isinstance(actions, int):
@@ -160,7 +163,7 @@ class TreeModel:
         self.sampler = None if isinstance(actions, Tensor) else actions
         self.prior, self.value, self.generator = prior, value, generator
         self.policy = self._random if policy is None else policy
-        self.reward, self.terminated = reward, terminated
+        self.reward, self.terminated, self.of_states = reward, terminated, of_states
         if config.outcomes == "all":
             if not (isinstance(model, Enumerable) and model.members == 1):
                 raise ValueError(
@@ -221,7 +224,7 @@ class TreeModel:
         """
         over = ~alive.any(0)
         asked = (self.value, self.prior, self.sampler)
-        obs = None if asked == (None, None, None) else self.model.decode(state)
+        obs = None if asked == (None, None, None) else self._seen(state)
         ahead = self._leaf(state, obs, alive)
         reward, value, variance = gain.mean(0), ahead.mean(0), None
         if self.model.members > 1:
@@ -236,6 +239,10 @@ class TreeModel:
             packed.transpose(0, 1).flatten(1), reward, value, logits, over,
             variance=variance, actions=actions,
         )  # fmt: skip
+
+    def _seen(self, state: Float[Tensor, "E B S"]) -> Float[Tensor, "E B O"]:
+        """What prior, value and sampler are functions of."""
+        return state if self.of_states else self.model.decode(state)
 
     def _choices(
         self, state: Float[Tensor, "E B S"], obs: Float[Tensor, "E B O"] | None
@@ -347,7 +354,7 @@ class TreeModel:
         lead = state.shape[:2]
         if self.table is None:
             assert self.sampler is not None
-            obs = self.model.decode(state).flatten(0, 1)
+            obs = self._seen(state).flatten(0, 1)
             return self.sampler(obs, generator)[:, 0].unflatten(0, lead)
         drawn = torch.randint(len(self.table), lead, generator=generator, device=generator.device)
         return self.table[drawn.to(self.table.device)]
@@ -357,10 +364,10 @@ class TreeSearch:
     """A `Player` that searches a new tree for every action, in N environments at once.
 
     Args:
-        model, actions, prior, value, policy, reward, terminated: as in `TreeModel`.
+        model, actions, prior, value, policy, reward, terminated, of_states: as in `TreeModel`.
         config: settings of the search.
         state_of: function from observations (N, *O) to model states (N, S); if None, the model's
-            `encode` of them as float32.
+            `encode` of them, of vectors as float32 and of images (N, H, W, C) as they are.
         generator: random stream of all draws.
 
     Raises:
@@ -420,8 +427,11 @@ class TreeSearch:
         return root.actions[each, best.to(each)].numpy(force=True)
 
     def _encode(self, obs: np.ndarray) -> Tensor:
-        rows = torch.as_tensor(obs.reshape(len(obs), -1), dtype=torch.float32)
-        return self.model.model.encode(rows.to(self.generator.device))
+        if obs.ndim == 4:
+            shown = torch.as_tensor(obs)
+        else:
+            shown = torch.as_tensor(obs.reshape(len(obs), -1), dtype=torch.float32)
+        return self.model.model.encode(shown.to(self.generator.device))
 
 
 def _std(members: Float[Tensor, "E B"]) -> Float[Tensor, " B"]:

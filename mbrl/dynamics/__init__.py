@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from mbrl.dynamics.ensemble import Ensemble
     from mbrl.dynamics.finite import Counts, FiniteModel
     from mbrl.dynamics.gp import GPDynamics, GPRegression
+    from mbrl.dynamics.latent_configs import LocallyLinearConfig
+    from mbrl.dynamics.locally_linear import LocallyLinear
     from mbrl.dynamics.neural import NeuralDynamics
     from mbrl.dynamics.own import OwnModel
     from mbrl.dynamics.recalibrated import Recalibrated, recalibrate
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from mbrl.dynamics.recurrent_config import RecurrentConfig
     from mbrl.dynamics.regression import Regression
     from mbrl.dynamics.simulator import Randomisation, Simulator
+    from mbrl.dynamics.stored_paths import StoredPaths
 
 __all__ = [
     "Analytic",
@@ -56,6 +59,8 @@ __all__ = [
     "GPRegression",
     "LangevinConfig",
     "LaplaceConfig",
+    "LocallyLinear",
+    "LocallyLinearConfig",
     "NeuralConfig",
     "NeuralDynamics",
     "NormedEnsembleConfig",
@@ -68,6 +73,7 @@ __all__ = [
     "SgmcmcConfig",
     "Simulator",
     "SmoothSimulator",
+    "StoredPaths",
     "SwagConfig",
     "recalibrate",
 ]
@@ -102,7 +108,10 @@ __getattr__ = lazy(
         "mbrl.dynamics.recurrent_config": ("RecurrentConfig",),
         "mbrl.dynamics.regression": ("Regression",),
         "mbrl.dynamics.own": ("OwnModel",),
+        "mbrl.dynamics.latent_configs": ("LocallyLinearConfig",),
+        "mbrl.dynamics.locally_linear": ("LocallyLinear",),
         "mbrl.dynamics.recalibrated": ("Recalibrated", "recalibrate"),
+        "mbrl.dynamics.stored_paths": ("StoredPaths",),
         "mbrl.dynamics.simulator": ("Randomisation", "Simulator"),
     },
 )

@@ -7,59 +7,21 @@ so. The maps are in `mbrl.uncertainty.recalibration`.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from mbrl.checks import check_batch
-from mbrl.types import Dynamics, Gaussian, GaussianDynamics, Step, Transition
+from mbrl.dynamics.wrapped import Wrapped
+from mbrl.types import Gaussian, GaussianDynamics, Step, Transition
 from mbrl.uncertainty import Isotonic, LevelMap, Logistic, Temperature, noise_moments
 
 Kind = Literal["temperature", "isotonic", "logistic"]
 """Kinds of maps that `recalibrate` fits."""
 
 KINDS = {"temperature": Temperature, "isotonic": Isotonic, "logistic": Logistic}
-
-
-class Wrapped:
-    """What a model that changes another one keeps of it.
-
-    Args:
-        model: the other model. What it has of DistinctWorlds, OwnThreads, Resampled and Scaled of
-            `mbrl.types`, this one has too.
-    """
-
-    def __init__(self, model: Dynamics) -> None:
-        self.model: Any = model
-        for name in ("nominal", "own_threads", "resample", "scale"):
-            if hasattr(model, name):
-                setattr(self, name, getattr(model, name))
-
-    @property
-    def members(self) -> int:
-        """E of the model."""
-        return self.model.members
-
-    @property
-    def noise_shape(self) -> tuple[int, ...]:
-        """That of the model."""
-        return self.model.noise_shape
-
-    def encode(
-        self,
-        obs: Float[Tensor, "*lead O"],
-        *,
-        state: Float[Tensor, "*lead S"] | None = None,
-        action: Float[Tensor, "*lead A"] | None = None,
-    ) -> Float[Tensor, "*lead S"]:
-        """That of the model."""
-        return self.model.encode(obs, state=state, action=action)
-
-    def decode(self, state: Float[Tensor, "*lead S"]) -> Float[Tensor, "*lead O"]:
-        """That of the model."""
-        return self.model.decode(state)
 
 
 class Recalibrated(Wrapped):

@@ -14,7 +14,8 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 from torch.special import ndtri
 
-from mbrl.dynamics.recalibrated import KINDS, Kind, Wrapped, check_apart
+from mbrl.dynamics.recalibrated import KINDS, Kind, check_apart
+from mbrl.dynamics.wrapped import Wrapped
 from mbrl.imagination.rollout import rollout
 from mbrl.particles import Propagation
 from mbrl.types import Dynamics, Resampled, Step, Transition

@@ -22,6 +22,7 @@ from mbrl.dynamics import (
 from mbrl.dynamics.latent_configs import LocallyLinearConfig
 from mbrl.dynamics.locally_linear import LocallyLinear
 from mbrl.dynamics.recurrent_config import RecurrentConfig
+from mbrl.dynamics.stored_paths import StoredPaths
 from mbrl.dynamics.table import MODELS
 from mbrl.imagination import recalibrate_ahead, rollout, score_fn
 from mbrl.types import Dynamics, Fittable, Gaussian, GaussianDynamics, Step, Transition
@@ -169,6 +170,14 @@ def pc3():
     return Case(model, normal(2, torch.float64), normal(ACTION, torch.float64))
 
 
+def stored_paths():
+    inner = pc3().model
+    codes = inner.encode(torch.randn(20, OBS, generator=seeded(2))).detach()
+    model = StoredPaths(inner, codes, codes + 1)
+    model.set_goal(codes[0])
+    return Case(model, normal(2, torch.float64), normal(ACTION, torch.float64))
+
+
 def remembering():
     return Case(Remembering(), normal(2), normal(1))
 
@@ -207,6 +216,7 @@ CASES = {
     "latent with memory": remembering,
     "recurrent": recurrent,
     "PC3": pc3,
+    "stored paths": stored_paths,
 }
 """name -> a function that makes the `Case` of a model."""
 

@@ -222,6 +222,33 @@ def test_triples_are_steps_from_random_states(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_walks_are_steps_each_from_where_the_one_before_ended(name):
+    task = envs.PLANAR[name]
+    made = task.walks(np.random.default_rng(7), 5, length=8)
+    again = task.walks(np.random.default_rng(7), 5, length=8)
+    assert all(np.array_equal(a, b) for a, b in zip(made, again, strict=True))
+    assert made.obs.shape == (40, *task.shape) and np.abs(made.action).max() <= 1
+    assert np.array_equal(made.state[5:], made.next_state[:-5])
+    assert np.array_equal(made.obs[5:], made.next_obs[:-5])
+    after = task.step(made.state.astype(np.float64), made.action.astype(np.float64))
+    np.testing.assert_allclose(made.next_state, after, atol=1e-3)
+    kept = task.walks(np.random.default_rng(7), 5, length=8, turns=0.0, noise=0.0)
+    assert np.array_equal(kept.action[:-5], kept.action[5:])
+    for wrong in ({"count": 0}, {"count": 5, "length": 0}):
+        with pytest.raises(ValueError, match="count and length must be at least 1"):
+            task.walks(np.random.default_rng(0), **wrong)
+
+
+def test_walks_in_two_rooms_stand_at_walls_where_random_states_do_not():
+    def touching(found):
+        return np.mean(np.abs(found.state[:, 0] - 31) < 0.02)
+
+    task, rng = envs.PLANAR["two-rooms"], np.random.default_rng(0)
+    assert touching(task.triples(rng, 2000)) < 0.002
+    assert touching(task.walks(rng, 100)) > 0.01
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_environments_keep_gymnasiums_rules(name):
     env = envs.make(name)
     check_env(env.unwrapped, skip_render_check=True)

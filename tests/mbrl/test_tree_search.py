@@ -9,8 +9,13 @@ import torch
 
 from envs.worlds import garnet
 from mbrl.agents.tree_search import TreeModel, TreeSearch, TreeSearchConfig, uniform_actions
+from mbrl.distributions import Bounds
 from mbrl.dynamics import FiniteModel
+from mbrl.encoders.configs import ImageConfig
+from mbrl.encoders.simplicial import SimplicialEncoder
 from mbrl.imagination import score_fn
+from mbrl.learners.tdmpc import TDMPC
+from mbrl.learners.tdmpc_config import TDMPCConfig
 from mbrl.training import evaluate
 from mbrl.types import Step
 from planners.mcts import UCT, Widening, search
@@ -430,3 +435,50 @@ def test_a_state_that_is_not_finite_is_refused():
     player = TreeSearch(Linear(1.0), 2, config(), generator=seeded())
     with pytest.raises(ValueError, match="state must be finite"):
         player.act(np.array([math.nan]))
+
+
+# ----------------------------------------------------------------------------------- codes
+
+
+def test_a_model_without_a_decoder_is_searched_by_functions_of_its_states():
+    """The value is called with the states themselves; without `of_states` they would be decoded."""
+
+    class Undecoded(Linear):
+        def decode(self, state):
+            raise NotImplementedError("no decoder")
+
+    def value(state):
+        return -state[..., 0].abs()
+
+    sampler = uniform_actions(torch.tensor([-1.0]), torch.tensor([1.0]), 8)
+    settings = config(simulations=60, max_depth=2)
+    _, found = tree(Undecoded(1.0), sampler, settings, value=value, of_states=True)
+    _, same = tree(Linear(1.0), sampler, settings, value=value)
+    assert torch.equal(found.visits, same.visits) and torch.equal(found.action, same.action)
+    with pytest.raises(NotImplementedError, match="no decoder"):
+        tree(Undecoded(1.0), sampler, settings, value=value)
+
+
+def test_a_search_in_codes_of_pictures_takes_the_policy_for_actions_and_the_critics_for_values():
+    """TD-MPC2's parts in a tree of sampled actions (Hubert et al. 2021)."""
+    images = ImageConfig(channels=4, features=8, shift=0)
+    encoder = SimplicialEncoder(
+        (16, 16, 3), 8, group=4, hidden=(), images=images, generator=seeded()
+    )
+    bounds = Bounds(torch.tensor([-2.0, 0.0]), torch.tensor([2.0, 1.0]))
+    sizes = TDMPCConfig(latent=8, group=4, hidden=(16,), discount=0.9)
+    learner = TDMPC(encoder, bounds, sizes, termination=False, generator=seeded())
+
+    def policy(state, generator):
+        drawn = [learner.policy(state, generator=generator, explore=True) for _ in range(4)]
+        return torch.stack(drawn, 1)
+
+    player = TreeSearch(
+        learner.world, policy, config(simulations=20), value=learner.world.value, of_states=True,
+        generator=seeded(),
+    )  # fmt: skip
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
+    actions = player.act(pictures)
+    assert actions.shape == (3, 2)
+    assert (actions >= [-2, 0]).all() and (actions <= [2, 1]).all()
+    assert player.tree.visits[:, 0].tolist() == [21] * 3
