@@ -11,7 +11,28 @@ from torch import Tensor
 from mbrl.types import Transition
 from planners.checks import check_memory
 
-__all__ = ["check_batch", "check_memory", "check_state", "same_shape"]
+__all__ = [
+    "check_batch",
+    "check_memory",
+    "check_state",
+    "not_negative",
+    "positive",
+    "same_shape",
+]
+
+
+def positive(**numbers: float) -> None:
+    """Refuse numbers that are not finite and above 0; the ValueError names the first."""
+    for name, number in numbers.items():
+        if not 0 < number < math.inf:
+            raise ValueError(f"{name}: must be finite and above 0, got {number!r}")
+
+
+def not_negative(**numbers: float) -> None:
+    """Refuse numbers that are not finite and at least 0; the ValueError names the first."""
+    for name, number in numbers.items():
+        if not 0 <= number < math.inf:
+            raise ValueError(f"{name}: must be finite and at least 0, got {number!r}")
 
 
 def same_shape(**arrays: Tensor) -> None:

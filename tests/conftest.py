@@ -1,6 +1,12 @@
+import os
+
 import pytest
+import torch
 
 from mbrl.training.executor import Processes
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # threads of several workers would wait for one another
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from mbrl.dynamics import fitting
 from mbrl.dynamics.configs import ConditionalConfig
 from mbrl.dynamics.heads import Trained
 from mbrl.dynamics.neural import NeuralDynamics
-from mbrl.losses import importance_weighted_bound
+from mbrl.encoders.losses import importance_weighted_bound
 from mbrl.nn import Net, StackedMLP
 from mbrl.types import Gaussian, Step
 

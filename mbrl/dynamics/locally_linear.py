@@ -26,9 +26,9 @@ from mbrl.dynamics.fitting import FitDiverged
 from mbrl.dynamics.latent_configs import LocallyLinearConfig
 from mbrl.dynamics.quadratic import SmoothQuadratic
 from mbrl.encoders.encoder import leading
+from mbrl.encoders.losses import curvature, info_nce, kl_to_diagonal
 from mbrl.encoders.networks import MLP, VectorScaling
 from mbrl.encoders.sparse import SparseImages
-from mbrl.losses import curvature, info_nce, kl_to_diagonal
 from mbrl.nn import ACTIVATIONS, Block
 from mbrl.nn.stacked import stacked_mlp
 from mbrl.types import Metrics, RewardFn, Step, Transition

@@ -11,8 +11,8 @@ from torch import Generator, Tensor, nn
 from mbrl.encoders.configs import ContrastiveConfig
 from mbrl.encoders.encoder import Encoder
 from mbrl.encoders.images import random_shift
+from mbrl.encoders.losses import info_nce
 from mbrl.encoders.representation import DecoderFree
-from mbrl.losses import info_nce
 from mbrl.types import Transition
 
 

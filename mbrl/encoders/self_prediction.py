@@ -10,9 +10,9 @@ from torch import Generator, Tensor
 
 from mbrl.encoders.configs import SelfPredictionConfig
 from mbrl.encoders.encoder import Encoder
+from mbrl.encoders.losses import isotropy
 from mbrl.encoders.networks import MLP
 from mbrl.encoders.representation import DecoderFree
-from mbrl.losses import isotropy
 from mbrl.types import Transition
 
 
@@ -20,7 +20,7 @@ class SelfPrediction(DecoderFree):
     """Codes of which a network of code and action predicts the next.
 
     The loss is |predicted - next|² / Z + λ SIGReg(codes), with gradients into both codes: no slow
-    encoder, and no decoder. SIGReg (`losses.isotropy`) keeps codes from becoming equal.
+    encoder, and no decoder. SIGReg (`isotropy`) keeps codes from becoming equal.
 
     Args:
         shape: *O, of an observation.

@@ -20,9 +20,9 @@ from torch import Generator, Tensor, nn
 
 from mbrl.distributions import DiagonalGaussian, clamp_log_std
 from mbrl.encoders.configs import VAEConfig
+from mbrl.encoders.losses import importance_weighted_bound, negative_elbo
 from mbrl.encoders.networks import MLP
 from mbrl.encoders.representation import Representation
-from mbrl.losses import importance_weighted_bound, negative_elbo
 
 
 class VAE(Representation):

@@ -10,8 +10,8 @@ from scipy.stats import levy_stable, norm
 
 from mbrl.encoders.configs import ContrastiveConfig, SelfPredictionConfig
 from mbrl.encoders.contrastive import Contrastive
+from mbrl.encoders.losses import epps_pulley, info_nce, isotropy
 from mbrl.encoders.self_prediction import SelfPrediction
-from mbrl.losses import epps_pulley, info_nce, isotropy
 from mbrl.nn import Block
 from mbrl.types import Transition
 

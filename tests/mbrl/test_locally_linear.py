@@ -15,9 +15,9 @@ from mbrl.dynamics.fitting import FitDiverged
 from mbrl.dynamics.latent_configs import LocallyLinearConfig
 from mbrl.dynamics.locally_linear import LocallyLinear, log_probs
 from mbrl.dynamics.quadratic import SmoothQuadratic
+from mbrl.encoders.losses import curvature, info_nce, kl_to_diagonal
 from mbrl.encoders.sparse import SparseImages
 from mbrl.imagination import score_fn
-from mbrl.losses import curvature, info_nce, kl_to_diagonal
 from mbrl.types import Dynamics, Fittable, SmoothDynamics, Transition
 from planners import CEM, ILQR, MPPI, lqr
 

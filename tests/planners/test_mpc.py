@@ -250,12 +250,9 @@ def test_without_noise_the_score_equals_the_cost_of_the_episode():
 
 
 def test_closed_loop_beats_open_loop_under_noise():
-    """Replanning at every step against executing the first plan, with the same 20 noises.
-
-    Measured: lower cost on 18 of 20, and a mean of 6.8 against 14.1.
-    """
+    """Replanning at every step against executing the first plan, with the same 10 noises."""
     planner = CEM(torch.tensor([-3.0]), torch.tensor([3.0]), STEPS, population=100, elites=10)
     open_loop, closed = MPC(planner, replan_every=0), MPC(planner, replan_every=1)
-    costs = torch.tensor([(episode(open_loop, s), episode(closed, s)) for s in range(20)])
-    assert (costs[:, 1] < costs[:, 0]).sum() >= 16
+    costs = torch.tensor([(episode(open_loop, s), episode(closed, s)) for s in range(10)])
+    assert (costs[:, 1] < costs[:, 0]).sum() >= 8
     assert costs[:, 0].mean() > 1.6 * costs[:, 1].mean()

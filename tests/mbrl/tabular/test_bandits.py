@@ -432,10 +432,10 @@ def test_gamma_draws_have_scipys_distribution(shape):
 @pytest.mark.parametrize("information", ["variance", "mutual"])
 def test_information_directed_sampling_has_less_regret_than_thompson(information):
     """On the same problems, by three standard errors."""
-    means = torch.rand(300, 5, generator=seeded(1))
-    bandit = InformationDirected(300, 5, information=information, points=64)
+    means = torch.rand(150, 5, generator=seeded(1))
+    bandit = InformationDirected(150, 5, information=information, points=64)
     directed = regret(bandit, means, steps=200, generator=seeded())[:, -1]
-    drawn = regret(Thompson(300, 5), means, steps=200, generator=seeded())[:, -1]
+    drawn = regret(Thompson(150, 5), means, steps=200, generator=seeded())[:, -1]
     less = drawn - directed
     assert less.mean() > 3 * less.std() / math.sqrt(len(less))
 
