@@ -60,7 +60,7 @@ class Budget(NamedTuple):
     population: int
 
 
-FULL = Budget(1000, 8000, 100, 200, CONFIG, {COSTS[0]: 5, COSTS[1]: 40}, 48)
+FULL = Budget(1000, 8000, 50, 200, CONFIG, {COSTS[0]: 5, COSTS[1]: 20}, 48)
 TINY = Budget(
     30, 500, 2, 4, replace(CONFIG, epochs=2, hidden=(8,)), {COSTS[0]: 2, COSTS[1]: 3}, 6
 )  # fmt: skip
