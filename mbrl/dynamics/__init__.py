@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from mbrl.dynamics.ensemble import Ensemble
     from mbrl.dynamics.finite import Counts, FiniteModel
     from mbrl.dynamics.gp import GPDynamics, GPRegression
+    from mbrl.dynamics.joined import Joined
     from mbrl.dynamics.latent_configs import LocallyLinearConfig
     from mbrl.dynamics.locally_linear import LocallyLinear
     from mbrl.dynamics.neural import NeuralDynamics
@@ -57,6 +58,7 @@ __all__ = [
     "GPConfig",
     "GPDynamics",
     "GPRegression",
+    "Joined",
     "LangevinConfig",
     "LaplaceConfig",
     "LocallyLinear",
@@ -108,6 +110,7 @@ __getattr__ = lazy(
         "mbrl.dynamics.recurrent_config": ("RecurrentConfig",),
         "mbrl.dynamics.regression": ("Regression",),
         "mbrl.dynamics.own": ("OwnModel",),
+        "mbrl.dynamics.joined": ("Joined",),
         "mbrl.dynamics.latent_configs": ("LocallyLinearConfig",),
         "mbrl.dynamics.locally_linear": ("LocallyLinear",),
         "mbrl.dynamics.recalibrated": ("Recalibrated", "recalibrate"),
