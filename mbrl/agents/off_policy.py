@@ -206,10 +206,15 @@ class OffPolicy:
         Raises:
             ValueError: wrong shapes, or a number that is not finite.
         """
-        action, obs, next_obs = step.action, self.vectors(step.obs), self.vectors(step.next_obs)
+        obs, next_obs = self.vectors(step.obs), self.vectors(step.next_obs)
+        self._store(step._replace(obs=obs, next_obs=next_obs))
+
+    def _store(self, step: Transition) -> None:
+        """Store N transitions whose observations are what the learner takes, before any scaling."""
+        action, obs = step.action, step.obs
         if self._shift is not None:
             action = action - self._shift
-        rows = Transition(obs, action, step.reward, next_obs, step.terminated, step.truncated)
+        rows = step._replace(action=action)
         if self.window is None:
             self.replay.append(rows)
         else:

@@ -102,10 +102,14 @@ class Codes:
         device = next(encoder.parameters()).device
         self.mean, self.std = torch.zeros(self.size, device=device), torch.ones((), device=device)
 
-    @torch.no_grad()
     def __call__(self, obs: np.ndarray | Tensor) -> Float[Tensor, "N Z"]:
-        """The scaled codes."""
-        return (self.encoder(self.observations(obs)) - self.mean) / self.std
+        """The scaled codes of observations of the environment."""
+        return self.of(self.observations(obs))
+
+    @torch.no_grad()
+    def of(self, obs: Shaped[Tensor, " N *O"]) -> Float[Tensor, "N Z"]:
+        """The scaled codes of observations as the encoder takes them."""
+        return (self.encoder(obs) - self.mean) / self.std
 
     @torch.no_grad()
     def fit(self, obs: Shaped[Tensor, " T *O"]) -> None:
@@ -223,7 +227,9 @@ class Frozen(OffPolicy):
         self.vectors.fit(_some(source))
         self.frozen, self._frames, steps = True, self._buffer(), self.steps
         for first in range(0, len(frames) - self._count + 1, self._count):
-            super().observe(frames.rows(torch.arange(first, first + self._count)))
+            rows = frames.rows(torch.arange(first, first + self._count))
+            obs, next_obs = self.vectors.of(rows.obs), self.vectors.of(rows.next_obs)
+            self._store(rows._replace(obs=obs, next_obs=next_obs))
         self.steps = steps
         self._totals |= said
         self._counts |= dict.fromkeys(said, 1)

@@ -22,7 +22,7 @@ from mbrl.rng import generator
 from mbrl.spaces import spec_of
 from mbrl.training import Run, evaluate, run_agent, vector
 from mbrl.training.metrics import METRICS, MetricsLog
-from mbrl.types import Transition
+from mbrl.types import Spec, Transition
 
 SHAPE = (16, 16, 1)
 KINDS = ["autoencoder", "vae", "contrastive", "self-prediction"]
@@ -338,6 +338,26 @@ def test_vectors_have_codes_too():
         else:
             with pytest.raises(ValueError, match="observations that are vectors, not images or"):
                 agent.guide()
+
+
+@pytest.mark.parametrize(
+    ("space", "seen", "hot"),
+    [
+        (gymnasium.spaces.Discrete(3, start=3), [3, 5], [[1, 0, 0], [0, 0, 1]]),
+        (gymnasium.spaces.MultiDiscrete([1, 2]), [[0, 0], [0, 1]], [[1, 1, 0], [1, 0, 1]]),
+    ],
+)
+def test_indices_seen_before_the_encoder_learned_are_kept_as_codes_too(space, seen, hot):
+    action = gymnasium.spaces.Box(-1, 1, (1,))
+    config = replace(CONFIG, training="frozen", pretrain=2, learning_starts=12, batch=4)
+    agent: Any = sac_ae.make(Spec(space, action, episode_steps=5), config, generator=seeded())
+    obs, no = torch.tensor(seen), torch.zeros(2, dtype=torch.bool)
+    for _ in range(7):
+        agent.observe(Transition(obs, torch.zeros(2, 1), torch.zeros(2), obs, no, no))
+        agent.update()
+    assert agent.frozen
+    codes = (agent.encoder(torch.tensor(hot).float()) - agent.vectors.mean) / agent.vectors.std
+    torch.testing.assert_close(agent.replay.all().obs, codes.detach().repeat(7, 1))
 
 
 @pytest.mark.parametrize("training", ["joint", "frozen"])
