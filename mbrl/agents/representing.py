@@ -73,7 +73,7 @@ class Joint(OffPolicy):
                 self.encoder.rescale(_some(source))
             for _ in range(self.config.pretraining):
                 batch = source.sample(self.config.batch, generator=self.generator)
-                said = self.learner.represent(self._processed(batch), generator=self.generator)
+                said = self.learner.pretrain(self._processed(batch), generator=self.generator)
             self.learner.restart()
         return {**said, **super()._updated()}
 

@@ -80,6 +80,12 @@ class SACAE(SAC):
         assert self.target is not None
         self.target.follow(1.0)
 
+    def pretrain(self, batch: Transition, *, generator: Generator) -> dict[str, Tensor]:
+        """As `represent`, before policy and critics learn: the targets' encoder follows here."""
+        said = self.represent(batch, generator=generator)
+        self._follow_encoder()
+        return said
+
     @single_thread()
     def represent(self, batch: Transition, *, generator: Generator) -> dict[str, Tensor]:
         """One step of the encoder, and of a decoder, by the loss of the representation alone."""
@@ -109,4 +115,8 @@ class SACAE(SAC):
     def _follow(self) -> None:
         assert self.target is not None
         self.target.follow(self.config.polyak, slice(None, self._heads))
+        self._follow_encoder()
+
+    def _follow_encoder(self) -> None:
+        assert self.target is not None
         self.target.follow(self.config.encoder_polyak, slice(self._heads, None))

@@ -1,6 +1,7 @@
 """SAC from codes: what trains the encoder and what does not, what is kept, and what is learned."""
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import gymnasium
@@ -151,6 +152,27 @@ def test_the_targets_encoder_follows_at_its_own_rate():
     now = weights(one.critic.module.encoder)
     torch.testing.assert_close(weights(one.target.module.encoder), trunk + 0.05 * (now - trunk))
     assert moved(trunk, now) > 1e-4
+
+
+@pytest.mark.parametrize("training", ["joint", "frozen"])
+def test_the_slow_encoder_follows_in_pretraining_too(training):
+    """As a moving average with weight 0.05, of the weights after each step."""
+    agent = made(
+        representation="contrastive", training=training, pretrain=3, learning_starts=10,
+        learner={"encoder_polyak": 0.05, "representation_learning_rate": 1e-2},
+    )  # fmt: skip
+    loss, seen = agent.encoder.batch_loss, []
+
+    def observed(batch, *, slow, generator):
+        seen.append((weights(slow), weights(agent.encoder)))
+        return loss(batch, slow=slow, generator=generator)
+
+    object.__setattr__(agent.encoder, "batch_loss", observed)
+    agent.observe(batch(11))
+    agent.update()
+    for (slow, _), (after, now) in pairwise(seen[:3]):
+        torch.testing.assert_close(after, slow + 0.05 * (now - slow))
+        assert moved(slow, after) > 1e-4
 
 
 def test_an_observation_is_encoded_once_for_critics_and_policy(monkeypatch):
