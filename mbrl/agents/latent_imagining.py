@@ -98,7 +98,7 @@ class LatentImagining:
         ValueError: as `LatentReplay`; images that are too small.
     """
 
-    reward = terminated = None  # the model predicts both
+    reward = None  # the model predicts it
 
     def __init__(
         self,
@@ -111,6 +111,7 @@ class LatentImagining:
         if not config.model.learn_reward:
             raise ValueError("model.learn_reward: rollouts need rewards; want True")
         self.spec, self.config, self.generator = spec, config, generator
+        self.terminated = None if config.model.learn_termination else spec.terminated
         self.device = torch.device(device)
         self.replay = LatentReplay(spec, config.model, config.capacity, device=device)
         low, high = bounds(spec.action, device=device)
@@ -180,6 +181,7 @@ class LatentImagining:
             self.learner.policy,
             horizon=config.horizon,
             propagation="tsinf",
+            terminated=self.terminated,
             generator=on_device(self.generator, self.device),
         )
         rows = found.transitions

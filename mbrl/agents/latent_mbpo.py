@@ -59,7 +59,7 @@ class Config:
 
     @classmethod
     def suited(cls, spec: Spec) -> Config:
-        """Default settings for an environment; terminations are learned where there are any."""
+        """Default settings for an environment; terminations are learned where not known."""
         made = cls()
         model = replace(made.model, learn_termination=spec.ends)
         if spec.episode_steps is not None:

@@ -55,7 +55,7 @@ class Config:
 
     @classmethod
     def suited(cls, spec: Spec) -> Config:
-        """Default settings for an environment; terminations are learned where there are any."""
+        """Default settings for an environment; terminations are learned where not known."""
         model = RecurrentConfig(learn_termination=spec.ends)
         if spec.episode_steps is not None:
             model = replace(model, length=min(model.length, spec.episode_steps))

@@ -91,6 +91,20 @@ def test_real_steps_lie_between_filtered_states_and_imagined_ones_start_there():
     assert said["rollout_steps"] == 3
 
 
+def test_rollouts_end_where_a_known_termination_says_so_of_what_the_model_decodes():
+    def out(obs):
+        return obs[..., 0] > 0.22
+
+    spec = SPEC._replace(terminated=out)
+    agent = latent_mbpo.make(spec, CONFIG, generator=seeded())
+    play(agent, 30)
+    _, imagined, said = agent.imagine()
+    rows = imagined.all()
+    assert torch.equal(rows.terminated, out(agent.model.decode(rows.next_obs)))
+    ends = int(rows.terminated.sum())
+    assert 0 < ends < 15 and said["rollout_terminated"] == pytest.approx(ends / 15)
+
+
 def test_updates_are_for_the_steps_since_the_last_fit_but_not_for_random_ones(monkeypatch):
     agent, updates, fits = made(), [], []
     learn, fit = agent._learn, agent.model.fit
