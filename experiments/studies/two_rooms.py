@@ -37,7 +37,7 @@ CONFIG = LocallyLinearConfig(
     latent=32, transition_hidden=(128, 128), action_scale=2.45, state_cost=1.0, action_cost=0.0,
     epochs=70, last_learning_rate=0.0, dtype="float32", metric="mahalanobis",
 )  # fmt: skip
-"""32 numbers of a code, as published. Many codes of 8 or 16 numbers, and some of 32, were the same for
+"""A code has 32 numbers, as published. Many of 8 or 16 numbers, and some of 32, were the same for
 two places, through which paths then led; so the codes of two models are joined."""
 PUBLISHED = 98.0
 """Percent of EB-JEPA (2026): codes of 32 numbers, MPPI with 200 x 20 candidates over 90 steps."""
