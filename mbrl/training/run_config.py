@@ -206,7 +206,7 @@ def versions() -> dict[str, str]:
 
 
 def changed(config: Any, **settings: Any) -> Any:
-    """A config with some of its fields, or of the fields of its `mpc`, changed.
+    """A config with some of its fields, or of those of its `mpc` or `learner`, changed.
 
     `planner` may be the name or the class of a planner, and `model` a name in
     `mbrl.dynamics.table.MODELS`, or the name (`module:Class`) or the class of your own model.
