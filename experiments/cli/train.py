@@ -24,7 +24,8 @@ class Training(options.Common):
     """What a run takes, new or resumed."""
 
     checkpoint_every: int = 1000
-    """Environment steps between checkpoints. Each episode's end has one too."""
+    """Environment steps between checkpoints. An episode's end has one too, unless saving takes more
+    than a tenth of the time."""
     log: Annotated[tuple[Literal["tensorboard", "wandb"], ...], options.unset("nowhere else")] = ()
     """Where to log besides metrics.jsonl, which is always written."""
 
