@@ -1,7 +1,7 @@
 """PETS: probabilistic ensembles with trajectory sampling.
 
 Chua et al. 2018, "Deep reinforcement learning in a handful of trials using probabilistic
-dynamics models". Three settings make the versions of model-based RL:
+dynamics models". Two settings make the three versions of model-based RL:
 
 0.5  plan once per episode, model from random data only  aggregate=False, mpc.replan_every=0
 1.0  + add the executed steps to the data                aggregate=True,  mpc.replan_every=0
