@@ -62,6 +62,7 @@ def run(args: list[str]) -> int:
         DriveRobot, "mbrl mpc", args, start, _own_options(name, args), meanings=members
     )
     options.check_least(parsed, seed=0, seeds=1, steps=1, threads=1)
+    parsed = replace(parsed, drive=_with_latest(parsed))
     if parsed.out is not None and not parsed.viewer:
         options.check_new(parsed.out)
     elif not parsed.viewer:
@@ -103,6 +104,22 @@ def run(args: list[str]) -> int:
     options.say(_said(summary))
     options.emit(parsed, summary)
     return 0
+
+
+def _with_latest(parsed: DriveRobot) -> DriveConfig:
+    """The drive through the newest run under --root, where latest is asked for.
+
+    Raises:
+        Wrong: there is no run.
+    """
+    asked = [name for name in ("model", "learner") if getattr(parsed.drive, name) == "latest"]
+    if not asked:
+        return parsed.drive
+    options.check_runs(parsed, "latest")
+    from mbrl.training.folders import find_run
+
+    newest = str(find_run("latest", parsed.root))
+    return replace(parsed.drive, **dict.fromkeys(asked, newest))
 
 
 @contextmanager

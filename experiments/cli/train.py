@@ -219,8 +219,21 @@ def train_of(kind: Any) -> Any:
     """`Train` whose `agent` has the algorithm's own type."""
     field = ("agent", kind, dataclasses.field(default_factory=kind))
     made = dataclasses.make_dataclass("Train", [field], bases=(Train,), frozen=True)
-    made.__doc__ = Train.__doc__
+    made.__doc__ = "\n".join([str(Train.__doc__), *_exchanges(kind)])
     return made
+
+
+def _exchanges(kind: Any) -> list[str]:
+    """What the help says of the parts of an algorithm that can be exchanged as a whole."""
+    start, said = kind(), []
+    if own.planner_of(start) is not None:
+        said.append(
+            "--planner NAME takes another planner, which keeps those settings of the preset that "
+            f"it has too: {', '.join(own.planners())}, or module:Class."
+        )
+    if own.takes_model(start):
+        said.append(f"--model NAME takes another model: {', '.join(MODELS)}, or module:Class.")
+    return said
 
 
 def _prepare(parsed: Training) -> None:

@@ -142,6 +142,26 @@ def test_help_names_every_command(capsys):
         assert f"  {name} " in out
 
 
+def test_help_names_the_parts_that_can_be_exchanged(capsys):
+    said = {}
+    for algo in ("pets", "mbpo", "sac"):
+        with pytest.raises(SystemExit):
+            mbrl("train", algo, "--help")
+        said[algo] = " ".join(capsys.readouterr().out.split())
+    assert "--planner NAME takes another planner" in said["pets"] and "icem, cem" in said["pets"]
+    assert "--model NAME takes another model: ensemble," in said["mbpo"]
+    assert "--planner NAME" not in said["mbpo"] and "--model NAME" not in said["sac"]
+
+
+def test_mpc_drives_through_the_newest_run(trained, tmp_path, capsys):
+    root, out = trained.parents[2], tmp_path / "drive"
+    args = ["--steps=2", "--planner.population=8", "--planner.iterations=1", "--planner.elites=2"]
+    assert mbrl("mpc", "--model", "latest", *args, "--root", root, "--out", out, "--threads=1") == 0
+    assert json.loads((out / "drive.json").read_text())["config"]["model"] == str(trained)
+    assert mbrl("mpc", "--model", "latest", "--root", tmp_path / "none") == 2
+    assert "there is no run under" in capsys.readouterr().err
+
+
 def test_a_run_writes_config_metrics_and_checkpoint(trained):
     config = json.loads((trained / "config.json").read_text())
     assert config["agent"]["model"]["hidden"] == [16] and config["steps"] == 300
