@@ -115,7 +115,7 @@ class PlanarTask:
         """Transitions of random walks from random states, in the order of their steps.
 
         A walk keeps its action, but for normal noise, until it turns. Unlike the random states of
-        `triples` it comes to stand where walls stop it.
+        `triples` it comes to stand where walls stop it. With two pictures it begins one step later.
 
         Args:
             rng: draws the walks.
@@ -131,13 +131,15 @@ class PlanarTask:
         if min(count, length) < 1:
             raise ValueError(f"count and length must be at least 1, got {count!r} and {length!r}")
         action = rng.uniform(-1, 1, (count, self.action_size))
-        states, actions = [self.states(rng, count)] * 2, []
+        before, actions = self.states(rng, count), []
+        # two pictures have to show the velocity of the first state too
+        states = [before, before if self.pictures == 1 else self.step(before, action)]
         for _ in range(length):
             fresh = rng.uniform(-1, 1, action.shape)
             action = np.where(rng.random((count, 1)) < turns, fresh, action)
             actions.append(np.clip(action + noise * rng.standard_normal(action.shape), -1, 1))
             states.append(self.step(states[-1], actions[-1]))
-        rows = np.stack(states)  # (T + 2, count, S); the first state is there twice, at rest
+        rows = np.stack(states)  # (T + 2, count, S)
         before, now, after = (rows[i : i + length].reshape(-1, rows.shape[-1]) for i in range(3))
         return self._triples(before, now, np.concatenate(actions), after)
 

@@ -239,6 +239,15 @@ def test_walks_are_steps_each_from_where_the_one_before_ended(name):
             task.walks(np.random.default_rng(0), **wrong)
 
 
+def test_both_pictures_of_every_step_of_a_walk_show_how_fast_it_moves():
+    made = envs.PLANAR["pc3-pendulum-swingup"].walks(np.random.default_rng(8), 40, length=3)
+    seen, speed = made.obs.astype(float), np.abs(made.state[:, 1])
+    changed = np.abs(seen[..., 0] - seen[..., 1]).sum((1, 2))
+    for step in np.split(np.arange(120), 3):
+        # a rod that turns faster changes more of the picture
+        assert np.corrcoef(speed[step], changed[step])[0, 1] > 0.95
+
+
 def test_walks_in_two_rooms_stand_at_walls_where_random_states_do_not():
     def touching(found):
         return np.mean(np.abs(found.state[:, 0] - 31) < 0.02)
