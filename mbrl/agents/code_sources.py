@@ -116,7 +116,8 @@ def transitions_of(spec: Spec, data: str | None, device: torch.device | str) -> 
     if data is None:
         return None
     file = _weights_of(data, "data")
-    found: dict[str, Any] = _read(file, "replay/")
+    # that of agents with a recurrent model is a part of what they save with it
+    found: dict[str, Any] = _read(file, "replay/replay/") or _read(file, "replay/")
     if "rows" not in found:
         raise ValueError(f"data: {file} has no replay buffer")
     inwards = observations(spec.obs, device)

@@ -10,7 +10,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from mbrl.agents import sac, sac_ae
+from mbrl.agents import latent_pets, sac, sac_ae
+from mbrl.dynamics import RecurrentConfig
 from mbrl.encoders.configs import (
     AutoencoderConfig,
     ContrastiveConfig,
@@ -265,18 +266,19 @@ def test_an_encoder_of_an_earlier_run_goes_on_from_its_weights(tmp_path, trainin
     assert float(first.encoder.spread) < 1
 
 
-@pytest.mark.parametrize("algo", ["sac", "sac-ae"])
+@pytest.mark.parametrize("algo", ["sac", "sac-ae", "latent-pets"])
 def test_the_replayed_frames_of_an_earlier_run_train_the_encoder(tmp_path, algo):
     if algo == "sac-ae":
         go(tmp_path / "run", 120)
     else:
-        config = sac.Config(
-            images=ImageConfig(channels=4, features=8), learner=SACConfig(hidden=(8,)), batch=8,
-            learning_starts=110,
-        )  # fmt: skip
-        env = vector([Dot])
+        if algo == "sac":
+            small = {"images": ImageConfig(channels=4, features=8), "batch": 8}
+            config = sac.Config(**small, learner=SACConfig(hidden=(8,)), learning_starts=110)
+        else:
+            config = latent_pets.Config(model=RecurrentConfig(layers=2, length=5))
+        env, makers = vector([Dot]), {"sac": sac, "latent-pets": latent_pets}
         with Run.create(tmp_path / "run", {}) as run:
-            agent = sac.make(spec_of(env), config, generator=generator(0))
+            agent: Any = makers[algo].make(spec_of(env), config, generator=generator(0))
             log = MetricsLog(tmp_path / "run")
             run_agent(agent, env, run, seed=0, steps=120, log=log)
             log.close()
@@ -301,7 +303,8 @@ def test_the_replayed_frames_of_an_earlier_run_train_the_encoder(tmp_path, algo)
         agent.update()
         obs = after
     kept = safetensors.torch.load_file(next((tmp_path / "run").glob("checkpoints/*/*.safetensors")))
-    planes = {bytes(plane.numpy()) for plane in kept["agent/replay/planes"]}
+    (stored,) = (kept[name] for name in kept if name.endswith("/planes") and "replay" in name)
+    planes = {bytes(plane.numpy()) for plane in stored}
     found = {bytes(image.numpy()) for images in drawn for image in images[..., 0].contiguous()}
     assert len(drawn) == 3 and found <= planes
 
