@@ -64,6 +64,10 @@ class RepresentingSchedule(OffPolicySchedule):
             self.data is None or self.pretraining > 0,
             "data: the encoder learns from it in pretraining; want pretrain above 0",
         )
+        require(
+            self.hindsight == 0 or self.training == "joint",
+            "hindsight: codes that are frozen have no goals; want 0, or training joint",
+        )
 
     @property
     def pretraining(self) -> int:

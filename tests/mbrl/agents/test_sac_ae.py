@@ -334,6 +334,8 @@ def test_what_cannot_be_loaded_is_refused_in_one_line(tmp_path):
         assert "\n" not in str(error.value)
     with pytest.raises(ValueError, match="data: the encoder learns from it in pretraining"):
         replace(CONFIG, data=run)
+    with pytest.raises(ValueError, match="hindsight: codes that are frozen have no goals"):
+        replace(CONFIG, training="frozen", hindsight=4)
     with pytest.raises(ValueError, match="joint, target: sac-ae needs target networks"):
         made(learner={"joint": True, "norm": "batch"})
 
