@@ -23,7 +23,16 @@ from mbrl.imagination import Imagined, disagreement, rollout
 from mbrl.imagination.branched import members_multiple, trusted
 from mbrl.learners.on_policy import OnPolicyLearner
 from mbrl.spaces import Vectors, random_actions
-from mbrl.types import Dynamics, GaussianDynamics, Metrics, RewardFn, Spec, Step, Transition
+from mbrl.types import (
+    Dynamics,
+    GaussianDynamics,
+    Metrics,
+    Resampled,
+    RewardFn,
+    Spec,
+    Step,
+    Transition,
+)
 
 STARTS = 1000
 """Most starts of real episodes that are kept; the oldest are dropped."""
@@ -172,13 +181,16 @@ class ModelGradient(WithModel):
         """
         config, learned = self.config, self.learned
         seed = int(torch.randint(2**62, (), generator=self.generator))
-        compares = config.validation > 0
-        before = self.member_returns(seed) if compares else None
+        compares, samples = config.validation > 0, isinstance(learned.model, Resampled)
+        before: Tensor | None = None
         totals: dict[str, float] = {}
         said: dict[str, float] = {}
         first: float | None = None
         done = steps = 0
         while True:
+            if before is None:  # members stay the same from here to where returns are compared
+                learned.resample(self.generator)
+                before = self.member_returns(seed) if compares else None
             imagined, said = self.imagine()
             first = said["rollout_return"] if first is None else first
             if not bool(imagined.alive.any()):
@@ -191,7 +203,7 @@ class ModelGradient(WithModel):
             if before is not None and done % config.validate_every == 0:
                 after = self.member_returns(seed)
                 said["agreement"] = float((after > before).float().mean())
-                before = after
+                before = None if samples else after
                 if said["agreement"] < config.validation:
                     break
             if done == config.rounds:
@@ -205,7 +217,6 @@ class ModelGradient(WithModel):
     @torch.no_grad()
     def imagine(self) -> tuple[Imagined, dict[str, float]]:
         """A round's trajectories, with the actor's own actions, and what became of them."""
-        self.learned.resample(self.generator)
         members = self.learned.model.members
         count = members_multiple(self.config.rollouts, members)
         starts = self._drawn(count, self.generator).view(members, count // members, -1)

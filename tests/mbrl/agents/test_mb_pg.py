@@ -175,6 +175,20 @@ def test_rounds_end_when_too_few_members_agree_that_the_policy_improved(
     assert agent.learner.steps == rounds * 6 * 4
 
 
+def test_a_policy_that_stays_as_it_is_improves_under_no_member_drawn_anew(monkeypatch):
+    class Drawn(Line):
+        """Under members that are drawn later all rewards are higher."""
+
+        def resample(self, *, generator):
+            self.draws = getattr(self, "draws", 0) + 1
+            self.effect = lambda action: torch.full_like(action, self.draws)
+
+    agent = made(fake=Drawn(), rounds=6, validate_every=2)
+    monkeypatch.setattr(agent.learner, "update", lambda batch, *, generator: {})
+    said = agent.improve()
+    assert said["agreement"] == 0 and said["rounds"] == 2
+
+
 def test_without_validation_all_rounds_are_done():
     agent = made(fake=Line(), rounds=3, validate_every=1, validation=0.0)
     said = agent.improve()
