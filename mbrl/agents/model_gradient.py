@@ -273,7 +273,8 @@ class ModelGradient(WithModel):
         """Start states."""
         if self.config.horizon is not None:
             return self.learned.model.encode(self.replay.sample(count, generator=generator).obs)
-        index = torch.randint(len(self.starts), (count,), generator=generator)
+        own = {"generator": generator, "device": generator.device}
+        index = torch.randint(len(self.starts), (count,), **own)
         return self.learned.model.encode(self.starts[index.to(self.device)])
 
     def _rollout(

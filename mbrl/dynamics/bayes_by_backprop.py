@@ -72,7 +72,7 @@ class VariationalMLP(Net):
         if self.training:
             self._updates += 1
         if not self.training or self.config.prior == "mixture":
-            fresh = torch.randn(self.noise.shape, generator=generator)
+            fresh = torch.randn(self.noise.shape, generator=generator, device=generator.device)
             with torch.no_grad():
                 self.noise.copy_(fresh)
 
@@ -98,7 +98,8 @@ class VariationalMLP(Net):
         for layer in range(layers):
             mean = x @ means[layer] + means[layers + layer]
             variance = x.square() @ stds[layer].square() + stds[layers + layer].square()
-            noise = torch.randn(mean.shape, generator=self._draw).to(mean)
+            own = {"generator": self._draw, "device": self._draw.device}
+            noise = torch.randn(mean.shape, **own).to(mean)
             x = torch.addcmul(mean, variance.sqrt(), noise)
             if layer < layers - 1:
                 x = act(x)

@@ -53,7 +53,8 @@ class ChainMLP(WeightSamples):
         """Take E samples of the bank, different ones of each chain."""
         networks, kept, _ = self.bank.shape
         each = self.members // networks
-        order = torch.rand(networks, kept, generator=generator).argsort(1)[:, :each]
+        random = torch.rand(networks, kept, generator=generator, device=generator.device)
+        order = random.argsort(1)[:, :each]
         rows = torch.arange(networks).unsqueeze(1)
         # sample e belongs to network e mod K
         self.take(self.bank[rows, order.to(self.bank.device)].transpose(0, 1).flatten(0, 1))

@@ -83,7 +83,8 @@ class DropoutMLP(Net):
         self._draw = generator
         if not self.training:
             with torch.no_grad():
-                self.uniform.copy_(torch.rand(self.uniform.shape, generator=generator))
+                fresh = torch.rand(self.uniform.shape, generator=generator, device=generator.device)
+                self.uniform.copy_(fresh)
 
     def shares(self) -> list[Tensor | None]:
         """The share of dropped inputs of each layer, None where all are kept."""
@@ -120,7 +121,8 @@ class DropoutMLP(Net):
 
     def _kept(self, x: Tensor, share: Tensor) -> Tensor:
         """Factors of the inputs of a layer, of mean 1."""
-        uniform = torch.rand(x.shape, generator=self._draw).to(x)
+        own = {"generator": self._draw, "device": self._draw.device}
+        uniform = torch.rand(x.shape, **own).to(x)
         if not self.config.concrete:
             return (uniform >= share) / (1 - share)
         noise = uniform.clamp(1e-7, 1 - 1e-7).logit()

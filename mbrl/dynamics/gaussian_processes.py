@@ -189,17 +189,18 @@ class GaussianProcesses(Net):
         """Draw E functions from the posterior."""
         members, outputs, _, frequencies = self.directions.shape
         count = int(self.rows)
-        draws = torch.randn(self.directions.shape, generator=generator, dtype=torch.double)
+        own = {"generator": generator, "device": generator.device, "dtype": torch.double}
+        draws = torch.randn(self.directions.shape, **own)
         if self.config.kernel == "matern52":  # spectral density: Student's t, 5 degrees of freedom
             shape = (5, members, outputs, 1, frequencies)
-            squares = torch.randn(shape, generator=generator, dtype=torch.double).square()
+            squares = torch.randn(shape, **own).square()
             draws = draws * (5 / squares.sum(0)).sqrt()
         self.directions.copy_(draws)
-        draws = torch.randn(self.weights.shape, generator=generator, dtype=torch.double)
+        draws = torch.randn(self.weights.shape, **own)
         self.weights.copy_(
             draws.to(self.weights) * (self.scale / math.sqrt(frequencies)).view(-1, 1)
         )
-        noise = torch.randn((members, outputs, count), generator=generator, dtype=torch.double)
+        noise = torch.randn((members, outputs, count), **own)
         noise = noise.to(self.x) * self.noise.view(-1, 1)
         self.update.zero_()
         if not count:

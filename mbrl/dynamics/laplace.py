@@ -161,7 +161,7 @@ class LaplaceMLP(WeightSamples):
             self.take(weights)
             return
         shape = (self.members, *self.mean.shape[1:])
-        noise = torch.randn(shape, generator=generator).to(self.mean)
+        noise = torch.randn(shape, generator=generator, device=generator.device).to(self.mean)
         last = self.spread(self.mean)
         last = last + (self.spread(self.root) @ noise.unsqueeze(-1)).squeeze(-1)
         self.take(weights)

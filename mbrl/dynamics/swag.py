@@ -76,9 +76,8 @@ class SwagMLP(WeightSamples):
         """Draw E samples, those of each network from its Gaussian."""
         config = cast(SwagConfig, self.config)
         count, (_, rank, size) = self.members, self.deviations.shape
-        wide, deep = (
-            torch.randn(count, n, generator=generator).to(self.mean) for n in (size, rank)
-        )
+        own = {"generator": generator, "device": generator.device}
+        wide, deep = (torch.randn(count, n, **own).to(self.mean) for n in (size, rank))
         low_rank = torch.bmm(deep.unsqueeze(1), self.spread(self.deviations)).squeeze(1)
         away = self.spread(self.std) * wide + low_rank / (rank - 1) ** 0.5
         self.take(self.spread(self.mean) + (0.5 * config.scale) ** 0.5 * away)
