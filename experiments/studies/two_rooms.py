@@ -288,6 +288,5 @@ def picture(answers: Mapping[Any, Any], path: Path) -> None:
     figure.colorbar(drawn, ax=ax, shrink=0.8)
     plots.note(ax, "steps to the star")
     for ax in axes:
-        ax.set_xticks([])
-        ax.set_yticks([])
+        ax.set_axis_off()
     plots.save(figure, path)
