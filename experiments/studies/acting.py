@@ -39,6 +39,9 @@ def acting(lab: Lab) -> Report:
         ylabel="return of evaluation episodes",
         size=(max(3.1 * len(lines), 6.0), 4.4),
     )
+    lowest = min(one["low"] for own in found.values() for one in own.values())
+    for ax in figure.axes:
+        ax.set_ylim(1.05 * lowest, 0)
     plots.save(figure, lab.folder / "acting.png")
     steps = sorted({step for own in found.values() for step in own})
     rows = [
