@@ -25,7 +25,8 @@ class DriveRobot(options.Common):
     """Drive a robot by MPC, through its true simulator or a learned model of it.
 
     Further options are the planner's, with the values of the environment's preset. --planner NAME
-    takes another planner: it keeps those settings of the preset that it has too.
+    takes another planner: it keeps those settings of the preset that it has too. latest, after
+    --model or --learner, is the newest run under --root.
     """
 
     drive: DriveConfig = field(default_factory=DriveConfig)

@@ -109,7 +109,7 @@ def run(args: list[str]) -> int:
     steps, config = preset(algo, env_id, lambda: world()[0], known=names.known(env_id))
     config, rest = _varied(algo, config, rest)
     rest, config, parts = _exchanged(rest, config)
-    kind = train_of(agent(algo).Config)
+    kind = train_of(agent(algo).Config, *_exchanges(config))
     count = environments(algo, env_id)
     start = kind(agent=config, env=env_id, steps=steps, num_envs=count)
     parsed = options.parse(kind, f"mbrl train {algo}", rest, start, parts)
@@ -215,23 +215,23 @@ def _world(env_id: str) -> tuple[Spec, str]:
         return spec_of(env), env.metadata["known"]["why"]
 
 
-def train_of(kind: Any) -> Any:
-    """`Train` whose `agent` has the algorithm's own type."""
+def train_of(kind: Any, *said: str) -> Any:
+    """`Train` whose `agent` has the algorithm's own type; `said` is added to its help."""
     field = ("agent", kind, dataclasses.field(default_factory=kind))
     made = dataclasses.make_dataclass("Train", [field], bases=(Train,), frozen=True)
-    made.__doc__ = "\n".join([str(Train.__doc__), *_exchanges(kind)])
+    made.__doc__ = "\n".join([str(Train.__doc__), *said])
     return made
 
 
-def _exchanges(kind: Any) -> list[str]:
-    """What the help says of the parts of an algorithm that can be exchanged as a whole."""
-    start, said = kind(), []
-    if own.planner_of(start) is not None:
+def _exchanges(config: Any) -> list[str]:
+    """What the help says of the parts of an agent's settings that can be exchanged as a whole."""
+    said = []
+    if own.planner_of(config) is not None:
         said.append(
             "--planner NAME takes another planner, which keeps those settings of the preset that "
             f"it has too: {', '.join(own.planners())}, or module:Class."
         )
-    if own.takes_model(start):
+    if own.takes_model(config):
         said.append(f"--model NAME takes another model: {', '.join(MODELS)}, or module:Class.")
     return said
 

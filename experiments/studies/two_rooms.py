@@ -95,14 +95,15 @@ def two_rooms(lab: Lab) -> Report:
     text = f"""# Two rooms, from pictures
 
 Percent of {budget.starts} starts in the left room from which the dot comes to a goal in the right
-one within {budget.steps} steps, of {lab.seeds} model{"s" if lab.seeds > 1 else ""} of
-{20 * budget.walks:,} random steps; published (EB-JEPA): {PUBLISHED:.0f}.
+one within {budget.steps} steps, by the joined codes of {budget.fits} models, fitted anew to
+{20 * budget.walks:,} random steps for each of {lab.seeds} seeds; published (EB-JEPA):
+{PUBLISHED:.0f}.
 
 {labs.table(["planned by", "goals reached, %", "steps"], rows)}
 
-The first model took {own["fit seconds"]:.0f} s of one core to fit, an action
-{1000 * own["seconds an action"]:.0f} ms. Its codes tell where the dot is within
-{own["error"]["code"]:.2f} pixels in the mean, its predictions of one step within
+The models of the first seed took {own["fit seconds"]:.0f} s of one core to fit, an action
+{1000 * own["seconds an action"]:.0f} ms. Their codes tell where the dot is within
+{own["error"]["code"]:.2f} pixels in the mean, their predictions of one step within
 {own["error"]["prediction"]:.2f}, at worst {own["error"]["worst"]:.1f}.
 
 ![Ways of the dot by what the planner calls close](two_rooms.png)

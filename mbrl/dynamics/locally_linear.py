@@ -98,6 +98,7 @@ class LocallyLinear(nn.Module):
         if config.loss == "pcc":
             self.backward_encoder = mlp(2 * codes + action_size, hidden, 2 * codes)
         self.register_buffer("goal", torch.full((codes,), math.nan))
+        self._aimed = False  # whether there is a goal, without asking the device
         self.register_buffer("metric", torch.eye(codes))
         self.to(self.dtype)
 
@@ -173,6 +174,7 @@ class LocallyLinear(nn.Module):
             raise ValueError(f"goal: want shape {self.shape}, got {tuple(obs.shape)}")
         with torch.no_grad():
             self.goal.copy_(self.encode(obs))
+        self._aimed = True
 
     def smooth(
         self, state: Float[Tensor, " Z"], *, action_repeat: int, reward: RewardFn | None
@@ -226,7 +228,7 @@ class LocallyLinear(nn.Module):
         return x
 
     def _check_goal(self) -> None:
-        if bool(self.goal.isnan().any()):
+        if not self._aimed:
             raise ValueError("goal: none is set, so there is no reward; call set_goal first")
 
     def _flat(self, obs: Tensor) -> Tensor:
@@ -252,6 +254,7 @@ class LocallyLinear(nn.Module):
         """
         unaimed = {**self.state_dict(), "goal": torch.full_like(self.goal, math.nan)}
         check_state(dict(state_dict), unaimed)
+        self._aimed = not bool(state_dict["goal"].isnan().any())
         return super().load_state_dict(state_dict, strict, assign)
 
     # As a `Fittable`.

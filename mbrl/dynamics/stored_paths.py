@@ -79,7 +79,8 @@ class StoredPaths(Wrapped):
         self.codes, self.after, self.neighbours = codes, after, neighbours
         self._next = _nearest(after, codes, neighbours).cpu().numpy()
         self._around = _nearest(codes, codes, around)
-        self.goal = torch.full_like(codes[0], float("nan"))
+        self.goal = torch.full_like(codes[0], math.nan)
+        self._aimed = False  # whether there is a goal, without asking the device
         self._places, self._steps = codes, codes.new_zeros(len(codes))
 
     def decode(self, state: Tensor) -> NoReturn:
@@ -112,7 +113,7 @@ class StoredPaths(Wrapped):
         steps = dijkstra(graph.tocsr(), indices=count)[:count]
         steps[np.isinf(steps)] = steps[np.isfinite(steps)].max() + 1
         values = torch.as_tensor(steps).to(self.codes)
-        self.goal = code.detach().clone()
+        self.goal, self._aimed = code.detach().clone(), True
         self._places = torch.cat((self.codes, code[None]))
         self._steps = torch.cat((values[self._around].mean(-1), values.new_zeros(1)))
 
@@ -144,7 +145,7 @@ class StoredPaths(Wrapped):
 
     def _valued(self, rows: Float[Tensor, "B Z"]) -> tuple[Tensor, Tensor]:
         """Steps to the goal, and the nearest places; NaN for rows with a number not finite."""
-        if bool(self.goal.isnan().any()):
+        if not self._aimed:
             raise ValueError("goal: none is set, so there is no reward; call set_goal first")
         away = torch.cdist(rows, self._places)
         nearest = away.argmin(-1)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,9 +51,9 @@ class Target(NamedTuple):
     episodes: int = 3
     """Number of last episodes that the mean is of."""
 
-    def reached(self, returns: Sequence[float]) -> bool:
+    def reached(self, returns: Iterable[float]) -> bool:
         """Whether the last of these returns of episodes reach it; with fewer episodes, never."""
-        last = returns[-self.episodes :]
+        last = [*returns][-self.episodes :]
         return len(last) == self.episodes and float(np.mean(last)) >= self.value
 
 
@@ -159,7 +160,7 @@ def run_agent(
         agent.run_for(steps)
     progress = Progress(Episodes(seed), None if run is None else run.path)
     episodes = progress.episodes
-    before: list[float] = []  # returns of the episodes that ended before a resume
+    recent = deque[float](maxlen=0 if target is None else target.episodes)
     if run is not None and log is not None:
         if run.latest() is None:
             _check_unsaved(run)
@@ -167,14 +168,10 @@ def run_agent(
         else:
             progress.lost = _resume(agent, environments, run, log, episodes)
             progress.saved = episodes.steps
-            before = returns_of(run.path)
+            recent.extend(returns_of(run.path))
         _extend(run, steps, target)
-
-    def reached() -> bool:
-        return target is not None and target.reached([*before, *progress.returns])
-
-    if reached():
-        progress.reached = True
+    progress.reached = target is not None and target.reached(recent)
+    if progress.reached:
         return progress
 
     def write(kind: str, values: Metrics) -> None:
@@ -219,6 +216,7 @@ def run_agent(
                 line |= metrics
             write("episode", line)
             progress.returns.append(line["return"])
+            recent.append(line["return"])
             progress.ended.append(line)
             progress.last = line
         if metrics and not len(ended):
@@ -228,7 +226,7 @@ def run_agent(
             write("evaluation", _evaluated(agent, evaluation, seed, episodes.steps))
             spent = progress.learning.get("evaluate", 0.0)
             progress.learning["evaluate"] = spent + time.perf_counter() - start
-        progress.reached = len(ended) > 0 and reached()
+        progress.reached = target is not None and len(ended) > 0 and target.reached(recent)
         callback(progress)
         stopping = stop() or progress.reached
         regular = crossed(every)
@@ -254,7 +252,7 @@ def returns_of(path: Path, *, until: int | None = None) -> list[float]:
 
 def _extend(run: Run, steps: int, target: Target | None) -> None:
     """Write another end of the run to its config, if it has one."""
-    end: dict[str, Any] = {"steps": steps}
+    end: dict[str, Any] = {"steps": steps, "until_return": None}
     if target is not None:
         end |= {"until_return": target.value, "until_episodes": target.episodes}
     if any(run.config.get(name, value) != value for name, value in end.items()):

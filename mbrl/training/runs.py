@@ -217,8 +217,8 @@ def _opened(config: RunConfig, path: Path) -> Run:
         return Run.create(path, config.to_json())
     run = Run.open(path)
     there = RunConfig.from_json(run.config, path / CONFIG)
-    may_differ = {n: getattr(config, n) for n in ("steps", "device", "until_return")}
-    if dataclasses.replace(there, **may_differ) != config:
+    may_differ = ("steps", "device", "until_return", "until_episodes")
+    if dataclasses.replace(there, **{n: getattr(config, n) for n in may_differ}) != config:
         raise RunError(f"{path} was begun with another config; name another folder")
     if config.steps < (run.latest() or 0):
         raise RunError(f"{path} is at step {run.latest()} already, beyond {config.steps}")

@@ -19,6 +19,7 @@ from mbrl.dynamics import (
     Simulator,
     recalibrate,
 )
+from mbrl.dynamics.joined import Joined
 from mbrl.dynamics.latent_configs import LocallyLinearConfig
 from mbrl.dynamics.locally_linear import LocallyLinear
 from mbrl.dynamics.recurrent_config import RecurrentConfig
@@ -178,6 +179,12 @@ def stored_paths():
     return Case(model, normal(2, torch.float64), normal(ACTION, torch.float64))
 
 
+def joined():
+    model = Joined([pc3().model, pc3().model])
+    model.encode(torch.zeros(OBS))
+    return Case(model, normal(4, torch.float64), normal(ACTION, torch.float64))
+
+
 def remembering():
     return Case(Remembering(), normal(2), normal(1))
 
@@ -217,6 +224,7 @@ CASES = {
     "recurrent": recurrent,
     "PC3": pc3,
     "stored paths": stored_paths,
+    "joined": joined,
 }
 """name -> a function that makes the `Case` of a model."""
 

@@ -463,3 +463,17 @@ def test_without_a_goal_or_with_a_reward_of_observations_there_is_no_plan():
 def test_a_shape_of_neither_vectors_nor_images_is_refused():
     with pytest.raises(ValueError, match=r"shape: want that of a vector or an image, got \(3, 4\)"):
         LocallyLinear((3, 4), 1, LocallyLinearConfig(), generator=seeded())
+
+
+def test_a_loaded_model_has_a_goal_only_where_the_saved_one_had():
+    config = LocallyLinearConfig(hidden=(8,), transition_hidden=(4,))
+    saved, loaded = (LocallyLinear((2,), 1, config, generator=seeded(k)) for k in range(2))
+    state, action = torch.zeros(1, 3, 2, dtype=torch.float64), torch.zeros(1, 3, 1)
+    saved.set_goal(torch.ones(2))
+    loaded.load_state_dict(saved.state_dict())
+    found, same = (model.step(state, action, noise=None).reward for model in (saved, loaded))
+    assert torch.equal(found, same) and bool(found.isfinite().all())
+    unaimed = LocallyLinear((2,), 1, config, generator=seeded(2))
+    loaded.load_state_dict(unaimed.state_dict())
+    with pytest.raises(ValueError, match="goal: none is set"):
+        loaded.step(state, action, noise=None)

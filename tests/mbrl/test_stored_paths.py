@@ -59,9 +59,7 @@ def test_steps_are_those_of_the_shortest_path_around_the_wall(goal):
         if away < 2:
             assert steps == pytest.approx(away)
         else:  # the transition that leaves the cell by the best move is one of four
-            best = min(truth[to] for to in around(cell))
             moves = [truth[to] + 1 for to in [*around(cell), *[cell] * (4 - len(around(cell)))]]
-            assert truth[cell] == best + 1
             assert steps == pytest.approx(sum(moves) / 4)
 
 

@@ -25,8 +25,9 @@ from mbrl.training.checkpoint import Run, RunError
 from mbrl.training.executor import Work
 from mbrl.training.folders import learning
 from mbrl.training.metrics import METRICS
+from mbrl.training.online import Target
 from mbrl.training.run_config import RunConfig
-from mbrl.training.runs import train_run
+from mbrl.training.runs import make, train, train_run
 from mbrl.training.study import Lab, Report, study
 
 TINY = RunConfig(
@@ -139,6 +140,17 @@ def test_a_run_that_reached_its_return_is_finished(tmp_path, inline):
     Lab(tmp_path, 1, 1, True, said.append, envs.make).train({"tiny": config})
     assert said == []
     assert Run.open(path).latest() == 150
+
+
+def test_a_target_that_is_taken_away_is_no_longer_in_the_config(tmp_path):
+    env = envs.make("cartpole-swingup")
+    for target, steps in ((Target(-1000.0, 1), 150), (Target(1e9, 2), 300), (None, 400)):
+        agent = make("random", env)
+        done = train(agent, env, tmp_path / "run", steps=400 if target is None else 300,
+                     target=target)  # fmt: skip
+        assert done.env_steps == steps
+        config = RunConfig.of(Run.open(tmp_path / "run"))
+        assert config.target == target
 
 
 def test_a_study_writes_numbers_versions_and_a_page(tmp_path):
