@@ -289,17 +289,20 @@ class RecurrentDynamics(nn.Module):
             Means over the updates of the `loss` and its numbers.
 
         Raises:
-            ValueError: data without `sequences`, or no episode of so many steps; numbers that
-                became infinite or NaN.
+            ValueError: fewer updates than one; data without `sequences`, or no episode of so many
+                steps; numbers that became infinite or NaN.
         """
         config = self.config
+        count = config.updates if updates is None else updates
+        if count < 1:
+            raise ValueError(f"updates: want 1 or more, got {count}")
         if not hasattr(data, "sequences"):
             raise ValueError(
                 f"fit: want data with sequences, such as a SequenceReplay, "
                 f"got a {type(data).__name__}"
             )
         self._rescale(data, generator)
-        block, totals, count = self._trained(), dict[str, float](), updates or config.updates
+        block, totals = self._trained(), dict[str, float]()
         for _ in range(count):
             batch = data.sequences(config.batch, config.length, generator=generator)
             loss, said = self.loss(batch, generator=generator)

@@ -381,6 +381,7 @@ def test_what_does_not_fit_is_refused_in_one_line():
     for call, said in (
         (lambda: model.fit(replay(episode=4), generator=generator(0)), "no episode of 5 steps"),
         (lambda: model.fit(replay().all(), generator=generator(0)), "want data with sequences"),
+        (lambda: model.fit(replay(), updates=0, generator=generator(0)), "updates: want 1 or more"),
         (lambda: model.fit(replay((4,)), generator=generator(0)), r"want shape \(\*lead, 3\)"),
         (lambda: model.encode(torch.zeros(2, 4)), r"want shape \(\*lead, 3\), got \(2, 4\)"),
         (
