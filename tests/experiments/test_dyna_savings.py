@@ -1,4 +1,4 @@
-"""The studies of what imagined steps save, and of the returns of agents that imagine."""
+"""The studies of what imagined steps save, and of planning while acting."""
 
 import json
 from dataclasses import replace
@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from experiments.presets import preset
-from experiments.studies import STUDIES, acting, dyna_returns, dyna_savings
+from experiments.studies import STUDIES, acting, dyna_savings
 
 
 def silent(_):
@@ -68,27 +68,3 @@ def test_each_agent_is_compared_with_itself(algo, planning):
     settings = preset(algo, acting.ENVIRONMENT, None)[1]
     assert run.agent == replace(settings, planning=planning)
     assert (run.steps, run.evaluate_every) == (acting.STEPS, acting.EVERY)
-
-
-@pytest.mark.slow
-def test_the_study_of_returns_trains_evaluates_draws_and_says_the_time(tmp_path):
-    folder = STUDIES["dyna-returns"](tmp_path, fast=True, workers=1, say=silent)
-    numbers = json.loads((folder / "results.json").read_text())["numbers"]
-    page = (folder / "table.md").read_text()
-    for algo in ("sac", "mbpo", "dyna"):
-        own = numbers[f"{algo} Pendulum-v1"]
-        assert -2000 < own["final"]["estimate"] < 0 and own["minutes"]["estimate"] > 0
-        assert f"| {algo} | Pendulum-v1 | 800 |" in page
-    assert Image.open(folder / "Pendulum-v1.png").size[0] > 1000
-
-
-@pytest.mark.parametrize("row", dyna_returns.ROWS)
-def test_every_row_has_a_preset_and_a_published_return_if_it_is_published(row):
-    assert preset(row.algo, row.env, lambda: None, known=(True, True))[0] > 0
-    points = dyna_returns.PUBLISHED.get(row.env, ())
-    assert not points or row.steps in {point.steps for point in points}
-
-
-def test_the_time_of_a_run_is_the_sum_over_its_processes(tmp_path):
-    (tmp_path / "timings.jsonl").write_text('{"seconds": 1.5}\n{"seconds": 2.25}\n')
-    assert dyna_returns.seconds(tmp_path) == 3.75
