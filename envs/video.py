@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain, repeat
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import gymnasium
 import imageio_ffmpeg
@@ -32,15 +32,16 @@ class VideoError(RuntimeError):
     """The encoder is missing or failed; the message is one line."""
 
 
-def make_filmed(env_id: str) -> gymnasium.Env:
+def make_filmed(env_id: str, *, action_repeat: int = 1) -> gymnasium.Env:
     """The environment with frames of `SIZE`, or of its own size if that cannot be set.
 
     Raises what `envs.make` raises.
     """
+    known: dict[str, Any] = {"render_mode": "rgb_array", "action_repeat": action_repeat}
     try:
-        return make(env_id, render_mode="rgb_array", **SIZE)
+        return make(env_id, **known, **SIZE)
     except ValueError:  # its constructor has no width and height
-        return make(env_id, render_mode="rgb_array")
+        return make(env_id, **known)
 
 
 def write_film(

@@ -494,7 +494,7 @@ def evaluate_run(
     device: str | None = None,
     callback: Callable[[int, float, int], None] = lambda number, total, steps: None,
     tell: Callable[[str], None] = lambda _: None,
-) -> tuple[dict[str, Any], str, list[np.ndarray]]:
+) -> tuple[dict[str, Any], RunConfig, list[np.ndarray]]:
     """Play episodes with a run's agent from its newest checkpoint; writes RUN/evaluation.json.
 
     Args:
@@ -510,7 +510,7 @@ def evaluate_run(
 
     Returns:
         The content of the file, which includes the returns and their `mbrl.statistics.summarise`;
-        the environment's id; and the actions (A,) of the first episode.
+        the run's settings; and the actions (A,) of the first episode.
 
     Raises:
         RunError: see `load_run`.
@@ -541,7 +541,7 @@ def evaluate_run(
         **summarise(returns, rng=np.random.default_rng(seed)),
     }
     write_json(path / "evaluation.json", summary)
-    return summary, loaded.config.env, first
+    return summary, loaded.config, first
 
 
 def compare_runs(

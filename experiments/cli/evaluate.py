@@ -46,7 +46,7 @@ def run(args: list[str]) -> int:
     options.check_writable(path / "evaluation.json")
     if parsed.video:
         options.check_writable(path / "videos" / "film.mp4")
-    summary, env, first = evaluate_run(
+    summary, config, first = evaluate_run(
         path,
         make_env=envs.make,
         episodes=parsed.episodes,
@@ -66,8 +66,11 @@ def run(args: list[str]) -> int:
         )
     options.say(f"{found}  over {parsed.episodes} episodes, seed {seed}")
     if parsed.video:
-        target = path / "videos" / f"{file_name(env)}-{summary['env_steps']}.mp4"
-        if film_or_tell(env, first, target, seed=seed, tell=options.say):
+        target = path / "videos" / f"{file_name(config.env)}-{summary['env_steps']}.mp4"
+        if film_or_tell(
+            config.env, first, target, seed=seed, tell=options.say,
+            action_repeat=config.action_repeat, earned=summary["returns"][0],
+        ):  # fmt: skip
             summary["video"] = str(target)
     options.emit(parsed, summary)
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,8 +17,13 @@ from mbrl.training import EnvironmentError
 
 
 def film(
-    env_id: str, actions: Sequence[np.ndarray] | np.ndarray, path: str | Path, *, seed: int
-) -> Path:
+    env_id: str,
+    actions: Sequence[np.ndarray] | np.ndarray,
+    path: str | Path,
+    *,
+    seed: int,
+    action_repeat: int = 1,
+) -> float:
     """Replay the first episode of `seed` and write it by `envs.video.write_film`.
 
     Args:
@@ -25,16 +31,22 @@ def film(
         actions: (T, *A), at least one.
         path: of the mp4 file; parent folders are made.
         seed: of the episodes; the first is reset with `mbrl.rng.episode_seed(seed, 0)`.
+        action_repeat: steps for which each action was taken; there is a frame for each action.
+
+    Returns:
+        The return of what was filmed.
 
     Raises:
         RenderingUnavailable: there is no OpenGL.
         VideoError: the encoder is missing or fails.
         ValueError: no actions, or a name not ending in .mp4.
     """
-    env = make_filmed(env_id)
+    env = make_filmed(env_id, action_repeat=action_repeat)
     try:
         frames, returns = control.film(env, actions, seed=seed)
-        return write_film(frames, returns, path, fps=int(env.metadata.get("render_fps") or 30))
+        fps = int(env.metadata.get("render_fps") or 30)
+        write_film(frames, returns, path, fps=max(1, round(fps / action_repeat)))
+        return returns[-1]
     finally:
         env.close()
 
@@ -46,10 +58,15 @@ def film_or_tell(
     *,
     seed: int,
     tell: Callable[[str], None],
+    action_repeat: int = 1,
+    earned: float | None = None,
 ) -> bool:
-    """Call `film`; if it fails, tell why in one line. Returns whether there is a film."""
+    """Call `film`; if it fails, tell why in one line. Returns whether there is a film.
+
+    If the film has another return than `earned` it shows another episode, which is told too.
+    """
     try:
-        film(env_id, actions, path, seed=seed)
+        found = film(env_id, actions, path, seed=seed, action_repeat=action_repeat)
     except (RenderingUnavailable, gymnasium.error.Error, EnvironmentError, VideoError) as error:
         tell(f"video skipped: {error}")
         return False
@@ -58,4 +75,9 @@ def film_or_tell(
         tell(f"video skipped: {type(error).__name__}: {said}")
         return False
     tell(f"video {path}")
+    if earned is not None and not math.isclose(found, earned, rel_tol=1e-3, abs_tol=1e-3):
+        tell(
+            f"the film shows another episode: the same actions returned {found:.1f} instead of "
+            f"{earned:.1f}, so {env_id} does not do the same again after a reset with one seed"
+        )
     return True

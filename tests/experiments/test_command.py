@@ -213,6 +213,17 @@ def test_evaluate_reports_why_a_film_is_skipped(trained, capsys, monkeypatch):
     assert "video skipped: no OpenGL; apt install libegl1" in capsys.readouterr().err
 
 
+def test_a_run_that_repeats_its_actions_is_filmed_with_the_return_that_it_has(tmp_path, capsys):
+    path = tmp_path / "run"
+    repeated = ("--env=pendulum-swingup", "--env-repeat=3", "--steps=50")
+    assert mbrl("train", "random", *repeated, "--run", path) == 0
+    capsys.readouterr()
+    assert mbrl("evaluate", path, "--episodes=1", "--threads=1", "--video", "--json") == 0
+    said = capsys.readouterr()
+    assert "another episode" not in said.err and "video skipped" not in said.err
+    assert Path(json.loads(said.out)["video"]).is_file()
+
+
 def test_plot_draws_every_figure(trained, capsys):
     assert mbrl("plot", trained, "--episodes=1", "--threads=1", "--json") == 0
     numbers = json.loads(capsys.readouterr().out)[str(trained)]

@@ -58,13 +58,13 @@ def runs(tmp_path_factory):
 def test_the_evaluation_of_a_run_is_written_into_its_folder(runs):
     heard = []
     arguments = {"make_env": envs.make, "episodes": 2, "seed": 5}
-    summary, env, first = evaluate_run(
+    summary, config, first = evaluate_run(
         runs[0], callback=lambda *one: heard.append(one), **arguments
     )
-    assert env == "pendulum-swingup" and summary["env_steps"] == 400 and summary["n"] == 2
+    assert config.env == "pendulum-swingup" and summary["env_steps"] == 400 and summary["n"] == 2
     assert summary == json.loads((runs[0] / "evaluation.json").read_text())
     assert [(number, total) for number, total, _ in heard] == list(enumerate(summary["returns"], 1))
-    world = envs.make(env)
+    world = envs.make(config.env)
     world.reset(seed=episode_seed(5, 0))
     again = sum(float(np.float32(world.step(action)[1])) for action in first)
     assert again == pytest.approx(summary["returns"][0], rel=1e-5) and len(first) == heard[0][2]
