@@ -37,9 +37,9 @@ def make_filmed(env_id: str, *, action_repeat: int = 1) -> gymnasium.Env:
 
     Raises what `envs.make` raises.
     """
-    known: dict[str, Any] = {"render_mode": "rgb_array", "action_repeat": action_repeat}
+    known: Any = {"render_mode": "rgb_array", "action_repeat": action_repeat}
     try:
-        return make(env_id, **known, **SIZE)
+        return make(env_id, **{**known, **SIZE})
     except ValueError:  # its constructor has no width and height
         return make(env_id, **known)
 
