@@ -246,13 +246,22 @@ def _changed(config: Any, setting: str, value: Any) -> Any:
 
 
 def labels(configs: Sequence[RunConfig]) -> list[str]:
-    """Labels of runs: the algorithm, and the settings in which runs of that algorithm differ."""
+    """Labels of runs: the algorithm, the settings in which runs of that algorithm differ, and how
+    often actions are repeated and how many environments there are, if that differs among runs.
+    """
     flat = [_flat(dataclasses.asdict(config.agent)) for config in configs]
+    own = [
+        name
+        for name in ("action_repeat", "num_envs")
+        if len({getattr(config, name) for config in configs}) > 1
+    ]
     found = []
     for config, settings in zip(configs, flat, strict=True):
         same = [s for c, s in zip(configs, flat, strict=True) if c.algo == config.algo]
         differing = [name for name in settings if len({repr(s[name]) for s in same}) > 1]
-        found.append(" ".join([config.algo, *(f"{name}={settings[name]}" for name in differing)]))
+        said = {name: getattr(config, name) for name in own}
+        said |= {name: settings[name] for name in differing}
+        found.append(" ".join([config.algo, *(f"{name}={value}" for name, value in said.items())]))
     return found
 
 

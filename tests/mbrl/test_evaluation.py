@@ -96,6 +96,14 @@ def test_runs_with_one_label_are_treated_as_seeds(runs):
     assert both["b"]["better_than_first"] == np.mean(wins)
 
 
+def test_runs_that_repeat_actions_differently_are_not_seeds_of_one_method(runs, tmp_path):
+    repeated = ["train", "random", "--env=pendulum-swingup", "--env-repeat=2", "--steps=80"]
+    assert run([*repeated, "--run", str(tmp_path / "run")]) == 0
+    _, _, numbers = compare_runs([*runs, tmp_path / "run"])
+    counts = {label: own["n"] for label, own in numbers.items()}
+    assert counts == {"random action_repeat=1": 3, "random action_repeat=2": 1}
+
+
 class Off:
     """Two members; their mean adds the action to both observations, and misses actions over 1/2."""
 
