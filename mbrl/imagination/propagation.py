@@ -126,10 +126,10 @@ def propagate(
         return Step(*(_restore(part, (particles, count), back) for part in step))
     if propagation == "expectation":
         step = model.step(rows, moves, noise=None)
-        parts = [part.view(*shape, *part.shape[2:]) for part in step]
+        parts = [part.reshape(*shape, *part.shape[2:]) for part in step]
         return Step(parts[0].mean(0), parts[1].mean(0), parts[2].float().mean(0) > 0.5)
     gaussian = cast(GaussianDynamics, model).predict(rows, moves)
-    mean, std = (part.view(*shape, -1) for part in gaussian)
+    mean, std = (part.reshape(*shape, -1) for part in gaussian)
     if propagation == "moment":
         counts = alive if assignment is None else alive.index_select(0, assignment)
         refit = _refit(mean, std, (0, 1), counts.view(*shape, 1))
@@ -143,7 +143,7 @@ def propagate(
     ends = torch.zeros_like(gain, dtype=torch.bool)
     if own_termination:
         step = model.step(rows, moves, noise=None)
-        ends = step.terminated.view(shape).float().mean(0) > 0.5
+        ends = step.terminated.reshape(shape).float().mean(0) > 0.5
         ends = ends if assignment is None else ends.index_select(0, assignment.argsort())
     return Step(drawn, gain, ends)
 

@@ -83,6 +83,22 @@ def test_refitting_keeps_the_mean_and_variance_of_the_mixture(propagation):
     assert imagined.reward.flatten().unique().tolist() == [6.0]
 
 
+@pytest.mark.parametrize("propagation", PROPAGATIONS)
+def test_a_std_that_is_expanded_over_rows_is_propagated_as_one_of_each_row(propagation):
+    class Constant(Line):
+        def predict(self, state, action):
+            mean, std = super().predict(state, action)
+            return Gaussian(mean, std[:, :1].expand_as(mean))
+
+    found = [
+        rollout(kind([1.0, 0.5], sigma=1.5), start(8.0), plans([0.0, 1.0]), particles=6,
+                propagation=propagation, generator=seeded())
+        for kind in (Constant, Line)
+    ]  # fmt: skip
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+
+
 def test_only_moment_matching_makes_particles_independent_of_their_last_states():
     model = Line([1.0], sigma=1.0)
     correlations = []
