@@ -40,7 +40,7 @@ def conformal_factor(
     scores = ((target - centre).abs() / width).reshape(-1, mean.shape[-1])
     count = len(scores)
     # rounded, because (n + 1)(1 - alpha) may lie just above an integer that it equals
-    rank = math.ceil(round((count + 1) * (1 - alpha), 9))
+    rank = max(math.ceil(round((count + 1) * (1 - alpha), 9)), 1)
     if rank > count:
         least = math.ceil(round(1 / alpha - 1, 9))
         raise ValueError(f"target: alpha {alpha} needs at least {least} targets, got {count}")

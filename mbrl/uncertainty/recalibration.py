@@ -216,7 +216,7 @@ class Isotonic:
             normal = ndtri(share.double())
             run, rise = normal[-1] - normal[0], score[-1] - score[0]
             slope = rise / run if len(score) > 1 else torch.ones_like(rise)
-            beyond = FAR * torch.arange(1, size - len(score), device=score.device)
+            beyond = FAR * torch.arange(1, size - len(score)).to(score)
             actual[d] = torch.cat(((normal[0] - FAR).reshape(1), normal, normal[-1] + beyond))
             model[d] = torch.cat(
                 ((score[0] - slope * FAR).reshape(1), score, score[-1] + slope * beyond)

@@ -292,6 +292,15 @@ def test_an_isotonic_map_undoes_any_factor_of_the_std_also_in_the_tails(factor):
     torch.testing.assert_close(found, wanted)
 
 
+def test_an_isotonic_map_of_almost_equal_levels_increases_from_0_to_1():
+    """It goes on beyond the last level in float64: in float32 its last knot would lie below."""
+    nearly = 1 + 1e-9 * torch.randn(200, 1, generator=generator(), dtype=torch.float64)
+    level_map = Isotonic.fit(torch.zeros_like(nearly)[None], torch.ones_like(nearly)[None], nearly)
+    assert bool((level_map.model.diff() > 0).all())
+    assert level_map.cdf(torch.tensor([[0.0], [1.0]]).double()).tolist() == [[0.0], [1.0]]
+    assert torch.allclose(level_map.noise(torch.randn(50, 1)), torch.ones(50, 1))
+
+
 def test_maps_use_the_levels_of_the_mixture():
     g = generator(4)
     mean = torch.randn(3, 60, 2, generator=g, dtype=torch.float64)
@@ -362,7 +371,7 @@ def test_conformal_factors_by_hand():
     """Scores 1 to 9 in stds of 2: the 9th for α = 0.1, the 8th for 0.2, the 5th for 0.5."""
     target = 2 * torch.tensor([3.0, -1.0, 4.0, 9.0, -5.0, 2.0, 6.0, -8.0, 7.0]).unsqueeze(-1)
     mean, std = torch.zeros(1, 9, 1), torch.full((1, 9, 1), 2.0)
-    for alpha, wanted in ((0.1, 9.0), (0.2, 8.0), (0.5, 5.0), (0.7, 3.0)):
+    for alpha, wanted in ((0.1, 9.0), (0.2, 8.0), (0.5, 5.0), (0.7, 3.0), (1 - 1e-12, 1.0)):
         assert conformal_factor(mean, std, target, alpha=alpha).tolist() == [wanted]
     low, high = conformal_interval(mean, std, torch.tensor([1.5]))
     assert low[0].tolist() == [-3.0] and high[0].tolist() == [3.0]
