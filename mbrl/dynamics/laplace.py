@@ -35,6 +35,7 @@ def linear(
     target: Float[Tensor, " T"],
     precision: Float[Tensor, " T"],
     *,
+    weights: Float[Tensor, " T"] | None = None,
     prior: float = 1.0,
     tune_prior: bool = True,
     tune_noise: bool = False,
@@ -43,21 +44,28 @@ def linear(
     """Bayesian linear regression with prior N(0, 1 / α) and noise of known relative precision.
 
     α, and the factor β of the noise's precision, are set to the fixed points of MacKay's updates,
-    at which the evidence is stationary.
+    at which the evidence is stationary. For a target that is 0 everywhere β would be infinite, and
+    stays 1.
 
     Args:
         features: φ, float64.
         target: y.
         precision: of the noise of each row, before the factor β.
+        weights: how often each row counts; once if None.
         prior: first α.
         tune_prior, tune_noise: which of α and β change.
         rounds: the most updates.
     """
-    weighted = features * precision.unsqueeze(-1)
+    counts = torch.ones_like(target) if weights is None else weights
+    weighted = features * (counts * precision).unsqueeze(-1)
     values, vectors = torch.linalg.eigh(features.mT @ weighted)
-    values, projected = values.clamp_min(0.0), vectors.mT @ (weighted.mT @ target)
-    alpha, beta, rows = prior, 1.0, len(target)
-    total = float((precision * target.square()).sum())
+    # of fewer rows than features, or equal ones, the others are rounding errors, not data
+    real = values > values[-1] * max(features.shape) * torch.finfo(values.dtype).eps
+    values = torch.where(real, values, 0.0)
+    projected = torch.where(real, vectors.mT @ (weighted.mT @ target), 0.0)
+    alpha, beta, rows = prior, 1.0, float(counts.sum())
+    total = float((counts * precision * target.square()).sum())
+    tune_noise = tune_noise and total > 0
 
     def fit(alpha: float, beta: float) -> tuple[Tensor, float]:
         mean = beta * projected / (beta * values + alpha)
@@ -66,12 +74,15 @@ def linear(
 
     for _ in range(rounds if tune_prior or tune_noise else 0):
         mean, error = fit(alpha, beta)
-        determined = float((beta * values / (beta * values + alpha)).sum())
+        spread = beta * values + alpha
+        determined = float((beta * values / spread).sum())
+        # rows less those determined, which rounding cannot make negative
+        free = max(rows - int(real.sum()), 0.0) + float((alpha / spread)[real].sum())
         before = alpha, beta
         if tune_prior:
             alpha = determined / max(float(mean @ mean), 1e-12)
         if tune_noise:
-            beta = (rows - determined) / max(error, 1e-12 * max(total, 1e-300))
+            beta = free / max(error, 1e-12 * total)
         if all(
             math.isclose(a, b, rel_tol=1e-6) for a, b in zip(before, (alpha, beta), strict=True)
         ):
@@ -80,7 +91,7 @@ def linear(
     spread = beta * values + alpha
     evidence = 0.5 * (
         len(values) * math.log(alpha)
-        + float((beta * precision).log().sum())
+        + float((counts * (beta * precision).log()).sum())
         - beta * error
         - alpha * float(mean @ mean)
         - float(spread.log().sum())
@@ -140,11 +151,11 @@ class LaplaceMLP(WeightSamples):
         for k in range(config.networks):
             for d in range(count):
                 own = (-noise[min(k, len(noise) - 1), :, d]).exp().expand(len(target))
-                own = own if weights is None else own * weights.double()
                 found = linear(
                     features[k],
                     target[:, d].double(),
                     own,
+                    weights=None if weights is None else weights.double(),
                     tune_prior=config.tune_prior,
                     tune_noise=tune_noise,
                 )

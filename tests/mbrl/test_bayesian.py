@@ -338,6 +338,30 @@ def test_prior_and_noise_of_the_last_layer_have_the_greatest_evidence():
     assert found.evidence == pytest.approx(-best.fun, abs=1e-5)
 
 
+def test_weights_of_whole_numbers_repeat_rows_of_the_last_layer():
+    x, y, *_ = regression()
+    own = 0.5 + torch.rand(40, generator=seeded(3), dtype=torch.double)
+    counts = torch.randint(0, 4, (40,), generator=seeded(4))
+    rows = torch.arange(40).repeat_interleave(counts)
+    found = linear(x, y, own, weights=counts.double(), tune_noise=True)
+    repeated = linear(x[rows], y[rows], own[rows], tune_noise=True)
+    for one, other in zip(found[:1] + found[2:], repeated[:1] + repeated[2:], strict=True):
+        assert torch.as_tensor(one).tolist() == pytest.approx(torch.as_tensor(other).tolist())
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 10.0])
+@pytest.mark.parametrize("count, features", [(2, 200), (5, 400), (20, 200), (3, 51)])
+def test_noise_tuned_on_fewer_rows_than_features_is_positive(count, features, scale):
+    """Of 5 rows and 400 features rounding errors seemed to determine more than 5 weights."""
+    draw = seeded()
+    x = scale * torch.randn(count, features, generator=draw, dtype=torch.double)
+    y = torch.randn(count, generator=draw, dtype=torch.double)
+    equal = x[:1].expand(count, -1), y[:1].expand(count)
+    for rows, target in ((x, y), equal):
+        found = linear(rows, target, torch.ones_like(target), tune_prior=False, tune_noise=True)
+        assert found.noise > 0 and math.isfinite(found.evidence)
+
+
 def test_a_laplace_model_is_linear_regression_on_its_features():
     x, y = wave()
     config = LaplaceConfig(members=2000, homoscedastic=True, tune_noise=False, **SMALL)
@@ -356,14 +380,19 @@ def test_a_laplace_model_is_linear_regression_on_its_features():
     assert model.net.evidence.item() == pytest.approx(found.evidence, rel=1e-4)
 
 
-def test_constant_targets_and_fewer_rows_than_features_have_a_posterior_of_the_last_layer():
+@pytest.mark.parametrize("homoscedastic", [False, True])
+def test_constant_targets_and_fewer_rows_than_features_have_a_posterior_of_the_last_layer(
+    homoscedastic,
+):
     x = torch.randn(5, 1, generator=seeded())
+    config = LaplaceConfig(homoscedastic=homoscedastic, **SMALL)
     for target in (torch.full((5, 1), 3.0), torch.cat((x[:1], x[:1], x[:1], x[:1], x[:1]))):
-        model = Regression(1, 1, LaplaceConfig(**SMALL), generator=seeded(1))
+        model = Regression(1, 1, config, generator=seeded(1))
         model.fit(x, target, generator=seeded(2))
         mean, std = model.predict(x)
         assert mean.isfinite().all() and std.isfinite().all()
         assert (mean - target[0]).abs().max() < 1e-3
+        assert model.net.evidence.isfinite().all()
 
 
 def test_anchored_members_are_map_estimates_whose_spread_is_the_posterior():
