@@ -79,8 +79,8 @@ class NeuralModel(nn.Module):
         self.heads = Heads(members, targets, config, termination=termination)
         self.inputs, self.targets = Normaliser(inputs), Normaliser(targets)
         self._clear_cache()
+        self.eval()  # first: in training a net may keep its samples, and draw others for each row
         self.net.resample(generator=generator)
-        self.eval()
 
     @property
     def members(self) -> int:

@@ -115,9 +115,7 @@ class WeightSamples(Net):
         self.explore(potential, generator=generator)
         self.resample(generator=generator)
         if not bool(flat(self.drawn).isfinite().all()):
-            raise fitting.FitDiverged(
-                f"samples of {type(self).__name__} are not finite; its step size is too large"
-            )
+            raise fitting.FitDiverged(f"samples of {type(self).__name__} are not finite")
         return fitted
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Generator, Tensor
 
 from mbrl.dynamics.bayesian_configs import SwagConfig
+from mbrl.dynamics.fitting import FitDiverged
 from mbrl.dynamics.samples import Potential, WeightSamples, flat
 
 
@@ -50,7 +51,11 @@ class SwagMLP(WeightSamples):
 
     @torch.no_grad()
     def explore(self, potential: Potential, *, generator: Generator) -> None:
-        """Gradient descent with momentum; the mean, squares and deviations of its iterates."""
+        """Gradient descent with momentum; the mean, squares and deviations of its iterates.
+
+        Raises:
+            FitDiverged: the iterates are not finite.
+        """
         config = cast(SwagConfig, self.config)
         here = potential.start.clone()
         velocity, rate = torch.zeros_like(here), config.swag_learning_rate / potential.rows
@@ -69,6 +74,11 @@ class SwagMLP(WeightSamples):
             if taken:
                 last = (here - mean).to(here)
                 self.deviations.copy_(torch.cat((self.deviations[:, 1:], last.unsqueeze(1)), 1))
+        if not bool(square.isfinite().all()):
+            raise FitDiverged(
+                f"swag_learning_rate {config.swag_learning_rate:g}: the descent after the fit "
+                f"diverged; take a smaller one"
+            )
         self.mean.copy_(mean)
         self.std.copy_((square - mean.square()).clamp_min(0.0).sqrt())
 
