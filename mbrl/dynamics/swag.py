@@ -24,7 +24,8 @@ class SwagMLP(WeightSamples):
     Attributes:
         mean: (K, P), mean of the iterates.
         std: (K, P), their standard deviation.
-        deviations: (K, R, P), the rows of Dᵀ: the last iterates minus the mean up to them.
+        deviations: (K, R, P), the rows of Dᵀ: the last iterates minus the mean up to them. Of r < R
+            passes R - r are 0, and the others are multiplied by sqrt((R - 1) / (r - 1)).
     """
 
     mean: Tensor
@@ -55,11 +56,14 @@ class SwagMLP(WeightSamples):
 
         Raises:
             FitDiverged: the iterates are not finite.
+            ValueError: there is none.
         """
         config = cast(SwagConfig, self.config)
         here = potential.start.clone()
         velocity, rate = torch.zeros_like(here), config.swag_learning_rate / potential.rows
         mean, square, taken, updates = here.double() * 0, here.double() * 0, 0, 0
+        rank, found = config.rank, 0
+        self.deviations.zero_()
         for _ in range(config.swag_epochs):
             order = torch.randperm(potential.rows, generator=generator).to(here.device)
             for index in order.split(config.batch):
@@ -72,8 +76,16 @@ class SwagMLP(WeightSamples):
                     mean += (here - mean) / taken
                     square += (here.double().square() - square) / taken
             if taken:
+                found += 1
                 last = (here - mean).to(here)
                 self.deviations.copy_(torch.cat((self.deviations[:, 1:], last.unsqueeze(1)), 1))
+        if not taken:
+            raise ValueError(
+                f"swag_every {config.swag_every}: the {updates} updates after the fit have no "
+                f"iterate; take a smaller one, or more swag_epochs"
+            )
+        # of fewer deviations than the rank the covariance is that of these
+        self.deviations.mul_(((rank - 1) / max(min(rank, found) - 1, 1)) ** 0.5)
         if not bool(square.isfinite().all()):
             raise FitDiverged(
                 f"swag_learning_rate {config.swag_learning_rate:g}: the descent after the fit "

@@ -318,6 +318,24 @@ def test_a_descent_of_swag_that_diverges_is_an_error():
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+def test_fewer_passes_than_the_rank_have_the_covariance_of_their_own_deviations():
+    found = []
+    for rank in (4, 20):
+        config = SwagConfig(swag_epochs=4, rank=rank, swag_learning_rate=1e-3, **SMALL)
+        model = Regression(1, 1, config, generator=seeded(1))
+        for _ in range(2):  # of a refit nothing of the first fit is left
+            model.fit(*wave(60), generator=seeded(2))
+        deviations = model.net.deviations[0].double()
+        found.append(deviations.mT @ deviations / (rank - 1))
+    assert torch.allclose(*found, rtol=1e-5)
+
+
+def test_a_swag_fit_without_an_iterate_is_refused():
+    model = Regression(1, 1, SwagConfig(swag_every=1000, **SMALL), generator=seeded(1))
+    with pytest.raises(ValueError, match="swag_every 1000: the 80 updates after the fit have no"):
+        model.fit(*wave(60), generator=seeded(2))
+
+
 def test_samples_of_swag_have_its_covariance():
     net = SwagMLP(SwagConfig(members=40_000, rank=3), (2, 1), generator=seeded())
     with torch.no_grad():
