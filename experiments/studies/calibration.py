@@ -46,7 +46,8 @@ PROPAGATIONS: tuple[Propagation, ...] = ("tsinf", "ts1", "moment", "distribution
 """Those whose particles differ: expectation has one particle, so nothing to calibrate."""
 RAW, ONE, AHEAD = "raw", "noise of one step", get_args(Kind)
 KINDS = (RAW, ONE, *AHEAD)
-"""As it is; `recalibrate`, isotonic; `recalibrate_ahead` of each kind."""
+"""As it is; `recalibrate`, isotonic, of a model whose step is mean + std · noise;
+`recalibrate_ahead` of each kind."""
 MEASURES = {
     "calibration": "calibration error",
     "nll": "NLL",
@@ -108,7 +109,10 @@ def measure(env: str, config: ModelConfig, budget: Budget, seed: int) -> dict[st
         model = learned.fitted(config, train, generator=draw)
     except FitDiverged as error:
         return {"failed": str(error)}
-    noise = recalibrate(model, held.transitions(), "isotonic", trained_on=train.transitions())
+    changed = {RAW: model}
+    if model.noise_shape == train.obs.shape[-1:]:
+        rows = held.transitions(), train.transitions()
+        changed[ONE] = recalibrate(model, rows[0], "isotonic", trained_on=rows[1])
     scale = moments(train.obs.flatten(0, 1))[1].clamp_min(1e-6)
     held, fresh = (part.pieces(budget.steps, budget.every) for part in (held, fresh))
     real = [part.obs[:, 1:] for part in (held, fresh)]
@@ -122,10 +126,9 @@ def measure(env: str, config: ModelConfig, budget: Budget, seed: int) -> dict[st
                 propagation=propagation, generator=draw,
             )  # fmt: skip
 
-        before, raw, changed = (
-            particles(*pair) for pair in ((model, held), (model, fresh), (noise, fresh))
-        )
-        own = {RAW: raw, ONE: changed}
+        before = particles(model, held)
+        own = {kind: particles(each, fresh) for kind, each in changed.items()}
+        raw = own[RAW]
         for kind in AHEAD:
             fitted = RecalibratedAhead.of_particles(model, before, real[0], kind)
             own[kind] = torch.stack(
@@ -242,7 +245,7 @@ def page(
                 one["model"],
                 propagation,
                 *(f"{one[propagation][RAW]['calibration'][k - 1]:.3f}" for k in (1, last)),
-                *(f"{max(one[propagation][kind]['calibration']):.3f}" for kind in KINDS),
+                *(_worst(one[propagation].get(kind)) for kind in KINDS),
                 f"{min(one[propagation][RAW]['conformal']):.2f} to "
                 f"{max(one[propagation][RAW]['conformal']):.2f}",
             ]
@@ -278,8 +281,9 @@ seed{"s" if seeds > 1 else ""} and over dimensions, each in stds of its observat
 
 The calibration error is the mean over {len(LEVELS)} levels of |share of targets inside the central
 interval - level|; "worst step" is the largest of the {last} steps. "{ONE}" is `recalibrate`, which
-changes only the noise of a step; the three kinds behind it are `recalibrate_ahead`, which corrects
-the particles of each step ahead. Expectation propagates one particle, which has no spread.
+changes only the noise of a step, where that is Gaussian; the three kinds behind it are
+`recalibrate_ahead`, which corrects the particles of each step ahead. Expectation propagates one
+particle, which has no spread.
 
 {chr(10).join(parts)}
 NLL is of the Gaussian with the particles' mean and variance, mean over dimensions; the energy score
@@ -293,6 +297,10 @@ is over all dimensions together, for every eighth start. Conformal intervals are
     return text + "".join(f"\n{line}\n" for line in failed)
 
 
+def _worst(own: Mapping[str, Any] | None) -> str:
+    return "-" if own is None else f"{max(own['calibration']):.3f}"
+
+
 def picture(found: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     """Calibration errors by steps ahead: a row for each environment, raw and recalibrated."""
     panels: dict[str, dict[str, Curve]] = {}
@@ -300,9 +308,11 @@ def picture(found: Mapping[str, Mapping[str, Any]], path: Path) -> None:
         here = [one for one in found.values() if one["environment"] == env]
         for kind in (RAW, ONE, "isotonic"):
             said = "recalibrated ahead" if kind == "isotonic" else kind
-            panels[f"{env}: {said}"] = {
-                one["model"]: _curve(one["tsinf"][kind]["each"]) for one in here
-            }
+            own = [one for one in here if kind in one["tsinf"]]
+            if own:
+                panels[f"{env}: {said}"] = {
+                    one["model"]: _curve(one["tsinf"][kind]["each"]) for one in own
+                }
     figure = plots.curves(
         panels, title="Calibration error of TS∞ particles", xlabel="steps ahead",
         ylabel="mean |observed - expected share|", columns=3,

@@ -108,7 +108,7 @@ def recalibrate(
     Raises:
         ValueError: an unknown kind; wrong shapes, or numbers that are not finite; fewer than two
             transitions; transitions that are in `trained_on`, compared in float32; a model that
-            predicts no Gaussian, or a std of 0.
+            predicts no Gaussian, whose step is not mean + std · noise, or that predicts a std of 0.
     """
     if kind not in KINDS:
         raise ValueError(f"kind: {kind!r} is unknown; take one of {[*KINDS]}")
@@ -121,6 +121,12 @@ def recalibrate(
         check_apart(data, trained_on)
     state = model.encode(data.obs)
     target = model.encode(data.next_obs, state=state, action=data.action).double()
+    if model.noise_shape != target.shape[-1:]:
+        raise ValueError(
+            f"model: a step of the {type(model).__name__} is not mean + std · noise, since its "
+            f"noise has shape {model.noise_shape} for {target.shape[-1]} dimensions; take "
+            f"recalibrate_ahead"
+        )
     rows = (part.expand(model.members, *part.shape) for part in (state, data.action))
     mean, std = (part[..., : target.shape[-1]].double() for part in model.predict(*rows))
     if bool((std == 0).any()):

@@ -12,6 +12,7 @@ from scipy import stats
 from mbrl import check_model
 from mbrl.agents.pets import PETS, Config
 from mbrl.dynamics import DropoutConfig, Ensemble, EnsembleConfig, Recalibrated, recalibrate
+from mbrl.dynamics.configs import ConditionalConfig
 from mbrl.imagination import disagreement, rollout, score_fn
 from mbrl.types import (
     Fittable,
@@ -236,6 +237,9 @@ def test_models_and_maps_that_do_not_fit_are_refused():
         Recalibrated(Remembering(), temperature(1.0, 1))
     with pytest.raises(ValueError, match="^model: want one that predicts .* not a Remembering"):
         recalibrate(Remembering(), world(5))
+    modes = ConditionalConfig(hidden=(8,)).make(2, 1, generator=seeded())
+    with pytest.raises(ValueError, match=r"^model: a step of the ConditionalDynamics is not mean"):
+        recalibrate(modes, world(5))
     with pytest.raises(ValueError, match=r"level_map: has 3 dimensions, .* has shape \(2,\)"):
         Recalibrated(model(), temperature(1.0, 3))
 
