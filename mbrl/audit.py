@@ -75,7 +75,8 @@ class Audit(NamedTuple):
     """How much the predicted change depends on each observation: its root mean square difference,
     in units of the change's std, when this observation is exchanged between steps."""
     promised: tuple[list[float], list[float]]
-    """Score of each plan, and the return that followed; empty for an agent that does not plan."""
+    """Score of each plan, and the return of as many steps as it has; empty for an agent that does
+    not plan."""
     returns: list[float]
     """Returns of the agent's episodes."""
 
@@ -115,10 +116,11 @@ def audit(
             f"the states of a {type(model).__name__} are not observations, so it cannot be "
             f"audited; mbrl plot shows its errors"
         )
-    player, span, discount = agent.player(generator=generator(seed, 1)), horizon or 25, 1.0
+    player = agent.player(generator=generator(seed, 1))
+    span, planned, discount = horizon or 25, 0, 1.0
     if isinstance(agent, PlanningAgent):
-        span = horizon or agent.mpc.planner.horizon * agent.mpc.action_repeat
-        discount = agent.config.mpc.discount
+        planned = agent.mpc.planner.horizon * agent.mpc.action_repeat
+        span, discount = horizon or planned, agent.config.mpc.discount
     uniform = RandomAgent(spec_of(env).action, generator=Generator().manual_seed(seed))
     own, random = (
         record(Interruptible(who), env, episodes=episodes, seed=seed, first=first)
@@ -144,7 +146,7 @@ def audit(
         before,
         LEVELS,
         drives(model, own, device=device, generator=draw),
-        plan_returns(own, span, discount=discount),
+        plan_returns(own, planned, discount=discount),
         [float(episode.reward.sum()) for episode in own],
     )
 

@@ -116,9 +116,13 @@ def test_the_command_writes_a_page_and_five_pictures(tmp_path, capsys):
     numbers = json.loads((path / "audit" / "numbers.json").read_text())
     assert len(numbers["own"]["calibration"]) == 5 and len(numbers["drives"]) == 5
     capsys.readouterr()
-    assert run(f"audit {path} --episodes 1 --horizon 5".split()) == 0
+    assert run(f"audit {path} --episodes 1 --horizon 3".split()) == 0
     said = capsys.readouterr()
     assert "that takes two episodes" in said.out + said.err
+    # plans have 5 steps, over however many the model is audited, and every second step has one
+    first = json.loads((path / "audit" / "numbers.json").read_text())["promised"]
+    assert [len(part) for part in first] == [(150 - 4) // 2] * 2
+    assert first == [part[: (150 - 4) // 2] for part in numbers["promised"]]
 
 
 def test_a_run_without_a_model_is_refused_in_one_line(tmp_path, capsys):
