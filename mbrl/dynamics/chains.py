@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from mbrl.dynamics import fitting
 from mbrl.dynamics.bayesian_configs import ChainConfig
 from mbrl.dynamics.samples import Potential, WeightSamples, flat
+
+if TYPE_CHECKING:
+    from mbrl.dynamics.heads import Trained
 
 
 class ChainMLP(WeightSamples):
@@ -18,7 +23,8 @@ class ChainMLP(WeightSamples):
 
     Attributes:
         bank: (K, M, P), M samples of each chain.
-        restarts: (K,), how often a chain left all bounds and was restarted from its last sample.
+        restarts: (K,), how often a chain left all bounds and was restarted from its last sample, or
+            was where its loss had diverged, so that its last sample counts again instead.
     """
 
     bank: Tensor
@@ -44,10 +50,29 @@ class ChainMLP(WeightSamples):
 
     @torch.no_grad()
     def explore(self, potential: Potential, *, generator: Generator) -> None:
-        """Run the chains and keep their samples."""
+        """Run the chains and keep their samples, but for those that diverged."""
         bank, restarts = self.samples(potential, generator=generator)
-        self.bank.copy_(bank)
+        good = potential.start
+        first = potential.loss(good)
+        limit = first + fitting.DIVERGED * first.abs().clamp(min=1)
+        for sample, kept in zip(bank.unbind(1), self.bank.unbind(1), strict=True):
+            lost = ~(potential.loss(sample) <= limit)
+            restarts = restarts + lost
+            good = torch.where(lost.unsqueeze(1), good, sample)
+            kept.copy_(good)
         self.restarts.copy_(restarts)
+
+    def fit(
+        self,
+        trained: Trained,
+        loss: fitting.Loss,
+        rows: fitting.Rows,
+        *,
+        generator: Generator,
+    ) -> fitting.Fitted:
+        """As `WeightSamples.fit`; the result says how often chains diverged."""
+        fitted = super().fit(trained, loss, rows, generator=generator)
+        return fitted._replace(restarts=float(self.restarts.sum()))
 
     def resample(self, *, generator: Generator) -> None:
         """Take E samples of the bank, different ones of each chain."""

@@ -120,6 +120,7 @@ class Fitted(NamedTuple):
     loss: Float[Tensor, " U"]  # training loss in that pass
     epoch: Float[Tensor, " U"]  # number of that pass
     updates: float  # in all passes, mean over groups of members
+    restarts: float | None = None  # how often Markov chains diverged; None without any
 
 
 def fit(

@@ -212,6 +212,8 @@ class NeuralModel(nn.Module):
             "epochs": float(fitted.epoch.mean()),
             "updates": fitted.updates,
         }
+        if fitted.restarts is not None:
+            metrics["chain_restarts"] = fitted.restarts
         if held:
             metrics["holdout_loss"] = float(fitted.score.mean())
             metrics["holdout_mse"] = self._error(*rows.held[:2])
@@ -380,7 +382,8 @@ class NeuralDynamics(NeuralModel):
             `loss` and `holdout_loss`: means over members, each in its best pass. `holdout_mse`: in
             scaled units, of the members that predict. `epochs`: number of the best pass, mean over
             members. `updates`: in all passes, mean over groups of members. `restarted`: 1 if the
-            fit from the last weights diverged and was repeated from fresh ones.
+            fit from the last weights diverged and was repeated from fresh ones. `chain_restarts`:
+            how often Markov chains diverged.
 
         Raises:
             ValueError: wrong shapes, fewer than two transitions, numbers that are not finite, or

@@ -157,6 +157,23 @@ class Potential:
         self, position: Float[Tensor, "K P"], index: Tensor | None = None
     ) -> tuple[Float[Tensor, " K"], Float[Tensor, "K P"]]:
         """U and its gradient; with the indices (B,) of some rows, unbiased estimates of both."""
+        every, factors = self._at(position, index)
+        with torch.enable_grad():
+            mean = self._loss(self._trained, *every, weights=factors)
+            value = mean / self._trained.share + self.base.penalty()
+            found = torch.autograd.grad(value.sum(), self._parts)
+        return value.detach(), torch.cat([part.flatten(1) for part in found], 1)
+
+    @torch.no_grad()
+    def loss(self, position: Float[Tensor, "K P"]) -> Float[Tensor, " K"]:
+        """The mean loss over all rows, as in the fit, without the prior."""
+        every, factors = self._at(position, None)
+        return self._loss(self._trained, *every, weights=factors)
+
+    def _at(
+        self, position: Float[Tensor, "K P"], index: Tensor | None
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """Give the networks these weights; the rows and their factors, for each network."""
         start = 0
         for part in self._parts:
             end = start + part[0].numel()
@@ -168,12 +185,7 @@ class Potential:
             weights = None if weights is None else weights[index]
         count = len(position)
         every = [part.expand(count, *part.shape) for part in rows]
-        factors = None if weights is None else weights.expand(count, -1)
-        with torch.enable_grad():
-            mean = self._loss(self._trained, *every, weights=factors)
-            value = mean / self._trained.share + self.base.penalty()
-            found = torch.autograd.grad(value.sum(), self._parts)
-        return value.detach(), torch.cat([part.flatten(1) for part in found], 1)
+        return every, None if weights is None else weights.expand(count, -1)
 
     @torch.no_grad()
     def log_variance(self) -> Float[Tensor, "_ _ D"]:

@@ -549,6 +549,26 @@ class _Callable:
         return self.function(position, index)
 
 
+def test_samples_of_a_chain_that_fits_no_longer_are_not_used_and_said():
+    """With steps ten thousand times too large weights stay below all bounds, and errors do not."""
+    config = SgmcmcConfig(
+        members=1, cycles=1, cycle_steps=100, cycle_samples=10, step_size=1.0, **SMALL
+    )
+    model, (x, y) = Regression(1, 1, config, generator=seeded(1)), wave()
+    found = model.fit(x, y, generator=seeded(2))
+    assert found["chain_restarts"] == model.net.restarts.sum() > 0
+
+    def loss(weights):
+        model.net.take(weights)
+        with torch.no_grad():
+            mean, std = model.predict(x)
+        return (0.5 * ((mean - y) / std).square() + (std / model.targets.std).log()).mean().item()
+
+    first = loss(flat(model.net.base))
+    limit = first + 10 * max(abs(first), 1) + 1e-3
+    assert all(loss(sample) < limit for sample in model.net.bank.unbind(1))
+
+
 def test_settings_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="members: want a multiple of the 3 networks, got 5"):
         SwagConfig(networks=3)
