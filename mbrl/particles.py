@@ -30,7 +30,7 @@ def parse_objective(name: str) -> tuple[str, float]:
     except ValueError:
         value = math.nan
     whole = kind in ("mean", "worst") and not colon
-    share = kind == "cvar" and 0 < value <= 1
+    share = kind == "cvar" and bool(colon) and 0 < value <= 1
     weighted = kind in ("mean+std", "mean-std") and 0 <= value < math.inf
     if not (whole or share or weighted):
         raise ValueError(

@@ -7,7 +7,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from mbrl.types import Dynamics
+from mbrl.types import Dynamics, Postprocessed
 
 
 class Wrapped:
@@ -16,9 +16,17 @@ class Wrapped:
     Args:
         model: the other model. What it has of DistinctWorlds, OwnThreads, Resampled and Scaled of
             `mbrl.types`, this one has too.
+
+    Raises:
+        ValueError: a model that is Postprocessed, whose correction this one would not make.
     """
 
     def __init__(self, model: Dynamics) -> None:
+        if isinstance(model, Postprocessed):
+            raise ValueError(
+                f"model: a {type(model).__name__} corrects the particles of a plan, which a model "
+                f"around it would not; change the model that it wraps"
+            )
         self.model: Any = model
         for name in ("nominal", "own_threads", "resample", "scale"):
             if hasattr(model, name):

@@ -41,8 +41,8 @@ def test_objectives_equal_hand_computed_values(name, value):
 
 @pytest.mark.parametrize(
     "name",
-    ["median", "", "cvar:0", "cvar:1.5", "cvar:x", "cvar:nan", "mean-std:-1", "mean:2", "worst:1",
-     "mean+std:nan", "mean*std:1"],
+    ["median", "", "cvar", "cvar:0", "cvar:1.5", "cvar:x", "cvar:nan", "mean-std:-1", "mean:2",
+     "worst:1", "mean+std:nan", "mean*std:1"],
 )  # fmt: skip
 def test_unknown_objectives_are_refused(name):
     with pytest.raises(ValueError, match="objective .* is unknown; take mean, worst, cvar:α"):
