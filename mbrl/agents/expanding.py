@@ -26,6 +26,7 @@ class _Ahead(NamedTuple):
     state: Float[Tensor, "H1 E B S"]  # H + 1 of them
     action: Float[Tensor, "H E B A"]
     reward: Float[Tensor, "H E B"]  # in the learner's units, with the entropy's; 0 if not kept
+    bonus: Float[Tensor, "H E B"]  # the entropy's part of it
     terminated: Bool[Tensor, "H E B"]
     kept: Bool[Tensor, "H E B"]  # neither behind an end, nor out of bounds
     cut: Bool[Tensor, "H E B"]  # the step after this one is out of bounds
@@ -126,8 +127,8 @@ class Expanding(ModelLearning):
         if self.config.scale_reward:
             reward = reward / self.scale.value
         bonus = self._targets.entropy_bonus(self._scaled(state[:-1]), generator=self.generator)
-        reward = torch.where(kept, reward + bonus, 0.0)
-        return _Ahead(state, action, reward, terminated & kept, kept, cut)
+        reward, bonus = (torch.where(kept, part, 0.0) for part in (reward + bonus, bonus))
+        return _Ahead(state, action, reward, bonus, terminated & kept, kept, cut)
 
     def _target_policy(self, state: Tensor, *, generator: Generator, explore: bool) -> Tensor:
         return self._targets.target_policy(
@@ -161,9 +162,10 @@ class Expanding(ModelLearning):
             members, (count,), generator=self.generator, device=self.generator.device
         ).to(first.device)
         ours = (ahead.kept & ~batch.terminated)[:, drawn, each]  # (H, B)
+        own = found.target - ahead.bonus  # Q(s, a) has no value for the entropy of a itself
         state, after, action, target = (
             part[:, drawn, each][ours]
-            for part in (ahead.state[:-1], ahead.state[1:], ahead.action, found.target)
+            for part in (ahead.state[:-1], ahead.state[1:], ahead.action, own)
         )
         no_end = torch.zeros_like(target, dtype=torch.bool)
         imagined = Transition(

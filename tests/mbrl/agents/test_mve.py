@@ -162,20 +162,22 @@ def test_targets_are_those_of_single_trajectories(bonus):
     assert set(lengths) == {0, 1, 2, 3}
 
 
-def test_imagined_states_are_learned_from_with_the_targets_of_their_own_trajectory():
-    rows, _ = agent(imagined_states=True).expanded(batch())
+@pytest.mark.parametrize("bonus", [0.0, 0.3])
+def test_imagined_states_are_learned_from_with_the_targets_of_their_own_trajectory(bonus):
+    """In a target for Q(s, a) the entropy of later actions counts, that of a itself does not."""
+    rows, _ = agent(bonus, imagined_states=True).expanded(batch())
     count = len(STARTS)
     got = list(zip(rows.obs[count:, 0].tolist(), rows.reward[count:].tolist(), strict=True))
     allowed = {}
     for x, ended in zip(STARTS, REALLY_ENDED, strict=True):
         for m in range(3):
-            steps = [] if ended else trajectory(m, x, 0.0)[0]
-            _, last, over = trajectory(m, x, 0.0)
+            steps = [] if ended else trajectory(m, x, bonus)[0]
+            _, last, over = trajectory(m, x, bonus)
             total = 0.0 if over else min(values(last))
             pairs = []
             for at, reward, _, _ in reversed(steps):
                 total = reward + GAMMA * total
-                pairs.insert(0, (at, total))
+                pairs.insert(0, (at, total - bonus * at))
             allowed[x, m] = pairs
     # each real transition adds the whole trajectory of exactly one member
     combos = itertools.product(range(3), repeat=len(STARTS))
