@@ -13,7 +13,6 @@ from mbrl.agents.schedules import OffPolicySchedule
 from mbrl.dynamics.configs import EnsembleConfig
 from mbrl.dynamics.own import OwnModel
 from mbrl.dynamics.table import ModelConfig
-from mbrl.particles import Propagation
 from planners.checks import NonNegativeInt, PositiveFloat, PositiveInt, Share, check_fields, require
 
 if TYPE_CHECKING:
@@ -115,7 +114,7 @@ class DynaSchedule(ModelSchedule):
     actions: Literal["policy", "random", "buffer"] = "policy"
     """The first action of a rollout: the policy's, a uniformly random one, or that of the buffer.
     Later ones are the policy's."""
-    propagation: Propagation = "ts1"
+    propagation: Literal["ts1", "tsinf"] = "ts1"
     """Which member takes a step: one drawn anew for each step (ts1), or one for each rollout
     (tsinf)."""
     real: Share = 0.05
@@ -143,10 +142,6 @@ class DynaSchedule(ModelSchedule):
         require(
             model.probabilistic and members > 1,
             f"trust: {self.trust} needs model.probabilistic and two members or more that predict",
-        )
-        require(
-            self.propagation in ("ts1", "tsinf"),
-            f"trust: {self.trust} needs propagation ts1 or tsinf, got {self.propagation}",
         )
 
     def length(self, steps: int) -> int:

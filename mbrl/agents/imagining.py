@@ -179,7 +179,7 @@ class Imagining(ModelLearning):
         """A batch of real and imagined transitions."""
         if self.imagined is None or not len(self.imagined):
             return super()._drawn(count)
-        real = int(self.config.real * count)
+        real = int(self.config.real * count + 1e-9)  # 0.29 * 100 is 28.999999999999996
         parts = [self.imagined.sample(count - real, generator=self.generator)]
         if real:
             parts.append(self.replay.sample(real, generator=self.generator))

@@ -7,13 +7,12 @@ the horizon, or where a rule says that the model is not to be trusted.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
 from mbrl.imagination.rollout import Halt, Imagined, rollout
-from mbrl.particles import Propagation
 from mbrl.types import Dynamics, Policy, RewardFn, TerminatedFn, Transition
 
 
@@ -34,7 +33,7 @@ def branched(
     *,
     horizon: int,
     first: Float[Tensor, "N A"] | None = None,
-    propagation: Propagation = "ts1",
+    propagation: Literal["ts1", "tsinf"] = "ts1",
     reward: RewardFn | None = None,
     terminated: TerminatedFn | None = None,
     halt: Halt | None = None,
@@ -52,7 +51,8 @@ def branched(
         policy: on model states; it explores.
         horizon: k, the most steps of a trajectory.
         first: the actions of the first step, such as those of the buffer; the policy's if None.
-        propagation: see `Propagation`.
+        propagation: see `mbrl.particles.Propagation`; the others take the mean over rows of
+            different starts.
         reward: as in `rollout`.
         terminated: as in `rollout`.
         halt: as in `rollout`.
@@ -61,8 +61,11 @@ def branched(
         generator: draws noise, members and what the policy draws.
 
     Raises:
-        ValueError: a number of starts that is not a multiple of the members, a horizon below one.
+        ValueError: a number of starts that is not a multiple of the members, a horizon below one,
+            another propagation.
     """
+    if propagation not in ("ts1", "tsinf"):
+        raise ValueError(f"propagation: want ts1 or tsinf, got {propagation}")
     members = model.members
     if starts.ndim != 2 or not len(starts) or len(starts) % members:
         raise ValueError(

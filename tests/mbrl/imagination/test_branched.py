@@ -129,3 +129,9 @@ def test_members_get_equal_numbers_of_starts():
         run(Line([1.0, 2.0]), [0.0] * 3)
     with pytest.raises(ValueError, match="horizon must be >= 1"):
         run(Line([1.0]), [0.0], horizon=0)
+
+
+def test_propagations_that_mix_trajectories_are_refused():
+    """Moment matching would redraw rollouts of different starts around their common mean."""
+    with pytest.raises(ValueError, match="propagation: want ts1 or tsinf, got moment"):
+        run(Line([1.0, 2.0]), [0.0, 100.0], propagation="moment")
