@@ -105,8 +105,12 @@ def run(args: list[str]) -> int:
     from mbrl.agents import agent
 
     # Help texts and wrong options are answered without it: torch and MuJoCo take seconds to import.
-    world = functools.cache(lambda: _world(env_id))
+    world = functools.cache(lambda repeat=1: _world(env_id, repeat))
     steps, config = preset(algo, env_id, lambda: world()[0], known=names.known(env_id))
+    model = getattr(config, "model", None)
+    if options.peek(rest, "--env-repeat", "1") != "1" and hasattr(model, "learn_reward"):
+        # a sum over several steps is not known as a function, whatever the preset says
+        config = dataclasses.replace(config, model=dataclasses.replace(model, learn_reward=True))
     config, rest = _varied(algo, config, rest)
     rest, config, parts = _exchanged(rest, config)
     kind = train_of(agent(algo).Config, *_exchanges(config))
@@ -129,7 +133,7 @@ def run(args: list[str]) -> int:
     from mbrl.training.folders import new_folder
     from mbrl.training.runs import check_device
 
-    spec, why = world()
+    spec, why = world(parsed.env_repeat)
     check_device(parsed.device, "--device asks for the")
     made = RunConfig(
         algo,
@@ -199,14 +203,14 @@ def _exchanged(args: list[str], config: Any) -> tuple[list[str], Any, dict[str, 
     return args, config, parts
 
 
-def _world(env_id: str) -> tuple[Spec, str]:
-    """What is known of an environment, and why no more is."""
+def _world(env_id: str, repeat: int) -> tuple[Spec, str]:
+    """What is known of an environment with repeated actions, and why no more is."""
     import envs
     from mbrl.encoders.images import is_image
     from mbrl.spaces import spec_of
     from mbrl.training.answers import closing
 
-    with closing(envs.make(env_id)) as env:
+    with closing(envs.make(env_id, action_repeat=repeat)) as env:
         if is_image(env.observation_space):
             try:  # no OpenGL, or a camera that sees nothing, before there is a folder
                 env.reset(seed=0)

@@ -64,6 +64,15 @@ def test_the_model_that_is_named_is_the_one_that_is_trained(name, monkeypatch):
     assert type(made) is MODELS[name] and not made.warm
 
 
+@pytest.mark.parametrize("algo", ["dyna", "mb-pg", "pets"])
+def test_a_reward_that_is_summed_over_repeated_actions_is_learned(algo, monkeypatch):
+    """The reward of one step is known, but no function of two observations is the sum."""
+    args = monkeypatch, algo, "--env=Pendulum-v1"
+    assert not settings_of(*args).model.learn_reward
+    settings = settings_of(*args, "--env-repeat=2")
+    assert settings.model.learn_reward and not settings.model.learn_termination
+
+
 def test_an_agent_keeps_its_own_kind_of_model_and_its_settings(monkeypatch):
     args = ["dhmbpo", "--env", "pendulum-swingup"]
     assert type(settings_of(monkeypatch, *args).model) is MODELS["normed-ensemble"]
