@@ -127,6 +127,7 @@ class Imagining(ModelLearning):
                 reward=learned.learns_reward,
                 termination=learned.learns_termination,
                 unit=own.unit,
+                size=learned.size,
             )
             limits = InformationLimits.of(
                 fused, state, action, step=own.step, total=own.total, steps=own.steps

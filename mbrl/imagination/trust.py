@@ -123,6 +123,7 @@ class Infoprop:
         reward: whether the model predicts rewards.
         termination: whether the model predicts terminations.
         unit: size of the cells that information is measured in.
+        size: S; if None, the model takes one random number for each dimension of a state.
     """
 
     def __init__(
@@ -132,9 +133,11 @@ class Infoprop:
         reward: bool = False,
         termination: bool = False,
         unit: float = 1e-6,
+        size: int | None = None,
     ) -> None:
         self.model, self.reward, self.termination = model, reward, termination
         self.unit = unit
+        self.size = model.noise_shape[0] if size is None else size
 
     @property
     def members(self) -> int:
@@ -144,7 +147,7 @@ class Infoprop:
     @property
     def noise_shape(self) -> tuple[int, ...]:
         """(2 S,): of the member's sample, and of the state given the sample."""
-        return (2 * self.model.noise_shape[0],)
+        return (2 * self.size,)
 
     def encode(self, obs: Tensor, **memory: Any) -> Tensor:
         """That of the model."""

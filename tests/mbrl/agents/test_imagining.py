@@ -14,6 +14,7 @@ from mbrl.agents.dyna_config import DynaSchedule, InfopropConfig, MacuraConfig
 from mbrl.agents.learned_model import LearnedModel
 from mbrl.data import Replay
 from mbrl.dynamics import EnsembleConfig
+from mbrl.dynamics.configs import ConditionalConfig
 from mbrl.learners.configs import SACConfig
 from mbrl.learners.value_configs import DQNConfig
 from mbrl.types import Gaussian, Spec, Step, Transition
@@ -354,6 +355,15 @@ def test_a_rule_of_trust_ends_rollouts_and_says_its_limits(trust):
     # the buffer holds exactly the last two bursts
     sizes = [round(metrics["rollout_steps"] * 400) for metrics in said]
     assert len(made.imagined) == sum(sizes[-2:])
+
+
+def test_infoprop_rolls_models_whose_own_noise_has_another_size():
+    """A conditional VAE draws its latents too, which the fused prediction needs not."""
+    model = ConditionalConfig(members=2, hidden=(8,), epochs=2, batch=16)
+    made = make(trust="infoprop", model=model, horizon=2)
+    assert made.learned.model.noise_shape != (2,)
+    said = walk(made, 20)[-1]
+    assert math.isfinite(said["trust_total"]) and said["rollout_dropped"] == 0
 
 
 def test_a_limit_that_nothing_exceeds_halts_nothing():
