@@ -13,7 +13,7 @@ from mbrl.imagination.branched import members_multiple
 from mbrl.learners.svg import SVG, World
 from mbrl.nn.block import check_finite
 from mbrl.parallel import single_thread
-from mbrl.types import GaussianDynamics, Metrics
+from mbrl.types import GaussianDynamics, Metrics, Transition
 
 LOOKED_AT = 1000
 """Imagined steps over which the members' disagreement is averaged."""
@@ -41,6 +41,13 @@ class ThroughModel(ModelLearning):
     def _scaled(self, state: Tensor) -> Tensor:
         """The state itself: the learner scales it, because it also acts in the model."""
         return state
+
+    def _drawn(self, count: int) -> Transition:
+        return super()._drawn(self._batch(count))
+
+    def _batch(self, count: int) -> int:
+        """The least number of rows that the model's members divide evenly."""
+        return members_multiple(count, self.learned.model.members)
 
 
 class DoubleHorizon(ThroughModel):
@@ -138,10 +145,6 @@ class DoubleHorizon(ThroughModel):
             apart = disagreement(model, before[some], action[some])
             said["rollout_disagreement"] = float(apart.mean())
         return said
-
-    def _batch(self, count: int) -> int:
-        """The least number of rows that the model's members divide evenly."""
-        return members_multiple(count, self.learned.model.members)
 
 
 class States:

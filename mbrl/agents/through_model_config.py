@@ -38,6 +38,9 @@ class GradientSchedule(ModelSchedule):
     fit_every: PositiveInt = 1000
     """Environment steps from one fit of the model to the next; the first is when learning
     starts."""
+    batch: PositiveInt = 256
+    """Transitions in each update, in whose states imagined steps begin; rounded up to a multiple of
+    the model's members."""
     normalise_obs: bool = True
     """Whether the networks' inputs are scaled to mean 0 and std 1 on the real states, at each
     fit."""

@@ -79,6 +79,17 @@ def test_svg_updates_once_a_step_from_real_transitions():
     assert [step for step, metrics in enumerate(said, start=1) if "q" in metrics] == [15, 20]
 
 
+@pytest.mark.parametrize("batch, rows", [(1, 2), (5, 6), (6, 6)])
+def test_a_batch_of_svg_is_rounded_up_to_a_multiple_of_the_members(batch, rows, monkeypatch):
+    own, seen = made("svg", batch=batch), []
+    learn = own.learner.update
+    monkeypatch.setattr(
+        own.learner, "update", lambda b, **named: seen.append(len(b.reward)) or learn(b, **named)
+    )
+    go(own, 12)
+    assert seen == [rows] * 2
+
+
 def test_the_models_weights_need_a_gradient_in_fits_alone(monkeypatch):
     own, seen = made(critic_updates=1, updates=1), []
     fit = own.model.fit
