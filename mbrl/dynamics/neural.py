@@ -24,8 +24,6 @@ from mbrl.dynamics.heads import Heads, Trained, model_loss
 from mbrl.nn import Net, Scaling
 from mbrl.types import Gaussian, Metrics, Step, Transition
 
-_FALSE = torch.zeros((), dtype=torch.bool)
-
 
 class _Readout(NamedTuple):
     """Net and heads with the scalers folded in."""
@@ -346,7 +344,7 @@ class NeuralDynamics(NeuralModel):
         if noise is not None and std is not None:
             next_state = torch.addcmul(next_state, std, noise)
         if ends is None:
-            ends = _FALSE.to(state.device).expand(lead)
+            ends = state.new_zeros((), dtype=torch.bool).expand(lead)
         return Step(next_state, reward, ends)
 
     def _joined(self, state: Tensor, action: Tensor) -> Tensor:
