@@ -7,15 +7,17 @@ from mbrl.encoders.configs import AutoencoderConfig, ContrastiveConfig, ImageCon
 from mbrl.encoders.configs import SelfPredictionConfig as Prediction
 from mbrl.learners.configs import SACAEConfig
 
-# An update takes some 45 ms of one core with frames of 64 x 64, a fortieth of the paper's sizes.
+# An update takes some 0.1 s of one core with frames of 64 x 64. With batches of 64, 8 channels and
+# returns of one step the cart-pole was not swung up in 100,000 frames.
 _SMALL = Config(
     learner=SACAEConfig(hidden=(256, 256), represent_every=4),
-    batch=64,
+    batch=128,
+    n_step=3,
     images=ImageConfig(shift=4),
-    autoencoder=AutoencoderConfig(latent=50, channels=8, activation="relu"),
-    vae=VAEConfig(latent=50, channels=8, activation="relu"),
-    contrastive=ContrastiveConfig(latent=50, channels=8, activation="relu"),
-    self_prediction=Prediction(latent=50, channels=8, activation="relu"),
+    autoencoder=AutoencoderConfig(latent=50, channels=16, activation="relu"),
+    vae=VAEConfig(latent=50, channels=16, activation="relu"),
+    contrastive=ContrastiveConfig(latent=50, channels=16, activation="relu"),
+    self_prediction=Prediction(latent=50, channels=16, activation="relu"),
 )
 
 PRESETS: dict[str, tuple[int, Config]] = {
