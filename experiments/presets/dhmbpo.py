@@ -33,6 +33,15 @@ _SMALL = Config(
     starts=128,
 )
 
+# Rewards are small at first; a temperature of 1 would hide them.
+_CART_POLE = replace(
+    _SMALL,
+    learner=replace(_SMALL.learner, discount=DISCOUNTS["cartpole-swingup"], first_temperature=0.1),
+    fit_every=150,
+    updates=450,
+    critic_updates=150,
+)
+
 # The last three dimensions are the goal, which jumps every 75 steps.
 _PANDA = replace(
     _SMALL,
@@ -48,7 +57,7 @@ _SUITE = replace(_PUBLISHED, learning_starts=2500, fit_every=500, updates=500, c
 
 PRESETS: dict[str, tuple[int, Config]] = {
     "Pendulum-v1": (2000, _SMALL),
-    "cartpole-swingup": (3000, replace(_SMALL, fit_every=150, updates=150)),
+    "cartpole-swingup": (3000, _CART_POLE),
     "panda-reach": (6000, _PANDA),
     "InvertedPendulum-v5": (5000, replace(_SMALL, learning_starts=500)),
     "HalfCheetah-v5": (30_000, _PUBLISHED),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from experiments.presets import DISCOUNTS
 from experiments.presets.mbpo import SMALL_MODEL
 from mbrl.agents.dyna import Config
 from mbrl.learners.configs import SACConfig
@@ -16,6 +17,13 @@ _SMALL = Config(
     fit_every=100,
     starts=2000,
     real=0.5,
+)
+# Rewards are small at first; a temperature of 1 would hide them.
+_SWING_UP = replace(
+    _SMALL,
+    sac=SACConfig(
+        learning_rate=1e-3, first_temperature=0.1, discount=DISCOUNTS["cartpole-swingup"]
+    ),
 )
 _CARTPOLE = Config(
     model=replace(SMALL_MODEL, learn_reward=True, learn_termination=True),
@@ -31,7 +39,7 @@ _CARTPOLE = Config(
 
 PRESETS: dict[str, tuple[int, Config]] = {
     "Pendulum-v1": (3000, _SMALL),
-    "cartpole-swingup": (4000, _SMALL),
+    "cartpole-swingup": (4000, _SWING_UP),
     "pendulum-swingup": (4000, _SMALL),
     "CartPole-v1": (3000, _CARTPOLE),
 }

@@ -58,6 +58,15 @@ _SMALL = Config(
     updates=5,
 )
 
+# Rewards are small at first; a temperature of 1 would hide them.
+_CART_POLE = replace(
+    _SMALL,
+    learner=SACConfig(
+        learning_rate=1e-3, first_temperature=0.1, discount=DISCOUNTS["cartpole-swingup"]
+    ),
+    updates=20,
+)
+
 # The last three dimensions are the goal, which jumps every 75 steps.
 _PANDA = replace(
     _SMALL,
@@ -78,7 +87,7 @@ _TASKS: dict[str, tuple[int, Config]] = {
         _paper(20, -2.0, 25, 300_000, model=_HUMANOID, fit_every=1000, retain=5),
     ),
     "Pendulum-v1": (2000, _SMALL),
-    "cartpole-swingup": (3000, _SMALL),
+    "cartpole-swingup": (3000, _CART_POLE),
     "pendulum-swingup": (3000, _SMALL),
     "panda-reach": (6000, _PANDA),
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from experiments.presets import DISCOUNTS
 from mbrl.agents.svg import LEARNER, Config
 from mbrl.dynamics import NormedEnsembleConfig
 
@@ -32,11 +33,17 @@ _SMALL = Config(
     log_every=200,
 )
 
+# Rewards are small at first; a temperature of 1 would hide them.
+_CART_POLE = replace(
+    _SMALL,
+    learner=replace(_SMALL.learner, discount=DISCOUNTS["cartpole-swingup"], first_temperature=0.1),
+)
+
 _SUITE = replace(_LARGE, learning_starts=2500, fit_every=500)
 
 PRESETS: dict[str, tuple[int, Config]] = {
     "Pendulum-v1": (3000, _SMALL),
-    "cartpole-swingup": (5000, _SMALL),
+    "cartpole-swingup": (5000, _CART_POLE),
     "InvertedPendulum-v5": (5000, replace(_SMALL, learning_starts=500)),
     "HalfCheetah-v5": (50_000, _LARGE),
     "Hopper-v5": (50_000, _LARGE),
