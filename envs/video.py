@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain, repeat
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import gymnasium
 import imageio_ffmpeg
@@ -37,11 +37,10 @@ def make_filmed(env_id: str, *, action_repeat: int = 1) -> gymnasium.Env:
 
     Raises what `envs.make` raises.
     """
-    known: Any = {"render_mode": "rgb_array", "action_repeat": action_repeat}
     try:
-        return make(env_id, **{**known, **SIZE})
+        return make(env_id, render_mode="rgb_array", action_repeat=action_repeat, **SIZE)
     except ValueError:  # its constructor has no width and height
-        return make(env_id, **known)
+        return make(env_id, render_mode="rgb_array", action_repeat=action_repeat)
 
 
 def write_film(

@@ -227,7 +227,9 @@ def drive_all(
     plots.save(figure, path / "plots" / "drive.png")
     if video:
         target = path / "videos" / f"{file_name(config.env)}.mp4"
-        film_or_tell(config.env, drives.each[0].actions, target, seed=seeds[0], tell=tell)
+        first = drives.each[0]
+        earned = float(first.rewards.sum())
+        film_or_tell(config.env, first.actions, target, seed=seeds[0], earned=earned, tell=tell)
     return {"path": str(path), **drives.summary}
 
 

@@ -68,8 +68,8 @@ def run(args: list[str]) -> int:
     if parsed.video:
         target = path / "videos" / f"{file_name(config.env)}-{summary['env_steps']}.mp4"
         if film_or_tell(
-            config.env, first, target, seed=seed, tell=options.say,
-            action_repeat=config.action_repeat, earned=summary["returns"][0],
+            config.env, first, target, seed=seed, earned=summary["returns"][0], tell=options.say,
+            action_repeat=config.action_repeat,
         ):  # fmt: skip
             summary["video"] = str(target)
     options.emit(parsed, summary)

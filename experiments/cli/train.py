@@ -106,11 +106,10 @@ def run(args: list[str]) -> int:
 
     # Help texts and wrong options are answered without it: torch and MuJoCo take seconds to import.
     world = functools.cache(lambda repeat=1: _world(env_id, repeat))
-    steps, config = preset(algo, env_id, lambda: world()[0], known=names.known(env_id))
-    model: Any = getattr(config, "model", None)
-    if options.peek(rest, "--env-repeat", "1") != "1" and hasattr(model, "learn_reward"):
-        # a sum over several steps is not known as a function, whatever the preset says
-        config = dataclasses.replace(config, model=dataclasses.replace(model, learn_reward=True))
+    repeated = options.peek(rest, "--env-repeat", "1") != "1"
+    steps, config = preset(
+        algo, env_id, lambda: world()[0], known=names.known(env_id), repeated=repeated
+    )
     config, rest = _varied(algo, config, rest)
     rest, config, parts = _exchanged(rest, config)
     kind = train_of(agent(algo).Config, *_exchanges(config))

@@ -57,13 +57,13 @@ def film_or_tell(
     path: Path,
     *,
     seed: int,
+    earned: float,
     tell: Callable[[str], None],
     action_repeat: int = 1,
-    earned: float | None = None,
 ) -> bool:
     """Call `film`; if it fails, tell why in one line. Returns whether there is a film.
 
-    If the film has another return than `earned` it shows another episode, which is told too.
+    If the return of the film is not `earned`, it shows another episode, and this is told too.
     """
     try:
         found = film(env_id, actions, path, seed=seed, action_repeat=action_repeat)
@@ -75,9 +75,9 @@ def film_or_tell(
         tell(f"video skipped: {type(error).__name__}: {said}")
         return False
     tell(f"video {path}")
-    if earned is not None and not math.isclose(found, earned, rel_tol=1e-3, abs_tol=1e-3):
+    if not math.isclose(found, earned, rel_tol=1e-3, abs_tol=1e-3):
         tell(
-            f"the film shows another episode: the same actions returned {found:.1f} instead of "
-            f"{earned:.1f}, so {env_id} does not do the same again after a reset with one seed"
+            f"the film shows another episode: after a reset with the same seed {env_id} returned "
+            f"{found:.1f} for the same actions, not {earned:.1f}"
         )
     return True

@@ -37,7 +37,12 @@ up or a body must run, and a third of an episode at most."""
 
 
 def preset(
-    algo: str, env: str, spec: Callable[[], Spec], *, known: tuple[bool, bool] | None = None
+    algo: str,
+    env: str,
+    spec: Callable[[], Spec],
+    *,
+    known: tuple[bool, bool] | None = None,
+    repeated: bool = False,
 ) -> tuple[int, Any]:
     """Environment steps and settings for an algorithm on an environment.
 
@@ -53,7 +58,19 @@ def preset(
             called only if the settings depend on it.
         known: whether reward and termination are known as functions, where that can be said
             without building it.
+        repeated: whether each action is taken for several steps. A reward is then a sum, which is
+            no function of two observations, so a model learns it, whatever the preset says.
     """
+    steps, config = _preset(algo, env, spec, known)
+    model: Any = getattr(config, "model", None)
+    if repeated and hasattr(model, "learn_reward"):
+        config = dataclasses.replace(config, model=dataclasses.replace(model, learn_reward=True))
+    return steps, config
+
+
+def _preset(
+    algo: str, env: str, spec: Callable[[], Spec], known: tuple[bool, bool] | None
+) -> tuple[int, Any]:
     registered = _registered(env, algo)
     if registered is not None:
         return registered

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from experiments.presets import DISCOUNTS
-from experiments.presets.mbpo import SMALL_MODEL
+from experiments.presets.mbpo import SMALL_MODEL, SWING_UP
 from mbrl.agents.dyna import Config
 from mbrl.learners.configs import SACConfig
 from mbrl.learners.value_configs import DQNConfig
@@ -17,13 +16,6 @@ _SMALL = Config(
     fit_every=100,
     starts=2000,
     real=0.5,
-)
-# Rewards are small at first; a temperature of 1 would hide them.
-_SWING_UP = replace(
-    _SMALL,
-    sac=SACConfig(
-        learning_rate=1e-3, first_temperature=0.1, discount=DISCOUNTS["cartpole-swingup"]
-    ),
 )
 _CARTPOLE = Config(
     model=replace(SMALL_MODEL, learn_reward=True, learn_termination=True),
@@ -39,7 +31,7 @@ _CARTPOLE = Config(
 
 PRESETS: dict[str, tuple[int, Config]] = {
     "Pendulum-v1": (3000, _SMALL),
-    "cartpole-swingup": (4000, _SWING_UP),
+    "cartpole-swingup": (4000, replace(_SMALL, sac=SWING_UP)),
     "pendulum-swingup": (4000, _SMALL),
     "CartPole-v1": (3000, _CARTPOLE),
 }

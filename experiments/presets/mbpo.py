@@ -48,6 +48,12 @@ SMALL_MODEL = EnsembleConfig(
 )
 """An ensemble for few dimensions."""
 
+SWING_UP = SACConfig(
+    learning_rate=1e-3, first_temperature=0.1, discount=DISCOUNTS["cartpole-swingup"]
+)
+"""A learner for the cart-pole. Its rewards are small at first; a temperature of 1 would hide them.
+"""
+
 _SMALL = Config(
     model=SMALL_MODEL,
     learner=SACConfig(learning_rate=1e-3),
@@ -56,15 +62,6 @@ _SMALL = Config(
     starts=2000,
     horizon=3,
     updates=5,
-)
-
-# Rewards are small at first; a temperature of 1 would hide them.
-_CART_POLE = replace(
-    _SMALL,
-    learner=SACConfig(
-        learning_rate=1e-3, first_temperature=0.1, discount=DISCOUNTS["cartpole-swingup"]
-    ),
-    updates=20,
 )
 
 # The last three dimensions are the goal, which jumps every 75 steps.
@@ -87,7 +84,7 @@ _TASKS: dict[str, tuple[int, Config]] = {
         _paper(20, -2.0, 25, 300_000, model=_HUMANOID, fit_every=1000, retain=5),
     ),
     "Pendulum-v1": (2000, _SMALL),
-    "cartpole-swingup": (3000, _CART_POLE),
+    "cartpole-swingup": (3000, replace(_SMALL, learner=SWING_UP, updates=20)),
     "pendulum-swingup": (3000, _SMALL),
     "panda-reach": (6000, _PANDA),
 }

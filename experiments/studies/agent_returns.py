@@ -108,7 +108,7 @@ work beside it.
 
 def config(row: Row, small: Callable[[Any], Any] | None) -> RunConfig:
     """The run of a row: the preset of its algorithm, made small if a function is given."""
-    _, agent = labs.preset_of(row.algo, row.env)
+    _, agent = labs.preset_of(row.algo, row.env, repeated=row.action_repeat > 1)
     agent = small(agent) if small else agent
     count = environments(row.algo, row.env)
     return RunConfig(row.algo, row.env, 0, row.steps, "cpu", agent, count, row.action_repeat)

@@ -75,9 +75,9 @@ study = partial(library.study, lab=Lab)
 """`mbrl.training.study.study` with this `Lab`."""
 
 
-def preset_of(algo: str, env: str) -> tuple[int, Any]:
+def preset_of(algo: str, env: str, *, repeated: bool = False) -> tuple[int, Any]:
     """Environment steps and settings of an algorithm's preset for an environment."""
-    return preset(algo, env, lambda: _spec(env))
+    return preset(algo, env, lambda: _spec(env), repeated=repeated)
 
 
 def _spec(env: str) -> Spec:

@@ -31,9 +31,9 @@ PUBLISHED: dict[str, tuple[Published, ...]] = {
         Published("Dreamer", 25_000, 314.0),
     ),
 }
-"""Means over ten seeds at 100,000 frames, of 84 x 84 pixels, or of 64 x 64 by PlaNet and Dreamer:
-those of CURL (Srinivas et al. 2020, arXiv 2004.04136) and DrQ (Yarats et al. 2021, arXiv
-2004.13649)."""
+"""Means over seeds at 100,000 frames: of CURL, PlaNet and Dreamer as CURL's authors give them
+(Srinivas et al. 2020, arXiv 2004.04136), and of DrQ (Yarats et al. 2021, arXiv 2004.13649). CURL
+and DrQ see frames of 84 x 84, PlaNet and Dreamer of 64 x 64."""
 
 FAST = tuple(Row(algo, "pendulum-swingup-pixels-16", 300) for algo in ("sac", "sac-ae"))
 
@@ -46,12 +46,9 @@ def pixel_returns(lab: Lab) -> Report:
 
 def small(agent: Any) -> Any:
     """The settings with small networks and few updates."""
-    return changed(
-        agent, batch=8, learning_starts=150, random_steps=None,
-        images=ImageConfig(channels=2, features=4, shift=1),
-        **(
-            {"autoencoder": AutoencoderConfig(latent=4, channels=2, layers=2)}
-            if hasattr(agent, "autoencoder")
-            else {}
-        ),
-    )  # fmt: skip
+    images = ImageConfig(channels=2, features=4, shift=1)
+    agent = changed(agent, batch=8, learning_starts=150, images=images)
+    if hasattr(agent, "autoencoder"):
+        codes = AutoencoderConfig(latent=4, channels=2, layers=2)
+        agent = changed(agent, autoencoder=codes)
+    return agent

@@ -56,7 +56,8 @@ def robots(lab: Lab) -> Report:
         numbers[name] = found
         film = lab.folder / f"{name}.mp4"
         actions = np.array(own[0]["actions"], np.float32)
-        film_or_tell(name, actions, film, seed=own[0]["start"], tell=lab.say)
+        earned = own[0]["planned"]
+        film_or_tell(name, actions, film, seed=own[0]["start"], earned=earned, tell=lab.say)
         done = "" if task.success is None else f"{found['succeeded']} of {lab.seeds}"
         returns = [f"{found[key]:.1f}" for key in ("random", "planned")]
         speed = [f"{found['plan_ms']:.1f}", f"{found['plan_hz']:.3g}", f"{found['realtime']:.2f}"]

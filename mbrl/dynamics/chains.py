@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -14,17 +13,14 @@ from mbrl.dynamics import fitting
 from mbrl.dynamics.bayesian_configs import ChainConfig
 from mbrl.dynamics.samples import Potential, WeightSamples, flat
 
-if TYPE_CHECKING:
-    from mbrl.dynamics.heads import Trained
-
 
 class ChainMLP(WeightSamples):
     """E samples from a bank of samples of K chains, each of which starts at a fitted network.
 
     Attributes:
         bank: (K, M, P), M samples of each chain.
-        restarts: (K,), how often a chain left all bounds and was restarted from its last sample, or
-            was where its loss had diverged, so that its last sample counts again instead.
+        restarts: (K,), how often a chain left all bounds and was restarted from its last sample,
+            and how many of its samples no longer fit and are replaced by the one before.
     """
 
     bank: Tensor
@@ -49,8 +45,8 @@ class ChainMLP(WeightSamples):
         """The bank, and the number of restarts (K,)."""
 
     @torch.no_grad()
-    def explore(self, potential: Potential, *, generator: Generator) -> None:
-        """Run the chains and keep their samples, but for those that diverged."""
+    def explore(self, potential: Potential, *, generator: Generator) -> dict[str, float]:
+        """Run the chains and keep their samples, but for those that no longer fit."""
         bank, restarts = self.samples(potential, generator=generator)
         good = potential.start
         first = potential.loss(good)
@@ -61,18 +57,7 @@ class ChainMLP(WeightSamples):
             good = torch.where(lost.unsqueeze(1), good, sample)
             kept.copy_(good)
         self.restarts.copy_(restarts)
-
-    def fit(
-        self,
-        trained: Trained,
-        loss: fitting.Loss,
-        rows: fitting.Rows,
-        *,
-        generator: Generator,
-    ) -> fitting.Fitted:
-        """As `WeightSamples.fit`; the result says how often chains diverged."""
-        fitted = super().fit(trained, loss, rows, generator=generator)
-        return fitted._replace(restarts=float(self.restarts.sum()))
+        return {"chain_restarts": float(restarts.sum())}
 
     def resample(self, *, generator: Generator) -> None:
         """Take E samples of the bank, different ones of each chain."""

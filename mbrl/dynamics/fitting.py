@@ -10,6 +10,7 @@ import heapq
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import torch
@@ -120,7 +121,7 @@ class Fitted(NamedTuple):
     loss: Float[Tensor, " U"]  # training loss in that pass
     epoch: Float[Tensor, " U"]  # number of that pass
     updates: float  # in all passes, mean over groups of members
-    restarts: float | None = None  # how often Markov chains diverged; None without any
+    more: Mapping[str, float] = MappingProxyType({})  # what the net adds to a fit's metrics
 
 
 def fit(

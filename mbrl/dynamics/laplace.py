@@ -76,7 +76,7 @@ def linear(
         mean, error = fit(alpha, beta)
         spread = beta * values + alpha
         determined = float((beta * values / spread).sum())
-        # rows less those determined, which rounding cannot make negative
+        # `rows` less `determined`, so written that rounding cannot make it negative
         free = max(rows - int(real.sum()), 0.0) + float((alpha / spread)[real].sum())
         before = alpha, beta
         if tune_prior:
@@ -136,7 +136,7 @@ class LaplaceMLP(WeightSamples):
         return torch.tensor([*[std / math.sqrt(size)] * size, std]).to(self.mean)
 
     @torch.no_grad()
-    def explore(self, potential: Potential, *, generator: Generator) -> None:
+    def explore(self, potential: Potential, *, generator: Generator) -> dict[str, float]:
         """The posterior of each target's weights; tuned noise goes into the heads."""
         config = cast(LaplaceConfig, self.config)
         inputs, target = potential.data[:2]
@@ -164,6 +164,7 @@ class LaplaceMLP(WeightSamples):
                 factors[k, d] = found.noise
         if tune_noise:
             potential.scale_noise(factors.reciprocal().mean(0).to(self.mean))
+        return {}
 
     def resample(self, *, generator: Generator) -> None:
         """Draw E samples, those of each network from its Gaussian."""

@@ -77,7 +77,7 @@ class NeuralModel(nn.Module):
         self.heads = Heads(members, targets, config, termination=termination)
         self.inputs, self.targets = Normaliser(inputs), Normaliser(targets)
         self._clear_cache()
-        self.eval()  # first: in training a net may keep its samples, and draw others for each row
+        self.eval()  # in training mode some nets draw for each row and would have no samples yet
         self.net.resample(generator=generator)
 
     @property
@@ -209,9 +209,8 @@ class NeuralModel(nn.Module):
             "loss": float(fitted.loss.mean()),
             "epochs": float(fitted.epoch.mean()),
             "updates": fitted.updates,
+            **fitted.more,
         }
-        if fitted.restarts is not None:
-            metrics["chain_restarts"] = fitted.restarts
         if held:
             metrics["holdout_loss"] = float(fitted.score.mean())
             metrics["holdout_mse"] = self._error(*rows.held[:2])

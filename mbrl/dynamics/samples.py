@@ -88,8 +88,8 @@ class WeightSamples(Net):
             start = end
 
     @abstractmethod
-    def explore(self, potential: Potential, *, generator: Generator) -> None:
-        """Find the posterior near the fitted networks."""
+    def explore(self, potential: Potential, *, generator: Generator) -> dict[str, float]:
+        """Find the posterior near the fitted networks; returns what to add to a fit's metrics."""
 
     def fit(
         self,
@@ -112,11 +112,11 @@ class WeightSamples(Net):
         finally:
             self.base.requires_grad_(False)
         potential = Potential(inner, loss, rows.train, rows.weights)
-        self.explore(potential, generator=generator)
+        more = self.explore(potential, generator=generator)
         self.resample(generator=generator)
         if not bool(flat(self.drawn).isfinite().all()):
             raise fitting.FitDiverged(f"samples of {type(self).__name__} are not finite")
-        return fitted
+        return fitted._replace(more=more)
 
 
 def flat(net: PriorMLP) -> Float[Tensor, "K P"]:

@@ -24,8 +24,9 @@ class SwagMLP(WeightSamples):
     Attributes:
         mean: (K, P), mean of the iterates.
         std: (K, P), their standard deviation.
-        deviations: (K, R, P), the rows of Dᵀ: the last iterates minus the mean up to them. Of r < R
-            passes R - r are 0, and the others are multiplied by sqrt((R - 1) / (r - 1)).
+        deviations: (K, R, P), the rows of Dᵀ: the last iterates minus the mean up to them. If there
+            were only r < R passes, R - r rows are 0 and the others are multiplied by
+            sqrt((R - 1) / (r - 1)), so that the covariance is that of r rows.
     """
 
     mean: Tensor
@@ -51,7 +52,7 @@ class SwagMLP(WeightSamples):
         self._start()
 
     @torch.no_grad()
-    def explore(self, potential: Potential, *, generator: Generator) -> None:
+    def explore(self, potential: Potential, *, generator: Generator) -> dict[str, float]:
         """Gradient descent with momentum; the mean, squares and deviations of its iterates.
 
         Raises:
@@ -84,7 +85,6 @@ class SwagMLP(WeightSamples):
                 f"swag_every {config.swag_every}: the {updates} updates after the fit have no "
                 f"iterate; take a smaller one, or more swag_epochs"
             )
-        # of fewer deviations than the rank the covariance is that of these
         self.deviations.mul_(((rank - 1) / max(min(rank, found) - 1, 1)) ** 0.5)
         if not bool(square.isfinite().all()):
             raise FitDiverged(
@@ -93,6 +93,7 @@ class SwagMLP(WeightSamples):
             )
         self.mean.copy_(mean)
         self.std.copy_((square - mean.square()).clamp_min(0.0).sqrt())
+        return {}
 
     def resample(self, *, generator: Generator) -> None:
         """Draw E samples, those of each network from its Gaussian."""

@@ -48,6 +48,13 @@ def test_rows_of_frames_are_the_presets_and_as_long_as_the_published_runs(row):
     assert row.steps * row.action_repeat == 100_000
 
 
+def test_a_model_learns_the_reward_of_a_row_that_repeats_actions():
+    """The reward of one step of Pendulum-v1 is known, the sum of two is no function."""
+    for repeat in (1, 2):
+        row = agent_returns.Row("mbpo", "Pendulum-v1", 100, repeat)
+        assert agent_returns.config(row, None).agent.model.learn_reward is (repeat == 2)
+
+
 def test_the_time_of_a_run_is_the_sum_over_its_processes(tmp_path):
     (tmp_path / "timings.jsonl").write_text('{"seconds": 1.5}\n{"seconds": 2.25}\n')
     assert agent_returns.seconds(tmp_path) == 3.75

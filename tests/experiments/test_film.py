@@ -85,4 +85,4 @@ def test_a_film_of_another_episode_than_the_one_that_was_played_is_told(tmp_path
         path = tmp_path / f"{earned}.mp4"
         assert film_or_tell("Fading-v0", actions, path, seed=40, tell=said.append, earned=earned)
     assert said[0].startswith("video") and said[1].startswith("video") and len(said) == 3
-    assert "the same actions returned 20.0 instead of 60.0" in said[2]
+    assert "returned 20.0 for the same actions, not 60.0" in said[2]
