@@ -8,7 +8,7 @@ from mbrl.encoders.configs import SelfPredictionConfig as Prediction
 from mbrl.learners.configs import SACAEConfig
 
 # An update takes some 0.1 s of one core with frames of 64 x 64. With batches of 64, 8 channels and
-# returns of one step the cart-pole was not swung up in 100,000 frames.
+# returns of one step the return after 100,000 frames of the cart-pole was 195 instead of 549.
 _SMALL = Config(
     learner=SACAEConfig(hidden=(256, 256), represent_every=4),
     batch=128,
