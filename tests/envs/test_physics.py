@@ -13,6 +13,7 @@ import pytest
 
 import envs
 from envs import MujocoEnv, cartpole, half_cheetah, pendulum, pusher, reacher
+from envs.suite import SUITE
 
 G = 9.81
 
@@ -149,6 +150,35 @@ def test_pusher_goal_and_sensors_equal_those_of_the_model():
     np.testing.assert_allclose(env.data.body("goal").xpos, pusher.GOAL, atol=1e-12)
     np.testing.assert_allclose(obs[14:17], env.data.body("tips_arm").xpos, atol=1e-6)
     np.testing.assert_allclose(obs[17:20], env.data.body("object").xpos, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted({**envs.TASKS, **SUITE}))
+def test_contacts_are_as_firm_as_the_inertia_of_the_bodies(name):
+    """MuJoCo scales a contact's stiffness by `body_invweight0`, which leaves out armature."""
+    model = {**envs.TASKS, **SUITE}[name].compile()
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    for body in range(1, model.nbody):
+        geoms = np.flatnonzero(model.geom_bodyid == body)
+        jacobian = np.zeros((3, model.nv))
+        mujoco.mj_jacBodyCom(model, data, jacobian, None, body)
+        accelerations = np.zeros_like(jacobian)
+        mujoco.mj_solveM(model, data, accelerations, jacobian)
+        inverse = np.trace(jacobian @ accelerations.T) / 3
+        if (model.geom_contype | model.geom_conaffinity)[geoms].any() and inverse > 1e-12:
+            assert model.body_invweight0[body, 0] / inverse == pytest.approx(1, rel=0.6)
+
+
+def test_the_cylinder_of_the_pusher_has_the_inertia_of_gymnasiums():
+    """As mass in place of armature; under a force both move alike, out of the arm's reach."""
+    speeds = []
+    for model in (pusher.TASK.compile(), mujoco.MjModel.from_xml_path(str(pusher.MJCF))):
+        data = mujoco.MjData(model)
+        data.xfrc_applied[model.body("object").id, :2] = 0.1, -0.05  # N
+        mujoco.mj_step(model, data, nstep=10)
+        speeds.append(data.qvel[7:9].copy())
+    np.testing.assert_allclose(*speeds, rtol=2e-4)  # gymnasium has 8 mg besides
+    assert np.abs(speeds[0]).min() > 0.01  # m/s
 
 
 @pytest.mark.parametrize(
