@@ -65,7 +65,7 @@ STUDIES: Mapping[str, Study] = {
     "wrong-model": study(wrong_model.wrong_model, seeds=5),
     "steve-chain": study(steve_chain.steve_chain, seeds=5),
     "acting": study(acting.acting, seeds=5, choice=True),
-    "dyna-savings": study(dyna_savings.dyna_savings, seeds=5),
+    "dyna-savings": study(dyna_savings.dyna_savings, seeds=5, choice=True),
     "dyna-returns": study(dyna_returns.dyna_returns, seeds=3, choice=True),
     "pixel-returns": study(pixel_returns.pixel_returns, seeds=3, choice=True),
     "rollout-bias": study(rollout_bias.rollout_bias, seeds=10, fast_seeds=2),
