@@ -42,11 +42,12 @@ _CART_POLE = replace(
     critic_updates=150,
 )
 
-# The last three dimensions are the goal, which jumps every 75 steps.
+# The last three dimensions are the goal, which jumps every 75 steps. The reward is a peak of 5 cm
+# about it, which a model of few steps does not learn; the known one has a gradient everywhere.
 _PANDA = replace(
     _SMALL,
-    model=replace(_SMALL_MODEL, hidden=(200, 200), constants=(17, 18, 19)),
-    learner=replace(_SMALL.learner, discount=DISCOUNTS["panda-reach"]),
+    model=replace(_SMALL_MODEL, hidden=(200, 200), constants=(17, 18, 19), learn_reward=False),
+    learner=replace(_SMALL.learner, discount=DISCOUNTS["panda-reach"], first_temperature=0.1),
     learning_starts=750,
     fit_every=300,
     updates=600,
@@ -58,7 +59,7 @@ _SUITE = replace(_PUBLISHED, learning_starts=2500, fit_every=500, updates=500, c
 PRESETS: dict[str, tuple[int, Config]] = {
     "Pendulum-v1": (2000, _SMALL),
     "cartpole-swingup": (3000, _CART_POLE),
-    "panda-reach": (6000, _PANDA),
+    "panda-reach": (3000, _PANDA),
     "InvertedPendulum-v5": (5000, replace(_SMALL, learning_starts=500)),
     "HalfCheetah-v5": (30_000, _PUBLISHED),
     "Hopper-v5": (30_000, _PUBLISHED),
