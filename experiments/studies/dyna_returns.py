@@ -19,7 +19,7 @@ ROWS = (
     Row("dhmbpo", "dmc-ball-in-cup-catch", 10_000, 2),
     *(
         Row(algo, env, steps)
-        for env, steps in (("Pendulum-v1", 2000), ("cartpole-swingup", 3000), ("panda-reach", 6000))
+        for env, steps in (("Pendulum-v1", 2000), ("cartpole-swingup", 3000), ("panda-reach", 3000))
         for algo in ("sac", "mbpo", "dhmbpo")
     ),
 )
