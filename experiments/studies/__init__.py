@@ -49,7 +49,7 @@ from experiments.studies.lab import Study, study
 STUDIES: Mapping[str, Study] = {
     "versions": study(versions.versions, seeds=5),
     "loops": study(loops.loops, seeds=5),
-    "pets": study(pets.pets, seeds=5),
+    "pets": study(pets.pets, seeds=5, choice=True),
     "propagation": study(propagation.propagation, seeds=1),
     "objectives": study(objectives.objectives, seeds=5, fast_seeds=2),
     "frontier": study(frontier.frontier, seeds=5),
