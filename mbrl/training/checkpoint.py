@@ -13,7 +13,7 @@ import secrets
 import shutil
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,9 @@ CONFIG, WEIGHTS, STATE, DIGESTS = "config.json", "model.safetensors", "state.pt"
 
 FORMAT = 3
 """Version of a checkpoint's files; increased when older ones can no longer be read."""
+
+MAY_CHANGE = ("steps", "device", "until_return", "until_episodes")
+"""Fields of a config that may change when a run is continued."""
 
 _LOCK = ".lock"
 _FILES = (DIGESTS, WEIGHTS, STATE)  # the files of a checkpoint
@@ -336,12 +339,9 @@ class Run:
         }
         return json.dumps(kept, indent=2).encode() + b"\n"
 
-    def _config_digest(self) -> str:
-        """A digest of the config, which distinguishes the run from others.
-
-        Steps and device are left out, because they may change when a run is continued.
-        """
-        own = {k: v for k, v in self.config.items() if k not in ("steps", "device")}
+    def _config_digest(self, without: Collection[str] = MAY_CHANGE) -> str:
+        """A digest of the config without some fields, which distinguishes the run from others."""
+        own = {k: v for k, v in self.config.items() if k not in without}
         return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
 
     def load(self, *, device: torch.device | str = "cpu") -> Any:
@@ -411,7 +411,9 @@ class Run:
                     f"{folder / name} is not as it was saved (its sha256 differs from that in "
                     f"{DIGESTS}): it is truncated, damaged or another checkpoint's"
                 )
-        if kept.get("run") != self._config_digest():
+        # the second is that of checkpoints whose version took the return that ends a run as fixed
+        digests = self._config_digest(), self._config_digest(MAY_CHANGE[:2])
+        if kept.get("run") not in digests:
             raise RunError(
                 f"{file} is of another run, or {self.path / CONFIG} was changed since it was saved"
             )

@@ -22,7 +22,7 @@ from mbrl.plain import shown
 from mbrl.rng import generator
 from mbrl.spaces import spec_of
 from mbrl.training.answers import EnvironmentError, closing
-from mbrl.training.checkpoint import CONFIG, Run, RunError
+from mbrl.training.checkpoint import CONFIG, MAY_CHANGE, Run, RunError
 from mbrl.training.collect import vector
 from mbrl.training.files import as_run_error
 from mbrl.training.metrics import SINKS, TIMINGS, MetricsLog, appended
@@ -217,8 +217,7 @@ def _opened(config: RunConfig, path: Path) -> Run:
         return Run.create(path, config.to_json())
     run = Run.open(path)
     there = RunConfig.from_json(run.config, path / CONFIG)
-    may_differ = ("steps", "device", "until_return", "until_episodes")
-    if dataclasses.replace(there, **{n: getattr(config, n) for n in may_differ}) != config:
+    if dataclasses.replace(there, **{n: getattr(config, n) for n in MAY_CHANGE}) != config:
         raise RunError(f"{path} was begun with another config; name another folder")
     if config.steps < (run.latest() or 0):
         raise RunError(f"{path} is at step {run.latest()} already, beyond {config.steps}")

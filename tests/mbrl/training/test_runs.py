@@ -16,6 +16,7 @@ from mbrl.dynamics import EnsembleConfig
 from mbrl.training.checkpoint import Run, RunError, make_folder
 from mbrl.training.folders import find_run, learning, new_folder
 from mbrl.training.metrics import METRICS, MetricsLog, read_metrics
+from mbrl.training.online import Target
 from mbrl.training.run_config import changed
 from mbrl.training.runs import load_run
 
@@ -120,6 +121,17 @@ def test_a_folder_of_another_run_is_refused_and_not_changed(tmp_path):
     with pytest.raises(RunError, match="is at step 20 already"):
         mbrl.train(mbrl.make("random", swing_up()), swing_up(), path, steps=10)
     assert sorted((p.name, p.stat().st_mtime_ns) for p in path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("value", [-1e9, 1e9], ids=["reached at once", "not reached"])
+def test_a_finished_run_that_is_given_a_return_to_reach_can_still_be_loaded(tmp_path, value):
+    """No checkpoint is saved then, so that of before must fit the config as it is now."""
+    path = tmp_path / "run"
+    mbrl.train(mbrl.make("random", swing_up()), swing_up(), path, steps=150)
+    for target in (Target(value, 1), None):
+        mbrl.train(mbrl.make("random", swing_up()), swing_up(), path, steps=150, target=target)
+        loaded = load_run(path, make_env=envs.make)
+        assert loaded.env_steps == 150 and loaded.config.target == target
 
 
 def test_an_agent_or_environment_without_a_name_is_refused_before_a_folder_is_made(tmp_path):
