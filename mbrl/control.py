@@ -37,6 +37,7 @@ class Driver(NamedTuple):
     env: gymnasium.Env
     controller: Controller
     control_step: float  # seconds
+    env_repeat: int = 1  # steps of the environment for which each action is taken
 
 
 class Tick(NamedTuple):
@@ -63,14 +64,18 @@ class Drive(NamedTuple):
     late: int  # number of plans that were ready only after the step they were made for
     realtime: float  # simulated seconds per second
     seed: int  # seed that the environment was reset with
+    env_repeat: int = 1  # steps of the environment for which each action was taken
 
 
 def build_driver(config: DriveConfig, *, make_env: MakeEnv, seed: int) -> Driver:
     """The environment and its controller.
 
+    An environment in which a model was learned with repeated actions repeats them here too.
+
     Args:
         config: the robot, the model and the planner.
-        make_env: makes the environment, such as `envs.make`; its metadata must have its task.
+        make_env: makes the environment, such as `envs.make`; its metadata must have its task. Where
+            actions are repeated it must take `action_repeat`.
         seed: seed of the planner's draws and of randomised members.
 
     Raises:
@@ -78,7 +83,7 @@ def build_driver(config: DriveConfig, *, make_env: MakeEnv, seed: int) -> Driver
             that do not match.
         RunError: a model that is not a run, or is one of another environment.
     """
-    mpc = config.mpc
+    mpc, repeat = config.mpc, 1
     simulated = config.model in ("true", "planning")
     if not simulated and config.members > 1:
         raise ValueError(
@@ -128,14 +133,17 @@ def build_driver(config: DriveConfig, *, make_env: MakeEnv, seed: int) -> Driver
         agent = loaded.agent
         if not isinstance(agent, ModelBased):
             raise ValueError(f"--model {config.model}: {loaded.config.algo} learns no model")
-        env, model = _made(config, make_env), agent.model
+        if not agent.fits:
+            raise ValueError(f"--model {config.model}: it is not fitted yet; train it on")
+        model, repeat = agent.model, loaded.config.action_repeat
+        env = _made(config, lambda _: loaded.config.made(make_env))
         settings = {"reward": agent.reward, "terminated": agent.terminated}
         if mpc.particles % model.members:
             mpc = replace(mpc, particles=model.members)
-        step = _control_step(env, config)
+        step = repeat * _control_step(env, config)
         low, high = bounds(env.action_space, device=loaded.config.device)
     if config.learner is not None:
-        settings["guide"] = _guide(config, make_env, low.device)
+        settings["guide"] = _guide(config, make_env, low.device, repeat)
     arguments = (model, mpc.build(low, high), mpc)
     settings["generator"] = generator(seed, 1)
     if config.asynchronous or config.delay is not None:
@@ -148,10 +156,10 @@ def build_driver(config: DriveConfig, *, make_env: MakeEnv, seed: int) -> Driver
         )
     else:
         controller = Controller(*arguments, **settings)
-    return Driver(env, controller, step)
+    return Driver(env, controller, step, repeat)
 
 
-def _guide(config: DriveConfig, make_env: MakeEnv, device: torch.device) -> Guide:
+def _guide(config: DriveConfig, make_env: MakeEnv, device: torch.device, repeat: int) -> Guide:
     """The learner of the run in `config.learner`, on the device of the plans."""
     loaded = load_run(Path(str(config.learner)), make_env=make_env, device=str(device))
     loaded.env.close()
@@ -159,6 +167,12 @@ def _guide(config: DriveConfig, make_env: MakeEnv, device: torch.device) -> Guid
     try:
         if loaded.config.env != config.env:
             raise ValueError(f"it was trained on {loaded.config.env}, not {config.env}")
+        if loaded.config.action_repeat != repeat:
+            raise ValueError(
+                f"it was trained with --env-repeat {loaded.config.action_repeat}, and here each "
+                f"action is taken for {repeat} step{'s' * (repeat > 1)}, as in --model "
+                f"{config.model}"
+            )
         if not hasattr(agent, "guide"):
             raise ValueError(f"{loaded.config.algo} has no critic and policy to plan with")
         return agent.guide()
@@ -231,7 +245,7 @@ def drive(
     Raises:
         EnvironmentError: the environment raised an exception, such as that its physics diverged.
     """
-    env, controller, control_step = driver
+    env, controller, control_step, repeat = driver
     task = env.metadata.get("known", {}).get("task")
     episode, records = Episodes(seed, first=number), has_physics(env)
     actions, rewards, states, reached = [], [], [], []
@@ -292,6 +306,7 @@ def drive(
         controller.late,
         len(rewards) * control_step / busy,
         episode_seed(seed, number),
+        repeat,
     )
 
 

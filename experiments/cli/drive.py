@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -162,9 +162,11 @@ def _cost(config: DriveConfig) -> str:
     line = f"{config.env} has no preset: a plan takes {needed:.3g} ms, "
     if needed <= there:
         return f"{line}which keeps up with its {there:.3g} ms a plan"
-    population = getattr(driver.controller.mpc.planner, "population", None)
-    fewer = max(2, int((population or 0) * there / needed))
-    other = f" or --planner.population {fewer}" if population and fewer < population else ""
+    planner: Any = driver.controller.mpc.planner
+    fewer, other = int(getattr(planner, "population", 0) * there / needed), ""
+    with suppress(ValueError, TypeError):  # it has none, or wants more, such as for its elites
+        replace(planner, population=fewer)
+        other = f" or --planner.population {fewer}"
     return f"{line}and there are {there:.3g} ms for it: --budget-ms {there:.3g}{other} keeps up"
 
 
@@ -229,7 +231,10 @@ def drive_all(
         target = path / "videos" / f"{file_name(config.env)}.mp4"
         first = drives.each[0]
         earned = float(first.rewards.sum())
-        film_or_tell(config.env, first.actions, target, seed=seeds[0], earned=earned, tell=tell)
+        film_or_tell(
+            config.env, first.actions, target, seed=seeds[0], earned=earned, tell=tell,
+            action_repeat=first.env_repeat,
+        )  # fmt: skip
     return {"path": str(path), **drives.summary}
 
 

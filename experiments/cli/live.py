@@ -51,6 +51,13 @@ def live(
     if task.gymnasium:
         raise ValueError(f"{config.env}: --viewer shows tasks, and this one gymnasium steps itself")
     driver = build_driver(config, make_env=envs.make, seed=seed)
+    if driver.env_repeat > 1:
+        driver.controller.close()
+        driver.env.close()
+        raise ValueError(
+            f"--model {config.model} was learned with --env-repeat {driver.env_repeat}; --viewer "
+            "shows every step, so it wants a model learned without"
+        )
     inner: Any = driver.env.unwrapped
     settings = _settings(driver.controller)
     with Viewer(

@@ -82,6 +82,7 @@ def test_a_learned_model_replaces_the_simulator(tmp_path):
     """With the ensemble of a run the planner has the given settings too."""
     trained = tmp_path / "run"
     tiny = ["--model.hidden", "8", "--model.epochs", "1", "--random-steps", "20"]
+    tiny += ["--fit-every", "20"]
     assert run(["train", "pets", "--steps", "20", "--run", str(trained), *tiny]) == 0
     status, folder = mpc(tmp_path, "--model", str(trained))
     assert status == 0

@@ -142,6 +142,19 @@ def test_without_a_preset_the_cost_of_a_plan_is_reported(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    ("slower", "said"),
+    [(5, "--budget-ms 40 or --planner.population 20 keeps up"), (20, "--budget-ms 40 keeps up")],
+)
+def test_only_a_population_with_room_for_the_elites_is_suggested(
+    tmp_path, capsys, monkeypatch, slower, said
+):
+    """iCEM has 100 candidates and 10 elites, and a plan takes some control steps."""
+    monkeypatch.setattr("mbrl.control.plan_seconds", lambda driver: slower * driver.control_step)
+    assert run(["mpc", "--env", "parts:SLIDER", "--steps", "1", "--root", str(tmp_path)]) == 0
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("line", "text"),
     [
         ("mpc --env parts:SLIDERS", "parts has no SLIDERS; its tasks are SLIDER"),

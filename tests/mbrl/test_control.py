@@ -4,13 +4,16 @@ from dataclasses import replace
 
 import gymnasium
 import numpy as np
+import pytest
 
 import envs
-from mbrl.agents import MPCConfig, PlannerConfig
+from mbrl.agents import MPCConfig, PlannerConfig, agent
 from mbrl.control import DriveConfig, build_driver, drive, drive_one, film, planning_error, replay
-from mbrl.dynamics import Simulator
+from mbrl.dynamics import EnsembleConfig, Simulator
 from mbrl.evaluation import motion_error
 from mbrl.rng import episode_seed
+from mbrl.training import RunConfig
+from mbrl.training.runs import train_run
 
 CONFIG = DriveConfig(mpc=MPCConfig(planner=PlannerConfig("cem", 5, 8, 1, 2)))
 
@@ -56,6 +59,37 @@ def test_drive_one_equals_a_drive_from_the_same_start():
     assert step == driver.control_step and found.seed == episode_seed(5, 2)
     np.testing.assert_array_equal(found.actions, same.actions)
     np.testing.assert_array_equal(found.states, same.states)
+
+
+def trained(path, algo="random", steps=5, repeat=1, config=None):
+    config = agent(algo).Config() if config is None else config
+    run = RunConfig(algo, "cartpole-swingup", 0, steps, "cpu", config, action_repeat=repeat)
+    train_run(run, path, make_env=envs.make)
+    return replace(CONFIG, model=str(path))
+
+
+def test_an_action_is_repeated_as_where_the_model_was_learned(tmp_path):
+    tiny = EnsembleConfig(members=2, hidden=(8,), epochs=1, batch=32, learn_reward=True)
+    mpc = replace(CONFIG.mpc, particles=2)
+    pets = agent("pets").Config(mpc=mpc, model=tiny, random_steps=20, fit_every=20)
+    config = trained(tmp_path / "model", "pets", 30, 3, pets)
+    found, step = drive_one(config, make_env=envs.make, seed=0, steps=5)
+    seconds = found.states[:, 0]  # the first number of a MuJoCo state
+    np.testing.assert_allclose(seconds, 0.04 * 3 * np.arange(6), atol=1e-9)
+    assert np.isclose(step, 0.12) and found.env_repeat == 3
+    for repeat, learner in ((1, "once"), (3, "thrice")):
+        trained(tmp_path / learner, "sac", repeat=repeat)
+    build_driver(replace(config, learner=str(tmp_path / "thrice")), make_env=envs.make, seed=0)
+    for other in (replace(config, learner=str(tmp_path / "once")),
+                  replace(CONFIG, learner=str(tmp_path / "thrice"))):  # fmt: skip
+        with pytest.raises(ValueError, match="--learner .*: it was trained with --env-repeat"):
+            build_driver(other, make_env=envs.make, seed=0)
+
+
+def test_a_model_that_is_not_fitted_yet_drives_nothing(tmp_path):
+    config = trained(tmp_path / "model", "pets")
+    with pytest.raises(ValueError, match="--model .*: it is not fitted yet; train it on"):
+        build_driver(config, make_env=envs.make, seed=0)
 
 
 def test_the_planning_error_is_the_error_of_the_planning_model(monkeypatch):
