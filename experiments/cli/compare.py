@@ -27,7 +27,7 @@ class Compare(options.Common):
     last: int = 1
     """Episodes at the end of a run whose mean return is its result."""
     out: Path = Path("results/compare.png")
-    """The figure."""
+    """The figure, a .png file."""
 
 
 def run(args: list[str]) -> int:
@@ -40,6 +40,10 @@ def run(args: list[str]) -> int:
     options.check_least(parsed, last=1, threads=1)
     options.check_runs(parsed, *parsed.runs)
     options.check_writable(parsed.out)
+    if parsed.out.suffix.lower() != ".png":
+        raise Wrong(
+            f"--out must be a file that ends in .png, which it is written as; got {parsed.out}"
+        )
     options.set_threads(parsed)
     from experiments import plots
     from experiments.plots.style import as_text

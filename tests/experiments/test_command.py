@@ -257,6 +257,8 @@ def test_compare_draws_a_figure_and_list_finds_runs(trained, tmp_path, capsys):
     assert mbrl("compare", trained, other, "--out", out, "--json") == 0
     numbers = json.loads(capsys.readouterr().out)
     assert {label.split()[0] for label in numbers} == {"pets", "random"} and out.exists()
+    assert mbrl("compare", trained, other, "--out", tmp_path / "figure.pdf") == 2
+    assert "must be a file that ends in .png" in capsys.readouterr().err
     assert mbrl("list", "runs", "--root", tmp_path, "--json") == 0
     listed = json.loads(capsys.readouterr().out)["runs"]
     assert listed == [{"run": str(other), "env_steps": 300}]
