@@ -407,6 +407,19 @@ class Scheduled(Protocol):
 
 
 @runtime_checkable
+class Resumed(Protocol):
+    """An agent that keeps something of the current episodes, such as steps of a rollout or plans.
+
+    An environment that seed and actions do not determine cannot be brought back to where a run was
+    saved. When the run is resumed, its episode is over there, without a last step.
+    """
+
+    def give_up(self, places: np.ndarray) -> None:
+        """The episodes of these of the N environments, (N,) bool, do not go on."""
+        ...
+
+
+@runtime_checkable
 class ModelBased(Protocol):
     """An agent with a model of its environment, which can be planned through and evaluated."""
 

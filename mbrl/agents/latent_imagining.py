@@ -144,6 +144,11 @@ class LatentImagining:
         self.steps += len(step.reward)
         self._ended = (step.terminated | step.truncated).numpy()
 
+    def give_up(self, places: np.ndarray) -> None:
+        """Forget the states of episodes that do not go on, and end their sequences there."""
+        self.playing.reset(places)
+        self.replay.give_up(torch.from_numpy(places))
+
     def update(self) -> Metrics:
         """Every `fit_every` steps, the updates of the model and of the learner."""
         config = self.config

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Generator
 
@@ -59,3 +60,8 @@ class LatentPlanning(ModelPlanning):
         """
         super().observe(step)
         self.due = self.due and self.replay.longest >= self.config.model.length
+
+    def give_up(self, places: np.ndarray) -> None:
+        """Forget the plans of episodes that do not go on, and end their sequences there."""
+        super().give_up(places)
+        self.replay.give_up(torch.from_numpy(places))

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Generator
+from jaxtyping import Bool
+from torch import Generator, Tensor
 
 from mbrl.agents.off_policy import CAPACITY, CAPACITY_OF_IMAGES
 from mbrl.data import SequenceReplay
@@ -92,6 +93,11 @@ class LatentReplay:
         self._lengths += 1
         self.longest = max(self.longest, int(self._lengths.max()))
         self._lengths[step.terminated | step.truncated] = 0
+
+    def give_up(self, places: Bool[Tensor, " N"]) -> None:
+        """As of `SequenceReplay`."""
+        self._replay.give_up(places)
+        self._lengths[places] = 0
 
     def sequences(self, batch: int, length: int, *, generator: Generator) -> Transition:
         """As of `SequenceReplay`."""

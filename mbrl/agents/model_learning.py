@@ -107,6 +107,12 @@ class ModelLearning(WithModel, OffPolicy):
             return self._controllers(generator)
         return super().player(generator=generator)
 
+    def give_up(self, places: np.ndarray) -> None:
+        """As that of `OffPolicy`; plans of these episodes are forgotten."""
+        super().give_up(places)
+        if self._plans is not None:
+            self._plans.reset(places)
+
     def update(self) -> Metrics:
         """Refit the model if that is due; then the updates that are due."""
         config, metrics = self.config, dict[str, float]()

@@ -179,6 +179,10 @@ class ModelPlanning(ABC):
         allowed = self._refits() or not self.fits
         self.due = wanted and allowed and len(self.replay) >= self.config.random_steps
 
+    def give_up(self, places: np.ndarray) -> None:
+        """Forget the plans of episodes that do not go on; see `mbrl.types.Resumed`."""
+        self.playing.reset(places)
+
     def update(self) -> Metrics:
         """Refit the model if that is due; metrics of it, and of the plans of ended episodes."""
         metrics: dict[str, float] = {}

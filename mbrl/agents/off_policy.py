@@ -236,7 +236,8 @@ class OffPolicy:
         Raises:
             Diverged: a metric of an update is not finite.
         """
-        due = self._due()
+        # in many environments learning may start before any n-step transition is complete
+        due = self._due() if len(self.replay) else 0
         while self.updates < due:
             metrics = self._updated()
             self.updates += 1
@@ -307,6 +308,11 @@ class OffPolicy:
 
     def _scaled(self, state: Tensor) -> Tensor:
         return self.moments.scale(state) if self.config.normalise_obs else state
+
+    def give_up(self, places: np.ndarray) -> None:
+        """Leave out the n-step transitions of episodes that do not go on; see `Resumed`."""
+        if self.window is not None:
+            self.window.give_up(torch.from_numpy(places))
 
     def player(self, *, generator: Generator) -> PolicyPlayer:
         """A player for evaluation episodes: the same policy, another random stream."""

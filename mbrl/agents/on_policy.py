@@ -55,6 +55,12 @@ class Steps:
         self.age = 0
         return self._columns
 
+    def give_up(self, places: Tensor) -> None:
+        """The episodes of these environments, (N,) bool, are truncated after their last steps."""
+        if self._columns is not None and self.age:
+            over = self._columns.terminated[self.age - 1]
+            self._columns.truncated[self.age - 1] |= places.to(over.device) & ~over
+
     def state_dict(self) -> dict[str, Any]:
         """The steps so far."""
         if self._columns is None or not self.age:
@@ -118,6 +124,12 @@ class WholeEpisodes:
         self._complete, self.age = [], 0
         self._running = [None if own is None or own else [] for own in self._running]
         return taken
+
+    def give_up(self, places: Tensor) -> None:
+        """Leave out the episodes of these environments, (N,) bool, which do not go on."""
+        if self._running is not None:
+            for i in places.nonzero().flatten().tolist():
+                self._running[i] = []
 
     def state_dict(self) -> dict[str, Any]:
         """The episodes so far."""
@@ -241,6 +253,10 @@ class OnPolicy:
             column.to(self.device) for column in (step.reward, step.terminated, step.truncated)
         )
         self.store.add(Transition(state, own, reward.float(), next_obs, terminated, truncated))
+
+    def give_up(self, places: np.ndarray) -> None:
+        """End the episodes of these environments, (N,) bool, in the rollout; see `Resumed`."""
+        self.store.give_up(torch.from_numpy(places))
 
     def update(self) -> Metrics:
         """Learn if a rollout is complete; returns the learner's metrics, {} if it is not."""

@@ -130,6 +130,11 @@ class WorldPlanning:
         self.steps += count
         self._ended = (step.terminated | step.truncated).numpy()
 
+    def give_up(self, places: np.ndarray) -> None:
+        """Forget the plans of episodes that do not go on, and end their sequences there."""
+        self.playing.reset(places)
+        self.replay.give_up(torch.from_numpy(places))
+
     def update(self) -> Metrics:
         """Do the updates that are due.
 
@@ -168,8 +173,8 @@ class WorldPlanning:
     def _due(self) -> int:
         """Updates that should have been done by now."""
         config, since = self.config, self.steps - self.random_steps
-        if since < 0:
-            return 0
+        if since < 0 or self.steps < config.learner.horizon * self.replay.environments:
+            return 0  # in many environments no sequence may be complete after the random steps
         first = config.first_updates
         if first is None:
             first = self.random_steps // config.train_every * config.updates

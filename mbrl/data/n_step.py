@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mbrl.checks import check_state
@@ -79,6 +79,11 @@ class NStep:
             step.truncated[env],
         )
         return complete, (self.discount ** self._age[slots, env]).to(step.reward.dtype)
+
+    def give_up(self, places: Bool[Tensor, " N"]) -> None:
+        """Drop the steps that are not complete yet of environments whose episodes do not go on."""
+        if self._obs is not None:
+            self._pending[:, places.to(self._pending.device)] = False
 
     def _start(self, step: Transition) -> None:
         if step.reward.ndim != 1:

@@ -20,7 +20,7 @@ from mbrl.rng import generator
 from mbrl.training.checkpoint import Run, RunError
 from mbrl.training.collect import Episodes, collect, evaluate, vector
 from mbrl.training.metrics import METRICS, MetricsLog, read_metrics
-from mbrl.types import Agent, Metrics, Scheduled
+from mbrl.types import Agent, Metrics, Resumed, Scheduled
 
 CHECKPOINT_EVERY = 1000
 """Number of environment steps after which a run is saved even if no episode has ended."""
@@ -118,7 +118,7 @@ def run_agent(
     `checkpoint_every` steps, when `stop` returns True, and at the end. If the process dies, the
     next one continues from the last checkpoint and logs the same numbers, because the current
     episodes are replayed from their seeds and actions. In an environment that these do not
-    determine, they are replaced by new episodes.
+    determine, they are replaced by new episodes, of which an agent is told that is `Resumed`.
 
     Args:
         agent: a new agent; its state is loaded if there is a checkpoint. It is told `steps` if it
@@ -168,6 +168,8 @@ def run_agent(
         else:
             progress.lost = _resume(agent, environments, run, log, episodes)
             progress.saved = episodes.steps
+            if progress.lost and isinstance(agent, Resumed):
+                agent.give_up(np.isin(episodes.numbers, progress.lost))
             recent.extend(returns_of(run.path))
         _extend(run, steps, target)
     progress.reached = target is not None and target.reached(recent)

@@ -108,3 +108,16 @@ def test_what_does_not_fit_is_refused():
         pushed(n_step, stream(3, 4))
     with pytest.raises(ValueError, match="want 3 steps"):
         NStep(3, discount=0.9).load_state_dict(n_step.state_dict())
+
+
+def test_an_episode_that_is_given_up_leaves_no_row_across_its_end():
+    """Environment 1 is given up after step 2; the rows are those of a stream without its last."""
+    steps, window = stream(8, 2, ends=0.0), NStep(3, discount=0.9)
+    first, rest = (Transition(*(x[part] for x in steps)) for part in (slice(3), slice(3, 8)))
+    before, _ = pushed(window, first)
+    window.give_up(torch.tensor([False, True]))
+    after, discount = pushed(window, rest)
+    t, env = torch.cat((before.obs, after.obs)).long().unbind(-1)
+    assert sorted(t[env == 0].tolist()) == [0, 1, 2, 3, 4, 5]
+    assert sorted(t[env == 1].tolist()) == [0, 3, 4, 5]
+    assert torch.allclose(discount, torch.tensor(0.9**3))

@@ -85,3 +85,17 @@ def test_a_length_below_one_and_a_step_of_other_environments_are_refused():
     one = Transition(*(part[:1] for part in buffer.all()))
     with pytest.raises(ValueError, match="each of the 2 environments, got 1"):
         buffer.append(one)
+
+
+def test_no_sequence_goes_on_where_an_episode_is_given_up():
+    """In a full buffer of 2 x 5 steps; environment 0 is at its end there already."""
+    buffer = filled(10, 2, 7, {(6, 0)})
+    buffer.give_up(torch.tensor([True, True]))
+    ends = buffer.rows(torch.tensor([8, 9]))
+    assert ends.terminated.tolist() == [True, False] and ends.truncated.tolist() == [False, True]
+    for t in (7, 8):
+        obs = torch.tensor([[t * 100.0], [t * 100.0 + 1]])
+        off = torch.zeros(2, dtype=torch.bool)
+        buffer.append(Transition(obs, obs, obs[:, 0], obs + 100, off, off))
+    found = buffer.sequences(200, 2, generator=torch.Generator().manual_seed(0))
+    assert set(found.obs[:, 0, 0].tolist()) == possible(10, 2, 9, {(6, 0), (6, 1)}, 2)

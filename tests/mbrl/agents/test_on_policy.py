@@ -9,6 +9,7 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
 
+from mbrl import returns
 from mbrl.agents import agent
 from mbrl.agents.on_policy import OnPolicy
 from mbrl.nn import Diverged
@@ -117,6 +118,28 @@ def test_reinforce_updates_after_whole_episodes_of_one_policy():
     assert batches[0].obs[:, 0].tolist() == pytest.approx([0.01, 0.02, 1.01, 1.02, 1.03])
     # then 1 runs from 4 to 6, and 0, whose steps 3 and 4 were of an older policy, from 5 to 6
     assert batches[1].obs[:, 0].tolist() == pytest.approx([0.05, 0.06, 1.04, 1.05, 1.06])
+
+
+@pytest.mark.parametrize("name", ["ppo", "reinforce"])
+def test_what_follows_an_episode_that_is_given_up_does_not_count_for_it(name):
+    """Environment 1 is given up after two of four steps, before which rewards are 0, then 1."""
+    schedule = {"rollout": 4} if name == "ppo" else {"episodes": 2}
+    actor, obs, batches = made(name, PLANE, **schedule), np.zeros((2, 2), np.float32), []
+    actor.learner.update = lambda batch, **how: batches.append(batch) or {}
+    for t in range(4):
+        if t == 2:
+            actor.give_up(np.array([False, True]))
+        action, ends = actor.act(obs, explore=True), np.full(2, t == 3)
+        columns = obs, action, np.full(2, t >= 2), obs, ends, np.zeros(2, bool)
+        actor.observe(Transition(*map(torch.as_tensor, columns)))
+        actor.update()
+    (batch,) = batches
+    if name == "reinforce":  # whole episodes one after another, of the others those after it
+        assert batch.reward.tolist() == [0, 0, 1, 1, 1, 1]
+        return
+    ends = batch.terminated, batch.truncated
+    credit = returns.reward_to_go(batch.reward, *ends, discount=1.0)
+    assert credit.T.tolist() == [[2, 2, 2, 1], [0, 0, 2, 1]]
 
 
 def test_actions_outside_the_box_are_clipped_for_the_environment_alone():

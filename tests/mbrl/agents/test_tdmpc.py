@@ -63,6 +63,11 @@ def test_steps_of_all_environments_count():
     assert len(agent.replay) == 24 and agent.replay.environments == 4
 
 
+def test_learning_waits_until_episodes_are_as_long_as_a_sequence():
+    """Of two steps; the random steps are one of each of ten environments."""
+    assert updates_by(made(first_updates=3), 2, count=10) == [0, 13]
+
+
 def test_random_steps_are_five_episodes_and_at_least_a_thousand():
     for steps, want in ((500, 2500), (8, 1000), (None, 1000)):
         agent = made(SPEC._replace(episode_steps=steps), random_steps=None)

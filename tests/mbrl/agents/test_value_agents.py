@@ -84,6 +84,13 @@ def test_a_restored_agent_goes_on_as_the_first(settings):
     assert [chain.go(first) for _ in range(60)] == [mirror.go(other) for _ in range(60)]
 
 
+def test_learning_waits_for_the_first_n_step_transition():
+    """Two updates are due at 4 steps, 2 in each of two environments; they are made up for at 6."""
+    agent, chain = make(n_step=3, learning_starts=2, log_every=2), Chain()
+    said = [chain.go(agent)[1] for _ in range(3)]
+    assert said[:2] == [{}, {}] and said[2]["updates"] == agent.updates == 4
+
+
 def test_exploration_falls_with_the_steps_of_all_environments():
     agent, chain = make(), Chain()
     assert agent.learner.policy.amount == 1.0

@@ -201,6 +201,29 @@ def test_an_episode_that_cannot_be_replayed_is_abandoned_and_reported(tmp_path):
     assert running not in episodes and running + 1 in episodes
 
 
+def test_an_agent_is_told_which_episodes_do_not_go_on(tmp_path):
+    told = []
+
+    class Running(Forgetful):
+        """It goes on for ten steps, wherever it is."""
+
+        def step(self, action):
+            obs, reward, _, truncated, info = super().step(action)
+            return obs, reward, False, truncated, info
+
+    def agent(env):
+        made = random_agent(env)
+        made.give_up = lambda places: told.append(places.tolist())
+        return made
+
+    def mixed():
+        return SyncVectorEnv([Drift, Running, Drift])
+
+    go(tmp_path / "run", env := mixed(), agent(env), 60, stop_at=18)
+    last = go(tmp_path / "run", env := mixed(), agent(env), 60)
+    assert last.lost and told == [[False, True, False]]
+
+
 def test_an_endless_episode_is_saved_during_training_and_at_the_end(tmp_path):
     saved = []
     go(tmp_path / "run", env := Endless(), random_agent(env), 2300,
