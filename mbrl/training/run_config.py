@@ -248,8 +248,11 @@ def _changed(config: Any, setting: str, value: Any) -> Any:
 def labels(configs: Sequence[RunConfig]) -> list[str]:
     """Labels of runs: the algorithm, the settings in which runs of that algorithm differ, and how
     often actions are repeated and how many environments there are, if that differs among runs.
+
+    Of parts of different kinds, such as models, the kind is said, and not the settings that only
+    one of them has.
     """
-    flat = [_flat(dataclasses.asdict(config.agent)) for config in configs]
+    flat = [_flat(config.agent) for config in configs]
     own = [
         name
         for name in ("action_repeat", "num_envs")
@@ -258,16 +261,29 @@ def labels(configs: Sequence[RunConfig]) -> list[str]:
     found = []
     for config, settings in zip(configs, flat, strict=True):
         same = [s for c, s in zip(configs, flat, strict=True) if c.algo == config.algo]
-        differing = [name for name in settings if len({repr(s[name]) for s in same}) > 1]
+        shared = [name for name in settings if all(name in s for s in same)]
+        differing = [name for name in shared if len({repr(s[name]) for s in same}) > 1]
         said = {name: getattr(config, name) for name in own}
         said |= {name: settings[name] for name in differing}
         found.append(" ".join([config.algo, *(f"{name}={value}" for name, value in said.items())]))
     return found
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Settings by name, those of a part after its kind."""
     flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        nested = isinstance(value, dict)
-        flat |= _flat(value, f"{prefix}{name}.") if nested else {prefix + name: value}
+    for field in dataclasses.fields(config):
+        value, name = getattr(config, field.name), f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(value):
+            flat |= {name: _kind(value), **_flat(value, f"{name}.")}
+        else:
+            flat[name] = value
     return flat
+
+
+def _kind(part: Any) -> str:
+    """What kind of model, learner or other part of an agent these settings are of."""
+    if isinstance(part, OwnModel):
+        return part.name
+    words = type(part).__name__.removesuffix("Config").lower()
+    return next((name for name, kind in MODELS.items() if kind is type(part)), words)

@@ -10,6 +10,7 @@ import torch
 import envs
 import mbrl
 from experiments.cli.command import run as command
+from mbrl import agents
 from mbrl.agents import MPCConfig, PlannerConfig
 from mbrl.agents.pets import Config
 from mbrl.dynamics import EnsembleConfig
@@ -17,7 +18,7 @@ from mbrl.training.checkpoint import Run, RunError, make_folder
 from mbrl.training.folders import find_run, learning, new_folder
 from mbrl.training.metrics import METRICS, MetricsLog, read_metrics
 from mbrl.training.online import Target
-from mbrl.training.run_config import changed
+from mbrl.training.run_config import RunConfig, changed, labels
 from mbrl.training.runs import load_run
 
 TINY = Config(
@@ -241,6 +242,27 @@ def test_public_names_of_the_library_can_be_imported():
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         mbrl.nonsense  # noqa: B018
     assert np.array_equal(sorted(dir(mbrl)), sorted(mbrl.__all__))
+
+
+def test_a_label_says_which_model_and_planner_a_run_has():
+    """Runs of one algorithm, whose settings then have other names."""
+
+    def run(algo, **settings):
+        config = changed(agents.agent(algo).Config(), **settings)
+        return RunConfig(algo, "cartpole-swingup", 0, 1, "cpu", config)
+
+    found = labels([run("pets", model=model) for model in ("gp", "gp", "dropout")])
+    assert [label.split()[:2] for label in found] == [
+        ["pets", "model=gp"], ["pets", "model=gp"], ["pets", "model=dropout"]
+    ]  # fmt: skip
+    assert "model.rate" not in found[2] and found[0] == found[1]
+    own = [run("pets", model="parts:Linear"), run("pets", model="parts:Other")]
+    assert labels(own) == [
+        f"pets model=parts:{n} model.name=parts:{n}" for n in ("Linear", "Other")
+    ]
+    bees = [PlannerConfig("parts:Bees", settings=given) for given in ({}, {"bees": 3})]
+    found = labels([run("pets", planner=planner) for planner in bees])
+    assert found == [f"pets mpc.planner.settings={planner.settings}" for planner in bees]
 
 
 def test_returns_of_episodes_that_end_at_one_step_are_averaged(tmp_path):
