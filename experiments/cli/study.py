@@ -30,7 +30,8 @@ class Study(options.Common):
     """A small version that only shows that everything runs."""
     only: Annotated[tuple[str, ...] | None, options.unset("all runs")] = None
     """Of a study of many separate runs, such as dyna-returns or regression: those with one of these
-    in their name, such as Pendulum-v1, 'dhmbpo Hopper' or 'swag yacht'."""
+    in their name, such as Pendulum-v1, 'dhmbpo Hopper' or 'swag yacht'; whole words, where there
+    are runs that have them."""
     data: Annotated[Path | None, options.unset("a table made from a seed")] = None
     """Of regression: folder of tables, each a file NAME.npz."""
     executor: Literal["processes", "ray"] = "processes"

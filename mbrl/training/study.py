@@ -78,7 +78,7 @@ class Study(Protocol):
             workers: number of workers; as many as the executor has if None.
             fast: whether to run a tiny version, which only shows that the study runs.
             only: parts of names of runs; of a study with many runs, those whose name has one of
-                these parts are made and shown. All if empty.
+                these parts are made and shown (see `Lab.chosen`). All if empty.
             data: folder of the data of a study that reads some; the study's own data if None.
             say: called with each line of progress.
             executor: does the work; `Processes()`, on this machine, if None.
@@ -123,14 +123,21 @@ class Lab:
     def chosen(self, names: Iterable[str]) -> list[str]:
         """The names with one of the parts in `only`; all of them if it is empty.
 
+        A part that is one or more whole words of a name means only names with these words: of
+        "actor-critic CartPole" and "off-policy-actor-critic CartPole", "actor-critic" is the first.
+
         Raises:
             ValueError: a part that no name has.
         """
         names = list(names)
+        wanted: set[str] = set() if self.only else {*names}
         for part in self.only:
-            if not any(part in name for name in names):
+            whole = [name for name in names if f" {part} " in f" {name} "]
+            found = whole or [name for name in names if part in name]
+            if not found:
                 raise ValueError(f"no run has {part!r} in its name; there are {', '.join(names)}")
-        return [name for name in names if not self.only or any(part in name for part in self.only)]
+            wanted |= {*found}
+        return [name for name in names if name in wanted]
 
     def train(self, configs: Mapping[str, RunConfig]) -> dict[str, list[Path]]:
         """Train each config on every seed; returns the runs' folders by label, in order of seeds.

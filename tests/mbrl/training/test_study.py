@@ -209,10 +209,23 @@ def test_a_study_of_many_runs_makes_those_with_a_part_in_their_name(tmp_path):
     assert made() == ["sac Hopper", "ppo Hopper", "ppo Acrobot"]
     assert made("Hopper", "sac") == ["sac Hopper", "ppo Hopper"]
     assert made("ppo A") == ["ppo Acrobot"]
+    assert made("p") == ["sac Hopper", "ppo Hopper", "ppo Acrobot"]
     with pytest.raises(ValueError, match="no run has 'td3' in its name; there are sac Hopper"):
         made("ppo", "td3")
     with pytest.raises(ValueError, match="the study many is made whole: it has no choice of runs"):
         made("ppo", choice=False)
+
+
+def test_whole_words_of_a_name_are_not_looked_for_within_others(tmp_path):
+    names = ["actor-critic A", "off-policy-actor-critic A", "mbpo B", "dhmbpo B", "dhmbpo C-v1"]
+
+    def chosen(*only: str) -> list[str]:
+        return Lab(tmp_path, 1, 1, True, silent, gymnasium.make, only=only).chosen(names)
+
+    assert chosen("actor-critic") == chosen("actor-critic A") == names[:1]
+    assert chosen("critic") == names[:2]  # no name has this word
+    assert chosen("mbpo", "C") == [names[2], names[4]]
+    assert chosen() == names
 
 
 def test_results_are_computed_again_only_for_other_arguments(tmp_path, inline):
