@@ -211,8 +211,8 @@ def test_a_file_that_is_cut_or_no_archive_is_refused(folder, cut):
 def test_the_study_makes_the_chosen_models_and_tables_of_a_folder(tmp_path, folder, inline):
     (folder / "two.npz").write_text("not chosen, so not read")
     made = STUDIES["regression"](
-        tmp_path, fast=True, seeds=9, data=folder, only=("laplace one", "ensemble one"),
-        say=lambda _: None,
+        tmp_path, fast=True, seeds=9, data=folder, say=lambda _: None,
+        only=("laplace one", "ensemble one", "normed-ensemble one"),
     )  # fmt: skip
     numbers = json.loads((made / "results.json").read_text())["numbers"]
     names = ["ensemble one", "normed-ensemble one", "laplace one"]
