@@ -46,7 +46,8 @@ class Controller:
     Raises:
         ValueError: a planner that maximises neither a score nor a smooth model; one that needs
             derivatives (iLQR) with a model that offers none, or with a discount, penalty or
-            terminal weight; noise with a planner without upper bounds.
+            terminal weight; noise with a planner without upper bounds; a model whose settings say
+            that it learns no reward, and none given.
 
     Attributes:
         state: the current plan and how much of it is spent.
@@ -389,6 +390,12 @@ def _maximised(controller: Controller) -> Callable[[Tensor], Any]:
 
 
 def _scores(controller: Controller) -> Callable[[Tensor], ScoreFn]:
+    settings = getattr(controller.model, "config", None)
+    if controller.reward is None and not getattr(settings, "learn_reward", True):
+        raise ValueError(
+            f"reward: this {type(controller.model).__name__} predicts none, so all plans would "
+            "have the score 0; give the reward, or a model with learn_reward"
+        )
     return controller._plan_score
 
 

@@ -11,7 +11,7 @@ import torch
 import envs
 from envs.mujoco_env import get_state
 from mbrl.agents import Controller, MPCConfig, Pipelined, PlannerConfig
-from mbrl.dynamics import Simulator
+from mbrl.dynamics import EnsembleConfig, Simulator
 from mbrl.training import generator
 from tests.models import Remembering
 
@@ -163,6 +163,21 @@ def test_a_failing_worker_raises_an_error():
 def test_settings_out_of_range_are_refused_by_name(settings, message):
     with pytest.raises(ValueError, match=message):
         pipelined(1, **{"delay": 1, **settings})
+
+
+def test_a_model_that_learns_no_reward_needs_a_given_one():
+    config = EnsembleConfig(members=2, hidden=(8,))
+    mpc, low = replace(SMALL, particles=2), -torch.ones(1)
+
+    def controller(config, reward):
+        model = config.make(5, 1, generator=generator(0))
+        parts = model, mpc.build(low, -low), mpc
+        return Controller(*parts, reward=reward, terminated=None, generator=generator(1))
+
+    with pytest.raises(ValueError, match="reward: this Ensemble predicts none, so all plans"):
+        controller(config, None)
+    assert controller(config, CARTPOLE.reward).act(np.zeros(5)).shape == (1,)
+    assert controller(replace(config, learn_reward=True), None).act(np.zeros(5)).shape == (1,)
 
 
 def test_planner_settings_that_another_planner_lacks_are_left_out():
