@@ -1,7 +1,8 @@
 """Recipes that join models, planners and learners, one file each.
 
 Each of `AGENTS` is a module with `make(spec, config, *, generator, device)` and `Config`, a frozen
-dataclass whose `Config.suited(spec)` are the default settings for an environment. A new agent is
+dataclass whose `Config.suited(spec)` are the default settings for an environment. One that reads
+other files has `make_saved` too, which makes an agent whose state is loaded next. A new agent is
 one such file and one line here. To keep the command's help quick, `Config` should be read without
 torch and `make` loaded when it is first used, as in `pets`.
 """

@@ -34,8 +34,16 @@ def observations(space: Space, device: torch.device | str) -> Images | Vectors:
     return Vectors(space, device=device)
 
 
-def new_encoder(spec: Spec, config: RepresentingSchedule, *, generator: Generator) -> Learned:
+def new_encoder(
+    spec: Spec, config: RepresentingSchedule, *, saved: bool = False, generator: Generator
+) -> Learned:
     """The encoder of the settings, with random weights or those of an earlier run.
+
+    Args:
+        spec: the environment.
+        config: settings.
+        saved: whether its weights are to be loaded, so that an earlier run is not read.
+        generator: draws the weights.
 
     Raises:
         ValueError: no such run, or one of other observations or settings.
@@ -52,7 +60,7 @@ def new_encoder(spec: Spec, config: RepresentingSchedule, *, generator: Generato
     else:
         actions = int(np.prod(spec.action.shape or ()))
         made = SelfPrediction(shape, config.self_prediction, actions=actions, generator=generator)
-    if config.encoder is not None:
+    if config.encoder is not None and not saved:
         file, kind = _weights_of(config.encoder, "encoder"), config.representation
         found = _read(file, f"encoder/{kind}/")
         if not found:
@@ -107,19 +115,29 @@ def _read(file: Path, prefix: str) -> dict[str, Tensor]:
         raise ValueError(f"{file} is no file of weights: {error}") from error
 
 
-def transitions_of(spec: Spec, data: str | None, device: torch.device | str) -> Replay | None:
-    """The transitions that a run's replay buffer has, None for no run.
+def transitions_of(
+    spec: Spec, config: RepresentingSchedule, device: torch.device | str
+) -> Replay | None:
+    """The transitions that the replay buffer of the settings' run has, None for no run.
+
+    With returns of n steps they are from an observation to the one n steps later.
 
     Raises:
-        ValueError: no such run, or one of other observations or actions.
+        ValueError: no such run, or one of other observations or actions; transitions of several
+            steps for a representation that predicts one.
     """
-    if data is None:
+    if config.data is None:
         return None
-    file = _weights_of(data, "data")
+    file = _weights_of(config.data, "data")
     # that of agents with a recurrent model is a part of what they save with it
     found: dict[str, Any] = _read(file, "replay/replay/") or _read(file, "replay/")
     if "rows" not in found:
         raise ValueError(f"data: {file} has no replay buffer")
+    several = bool(_read(file, "window/kept/"))  # the rows then have a column more, the discount
+    if several and config.representation == "self-prediction":
+        raise ValueError(
+            f"data: self-prediction learns from single steps, and {file} has returns of several"
+        )
     inwards = observations(spec.obs, device)
     image, count = isinstance(inwards, Images), len(found["rows"])
     replay = Replay(
@@ -130,6 +148,10 @@ def transitions_of(spec: Spec, data: str | None, device: torch.device | str) -> 
         distinct=image,
         device=device,
     )
+    if several:
+        found["rows"] = torch.cat((found["rows"][:, :-2], found["rows"][:, -1:]), -1)
+    for name in ("priority", "last", "begun"):  # of prioritised and of hindsight replay
+        found.pop(name, None)
     try:
         replay.load_state_dict(found | {"written": count})
     except (ValueError, KeyError) as error:

@@ -7,7 +7,7 @@ update costs what one from vectors does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -37,7 +37,8 @@ class Joint(OffPolicy):
 
     Args:
         spec, learner, config, discount, generator, device: as for `OffPolicy`.
-        prior: transitions that the encoder learns from before; if None, those of the first steps.
+        prior: gives the transitions that the encoder learns from before; None for those of the
+            first steps.
     """
 
     config: RepresentingSchedule
@@ -49,7 +50,7 @@ class Joint(OffPolicy):
         learner: SACAE,
         config: RepresentingSchedule,
         *,
-        prior: Replay | None,
+        prior: Callable[[], Replay | None],
         **others: Any,
     ) -> None:
         super().__init__(spec, learner, config, **others)
@@ -63,14 +64,15 @@ class Joint(OffPolicy):
     def codes(self, obs: np.ndarray) -> Float[Tensor, "N Z"]:
         """The codes of observations of the environment."""
         with torch.no_grad():
-            return self.encoder(self.vectors(obs))
+            return self.encoder(self._scaled(self.vectors(obs)))
 
     def _updated(self) -> Metrics:
         said: dict[str, Any] = {}
         if not self.updates:
-            source = self.replay if self._prior is None else self._prior
+            prior = self._prior()
+            source = self.replay if prior is None else prior
             if self.config.encoder is None:  # a loaded one has its scale
-                self.encoder.rescale(_some(source))
+                self.encoder.rescale(self._scaled(_some(source)))
             for _ in range(self.config.pretraining):
                 batch = source.sample(self.config.batch, generator=self.generator)
                 said = self.learner.pretrain(self._processed(batch), generator=self.generator)
@@ -128,7 +130,8 @@ class Frozen(OffPolicy):
     Args:
         spec, learner, config, generator, device: as for `OffPolicy`; the learner takes codes.
         encoder: gives codes.
-        prior: transitions that the encoder learns from; if None, those of the first steps.
+        prior: gives the transitions that the encoder learns from; None for those of the first
+            steps.
         discount: γ.
 
     Attributes:
@@ -145,7 +148,7 @@ class Frozen(OffPolicy):
         config: RepresentingSchedule,
         *,
         encoder: Learned,
-        prior: Replay | None,
+        prior: Callable[[], Replay | None],
         discount: float,
         generator: Generator,
         device: torch.device | str = "cpu",
@@ -208,7 +211,8 @@ class Frozen(OffPolicy):
 
     @single_thread()
     def _freeze(self, frames: Replay) -> None:
-        source = frames if self._prior is None else self._prior
+        prior = self._prior()
+        source = frames if prior is None else prior
         if self.config.encoder is None:  # a loaded one has its scale
             self.encoder.rescale(_some(source))
         shift, said = self.config.images.shift, {}
@@ -226,7 +230,8 @@ class Frozen(OffPolicy):
             said["representation_loss"] = float(loss.detach())
         self.vectors.fit(_some(source))
         self.frozen, self._frames, steps = True, self._buffer(), self.steps
-        for first in range(0, len(frames) - self._count + 1, self._count):
+        # where the oldest of some environments are overwritten, those of the others are left out
+        for first in range(len(frames) % self._count, len(frames), self._count):
             rows = frames.rows(torch.arange(first, first + self._count))
             obs, next_obs = self.vectors.of(rows.obs), self.vectors.of(rows.next_obs)
             self._store(rows._replace(obs=obs, next_obs=next_obs))
@@ -263,19 +268,38 @@ class Frozen(OffPolicy):
 
 
 def representing(
-    spec: Spec, config: RepresentingSchedule, *, generator: Generator, device: str = "cpu"
+    spec: Spec,
+    config: RepresentingSchedule,
+    *,
+    saved: bool = False,
+    generator: Generator,
+    device: str = "cpu",
 ) -> Joint | Frozen:
     """The agent whose encoder learns all along, or first, as `config.training` says.
+
+    Args:
+        spec: the environment.
+        config: settings.
+        saved: whether its state is to be loaded. The run that the encoder is from is not read then,
+            and that of the data only if the encoder has not learned from it yet.
+        generator: draws the weights, and then whatever the agent draws.
+        device: where it is to be.
 
     Raises:
         ValueError: see `mbrl.agents.sac_ae.make`.
     """
     actions = cast(Bounds, actions_of(spec.action, "sac-ae", device, ("box",)))
     own = with_discount(config.learner, spec)
-    encoder = new_encoder(spec, config, generator=generator).to(device)
+    encoder = new_encoder(spec, config, saved=saved, generator=generator).to(device)
+    # what a new agent cannot read is refused now
+    found = None if saved else transitions_of(spec, config, device)
+
+    def prior() -> Replay | None:
+        return transitions_of(spec, config, device) if saved else found
+
     size, streams = encoder.features, {"generator": generator, "device": device}
     common: dict[str, Any] = {
-        "prior": transitions_of(spec, config.data, device),
+        "prior": prior,
         "discount": discount_of(own),
         **streams,
     }

@@ -68,6 +68,13 @@ class RepresentingSchedule(OffPolicySchedule):
             self.hindsight == 0 or self.training == "joint",
             "hindsight: codes that are frozen have no goals; want 0, or training joint",
         )
+        require(
+            self.n_step == 1
+            or self.representation != "self-prediction"
+            or self.training == "frozen",
+            f"n_step: self-prediction learns from single steps; want 1, or training frozen, "
+            f"got {self.n_step}",
+        )
 
     @property
     def pretraining(self) -> int:

@@ -29,11 +29,11 @@ class Config(RepresentingSchedule):
 VARIANTS: Mapping[str, Callable[[Config], Config]] = {
     "vae": lambda config: replace(config, representation="vae"),
     "curl": lambda config: replace(config, representation="contrastive"),
-    "self-prediction": lambda config: replace(config, representation="self-prediction"),
+    "self-prediction": lambda config: replace(config, representation="self-prediction", n_step=1),
     "frozen": lambda config: replace(config, training="frozen"),
 }
 """The kinds of representations, and an encoder that stays as it is while policy and critics learn.
-"""
+Self-prediction needs transitions of one step."""
 
 
 def make(
@@ -48,3 +48,18 @@ def make(
     from mbrl.agents.representing import representing
 
     return representing(spec, config, generator=generator, device=device)
+
+
+def make_saved(
+    spec: Spec, config: Config, *, generator: Generator, device: str = "cpu"
+) -> Joint | Frozen:
+    """An agent whose state is loaded next, so that no encoder of an earlier run is read.
+
+    Nor are data of one, until the encoder is to learn from them.
+
+    Raises:
+        ValueError: observations or actions that it cannot use.
+    """
+    from mbrl.agents.representing import representing
+
+    return representing(spec, config, saved=True, generator=generator, device=device)

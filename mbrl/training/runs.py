@@ -74,9 +74,13 @@ def make(
     return _made(name, spec, changed(config, **settings), seed, device)
 
 
-def _made(algo: str, spec: Spec, config: Any, seed: int, device: str) -> Any:
+def _made(
+    algo: str, spec: Spec, config: Any, seed: int, device: str, *, saved: bool = False
+) -> Any:
+    """A new agent, or with `saved` one whose state is loaded next."""
     module = agents.agent(algo)
-    made = module.make(spec, config, generator=generator(seed), device=device)
+    make = getattr(module, "make_saved", module.make) if saved else module.make
+    made = make(spec, config, generator=generator(seed), device=device)
     if algo not in agents.AGENTS:
         check_agent(made, algo)
     made.origin = Origin(algo, config, seed, device)
@@ -254,7 +258,8 @@ def train_run(
     with closing(env):
         spec = spec_of(env)
         if resume:
-            agent = _agent_of(config, spec, path / CONFIG)
+            saved = Run.open(path).latest() is not None
+            agent = _agent_of(config, spec, path / CONFIG, saved=saved)
         else:
             agent = _made(config.algo, spec, config.agent, config.seed, config.device)
         for name in settings.get("sinks", ()):
@@ -306,7 +311,7 @@ def load_run(path: Path | str, *, make_env: MakeEnv, device: str | None = None) 
     env = _env_of([functools.partial(config.made, make_env)], run.path / CONFIG)
     try:
         spec = spec_of(env)
-        agent = _agent_of(config, spec, run.path / CONFIG)
+        agent = _agent_of(config, spec, run.path / CONFIG, saved=True)
         state = run.load(device=config.device)
         try:
             check_state(state, {"agent": {}, "episodes": {}, "log_bytes": 0})
@@ -328,9 +333,9 @@ def _env_of(makers: Sequence[Callable[[], gymnasium.Env]], file: Path) -> Vector
         raise RunError(f"{file}: env: {shown(' '.join(str(error).split()))}") from error
 
 
-def _agent_of(config: RunConfig, spec: Spec, file: Path) -> Any:
+def _agent_of(config: RunConfig, spec: Spec, file: Path, *, saved: bool) -> Any:
     try:
-        return _made(config.algo, spec, config.agent, config.seed, config.device)
+        return _made(config.algo, spec, config.agent, config.seed, config.device, saved=saved)
     except ValueError as error:
         raise RunError(f"{file}: agent: {shown(' '.join(str(error).split()))}") from error
     except (MemoryError, OverflowError, RuntimeError, TypeError) as error:

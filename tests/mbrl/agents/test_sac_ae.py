@@ -10,7 +10,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from mbrl.agents import latent_pets, sac, sac_ae
+from mbrl.agents import latent_pets, sac, sac_ae, td3
+from mbrl.agents.code_sources import transitions_of
 from mbrl.dynamics import RecurrentConfig
 from mbrl.encoders.configs import (
     AutoencoderConfig,
@@ -24,6 +25,8 @@ from mbrl.rng import generator
 from mbrl.spaces import spec_of
 from mbrl.training import Run, evaluate, run_agent, vector
 from mbrl.training.metrics import METRICS, MetricsLog
+from mbrl.training.run_config import RunConfig
+from mbrl.training.runs import load_run, train_run
 from mbrl.types import Spec, Transition
 
 SHAPE = (16, 16, 1)
@@ -309,6 +312,58 @@ def test_the_replayed_frames_of_an_earlier_run_train_the_encoder(tmp_path, algo)
     assert len(drawn) == 3 and found <= planes
 
 
+@pytest.mark.parametrize("kind", ["several steps", "priorities"])
+def test_transitions_of_several_steps_and_of_priorities_train_the_encoder_too(tmp_path, kind):
+    """Their rows have the discount too, and priorities are beside them."""
+    if kind == "several steps":
+        agent = go(tmp_path / "run", 30, learning_starts=100, n_step=3)
+    else:
+        env, images = vector([Dot]), ImageConfig(channels=4, features=8)
+        config = td3.Config(images=images, priority=0.6, learning_starts=100, capacity=2000)
+        with Run.create(tmp_path / "run", {}) as run:
+            agent = td3.make(spec_of(env), config, generator=generator(0))
+            log = MetricsLog(tmp_path / "run")
+            run_agent(agent, env, run, seed=0, steps=30, log=log)
+            log.close()
+    settings = {"data": str(tmp_path / "run"), "pretrain": 1}
+    found = transitions_of(spec_of(Dot()), replace(CONFIG, **settings), "cpu")
+    assert found is not None
+    for own, other in zip(agent.replay.all(), found.all(), strict=True):
+        assert torch.equal(own, other)
+    if kind == "several steps":
+        with pytest.raises(ValueError, match="data: self-prediction learns from single steps, and"):
+            made(representation="self-prediction", **settings)
+
+
+def test_self_prediction_learns_from_single_steps():
+    """The next observation of a row is that after n steps, and its action the first of them."""
+    with pytest.raises(ValueError, match="n_step: self-prediction learns from single steps; want"):
+        replace(CONFIG, representation="self-prediction", n_step=3)
+    found = sac_ae.VARIANTS["self-prediction"](replace(CONFIG, n_step=3))
+    assert (found.representation, found.n_step) == ("self-prediction", 1)
+    replace(CONFIG, representation="self-prediction", training="frozen", n_step=3)
+
+
+@pytest.mark.parametrize("training", ["joint", "frozen"])
+def test_a_saved_run_needs_neither_the_run_of_its_encoder_nor_that_of_its_data(tmp_path, training):
+    go(tmp_path / "first", 30, n_step=1)
+    first = str(tmp_path / "first")
+    config = replace(CONFIG, encoder=first, data=first, pretrain=2, training=training, capacity=500)
+    seen = {}
+    for name in ("whole", "parts"):
+        for steps in (105,) if name == "whole" else (102, 105):
+            path = tmp_path / name
+            if steps == 105 and name == "parts":
+                (tmp_path / "first").rename(tmp_path / "moved")
+            stored = RunConfig("sac-ae", "Dot", 0, steps, "cpu", config)
+            train_run(stored, path, make_env=lambda _: Dot(), resume=path.exists())
+        seen[name] = dict(flat(load_run(path, make_env=lambda _: Dot()).agent.state_dict()))
+    assert seen["whole"].keys() == seen["parts"].keys()
+    for name, value in seen["whole"].items():
+        other = seen["parts"][name]
+        assert torch.equal(value, other) if isinstance(value, torch.Tensor) else value == other
+
+
 def test_what_cannot_be_loaded_is_refused_in_one_line(tmp_path):
     go(tmp_path / "run", 20)
     go(tmp_path / "none", 20, training="frozen")
@@ -365,6 +420,35 @@ def test_vectors_have_codes_too():
         else:
             with pytest.raises(ValueError, match="observations that are vectors, not images or"):
                 agent.guide()
+
+
+def test_an_encoder_of_normalised_vectors_is_scaled_to_what_it_sees():
+    space, action = gymnasium.spaces.Box(-9, 9, (2,)), gymnasium.spaces.Box(-1, 1, (1,))
+    config = replace(CONFIG, normalise_obs=True, learning_starts=40)
+    agent: Any = sac_ae.make(Spec(space, action, episode_steps=50), config, generator=seeded())
+    obs, no = torch.randn(42, 2, generator=seeded()) * 2 + torch.tensor([3.0, -4.0]), [False] * 42
+    ends = torch.tensor(no)
+    agent.observe(Transition(obs, torch.zeros(42, 1), torch.zeros(42), obs, ends, ends))
+    agent.update()
+    scaled = (obs - obs.mean(0)) / obs.std(0, correction=0)
+    seen = agent.encoder.scaling(scaled)
+    torch.testing.assert_close(seen.mean(0), torch.zeros(2), atol=1e-3, rtol=0)
+    torch.testing.assert_close(seen.std(0), torch.ones(2), atol=0.02, rtol=0)
+    torch.testing.assert_close(agent.codes(obs.numpy()), agent.encoder(scaled).detach())
+
+
+def test_each_environments_own_steps_are_joined_where_the_oldest_frames_are_overwritten():
+    """Rewards say which environment a step is of, and returns are of two steps."""
+    agent = made(training="frozen", capacity=7, learning_starts=15, pretrain=1, n_step=2)
+    no = torch.zeros(2, dtype=torch.bool)
+    obs = torch.zeros(2, *SHAPE, dtype=torch.uint8)
+    for _ in range(9):
+        agent.observe(Transition(obs, torch.zeros(2, 1), torch.tensor([1.0, 100.0]), obs, no, no))
+        agent.update()
+    assert agent.frozen
+    found = agent.replay.all().reward
+    alone = torch.isclose(found[:, None], torch.tensor([1.01, 101.0]))  # the discount is 0.01
+    assert len(found) > 4 and alone.any(1).all()
 
 
 @pytest.mark.parametrize(
