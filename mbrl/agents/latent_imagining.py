@@ -123,6 +123,10 @@ class LatentImagining:
         self._ended = np.zeros(0, dtype=bool)
         self.playing = self.player(generator=generator)
 
+    def run_for(self, steps: int) -> None:
+        """Say how many environment steps the run has, over which step sizes may change."""
+        self.learner.run_for(steps)
+
     def player(self, *, generator: Generator) -> FilteringPlayer:
         """A player for evaluation episodes: the same weights, another random stream."""
         policy = self.learner.policy
@@ -142,6 +146,7 @@ class LatentImagining:
         """
         self.replay.append(step)
         self.steps += len(step.reward)
+        self.learner.progress(self.steps)
         self._ended = (step.terminated | step.truncated).numpy()
 
     def give_up(self, places: np.ndarray) -> None:
@@ -156,8 +161,8 @@ class LatentImagining:
             self.playing.reset(self._ended)
             self._ended = np.zeros_like(self._ended)
         since = self.steps - self.fitted_at
-        ready = self.steps >= config.random_steps and self.replay.longest >= config.model.length
-        if not ready or (self.fits and since < config.fit_every):
+        early = self.steps < config.random_steps or (self.fits and since < config.fit_every)
+        if early or not self.replay.ready:
             return {}
         first = None if self.fits else config.first_updates
         fitted = self.model.fit(self.replay, updates=first, generator=self.generator)

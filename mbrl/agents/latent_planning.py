@@ -16,7 +16,7 @@ from mbrl.types import Metrics, Spec, Transition
 class LatentPlanning(ModelPlanning):
     """A `ModelPlanning` agent whose model filters, and learns from sequences of its replay buffer.
 
-    The first fit waits for an episode as long as a sequence.
+    A fit waits for an episode as long as a sequence.
 
     Args:
         spec: the environment; observations must be vectors or images, actions in a bounded box.
@@ -59,7 +59,7 @@ class LatentPlanning(ModelPlanning):
             ValueError: wrong shapes, or a number that is not finite; another N than before.
         """
         super().observe(step)
-        self.due = self.due and self.replay.longest >= self.config.model.length
+        self.due = self.due and self.replay.ready
 
     def give_up(self, places: np.ndarray) -> None:
         """Forget the plans of episodes that do not go on, and end their sequences there."""

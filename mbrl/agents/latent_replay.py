@@ -27,12 +27,12 @@ class LatentReplay:
 
     Attributes:
         shape: *O, of an observation.
-        longest: steps of the longest episode so far.
+        longest: steps of the longest episode so far, which may have been overwritten.
         written: how many transitions were ever added.
 
     Raises:
         ValueError: other kinds of spaces; a reward or a termination that is neither known nor
-            learned; episodes that are shorter than the model's sequences.
+            learned; episodes, or a capacity, that are shorter than the model's sequences.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class LatentReplay:
                 f"model.length: want at most the {spec.episode_steps} steps of an episode, "
                 f"got {model.length}"
             )
+        self._length = model.length
         self._capacity = capacity or (CAPACITY_OF_IMAGES if image else CAPACITY)
         self._actions = len(bounds(spec.action)[0])
         self._image = image
@@ -56,6 +57,11 @@ class LatentReplay:
         self._begin(1)
 
     def _begin(self, environments: int) -> None:
+        least = self._length * environments
+        if self._capacity < least:
+            raise ValueError(
+                f"capacity: want {least} or more, for one sequence, got {self._capacity}"
+            )
         self._replay = SequenceReplay(
             self._capacity,
             self.shape,
@@ -76,6 +82,11 @@ class LatentReplay:
         return self._replay.environments
 
     @property
+    def ready(self) -> bool:
+        """Whether there is a sequence of the model's length."""
+        return self.longest >= self._length and self._replay.holds(self._length)
+
+    @property
     def written(self) -> int:
         """How many transitions were ever added."""
         return self._replay.written
@@ -84,7 +95,8 @@ class LatentReplay:
         """Add one transition of each of the N environments.
 
         Raises:
-            ValueError: as `SequenceReplay`; another N than at first.
+            ValueError: as `SequenceReplay`; another N than at first; a capacity that is too small
+                for a sequence of each environment.
         """
         count = len(step.reward)
         if not self._replay.written and count != self.environments:

@@ -14,6 +14,9 @@ from mbrl.types import Transition
 TRIES = 8
 """Rounds in which starts are drawn anew, before all of them are listed."""
 
+LOOKED = 4096
+"""Starts that are looked at together, from the newest, for one of an episode that is long enough."""
+
 
 class SequenceReplay(Replay):
     """A `Replay` of N environments side by side, sampled in sequences of L steps of one episode.
@@ -64,6 +67,14 @@ class SequenceReplay(Replay):
         at = (at % self.capacity).to(self._rows.device)
         ends = self._rows[at, -1]
         self._rows[at, -1] = torch.where(ends > 0, ends, 2.0)
+
+    def holds(self, length: int) -> bool:
+        """Whether `length` consecutive steps of one episode are stored."""
+        last = len(self) - (length - 1) * self.environments  # starts are below it
+        return any(
+            bool(self._whole(torch.arange(max(0, end - LOOKED), end), length).any())
+            for end in range(last, 0, -LOOKED)
+        )
 
     def draw_starts(self, batch: int, length: int, *, generator: Generator) -> Int[Tensor, " B"]:
         """Indices of `batch` transitions from which `length` steps of one episode are stored.

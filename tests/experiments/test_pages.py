@@ -60,7 +60,8 @@ RUNS = {
     "reinforce": ["--env CartPole-v1 --steps 300 --episodes 2 --baseline value"],
     "sac": [f"--env Pendulum-v1 {REPLAY}"],
     "sac-ae": [
-        f"--env Pendulum-v1 {REPLAY} --training {training} --pretrain 2 --representation {kind} "
+        f"--env Pendulum-v1 {REPLAY} --training {training} --pretrain 2 --n-step 1 "
+        f"--representation {kind} "
         f"--{kind}.hidden 8 --{kind}.latent 3"
         for training in ("joint", "frozen")
         for kind in ("autoencoder", "vae", "contrastive", "self-prediction")

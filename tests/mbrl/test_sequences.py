@@ -41,6 +41,7 @@ def test_sequences_are_all_those_of_one_episode_and_no_others(envs, steps, capac
     buffer = filled(capacity, envs, steps, ends)
     wanted = possible(capacity, envs, steps, ends, length)
     draw = torch.Generator().manual_seed(0)
+    assert buffer.holds(length) == bool(wanted)
     if not wanted:
         with pytest.raises(ValueError, match=f"no episode of {length} steps"):
             buffer.sequences(4, length, generator=draw)

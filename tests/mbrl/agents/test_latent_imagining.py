@@ -125,6 +125,28 @@ def test_updates_are_for_the_steps_since_the_last_fit_but_not_for_random_ones(mo
     assert agent.fits == 4
 
 
+def test_it_waits_where_the_episodes_that_were_long_enough_are_overwritten():
+    agent = made(capacity=12)
+    play(agent, 10)
+    assert agent.fits == 1
+    no, yes = torch.tensor([False]), torch.tensor([True])
+    for t in range(30):
+        obs, action = torch.as_tensor(observation(t)), torch.zeros(1, 1)
+        agent.observe(Transition(obs, action, obs[:, 0], obs, no, yes if t % 4 == 3 else no))
+        agent.update()
+    assert agent.fits == 2  # at step 14 eight steps of the long episode are left, at 18 four
+
+
+def test_step_sizes_fall_over_the_run():
+    """Along a line, from the first to the last."""
+    own = replace(CONFIG.learner, learning_rate=4e-3, last_learning_rate=1e-3)
+    agent = made(learner=own)
+    agent.run_for(40)
+    play(agent, 22)
+    assert agent.fits == 4  # at steps 10, 14, 18 and 22
+    assert agent.learner.actor.learning_rate == pytest.approx(4e-3 - 22 / 40 * 3e-3)
+
+
 @pytest.mark.parametrize("real", [0.0, 1.0])
 def test_batches_may_be_wholly_real_or_imagined(real):
     assert "q" in play(made(real=real), 10)[-1]

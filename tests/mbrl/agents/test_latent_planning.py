@@ -112,6 +112,16 @@ def test_the_first_fit_waits_for_an_episode_as_long_as_a_sequence():
     assert agent.fits == 1 and "model_elbo" in said[-1]
 
 
+def test_a_fit_waits_too_where_the_episodes_that_were_long_enough_are_overwritten():
+    agent = made(replace(CONFIG, capacity=12))
+    play(agent, 10, 10)
+    assert agent.fits == 1
+    play(agent, 16, 4)
+    assert agent.fits == 2  # the first of these ends while the long one is still stored
+    play(agent, 6, 6)
+    assert agent.fits == 3
+
+
 @pytest.mark.parametrize(
     ("config", "given", "said"),
     [
@@ -120,6 +130,7 @@ def test_the_first_fit_waits_for_an_episode_as_long_as_a_sequence():
             spec(),
             "model.length: want at most the 10 steps of an episode, got 11",
         ),
+        (replace(CONFIG, capacity=4), spec(), "capacity: want 5 or more, for one sequence, got 4"),
         (CONFIG, spec(ends=True), "the termination is not known: set model.learn_termination"),
         (
             replace(CONFIG, model=replace(CONFIG.model, learn_reward=False)),
