@@ -15,7 +15,7 @@ TRIES = 8
 """Rounds in which starts are drawn anew, before all of them are listed."""
 
 LOOKED = 4096
-"""Starts that are looked at together, from the newest, for one of an episode that is long enough."""
+"""Starts that are looked at together, from the newest, for an episode that is long enough."""
 
 
 class SequenceReplay(Replay):
