@@ -12,6 +12,7 @@ from torch import Generator
 
 from mbrl.agents.controllers import Controller, Controllers
 from mbrl.agents.guide import Guide
+from mbrl.imagination.propagation import check_particles
 from mbrl.rng import on_device
 from mbrl.spaces import bounds
 from mbrl.types import Dynamics, Fittable, Metrics, Spec, Transition
@@ -46,7 +47,8 @@ class ModelPlanning(ABC):
 
     Raises:
         ValueError: settings out of range; a reward that is neither known nor learned; particles
-            that are not a multiple of the members; other kinds of spaces.
+            that are not a multiple of the members; a propagation or a penalty for which the model
+            would have to predict a Gaussian; other kinds of spaces.
     """
 
     replay: Any
@@ -108,8 +110,9 @@ class ModelPlanning(ABC):
     def model(self) -> Model:
         """The model, which can be replaced by setting this attribute.
 
-        Raises ValueError, when set, for a model that is not a fittable `Dynamics`, or whose number
-        of members does not divide the number of particles.
+        Raises ValueError, when set, for a model that is not a fittable `Dynamics`, whose number of
+        members does not divide the number of particles, or that predicts no Gaussian where the
+        settings need one.
         """
         return self._model
 
@@ -131,6 +134,8 @@ class ModelPlanning(ABC):
                 f"particles must be a positive multiple of the {members} members that step, "
                 f"got {particles}"
             )
+        mpc = self.config.mpc
+        check_particles(model, mpc.propagation, particles, self.mpc.planner.horizon, mpc.penalty)
         check_memory(
             f"particles {particles}, horizon {self.mpc.planner.horizon}: the noise of a plan",
             4 * particles * self.mpc.planner.horizon * max(1, *model.noise_shape),

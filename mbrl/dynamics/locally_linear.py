@@ -52,7 +52,7 @@ class LocallyLinear(nn.Module):
         generator: draws the weights.
 
     Attributes:
-        goal: (Z,), the code of the goal; NaN before `set_goal`.
+        goal: (Z,), the code of the goal; NaN before `set_goal`, and after a fit, which moves codes.
         metric: M (Z, Z) of the reward; the identity before `fit`.
         members: 1.
 
@@ -266,7 +266,7 @@ class LocallyLinear(nn.Module):
         generator: Generator,
         callback: Callable[[int, Metrics], None] | None = None,
     ) -> Metrics:
-        """Fit to transitions (T,), of which neither rewards nor ends are used.
+        """Fit to transitions (T,), of which neither rewards nor ends are used; forgets the goal.
 
         Args:
             data: observations, actions and next observations.
@@ -278,11 +278,14 @@ class LocallyLinear(nn.Module):
             root mean square of a code.
 
         Raises:
-            ValueError: wrong shapes, or numbers that are not finite.
+            ValueError: wrong shapes, numbers that are not finite, or one transition alone with the
+                metric mahalanobis.
             FitDiverged: the loss is no longer finite; the weights are not usable then.
         """
         config, count = self.config, len(data.obs)
         self._check_data(data)
+        self.goal.fill_(math.nan)
+        self._aimed = False
         action, seen = data.action.to(self.dtype), torch.cat((data.obs, data.next_obs))
         sparse = None
         if self.scaling is None:
@@ -325,8 +328,9 @@ class LocallyLinear(nn.Module):
                 f"data: want observations {want} and actions {(want[0], self.action_size)}, "
                 f"got {shapes[0]}, next {shapes[1]}, and {shapes[2]}"
             )
-        if not len(data.obs):
-            raise ValueError("data: want at least one transition, got none")
+        least = 2 if self.config.metric == "mahalanobis" else 1
+        if len(data.obs) < least:
+            raise ValueError(f"data: want {least} or more transitions, got {len(data.obs)}")
         if not bool(data.action.isfinite().all()):
             raise ValueError("action: holds a number that is not finite")
         for part in (data.obs, data.next_obs):

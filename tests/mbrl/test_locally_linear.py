@@ -305,6 +305,7 @@ def test_the_mahalanobis_metric_does_not_depend_on_the_basis_of_codes():
     model.requires_grad_(True)
     model.fit(Transition(z, normal(4000, 1), torch.zeros(4000), z, over, over), generator=seeded())
     model.requires_grad_(False)
+    model.set_goal(torch.tensor([0.5, -0.2], dtype=DOUBLE))
     scale = model.encode(torch.eye(2, dtype=DOUBLE)) - model.encode(torch.zeros(2, 2, dtype=DOUBLE))
     codes = scale.T @ root @ root.T @ scale
     wanted = torch.linalg.inv(codes) * codes.trace() / 2
@@ -414,8 +415,10 @@ def test_data_that_do_not_fit_or_are_not_finite_are_refused():
     model, data = small(), pictures()
     with pytest.raises(ValueError, match=r"actions \(40, 1\)"):
         model.fit(data._replace(action=torch.zeros(40, 2)), generator=seeded())
-    with pytest.raises(ValueError, match="at least one transition"):
+    with pytest.raises(ValueError, match="data: want 1 or more transitions, got 0"):
         model.fit(Transition(*(part[:0] for part in data)), generator=seeded())
+    with pytest.raises(ValueError, match="data: want 2 or more transitions, got 1"):
+        small(metric="mahalanobis").fit(Transition(*(x[:1] for x in data)), generator=seeded())
     with pytest.raises(ValueError, match="next"):
         model.fit(data._replace(next_obs=data.next_obs[1:]), generator=seeded())
     action = data.action.clone()
@@ -458,6 +461,15 @@ def test_without_a_goal_or_with_a_reward_of_observations_there_is_no_plan():
         model.smooth(code[0, 0], action_repeat=1, reward=lambda *_: code)
     with pytest.raises(ValueError, match=r"action: want \(1, B, 1\), got \(1, 1, 2\)"):
         model.step(code, torch.zeros(1, 1, 2), noise=None)
+
+
+def test_a_fit_forgets_the_goal_whose_code_is_of_other_weights():
+    model, data = small(), pictures()
+    model.set_goal(data.obs[0])
+    model.fit(data, generator=seeded())
+    assert bool(model.goal.isnan().all())
+    with pytest.raises(ValueError, match="goal: none is set"):
+        model.step(torch.zeros(1, 1, 2), torch.zeros(1, 1, 1), noise=None)
 
 
 def test_a_shape_of_neither_vectors_nor_images_is_refused():

@@ -131,6 +131,16 @@ def test_a_fit_waits_too_where_the_episodes_that_were_long_enough_are_overwritte
             "model.length: want at most the 10 steps of an episode, got 11",
         ),
         (replace(CONFIG, capacity=4), spec(), "capacity: want 5 or more, for one sequence, got 4"),
+        (
+            replace(CONFIG, mpc=replace(CONFIG.mpc, penalty=0.1)),
+            spec(),
+            "with penalty 0.1 needs a model that predicts a Gaussian, which RecurrentDynamics does",
+        ),
+        (
+            replace(CONFIG, mpc=replace(CONFIG.mpc, propagation="moment", particles=4)),
+            spec(),
+            "propagation 'moment' with penalty 0 needs a model that predicts a Gaussian",
+        ),
         (CONFIG, spec(ends=True), "the termination is not known: set model.learn_termination"),
         (
             replace(CONFIG, model=replace(CONFIG.model, learn_reward=False)),
