@@ -119,7 +119,8 @@ class LatentReplay:
         """The transitions, and how long episodes are."""
         return {
             "replay": self._replay.state_dict(),
-            "lengths": self._lengths.clone(),
+            # how many environments there are is not known before the first step
+            "lengths": self._lengths[: None if self.written else 0].clone(),
             "longest": self.longest,
         }
 
@@ -129,7 +130,8 @@ class LatentReplay:
         Raises:
             ValueError: it does not fit; see `Replay`.
         """
-        self._begin(len(state["lengths"]))
+        lengths = torch.as_tensor(state["lengths"])
+        self._begin(max(1, len(lengths)))
         self._replay.load_state_dict(state["replay"])
-        self._lengths = torch.as_tensor(state["lengths"]).clone()
+        self._lengths[: len(lengths)] = lengths
         self.longest = int(state["longest"])

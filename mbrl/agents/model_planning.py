@@ -48,7 +48,8 @@ class ModelPlanning(ABC):
     Raises:
         ValueError: settings out of range; a reward that is neither known nor learned; particles
             that are not a multiple of the members; a propagation or a penalty for which the model
-            would have to predict a Gaussian; other kinds of spaces.
+            would have to predict a Gaussian; a planner that needs more of the model or the settings
+            (see `Controller`); other kinds of spaces.
     """
 
     replay: Any
@@ -111,8 +112,8 @@ class ModelPlanning(ABC):
         """The model, which can be replaced by setting this attribute.
 
         Raises ValueError, when set, for a model that is not a fittable `Dynamics`, whose number of
-        members does not divide the number of particles, or that predicts no Gaussian where the
-        settings need one.
+        members does not divide the number of particles, or that predicts no Gaussian or has no
+        derivatives where the settings need them.
         """
         return self._model
 
@@ -140,6 +141,8 @@ class ModelPlanning(ABC):
             f"particles {particles}, horizon {self.mpc.planner.horizon}: the noise of a plan",
             4 * particles * self.mpc.planner.horizon * max(1, *model.noise_shape),
         )
+        # what the planner needs of the model and the settings is asked for now, not after a fit
+        Controller(model, self.mpc, mpc, reward=None, terminated=None, generator=Generator())
         return model
 
     def _controllers(self, generator: Generator) -> Controllers:

@@ -10,6 +10,7 @@ import torch
 from mbrl.agents import latent_mbpo
 from mbrl.dynamics import RecurrentConfig
 from mbrl.learners.configs import SACConfig
+from mbrl.training.online import load_agent
 from mbrl.types import Spec, Transition
 
 SPEC = Spec(
@@ -199,3 +200,14 @@ def test_it_learns_to_bring_a_point_home_from_thirty_episodes():
     best = np.mean([-sum(max(0, abs(s) - 0.5 * k) ** 2 for k in range(1, 11)) for s in starts])
     stay = np.mean([-10 * s**2 for s in starts])
     assert found > best + 0.05 * (stay - best)
+
+
+def test_a_run_of_several_environments_can_be_loaded():
+    agent, again = made(), made()
+    play(agent, 14, count=3)
+    load_agent(again, agent.state_dict())
+    assert again.replay.environments == 3
+    for own, other in zip(
+        *(play(one, 8, start=14, count=3) for one in (agent, again)), strict=True
+    ):
+        assert own == other

@@ -9,6 +9,7 @@ import torch
 
 from mbrl.agents import MPCConfig, PlannerConfig, latent_pets
 from mbrl.dynamics import RecurrentConfig
+from mbrl.training.online import load_agent
 from mbrl.types import Spec, Transition
 
 IMAGE = (8, 8, 3)
@@ -141,6 +142,11 @@ def test_a_fit_waits_too_where_the_episodes_that_were_long_enough_are_overwritte
             spec(),
             "propagation 'moment' with penalty 0 needs a model that predicts a Gaussian",
         ),
+        (
+            replace(CONFIG, mpc=MPCConfig(PlannerConfig("ilqr", horizon=3))),
+            spec(),
+            "ILQR needs a model with derivatives .* not a RecurrentDynamics",
+        ),
         (CONFIG, spec(ends=True), "the termination is not known: set model.learn_termination"),
         (
             replace(CONFIG, model=replace(CONFIG.model, learn_reward=False)),
@@ -169,3 +175,12 @@ def test_an_agent_of_another_number_of_environments_or_another_camera_does_not_l
     assert again.replay.environments == 2
     with pytest.raises(ValueError, match=r"want one of observations of shape \(12, 8, 3\)"):
         other.load_state_dict(agent.state_dict())
+
+
+def test_a_run_of_several_environments_can_be_loaded():
+    agent, again = made(), made()
+    play(agent, 14, 10, count=3)
+    load_agent(again, agent.state_dict())
+    assert again.replay.environments == 3
+    for own, other in zip(*(play(one, 8, 10, count=3) for one in (agent, again)), strict=True):
+        assert np.array_equal(own[0], other[0]) and own[1] == other[1]
