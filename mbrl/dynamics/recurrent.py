@@ -136,10 +136,12 @@ class RecurrentDynamics(nn.Module):
         """The state of an observation, after the state before and the action taken in it.
 
         Raises:
-            ValueError: observations of another shape, images that are not uint8, a state without
-                an action.
+            ValueError: observations of another shape, images that are not uint8, vectors that are
+                not finite, a state without an action.
         """
         lead = leading(obs, self.shape)
+        if obs.is_floating_point() and not bool(obs.isfinite().all()):
+            raise ValueError("observations: hold a number that is not finite")
         rows = self.encoder(self.scaling(obs.reshape(-1, *self.shape)))
         if state is None:
             h = rows.new_zeros(len(rows), self.config.deterministic)

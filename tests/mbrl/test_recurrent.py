@@ -385,6 +385,10 @@ def test_what_does_not_fit_is_refused_in_one_line():
         (lambda: model.fit(replay((4,)), generator=generator(0)), r"want shape \(\*lead, 3\)"),
         (lambda: model.encode(torch.zeros(2, 4)), r"want shape \(\*lead, 3\), got \(2, 4\)"),
         (
+            lambda: model.encode(torch.tensor([0.0, math.nan, 0.0])),
+            "observations: hold a number that is not finite",
+        ),
+        (
             lambda: model.encode(torch.zeros(2, 3), state=torch.zeros(2, 8)),
             r"state: want \(2, 8\) and an action, got \(2, 8\) without one",
         ),

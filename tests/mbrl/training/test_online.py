@@ -1,6 +1,7 @@
 import json
 import math
 import warnings
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -9,9 +10,10 @@ import torch
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 
 import envs
+import mbrl
 from mbrl.agents import PETS, MPCConfig, PlannerConfig, RandomAgent
 from mbrl.agents.pets import Config
-from mbrl.dynamics import EnsembleConfig
+from mbrl.dynamics import EnsembleConfig, RecurrentConfig
 from mbrl.spaces import spec_of
 from mbrl.training import (
     EnvironmentError,
@@ -86,6 +88,10 @@ class Forgetful(Drift):
     def step(self, action):
         self.np_random.standard_normal(np.random.default_rng().integers(1, 100))
         return super().step(action)
+
+
+class ForgetfulEndless(Forgetful, Endless):
+    """Both."""
 
 
 WORLDS = {
@@ -190,6 +196,30 @@ def test_one_environment_and_a_vector_of_it_write_the_same_bytes(tmp_path):
     go(tmp_path / "one", env := Drift(), pets(env), 50)
     go(tmp_path / "vector", env := SyncVectorEnv([Drift]), pets(env), 50)
     assert metrics(tmp_path / "one") == metrics(tmp_path / "vector")
+
+
+@pytest.mark.parametrize("algo", ["tdmpc", "latent-mbpo", "latent-pets", "sac"])
+def test_what_is_learned_does_not_go_on_over_an_episode_that_is_abandoned(tmp_path, algo):
+    """Each sequence, or each return of three steps, is of one episode."""
+    settings: dict[str, Any] = {"random_steps": 1000}
+    if algo == "sac":
+        settings = {"learning_starts": 1000, "n_step": 3}
+    elif algo != "tdmpc":
+        settings["model"] = RecurrentConfig(
+            latent=2, deterministic=4, hidden=(4,), length=5, learn_termination=True
+        )
+
+    def made(env):
+        return mbrl.make(algo, env, **settings)
+
+    go(tmp_path / "run", env := ForgetfulEndless(), made(env), 60, stop_at=25)
+    last = go(tmp_path / "run", env := ForgetfulEndless(), agent := made(env), 60)
+    assert len(last.lost) == 1
+    if algo == "sac":
+        assert len(agent.replay) == 60 - 2 * 2  # at the seam and at the end two are not complete
+    else:
+        found = agent.replay.sequences(400, 2, generator=generator(0))
+        assert torch.equal(found.obs[:, 1], found.next_obs[:, 0])
 
 
 def test_an_episode_that_cannot_be_replayed_is_abandoned_and_reported(tmp_path):
