@@ -142,7 +142,8 @@ class ModelPlanning(ABC):
             4 * particles * self.mpc.planner.horizon * max(1, *model.noise_shape),
         )
         # what the planner needs of the model and the settings is asked for now, not after a fit
-        Controller(model, self.mpc, mpc, reward=None, terminated=None, generator=Generator())
+        own, ends = self.reward, self.terminated
+        Controller(model, self.mpc, mpc, reward=own, terminated=ends, generator=Generator())
         return model
 
     def _controllers(self, generator: Generator) -> Controllers:
