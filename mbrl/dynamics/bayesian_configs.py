@@ -155,7 +155,7 @@ class SwagConfig(PosteriorConfig):
     swag_epochs: PositiveInt = 40
     """Passes of gradient descent at a constant step size, after the fit, whose iterates count."""
     swag_learning_rate: PositiveFloat = 3e-3
-    """Its step size."""
+    """Its step size, which is halved where the descent leaves the fit."""
     swag_momentum: Annotated[float, Interval(ge=0, lt=1)] = 0.9
     """Its momentum."""
     swag_every: PositiveInt = 1

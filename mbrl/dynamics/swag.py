@@ -17,6 +17,12 @@ from mbrl.dynamics.bayesian_configs import SwagConfig
 from mbrl.dynamics.fitting import FitDiverged
 from mbrl.dynamics.samples import Potential, WeightSamples, flat
 
+HALVINGS = 20
+"""How often a step size is halved at most."""
+WORSE = 1.0
+"""Nats a row by which the mean of U over a pass may be above that of the fit. Where there is little
+noise the likelihood is steep, and descent with large steps never comes near the fit again."""
+
 
 class SwagMLP(WeightSamples):
     """Samples of N(mean, ½ (diagonal + D Dᵀ / (R - 1))) of each of K networks.
@@ -55,27 +61,54 @@ class SwagMLP(WeightSamples):
     def explore(self, potential: Potential, *, generator: Generator) -> dict[str, float]:
         """Gradient descent with momentum; the mean, squares and deviations of its iterates.
 
+        A network for which the step size is too large starts again with half of it, until the mean
+        of U over each pass is at most `WORSE` nats a row above that of the fit.
+
+        Returns:
+            `swag_learning_rate`: the smallest step size that was taken.
+
         Raises:
-            FitDiverged: the iterates are not finite.
-            ValueError: there is none.
+            FitDiverged: it is still too large after `HALVINGS`.
+            ValueError: there is no iterate.
         """
         config = cast(SwagConfig, self.config)
+        rates = torch.full_like(potential.start[:, :1], config.swag_learning_rate)
+        for _ in range(HALVINGS + 1):
+            worse = self._descend(potential, rates / potential.rows, generator=generator)
+            if not bool(worse.any()):
+                return {"swag_learning_rate": float(rates.min())}
+            rates[worse] /= 2
+        self._start()
+        raise FitDiverged(
+            f"swag_learning_rate {config.swag_learning_rate:g}: the descent after the fit "
+            f"diverged, also with {HALVINGS} times half of it; take a smaller one"
+        )
+
+    def _descend(self, potential: Potential, rates: Tensor, *, generator: Generator) -> Tensor:
+        """The descent at step sizes (K, 1) for a row; (K,) bool, whether a pass was too bad."""
+        config = cast(SwagConfig, self.config)
         here = potential.start.clone()
-        velocity, rate = torch.zeros_like(here), config.swag_learning_rate / potential.rows
+        most = potential(here)[0] + WORSE * potential.rows
+        velocity = torch.zeros_like(here)
         mean, square, taken, updates = here.double() * 0, here.double() * 0, 0, 0
         rank, found = config.rank, 0
         self.deviations.zero_()
         for _ in range(config.swag_epochs):
             order = torch.randperm(potential.rows, generator=generator).to(here.device)
-            for index in order.split(config.batch):
-                _, gradient = potential(here, index)
-                velocity = config.swag_momentum * velocity - rate * gradient
+            total, parts = torch.zeros_like(most), order.split(config.batch)
+            for index in parts:
+                value, gradient = potential(here, index)
+                velocity = config.swag_momentum * velocity - rates * gradient
                 here = here + velocity
+                total = total + value * (len(index) / potential.rows)
                 updates += 1
                 if updates % config.swag_every == 0:
                     taken += 1
                     mean += (here - mean) / taken
                     square += (here.double().square() - square) / taken
+            worse = ~((total <= most) & here.isfinite().all(-1))
+            if bool(worse.any()):
+                return worse
             if taken:
                 found += 1
                 last = (here - mean).to(here)
@@ -86,14 +119,9 @@ class SwagMLP(WeightSamples):
                 f"iterate; take a smaller one, or more swag_epochs"
             )
         self.deviations.mul_(((rank - 1) / max(min(rank, found) - 1, 1)) ** 0.5)
-        if not bool(square.isfinite().all()):
-            raise FitDiverged(
-                f"swag_learning_rate {config.swag_learning_rate:g}: the descent after the fit "
-                f"diverged; take a smaller one"
-            )
         self.mean.copy_(mean)
         self.std.copy_((square - mean.square()).clamp_min(0.0).sqrt())
-        return {}
+        return torch.zeros_like(most, dtype=torch.bool)
 
     def resample(self, *, generator: Generator) -> None:
         """Draw E samples, those of each network from its Gaussian."""

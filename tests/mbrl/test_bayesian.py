@@ -242,12 +242,12 @@ def test_swag_finds_the_stationary_covariance_of_gradient_descent():
     curvature, noise = torch.tensor([1.0, 4.0, 0.5]), torch.tensor([1.0, 2.0, 0.5])
     rate = 0.1
     config = SwagConfig(
-        members=60, networks=60, swag_epochs=4000, swag_learning_rate=rate, swag_momentum=0.0,
+        members=60, networks=60, swag_epochs=4000, swag_learning_rate=10 * rate, swag_momentum=0.0,
         rank=20,
     )  # fmt: skip
     net = SwagMLP(config, (2, 1), generator=seeded())
     potential = quadratic(curvature, noise, 1)
-    potential.start, potential.rows = torch.zeros(60, 3), 1
+    potential.start, potential.rows = torch.zeros(60, 3), 10  # whose mean gradient it follows
     net.explore(potential, generator=seeded(2))
     # v = (1 - ηλ)² v + η² q
     exact = rate * noise / (curvature * (2 - rate * curvature))
@@ -263,6 +263,24 @@ def test_a_descent_of_swag_that_diverges_is_an_error():
     with pytest.raises(FitDiverged, match=r"swag_learning_rate 1e\+06: .* diverged"):
         model.fit(x, y, generator=seeded(2))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("rate", [3e-3, 0.3])
+def test_swag_stays_near_the_fit_whatever_step_size_it_begins_with(rate):
+    """Without noise the likelihood is so steep that both are too large."""
+    x = torch.linspace(-1, 1, 100).unsqueeze(-1)
+    y = torch.cat((torch.sin(3 * x), x.square()), -1)
+    config = SwagConfig(
+        hidden=(32,), epochs=300, batch=20, learning_rate=1e-2, holdout=0.0, members=10,
+        swag_learning_rate=rate,
+    )  # fmt: skip
+    model = Regression(1, 2, config, generator=seeded(1))
+    said = model.fit(x, y, generator=seeded(2))
+    assert 0 < said["swag_learning_rate"] < rate
+    mean, std = model.predict(x)
+    nll = ((y - mean) / std).square() / 2 + std.log()
+    assert nll.sum(-1).mean().item() < -4.0  # 2 log 0.05 = -6
+    assert (mean - y).square().mean().sqrt().item() < 0.1
 
 
 def test_fewer_passes_than_the_rank_have_the_covariance_of_their_own_deviations():
