@@ -108,7 +108,7 @@ def _file(algo: str) -> str | None:
 def mpc_preset(env: str) -> Any:
     """The tuned `MPCConfig` to drive a task by; None if there is none."""
     tuned = importlib.import_module("experiments.presets.mpc")
-    presets = tuned.PRESETS | tuned.SUITE
+    presets = tuned.PRESETS | tuned.SUITE | tuned.ARMS
     return presets[env] if env in presets else _registered(env, "mpc")
 
 

@@ -69,3 +69,12 @@ SUITE: dict[str, MPCConfig] = {
     ),
 }
 """Settings for tasks of the DeepMind control suite; docs/suite.md has their returns."""
+
+# A small sigma, because the torque cost of wide draws exceeds what these arms need by far.
+_TORQUES = partial(PlannerConfig, horizon=25, population=60, elites=8, answer="mean")
+
+ARMS: dict[str, MPCConfig] = {
+    "arm-reacher": MPCConfig(_TORQUES(iterations=5, sigma=0.05), replan_every=2),
+    "arm-pusher": MPCConfig(_TORQUES(iterations=4, sigma=0.1), replan_every=2),
+}
+"""Settings for the arms of PETS, with the search that it uses there (`mbrl study pets`)."""
