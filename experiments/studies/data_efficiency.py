@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,12 +51,10 @@ def data_efficiency(lab: Lab) -> Report:
         rows.append(
             [model, *(labs.shown(found["returns"][str(n)]) for n in marks), ", ".join(solved)]
         )
-    figure = plots.learning_curve(
+    picture(
         {model: found["curves"] for model, found in numbers.items()},
-        references={"solved": SOLVED},
-        title=f"PETS with every model on {ENV}",
+        lab.folder / "data_efficiency.png",
     )
-    plots.save(figure, lab.folder / "data_efficiency.png")
     head = ["model", *(f"return at {n}" for n in marks), f"episodes until {SOLVED:g}, by seed"]
     text = f"""# How soon PETS learns with each model
 
@@ -68,6 +67,37 @@ those of the preset, and so are the sizes of networks, but for Langevin chains.
 ![Returns of training episodes by steps, for each model](data_efficiency.png)
 """
     return Report(numbers, text)
+
+
+def picture(curves: Mapping[str, Sequence[Any]], path: Path) -> None:
+    """A panel for each model, with the first model's line in all of them."""
+    columns = min(3, len(curves))
+    rows = -(-len(curves) // columns)
+    title = f"PETS with every model on {ENV}: return of training episodes"
+    figure, axes = plots.panels(title, rows, columns, (4.0 * columns, 0.6 + 2.4 * rows))
+    lines = {model: line(seeds) for model, seeds in curves.items()}
+    first = next(iter(lines))
+    for ax, (model, own) in zip(axes, lines.items(), strict=False):
+        ax.axhline(SOLVED, color=plots.GREY, lw=1.0, ls=(0, (5, 3)))
+        if model != first:
+            other = lines[first]._replace(low=None, high=None)
+            plots.draw_curve(ax, other, color=plots.GREY, lw=1.6, label=first)
+        plots.draw_curve(ax, own, color=plots.COLOURS[0], label=model)
+        ax.set(xlabel="environment steps", ylabel="return")
+        ax.set_ylim(0, 135)
+        ax.legend(frameon=False, fontsize=9, loc="lower right")
+    for ax in axes[len(lines) :]:
+        ax.set_visible(False)
+    plots.note(axes[0], f"interquartile mean, 95 % interval; dashed: solved, {SOLVED:g}")
+    plots.save(figure, path)
+
+
+def line(seeds: Sequence[tuple[Sequence[int], Sequence[float]]]) -> plots.Curve:
+    """Interquartile mean of the returns at the end of each episode, with its interval."""
+    ends = seeds[0][0]
+    return plots.Curve.intervals(
+        ends, [labs.summary([at(seed, end) for seed in seeds]) for end in ends]
+    )
 
 
 def config(lab: Lab, model: str, steps: int) -> RunConfig:
