@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
+from experiments.presets import pets
 from mbrl.agents import MPCConfig, PlannerConfig
 
 # Two knots, so 12 to 14 numbers to search: with four, plans are too rough to hold still.
@@ -70,11 +72,9 @@ SUITE: dict[str, MPCConfig] = {
 }
 """Settings for tasks of the DeepMind control suite; docs/suite.md has their returns."""
 
-# A small sigma, because the torque cost of wide draws exceeds what these arms need by far.
-_TORQUES = partial(PlannerConfig, horizon=25, population=60, elites=8, answer="mean")
-
 ARMS: dict[str, MPCConfig] = {
-    "arm-reacher": MPCConfig(_TORQUES(iterations=5, sigma=0.05), replan_every=2),
-    "arm-pusher": MPCConfig(_TORQUES(iterations=4, sigma=0.1), replan_every=2),
+    name: replace(pets.PRESETS[name][1].mpc, particles=MPCConfig().particles)
+    for name in ("arm-reacher", "arm-pusher")
 }
-"""Settings for the arms of PETS, with the search that it uses there (`mbrl study pets`)."""
+"""Settings for the arms of PETS: the search of its presets, with one particle, as the simulator has
+one member."""

@@ -70,25 +70,23 @@ those of the preset, and so are the sizes of networks, but for Langevin chains.
 
 
 def picture(curves: Mapping[str, Sequence[Any]], path: Path) -> None:
-    """A panel for each model, with the first model's line in all of them."""
-    columns = min(3, len(curves))
-    rows = -(-len(curves) // columns)
-    title = f"PETS with every model on {ENV}: return of training episodes"
-    figure, axes = plots.panels(title, rows, columns, (4.0 * columns, 0.6 + 2.4 * rows))
+    """A panel for each model, with the line of the first in all of them."""
     lines = {model: line(seeds) for model, seeds in curves.items()}
-    first = next(iter(lines))
-    for ax, (model, own) in zip(axes, lines.items(), strict=False):
-        ax.axhline(SOLVED, color=plots.GREY, lw=1.0, ls=(0, (5, 3)))
-        if model != first:
-            other = lines[first]._replace(low=None, high=None)
-            plots.draw_curve(ax, other, color=plots.GREY, lw=1.6, label=first)
-        plots.draw_curve(ax, own, color=plots.COLOURS[0], label=model)
-        ax.set(xlabel="environment steps", ylabel="return")
+    first, base = next(iter(lines.items()))
+    base = base._replace(low=None, high=None)
+    columns = min(3, len(lines))
+    figure = plots.curves(
+        {model: {"the model": own, first: base} for model, own in lines.items()},
+        title=f"PETS with every model on {ENV}: return of training episodes",
+        xlabel="environment steps",
+        ylabel="return",
+        columns=columns,
+        size=(4.0 * columns, 1.2 + 2.3 * -(-len(lines) // columns)),
+        styles={f"solved: {SOLVED:g}": "--"},
+    )
+    for ax in figure.axes:
+        ax.axhline(SOLVED, color=plots.GREY, lw=1.0, ls="--")
         ax.set_ylim(0, 135)
-        ax.legend(frameon=False, fontsize=9, loc="lower right")
-    for ax in axes[len(lines) :]:
-        ax.set_visible(False)
-    plots.note(axes[0], f"interquartile mean, 95 % interval; dashed: solved, {SOLVED:g}")
     plots.save(figure, path)
 
 

@@ -72,24 +72,37 @@ class SwagMLP(WeightSamples):
             ValueError: there is no iterate.
         """
         config = cast(SwagConfig, self.config)
+        rows = potential.rows
         rates = torch.full_like(potential.start[:, :1], config.swag_learning_rate)
+        most = torch.full_like(rates[:, 0], WORSE * rows)
+        for index in torch.arange(rows, device=most.device).split(config.batch):
+            most += potential(potential.start, index)[0] * (len(index) / rows)
         for _ in range(HALVINGS + 1):
-            worse = self._descend(potential, rates / potential.rows, generator=generator)
+            worse = self._descend(potential, rates / rows, most, generator=generator)
             if not bool(worse.any()):
                 return {"swag_learning_rate": float(rates.min())}
             rates[worse] /= 2
-        self._start()
         raise FitDiverged(
             f"swag_learning_rate {config.swag_learning_rate:g}: the descent after the fit "
             f"diverged, also with {HALVINGS} times half of it; take a smaller one"
         )
 
-    def _descend(self, potential: Potential, rates: Tensor, *, generator: Generator) -> Tensor:
-        """The descent at step sizes (K, 1) for a row; (K,) bool, whether a pass was too bad."""
+    def _descend(
+        self, potential: Potential, rates: Tensor, most: Tensor, *, generator: Generator
+    ) -> Tensor:
+        """One descent, which ends early where it leaves the fit.
+
+        Args:
+            potential: U.
+            rates: (K, 1), step sizes.
+            most: (K,), the greatest mean of U over a pass.
+            generator: draws the order of the rows.
+
+        Returns:
+            (K,) bool: the networks that left the fit. If there are none, the moments are set.
+        """
         config = cast(SwagConfig, self.config)
-        here = potential.start.clone()
-        most = potential(here)[0] + WORSE * potential.rows
-        velocity = torch.zeros_like(here)
+        here, velocity = potential.start.clone(), torch.zeros_like(potential.start)
         mean, square, taken, updates = here.double() * 0, here.double() * 0, 0, 0
         rank, found = config.rank, 0
         self.deviations.zero_()

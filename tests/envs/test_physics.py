@@ -166,7 +166,9 @@ def test_contacts_are_as_firm_as_the_inertia_of_the_bodies(name):
         mujoco.mj_solveM(model, data, accelerations, jacobian)
         inverse = np.trace(jacobian @ accelerations.T) / 3
         if (model.geom_contype | model.geom_conaffinity)[geoms].any() and inverse > 1e-12:
-            assert model.body_invweight0[body, 0] / inverse == pytest.approx(1, rel=0.6)
+            ratio = model.body_invweight0[body, 0] / inverse
+            # one on two slides gets 1 / mass in the third direction too, where it cannot move
+            assert ratio == pytest.approx(1) or ratio == pytest.approx(1.5)
 
 
 def test_the_cylinder_of_the_pusher_has_the_inertia_of_gymnasiums():
