@@ -203,6 +203,11 @@ class Frozen(OffPolicy):
         self._count = len(step.reward)
         self.steps += self._count
 
+    def give_up(self, places: np.ndarray) -> None:
+        """As that of `OffPolicy`; kept observations are truncated there."""
+        super().give_up(places)
+        self._frames.give_up(torch.from_numpy(places))
+
     def update(self) -> Metrics:
         """Do the updates that are due, those of the encoder first; see `OffPolicy.update`."""
         if not self.frozen and self._due() > 0:

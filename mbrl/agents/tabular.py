@@ -85,6 +85,11 @@ class Tabular:
                 state, action, reward, after, terminated, truncated, generator=self._learning
             )
 
+    def give_up(self, places: np.ndarray) -> None:
+        """Steps of episodes that do not go on are not learned from later; see `Resumed`."""
+        if places.any():
+            self.learner.give_up()
+
     def update(self) -> Metrics:
         """{}: `observe` has learned already."""
         return {}

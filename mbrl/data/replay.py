@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Generator, Tensor
 
 from mbrl.data.frames import Planes, channels_first, plane_size, planes_of
@@ -189,6 +189,15 @@ class Replay:
         block[:, end] = (as_array(terminated) + 2 * as_array(truncated)).reshape(count)
         return block
 
+    def give_up(self, places: Bool[Tensor, " N"]) -> None:
+        """Truncate the episodes of these of N environments, whose transitions are the newest N."""
+        if not self._written:
+            return
+        at = self._written - len(places) + places.nonzero().squeeze(-1)
+        at = (at % self.capacity).to(self._rows.device)
+        ends = self._rows[at, -1]
+        self._rows[at, -1] = torch.where(ends > 0, ends, 2.0)
+
     def rows(self, index: Int[Tensor, " B"] | slice) -> Transition:
         """The transitions at these indices, 0 being the oldest; a view for a slice of step 1."""
         columns = self.columns(index)
@@ -242,20 +251,6 @@ class Replay:
             index = (index + self._written) % self.capacity
         columns = self._named(lambda kept: kept.index_select(0, index))
         return Transition(*(columns[name] for name in Transition._fields))
-
-    def episodes(self) -> Iterator[Transition]:
-        """The episodes in time order.
-
-        The first may lack its overwritten beginning, and the last may be unfinished.
-        """
-        ends = self._rows[: len(self), -1] > 0
-        if self._written > self.capacity:
-            ends = ends.roll(-(self._written % self.capacity))
-        start = 0
-        for end in [*(ends.nonzero().flatten() + 1).tolist(), len(self)]:
-            if end > start:
-                yield self.rows(slice(start, end))
-            start = end
 
     def state_dict(self) -> dict[str, Tensor | int]:
         """The rows, the columns stored separately, and the number of rows ever written."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Generator, Tensor
 
 from mbrl.data.replay import Replay
@@ -58,15 +58,6 @@ class SequenceReplay(Replay):
                 f"want one transition of each of the {self.environments} environments, got {count}"
             )
         super().append(transition, **extra)
-
-    def give_up(self, places: Bool[Tensor, " N"]) -> None:
-        """Truncate the episodes of these environments after their newest transitions."""
-        if not self._written:
-            return
-        at = self._written - self.environments + places.nonzero().squeeze(-1)
-        at = (at % self.capacity).to(self._rows.device)
-        ends = self._rows[at, -1]
-        self._rows[at, -1] = torch.where(ends > 0, ends, 2.0)
 
     def holds(self, length: int) -> bool:
         """Whether `length` consecutive steps of one episode are stored."""

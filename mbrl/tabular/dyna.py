@@ -165,6 +165,10 @@ class Dyna:
             )  # fmt: skip
             _imagine(*learning, *choosing, *visits, float(config.bonus), uniforms)
 
+    def give_up(self) -> None:
+        """The current episode does not go on: the next real step begins another."""
+        self._episode_begins = True
+
     def state_dict(self) -> dict[str, Any]:
         """The values, the model and all counters."""
         arrays = {name: torch.from_numpy(array.copy()) for name, array in self._arrays().items()}

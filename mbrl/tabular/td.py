@@ -154,6 +154,13 @@ class TabularLearner:
         step = (state, action, reward, next_state, bool(terminated), episode_over, table)
         _observe(*step, *self._settings, *self._memory)
 
+    def give_up(self) -> None:
+        """The current episode does not go on: its steps not yet learned from are dropped."""
+        counters = self._memory.counters
+        counters[[FIRST, LAST, WAITING, TRACED]] = 0
+        counters[EPISODE] += 1
+        self._memory.traces[:] = 0
+
     def state_dict(self) -> dict[str, Tensor]:
         """All arrays of the learner, but not its config. An episode may be in progress."""
         return {

@@ -127,7 +127,8 @@ class TreeBuilder:
             raise ValueError(f"simulation {self._done}, tree {b}: the model gave {ERRORS[wrong]}")
         if self._done == self._last and self._settings.merge:
             nodes = forest.nodes
-            nodes["value"] = np.take_along_axis(nodes["value"], nodes["transposition"], 1)
+            for name in ("value", "variance"):
+                nodes[name] = np.take_along_axis(nodes[name], nodes["transposition"], 1)
         here, chosen = self._query
         if self._device.type == "cpu":
             return here, chosen

@@ -74,18 +74,6 @@ def open_actions(forest, settings, b, node):
     return actions
 
 
-@njit(nogil=True)
-def epistemic_std(forest, b, node, action):
-    """Epistemic standard deviation of the discounted value after an action that was tried."""
-    count, total, child = 0, 0.0, forest.edges[b, node, action].child
-    while child >= 0:
-        x = forest.nodes[b, child]
-        count += x.visits
-        total += x.visits * x.discount**2 * forest.nodes[b, x.transposition].variance
-        child = x.sibling
-    return np.sqrt(total / count)
-
-
 # ---------------------------------------------------------------------------------- select
 
 
@@ -250,15 +238,20 @@ def _expand(forest, settings, leaf, reply, b, first):
 
 @njit(nogil=True)
 def _expectation(forest, settings, b, child):
-    """Mean of reward + discount · value over the outcomes of an action, `child` the first."""
-    weight, total = 0.0, 0.0
+    """Means over the outcomes of an action, `child` the first.
+
+    Of reward + discount · value, and of discount² · epistemic variance.
+    """
+    weight, total, spread = 0.0, 0.0, 0.0
     while child >= 0:
         x = forest.nodes[b, child]
+        after = forest.nodes[b, x.transposition]
         share = x.chance if settings.outcomes > 0 else x.visits
         weight += share
-        total += share * (x.reward + x.discount * forest.nodes[b, x.transposition].value)
+        total += share * (x.reward + x.discount * after.value)
+        spread += share * x.discount**2 * after.variance
         child = x.sibling
-    return total / weight
+    return total / weight, spread / weight
 
 
 @njit(nogil=True)
@@ -274,7 +267,7 @@ def _best_value(forest, b, node):
 
 @njit(nogil=True)
 def _backup(forest, settings, path, b, depth):
-    """Update q, values and visits along a path, from its last node to the root."""
+    """Update q, values, variances and visits along a path, from its last node to the root."""
     leaf = forest.nodes[b, path[b, depth - 1] if depth > 0 else 0]
     gain = leaf.raw + 0.0  # return from the node on; 0 where it is terminal
     spread = leaf.variance + 0.0
@@ -285,14 +278,15 @@ def _backup(forest, settings, path, b, depth):
         gain = x.reward + x.discount * gain
         spread = x.discount**2 * spread
         if settings.outcomes > 0 or settings.merge:
-            # q may change by more than this return: the parent's mean takes all of the change
-            known = edge.visits * edge.q
-            edge.q = _expectation(forest, settings, b, edge.child)
+            # they may change by more than by this return: the parent's means take all of it
+            known, known_spread = edge.visits * edge.q, edge.visits * edge.variance
+            edge.q, edge.variance = _expectation(forest, settings, b, edge.child)
             gain = (edge.visits + 1) * edge.q - known
+            spread = (edge.visits + 1) * edge.variance - known_spread
         elif x.sibling < 0 and edge.child == node:
-            edge.q = x.reward + x.discount * x.value
+            edge.q, edge.variance = x.reward + x.discount * x.value, x.discount**2 * x.variance
         else:
-            edge.q = _expectation(forest, settings, b, edge.child)
+            edge.q, edge.variance = _expectation(forest, settings, b, edge.child)
         edge.visits += 1
         forest.bounds[b, 0] = min(forest.bounds[b, 0], edge.q)
         forest.bounds[b, 1] = max(forest.bounds[b, 1], edge.q)
@@ -302,7 +296,8 @@ def _backup(forest, settings, path, b, depth):
             parent.value = _best_value(forest, b, x.parent)
         else:
             parent.value = (parent.value * count + gain) / (count + 1)
-        parent.variance = (parent.variance * count + spread) / (count + 1)
+        # rounded numbers of a merged tree may sum to slightly less than 0
+        parent.variance = max(0.0, (parent.variance * count + spread) / (count + 1))
         parent.visits = count + 1
         if d > 0 and path[b, d - 1] != x.parent:  # a transposition of the parent was passed
             forest.nodes[b, path[b, d - 1]].visits += 1

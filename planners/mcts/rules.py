@@ -19,7 +19,7 @@ from torch import Generator, Tensor
 
 from planners.checks import NonNegativeFloat, PositiveFloat, PositiveInt, Share, check_fields
 from planners.compile import compiled
-from planners.mcts.kernel import epistemic_std, open_actions
+from planners.mcts.kernel import open_actions
 from planners.mcts.types import Forest
 
 
@@ -117,7 +117,7 @@ class UCT(Rule):
                 return a
             score = edge.q + 2 * c * np.sqrt(2 * log_visits / edge.visits)
             if optimism != 0:
-                score += optimism * epistemic_std(forest, b, node, a)
+                score += optimism * np.sqrt(edge.variance)
             if score > best_score:
                 best, best_score = a, score
         return best
@@ -187,7 +187,7 @@ class PUCT(Rule):
             if edge.visits > 0:
                 score += (edge.q - low) / width
                 if optimism != 0:
-                    score += optimism * epistemic_std(forest, b, node, a) / width
+                    score += optimism * np.sqrt(edge.variance) / width
             if score > best_score:
                 best, best_score = a, score
         return best

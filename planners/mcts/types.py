@@ -96,6 +96,7 @@ EDGE = np.dtype(
         ("child", "i4"),  # first outcome, or -1
         ("visits", "i4"),
         ("q", "f4"),  # mean of reward + discount · value over the outcomes; 0 if untried
+        ("variance", "f4"),  # mean of discount² · epistemic variance over the outcomes
         ("prior", "f4"),  # probability; -1 for invalid actions
     ],
     align=True,

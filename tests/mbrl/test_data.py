@@ -64,16 +64,6 @@ def test_the_buffer_equals_a_list_of_the_last_transitions(capacity, pieces, sing
         wanted = reference[rows] if isinstance(rows, slice) else [reference[i] for i in rows]
         if wanted:
             assert same(buffer.rows(index), batch(wanted))
-    runs, run = [], []
-    for step in reference:
-        run.append(step)
-        if step.truncated or step.terminated:
-            runs.append(run)
-            run = []
-    runs += [run] if run else []
-    episodes = list(buffer.episodes())
-    assert len(episodes) == len(runs)
-    assert all(same(a, batch(b)) for a, b in zip(episodes, runs, strict=True))
 
 
 @pytest.mark.parametrize("count", [3, 5, 8, 13])
@@ -85,8 +75,6 @@ def test_a_loaded_buffer_equals_the_saved_one_and_overwrites_its_oldest_rows(cou
     copy.load_state_dict(buffer.state_dict())
     for k in range(count, count + 7):
         assert same(copy.all(), buffer.all())
-        pairs = zip(copy.episodes(), buffer.episodes(), strict=True)
-        assert all(same(a, b) for a, b in pairs)
         copy.append(transition(k))
         buffer.append(transition(k))
 

@@ -451,6 +451,23 @@ def test_each_environments_own_steps_are_joined_where_the_oldest_frames_are_over
     assert len(found) > 4 and alone.any(1).all()
 
 
+@pytest.mark.parametrize("when", [4, 12])
+def test_no_return_goes_on_where_an_episode_is_given_up(when):
+    """Before and after the encoder has learned; rewards say which step they are of."""
+    agent = made(training="frozen", learning_starts=8, pretrain=1, n_step=2)
+    no, obs = torch.zeros(1, dtype=torch.bool), torch.zeros(1, *SHAPE, dtype=torch.uint8)
+    for t in range(16):
+        if t == when:
+            agent.give_up(np.array([True]))
+        agent.observe(Transition(obs, torch.zeros(1, 1), torch.tensor([t + 1.0]), obs, no, no))
+        agent.update()
+    found = agent.replay.all().reward
+    assert agent.frozen and len(found) > 10
+    across = when + 0.01 * (when + 1)  # the discount is 0.01
+    assert not torch.isclose(found, torch.tensor(across)).any()
+    assert torch.isclose(found, torch.tensor(across - 1.01)).any()
+
+
 @pytest.mark.parametrize(
     ("space", "seen", "hot"),
     [

@@ -130,6 +130,11 @@ def test_imagination_follows_the_policy_from_the_start():
     for state in (0, 1, 2):
         agent.observe(state, 0, float(state == 2), state + 1, state == 2, generator=seeded())
     assert agent.action_values[:, 0].tolist() == [0.0, 0.0, 1.0, 0.0]
+    # an episode that does not go on is followed by another
+    agent.observe(0, 0, 0.0, 1, False, generator=seeded())
+    agent.give_up()
+    agent.observe(1, 0, 0.0, 2, False, generator=seeded())
+    assert agent.state_dict()["arrays"]["starts"].tolist() == [2, 1, 0, 0]
 
 
 # The model.

@@ -13,6 +13,7 @@ from gymnasium.wrappers import TimeLimit
 
 from envs.tabular import FiniteMDP
 from envs.worlds import garnet
+from mbrl.agents.tabular import Tabular
 from mbrl.tabular import TabularConfig, TabularLearner
 from tests.tables import learn, learned
 
@@ -116,6 +117,36 @@ def test_truncation_bootstraps_and_termination_does_not():
             through = [2, 2, 8, 8], [4, 6, 8, 8]
             one_step = [5, 2, 8, 8], [5, 6, 8, 8]
             assert values == list(one_step if (steps, decay) == (1, 0.0) else through)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"n_step": 3},
+        {"n_step": None},
+        {"n_step": None, "first_visit": True},
+        {"target": "sarsa"},
+        {"trace_decay": 0.9},
+        {"trace_decay": 0.9, "target": "sarsa", "traces": "dutch"},
+    ],
+    ids=str,
+)
+def test_an_episode_that_is_given_up_leaves_nothing_to_learn_from(settings):
+    """The next one changes the values as those of a learner that has seen no part of it."""
+    made, other = (learner(actions=2, step_size=0.5, discount=0.5, **settings) for _ in range(2))
+    agent = Tabular(made, acting=seeded(), learning=seeded())
+    made.observe(0, 1, 1.0, 1, False)
+    made.observe(1, 0, 4.0, 2, False)
+    agent.give_up(np.array([False]))
+    with pytest.raises(ValueError, match="does not follow"):
+        made.observe(0, 1, 1.0, 1, False)
+    agent.give_up(np.array([True]))
+    known = {name: made.state_dict()[name] for name in ("tables", "visits", "means")}
+    other.load_state_dict(other.state_dict() | known)
+    for each in (made, other):
+        feed(each, [(0, 1, 1.0), (1, 0, 2.0), 3])
+    assert np.array_equal(made.action_values, other.action_values)
+    assert made.action_values[0, 1] > 0 and made.action_values[1, 0] > 0
 
 
 def test_sarsa_waits_for_the_next_action():

@@ -63,3 +63,13 @@ def world(states=6, actions=3, outcomes=3, discount=0.8):
         values = q.max(-1).values.masked_fill(ends, 0)
     options = {"outcomes": outcomes, "discount": discount, "generator": seeded()}
     return root, step, options, values[start], q[start]
+
+
+def doubtful(step):
+    """A model of states (B, 1) as `step`, whose values have the epistemic variance 4 + state."""
+
+    def doubting(state, action):
+        found = step(state, action)
+        return found._replace(variance=4 + found.state[..., 0])
+
+    return doubting

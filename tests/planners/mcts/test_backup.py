@@ -6,7 +6,7 @@ import torch
 
 from planners.mcts import PUCT, UCT, Evaluation, Gumbel, Widening, search
 from tests.planners.mcts import golden_mctx as golden
-from tests.planners.mcts.models import seeded, table_model, world
+from tests.planners.mcts.models import doubtful, seeded, table_model, world
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,7 @@ from tests.planners.mcts.models import seeded, table_model, world
 )
 def test_nodes_of_one_state_share_their_children(rule):
     root, step, options, _, _ = world()
-    tree = search(root, step, simulations=400, rule=rule, merge=True, **options)
+    tree = search(root, doubtful(step), simulations=400, rule=rule, merge=True, **options)
     nodes, edges = tree.forest.nodes, tree.forest.edges
     for b in range(5):
         firsts = {}
@@ -26,12 +26,16 @@ def test_nodes_of_one_state_share_their_children(rule):
             assert node["transposition"] == firsts.setdefault(state, n)
             if node["transposition"] != n:
                 assert (own["visits"] == 0).all() and (own["child"] == -1).all()
-                assert node["value"] == nodes["value"][b, node["transposition"]]
+                for name in ("value", "variance"):
+                    assert node[name] == nodes[name][b, node["transposition"]]
                 continue
             seen, means = own["visits"], own["q"].astype(float)
             total = node["raw"] + (seen * means).sum()
             assert node["visits"] == 1 + seen.sum()
             assert node["value"] == pytest.approx(total / node["visits"], abs=1e-3)
+            doubt = 0 if n == 0 else 4 + state
+            doubt += (seen * own["variance"].astype(float)).sum()
+            assert node["variance"] == pytest.approx(doubt / node["visits"], abs=1e-3)
         assert len(firsts) == 5
 
 

@@ -5,15 +5,15 @@ import pytest
 import torch
 
 from planners.mcts import PUCT, UCT, Evaluation, Gumbel, search
-from tests.planners.mcts.models import world
+from tests.planners.mcts.models import doubtful, world
 
 
 @pytest.mark.parametrize(
     "rule", [UCT(), PUCT(dirichlet=0.0, temperature=0.0), Gumbel(scale=0.0)], ids=str
 )
-def test_q_is_the_expectation_over_an_actions_outcomes(rule):
+def test_q_and_its_epistemic_variance_are_expectations_over_an_actions_outcomes(rule):
     root, step, options, _, _ = world()
-    tree = search(root, step, simulations=300, rule=rule, **options)
+    tree = search(root, doubtful(step), simulations=300, rule=rule, **options)
     nodes, edges = tree.forest.nodes, tree.forest.edges
     for b in range(5):
         for n in np.flatnonzero(nodes["visits"][b]):
@@ -24,6 +24,9 @@ def test_q_is_the_expectation_over_an_actions_outcomes(rule):
             assert node["visits"] == 1 + seen.sum()
             total = node["raw"] + (seen * means).sum()
             assert node["value"] == pytest.approx(total / node["visits"], abs=1e-4)
+            doubt = 0 if n == 0 else 4 + float(tree.states[b, n, 0])
+            doubt += (seen * own["variance"].astype(float)).sum()
+            assert node["variance"] == pytest.approx(doubt / node["visits"], abs=1e-4)
             for a in np.flatnonzero(seen):
                 below = [own["child"][a]]
                 while (other := nodes["sibling"][b, below[-1]]) >= 0:
@@ -33,6 +36,8 @@ def test_q_is_the_expectation_over_an_actions_outcomes(rule):
                 assert x["chance"].sum() == pytest.approx(1)
                 worth = x["chance"] * (x["reward"] + x["discount"] * x["value"])
                 assert own["q"][a] == pytest.approx(worth.sum(), abs=1e-5)
+                spread = (x["chance"] * x["discount"] ** 2 * x["variance"]).sum()
+                assert own["variance"][a] == pytest.approx(spread, abs=1e-5)
                 live = x[~x["terminal"]]
                 assert (x["visits"][x["terminal"]] == 1).all() or not len(live)
                 if seen[a] > 100 and len(live) > 1:
