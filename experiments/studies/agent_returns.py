@@ -34,6 +34,12 @@ class Published(NamedTuple):
     steps: int
     """Numbers of actions."""
     value: float
+    minutes: float | None = None
+    """Wall time on a GPU, where it is known."""
+
+    def __str__(self) -> str:
+        time = "" if self.minutes is None else f" in {self.minutes:g} minutes on a GPU"
+        return f"{self.source} {self.value:g}{time}"
 
 
 def agent_returns(
@@ -76,7 +82,7 @@ def agent_returns(
             "minutes": labs.summary(minutes),
             "published": [point._asdict() for point in there],
         }
-        known = "; ".join(f"{point.source} {point.value:g}" for point in there)
+        known = "; ".join(map(str, there))
         final, time = (numbers[label][what] for what in ("final", "minutes"))
         cells.append(
             [row.algo, row.env, f"{own.steps:,}", labs.shown(final), known, labs.shown(time)]

@@ -55,6 +55,12 @@ def test_a_model_learns_the_reward_of_a_row_that_repeats_actions():
         assert agent_returns.config(row, None).agent.model.learn_reward is (repeat == 2)
 
 
+def test_a_published_return_has_the_time_it_took_where_that_is_known():
+    assert str(agent_returns.Published("SAC", 10, 536.0)) == "SAC 536"
+    with_time = agent_returns.Published("DHMBPO", 10, 3171.0, 15)
+    assert str(with_time) == "DHMBPO 3171 in 15 minutes on a GPU"
+
+
 def test_the_time_of_a_run_is_the_sum_over_its_processes(tmp_path):
     (tmp_path / "timings.jsonl").write_text('{"seconds": 1.5}\n{"seconds": 2.25}\n')
     assert agent_returns.seconds(tmp_path) == 3.75
