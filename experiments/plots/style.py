@@ -9,6 +9,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
+from textwrap import fill
 from typing import Literal, TypeVar
 
 import matplotlib.patheffects as effects
@@ -25,6 +26,8 @@ from mbrl.training.checkpoint import written_whole
 
 T = TypeVar("T")
 DPI = 150
+LINE = 60
+"""Most characters in a line of a title or a legend."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#5B4B8A")
 """Okabe and Ito's palette, distinct for the colour-blind; without its yellow."""
 
@@ -93,8 +96,11 @@ def plain_log(axis: Axis) -> None:
 
 
 def as_text(name: str) -> str:
-    """A name read from a file, for a title or a legend: without control characters and formulas."""
-    return shown(name).replace("$", r"\$")
+    """A name read from a file, for a title or a legend: without control characters and formulas.
+
+    A long one is broken into lines, so that it leaves room for the axes.
+    """
+    return fill(shown(name), LINE, break_on_hyphens=False).replace("$", r"\$")
 
 
 def save(figure: Figure | Sequence[Figure], path: str | Path) -> Path:

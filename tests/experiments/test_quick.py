@@ -476,7 +476,9 @@ def test_ctrl_c_during_loading_ends_in_one_line(module, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["exp[lr=1]", "exp[/lr]", "[bold]x", "a" * 150])
+@pytest.mark.filterwarnings("error")
 def test_paths_are_printed_as_they_are(name, tmp_path, capsys, monkeypatch):
+    """And a long label leaves room for the axes, or else there is a warning."""
     monkeypatch.chdir(tmp_path)
     assert run(["train", "random", "--steps", "150", "--run", f"runs/{name}", "--json"]) == 0
     out, err = capsys.readouterr()
