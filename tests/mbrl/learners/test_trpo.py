@@ -92,11 +92,11 @@ def test_products_are_those_with_the_fisher_matrix(actions):
     for row in range(len(state)):
         if actions is CHOICES:
             log_probs = given.logits[row].log_softmax(-1)
-            scores = [(float(one.exp()), slope(one)) for one in log_probs]
+            scores = [(one.exp().item(), slope(one)) for one in log_probs]
         else:  # the Fisher matrix of mean and log_std is diag(1/σ², 2)
             variance = (2 * given.log_std).exp()
             scores = [
-                (1 / float(v), slope(m)) for v, m in zip(variance, given.mean[row], strict=True)
+                (1 / v.item(), slope(m)) for v, m in zip(variance, given.mean[row], strict=True)
             ]
             scores += [(2.0, slope(one)) for one in given.log_std]
         fisher = fisher + sum(w * torch.outer(s, s) for w, s in scores) / len(state)
