@@ -12,7 +12,17 @@ from experiments.plots.model import model_error, predicted_return
 from experiments.plots.open_loop import open_loop
 from experiments.plots.returns import learning_curve
 from experiments.plots.scores import bars, frontier
-from experiments.plots.style import COLOURS, DPI, GREY, INK, note, panels, plain_log, save
+from experiments.plots.style import (
+    COLOURS,
+    DPI,
+    GREY,
+    INK,
+    legend_below,
+    note,
+    panels,
+    plain_log,
+    save,
+)
 from experiments.plots.uncertainty import calibration, horizon_spread, spread
 
 __all__ = [
@@ -31,6 +41,7 @@ __all__ = [
     "horizon_spread",
     "image_grid",
     "learning_curve",
+    "legend_below",
     "model_error",
     "note",
     "open_loop",

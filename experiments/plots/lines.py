@@ -95,5 +95,5 @@ def curves(
             ax.set_xlabel(xlabel)
     for ax in axes[len(each) :]:
         ax.remove()
-    legend_below(figure, styles)
+    legend_below(figure, styles=styles)
     return figure

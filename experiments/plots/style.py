@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from textwrap import fill
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import matplotlib.patheffects as effects
 from matplotlib.axes import Axes
@@ -76,14 +76,35 @@ def legend(ax: Axes, loc: Literal["best", "upper left", "lower right"] = "best")
     )
 
 
-def legend_below(figure: Figure, styles: Mapping[str, str] | None = None) -> None:
-    """One legend below all panels: the first panel's labels, then `styles` as grey lines."""
+def legend_below(
+    figure: Figure,
+    lines: Mapping[str, Any] | None = None,
+    *,
+    styles: Mapping[str, str] | None = None,
+    columns: int = 6,
+) -> None:
+    """One legend below all panels, in as many columns as there is room for.
+
+    Args:
+        figure: the figure.
+        lines: what is drawn, by label; that of the first panel if None.
+        styles: further labels, of grey lines.
+        columns: the most columns.
+    """
     ax = figure.axes[0]
-    handles, names = ax.get_legend_handles_labels()
-    for name, style in (styles or {}).items():
-        handles.append(ax.plot([], color=GREY, ls=style)[0])
-        names.append(name)
-    figure.legend(handles, names, loc="outside lower center", ncols=6, frameon=False)
+    if lines is None:
+        handles, names = ax.get_legend_handles_labels()
+        lines = dict(zip(names, handles, strict=True))
+    grey = {name: ax.plot([], color=GREY, ls=style)[0] for name, style in (styles or {}).items()}
+    every = {**lines, **grey}
+    renderer = cast(FigureCanvasAgg, figure.canvas).get_renderer()
+    for count in range(min(columns, len(every)), 0, -1):
+        made = figure.legend(
+            [*every.values()], [*every], loc="outside lower center", ncols=count, frameon=False
+        )
+        if count == 1 or made.get_window_extent(renderer).width <= figure.bbox.width:
+            return
+        made.remove()
 
 
 def plain_log(axis: Axis) -> None:

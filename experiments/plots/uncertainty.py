@@ -17,6 +17,7 @@ from experiments.plots.style import (
     INK,
     coloured,
     legend,
+    legend_below,
     note,
     panel,
     panels,
@@ -119,8 +120,7 @@ def spread(
             ax.tick_params(labelbottom=False)
     for ax in axes[len(names) :]:
         ax.remove()
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    legend_below(figure)
     return figure
 
 

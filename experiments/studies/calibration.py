@@ -358,6 +358,5 @@ def reliability(found: Mapping[str, Mapping[str, Any]], path: Path) -> None:
         plots.note(bars, f"{env}: density of PIT values")
         curves.set(xlabel="level", ylabel="observed share")
         bars.set(xlabel="PIT", ylim=(0, None))
-    handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False)
+    plots.legend_below(figure, columns=2)
     plots.save(figure, path)

@@ -208,11 +208,7 @@ def picture(family: Mapping[str, Mapping[str, Any]], path: Path) -> None:
             (lines[label],) = ax.plot(*smoothed(runs), color=COLOURS[label], lw=2.4, label=label)
         ax.set(xscale="log", xlabel="environment steps (log scale)", ylabel="return of episodes")
         plots.note(ax, f"{env}: {FAMILY[env]}; means over seeds")
-    order = [label for label in COLOURS if label in lines]
-    figure.legend(
-        [lines[label] for label in order], order,
-        loc="outside lower center", ncols=6, frameon=False, fontsize=10.5,
-    )  # fmt: skip
+    plots.legend_below(figure, {label: lines[label] for label in COLOURS if label in lines})
     plots.save(figure, path)
 
 

@@ -299,6 +299,5 @@ def picture(found: Mapping[str, Mapping[str, Any]], path: Path) -> None:
             ax.set_xlim(-1.02 if name == "error" else -0.02, 1.02)
             said = "rank correlation with the error" if name == "error" else f"AUROC, {name}"
             plots.note(ax, f"{env}: {said}" if not column else said)
-    handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=6, frameon=False)
+    plots.legend_below(figure)
     plots.save(figure, path)

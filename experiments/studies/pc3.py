@@ -403,7 +403,7 @@ def shares_picture(found: Mapping[str, Mapping[str, Any]], path: Path) -> None:
         ax.plot([place - 0.45, place + 0.45], [level, level], color=plots.INK, ls="--", label=label)
     ax.set_xticks(range(len(found)), list(found))
     ax.set(ylabel="% of steps", ylim=(0, 105))
-    figure.legend(loc="outside lower center", ncols=5, frameon=False)
+    plots.legend_below(figure)
     plots.save(figure, path)
 
 

@@ -381,9 +381,7 @@ def picture(
     lines = {str(line.get_label()): line for ax in figure.axes for line in ax.get_lines()
              if not str(line.get_label()).startswith("_")}  # fmt: skip
     if lines:
-        figure.legend(
-            list(lines.values()), list(lines), loc="outside lower center", ncols=2, frameon=False
-        )
+        plots.legend_below(figure, lines, columns=2)
     plots.save(figure, path)
 
 

@@ -440,8 +440,7 @@ def picture(results: Mapping[Cell, Mapping[str, Any]], lab: Lab) -> None:
         ax.plot([], [], color=colour, lw=6, label=objective)
     for model, marker in markers.items():
         ax.plot([], [], color=plots.GREY, marker=marker, lw=0, ms=9, label=model)
-    handles, names = ax.get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False)
+    plots.legend_below(figure, columns=4)
     plots.save(figure, lab.folder / "risk.png")
 
 

@@ -244,6 +244,18 @@ def test_curves_keep_their_colour_in_every_panel(tmp_path):
     assert [text.get_text() for text in names.get_texts()] == ["a", "b", "mean"]
 
 
+@pytest.mark.parametrize("width", [4.0, 7.0, 14.0])
+def test_a_legend_below_has_as_many_columns_as_there_is_room_for(width):
+    figure, _ = plots.panels("title", 1, 1, (width, 4.0))
+    for number in range(6):
+        figure.axes[0].plot([0, 1], label=f"a label of some length {number}")
+    plots.legend_below(figure, styles={"dashed": "--"})
+    (legend,) = figure.legends
+    figure.canvas.draw()
+    assert 0 <= legend.get_window_extent().x0 < legend.get_window_extent().x1 <= figure.bbox.width
+    assert len(legend.get_texts()) == 7 and legend._ncols == {4.0: 1, 7.0: 3, 14.0: 6}[width]
+
+
 def test_several_figures_are_saved_side_by_side(tmp_path):
     parts = [plots.bars({"a": [1.0]}, title=title) for title in ("one", "two")]
     parts.append(plots.calibration([0.5], {"a": [0.4]}))
