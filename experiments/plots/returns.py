@@ -12,7 +12,7 @@ from matplotlib.ticker import EngFormatter
 from numpy.typing import ArrayLike
 
 from experiments.plots.lines import Curve, draw_curve
-from experiments.plots.style import GREY, HALO, INK, coloured, legend, note, panel
+from experiments.plots.style import GREY, HALO, INK, coloured, legend_below, note, panel
 from mbrl import statistics
 from mbrl.statistics import finite
 
@@ -62,7 +62,7 @@ def learning_curve(
     ax.set(xlabel="environment steps", ylabel=ylabel)
     ax.set_xlim(left=0)
     ax.xaxis.set_major_formatter(EngFormatter(sep=""))
-    legend(ax, loc="lower right")  # curves rise
+    legend_below(figure, columns=3)
     if any(len(runs) > 1 for runs in curves.values()):
         note(ax, "interquartile mean over seeds, 95 % interval, each seed faint")
     return figure
