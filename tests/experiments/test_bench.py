@@ -163,8 +163,8 @@ def test_tree_benchmark_reports_simulations_per_second_and_bytes_per_node(monkey
         assert (rate.against, rate.reference, rate.wanted) == ("wanted", (wanted,) * 2, "≥ 1")
         assert mctx.reference == (4 * roots / 0.25,) * 2  # of all roots, by the median
         assert rate.ours == mctx.ours and min(rate.ours) > 0
-        # four numbers for each action, twelve and a padded end; mctx's arrays by its source
-        assert (size, space.lower) == (4 * (13 + 4 * actions), True)
+        # five numbers for each action, twelve and a padded end; mctx's arrays by its source
+        assert (size, space.lower) == (4 * (13 + 5 * actions), True)
         assert list(space.reference) == [4 * (5 + 6 * actions)]
     asked = {"work": "time", "rule": "puct", "simulations": 4, "width": 8, "repeats": 3}
     assert peer.asked[0] == asked | {"roots": 1, "actions": 2}
