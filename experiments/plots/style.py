@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from textwrap import fill
-from typing import Any, Literal, TypeVar, cast
+from typing import Literal, TypeVar, cast
 
 import matplotlib.patheffects as effects
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -78,7 +79,7 @@ def legend(ax: Axes, loc: Literal["best", "upper left", "lower right"] = "best")
 
 def legend_below(
     figure: Figure,
-    lines: Mapping[str, Any] | None = None,
+    lines: Mapping[str, Artist] | None = None,
     *,
     styles: Mapping[str, str] | None = None,
     columns: int = 6,
@@ -108,10 +109,13 @@ def legend_below(
 
 
 def plain_log(axis: Axis) -> None:
-    """Ticks at 1, 2, 5, 10, ... as plain numbers; only powers of ten over three decades or more."""
+    """Ticks at 1, 2, 5, 10, ... as plain numbers; only powers of ten over three decades or more.
+
+    Over less than a factor of five, where few of these lie, they are evenly spaced numbers.
+    """
     low, high = axis.get_view_interval()
     subs = (1.0, 2.0, 5.0) if high / low < 3000 else (1.0,)
-    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_locator(LogLocator(subs=subs) if high / low >= 5 else MaxNLocator(5))
     axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axis.set_minor_formatter(FuncFormatter(lambda x, _: ""))
 

@@ -39,6 +39,7 @@ OWN: dict[str, dict[str, Any]] = {
     "ensemble": {"weight_decay": 0.0},
     "bayes-by-backprop": {"prior_std": 3.0},
     "anchored": {"prior_std": 3.0},
+    "anchored, bootstrap": {"prior_std": 3.0, "bootstrap": True},
     "dropout": {"dropout": 0.05, "prior_std": 3.0},
     "swag": {"prior_std": 3.0},
     "gp": {"points": max(COUNTS)},
@@ -47,7 +48,7 @@ OWN: dict[str, dict[str, Any]] = {
     "langevin": {"prior_std": 3.0, "hidden": (16, 16), "activation": "tanh", "networks": 5,
                  "tuning_steps": 2000, "samples": 40},
 }  # fmt: skip
-"""What each has of its own."""
+"""What each has of its own. A name begins with the kind of model."""
 TEST = 2000
 
 
@@ -150,7 +151,7 @@ def split(kind: str, count: int, seed: int, fast: bool) -> dict[str, float]:
     """
     draw = torch.Generator().manual_seed(1000 * seed + count)
     shared: dict[str, Any] = MODEL | ({"epochs": 3, "members": 5} if fast else {})
-    config: Any = model_config(kind, EnsembleConfig(**shared))
+    config: Any = model_config(kind.split(",")[0], EnsembleConfig(**shared))
     settings = {**OWN[kind]}
     if isinstance(config, NeuralConfig):
         settings = {"epochs": shared["epochs"], **settings}

@@ -33,11 +33,11 @@ def test_laplace_finds_the_noise_within_a_tenth_and_knows_less_with_fewer_rows()
 
 
 def test_the_study_writes_its_page_and_its_figure(tmp_path):
-    only = ("laplace", "langevin")
+    only = ("laplace", "langevin", "anchored, bootstrap")
     folder = STUDIES["decomposition"](tmp_path, fast=True, workers=1, only=only, say=silent)
     numbers = json.loads((folder / "results.json").read_text())["numbers"]
     assert set(numbers) == set(only)
     assert numbers["laplace"]["aleatoric"]["100"]["estimate"] > 0
     page = (folder / "table.md").read_text()
-    assert "| laplace |" in page and "| langevin |" in page
+    assert all(f"| {name} |" in page for name in only)
     assert Image.open(folder / "decomposition.png").size[0] > 1000

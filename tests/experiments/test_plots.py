@@ -244,6 +244,17 @@ def test_curves_keep_their_colour_in_every_panel(tmp_path):
     assert [text.get_text() for text in names.get_texts()] == ["a", "b", "mean"]
 
 
+@pytest.mark.parametrize("span", [(0.85, 1.6), (0.9, 4.0), (0.01, 1.0), (1e-3, 1e3)])
+def test_a_logarithmic_axis_has_several_numbers_whatever_it_spans(span):
+    figure, (ax,) = plots.panels("title", 1, 1, (6.0, 4.0))
+    ax.set(yscale="log", ylim=span)
+    plots.plain_log(ax.yaxis)
+    figure.canvas.draw()
+    inside = [tick for tick in ax.get_yticks() if span[0] <= tick <= span[1]]
+    shown = [label.get_text() for label in ax.get_yticklabels() if label.get_text()]
+    assert len(inside) >= 3 and {f"{tick:g}" for tick in inside} <= set(shown)
+
+
 @pytest.mark.parametrize("width", [4.0, 7.0, 14.0])
 def test_a_legend_below_has_as_many_columns_as_there_is_room_for(width):
     figure, _ = plots.panels("title", 1, 1, (width, 4.0))
