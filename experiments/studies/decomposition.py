@@ -37,9 +37,11 @@ MODEL: dict[str, Any] = {
 """Settings that all models share, as far as they have them."""
 OWN: dict[str, dict[str, Any]] = {
     "ensemble": {"weight_decay": 0.0},
+    "ensemble, averaged": {"weight_decay": 0.0, "average": 0.999},
     "bayes-by-backprop": {"prior_std": 3.0},
     "anchored": {"prior_std": 3.0},
     "anchored, bootstrap": {"prior_std": 3.0, "bootstrap": True},
+    "anchored, averaged": {"prior_std": 3.0, "average": 0.999},
     "dropout": {"dropout": 0.05, "prior_std": 3.0},
     "swag": {"prior_std": 3.0},
     "gp": {"points": max(COUNTS)},

@@ -8,7 +8,8 @@ from __future__ import annotations
 import copy
 import heapq
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
@@ -246,6 +247,7 @@ class _Fit:
         self.loss = self.flat.new_zeros(units)
         self.since = torch.zeros_like(self.loss)
         self.kept, self.first = self.flat.clone(), self.flat.clone()
+        self.average = self.flat.clone() if config.average else None
         self.best_epoch = torch.zeros_like(self.loss)
         self.epoch = self.updates = 0
 
@@ -278,7 +280,7 @@ class _Fit:
             count = min(count, config.batches_per_epoch * config.batch)
         self.epoch += 1
         self.net.eval()
-        with torch.no_grad():
+        with torch.no_grad(), self._averaged():
             better = renewed = torch.ones_like(total) > 0
             score = total / count
             if len(self.held[0]):
@@ -293,6 +295,17 @@ class _Fit:
                 torch.where(self._broadcast(better, leaf), leaf, kept, out=kept)
             self.best_epoch = torch.where(better, self.epoch, self.best_epoch)
         return self.epoch < config.epochs and bool((self.since < config.patience).any())
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The net has the averaged weights, if there are any, until the end."""
+        if self.average is None:
+            yield
+            return
+        last = self.flat.clone()
+        self.flat.copy_(self.average)
+        yield
+        self.flat.copy_(last)
 
     def _held_out(self) -> tuple[Tensor, Tensor, Tensor]:
         """Held-out losses, members that improved and members whose patience is reset, each (U,)."""
@@ -372,6 +385,11 @@ class _Fit:
             self.flat.sub_(self.flat * self.decay, alpha=config.learning_rate)
         self._adam()
         self.updates += 1
+        if self.average is not None:
+            # shorter at first, so that the weights at the start are soon forgotten
+            self.average.lerp_(
+                self.flat, 1 - min(config.average, self.updates / (self.updates + 9))
+            )
         return losses.detach()
 
     def _adam(self) -> None:

@@ -16,6 +16,9 @@ from mbrl.training.run_config import MakeEnv, RunConfig
 from mbrl.training.runs import train_run
 from mbrl.types import Player
 
+LINES = 200
+"""Most lines of progress of a run."""
+
 
 def train_all(
     runs: Mapping[Path, tuple[str, RunConfig]],
@@ -50,20 +53,20 @@ def train_all(
 def train_to_end(config: RunConfig, path: Path, name: str, make_env: MakeEnv) -> None:
     """Train a run in a worker, from its last checkpoint if it has one.
 
-    A line of progress is sent after every episode.
+    A line of progress is sent after an episode, but at most `LINES` in all.
 
     Raises:
         Stopped: the worker was asked to stop; the run is saved.
     """
-    seen = sent = 0
+    seen = sent = told = 0
 
     def callback(progress: Progress) -> None:
-        nonlocal seen, sent
+        nonlocal seen, sent, told
         if progress.saved > sent:
             sent = progress.saved
             jobs.saved()
-        if len(progress.returns) > seen:
-            seen = len(progress.returns)
+        if len(progress.returns) > seen and progress.env_steps >= told + config.steps / LINES:
+            seen, told = len(progress.returns), progress.env_steps
             at = f"{progress.env_steps} of {config.steps}"
             jobs.tell(f"{name}: step {at}, return {progress.returns[-1]:.1f}")
 

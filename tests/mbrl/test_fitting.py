@@ -159,6 +159,48 @@ def test_the_paired_rule_decides_where_there_is_no_spread():
     assert better.tolist() == renewed.tolist() == [True, False, False, True]
 
 
+@pytest.mark.parametrize("work", [0.0, float("inf")])
+def test_averaged_weights_lie_nearer_to_least_squares(monkeypatch, work):
+    """Against the normal equations: minibatches of 4 leave noise, of which an average has less."""
+    monkeypatch.setattr(fitting, "STACKED_WORK", work)
+    rows = problem()
+    design = torch.cat((rows[0], torch.ones(60, 1)), -1)
+    wanted = torch.linalg.lstsq(design, rows[1]).solution
+    errors = {}
+    for average in (0.0, 0.99):
+        net = linear(40)
+        config = replace(CONFIG, batch=4, epochs=60, learning_rate=0.02, average=average)
+        fit(net, squares, rows, nothing(rows), config, generator=seeded(3))
+        found = torch.stack([coefficients(net, e) for e in range(40)])
+        errors[average] = float((found - wanted).square().mean().sqrt())
+    assert errors[0.99] < 0.5 * errors[0.0]
+
+
+@pytest.mark.parametrize("stop", ["improvement", "paired"])
+def test_the_score_is_that_of_the_averaged_weights(stop):
+    rows, held, net = problem(), problem(20), linear()
+    config = replace(CONFIG, batch=8, epochs=20, average=0.9, stop=stop)
+    fitted = fit(net, squares, rows, held, config, generator=seeded(3))
+    with torch.no_grad():
+        losses = squares(net, *(part.expand(3, -1, -1) for part in held))
+    torch.testing.assert_close(fitted.score, losses)
+
+
+def test_an_average_of_weights_is_the_sum_that_its_definition_gives():
+    """Weights after 1, 2, 3 updates: a' = a + (w - a) (1 - min(share, n / (n + 9)))."""
+    rows, weights = problem(), []
+    for epochs in (1, 2, 3):
+        net = linear()
+        fit(net, squares, rows, nothing(rows), replace(CONFIG, epochs=epochs), generator=seeded(3))
+        weights.append(net.weights[0].detach().clone())
+    wanted = linear().weights[0].detach().clone()
+    for n, weight in enumerate(weights, 1):
+        wanted += (weight - wanted) * (1 - min(0.15, n / (n + 9)))
+    net, config = linear(), replace(CONFIG, epochs=3, average=0.15)
+    fit(net, squares, rows, nothing(rows), config, generator=seeded(3))
+    torch.testing.assert_close(net.weights[0].detach(), wanted)
+
+
 def test_exponential_row_weights_spread_members_as_the_bootstrap_of_bayes():
     """The variance of a weighted mean is that of the data over n + 1 (Rubin 1981)."""
     rows = torch.zeros(50, 1), torch.randn(50, 1, generator=seeded(1))

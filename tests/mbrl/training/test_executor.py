@@ -7,9 +7,11 @@ from dataclasses import replace
 import pytest
 
 import envs
+from mbrl.agents import random
 from mbrl.training import executor
 from mbrl.training.executor import ExecutorError, Processes, Work
-from mbrl.training.metrics import METRICS
+from mbrl.training.metrics import METRICS, read_metrics
+from mbrl.training.run_config import RunConfig
 from mbrl.training.seeds import train_all
 from tests import jobs
 
@@ -105,3 +107,14 @@ def test_runs_train_in_the_given_executor(tmp_path):
     runs = {tmp_path / "a-0": ("a", config)}
     train_all(runs, make_env=envs.make, say=print, executor=Here())
     assert (tmp_path / "a-0" / "checkpoints" / "10").is_dir()
+
+
+def test_a_run_of_many_short_episodes_says_little(tmp_path):
+    """Random episodes of CartPole have about 22 steps: some 270 end in 6,000 steps."""
+    config = RunConfig("random", "CartPole-v1", 0, 6000, "cpu", random.Config())
+    lines = []
+    runs = {tmp_path / "a-0": ("a", config)}
+    train_all(runs, make_env=envs.make, workers=1, say=lines.append)
+    told = [line for line in lines if "return" in line]
+    assert len(read_metrics(tmp_path / "a-0" / METRICS)) > 210
+    assert 100 < len(told) <= 200
