@@ -13,6 +13,7 @@ from gymnasium.spaces import Box
 from experiments.bench.learners import sac_flops
 from experiments.bench.measure import Bench, Result, Sample, rate, seeded
 from experiments.bench.parts import forward_flops
+from experiments.presets import preset
 from mbrl.agents import AGENTS, agent, mbpo
 from mbrl.dynamics import EnsembleConfig
 from mbrl.imagination.branched import members_multiple
@@ -107,12 +108,13 @@ def _mbpo(bench: Bench, starts: int, rows: int) -> list[Result]:
 def _dhmbpo(bench: Bench, rows: int) -> list[Result]:
     """Steps of DHMBPO, where there is one: an iteration with its refit, spread over its steps.
 
-    An iteration takes minutes, so one is timed, after one that is not.
+    Settings are those of its preset for the half-cheetah. An iteration takes minutes, so one is
+    timed, after one that is not.
     """
     if "dhmbpo" not in AGENTS:
         return []
     module = agent("dhmbpo")
-    config = module.Config.suited(SPEC)
+    _, config = preset("dhmbpo", "HalfCheetah-v5", lambda: SPEC)
     steps = config.fit_every
     rows = max(rows, 2 * steps)
     config = replace(config, learning_starts=rows, first=1)

@@ -330,10 +330,6 @@ class FakeHorizon:
         fit_every: int = 50
         first: int = 5
 
-        @classmethod
-        def suited(cls, spec):
-            return cls()
-
     def __init__(self):
         self.steps = self.iterations = 0
 
@@ -352,6 +348,7 @@ def test_a_step_of_dhmbpo_is_its_share_of_an_iteration(monkeypatch):
     fake = FakeHorizon()
     monkeypatch.setattr(dyna, "AGENTS", {"dhmbpo": "here"})
     monkeypatch.setattr(dyna, "agent", lambda name: fake)
+    monkeypatch.setattr(dyna, "preset", lambda algo, env, spec: (1, fake.Config()))
     *_, step = BENCHES["dyna"](TINY, **TINY_DYNA)
     assert (step.work, step.against, step.wanted) == ("DHMBPO step", "wanted", "≤ 1")
     assert step.lower and step.reference == (0.12,) and 0 < step.ours[0] < 0.12
