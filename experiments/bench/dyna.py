@@ -14,7 +14,7 @@ from experiments.bench.learners import sac_flops
 from experiments.bench.measure import Bench, Result, Sample, rate, seeded
 from experiments.bench.parts import forward_flops
 from experiments.presets import preset
-from mbrl.agents import AGENTS, agent, mbpo
+from mbrl.agents import dhmbpo, mbpo
 from mbrl.dynamics import EnsembleConfig
 from mbrl.imagination.branched import members_multiple
 from mbrl.types import Spec, Transition
@@ -106,19 +106,16 @@ def _mbpo(bench: Bench, starts: int, rows: int) -> list[Result]:
 
 
 def _dhmbpo(bench: Bench, rows: int) -> list[Result]:
-    """Steps of DHMBPO, where there is one: an iteration with its refit, spread over its steps.
+    """Steps of DHMBPO: an iteration with its refit, spread over its steps.
 
     Settings are those of its preset for the half-cheetah. An iteration takes minutes, so one is
     timed, after one that is not.
     """
-    if "dhmbpo" not in AGENTS:
-        return []
-    module = agent("dhmbpo")
     _, config = preset("dhmbpo", "HalfCheetah-v5", lambda: SPEC)
     steps = config.fit_every
     rows = max(rows, 2 * steps)
     config = replace(config, learning_starts=rows, first=1)
-    made = module.make(SPEC, config, generator=seeded())
+    made = dhmbpo.make(SPEC, config, generator=seeded())
     made.observe(random_steps(rows - steps))
 
     def sample() -> float:

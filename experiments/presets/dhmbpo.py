@@ -13,9 +13,10 @@ from mbrl.agents.dhmbpo import Config
 from mbrl.dynamics import NormedEnsembleConfig
 from mbrl.learners.svg_config import SVGConfig
 
-# As published, but for the fit of the model: minibatches of 256 instead of 2048, with an average of
-# the weights in return, and a fifth of the patience. The first fits need all passes: with a sixth
-# of them the error of a half-cheetah's model is 1.5 times as large, and the policy exploits it.
+# As published, but for the fit of the model: minibatches of 256 instead of 2048, whose noise an
+# average of the weights takes out, and a fifth of the patience. The first fits need all passes:
+# with a sixth of them the error of a half-cheetah's model is 1.5 times as large, and the policy
+# exploits it.
 _MODEL = NormedEnsembleConfig(patience=10, average=0.99, learn_reward=True)
 _PUBLISHED = Config(model=_MODEL)
 

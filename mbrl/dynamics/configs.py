@@ -48,9 +48,9 @@ class FitConfig:
     learning_rate: PositiveFloat = 1e-3
     """Learning rate of the optimiser."""
     average: Annotated[float, Interval(ge=0, lt=1)] = 0.0
-    """Share of a running average of the weights that an update leaves in it; 0 for no average. The
-    average is what is scored and kept. It has less of the minibatches' noise, as if they were
-    larger (Polyak and Juditsky 1992)."""
+    """Decay of an exponential moving average of the weights over updates, lower in the first ones;
+    0 for none. The average is scored and kept instead of the last weights. It has less of the noise
+    of minibatches (Polyak and Juditsky 1992)."""
     epochs: PositiveInt = 100
     """Maximum number of passes over the data in one fit."""
     patience: PositiveInt = 10

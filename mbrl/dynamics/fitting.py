@@ -298,7 +298,7 @@ class _Fit:
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
-        """The net has the averaged weights, if there are any, until the end."""
+        """Within it the net has the averaged weights, if there is an average."""
         if self.average is None:
             yield
             return
@@ -386,7 +386,7 @@ class _Fit:
         self._adam()
         self.updates += 1
         if self.average is not None:
-            # shorter at first, so that the weights at the start are soon forgotten
+            # a lower decay at first, so that the initial weights are soon forgotten
             self.average.lerp_(
                 self.flat, 1 - min(config.average, self.updates / (self.updates + 9))
             )

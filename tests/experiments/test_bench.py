@@ -284,7 +284,7 @@ TINY_DYNA = {"starts": 70, "rows": 300}
 
 
 def test_imagination_and_a_step_of_mbpo_are_measured_against_mbrl_lib(monkeypatch):
-    monkeypatch.setattr(dyna, "AGENTS", {})  # an iteration of DHMBPO takes a minute
+    monkeypatch.setattr(dyna, "_dhmbpo", lambda bench, rows: [])  # an iteration takes a minute
     peer = FakePeer()
     found = {
         (r.work, r.against): r for r in BENCHES["dyna"](Bench(2, 1, peer, matrix=16), **TINY_DYNA)
@@ -309,7 +309,7 @@ def test_a_step_of_mbpo_does_twenty_updates_and_no_fit():
 
 
 def test_without_mbrl_lib_imagination_is_measured_against_products(monkeypatch):
-    monkeypatch.setattr(dyna, "AGENTS", {})
+    monkeypatch.setattr(dyna, "_dhmbpo", lambda bench, rows: [])
     found = BENCHES["dyna"](TINY, **TINY_DYNA)
     assert [(r.work, r.against) for r in found] == [
         ("burst of rollouts", "matmul"), ("MBPO step", "matmul")
@@ -346,8 +346,7 @@ class FakeHorizon:
 
 def test_a_step_of_dhmbpo_is_its_share_of_an_iteration(monkeypatch):
     fake = FakeHorizon()
-    monkeypatch.setattr(dyna, "AGENTS", {"dhmbpo": "here"})
-    monkeypatch.setattr(dyna, "agent", lambda name: fake)
+    monkeypatch.setattr(dyna, "dhmbpo", fake)
     monkeypatch.setattr(dyna, "preset", lambda algo, env, spec: (1, fake.Config()))
     *_, step = BENCHES["dyna"](TINY, **TINY_DYNA)
     assert (step.work, step.against, step.wanted) == ("DHMBPO step", "wanted", "≤ 1")
